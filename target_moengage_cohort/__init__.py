@@ -1,0 +1,1 @@
+"""Singer target that keeps MoEngage cohorts equal to what a warehouse says they are."""

@@ -1,0 +1,60 @@
+"""Which STATE is covered: pure bookkeeping between records read and changes accepted.
+
+STATE messages cut the input into epochs: a record belongs to the epoch of the next STATE.
+A STATE is covered when no record of its epoch or of an earlier one is open, that is, still
+waits to be accepted or to be superseded by an accepted change (promise 1 of the design).
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections import deque
+
+if t.TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Checkpoints:
+    """Counts open records per epoch and hands out the newest STATE that is covered."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, int] = {}  # epochs in rising order: only the current one is added
+        self._states: deque[tuple[int, bytes]] = deque()
+        self._epoch = 0
+        self.held_bytes = 0
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that a record read now belongs to."""
+        return self._epoch
+
+    def open(self, count: int = 1) -> None:
+        """Note that ``count`` records of the current epoch wait for an acceptance."""
+        self._open[self._epoch] = self._open.get(self._epoch, 0) + count
+
+    def settle(self, counts: Mapping[int, int]) -> None:
+        """Note that records, counted by their epoch, need no waiting for any more."""
+        for epoch, count in counts.items():
+            left = self._open[epoch] - count
+            if left:
+                self._open[epoch] = left
+            else:
+                del self._open[epoch]
+
+    def state(self, value: bytes) -> None:
+        """Note a STATE message; ``value`` is its value as it was read."""
+        if self._states and self._epoch not in self._open:
+            # Nothing open since the last one: both get covered together, and the newer serves.
+            self.held_bytes -= len(self._states.pop()[1])
+        self._states.append((self._epoch, value))
+        self.held_bytes += len(value)
+        self._epoch += 1
+
+    def take(self) -> bytes | None:
+        """Take the newest covered STATE that was not taken yet, if there is one."""
+        oldest_open = next(iter(self._open), self._epoch)
+        newest = None
+        while self._states and self._states[0][0] < oldest_open:
+            newest = self._states.popleft()[1]
+            self.held_bytes -= len(newest)
+        return newest

@@ -1,0 +1,347 @@
+"""Sends what the lanes hold: permits, attempts, retries, and what an acceptance settles.
+
+A sender claims a lane, waits for a permit, and only then takes the body that goes next, so that
+changes can still join it while the rate limit holds it. A retry keeps its lane and its bytes.
+This is the only place that retries.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import typing as t
+
+import backoff
+import msgspec
+
+from target_moengage_cohort.delivery.answers import Answer, Outcome
+from target_moengage_cohort.delivery.lanes import Lanes
+from target_moengage_cohort.errors import (
+    InputError,
+    InternalError,
+    SettingsError,
+    TargetError,
+    TryAgainError,
+    anonymous_traceback,
+)
+from target_moengage_cohort.membership import Action
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from target_moengage_cohort.checkpoints import Checkpoints
+    from target_moengage_cohort.delivery.lanes import Lane, Request
+    from target_moengage_cohort.delivery.pace import Pace
+    from target_moengage_cohort.interrupts import Interrupt
+    from target_moengage_cohort.membership import Change
+    from target_moengage_cohort.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 8.0
+CLOSED_WEIGHT_LIMIT = 16 << 20
+HELD_STATE_LIMIT = 4 << 20
+_LONGEST_BACKOFF_SECONDS = 60
+
+
+class Totals(msgspec.Struct):
+    """The run's numbers so far: of all lanes together."""
+
+    accepted: int = 0
+    requests: int = 0
+    retries: int = 0
+    throttled_seconds: float = 0.0
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """Where time and chance come from; tests bring their own.
+
+    Attributes:
+        clock: A monotonic clock in seconds.
+        wall_clock: Seconds since 1970, for timestamps.
+        jitter: From the longest wait before a retry to the one taken, in seconds.
+    """
+
+    clock: t.Callable[[], float] = time.monotonic
+    wall_clock: t.Callable[[], float] = time.time
+    jitter: t.Callable[[float], float] = backoff.full_jitter
+
+
+class Dispatcher:
+    """Takes changes in stream order and has them accepted.
+
+    Args:
+        settings: Limits, and what goes into every body.
+        attempt: Sends one body once, as `Client.attempt` does.
+        pace: Permits to start a request; ``None`` needs none.
+        checkpoints: What acceptances settle.
+        emit: Writes a covered STATE; called in order, by one thread at a time.
+        interrupt: Ends every wait; set here when a request fails for good.
+        timing: Clocks and jitter.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        attempt: t.Callable[[bytes], Answer],
+        pace: Pace | None,
+        checkpoints: Checkpoints,
+        emit: t.Callable[[bytes], None],
+        interrupt: Interrupt,
+        timing: Timing,
+    ) -> None:
+        self._settings = settings
+        self._attempt = attempt
+        self._pace = pace
+        self._checkpoints = checkpoints
+        self._emit = emit
+        self._interrupt = interrupt
+        self._clock = timing.clock
+        self._wall_clock = timing.wall_clock
+        self._jitter = timing.jitter
+        self._lanes = Lanes(settings)
+        self.totals = Totals()
+        self._failure: TargetError | None = None
+        self._changed = threading.Condition()
+        self._under_way: set[Request] = set()  # no answer yet
+        self._doubted: set[Request] = set()  # perhaps applied, though not accepted
+        self._last_accepted = timing.clock()
+        self._throttled = 0
+        self._throttled_since = 0.0
+        self._ended = False
+        self._senders: list[threading.Thread] = []
+        interrupt.call_when_set(self._wake)
+
+    @property
+    def lanes(self) -> Mapping[str, Lane]:
+        """What went to each cohort, by its id."""
+        return self._lanes.by_id
+
+    def backlog(self) -> int:
+        """About how many requests it takes to send what waits."""
+        return self._lanes.backlog
+
+    def start(self) -> None:
+        """Start the senders."""
+        for number in range(self._settings.max_concurrency):
+            name = f"sender-{number + 1}"
+            self._senders.append(threading.Thread(target=self._run, name=name, daemon=True))
+            self._senders[-1].start()
+
+    def submit(self, changes: Sequence[Change]) -> None:
+        """Take changes of the current epoch; waits while too much is queued.
+
+        Raises:
+            TargetError: A request has failed for good.
+        """
+        with self._changed:
+            put, now, epoch = self._lanes.put, self._clock(), self._checkpoints.epoch
+            opened = sum([put(change, epoch, now) for change in changes])
+            if opened:
+                self._checkpoints.open(opened)
+            self._lanes.relieve()
+            self._changed.notify_all()
+            self._wait_while(lambda: self._lanes.closed_weight > CLOSED_WEIGHT_LIMIT)
+
+    def state(self, value: bytes) -> None:
+        """Take a STATE, to emit it as soon as it is covered.
+
+        Raises:
+            TargetError: A request has failed for good.
+        """
+        with self._changed:
+            self._checkpoints.state(value)
+            self._emit_covered()
+            if self._checkpoints.held_bytes > HELD_STATE_LIMIT:
+                self._lanes.close_all()
+                self._changed.notify_all()
+                self._wait_while(lambda: self._checkpoints.held_bytes > HELD_STATE_LIMIT)
+
+    def drain(self) -> None:
+        """Have all that was submitted accepted, or wait until interrupted.
+
+        Raises:
+            TargetError: A request has failed for good.
+        """
+        with self._changed:
+            self._lanes.close_all()
+            self._changed.notify_all()
+            self._wait_while(lambda: not self._lanes.is_empty)
+
+    def stop(self) -> None:
+        """Start no more requests, and give those under way some seconds to end."""
+        self._interrupt.set()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for sender in self._senders:
+            sender.join(max(0.0, deadline - time.monotonic()))
+        with self._changed:
+            self._ended = True
+            for request in self._under_way | self._doubted:
+                request.lane.in_doubt += request.body.count
+
+    def _wait_while(self, condition: t.Callable[[], bool]) -> None:
+        """Wait, with the lock held, until a condition ends or the run is to end."""
+        while condition() and not self._interrupt.is_set():
+            self._changed.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _emit_covered(self) -> None:
+        if (value := self._checkpoints.take()) is not None:
+            self._emit(value)
+
+    def _fail(self, error: TargetError) -> None:
+        self._failure = self._failure or error
+        self._interrupt.set()
+
+    def _run(self) -> None:
+        """What a sender's thread does."""
+        try:
+            while (lane := self._claim()) is not None:
+                self._serve(lane)
+        except TargetError as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - else the run would wait for it for ever
+            self._fail(InternalError(anonymous_traceback(error)))
+
+    def _claim(self) -> Lane | None:
+        """Wait for a lane to serve; ``None`` if the run is to end."""
+        with self._changed:
+            while not self._interrupt.is_set():
+                now = self._clock()
+                if (lane := self._lanes.claim(now)) is not None:
+                    return lane
+                due = self._lanes.due_at()
+                self._changed.wait(None if due is None else max(0.0, due - now))
+        return None
+
+    def _serve(self, lane: Lane) -> None:
+        """Send one body of a claimed lane."""
+        permitted = self._permitted()
+        with self._changed:
+            request = None
+            if permitted and not self._interrupt.is_set():
+                request = self._lanes.take(lane, int(self._wall_clock() * 1000))
+            self._changed.notify_all()
+        if request is not None:
+            self._deliver(request)
+        with self._changed:
+            self._lanes.release(lane)
+            self._changed.notify_all()
+
+    def _deliver(self, request: Request) -> None:
+        """Attempt one request until it is accepted, or until that is out of the question."""
+        waits = backoff.expo(max_value=_LONGEST_BACKOFF_SECONDS)
+        next(waits)  # the first one only primes it
+        began = self._clock()
+        while True:
+            with self._changed:
+                self._under_way.add(request)
+            answer = self._attempt(request.data)
+            with self._changed:
+                if self._ended:
+                    return
+                self._under_way.discard(request)
+                if self._judged(request, answer, began):
+                    return
+            cohort_id = request.lane.cohort.cohort_id
+            logger.info("cohort %r: %s; trying again", cohort_id, answer.summary)
+            if not (self._waited(answer, waits) and self._permitted()):
+                return
+            self.totals.retries += 1
+
+    def _judged(self, request: Request, answer: Answer, began: float) -> bool:
+        """Act on an answer, with the lock held; return whether it was the last attempt."""
+        lane = request.lane
+        lane.requests += 1
+        lane.bytes += len(request.data)
+        self.totals.requests += 1
+        if answer.outcome is Outcome.RETRY:
+            self._doubted.add(request)
+        if answer.outcome in {Outcome.RETRY, Outcome.RATE_LIMITED}:
+            since = max(began, self._last_accepted)
+            if self._clock() - since < self._settings.max_retry_seconds:
+                return False
+            self._fail(self._verdict(request, answer))
+            return True
+        if answer.outcome is Outcome.ACCEPTED:
+            self._settle(request)
+        elif answer.outcome is Outcome.TOO_LARGE and request.body.count > 1:
+            self._lanes.lower_limit(request)
+            logger.warning(
+                "MoEngage finds %d bytes too large; requests have at most %d bytes from now on. "
+                "Set max_payload_bytes to spare the refused ones",
+                len(request.data),
+                self._lanes.limit,
+            )
+        else:
+            self._fail(self._verdict(request, answer))
+        return True
+
+    def _settle(self, request: Request) -> None:
+        lane, body = request.lane, request.body
+        self._doubted.discard(request)
+        if body.action is Action.ADD:
+            lane.added += body.count
+        else:
+            lane.removed += body.count
+        self.totals.accepted += body.count
+        self._last_accepted = self._clock()
+        self._checkpoints.settle(body.epochs)
+        self._emit_covered()
+
+    def _verdict(self, request: Request, answer: Answer) -> TargetError:
+        """The error that ends the run after an answer that nothing can be done about here."""
+        cohort, said = f"the cohort {request.lane.cohort.cohort_id!r}", answer.summary
+        if answer.outcome is Outcome.CREDENTIALS:
+            return SettingsError(
+                f"MoEngage refused the credentials ({said}); check workspace_id, data_api_key and "
+                "data_center, and that the key may use Cohort Sync"
+            )
+        if answer.outcome is Outcome.REFUSED:
+            return InputError(
+                f"MoEngage refused a request of {cohort}: {said}; none of its members was taken, "
+                "and trying again as it is will not help"
+            )
+        if answer.outcome is Outcome.TOO_LARGE:
+            return InputError(f"MoEngage finds one member of {cohort} too large: {said}")
+        if answer.outcome is Outcome.UNEXPECTED:
+            return SettingsError(
+                f"unexpected answer to a request of {cohort}: {said}; check api_url and data_center"
+            )
+        return TryAgainError(
+            f"no request was accepted for {self._settings.max_retry_seconds} s "
+            f"(max_retry_seconds), the last one of {cohort}: {said}; run it again, it goes on "
+            "from the last STATE"
+        )
+
+    def _waited(self, answer: Answer, waits: Iterator[float]) -> bool:
+        """Wait before the next attempt; return ``False`` if the run is to end instead."""
+        if answer.outcome is Outcome.RATE_LIMITED and self._pace is not None:
+            # The wait itself is in the shared pace, for all that want to start a request.
+            asked = answer.wait_seconds
+            self._pace.hold(next(waits) if asked is None else max(asked, 1.0))
+            return not self._interrupt.is_set()
+        return not self._interrupt.wait(max(self._jitter(next(waits)), answer.wait_seconds or 0.0))
+
+    def _permitted(self) -> bool:
+        """Wait for a permit to start a request; ``False`` if the run is to end instead."""
+        if self._pace is None:
+            return not self._interrupt.is_set()
+        with self._changed:
+            self._throttled += 1
+            if self._throttled == 1:
+                self._throttled_since = self._clock()
+        try:
+            return self._pace.acquire()
+        finally:
+            with self._changed:
+                self._throttled -= 1
+                if self._throttled == 0:
+                    self.totals.throttled_seconds += self._clock() - self._throttled_since

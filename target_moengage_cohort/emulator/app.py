@@ -1,0 +1,128 @@
+"""The emulator as an ASGI application: MoEngage's two endpoints and the control endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import typing as t
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+
+from .control import control_routes, error_handlers
+from .model import Incoming
+
+if t.TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from .model import Reply
+    from .state import State
+
+ABORT = "moengage_emulator_abort"
+"""The key in a request's `scope["state"]` of a function that resets its connection."""
+
+_HELD_POLL_SECONDS = 0.005
+_DISCONNECT = "http.disconnect"
+
+
+def build_app(state: State) -> Starlette:
+    """Build the application that speaks for a state."""
+    return Starlette(
+        routes=[
+            Route("/v1/integrations/cohortsync", _CohortSync(state), methods=["POST"]),
+            Route("/v1/integrations/authentication", _Authentication(state), methods=["POST"]),
+            Mount("/_emulator", routes=control_routes(state)),
+        ],
+        exception_handlers=error_handlers(),
+    )
+
+
+class _CohortSync:
+    """`POST /v1/integrations/cohortsync`."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        incoming = await _read(scope, receive, self._state.options.max_payload_bytes)
+        if incoming is None:
+            return
+        reply = self._state.receive(incoming)
+        gone = await self._wait(reply, receive)
+        self._state.answered(reply.record, gone=gone)
+        if gone:
+            return
+        if reply.status is None:
+            scope["state"][ABORT]()
+            while (await receive())["type"] != _DISCONNECT:
+                pass
+            return
+        response = Response(reply.body, reply.status, reply.headers)
+        await response(scope, receive, send)
+
+    async def _wait(self, reply: Reply, receive: Receive) -> bool:
+        """Let the answer wait as long as it is delayed or held.
+
+        Returns:
+            Whether the client closed the connection meanwhile.
+        """
+        clock = asyncio.get_running_loop().time
+        due = clock() + reply.delay
+        if not (reply.delay or self._state.held):
+            return False
+        disconnect = asyncio.ensure_future(receive())
+        while (left := due - clock()) > 0 or self._state.held:
+            timeout = _HELD_POLL_SECONDS if self._state.held else left
+            done, _ = await asyncio.wait({disconnect}, timeout=timeout)
+            if done:
+                return True
+        disconnect.cancel()
+        return False
+
+
+class _Authentication:
+    """`POST /v1/integrations/authentication`."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        incoming = await _read(scope, receive, self._state.options.max_payload_bytes)
+        if incoming is not None:
+            reply = self._state.log_in(incoming)
+            response = Response(reply.body, reply.status or 200, reply.headers)
+            await response(scope, receive, send)
+
+
+async def _read(scope: Scope, receive: Receive, max_bytes: int) -> Incoming | None:
+    """Read a request to its end, so that the client can read the answer even to a huge body.
+
+    Args:
+        scope: Its ASGI scope.
+        receive: Gives the next piece of its body.
+        max_bytes: Pieces that begin above this many bytes are counted but not kept.
+
+    Returns:
+        The request, or None if the client left before the end of it.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == _DISCONNECT:
+            return None
+        piece = message.get("body", b"")
+        if size <= max_bytes:
+            pieces.append(piece)
+        size += len(piece)
+        if not message.get("more_body", False):
+            break
+    headers = Headers(scope=scope)
+    return Incoming(
+        body=b"".join(pieces),
+        size=size,
+        authorization=headers.get("authorization"),
+        app_key=headers.get("moe-appkey"),
+        content_type=headers.get("content-type"),
+    )

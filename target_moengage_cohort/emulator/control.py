@@ -1,0 +1,268 @@
+"""The control endpoints under `/_emulator`; the package docstring documents them."""
+
+from __future__ import annotations
+
+import itertools
+import typing as t
+
+import msgspec
+from starlette.concurrency import iterate_in_threadpool
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from .faults import Latency, Poison, ShareOfErrors
+from .model import CohortSummary, Fault, RequestRecord
+
+if t.TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from .faults import Faults
+    from .model import Member
+    from .state import State
+
+T = t.TypeVar("T")
+Handler = t.Callable[["Request"], t.Awaitable[Response]]
+
+_LINES = 10_000
+_DEFAULT_LIMIT = 1_000
+_JSON = msgspec.json.Encoder()
+Count = t.Annotated[int, msgspec.Meta(ge=1)]
+
+
+class FailNext(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `faults/status`."""
+
+    status: t.Annotated[int, msgspec.Meta(ge=300, le=599)]
+    count: Count = 1
+    headers: dict[str, str] = {}
+    error_type: str | None = None
+    message: str | None = None
+    body: str | None = None
+    applied: bool = False
+    cohort_id: str | None = None
+
+    def fault(self) -> Fault:
+        """Give the fault that is asked for."""
+        return Fault(
+            "status",
+            self.status,
+            self.applied,
+            self.headers,
+            self.error_type,
+            self.message,
+            self.body,
+            self.cohort_id,
+        )
+
+
+class DropNext(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `faults/drop`."""
+
+    when: t.Literal["before", "after"] = "before"
+    count: Count = 1
+    cohort_id: str | None = None
+
+    def fault(self) -> Fault:
+        """Give the fault that is asked for."""
+        if self.when == "after":
+            return Fault("drop_after", applied=True, cohort_id=self.cohort_id)
+        return Fault("drop_before", cohort_id=self.cohort_id)
+
+
+class Hold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `faults/hold`."""
+
+    held: bool
+
+
+class UseUp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `others`."""
+
+    count: Count
+
+
+class ApplyLate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `late`."""
+
+    cohort_id: str | None = None
+    partner: str | None = None
+
+
+class RequestsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Query of `requests`."""
+
+    cohort_id: str | None = None
+    partner: str | None = None
+    action: str | None = None
+    status: int | None = None
+    outcome: str | None = None
+    after: int = 0
+    limit: Count = _DEFAULT_LIMIT
+
+    def wants(self, record: RequestRecord) -> bool:
+        """Say whether an entry of the log is asked for."""
+        return (
+            record.number > self.after
+            and self.cohort_id in {None, record.cohort_id}
+            and self.partner in {None, record.partner}
+            and self.action in {None, record.action}
+            and self.status in {None, record.status}
+            and self.outcome in {None, record.outcome}
+        )
+
+
+class MembersQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Query of `members`."""
+
+    cohort_id: str
+    partner: str | None = None
+
+
+class MemberLine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A line of the answer of `members`."""
+
+    uid: str | None = None
+    anonymous_id: str | None = None
+
+
+class CohortsAnswer(msgspec.Struct, frozen=True):
+    """Answer of `cohorts`."""
+
+    cohorts: list[CohortSummary]
+
+
+class RequestsAnswer(msgspec.Struct, frozen=True):
+    """Answer of `requests`; `more` says that the limit cut it off."""
+
+    requests: list[RequestRecord]
+    more: bool
+
+
+class Done(msgspec.Struct, frozen=True):
+    """Answer of `others` and `late`: of how many it is true."""
+
+    count: int
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Answer to a control request that can't be understood or finds nothing."""
+
+    error: str
+
+
+class _Control:
+    """The handlers of the control endpoints."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def cohorts(self, _request: Request) -> Response:
+        return _answer(CohortsAnswer(self._state.cohorts()))
+
+    async def members(self, request: Request) -> Response:
+        query = _query(MembersQuery, request)
+        members = self._state.members(query.cohort_id, query.partner)
+        if members is None:
+            msg = f"there is no cohort {query.cohort_id!r}"
+            raise LookupError(msg)
+        lines = iterate_in_threadpool(_lines(members))
+        return StreamingResponse(lines, media_type="application/x-ndjson")
+
+    async def requests(self, request: Request) -> Response:
+        query = _query(RequestsQuery, request)
+        found = self._state.requests(query.wants)
+        return _answer(RequestsAnswer(found[: query.limit], more=len(found) > query.limit))
+
+    async def totals(self, _request: Request) -> Response:
+        return _answer(self._state.totals())
+
+    async def faults(self, _request: Request) -> Response:
+        return _answer(self._state.faults())
+
+    async def clear(self, _request: Request) -> Response:
+        self._state.steer(lambda faults: faults.clear())
+        return _answer(self._state.faults())
+
+    async def status(self, request: Request) -> Response:
+        order = await _body(FailNext, request)
+        return self._steer(lambda faults: faults.schedule(order.fault(), order.count))
+
+    async def drop(self, request: Request) -> Response:
+        order = await _body(DropNext, request)
+        return self._steer(lambda faults: faults.schedule(order.fault(), order.count))
+
+    async def share(self, request: Request) -> Response:
+        order = await _body(ShareOfErrors, request)
+        return self._steer(lambda faults: faults.fail_share(order))
+
+    async def latency(self, request: Request) -> Response:
+        order = await _body(Latency, request)
+        return self._steer(lambda faults: faults.slow_down(order))
+
+    async def poison(self, request: Request) -> Response:
+        order = await _body(Poison, request)
+        return self._steer(lambda faults: faults.poison(order))
+
+    async def hold(self, request: Request) -> Response:
+        order = await _body(Hold, request)
+        return self._steer(lambda faults: faults.hold(held=order.held))
+
+    async def others(self, request: Request) -> Response:
+        return _answer(Done(self._state.use_up((await _body(UseUp, request)).count)))
+
+    async def late(self, request: Request) -> Response:
+        order = await _body(ApplyLate, request)
+        return _answer(Done(self._state.apply_late(order.cohort_id, order.partner)))
+
+    async def reset(self, _request: Request) -> Response:
+        self._state.reset()
+        return _answer(self._state.totals())
+
+    def _steer(self, change: t.Callable[[Faults], None]) -> Response:
+        self._state.steer(change)
+        return _answer(self._state.faults())
+
+
+def control_routes(state: State) -> list[Route]:
+    """List the control endpoints of a state, relative to `/_emulator`."""
+    control = _Control(state)
+    looking: list[Handler] = [control.cohorts, control.members, control.requests, control.totals]
+    faults: list[Handler] = [control.status, control.drop, control.share, control.latency]
+    faults += [control.poison, control.hold]
+    steering: list[Handler] = [control.others, control.late, control.reset]
+    return [
+        *(Route(f"/{handler.__name__}", handler) for handler in looking),
+        *(Route(f"/faults/{f.__name__}", f, methods=["POST"]) for f in faults),
+        *(Route(f"/{handler.__name__}", handler, methods=["POST"]) for handler in steering),
+        Route("/faults", control.faults),
+        Route("/faults", control.clear, methods=["DELETE"]),
+    ]
+
+
+def error_handlers() -> dict[t.Any, t.Any]:
+    """Say how errors of the control endpoints are answered: 400 and 404, with the reason."""
+
+    async def wrong(_request: Request, error: Exception) -> Response:
+        return _answer(Problem(str(error)), 400)
+
+    async def missing(_request: Request, error: Exception) -> Response:
+        return _answer(Problem(str(error)), 404)
+
+    return {msgspec.DecodeError: wrong, LookupError: missing}
+
+
+def _lines(members: t.Iterator[Member]) -> t.Iterator[bytes]:
+    while chunk := [MemberLine(*member) for member in itertools.islice(members, _LINES)]:
+        yield _JSON.encode_lines(chunk)
+
+
+def _query(kind: type[T], request: Request) -> T:
+    return msgspec.convert(dict(request.query_params), kind, strict=False)
+
+
+async def _body(kind: type[T], request: Request) -> T:
+    return msgspec.json.decode(await request.body() or b"{}", type=kind)
+
+
+def _answer(value: msgspec.Struct, status: int = 200) -> Response:
+    return Response(_JSON.encode(value), status, media_type="application/json")

@@ -1,0 +1,265 @@
+"""The emulator without its sockets: takes requests, decides, remembers, and tells."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import typing as t
+from collections import Counter, deque
+from email.utils import formatdate
+from hashlib import blake2b
+
+from . import answers, rules
+from .cohorts import Key, Workspace
+from .faults import Faults
+from .limits import RateLimit, RollingWindow
+from .model import (
+    CohortSummary,
+    CohortSync,
+    Incoming,
+    Member,
+    Options,
+    Refusal,
+    Reply,
+    RequestRecord,
+    Totals,
+)
+
+if t.TYPE_CHECKING:
+    from .faults import FaultsView
+    from .model import Fault
+
+SERVER_ERROR = 500
+
+
+class State:
+    """All that one emulator knows. Its methods may be called from any thread.
+
+    Args:
+        options: What the emulator is.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._changed = threading.Condition(threading.RLock())
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: cohorts, log, totals, faults and the rate limit's window."""
+        options = self.options
+        with self._changed:
+            self._faults = Faults()
+            self._workspace = Workspace(options.order, options.late_after or 0, options.max_cohorts)
+            self._rate = RateLimit(options.requests_per_minute)
+            self._arrivals = RollingWindow()
+            self._log: deque[RequestRecord] = deque(maxlen=options.log_size)
+            self._unanswered: dict[int, RequestRecord] = {}
+            self._busy: Counter[Key] = Counter()
+            self._answers: Counter[str] = Counter()
+            self._requests = self._bytes = self._members = 0
+            self._overlapped = self._most_unanswered = 0
+
+    # Requests ----------------------------------------------------------------------------
+
+    def receive(self, incoming: Incoming) -> Reply:
+        """Take a request to the Cohort Sync API and decide what to answer.
+
+        The change is applied now; whoever carries the answer calls `answered` when it leaves.
+        """
+        with self._changed:
+            now, wall = self.options.clock.monotonic(), self.options.clock.wall()
+            record = self._enter(incoming, now, wall)
+            refusal = rules.check_credentials(incoming, self.options)
+            verdict = refusal or self._judge(incoming, record)
+            self._changed.notify_all()
+            headers = answers.JSON | self._rate.headers(now, wall) | self._date(wall)
+            return self._reply(record, verdict, headers)
+
+    def answered(self, record: RequestRecord | None, *, gone: bool = False) -> None:
+        """Note that the answer to a request leaves now.
+
+        Args:
+            record: The request's entry in the log, as its reply has it.
+            gone: Whether the client had closed the connection before.
+        """
+        with self._changed:
+            if record is None or self._unanswered.get(record.number) is not record:
+                return
+            del self._unanswered[record.number]
+            record.answered = self.options.clock.monotonic()
+            if gone:
+                record.status = None
+            if record.partner is not None and record.cohort_id is not None:
+                self._busy[record.partner, record.cohort_id] -= 1
+            self._answers[str(record.status or "none")] += 1
+            self._changed.notify_all()
+
+    def log_in(self, incoming: Incoming) -> Reply:
+        """Answer a request that only checks credentials; it is neither limited nor logged."""
+        refusal = rules.check_login(incoming, self.options)
+        headers = answers.JSON | self._date(self.options.clock.wall())
+        if refusal is None:
+            return Reply(None, 200, headers, answers.KNOWN)
+        return Reply(None, refusal.status, headers, answers.failure(refusal, 0))
+
+    @property
+    def held(self) -> bool:
+        """Whether answers are held back."""
+        return self._faults.held
+
+    # Looking -----------------------------------------------------------------------------
+
+    def cohorts(self) -> list[CohortSummary]:
+        """Describe all cohorts, in the order in which they were created."""
+        with self._changed:
+            return self._workspace.cohorts()
+
+    def members(self, cohort_id: str, partner: str | None = None) -> t.Iterator[Member] | None:
+        """Iterate over a cohort's members as they are now, in a stable order.
+
+        Args:
+            cohort_id: The cohort.
+            partner: Its partner; may be left out if only one uses the identifier.
+
+        Returns:
+            The members, or None if there is no such cohort.
+
+        Raises:
+            LookupError: If several partners have a cohort of this identifier.
+        """
+        with self._changed:
+            cohort = self._workspace.find(cohort_id, partner)
+            return cohort.snapshot() if cohort else None
+
+    def requests(self, wanted: t.Callable[[RequestRecord], bool]) -> list[RequestRecord]:
+        """Copy those entries of the log that are wanted, in order of arrival."""
+        with self._changed:
+            return [copy.copy(record) for record in self._log if wanted(record)]
+
+    def totals(self) -> Totals:
+        """Sum up what happened since the last reset."""
+        with self._changed:
+            cohorts = self._workspace.cohorts()
+            return Totals(
+                requests=self._requests,
+                answers=dict(sorted(self._answers.items())),
+                bytes=self._bytes,
+                members_sent=self._members,
+                members_held=sum(cohort.members for cohort in cohorts),
+                cohorts=len(cohorts),
+                late=sum(cohort.late for cohort in cohorts),
+                overlapped=self._overlapped,
+                most_unanswered=self._most_unanswered,
+                largest_window=self._arrivals.largest,
+            )
+
+    def wait_until(self, reached: t.Callable[[Totals], bool], timeout: float) -> bool:
+        """Block until the totals are as wanted.
+
+        Args:
+            reached: Asked after every request and every answer.
+            timeout: Seconds of real time to wait at most.
+
+        Returns:
+            Whether they are.
+        """
+        with self._changed:
+            return self._changed.wait_for(lambda: reached(self.totals()), timeout)
+
+    def faults(self) -> FaultsView:
+        """Describe the faults that are set up."""
+        with self._changed:
+            return self._faults.view()
+
+    # Steering ----------------------------------------------------------------------------
+
+    def steer(self, change: t.Callable[[Faults], None]) -> None:
+        """Change the faults."""
+        with self._changed:
+            change(self._faults)
+
+    def use_up(self, count: int) -> int:
+        """Let the workspace's other integrations send so many requests now.
+
+        Returns:
+            How many of them were within the limit.
+        """
+        with self._changed:
+            now = self.options.clock.monotonic()
+            return sum(self._rate.admit(now) for _ in range(count))
+
+    def apply_late(self, cohort_id: str | None = None, partner: str | None = None) -> int:
+        """Apply the changes that are held back, and say how many there were."""
+        with self._changed:
+            return self._workspace.apply_late(cohort_id, partner)
+
+    # Deciding ----------------------------------------------------------------------------
+
+    def _enter(self, incoming: Incoming, now: float, wall: float) -> RequestRecord:
+        self._requests += 1
+        self._bytes += incoming.size
+        self._arrivals.add(now)
+        digest = blake2b(incoming.body, digest_size=16).hexdigest()
+        record = RequestRecord(self._requests, wall, now, incoming.size, digest)
+        self._log.append(record)
+        self._unanswered[record.number] = record
+        self._most_unanswered = max(self._most_unanswered, len(self._unanswered))
+        return record
+
+    def _judge(self, incoming: Incoming, record: RequestRecord) -> Refusal | Fault | None:
+        """Decide about a request whose credentials are right, and apply its change if it may."""
+        sync = rules.parse_sync(incoming, self.options.max_payload_bytes)
+        if isinstance(sync, CohortSync):
+            self._describe(record, sync)
+        if not self._rate.admit(record.arrived):
+            return rules.RATE_EXCEEDED
+        fault = self._faults.next(record.cohort_id)
+        refusal = sync if isinstance(sync, Refusal) else self._faults.poisoned(sync)
+        if fault is None and refusal is not None:
+            return refusal
+        if isinstance(sync, CohortSync) and refusal is None:
+            failed = fault is not None and (fault.status or 0) >= SERVER_ERROR
+            if fault is None or fault.applied or (failed and self.options.late_after):
+                arrived = int(record.arrived_at * 1_000_000)
+                lost = fault is not None and (failed or fault.status is None)
+                self._workspace.receive(sync, arrived, record, cut_off=lost)
+        return fault
+
+    def _describe(self, record: RequestRecord, sync: CohortSync) -> None:
+        record.action = sync.action
+        record.partner = sync.partner
+        record.cohort_id = sync.cohort_id
+        record.cohort_name = sync.cohort_name
+        record.timestamp = sync.timestamp
+        record.members = sync.members
+        self._members += sync.members
+        key = (sync.partner, sync.cohort_id)
+        record.overlapped = self._busy[key] > 0
+        self._overlapped += record.overlapped
+        self._busy[key] += 1
+
+    def _reply(
+        self, record: RequestRecord, verdict: Refusal | Fault | None, headers: dict[str, str]
+    ) -> Reply:
+        delay = self._faults.delay()
+        if verdict is None:
+            record.status = 200
+            return Reply(record, 200, headers, answers.ACCEPTED, delay)
+        record.status = verdict.status
+        if isinstance(verdict, Refusal):
+            record.error_type = verdict.type
+            body = answers.failure(verdict, record.number)
+            return Reply(record, verdict.status, headers, body, delay)
+        record.fault = verdict.kind
+        if verdict.status is None:
+            return Reply(record, None, {}, b"", delay)
+        refusal = answers.refusal_of(verdict, verdict.status)
+        record.error_type = refusal.type
+        injected = verdict.body
+        body = answers.failure(refusal, record.number) if injected is None else injected.encode()
+        headers |= {name.lower(): value for name, value in verdict.headers.items()}
+        return Reply(record, verdict.status, headers, body, delay)
+
+    @staticmethod
+    def _date(wall: float) -> dict[str, str]:
+        return {"date": formatdate(wall, usegmt=True)}

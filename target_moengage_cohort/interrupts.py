@@ -1,0 +1,114 @@
+"""One way to end every wait at once: reading, pacing, backing off, and waiting for answers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import typing as t
+
+if t.TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
+    from typing_extensions import Self
+
+
+class Interrupt:
+    """An event that a thread can wait for, and that `select` can, too.
+
+    Setting it is final. Callbacks run in the thread that sets it.
+    """
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._callbacks: list[t.Callable[[], None]] = []
+        self._read_fd, self._write_fd = os.pipe()
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when the interrupt is set."""
+        return self._read_fd
+
+    def call_when_set(self, callback: t.Callable[[], None]) -> None:
+        """Run a callback when the interrupt is set, to wake what waits on something else."""
+        self._callbacks.append(callback)
+
+    def set(self) -> None:
+        """End every wait."""
+        if self._event.is_set():
+            return
+        self._event.set()
+        os.write(self._write_fd, b"\0")
+        for callback in self._callbacks:
+            callback()
+
+    def is_set(self) -> bool:
+        """Whether waits are to end."""
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for so long, or less if interrupted; return whether it was."""
+        return self._event.wait(seconds)
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        os.close(self._read_fd)
+        os.close(self._write_fd)
+
+
+class TerminationSignals:
+    """While active, SIGTERM and SIGINT set an interrupt, and a second one ends the process.
+
+    Python runs a signal's handler in the main thread, perhaps while it holds the very lock
+    that the handler would need; so the handler does nothing, and a thread acts on the byte that
+    the interpreter writes to the wake-up descriptor.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self, interrupt: Interrupt) -> None:
+        self._interrupt = interrupt
+        self._previous: dict[int, t.Any] = {}
+        self.received: int | None = None
+
+    @property
+    def exit_code(self) -> int | None:
+        """128 + the signal that came first, as a shell reports it."""
+        return None if self.received is None else 128 + self.received
+
+    def __enter__(self) -> Self:
+        """Take over the signals."""
+        self._read_fd, self._write_fd = os.pipe()
+        os.set_blocking(self._write_fd, False)
+        self._previous_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        for number in self.SIGNALS:
+            self._previous[number] = signal.signal(number, _ignore)
+        self._watcher = threading.Thread(target=self._watch, name="signals", daemon=True)
+        self._watcher.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the signals back."""
+        signal.set_wakeup_fd(self._previous_fd)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        os.close(self._write_fd)  # ends the watcher
+        self._watcher.join()
+        os.close(self._read_fd)
+
+    def _watch(self) -> None:
+        while byte := os.read(self._read_fd, 1):
+            if byte[0] not in self.SIGNALS:
+                continue  # somebody else's handler has it
+            if self.received is not None:
+                os._exit(128 + byte[0])
+            self.received = byte[0]
+            self._interrupt.set()
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Keep the default action away; `TerminationSignals` acts on the wake-up descriptor."""

@@ -1,0 +1,136 @@
+"""Rows that cannot be delivered, appended to a file as Singer messages that can be replayed."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+from datetime import datetime, timezone
+from pathlib import Path
+
+import msgspec
+
+from target_moengage_cohort.errors import SettingsError, TryAgainError
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+_LINE_START = b'{"type":"'
+_REJECT_PROPERTIES: dict[str, t.Any] = {
+    "_reject_reason": {"type": ["string", "null"]},
+    "_reject_run_id": {"type": ["string", "null"]},
+    "_reject_at": {"type": ["string", "null"], "format": "date-time"},
+}
+
+
+class RejectedStream(msgspec.Struct, frozen=True):
+    """A stream's SCHEMA as the tap sent it, for the rejects file."""
+
+    stream: str
+    schema: dict[str, t.Any]
+    key_properties: list[str]
+
+
+class RejectsFile:
+    """Appends rejected rows, each stream's SCHEMA before its first one.
+
+    Args:
+        path: The file; made if it is not there, readable by its owner only.
+        run_id: What ``_reject_run_id`` says.
+
+    Raises:
+        SettingsError: The file cannot be opened.
+    """
+
+    def __init__(self, path: str, run_id: str) -> None:
+        self._path = Path(path)
+        self._run_id = run_id
+        self._announced: dict[str, RejectedStream] = {}
+        self._dirty = False
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            self._mend_torn_line()
+        except OSError as error:
+            msg = f"rejects_path: {path} cannot be opened ({error.strerror})"
+            raise SettingsError(msg) from None
+
+    def is_file(self, descriptor: int) -> bool:
+        """Whether a descriptor is of this very file."""
+        return os.path.sameopenfile(self._file, descriptor)
+
+    def append(self, stream: RejectedStream, record: dict[str, t.Any], reason: str) -> None:
+        """Append one row; not durable before `sync`.
+
+        Raises:
+            TryAgainError: It could not be written.
+        """
+        messages: list[dict[str, t.Any]] = []
+        if self._announced.get(stream.stream) != stream:
+            properties = stream.schema["properties"] | _REJECT_PROPERTIES
+            messages.append(
+                {
+                    "type": "SCHEMA",
+                    "stream": stream.stream,
+                    "schema": stream.schema | {"properties": properties},
+                    "key_properties": stream.key_properties,
+                }
+            )
+        added = {
+            "_reject_reason": reason,
+            "_reject_run_id": self._run_id,
+            "_reject_at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        }
+        messages.append({"type": "RECORD", "stream": stream.stream, "record": record | added})
+        data = b"".join(_encode(message) + b"\n" for message in messages)
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+        except OSError as error:
+            raise self._failed(error) from None
+        self._announced[stream.stream] = stream
+        self._dirty = True
+
+    def sync(self) -> None:
+        """Make all that was appended durable.
+
+        Raises:
+            TryAgainError: It could not be.
+        """
+        if not self._dirty:
+            return
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise self._failed(error) from None
+        self._dirty = False
+
+    def close(self) -> None:
+        """Make it durable, and close it."""
+        self.sync()
+        os.close(self._file)
+
+    def _mend_torn_line(self) -> None:
+        """Cut off what a run that died left of a line: no STATE has passed that row.
+
+        Raises:
+            SettingsError: What is there is no line of ours, so it is not ours to cut.
+        """
+        size = os.fstat(self._file).st_size
+        end = size
+        while end > 0:
+            start = max(0, end - 65_536)
+            newline = os.pread(self._file, end - start, start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end == size:
+            return
+        line = os.pread(self._file, size - end, end)
+        if not line.startswith(_LINE_START[: len(line)]):
+            msg = f"rejects_path: {self._path} is not a file of rejected rows; name another one"
+            raise SettingsError(msg)
+        os.ftruncate(self._file, end)
+
+    def _failed(self, error: OSError) -> TryAgainError:
+        return TryAgainError(
+            f"rejects_path: {self._path} cannot be written ({error.strerror}); the rows since the "
+            "last STATE will come again with the next run"
+        )

@@ -1,0 +1,138 @@
+"""The run's numbers, for programs (JSON) and for people (a summary that fits a screen)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import typing as t
+from pathlib import Path
+
+import msgspec
+
+from target_moengage_cohort.errors import SettingsError
+
+_COHORTS_IN_SUMMARY = 12
+
+
+class CohortReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run did for one cohort.
+
+    Attributes:
+        cohort_id: The cohort; ``None`` counts rows that name none.
+        cohort_name: Its name.
+        stream: The stream that feeds it.
+        sync_mode: How its records became changes.
+        records: Records read.
+        added: Members whose addition was accepted.
+        removed: Members whose removal was accepted.
+        unchanged: Records that asked for no change of their own: repeats of a member, and
+            deleted records in sync mode add.
+        rejected: Records that could not be delivered.
+        removals_waiting: Removals that wait for a person.
+        removals_withheld: Removals that a guard holds back.
+        plan_id: What a person confirms.
+        in_doubt: Members of requests that were sent and whose answer nobody knows.
+        requests: Requests started, retries included.
+        bytes: Bytes of their bodies.
+        complete: What shows that the input was complete.
+        ledger: Whether a ledger was used.
+        desired: Who should be in the cohort, where that is known.
+        accepted: Who MoEngage has accepted, where that is known.
+    """
+
+    cohort_id: str | None
+    cohort_name: str | None
+    stream: str
+    sync_mode: str
+    records: int = 0
+    added: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    removals_waiting: int = 0
+    removals_withheld: int = 0
+    plan_id: str | None = None
+    in_doubt: int = 0
+    requests: int = 0
+    bytes: int = 0
+    complete: t.Literal["end_of_input", "no"] = "no"
+    ledger: t.Literal["none"] = "none"
+    desired: None = None
+    accepted: None = None
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run did.
+
+    Attributes:
+        run_id: Unique; also in the rejects file.
+        started_at: ISO 8601 in UTC.
+        finished_at: ISO 8601 in UTC.
+        status: How it ended.
+        requests: Requests started, retries included.
+        retries: How many of them repeated one before.
+        throttled_seconds: For how long the rate limit held requests back.
+        cohorts: Each cohort that the run touched.
+    """
+
+    run_id: str
+    started_at: str
+    finished_at: str
+    status: t.Literal["succeeded", "failed", "dry_run"]
+    requests: int
+    retries: int
+    throttled_seconds: float
+    cohorts: list[CohortReport]
+
+
+def write(report: Report, path: str) -> None:
+    """Write a report as JSON, all of it or nothing.
+
+    Raises:
+        SettingsError: It cannot be written.
+    """
+    unfinished = Path(f"{path}.{os.getpid()}.tmp")
+    try:
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        unfinished.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        msg = f"report_path: {path} cannot be written ({error.strerror})"
+        raise SettingsError(msg) from None
+
+
+def summary(report: Report, requests_per_minute: int) -> str:
+    """Say what a run did, on at most some twenty lines of at most 80 columns."""
+    dry = report.status == "dry_run"
+    verb = "would take" if dry else "took"
+    cohorts = report.cohorts
+    lines = [
+        f"{'cohort':<30} {'records':>9} {'added':>9} {'removed':>9} {'rejected':>8} {'req.':>6}"
+    ]
+    by_size = sorted(cohorts, key=lambda cohort: cohort.records, reverse=True)
+    for cohort in by_size[:_COHORTS_IN_SUMMARY]:
+        name = cohort.cohort_id if cohort.cohort_id is not None else f"(no cohort: {cohort.stream})"
+        lines.append(
+            f"{_shortened(name, 30):<30} {cohort.records:>9} {cohort.added:>9} "
+            f"{cohort.removed:>9} {cohort.rejected:>8} {cohort.requests:>6}"
+        )
+    if (more := len(by_size) - _COHORTS_IN_SUMMARY) > 0:
+        lines.append(f"… and {more} more cohorts; report_path has them all")
+    size = sum(cohort.bytes for cohort in cohorts)
+    text = f"{report.status}: it {verb} {report.requests} requests, {size / 1e6:.1f} MB"
+    if dry:
+        text += f", {report.requests / requests_per_minute:.1f} minutes at the rate limit"
+    else:
+        text += f", {report.retries} retries; throttled for {report.throttled_seconds:.0f} s"
+    lines.append(text)
+    if doubt := sum(cohort.in_doubt for cohort in cohorts):
+        lines.append(f"{doubt} members are in doubt: sent, but not answered")
+    return "\n".join(lines)
+
+
+def _shortened(text: str, width: int) -> str:
+    text = "".join(character if character.isprintable() else " " for character in text)
+    return text if len(text) <= width else text[: width - 1] + "…"

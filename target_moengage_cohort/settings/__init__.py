@@ -1,0 +1,10 @@
+"""The configuration as frozen, typed values; every rule is checked once, before any input.
+
+Every error names the setting and the rule, and never shows a secret.
+"""
+
+from target_moengage_cohort.settings.declared import Settings, json_schema
+from target_moengage_cohort.settings.load import Loaded, is_loopback, load
+from target_moengage_cohort.settings.mapping import Mapping
+
+__all__ = ["Loaded", "Mapping", "Settings", "is_loopback", "json_schema", "load"]

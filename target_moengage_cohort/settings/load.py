@@ -1,0 +1,298 @@
+"""From a raw configuration to `Settings`: forms, types, and the rules between settings."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import typing as t
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import UNSET
+
+from target_moengage_cohort.errors import SettingsError
+from target_moengage_cohort.settings.declared import OnReject, Settings, StreamMapping
+from target_moengage_cohort.settings.mapping import (
+    Mapping,
+    mapping_faults,
+    resolve,
+    shared_cohort_faults,
+)
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+DATA_CENTERS = ("01", "02", "03", "04", "05", "06", "101")
+MAPPING_KEYS = frozenset(StreamMapping.__struct_fields__)
+SETTING_NAMES = frozenset(Settings.__struct_fields__)
+_OBJECTS = ("cohorts", "stream_maps", "stream_map_config")
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A configuration that keeps every rule.
+
+    Attributes:
+        settings: The settings.
+        mappings: What `cohorts` says, per stream, with its defaults filled in.
+        uid_by_hand: Whether `uid_column` was set for all streams.
+        unknown: Names that are no settings, each with the nearest one that is, for a warning.
+    """
+
+    settings: Settings
+    mappings: dict[str, Mapping]
+    uid_by_hand: bool
+    unknown: dict[str, str | None]
+
+    def mapping(self, stream: str) -> Mapping:
+        """The mapping of a stream that sends a SCHEMA.
+
+        Raises:
+            SettingsError: The stream is not listed, or its own name is no cohort's name.
+        """
+        if (mapping := self.mappings.get(stream)) is not None:
+            return mapping
+        if self.mappings:
+            msg = (
+                f"cohorts: the stream {stream!r} is not listed ({_listed(self.mappings)} are); "
+                "add it, or deselect it in the tap"
+            )
+            raise SettingsError(msg)
+        raw = StreamMapping()
+        mapping = resolve(self.settings, stream, raw, uid_by_hand=self.uid_by_hand)
+        if faults := list(mapping_faults(mapping, raw)):
+            raise SettingsError(*faults)
+        return mapping
+
+
+def load(raw: t.Mapping[str, t.Any]) -> Loaded:
+    """Check a configuration and give it types.
+
+    Args:
+        raw: As it stands in a file, or as strings from the environment; `cohorts` and
+            `stream_maps` may be flattened to dotted keys, as Meltano hands them over there.
+
+    Raises:
+        SettingsError: With a message for each fault that was found.
+    """
+    given = {name: value for name, value in raw.items() if value is not None and value != ""}
+    fields = msgspec.structs.fields(Settings)
+    faults = [f"{f.name}: is required" for f in fields if f.required and f.name not in given]
+    types = {field.name: field.type for field in fields if field.name != "cohorts"}
+    values, found = _converted("", types, given)
+    values["cohorts"], found_in_cohorts = _stream_mappings(given.get("cohorts", {}))
+    faults += sorted(found) + found_in_cohorts
+    if faults:
+        raise SettingsError(*faults)
+    settings = Settings(**values)
+    mappings = {
+        stream: resolve(settings, stream, mapping, uid_by_hand="uid_column" in given)
+        for stream, mapping in settings.cohorts.items()
+    }
+    faults += _faults(settings)
+    for stream, mapping in mappings.items():
+        faults += mapping_faults(mapping, settings.cohorts[stream])
+    faults += shared_cohort_faults(mappings.values())
+    if faults:
+        raise SettingsError(*faults)
+    unknown = {name: nearest(name, SETTING_NAMES) for name in raw if name not in SETTING_NAMES}
+    return Loaded(settings, mappings, "uid_column" in given, unknown)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like a mistyped one, if any is."""
+    return next(iter(difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)), None)
+
+
+def _convert(name: str, kind: t.Any, value: t.Any) -> t.Any:
+    """Give one setting its type; strings serve for numbers and booleans, as in the environment."""
+    if name == "data_center":
+        return _data_center(value)
+    if name in _OBJECTS:
+        value = _object(value)
+    if name == "stream_maps" and isinstance(value, dict):
+        value = _nested(value, _is_stream_map_leaf)
+    try:
+        converted = _typed(value, kind)
+    except msgspec.ValidationError as error:
+        msg = f"{name}: {_rule(error, kind)}"
+        raise SettingsError(msg) from None
+    if isinstance(converted, str) and not _is_text(converted):
+        msg = f"{name}: holds characters that are no text"
+        raise SettingsError(msg)
+    return _api_url(converted.strip()) if name == "api_url" else converted
+
+
+def _typed(value: t.Any, kind: t.Any) -> t.Any:
+    """Convert a value; text stays exactly as it is where text is wanted."""
+    if isinstance(value, str):
+        try:
+            return msgspec.convert(value, kind)
+        except msgspec.ValidationError:
+            value = value.strip()
+            words = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+            value = words.get(value.lower(), value)
+    return msgspec.convert(value, kind, strict=False)
+
+
+def _is_text(value: str) -> bool:
+    """Whether UTF-8 can carry a value, and a path can hold it."""
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, as for bytes that are no UTF-8
+        return False
+
+
+def _converted(
+    prefix: str, types: t.Mapping[str, t.Any], given: t.Mapping[str, t.Any]
+) -> tuple[dict[str, t.Any], list[str]]:
+    """Give each known one of some settings its type; return them and a message for each fault."""
+    values: dict[str, t.Any] = {}
+    faults: list[str] = []
+    for name in types.keys() & given.keys():
+        try:
+            values[name] = _convert(prefix + name, types[name], given[name])
+        except SettingsError as error:  # noqa: PERF203 - all faults are told at once
+            faults += error.faults
+    return values, faults
+
+
+def _object(value: object) -> object:
+    """An object setting's value; in the environment it is JSON."""
+    if isinstance(value, str):
+        try:
+            return msgspec.json.decode(value)
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+            return value
+    return value
+
+
+def _rule(error: msgspec.ValidationError, kind: t.Any) -> str:
+    """What msgspec says of a value, in a user's words and without the value."""
+    while not isinstance(kind, type) and (parts := t.get_args(kind)):  # Annotated, or optional
+        kind = parts[0]
+    if choices := getattr(kind, "__members__", None):
+        return f"must be one of {', '.join(member.value for member in choices.values())}"
+    text = re.sub(r" - at `.*`$", "", str(error))
+    for theirs, ours in (
+        (r"^Expected `(.*?)`(?:, got `(.*)`)", r"must be of type \1, not \2"),
+        (r"^Expected `(.*?)` (>=|<=) (\d+)", r"must be \2 \3"),
+        (r"\bint\b", "integer"),
+        (r"\bstr\b", "text"),
+        (r"\bbool\b", "boolean"),
+        (r" \| unset", ""),
+    ):
+        text = re.sub(theirs, ours, text)
+    return text
+
+
+def _data_center(value: object) -> str:
+    """Normalise `1`, `01`, `DC-01`, `dc01`, `101` to one of `DATA_CENTERS`; never guess."""
+    match = re.fullmatch(r"(?:dc[-_ ]?)?0*([1-9]\d*)", str(value).strip(), re.IGNORECASE)
+    number = match.group(1).zfill(2) if match and isinstance(value, (str, int)) else ""
+    if number not in DATA_CENTERS:
+        msg = (
+            f"data_center: must be one of {', '.join(DATA_CENTERS)}; there is no default, since "
+            "the wrong one is another region"
+        )
+        raise SettingsError(msg)
+    return number
+
+
+def _api_url(url: str) -> str:
+    """Check a base URL: credentials go over https only, except on loopback."""
+    fault = None
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        msg = "api_url: is no URL"
+        raise SettingsError(msg) from None
+    if not re.fullmatch(r"[!-~]+", url) or "\\" in url:
+        fault = "must be ASCII without spaces or backslashes"
+    elif parts.scheme not in {"http", "https"} or not host:
+        fault = "must be an https:// URL with a host"
+    elif parts.username is not None or parts.password is not None:
+        fault = "must not hold credentials; use workspace_id and data_api_key"
+    elif "?" in url or "#" in url:
+        fault = "must not have a query or a fragment"
+    elif parts.scheme == "http" and not is_loopback(host):
+        fault = "must be https, since plain http would show the key to the network"
+    if fault:
+        msg = f"api_url: {fault}"
+        raise SettingsError(msg)
+    return url.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a URL's host is this machine itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _faults(settings: Settings) -> Iterator[str]:
+    """Yield a message for each rule that top-level settings break."""
+    if not re.fullmatch(r"[!-9;-~]+", settings.workspace_id):
+        yield "workspace_id: must be ASCII without spaces or a colon"
+    if not re.fullmatch(r"[!-~]+", settings.data_api_key):
+        yield "data_api_key: must be ASCII without spaces"
+    if not settings.partner.strip():
+        yield "partner: must not be blank"
+    if settings.on_reject is OnReject.SKIP and settings.rejects_path is UNSET:
+        yield "on_reject: skip needs rejects_path, so that no row is lost"
+    rejects, report = settings.rejects_path, settings.report_path
+    if rejects and report and os.path.realpath(rejects) == os.path.realpath(report):
+        yield "report_path: is the file of rejects_path, whose rows the report would replace"
+    if settings.flattening_enabled and settings.flattening_max_depth is UNSET:
+        yield "flattening_enabled: needs flattening_max_depth"
+
+
+def _stream_mappings(value: object) -> tuple[dict[str, StreamMapping], list[str]]:
+    """Read `cohorts`; return the mappings and a message for each fault."""
+    value = _object(value)
+    if not isinstance(value, dict):
+        return {}, ["cohorts: must be an object: stream → mapping"]
+    mappings: dict[str, StreamMapping] = {}
+    faults: list[str] = []
+    for stream, keys in _nested(value, lambda _key, leaf: not isinstance(leaf, dict)).items():
+        if not isinstance(keys, dict):
+            faults.append(f"cohorts.{stream}: must be an object")
+            continue
+        given = {key: leaf for key, leaf in keys.items() if leaf is not None and leaf != ""}
+        for key in given.keys() - MAPPING_KEYS:
+            near = nearest(key, MAPPING_KEYS)
+            hint = f"did you mean {near}?" if near else f"known are {_listed(MAPPING_KEYS)}"
+            faults.append(f"cohorts.{stream}.{key}: is no key of a cohort's mapping; {hint}")
+        types = {field.name: field.type for field in msgspec.structs.fields(StreamMapping)}
+        converted, found = _converted(f"cohorts.{stream}.", types, given)
+        faults += found
+        mappings[stream] = StreamMapping(**converted)
+    return mappings, sorted(faults)
+
+
+def _nested(value: dict[str, t.Any], is_leaf: t.Callable[[str, t.Any], bool]) -> dict[str, t.Any]:
+    """Undo the flattening of a two-level object: ``{"a.b.key": 1}`` → ``{"a.b": {"key": 1}}``."""
+    nested: dict[str, t.Any] = {}
+    for key, leaf in value.items():
+        outer, dot, inner = key.rpartition(".")
+        if dot and is_leaf(inner, leaf):
+            nested.setdefault(outer, {})
+            if isinstance(nested[outer], dict):
+                nested[outer][inner] = leaf
+        elif isinstance(leaf, dict) and isinstance(nested.get(key), dict):
+            nested[key].update(leaf)
+        else:
+            nested[key] = {**leaf} if isinstance(leaf, dict) else leaf
+    return nested
+
+
+def _is_stream_map_leaf(inner: str, leaf: object) -> bool:
+    """Whether a dotted key of `stream_maps` is a flattened property and not a stream's name."""
+    return inner.startswith("__") or (isinstance(leaf, str) and leaf != "__NULL__")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

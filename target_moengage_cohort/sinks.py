@@ -1,0 +1,290 @@
+"""One stream's records → changes of membership, by the stream's mapping."""
+
+from __future__ import annotations
+
+import typing as t
+from types import SimpleNamespace
+
+import msgspec
+from msgspec import UNSET
+
+from target_moengage_cohort.delivery.packing import Envelope
+from target_moengage_cohort.errors import MissingKeyError, RowError, SettingsError
+from target_moengage_cohort.membership import (
+    Action,
+    Change,
+    Cohort,
+    Member,
+    SyncMode,
+    cohort_name_fault,
+    identifier,
+    membership,
+)
+from target_moengage_cohort.reader import DELETED_AT
+
+if t.TYPE_CHECKING:
+    from collections.abc import Mapping as AbstractMapping
+    from collections.abc import Sequence
+
+    from target_moengage_cohort.settings import Mapping, Settings
+
+_ADD, _REMOVE = Action.ADD, Action.REMOVE
+
+
+class Destination(msgspec.Struct):
+    """A cohort that a stream feeds, and what was read of it.
+
+    Attributes:
+        cohort: The cohort.
+        mapping: The stream's mapping.
+        capacity: The largest encoded member that fits into a request, in bytes.
+        records: Records read.
+        rejected: Records among them that could not be delivered.
+        skipped: Records among them that asked for no change.
+    """
+
+    cohort: Cohort
+    mapping: Mapping
+    capacity: int
+    records: int = 0
+    rejected: int = 0
+    skipped: int = 0
+
+
+class Destinations:
+    """All cohorts of a run: no two streams feed one, and no two share a name.
+
+    Attributes:
+        by_id: The destinations, by the cohort's id.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._names: dict[str, str] = {}
+        self.by_id: dict[str, Destination] = {}
+
+    def of(self, cohort: Cohort, mapping: Mapping) -> Destination:
+        """The destination for a stream's cohort, made when it is met first.
+
+        Raises:
+            SettingsError: Another stream feeds the cohort.
+            RowError: The cohort's name is not fit for MoEngage, or not the one it had.
+        """
+        known = self.by_id.get(cohort.cohort_id)
+        if known is None:
+            return self._new(cohort, mapping)
+        if known.mapping.stream != mapping.stream:
+            msg = (
+                f"cohorts: the streams {known.mapping.stream!r} and {mapping.stream!r} both feed "
+                f"the cohort {cohort.cohort_id!r}; make them one stream, or give each its own"
+            )
+            raise SettingsError(msg)
+        if known.cohort.name != cohort.name:
+            reason = f"cohort {cohort.cohort_id!r} had another name in this run"
+            raise RowError(reason, cohort.cohort_id)
+        return known
+
+    def _new(self, cohort: Cohort, mapping: Mapping) -> Destination:
+        if fault := cohort_name_fault(cohort.name):
+            reason = f"the name of the cohort {cohort.cohort_id!r} {fault}"
+            raise RowError(reason)
+        if (other := self._names.get(cohort.name)) is not None:
+            reason = f"the cohort {other!r} has the name of the cohort {cohort.cohort_id!r}"
+            raise RowError(reason)
+        settings = self._settings
+        envelope = Envelope(cohort, settings.partner, settings.send_timestamp)
+        capacity = settings.max_payload_bytes - envelope.overhead
+        self._names[cohort.name] = cohort.cohort_id
+        destination = Destination(cohort, mapping, capacity)
+        self.by_id[cohort.cohort_id] = destination
+        return destination
+
+
+class Sink:
+    """Turns one stream's records into changes.
+
+    Args:
+        mapping: The stream's mapping.
+        properties: The columns of the stream's schema.
+        key_properties: The stream's keys, which every record must have.
+        destinations: The cohorts of the run.
+
+    Attributes:
+        columns: Role → column: what must be known of a record.
+        keys: Columns that must be there; for `Reader.expect`.
+
+    Raises:
+        SettingsError: The schema lacks a mapped column.
+    """
+
+    def __init__(
+        self,
+        mapping: Mapping,
+        properties: AbstractMapping[str, t.Any],
+        key_properties: Sequence[str],
+        destinations: Destinations,
+    ) -> None:
+        self.mapping = mapping
+        self.columns = {**mapping.columns}
+        if not mapping.uid_required and mapping.uid_column not in properties:
+            del self.columns["uid"]
+        for role, column in self.columns.items():
+            if column not in properties:
+                raise _missing_column(mapping.stream, f"{role}_column", column, properties)
+            if column == DELETED_AT:
+                msg = f"{role}_column: {DELETED_AT} always means a deletion; name another column"
+                raise SettingsError(msg)
+        self.columns["deleted_at"] = DELETED_AT
+        self.keys = list(dict.fromkeys(key_properties))
+        roles = {column: role for role, column in self.columns.items()}
+        self._key_roles = [
+            (key, roles.get(key, f"key_{number}")) for number, key in enumerate(self.keys)
+        ]
+        self._destinations = destinations
+        self._fixed = None
+        if mapping.cohort is not None:
+            try:
+                self._fixed = destinations.of(mapping.cohort, mapping)
+            except RowError as error:
+                msg = f"cohorts.{mapping.stream}: {error.reason}"
+                raise SettingsError(msg) from None
+        self._fan_out: dict[tuple[t.Any, t.Any], Destination] = {}
+        self._has_uid = "uid" in self.columns
+        self._has_anonymous_id = "anonymous_id" in self.columns
+        self._has_membership = "membership" in self.columns
+
+    def row(self, record: AbstractMapping[str, t.Any]) -> SimpleNamespace:
+        """A whole record as the struct that the reader decodes: one attribute for each role."""
+        row = SimpleNamespace(
+            **{role: record.get(column, UNSET) for role, column in self.columns.items()}
+        )
+        for key, role in self._key_roles:
+            setattr(row, role, record.get(key, UNSET))
+        return row
+
+    def change(self, row: t.Any) -> Change | None:
+        """Turn a record into a change.
+
+        Args:
+            row: One attribute for each role in `columns`, and ``key_N`` for other keys.
+
+        Returns:
+            The change, or ``None`` where the record asks for none.
+
+        Raises:
+            RowError: The record cannot be delivered.
+            MissingKeyError: The record lacks a key property, against the Singer specification.
+        """
+        for key, role in self._key_roles:
+            if getattr(row, role) is UNSET:
+                stream = self.mapping.stream
+                msg = f"a RECORD of the stream {stream!r} lacks the key property {key!r}"
+                raise MissingKeyError(msg)
+        destination = self._fixed or self._destination(row)
+        destination.records += 1
+        try:
+            action = self._action(row)
+            if action is None:
+                destination.skipped += 1
+                return None
+            member = self._member(row)
+            payload = _fitting(member.encode(), destination.capacity)
+        except RowError as error:
+            destination.rejected += 1
+            error.cohort_id = destination.cohort.cohort_id
+            raise
+        return Change(destination.cohort, action, member.key, payload)
+
+    def _action(self, row: t.Any) -> Action | None:
+        mode = self.mapping.sync_mode
+        if mode is SyncMode.REMOVE:
+            return _REMOVE
+        deleted = row.deleted_at
+        if deleted is not UNSET and deleted is not None and deleted != "":
+            return _REMOVE if mode is SyncMode.INCREMENTAL else None
+        if not self._has_membership:
+            return _ADD
+        try:
+            return membership(row.membership)
+        except RowError as error:
+            raise self._in_column(error, "membership") from None
+
+    def _member(self, row: t.Any) -> Member:
+        uid = row.uid if self._has_uid else None
+        if type(uid) is not str or not uid:
+            uid = self._identifier(uid, "uid")
+        anonymous_id = None
+        if self._has_anonymous_id:
+            anonymous_id = self._identifier(row.anonymous_id, "anonymous_id")
+        if uid is None and anonymous_id is None:
+            names = [self.columns[role] for role in ("uid", "anonymous_id") if role in self.columns]
+            reason = f"no identifier: {' and '.join(map(repr, names))} is null, empty or absent"
+            raise RowError(reason)
+        return Member(uid, anonymous_id)
+
+    def _destination(self, row: t.Any) -> Destination:
+        """The cohort that a row of a stream with many cohorts names."""
+        mapping = self.mapping
+        named = mapping.cohort_name_column is not None
+        raw = (row.cohort_id, row.cohort_name if named else None)
+        try:
+            if (known := self._fan_out.get(raw)) is not None:
+                return known
+        except TypeError:  # a list or an object, which `identifier` will refuse
+            pass
+        try:
+            cohort_id = self._required(raw[0], "cohort_id")
+            name = self._required(raw[1], "cohort_name") if named else cohort_id
+            cohort = Cohort(cohort_id, name, mapping.cohort_description)
+            destination = self._destinations.of(cohort, mapping)
+        except RowError as error:
+            known = self._destinations.by_id.get(error.cohort_id) if error.cohort_id else None
+            if known is not None:
+                known.records += 1
+                known.rejected += 1
+            raise
+        if all(
+            part is None or type(part) is str for part in raw
+        ):  # 1 and True, or 1 and 1.0, are equal keys but not equal ids
+            self._fan_out[raw] = destination
+        return destination
+
+    def _required(self, value: object, role: str) -> str:
+        text = self._identifier(value, role)
+        if text is None or not text.strip():
+            reason = f"the column {self.columns[role]!r} names no cohort"
+            raise RowError(reason)
+        return text
+
+    def _identifier(self, value: object, role: str) -> str | None:
+        try:
+            return identifier(value)
+        except RowError as error:
+            raise self._in_column(error, role) from None
+
+    def _in_column(self, error: RowError, role: str) -> RowError:
+        return RowError(f"the column {self.columns[role]!r} {error.reason}")
+
+
+def _fitting(payload: bytes, capacity: int) -> bytes:
+    """An encoded member, if a request has room for it.
+
+    Raises:
+        RowError: It has not.
+    """
+    if len(payload) > capacity:
+        reason = (
+            f"the member takes {len(payload)} bytes, and a request has room for {capacity} "
+            "(max_payload_bytes)"
+        )
+        raise RowError(reason)
+    return payload
+
+
+def _missing_column(
+    stream: str, setting: str, column: str, properties: AbstractMapping[str, t.Any]
+) -> SettingsError:
+    columns = ", ".join(sorted(properties)) or "none"
+    return SettingsError(
+        f"{setting}: the stream {stream!r} has no column {column!r}; it has {columns}"
+    )

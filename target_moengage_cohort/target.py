@@ -1,0 +1,284 @@
+"""The Singer boundary: the SDK's target class around a `Run`, and nothing of HTTP.
+
+The SDK gives the command line, ``--about`` and stream maps; reading, signals and STATE are ours,
+since the SDK's ways would lose track of what was accepted. Private names of the SDK that are
+overridden here: `_validate_config`, `_env_var_config`, `_setup_signal_handlers`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import typing as t
+from pathlib import Path
+
+import click
+from singer_sdk import Target, about
+from singer_sdk.configuration._dict_config import parse_environment_config
+from singer_sdk.exceptions import (
+    ConfigValidationError,
+    MissingKeyPropertiesError,
+    RecordsWithoutSchemaException,
+)
+from singer_sdk.helpers.capabilities import PluginCapabilities, TargetCapabilities
+
+from target_moengage_cohort import settings as settings_room
+from target_moengage_cohort.delivery.client import Client
+from target_moengage_cohort.delivery.pace import Pace
+from target_moengage_cohort.errors import (
+    MissingKeyError,
+    RecordBeforeSchemaError,
+    SettingsError,
+    TargetError,
+    TryAgainError,
+    anonymous_traceback,
+)
+from target_moengage_cohort.interrupts import Interrupt, TerminationSignals
+from target_moengage_cohort.run import Run
+from target_moengage_cohort.transforms import SdkTransform
+
+if sys.version_info >= (3, 12):
+    from typing import override
+else:
+    from typing_extensions import override
+
+if t.TYPE_CHECKING:
+    from collections import Counter
+
+    from singer_sdk.helpers.capabilities import CapabilitiesEnum
+    from singer_sdk.plugin_base import _ConfigInput
+    from singer_sdk.singerlib.encoding.base import GenericSingerReader
+
+    from target_moengage_cohort.settings import Loaded
+
+
+class StreamWithoutSchemaError(RecordBeforeSchemaError, RecordsWithoutSchemaException):
+    """Ours, and the SDK's."""
+
+
+class MissingPropertyError(MissingKeyError, MissingKeyPropertiesError):
+    """Ours, and the SDK's."""
+
+
+class TargetMoEngageCohort(Target):
+    """Carries audience membership from a warehouse to MoEngage cohorts."""
+
+    name = "target-moengage-cohort"
+    config_jsonschema: t.ClassVar[dict[str, t.Any]] = settings_room.json_schema()
+    capabilities: t.ClassVar[list[CapabilitiesEnum]] = [
+        PluginCapabilities.ABOUT,
+        PluginCapabilities.STREAM_MAPS,
+        PluginCapabilities.FLATTENING,
+        PluginCapabilities.STRUCTURED_LOGGING,
+        TargetCapabilities.VALIDATE_RECORDS,
+    ]
+
+    def __init__(self, **kwargs: t.Any) -> None:
+        self._loaded: Loaded | None = None
+        self.interrupt = Interrupt()
+        self._run: Run | None = None
+        reader = t.cast("GenericSingerReader[str]", _MessageReader(self))
+        super().__init__(**kwargs | {"setup_mapper": False, "message_reader": reader})
+
+    @classmethod
+    @override
+    def append_builtin_config(cls, config_jsonschema: dict[str, t.Any]) -> None:
+        """Add nothing: `settings.declared` has all settings that do something here."""
+
+    @property
+    def _env_var_config(self) -> dict[str, t.Any]:
+        """The environment's settings as text; `settings.load` gives them types, and errors."""
+        as_text = {name: {"type": "string"} for name in self.config_jsonschema["properties"]}
+        return parse_environment_config({"properties": as_text}, self._env_var_prefix)
+
+    @override
+    def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
+        """Check the configuration by our own rules; the SDK's messages would show values."""
+        try:
+            self._loaded = settings_room.load(self._config)
+        except SettingsError as error:
+            if raise_errors:
+                msg = "Config validation failed"
+                raise ConfigValidationError(msg, errors=list(error.faults)) from None
+            return list(error.faults)
+        for name, near in self._loaded.unknown.items():
+            hint = f"; did you mean {near}?" if near else ""
+            self.logger.warning("%s: is no setting of this target%s", name, hint)
+        return []
+
+    @override
+    def _setup_signal_handlers(self) -> None:
+        """Leave signals to `TerminationSignals`: the SDK's handler would emit uncovered STATE."""
+
+    def read(self, source: t.IO[t.Any] | None) -> Counter[str]:
+        """Read an input to its end, or until interrupted; return counts of message types.
+
+        Raises:
+            TargetError: What ended the run early.
+        """
+        if self._loaded is None:
+            msg = "the configuration is not valid"
+            raise SettingsError(msg)
+        settings = self._loaded.settings
+        pace = None if settings.dry_run else Pace(settings, self.interrupt.wait)
+        self._run = Run(
+            self._loaded,
+            attempt=Client(settings).attempt,
+            pace=pace,
+            write_state=_write_state,
+            interrupt=self.interrupt,
+            transform=SdkTransform(settings, self.logger) if settings.transforms_records else None,
+        )
+        try:
+            self._run.read(source or sys.stdin)
+        except RecordBeforeSchemaError as error:
+            raise StreamWithoutSchemaError(str(error)) from None
+        except MissingKeyError as error:
+            raise MissingPropertyError(str(error)) from None
+        return self._run.counts
+
+    @override
+    def process_endofpipe(self) -> None:
+        """Have everything delivered that was read."""
+        if self._run is not None:
+            self._run.finish()
+
+    @classmethod
+    @override
+    def cb_config(
+        cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]
+    ) -> _ConfigInput:
+        """Read the configuration files; a fault in one is wrong usage, not a traceback."""
+        for path in value:
+            if path == "ENV":
+                continue
+            try:
+                content = json.loads(Path(path).read_text(encoding="utf-8"))
+            except OSError as error:
+                msg = f"{path} cannot be read ({error.strerror})"
+                raise click.BadParameter(msg, ctx, param) from None
+            except ValueError:
+                msg = f"{path} is not valid JSON"
+                raise click.BadParameter(msg, ctx, param) from None
+            if not isinstance(content, dict):
+                msg = f"{path} holds no JSON object"
+                raise click.BadParameter(msg, ctx, param)
+        return super().cb_config(ctx, param, value)
+
+    @classmethod
+    @override
+    def invoke(  # type: ignore[override]  # as in the SDK's own Target
+        cls,
+        *,
+        about: bool = False,
+        about_format: str | None = None,
+        config: _ConfigInput | None = None,
+        file_input: t.IO[str] | None = None,
+    ) -> None:
+        """Run the target; exit 0, 1, or 128 + a signal's number."""
+        if about:
+            cls.print_about(about_format)
+            return
+        os.umask(0o077)  # whatever file we make is its owner's alone
+        cls.print_version(print_fn=cls.logger.info)
+        target = cls(
+            config=config.config if config else {},
+            parse_env_config=config.parse_env if config else False,
+        )
+        code = 0
+        with TerminationSignals(target.interrupt) as signals:
+            try:
+                target.listen(file_input)
+            except TargetError as error:
+                cls.logger.error("%s", error)  # noqa: TRY400 - a message, and no traceback
+                code = 1
+            except Exception as error:  # noqa: BLE001 - its text may quote an identifier
+                cls.logger.error("%s", anonymous_traceback(error))  # noqa: TRY400
+                code = 1
+            code = signals.exit_code or code
+        _close_stdout()
+        if code:
+            sys.exit(code)
+
+    @classmethod
+    @override
+    def print_about(cls, output_format: str | None = None) -> None:
+        """Print what this is and its settings, in every format with titles and descriptions."""
+        info = cls._get_about_info()
+        if output_format == "json":
+            print(about.JSONFormatter().format_about(info))  # noqa: T201
+            return
+        if output_format == "markdown":
+            info.settings = _titles_in_descriptions(info.settings)
+            print(about.MarkdownFormatter().format_about(info))  # noqa: T201
+            return
+        print(_about_text(info))  # noqa: T201
+
+
+class _MessageReader:
+    """Stands where the SDK has its reader, so that lines reach `Run` as they are."""
+
+    def __init__(self, target: TargetMoEngageCohort) -> None:
+        self._target = target
+
+    def process_lines(
+        self, file_input: t.IO[t.Any] | None, callbacks: t.Mapping[str, t.Any]
+    ) -> Counter[str]:
+        """Read an input; the SDK's callbacks, which take a dict a record, are left aside."""
+        del callbacks
+        return self._target.read(file_input)
+
+
+def _write_state(value: bytes) -> None:
+    """Write one STATE to standard output, whole and at once.
+
+    Raises:
+        TryAgainError: Nobody reads it any more.
+    """
+    try:
+        sys.stdout.buffer.write(value + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        msg = "standard output was closed, so STATE cannot be kept; run it again"
+        raise TryAgainError(msg) from None
+
+
+def _close_stdout() -> None:
+    """Flush standard output now, since Python would do so with a traceback at exit."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _about_text(info: about.AboutInfo) -> str:
+    lines = [
+        f"Name: {info.name}",
+        f"Description: {info.description}",
+        f"Version: {info.version}",
+        f"SDK Version: {info.sdk_version}",
+        f"Supported Python Versions: {', '.join(info.supported_python_versions or [])}",
+        f"Capabilities: {', '.join(str(capability) for capability in info.capabilities)}",
+        "Settings:",
+    ]
+    required = info.settings.get("required", [])
+    for name, schema in info.settings["properties"].items():
+        default = (
+            "required" if name in required else f"default: {json.dumps(schema.get('default'))}"
+        )
+        lines += [
+            f"  {name} ({default})",
+            f"    {schema['title']}. {schema['description']}",
+            f"    Environment variable: {info.env_var_prefix}{name.upper()}",
+        ]
+    return "\n".join(lines)
+
+
+def _titles_in_descriptions(schema: dict[str, t.Any]) -> dict[str, t.Any]:
+    """The same settings with each title before its description, for a format without titles."""
+    properties = {
+        name: setting | {"description": f"{setting['title']}. {setting['description']}"}
+        for name, setting in schema["properties"].items()
+    }
+    return schema | {"properties": properties}

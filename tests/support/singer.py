@@ -1,0 +1,180 @@
+"""Singer messages, and runs of the target on them: in this process, or in one of its own."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import typing as t
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from target_moengage_cohort.delivery.answers import Answer, Outcome
+from target_moengage_cohort.delivery.client import Client
+from target_moengage_cohort.delivery.dispatcher import Timing
+from target_moengage_cohort.emulator import Emulator
+from target_moengage_cohort.errors import TargetError
+from target_moengage_cohort.interrupts import Interrupt
+from target_moengage_cohort.run import Run
+from target_moengage_cohort.settings import load
+
+UNLIMITED = 1_000_000
+
+
+def schema(stream: str = "users", columns: t.Iterable[str] = ("uid",), keys: t.Iterable[str] = ()):
+    properties = {column: {} for column in columns}
+    return {
+        "type": "SCHEMA",
+        "stream": stream,
+        "schema": {"type": "object", "properties": properties},
+        "key_properties": list(keys),
+    }
+
+
+def record(stream: str = "users", **row: t.Any):
+    return {"type": "RECORD", "stream": stream, "record": row}
+
+
+def state(value: t.Any):
+    return {"type": "STATE", "value": value}
+
+
+def lines(*messages: t.Any) -> bytes:
+    """Messages as a tap writes them; bytes stand for a line as it is."""
+    return b"".join(
+        (message if isinstance(message, bytes) else json.dumps(message).encode()) + b"\n"
+        for message in messages
+    )
+
+
+def config(emulator: Emulator, **settings: t.Any) -> dict[str, t.Any]:
+    return {
+        "workspace_id": emulator.workspace_id,
+        "data_api_key": emulator.data_api_key,
+        "data_center": "01",
+        "partner": "acme",
+        "api_url": emulator.url,
+        "requests_per_minute": UNLIMITED,
+        **settings,
+    }
+
+
+@dataclass
+class Attempt:
+    """A request body that was sent, and what came of it."""
+
+    body: dict[str, t.Any]
+    data: bytes
+    outcome: Outcome | None = None
+
+
+@dataclass
+class Outcomes:
+    """What a run in this process did."""
+
+    states: list[t.Any] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    accepted_before: list[int] = field(default_factory=list)
+    error: TargetError | None = None
+    overlaps: int = 0
+
+    @property
+    def accepted(self) -> list[Attempt]:
+        return [attempt for attempt in self.attempts if attempt.outcome is Outcome.ACCEPTED]
+
+
+def run(
+    emulator: Emulator,
+    data: bytes,
+    timing: Timing | None = None,
+    before: t.Callable[[Outcomes, Interrupt], None] | None = None,
+    **settings: t.Any,
+) -> Outcomes:
+    """Run on an input in this process, and watch what is sent and what STATE is emitted.
+
+    Args:
+        emulator: Where to.
+        data: The input.
+        timing: Clocks; by default real ones, and no wait before a retry.
+        before: Called before each attempt.
+        **settings: Beside those of `config`.
+    """
+    loaded = load(config(emulator, **settings))
+    client, interrupt, seen = Client(loaded.settings), Interrupt(), Outcomes()
+    lock, busy, order = threading.Lock(), set(), []
+
+    def attempt(body: bytes) -> Answer:
+        sent = Attempt(json.loads(body), body)
+        cohort = sent.body["parameters"]["cohort_id"]
+        with lock:
+            seen.attempts.append(sent)
+            seen.overlaps += cohort in busy
+            busy.add(cohort)
+        if before is not None:
+            before(seen, interrupt)
+        answer = client.attempt(body)
+        with lock:
+            busy.discard(cohort)
+            sent.outcome = answer.outcome
+            if answer.outcome is Outcome.ACCEPTED:
+                order.append(sent)
+        return answer
+
+    def write_state(value: bytes) -> None:
+        seen.states.append(json.loads(value))
+        with lock:
+            seen.accepted_before.append(len(order))
+
+    running = Run(
+        loaded,
+        attempt=attempt,
+        pace=None,
+        write_state=write_state,
+        interrupt=interrupt,
+        timing=timing or Timing(jitter=lambda _seconds: 0.0),
+    )
+    try:
+        running.read(io.BytesIO(data))
+        running.finish()
+    except TargetError as error:
+        seen.error = error
+    seen.attempts = [*order, *(sent for sent in seen.attempts if sent not in order)]
+    interrupt.close()
+    return seen
+
+
+@dataclass
+class Finished:
+    """How a process of the target ended."""
+
+    code: int
+    states: list[t.Any]
+    stderr: str
+
+
+def environment(home: Path, **variables: str) -> dict[str, str]:
+    """This process's environment with a HOME and a state directory of its own."""
+    return {**os.environ, "HOME": str(home), "XDG_STATE_HOME": str(home / "state"), **variables}
+
+
+def start(home: Path, settings: dict[str, t.Any], *arguments: str, **variables: str):
+    """Start the target as a process of its own, with pipes to it."""
+    home.mkdir(exist_ok=True)
+    path = home / "config.json"
+    path.write_text(json.dumps(settings))
+    return subprocess.Popen(
+        [sys.executable, "-m", "target_moengage_cohort", "--config", str(path), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(home, **variables),
+    )
+
+
+def finish(process: subprocess.Popen, data: bytes | None = None, timeout: float = 60) -> Finished:
+    """Give a process its input, and wait for its end."""
+    out, err = process.communicate(data, timeout=timeout)
+    return Finished(
+        process.returncode, [json.loads(line) for line in out.splitlines()], err.decode()
+    )
