@@ -160,7 +160,7 @@ rows = st.lists(
         st.sampled_from(USERS),
         st.none(),
         st.just(""),
-        st.just(True),
+        st.booleans(),
         st.just([1]),
         st.just(1.5),
         st.integers(0, 20),

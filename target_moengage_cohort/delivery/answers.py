@@ -23,6 +23,7 @@ if t.TYPE_CHECKING:
 
 LONGEST_WAIT_SECONDS = 120.0
 _LONGEST_MESSAGE = 300
+_LONGEST_QUOTE = 16_384  # what of an error is looked at, to take its first 300 characters
 _SHORTEST_TELLING = 4
 _REDACTED = "[redacted]"
 _NUMBER = r"\s*\d+(\.\d+)?\s*"
@@ -167,8 +168,10 @@ def scrub(text: str, secrets: Iterable[str]) -> str:
     Returns:
         The text on one line, at most 300 characters long.
     """
-    text = _one_line(text)
-    found = {_one_line(form) for secret in secrets for form in _forms(secret)} - {"", " "}
+    text = _one_line(text[:_LONGEST_QUOTE])
+    if not text:
+        return text
+    found = {_one_line(form) for secret in secrets for form in _forms(secret)} - {""}
     forms = sorted(found, key=len, reverse=True)
     lowered = text.lower()
     for form in forms:
@@ -205,7 +208,7 @@ def _without_beginnings(text: str, form: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return re.sub(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+", " ", text)
+    return re.sub(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+", " ", text).strip()
 
 
 def _forms(secret: str) -> set[str]:

@@ -109,6 +109,9 @@ def _convert(name: str, kind: t.Any, value: t.Any) -> t.Any:
     """Give one setting its type; strings serve for numbers and booleans, as in the environment."""
     if name == "data_center":
         return _data_center(value)
+    if isinstance(value, str) and not _is_text(value):
+        msg = f"{name}: holds characters that are no text"
+        raise SettingsError(msg)
     if name in _OBJECTS:
         value = _object(value)
     if name == "stream_maps" and isinstance(value, dict):
@@ -118,9 +121,6 @@ def _convert(name: str, kind: t.Any, value: t.Any) -> t.Any:
     except msgspec.ValidationError as error:
         msg = f"{name}: {_rule(error, kind)}"
         raise SettingsError(msg) from None
-    if isinstance(converted, str) and not _is_text(converted):
-        msg = f"{name}: holds characters that are no text"
-        raise SettingsError(msg)
     return _api_url(converted.strip()) if name == "api_url" else converted
 
 
@@ -291,6 +291,8 @@ def _nested(value: dict[str, t.Any], is_leaf: t.Callable[[str, t.Any], bool]) ->
 
 def _is_stream_map_leaf(inner: str, leaf: object) -> bool:
     """Whether a dotted key of `stream_maps` is a flattened property and not a stream's name."""
+    if isinstance(leaf, dict):
+        return False
     return inner.startswith("__") or (isinstance(leaf, str) and leaf != "__NULL__")
 
 

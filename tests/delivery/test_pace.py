@@ -1,0 +1,156 @@
+"""The pace: how many requests may start, for all processes together."""
+
+import os
+import stat
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from target_moengage_cohort.delivery.pace import WINDOW_SECONDS, Pace
+from target_moengage_cohort.emulator import Emulator
+from target_moengage_cohort.errors import SettingsError
+from target_moengage_cohort.settings import load
+from tests.support.singer import config, finish, lines, record, schema, start
+
+
+def workspace(requests_per_minute: int = 3, workspace_id: str = "w"):
+    raw = {"workspace_id": workspace_id, "data_api_key": "k", "data_center": 1, "partner": "p"}
+    return load({**raw, "requests_per_minute": requests_per_minute}).settings
+
+
+class Clock:
+    """A clock that waiting turns."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> bool:
+        self.now += seconds
+        return False
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("start"), st.integers(0, 1)),
+        st.tuples(st.just("pause"), st.floats(0, 70)),
+        st.tuples(st.just("hold"), st.floats(0, 120)),
+    ),
+    max_size=40,
+)
+
+
+@given(steps=steps, limit=st.integers(1, 5))
+@settings(max_examples=60)
+def test_never_more_starts_in_a_window_than_allowed(tmp_path_factory, steps, limit):
+    """Promise 3: however two processes share the bucket, no 62 seconds see more starts than the
+    limit, and none while a 429 asked to wait."""
+    clock, starts, held_until = Clock(), [], 0.0
+    folder = tmp_path_factory.mktemp("pace")
+    paces = [Pace(workspace(limit), clock.wait, folder, clock) for _ in range(2)]
+    for name, value in steps:
+        if name == "start":
+            assert paces[value].acquire()
+            assert clock.now >= held_until - 0.002  # the bucket counts milliseconds
+            starts.append(clock.now)
+        elif name == "pause":
+            clock.now += value
+        else:
+            paces[0].hold(value)
+            held_until = max(held_until, clock.now + value)
+    for pace in paces:
+        pace.close()
+    for first, beyond in zip(starts, starts[limit:], strict=False):
+        assert beyond - first >= WINDOW_SECONDS - 0.002
+
+
+def test_a_wait_for_a_permit_ends_at_once(tmp_path):
+    """A run that is to end does not wait for its permit."""
+    pace = Pace(workspace(1), lambda _seconds: True, tmp_path)
+    assert pace.acquire()
+    began = time.monotonic()
+    assert not pace.acquire()
+    assert time.monotonic() - began < 5
+    pace.close()
+
+
+def test_the_bucket_is_its_owners_alone(tmp_path):
+    """Promise 7: the bucket's files are 0600, whatever the umask is."""
+    previous = os.umask(0)
+    try:
+        pace = Pace(workspace(), lambda _seconds: True, tmp_path)
+        pace.acquire()
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    finally:
+        os.umask(previous)
+    pace.close()
+    assert {0o600} == set(modes.values())
+
+
+def test_workspaces_do_not_share_a_bucket(tmp_path):
+    """Two workspaces have a limit of their own each."""
+    clock = Clock()
+    one = Pace(workspace(1, "one"), clock.wait, tmp_path, clock)
+    two = Pace(workspace(1, "two"), clock.wait, tmp_path, clock)
+    assert one.acquire()
+    assert two.acquire()
+    assert 1_000.0 == clock.now
+    one.close()
+    two.close()
+
+
+def test_a_state_directory_that_cannot_be_used_is_a_settings_error(tmp_path):
+    """A folder that is no folder is an error that says what to do."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match="make it writable"):
+        Pace(workspace(), lambda _seconds: True, tmp_path / "file")
+
+
+def test_threads_that_wait_do_not_get_in_each_others_way(tmp_path):
+    """Four threads get exactly as many permits as there are, and then wait."""
+    ended = threading.Event()
+    pace = Pace(workspace(50), ended.wait, tmp_path)
+    granted = []
+
+    def take() -> None:
+        while pace.acquire():
+            granted.append(time.monotonic())
+            if len(granted) == 50:
+                ended.set()
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    pace.close()
+    assert 50 == len(granted)
+
+
+@pytest.mark.xdist_group("real-time")
+def test_two_processes_keep_to_300_a_minute_together(tmp_path):
+    """With 300 a minute and two processes at once, 330 requests see no 429, never more than 300
+    in 60 s, and end in 90 s."""
+    with Emulator() as emulator:
+        settings = config(emulator, requests_per_minute=300, max_payload_bytes=1_000)
+        uid = "x" * 300
+        processes = []
+        for name in ("one", "two"):
+            rows = [record(name, uid=f"{uid}-{number}") for number in range(330)]
+            home = tmp_path / "home"  # one HOME: they share the state directory
+            home.mkdir(exist_ok=True)
+            (home / f"{name}.singer").write_bytes(lines(schema(name), *rows))
+            processes.append(start(home, settings, "--input", str(home / f"{name}.singer")))
+        began = time.monotonic()
+        ended = [finish(process, timeout=110) for process in processes]
+        took = time.monotonic() - began
+        totals = emulator.totals()
+        assert [0, 0] == [process.code for process in ended], [e.stderr for e in ended]
+        assert {"200": 330} == totals.answers
+        assert totals.largest_window <= 300
+        assert took <= 90

@@ -1,0 +1,156 @@
+"""Packing: which changes go into which body."""
+
+import itertools
+import json
+import uuid
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from target_moengage_cohort.delivery.packing import CohortBuffer, Envelope, iso_timestamp
+from target_moengage_cohort.membership import Action, Change, Cohort, Member
+
+COHORT = Cohort("vip", "VIP “users”", "d")
+ENVELOPE = Envelope(COHORT, "acme", send_timestamp=True)
+TIMESTAMP = iso_timestamp(1_800_000_000_123)
+
+
+def change(uid: str, action: Action = Action.ADD) -> Change:
+    member = Member(uid)
+    return Change(COHORT, action, member.key, member.encode())
+
+
+def taken(buffer: CohortBuffer) -> list:
+    bodies = []
+    while (body := buffer.take()) is not None:
+        bodies.append(body)
+    return bodies
+
+
+def encoded(body) -> bytes:
+    return ENVELOPE.body(body.action, TIMESTAMP, body.members)
+
+
+def members(body) -> list[str]:
+    return [member["uid"] for member in json.loads(encoded(body))["parameters"]["members"]]
+
+
+def test_a_body_is_compact_json_with_the_documented_fields():
+    """A body is what MoEngage documents, without a byte of white space."""
+    buffer = CohortBuffer(ENVELOPE, 1_000)
+    buffer.put(change("ü1"), 0, 0.0)
+    data = encoded(buffer.take())
+    expected = {
+        "action": "add_members",
+        "partner": "acme",
+        "timestamp": "2027-01-15T08:00:00.123Z",
+        "parameters": {
+            "cohort_name": "VIP “users”",
+            "cohort_id": "vip",
+            "cohort_description": "d",
+            "members": [{"uid": "ü1"}],
+        },
+    }
+    assert expected == json.loads(data)
+    assert json.dumps(expected, separators=(",", ":"), ensure_ascii=False).encode() == data
+
+
+@pytest.mark.parametrize("description", [None, "d"], ids=["plain", "described"])
+@pytest.mark.parametrize("send_timestamp", [True, False], ids=["timed", "untimed"])
+def test_the_overhead_is_that_of_the_body(description, send_timestamp):
+    """The overhead and the members make up a body's length to the byte."""
+    envelope = Envelope(Cohort("c", "n", description), "p", send_timestamp)
+    longest = max(len(envelope.body(action, TIMESTAMP, b"")) for action in Action)
+    assert longest == envelope.overhead
+    assert longest + 5 == len(envelope.body(Action.REMOVE, TIMESTAMP, b"12345"))
+
+
+events = st.lists(
+    st.tuples(st.text(min_size=1, max_size=30), st.sampled_from(list(Action))), max_size=80
+)
+
+
+@given(events=events, limit=st.integers(400, 1_200))
+def test_no_body_could_have_taken_its_next_member(events, limit):
+    """Promise 3: a body is never over the limit, and one that closed by itself had no room for
+    the first member of the next body of its action."""
+    buffer = CohortBuffer(ENVELOPE, limit)
+    for uid, action in events:
+        buffer.put(change(uid, action), 0, 0.0)
+    bodies = taken(buffer)
+    assert all(len(encoded(body)) <= limit for body in bodies)
+    for action in Action:
+        same = [body for body in bodies if body.action is action]
+        for body, following in itertools.pairwise(same):
+            first = following.members.partition(b'"},{"')[0].rstrip(b'"}') + b'"}'
+            assert ENVELOPE.overhead + len(body.members) + 1 + len(first) > limit
+
+
+@given(events=events, limit=st.integers(400, 1_200))
+def test_bodies_in_order_give_each_member_its_last_change(events, limit):
+    """Promise 2: applying the bodies in the order they are taken gives what the events give."""
+    buffer = CohortBuffer(ENVELOPE, limit)
+    for uid, action in events:
+        buffer.put(change(uid, action), 0, 0.0)
+    found = {uid: body.action for body in taken(buffer) for uid in members(body)}
+    assert dict(events) == found
+
+
+@given(events=events, limit=st.integers(400, 1_200), states=st.sets(st.integers(0, 80)))
+def test_every_record_is_settled_by_a_body_that_is_not_older(events, limit, states):
+    """Promise 1: bodies settle exactly the changes that stand for their own records, and a
+    change that replaced an older one settles the older one's epoch."""
+    buffer = CohortBuffer(ENVELOPE, limit)
+    epoch, opened = 0, {}
+    for number, (uid, action) in enumerate(events):
+        if buffer.put(change(uid, action), epoch, 0.0):
+            opened[epoch] = opened.get(epoch, 0) + 1
+        epoch += number in states
+    settled = {}
+    for body in taken(buffer):
+        for body_epoch, count in body.epochs.items():
+            settled[body_epoch] = settled.get(body_epoch, 0) + count
+    assert opened == settled
+
+
+def test_the_weights_return_to_zero():
+    """What a buffer says it weighs is gone when all of it was taken."""
+    buffer = CohortBuffer(ENVELOPE, 600)
+    random = Random(7)
+    for _ in range(500):
+        buffer.put(change(f"u{random.randrange(100)}", random.choice(list(Action))), 0, 0.0)
+    assert buffer.open_weight > 0 < buffer.closed_weight
+    taken(buffer)
+    assert (0, 0, True) == (buffer.open_weight, buffer.closed_weight, buffer.is_empty)
+
+
+def test_a_lowered_limit_splits_what_waits():
+    """After the limit was lowered, bodies that were closed before are taken in pieces that
+    keep to it, in order, and all members are still there once."""
+    buffer = CohortBuffer(ENVELOPE, 1_200)
+    uids = [f"user-{number:04}" for number in range(200)]
+    for uid in uids:
+        buffer.put(change(uid), 3, 0.0)
+    buffer.limit = 450
+    bodies = taken(buffer)
+    assert uids == [uid for body in bodies for uid in members(body)]
+    assert all(len(encoded(body)) <= 450 for body in bodies)
+    assert 200 == sum(count for body in bodies for count in body.epochs.values())
+
+
+def test_a_million_uuids_take_no_more_requests_than_the_bytes_force():
+    """1,000,000 UUIDs leave in at most 1 % more bodies than their bytes need."""
+    buffer = CohortBuffer(Envelope(Cohort("vip", "VIP"), "acme", send_timestamp=True), 128_000)
+    random = Random(11)
+    size = requests = 0
+    for _ in range(1_000_000):
+        one = change(str(uuid.UUID(int=random.getrandbits(128))))
+        size += len(one.payload) + 1
+        buffer.put(one, 0, 0.0)
+        if buffer.has_closed:
+            requests += 1
+            buffer.take()
+    requests += len(taken(buffer))
+    assert requests <= 1.01 * -(-size // (128_000 - buffer.envelope.overhead))

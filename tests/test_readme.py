@@ -1,0 +1,75 @@
+"""The README says what the program does."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from target_moengage_cohort.membership import COHORT_NAME_FORBIDDEN, COHORT_NAME_MAX_LENGTH
+from target_moengage_cohort.settings import json_schema
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SETTINGS = json_schema()
+MAPPING = SETTINGS["properties"]["cohorts"]["additionalProperties"]["properties"]
+
+
+def table(head: str) -> list[list[str]]:
+    """The cells of the table whose first line starts with `head`."""
+    lines = README[README.index(f"\n{head}") + 1 :].splitlines()[2:]
+    rows = lines[: next(n for n, line in enumerate(lines) if not line.startswith("|"))]
+    return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in rows]
+
+
+def default(name: str) -> str:
+    if name in SETTINGS["required"]:
+        return "required"
+    value = SETTINGS["properties"][name].get("default")
+    return "–" if value is None else json.dumps(value).strip('"')
+
+
+def test_the_settings_table_is_that_of_about():
+    """The README's settings table has the names, defaults and descriptions of --about."""
+    expected = [
+        [name, default(name), setting["description"]]
+        for name, setting in SETTINGS["properties"].items()
+    ]
+    assert expected == table("| setting | default |")
+
+
+def test_the_mapping_table_is_that_of_about():
+    """The README's table of a mapping's keys has the names and descriptions of --about."""
+    expected = [[name, key["description"]] for name, key in MAPPING.items()]
+    assert expected == table("| key |")
+
+
+def test_the_name_rules_are_those_that_are_checked():
+    """The README's rules for cohort names are those of the code."""
+    listed = re.search(r"none of `` (.*?) ``", README).group(1).split()
+    assert sorted(COHORT_NAME_FORBIDDEN) == sorted(listed)
+    assert f"at most {COHORT_NAME_MAX_LENGTH} characters" in README
+
+
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_the_commands_are_there(target):
+    """The README's two commands are targets of the Makefile."""
+    assert f"make {target}" in README
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_every_test_states_its_behaviour():
+    """Each test of the project has a docstring, and each module has one."""
+    silent = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        module = ast.parse(path.read_text())
+        silent += [] if ast.get_docstring(module) else [path.name]
+        silent += [
+            f"{path.name}::{node.name}"
+            for node in ast.walk(module)
+            if isinstance(node, ast.FunctionDef)
+            and node.name.startswith("test_")
+            and not ast.get_docstring(node)
+        ]
+    assert [] == silent
