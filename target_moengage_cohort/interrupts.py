@@ -37,9 +37,11 @@ class Interrupt:
         if self._event.is_set():
             return
         self._event.set()
-        os.write(self._write_fd, b"\0")
-        for callback in self._callbacks:
-            callback()
+        try:
+            for callback in self._callbacks:
+                callback()
+        finally:
+            os.write(self._write_fd, b"\0")
 
     def is_set(self) -> bool:
         """Whether waits are to end."""

@@ -124,7 +124,7 @@ def summary(report: Report, requests_per_minute: int) -> str:
     size = sum(cohort.bytes for cohort in cohorts)
     text = f"{report.status}: it {verb} {report.requests} requests, {size / 1e6:.1f} MB"
     if dry:
-        text += f", {report.requests / requests_per_minute:.1f} min at the rate limit"
+        text += f", {report.requests / requests_per_minute:.1f} minutes at the rate limit"
     else:
         text += f", {report.retries} retries; throttled for {report.throttled_seconds:.0f} s"
     lines.append(text)

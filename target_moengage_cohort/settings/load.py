@@ -14,6 +14,7 @@ from msgspec import UNSET
 
 from target_moengage_cohort.errors import SettingsError
 from target_moengage_cohort.settings.declared import OnReject, Settings, StreamMapping
+from target_moengage_cohort.settings.forms import by_stream
 from target_moengage_cohort.settings.mapping import (
     Mapping,
     mapping_faults,
@@ -115,7 +116,7 @@ def _convert(name: str, kind: t.Any, value: t.Any) -> t.Any:
     if name in _OBJECTS:
         value = _object(value)
     if name == "stream_maps" and isinstance(value, dict):
-        value = _nested(value, _is_stream_map_leaf)
+        value = by_stream(value, _is_stream_map_key)
     try:
         converted = _typed(value, kind)
     except msgspec.ValidationError as error:
@@ -257,7 +258,8 @@ def _stream_mappings(value: object) -> tuple[dict[str, StreamMapping], list[str]
         return {}, ["cohorts: must be an object: stream → mapping"]
     mappings: dict[str, StreamMapping] = {}
     faults: list[str] = []
-    for stream, keys in _nested(value, lambda _key, leaf: not isinstance(leaf, dict)).items():
+    for stream, said in by_stream(value, _is_mapping_key).items():
+        keys = {} if said is None else said
         if not isinstance(keys, dict):
             faults.append(f"cohorts.{stream}: must be an object")
             continue
@@ -273,27 +275,15 @@ def _stream_mappings(value: object) -> tuple[dict[str, StreamMapping], list[str]
     return mappings, sorted(faults)
 
 
-def _nested(value: dict[str, t.Any], is_leaf: t.Callable[[str, t.Any], bool]) -> dict[str, t.Any]:
-    """Undo the flattening of a two-level object: ``{"a.b.key": 1}`` → ``{"a.b": {"key": 1}}``."""
-    nested: dict[str, t.Any] = {}
-    for key, leaf in value.items():
-        outer, dot, inner = key.rpartition(".")
-        if dot and is_leaf(inner, leaf):
-            nested.setdefault(outer, {})
-            if isinstance(nested[outer], dict):
-                nested[outer][inner] = leaf
-        elif isinstance(leaf, dict) and isinstance(nested.get(key), dict):
-            nested[key].update(leaf)
-        else:
-            nested[key] = {**leaf} if isinstance(leaf, dict) else leaf
-    return nested
+def _is_mapping_key(inner: str, leaf: object) -> bool:
+    return not isinstance(leaf, dict) and (leaf is not None or inner in MAPPING_KEYS)
 
 
-def _is_stream_map_leaf(inner: str, leaf: object) -> bool:
-    """Whether a dotted key of `stream_maps` is a flattened property and not a stream's name."""
-    if isinstance(leaf, dict):
-        return False
-    return inner.startswith("__") or (isinstance(leaf, str) and leaf != "__NULL__")
+def _is_stream_map_key(inner: str, leaf: object) -> bool:
+    """Whether a dotted name in `stream_maps` ends in a property; a null alone drops a stream."""
+    return inner.startswith("__") or (
+        leaf is not None and not isinstance(leaf, dict) and leaf != "__NULL__"
+    )
 
 
 def _listed(names: Iterable[str]) -> str:

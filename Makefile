@@ -1,0 +1,70 @@
+# Everything is made inside this folder (.venv, .venv-meltano); nothing is installed anywhere else.
+# Python 3.10 or newer and make are all it takes; where uv is installed, it is used and saves time.
+
+SHELL := /bin/sh
+PYTHON ?= python3
+WORKERS ?= 2
+UV := $(shell command -v uv 2>/dev/null)
+
+# Meltano has an environment of its own, as its users have it: it pins what the package leaves open.
+VENV := .venv
+MELTANO_VENV := .venv-meltano
+BIN := $(VENV)/bin
+
+# $(call environment,FOLDER,WHAT TO INSTALL)
+define environment
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo 'Python 3.10 or newer is needed: make … PYTHON=python3.12' >&2; exit 1; }
+	@echo 'Making $(1), which takes about half a minute …'
+	@rm -rf $(1)
+	@$(PYTHON) -m venv $(1)
+	@$(if $(UV),$(UV) pip install -q --python $(1)/bin/python -c constraints.txt -b constraints.txt $(2) \
+		||) { $(1)/bin/python -m pip install -qq -c constraints.txt pip \
+		&& $(1)/bin/python -m pip install -qq -c constraints.txt --build-constraint constraints.txt $(2); }
+	@touch $@
+endef
+
+.PHONY: help
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: test
+test: lint environments ## Run all checks and all tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+
+.PHONY: demo
+demo: environments ## Sync cohorts from a real PostgreSQL to an emulated MoEngage, with the real Meltano
+	@$(BIN)/python -m tests.demo
+
+.PHONY: lint
+lint: $(VENV)/.made ## Check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(VENV)/.made ## Put the code into the agreed style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: environments
+environments: $(VENV)/.made $(MELTANO_VENV)/.made ## Make the environments to work in
+
+$(VENV)/.made: pyproject.toml constraints.txt
+	$(call environment,$(VENV),--group dev -e '.[emulator]')
+
+$(MELTANO_VENV)/.made: pyproject.toml constraints.txt
+	$(call environment,$(MELTANO_VENV),--group meltano)
+
+.PHONY: constraints
+constraints: $(MELTANO_VENV)/.made ## Write constraints.txt anew, with the newest versions
+	@{ sed -n '/^#/p' constraints.txt; \
+		echo 'hatchling>=1.26' | $(MELTANO_VENV)/bin/uv pip compile -q --universal --python-version 3.10 \
+		--all-extras --group dev --group meltano --no-annotate --no-header pyproject.toml -; \
+	} > .venv-constraints
+	@mv .venv-constraints constraints.txt
+
+.PHONY: clean
+clean: ## Remove the environments and everything that was built (not .meltano, which holds state)
+	rm -rf .venv* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

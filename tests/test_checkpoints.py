@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import hypothesis.strategies as st
+from hypothesis import given
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from target_moengage_cohort.checkpoints import Checkpoints
+
+
+class AgainstNaiveModel(RuleBasedStateMachine):
+    """Compares the counts with a plain list of all that was read, in order."""
+
+    @initialize()
+    def begin(self):
+        self.checkpoints = Checkpoints()
+        self.read: list = []  # an open record's epoch, None once it is settled, or a STATE
+        self.last_taken = -1
+
+    @rule(count=st.integers(1, 4))
+    def records(self, count):
+        self.checkpoints.open(count)
+        self.read += [self.checkpoints.epoch] * count
+
+    @rule()
+    def state(self):
+        value = b"%d" % len(self.read)
+        self.checkpoints.state(value)
+        self.read.append(value)
+
+    @precondition(lambda self: any(isinstance(item, int) for item in self.read))
+    @rule(data=st.data())
+    def settle(self, data):
+        indexes = [i for i, item in enumerate(self.read) if isinstance(item, int)]
+        chosen = data.draw(st.sets(st.sampled_from(indexes), min_size=1))
+        counts: dict[int, int] = {}
+        for index in chosen:
+            counts[self.read[index]] = counts.get(self.read[index], 0) + 1
+            self.read[index] = None
+        self.checkpoints.settle(counts)
+
+    @rule()
+    def take(self):
+        covered = -1
+        for index, item in enumerate(self.read):
+            if isinstance(item, int):
+                break
+            if isinstance(item, bytes):
+                covered = index
+        expected = self.read[covered] if covered > self.last_taken else None
+        self.last_taken = max(self.last_taken, covered)
+        assert expected == self.checkpoints.take()
+
+    @invariant()
+    def held_bytes_are_bounded_by_what_waits(self):
+        waiting = [v for v in self.read[self.last_taken + 1 :] if isinstance(v, bytes)]
+        assert 0 <= self.checkpoints.held_bytes <= sum(map(len, waiting))
+
+
+def test_the_newest_covered_state_is_taken_once():
+    """Whatever the order of settling, `take` gives the newest STATE with nothing open before it."""
+    run_state_machine_as_test(AgainstNaiveModel)
+
+
+def test_a_state_without_records_is_covered_at_once():
+    """A STATE that nothing precedes waits for nothing."""
+    checkpoints = Checkpoints()
+    checkpoints.state(b"1")
+    assert b"1" == checkpoints.take()
+    assert None is checkpoints.take()
+
+
+def test_a_state_waits_for_records_of_earlier_epochs():
+    """A later epoch's acceptance does not cover a STATE while an earlier record is open."""
+    checkpoints = Checkpoints()
+    checkpoints.open()
+    checkpoints.state(b"1")
+    checkpoints.open()
+    checkpoints.state(b"2")
+    checkpoints.settle({1: 1})
+    assert None is checkpoints.take()
+    checkpoints.settle({0: 1})
+    assert b"2" == checkpoints.take()
+
+
+@given(st.integers(1, 50))
+def test_states_in_a_row_take_the_room_of_one(count):
+    """A tap that repeats STATE while a record is open does not fill the memory."""
+    checkpoints = Checkpoints()
+    checkpoints.open()
+    for number in range(count):
+        checkpoints.state(b"%04d" % number)
+    assert 4 == checkpoints.held_bytes
+    checkpoints.settle({0: 1})
+    assert b"%04d" % (count - 1) == checkpoints.take()
+    assert 0 == checkpoints.held_bytes
