@@ -44,6 +44,7 @@ class RejectsFile:
         self._run_id = run_id
         self._announced: dict[str, RejectedStream] = {}
         self._dirty = False
+        self._lost: TryAgainError | None = None
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             self._mend_torn_line()
@@ -93,13 +94,16 @@ class RejectsFile:
         Raises:
             TryAgainError: It could not be.
         """
+        if self._lost is not None:
+            raise self._lost
         if not self._dirty:
             return
+        self._dirty = False  # before it: what another thread appends meanwhile needs its own
         try:
             os.fsync(self._file)
         except OSError as error:
-            raise self._failed(error) from None
-        self._dirty = False
+            self._lost = self._failed(error)  # a later fsync would say that all is well
+            raise self._lost from None
 
     def close(self) -> None:
         """Make it durable, and close it."""

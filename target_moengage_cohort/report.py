@@ -85,6 +85,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     cohorts: list[CohortReport]
 
 
+def check(path: str) -> None:
+    """Check that a report can be written, before a run does anything that it would tell of.
+
+    Raises:
+        SettingsError: It cannot.
+    """
+    folder = Path(path).absolute().parent
+    if Path(path).is_dir() or not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        msg = f"report_path: {path} cannot be written (its folder must be there and writable)"
+        raise SettingsError(msg)
+
+
 def write(report: Report, path: str) -> None:
     """Write a report as JSON, all of it or nothing.
 

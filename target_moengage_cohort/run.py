@@ -18,10 +18,12 @@ from target_moengage_cohort.delivery.answers import Answer, Outcome
 from target_moengage_cohort.delivery.dispatcher import Dispatcher, Timing
 from target_moengage_cohort.errors import (
     InputError,
+    InternalError,
     RecordBeforeSchemaError,
     RowError,
     SettingsError,
     TargetError,
+    anonymous_traceback,
 )
 from target_moengage_cohort.progress import Progress
 from target_moengage_cohort.reader import (
@@ -106,10 +108,12 @@ class Run:
         self._schemas: dict[str, Schema] = {}
         self._changes: list[Change] = []
         self._unplaced: Counter[str] = Counter()
-        self._complete = False
+        self._input_ended = self._complete = False
         self._error: TargetError | None = None
         self.counts: Counter[str] = Counter()
         self._rejects = None
+        if isinstance(settings.report_path, str):
+            reports.check(settings.report_path)
         if isinstance(settings.rejects_path, str) and not settings.dry_run:
             self._rejects = RejectsFile(settings.rejects_path, self._run_id)
         self._dispatcher = Dispatcher(
@@ -147,8 +151,11 @@ class Run:
         except TargetError as error:
             self._error = error
             self.finish()
+        except Exception as error:  # noqa: BLE001 - what was read can be delivered all the same
+            self._error = InternalError(anonymous_traceback(error))
+            self.finish()
         else:
-            self._complete = not self._interrupt.is_set()
+            self._input_ended = not self._interrupt.is_set()
 
     def finish(self) -> None:
         """Have everything delivered that was read, and report.
@@ -158,7 +165,8 @@ class Run:
         """
         try:
             self._submit()
-            self._dispatcher.drain()
+            drained = self._dispatcher.drain()
+            self._complete = drained and self._input_ended and self._error is None
         except TargetError as error:
             self._error = self._error or error
         self._dispatcher.stop()
@@ -179,7 +187,7 @@ class Run:
         elif isinstance(message, State):
             self.counts["STATE"] += 1
             self._submit()
-            if message.value.strip() not in {b"{}", b"null"}:
+            if message.value.translate(None, b" \t\r\n") not in {b"{}", b"null"}:
                 self._dispatcher.state(message.value)
         elif isinstance(message, Schema):
             self.counts["SCHEMA"] += 1

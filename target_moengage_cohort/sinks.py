@@ -28,6 +28,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.settings import Mapping, Settings
 
+_SMALLEST_MEMBER_BYTES = len(b'{"uid":"1"}')
 _ADD, _REMOVE = Action.ADD, Action.REMOVE
 
 
@@ -94,6 +95,12 @@ class Destinations:
         settings = self._settings
         envelope = Envelope(cohort, settings.partner, settings.send_timestamp)
         capacity = settings.max_payload_bytes - envelope.overhead
+        if capacity < _SMALLEST_MEMBER_BYTES:
+            reason = (
+                f"the name and description of the cohort {cohort.cohort_id!r} leave no room for "
+                "members (max_payload_bytes)"
+            )
+            raise RowError(reason)
         self._names[cohort.name] = cohort.cohort_id
         destination = Destination(cohort, mapping, capacity)
         self.by_id[cohort.cohort_id] = destination

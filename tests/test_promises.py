@@ -12,7 +12,7 @@ from target_moengage_cohort.emulator import Emulator, Order
 from tests.support.singer import UNLIMITED, lines, record, run, schema, state
 
 COHORTS = ("a", "b", "c")
-USERS = [f"user-{number}" for number in range(12)]
+USERS = [f"user-{number}-{'x' * 150}" for number in range(12)]  # some four to a body
 
 changes = st.tuples(st.sampled_from(COHORTS), st.sampled_from(USERS), st.booleans())
 inputs = st.lists(st.one_of(changes, st.just("state")), min_size=1, max_size=120)

@@ -126,6 +126,36 @@ def test_a_disk_that_cannot_take_a_row_fails_the_run(path):
     assert "pl4nt3d" not in str(raised.value)
 
 
+def test_a_row_appended_during_a_sync_is_synced_by_the_next(path, monkeypatch):
+    """A sender makes rows durable while the reader appends more, which no STATE may pass yet."""
+    rejects, synced, sync = RejectsFile(str(path), "r"), [], os.fsync
+
+    def slow(descriptor):
+        synced.append(len(lines(path)))
+        if len(synced) == 1:
+            rejects.append(STREAM, {"id": 2}, "reason")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    rejects.append(STREAM, {"id": 1}, "reason")
+    rejects.sync()
+    rejects.sync()
+    rejects.sync()
+    assert [2, 3] == synced
+
+
+def test_a_sync_that_failed_stays_failed(path, monkeypatch):
+    """After one failure the system may call the next sync a success, though rows are lost."""
+    rejects = RejectsFile(str(path), "r")
+    rejects.append(STREAM, {"id": 1}, "reason")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: os.read(-1, descriptor))
+        with pytest.raises(TryAgainError):
+            rejects.sync()
+    with pytest.raises(TryAgainError, match="come again with the next run"):
+        rejects.sync()
+
+
 def test_it_knows_its_own_file(path, tmp_path):
     """A descriptor of the very file is told from any other, links included."""
     rejects = RejectsFile(str(path), "r")

@@ -192,6 +192,7 @@ def test_a_stream_that_is_not_listed_is_an_error(tmp_path, emulator):
         ({"data_api_key": 12345}, "data_api_key: must be of type text, not integer"),
         ({"data_api_key": None}, "data_api_key: is required"),
         ({"rejects_path": "/nowhere/at/all"}, "rejects_path: /nowhere/at/all cannot be opened"),
+        ({"report_path": "/nowhere/at/all"}, "report_path: /nowhere/at/all cannot be written"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -23,6 +23,11 @@ if t.TYPE_CHECKING:
 COHORT_SYNC_PATH = "/v1/integrations/cohortsync"
 _MAX_ANSWER_BYTES = 65_536
 _CONNECT_TIMEOUT_SECONDS = 15
+_BROKEN = (
+    requests.ConnectionError,
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ContentDecodingError,
+)
 
 
 class Client:
@@ -49,6 +54,7 @@ class Client:
         Args:
             body: As `Envelope.body` makes it.
         """
+        deadline = time.monotonic() + self._timeout[1]
         try:
             with self._session().post(
                 self._url,
@@ -65,13 +71,15 @@ class Client:
                     content += chunk
                     if len(content) >= _MAX_ANSWER_BYTES:
                         break
+                    if time.monotonic() > deadline:  # each read has a time-out, and this is all
+                        raise requests.ReadTimeout
         except requests.Timeout:
             return Answer(Outcome.RETRY, f"no answer within {self._timeout[1]} s")
         except requests.exceptions.SSLError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 return Answer(Outcome.UNEXPECTED, "the server's TLS certificate is not trusted")
             return Answer(Outcome.RETRY, "the TLS connection failed")
-        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+        except _BROKEN as error:
             return Answer(Outcome.RETRY, f"the connection failed ({_cause(error)})")
         except requests.RequestException as error:
             return Answer(Outcome.UNEXPECTED, f"the request failed ({type(error).__name__})")

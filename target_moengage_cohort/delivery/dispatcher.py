@@ -159,8 +159,11 @@ class Dispatcher:
                 self._changed.notify_all()
                 self._wait_while(lambda: self._checkpoints.held_bytes > HELD_STATE_LIMIT)
 
-    def drain(self) -> None:
+    def drain(self) -> bool:
         """Have all that was submitted accepted, or wait until interrupted.
+
+        Returns:
+            Whether all of it was accepted.
 
         Raises:
             TargetError: A request has failed for good.
@@ -169,6 +172,7 @@ class Dispatcher:
             self._lanes.close_all()
             self._changed.notify_all()
             self._wait_while(lambda: not self._lanes.is_empty)
+            return self._lanes.is_empty
 
     def stop(self) -> None:
         """Start no more requests, and give those under way some seconds to end."""

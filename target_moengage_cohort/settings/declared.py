@@ -282,13 +282,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="Turn nested properties into columns of their own.",
         ),
     ] = False
-    flattening_max_depth: t.Annotated[
-        int | UnsetType,
-        Meta(
-            title="Flattening depth",
-            description="How many levels to flatten. Needed if flattening is enabled.",
-        ),
-    ] = UNSET
+    flattening_max_depth: (
+        t.Annotated[
+            int,
+            Meta(
+                title="Flattening depth",
+                description="How many levels to flatten. Needed if flattening is enabled.",
+                ge=0,
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     flattening_max_key_length: t.Annotated[
         int | UnsetType,
         Meta(
