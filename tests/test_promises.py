@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from target_moengage_cohort.delivery.dispatcher import Timing
 from target_moengage_cohort.emulator import Emulator, Order
 from tests.support.singer import UNLIMITED, lines, record, run, schema, state
+from tests.support.strategies import histories
 
 COHORTS = ("a", "b", "c")
 USERS = [f"user-{number}-{'x' * 150}" for number in range(12)]  # some four to a body
 
 changes = st.tuples(st.sampled_from(COHORTS), st.sampled_from(USERS), st.booleans())
-inputs = st.lists(st.one_of(changes, st.just("state")), min_size=1, max_size=120)
+inputs = histories(st.one_of(changes, changes, changes, st.just("state")), 120)
 faults = st.lists(
     st.sampled_from(["500", "503 applied", "429", "drop before", "drop after"]), max_size=6
 )
@@ -155,7 +156,7 @@ def test_no_body_is_over_the_limit(module_emulator, events, kinds):
     assert all(len(attempt.data) <= 1_000 for attempt in seen.attempts)
 
 
-rows = st.lists(
+rows = histories(
     st.one_of(
         st.sampled_from(USERS),
         st.none(),
@@ -165,8 +166,7 @@ rows = st.lists(
         st.just(1.5),
         st.integers(0, 20),
     ),
-    min_size=1,
-    max_size=40,
+    40,
 )
 
 

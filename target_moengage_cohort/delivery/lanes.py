@@ -147,7 +147,7 @@ class Lanes:
         while self._ready:
             lane = self._ready.popleft()
             lane.queued = False
-            if not lane.claimed and lane.buffer is not None and lane.buffer.has_closed:
+            if lane.buffer is not None and lane.buffer.has_closed:
                 lane.claimed = True
                 return lane
         while (due := self.due_at()) is not None and due <= now:

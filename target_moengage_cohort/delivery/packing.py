@@ -173,14 +173,19 @@ class CohortBuffer:
             body, other = self._adds, self._removes
         else:
             body, other = self._removes, self._adds
-        replaced = None
-        for place in (body, other):
-            if (replaced := place.entries.pop(key, None)) is not None:
-                cost = len(replaced[0]) + 1
-                place.size -= cost
-                self.open_weight -= cost + _MEMBER_OVERHEAD_BYTES
-                epoch = min(epoch, replaced[1])
-                break
+        if (old := body.entries.get(key)) is not None:
+            grown = len(payload) - len(old[0])
+            if body.size + grown <= self.limit:
+                body.entries[key] = (payload, old[1])
+                body.size += grown
+                self.open_weight += grown
+                return False
+        place = body if old is not None else other
+        if (replaced := place.entries.pop(key, None)) is not None:
+            cost = len(replaced[0]) + 1
+            place.size -= cost
+            self.open_weight -= cost + _MEMBER_OVERHEAD_BYTES
+            epoch = replaced[1]
         cost = len(payload) + 1
         if body.size + cost > self.limit:
             body = self._close(body)

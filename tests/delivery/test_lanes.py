@@ -8,6 +8,7 @@ from target_moengage_cohort.delivery import lanes as lanes_module
 from target_moengage_cohort.delivery.lanes import Lanes
 from target_moengage_cohort.membership import Action, Change, Cohort, Member
 from target_moengage_cohort.settings import load
+from tests.support.strategies import histories
 
 SETTINGS = load(
     {
@@ -101,7 +102,7 @@ def test_open_bodies_are_closed_before_they_take_too_much_memory(monkeypatch):
     assert lanes.by_id["large"].buffer.has_closed
 
 
-steps = st.lists(
+steps = histories(
     st.one_of(
         st.tuples(st.just("put"), st.sampled_from("abc"), st.integers(0, 30)),
         st.tuples(st.just("remove"), st.sampled_from("abc"), st.integers(0, 30)),
@@ -110,7 +111,7 @@ steps = st.lists(
         st.tuples(st.just("too large"), st.sampled_from("abc")),
         st.tuples(st.just("close")),
     ),
-    max_size=200,
+    200,
 )
 
 

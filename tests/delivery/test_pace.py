@@ -14,6 +14,7 @@ from target_moengage_cohort.emulator import Emulator
 from target_moengage_cohort.errors import SettingsError
 from target_moengage_cohort.settings import load
 from tests.support.singer import config, finish, lines, record, schema, start
+from tests.support.strategies import histories
 
 
 def workspace(requests_per_minute: int = 3, workspace_id: str = "w"):
@@ -35,13 +36,13 @@ class Clock:
         return False
 
 
-steps = st.lists(
+steps = histories(
     st.one_of(
         st.tuples(st.just("start"), st.integers(0, 1)),
         st.tuples(st.just("pause"), st.floats(0, 70)),
         st.tuples(st.just("hold"), st.floats(0, 120)),
     ),
-    max_size=40,
+    40,
 )
 
 
