@@ -91,12 +91,15 @@ class Change(msgspec.Struct, frozen=True, gc=False):
         action: Joins or leaves.
         key: Who; what "the last change wins" compares.
         payload: The member as `Member.encode` gives it.
+        anonymous_id: The member's anonymous id, which may stand under another key, too: first
+            alone, then beside the uid of the person whom it turned out to be.
     """
 
     cohort: Cohort
     action: Action
     key: Key
     payload: bytes
+    anonymous_id: str | None = None
 
 
 def cohort_name_fault(name: str) -> str | None:

@@ -94,7 +94,7 @@ class Destinations:
             raise RowError(reason)
         settings = self._settings
         envelope = Envelope(cohort, settings.partner, settings.send_timestamp)
-        capacity = settings.max_payload_bytes - envelope.overhead
+        capacity = settings.max_payload_bytes - max(envelope.overhead(action) for action in Action)
         if capacity < _SMALLEST_MEMBER_BYTES:
             reason = (
                 f"the name and description of the cohort {cohort.cohort_id!r} leave no room for "
@@ -200,7 +200,7 @@ class Sink:
             destination.rejected += 1
             error.cohort_id = destination.cohort.cohort_id
             raise
-        return Change(destination.cohort, action, member.key, payload)
+        return Change(destination.cohort, action, member.key, payload, member.anonymous_id)
 
     def _action(self, row: t.Any) -> Action | None:
         mode = self.mapping.sync_mode

@@ -231,7 +231,7 @@ class Dispatcher:
         with self._changed:
             request = None
             if permitted and not self._interrupt.is_set():
-                request = self._lanes.take(lane, int(self._wall_clock() * 1000))
+                request = self._lanes.take(lane, self._clock(), int(self._wall_clock() * 1000))
             self._changed.notify_all()
         if request is not None:
             self._deliver(request)

@@ -1,8 +1,9 @@
 """Whose turn it is: the lanes of all cohorts, each one cohort's way to MoEngage; pure.
 
-A lane with a closed body goes before one whose open body has only waited long enough. A lane
-that was claimed is out of the game until it is released, so that the requests of one cohort go
-one after the other. Memory is bounded by closing open bodies, the largest first.
+Lanes take turns: one gets in line when it has a closed body, or when an open one has waited for
+`flush_seconds`. A lane that was claimed is out of the game until it is released, so that the
+requests of one cohort go one after the other. Memory is bounded by closing open bodies, the
+largest first.
 """
 
 from __future__ import annotations
@@ -144,39 +145,37 @@ class Lanes:
 
     def claim(self, now: float) -> Lane | None:
         """Claim the lane whose turn it is, if it is any lane's."""
-        while self._ready:
-            lane = self._ready.popleft()
-            lane.queued = False
-            if lane.buffer is not None and lane.buffer.has_closed:
-                lane.claimed = True
-                return lane
         while (due := self.due_at()) is not None and due <= now:
             opened_at, _, lane = heapq.heappop(self._due)
             lane.scheduled = False
-            if lane.claimed or lane.buffer is None:
+            if lane.claimed or lane.queued or lane.buffer is None:
                 continue  # its release schedules it again
             if lane.buffer.opened_at == opened_at:
-                lane.claimed = True
-                return lane
-            self._schedule(lane)
-        return None
+                self._enqueue(lane)
+            else:
+                self._schedule(lane)
+        if not self._ready:
+            return None
+        lane = self._ready.popleft()
+        lane.queued = False
+        lane.claimed = True
+        return lane
 
     def due_at(self) -> float | None:
         """When the next open body may have waited long enough, or ``None``."""
         return self._due[0][0] + self._settings.flush_seconds if self._due else None
 
-    def take(self, lane: Lane, milliseconds: int) -> Request | None:
+    def take(self, lane: Lane, now: float, milliseconds: int) -> Request:
         """Take a claimed lane's next body, now that it may leave.
 
         Args:
             lane: The lane.
+            now: The time on the clock of `put`.
             milliseconds: The time since 1970; the timestamp rises even where this does not.
         """
         buffer = t.cast("CohortBuffer", lane.buffer)
         with self._weighed(buffer):
-            body = buffer.take()
-        if body is None:
-            return None
+            body = t.cast("Body", buffer.take(now - self._settings.flush_seconds))
         lane.last_timestamp = max(milliseconds, lane.last_timestamp + 1)
         timestamp = iso_timestamp(lane.last_timestamp)
         return Request(lane, body, buffer.envelope.body(body.action, timestamp, body.members))
@@ -188,7 +187,8 @@ class Lanes:
             lane.buffer = None
             self._active.discard(lane)
             return
-        self._enqueue(lane)
+        if lane.buffer is not None and lane.buffer.has_closed:
+            self._enqueue(lane)
         if not lane.scheduled:
             self._schedule(lane)
 
@@ -212,8 +212,8 @@ class Lanes:
             self._enqueue(lane)
 
     def _enqueue(self, lane: Lane) -> None:
-        """Queue a lane that has a closed body, unless it is queued or claimed already."""
-        if not (lane.queued or lane.claimed) and lane.buffer and lane.buffer.has_closed:
+        """Let a lane that has something to send get in line, unless it is or was claimed."""
+        if not (lane.queued or lane.claimed):
             lane.queued = True
             self._ready.append(lane)
 

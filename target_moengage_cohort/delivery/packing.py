@@ -19,7 +19,8 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.membership import Change, Key
 
 _MEMBER_OVERHEAD_BYTES = 320  # a dict's slot, a key, a payload and a tuple, as CPython keeps them
-_BODY_OVERHEAD_BYTES = 1_000
+_BODY_OVERHEAD_BYTES = 2_000
+_SEVERAL_KEYS: tuple[str] = ("",)  # equals no member's key
 _TIMESTAMP = "2026-11-22T04:00:00.123Z"  # every timestamp is as long as this one
 
 _encode = msgspec.json.Encoder().encode
@@ -63,10 +64,9 @@ class Envelope(msgspec.Struct, frozen=True):
             members,
         )
 
-    @property
-    def overhead(self) -> int:
-        """The bytes of a body without its members, of the action that takes more of them."""
-        return max(len(self.body(action, _TIMESTAMP, b"")) for action in Action)
+    def overhead(self, action: Action) -> int:
+        """The bytes of a body without its members."""
+        return len(self.body(action, _TIMESTAMP, b""))
 
 
 def iso_timestamp(milliseconds: int) -> str:
@@ -109,13 +109,22 @@ class Body(msgspec.Struct, frozen=True):
 class _OpenBody:
     """The changes of one action that may still grow in number, or be replaced."""
 
-    __slots__ = ("action", "entries", "opened_at", "size")
+    __slots__ = ("action", "anonymous_ids", "entries", "opened_at", "overhead", "size")
 
     def __init__(self, action: Action, overhead: int) -> None:
         self.action = action
+        self.overhead = overhead
         self.entries: dict[Key, tuple[bytes, int]] = {}
+        self.anonymous_ids: dict[str, Key] = {}  # under which key each one came
         self.size = overhead - 1  # the first member has no comma before it
         self.opened_at = 0.0
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory it takes, while it holds anything."""
+        members = len(self.entries) + len(self.anonymous_ids)
+        payloads = self.size - self.overhead + 1
+        return _BODY_OVERHEAD_BYTES + payloads + _MEMBER_OVERHEAD_BYTES * members
 
 
 class CohortBuffer:
@@ -128,7 +137,7 @@ class CohortBuffer:
     Attributes:
         limit: May be lowered at any time; what waits is then split as it is taken.
         open_weight: About how many bytes of memory the open bodies take.
-        closed_weight: The same for the closed ones.
+        closed_weight: About how many bytes of memory the closed bodies take.
     """
 
     def __init__(self, envelope: Envelope, limit: int) -> None:
@@ -136,9 +145,8 @@ class CohortBuffer:
         self.limit = limit
         self.open_weight = 0
         self.closed_weight = 0
-        self._overhead = envelope.overhead
-        self._adds = _OpenBody(Action.ADD, self._overhead)
-        self._removes = _OpenBody(Action.REMOVE, self._overhead)
+        self._adds = _OpenBody(Action.ADD, envelope.overhead(Action.ADD))
+        self._removes = _OpenBody(Action.REMOVE, envelope.overhead(Action.REMOVE))
         self._closed: deque[Body] = deque()
 
     @property
@@ -173,43 +181,78 @@ class CohortBuffer:
             body, other = self._adds, self._removes
         else:
             body, other = self._removes, self._adds
+        if change.anonymous_id is not None and (
+            other.anonymous_ids.get(change.anonymous_id, key) != key
+        ):
+            other = self._close(other)  # perhaps the same person's: it must go first
         if (old := body.entries.get(key)) is not None:
             grown = len(payload) - len(old[0])
             if body.size + grown <= self.limit:
                 body.entries[key] = (payload, old[1])
                 body.size += grown
                 self.open_weight += grown
+                self._note_anonymous_id(body, change)
                 return False
         place = body if old is not None else other
-        if (replaced := place.entries.pop(key, None)) is not None:
-            cost = len(replaced[0]) + 1
-            place.size -= cost
-            self.open_weight -= cost + _MEMBER_OVERHEAD_BYTES
+        if (replaced := place.entries.get(key)) is not None:
+            self._drop(place, key)
             epoch = replaced[1]
         cost = len(payload) + 1
         if body.size + cost > self.limit:
             body = self._close(body)
         if not body.entries:
             body.opened_at = now
+            self.open_weight += _BODY_OVERHEAD_BYTES
         body.entries[key] = (payload, epoch)
         body.size += cost
         self.open_weight += cost + _MEMBER_OVERHEAD_BYTES
+        self._note_anonymous_id(body, change)
         return replaced is None
+
+    def _note_anonymous_id(self, body: _OpenBody, change: Change) -> None:
+        """Remember under which key an anonymous id stands in a body."""
+        anonymous_id, key = change.anonymous_id, change.key
+        if anonymous_id is not None:
+            known = body.anonymous_ids.get(anonymous_id)
+            if known is None:
+                self.open_weight += _MEMBER_OVERHEAD_BYTES
+            body.anonymous_ids[anonymous_id] = key if known in {None, key} else _SEVERAL_KEYS
+
+    def _drop(self, body: _OpenBody, key: Key) -> None:
+        """Take a change back out of an open body."""
+        self.open_weight -= body.weight
+        payload, _ = body.entries.pop(key)
+        body.size -= len(payload) + 1
+        if body.entries:
+            self.open_weight += body.weight
+        else:
+            body.anonymous_ids.clear()
 
     def close_all(self) -> None:
         """Close the open bodies, the older one first."""
         for body in self._waiting():
             self._close(body)
 
-    def take(self) -> Body | None:
-        """Hand over the body that goes next: the first closed one, else the older open one."""
+    def take(self, opened_before: float) -> Body | None:
+        """Hand over the body that goes next: the first closed one, else the older open one.
+
+        An open body that has waited long enough gets in line behind what is closed by now, so
+        that a rare change does not wait for ever; one that will follow what is closed of its own
+        action anyway goes on growing.
+
+        Args:
+            opened_before: What was opened until then has waited long enough.
+        """
+        for open_body in self._waiting():
+            follows = self._closed and self._closed[-1].action is open_body.action
+            if not self._closed or (open_body.opened_at <= opened_before and not follows):
+                self._close(open_body)
         if not self._closed:
-            if not (waiting := self._waiting()):
-                return None
-            self._close(waiting[0])
+            return None
         body = self._closed.popleft()
         self.closed_weight -= body.weight
-        while self._overhead + len(body.members) > self.limit and body.count > 1:
+        overhead = (self._adds if body.action is _ADD else self._removes).overhead
+        while overhead + len(body.members) > self.limit and body.count > 1:
             body, rest = body.halves()
             self.put_back(rest)
         return body
@@ -231,8 +274,8 @@ class CohortBuffer:
             closed = Body(body.action, b",".join(payloads), len(payloads), Counter(epochs))
             self._closed.append(closed)
             self.closed_weight += closed.weight
-            self.open_weight -= len(closed.members) + 1 + _MEMBER_OVERHEAD_BYTES * closed.count
-        fresh = _OpenBody(body.action, self._overhead)
+            self.open_weight -= body.weight
+        fresh = _OpenBody(body.action, body.overhead)
         if body.action is _ADD:
             self._adds = fresh
         else:

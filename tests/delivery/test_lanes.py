@@ -48,7 +48,7 @@ def test_changes_join_a_body_until_it_is_taken():
     lanes.put(change("a", "u1"), 0, 0.0)
     lane = lanes.claim(60.0)
     lanes.put(change("a", "u2"), 0, 61.0)
-    assert 2 == lanes.take(lane, 0).body.count
+    assert 2 == lanes.take(lane, 0.0, 0).body.count
 
 
 def test_a_claimed_lane_is_nobody_elses():
@@ -59,7 +59,7 @@ def test_a_claimed_lane_is_nobody_elses():
     fill(lanes, "a", 100)
     lanes.close_all()
     assert lanes.claim(1_000.0) is None
-    lanes.take(lane, 0)
+    lanes.take(lane, 0.0, 0)
     lanes.release(lane)
     assert lane is lanes.claim(0.0)
 
@@ -82,7 +82,7 @@ def test_timestamps_rise_even_if_the_clock_stands_still_or_goes_back():
     stamps = []
     for milliseconds in (5_000, 5_000, 1_000, 9_000):
         lane = lanes.claim(0.0)
-        lanes.take(lane, milliseconds)
+        lanes.take(lane, 0.0, milliseconds)
         stamps.append(lane.last_timestamp)
         lanes.release(lane)
     assert [5_000, 5_001, 5_002, 9_000] == stamps
@@ -137,7 +137,7 @@ class History:
     def answer(self, cohort: str, *, too_large: bool = False) -> None:
         if (lane := self.claimed.pop(cohort, None)) is None:
             return
-        request = self.lanes.take(lane, 0)
+        request = self.lanes.take(lane, 0.0, 0)
         if too_large and request.body.count > 1:
             self.lanes.lower_limit(request)
         else:
@@ -182,6 +182,6 @@ def test_a_cohort_that_holds_nothing_takes_no_buffer(count):
     fill(lanes, "a", count=count)
     lanes.close_all()
     lane = lanes.claim(0.0)
-    lanes.take(lane, 0)
+    lanes.take(lane, 0.0, 0)
     lanes.release(lane)
     assert lane.buffer is None
