@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from target_moengage_cohort.target import TargetMoEngageCohort
+import sys
 
 
 def main() -> None:
     """Run the target's command line."""
-    TargetMoEngageCohort.cli()
+    try:
+        from target_moengage_cohort.target import TargetMoEngageCohort  # noqa: PLC0415
+
+        TargetMoEngageCohort.cli()
+    except KeyboardInterrupt:  # before the run takes over the signals
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,32 @@ if t.TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+HELD_BYTES_LIMIT = 4 << 20
+_FEWEST_HELD = 2
+
+
 class Checkpoints:
-    """Counts open records per epoch and hands out the newest STATE that is covered."""
+    """Counts open records per epoch and hands out the newest STATE that is covered.
+
+    Attributes:
+        held_bytes: The length of the STATE that waits. Where it would pass `HELD_BYTES_LIMIT`,
+            all but the oldest and the newest may be left out: a later one serves for them.
+    """
 
     def __init__(self) -> None:
         self._open: dict[int, int] = {}  # epochs in rising order: only the current one is added
         self._states: deque[tuple[int, bytes]] = deque()
         self._epoch = 0
         self.held_bytes = 0
+
+    @property
+    def has_covered(self) -> bool:
+        """Whether `take` would give a STATE."""
+        return bool(self._states) and self._states[0][0] < self._oldest_open
+
+    @property
+    def _oldest_open(self) -> int:
+        return next(iter(self._open), self._epoch)
 
     @property
     def epoch(self) -> int:
@@ -49,10 +67,14 @@ class Checkpoints:
         self._states.append((self._epoch, value))
         self.held_bytes += len(value)
         self._epoch += 1
+        while self.held_bytes > HELD_BYTES_LIMIT and len(self._states) > _FEWEST_HELD:
+            # One between the oldest and the newest: those two still tell of progress.
+            self.held_bytes -= len(self._states[-2][1])
+            del self._states[-2]
 
     def take(self) -> bytes | None:
         """Take the newest covered STATE that was not taken yet, if there is one."""
-        oldest_open = next(iter(self._open), self._epoch)
+        oldest_open = self._oldest_open
         newest = None
         while self._states and self._states[0][0] < oldest_open:
             newest = self._states.popleft()[1]

@@ -61,6 +61,10 @@ class RowError(Exception):
         self.cohort_id = cohort_id
 
 
+class MissingKeyRowError(RowError):
+    """The row lacks one of its stream's key properties, against the Singer specification."""
+
+
 def anonymous_traceback(error: BaseException) -> str:
     """Where an unforeseen error came from, without its text, which may quote an identifier."""
     frames = "".join(traceback.format_tb(error.__traceback__))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 import typing as t
 
 if t.TYPE_CHECKING:
@@ -57,12 +58,18 @@ class Interrupt:
         os.close(self._write_fd)
 
 
+_ONE_WISH_SECONDS = 2.0
+
+
 class TerminationSignals:
     """While active, SIGTERM and SIGINT set an interrupt, and a second one ends the process.
 
     Python runs a signal's handler in the main thread, perhaps while it holds the very lock
     that the handler would need; so the handler does nothing, and a thread acts on the byte that
-    the interpreter writes to the wake-up descriptor.
+    the interpreter writes to the wake-up descriptor. That thread never waits for anything else.
+
+    Whoever presses Ctrl-C at a pipeline's runner sends SIGINT to all of its processes, and the
+    runner may follow with SIGTERM at once: together they are one wish to stop, not two.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -71,11 +78,6 @@ class TerminationSignals:
         self._interrupt = interrupt
         self._previous: dict[int, t.Any] = {}
         self.received: int | None = None
-
-    @property
-    def exit_code(self) -> int | None:
-        """128 + the signal that came first, as a shell reports it."""
-        return None if self.received is None else 128 + self.received
 
     def __enter__(self) -> Self:
         """Take over the signals."""
@@ -103,13 +105,16 @@ class TerminationSignals:
         os.close(self._read_fd)
 
     def _watch(self) -> None:
+        received_at = 0.0
         while byte := os.read(self._read_fd, 1):
             if byte[0] not in self.SIGNALS:
                 continue  # somebody else's handler has it
-            if self.received is not None:
+            now = time.monotonic()
+            if self.received is None:
+                self.received, received_at = byte[0], now
+                threading.Thread(target=self._interrupt.set, daemon=True).start()
+            elif byte[0] == self.received or now - received_at > _ONE_WISH_SECONDS:
                 os._exit(128 + byte[0])
-            self.received = byte[0]
-            self._interrupt.set()
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:

@@ -7,6 +7,7 @@ else; any other line is looked at generically first. Errors name the line, never
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
@@ -76,10 +77,33 @@ class _Envelope(msgspec.Struct):
     value: Raw = Raw()
 
 
+def _number(digits: str) -> Decimal | None:
+    """A number with a fraction or an exponent, exactly; ``None`` beyond all bounds."""
+    try:
+        return Decimal(digits)
+    except ArithmeticError:
+        return None
+
+
+def _texts_only(value: t.Any) -> t.Any:
+    """A JSON value with null for each text that UTF-8 cannot carry."""
+    if isinstance(value, str):
+        return (
+            value if value.isascii() or value.encode(errors="replace").decode() == value else None
+        )
+    if isinstance(value, list):
+        return [_texts_only(item) for item in value]
+    if isinstance(value, dict):
+        items = ((_texts_only(key), _texts_only(item)) for key, item in value.items())
+        return {key: item for key, item in items if key is not None}
+    return value
+
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
-_decode_object = msgspec.json.Decoder(dict[str, t.Any], float_hook=Decimal).decode
+_decode_object = msgspec.json.Decoder(dict[str, t.Any], float_hook=_number).decode
 _Decode: t.TypeAlias = t.Callable[[bytes], Record]
-_NOT_THIS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ArithmeticError)
+_NOT_THIS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _UNREADABLE = "has no 'record', or it is no object, or a number or a text in it cannot be read"
 
 
@@ -124,7 +148,7 @@ class Reader:
             "Row", [(role, t.Any, UNSET) for role in roles], rename=roles, gc=False
         )
         record = msgspec.defstruct("StreamRecord", [("record", row)], bases=(Record,))
-        decoder = msgspec.json.Decoder(t.cast("type[Record]", record), float_hook=Decimal)
+        decoder = msgspec.json.Decoder(t.cast("type[Record]", record), float_hook=_number)
         self._decoders[stream] = decoder.decode
         self._stream = None
 
@@ -145,7 +169,7 @@ class Reader:
                 self.number += 1
                 self.line = line
                 try:
-                    message: Message = self._decode(line)
+                    message: Message | None = self._decode(line)
                 except _NOT_THIS:
                     message = self._any_message(line)
                 else:
@@ -173,20 +197,40 @@ class Reader:
         """A message that names the latest line."""
         return f"line {self.number} of the input: {what}"
 
-    def _any_message(self, line: bytes) -> Message:
+    def _any_message(self, line: bytes) -> Message | None:
+        if not line.strip():
+            return None
         try:
             envelope = _decode_envelope(line)
         except msgspec.ValidationError:
             what = "not a Singer message: 'type', 'stream' or 'key_properties' is missing or wrong"
             raise InputError(self.where(what)) from None
         except _NOT_THIS:
-            what = "not valid JSON; the tap may have failed, or something else wrote to its output"
-            raise InputError(self.where(what)) from None
+            self._mend()
+            return self._any_message(self.line)
         parse = _PARSERS.get(envelope.type)
         if parse is None:
             what = "unknown message type; known are RECORD, SCHEMA, STATE and ACTIVATE_VERSION"
+            if envelope.type == "BATCH":
+                what = "BATCH messages are not supported; take batch_config out of the tap"
             raise InputError(self.where(what))
         return parse(self, envelope)
+
+    def _mend(self) -> None:
+        """Turn the latest line into JSON as the standard has it.
+
+        Python's `json` writes ``NaN`` and halves of surrogate pairs, which are no JSON or no
+        text. They, and numbers beyond all bounds, become null, as in taps that know of it.
+        """
+        try:
+            value = json.loads(self.line, parse_float=_number, parse_constant=lambda _name: None)
+            mended = _encode(_texts_only(value))
+        except (ValueError, RecursionError):
+            mended = self.line
+        if mended == self.line or (isinstance(value, dict) and value.get("type") == "STATE"):
+            what = "not valid JSON; the tap may have failed, or something else wrote to its output"
+            raise InputError(self.where(what))
+        self.line = mended
 
     def _parse_record(self, envelope: _Envelope) -> Message:
         stream = self._stream_of(envelope)

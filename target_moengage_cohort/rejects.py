@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import typing as t
 from datetime import datetime, timezone
@@ -47,7 +49,10 @@ class RejectsFile:
         self._lost: TryAgainError | None = None
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-            self._mend_torn_line()
+            with contextlib.suppress(BlockingIOError):  # another run is writing to it
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._mend_torn_line()
+            fcntl.flock(self._file, fcntl.LOCK_SH)
         except OSError as error:
             msg = f"rejects_path: {path} cannot be opened ({error.strerror})"
             raise SettingsError(msg) from None

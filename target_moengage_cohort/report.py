@@ -91,24 +91,30 @@ def check(path: str) -> None:
     Raises:
         SettingsError: It cannot.
     """
-    folder = Path(path).absolute().parent
-    if Path(path).is_dir() or not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-        msg = f"report_path: {path} cannot be written (its folder must be there and writable)"
+    place = Path(path).resolve()
+    fault = None
+    if place.exists() and not place.is_file():
+        fault = "is no regular file"
+    elif not (place.parent.is_dir() and os.access(place.parent, os.W_OK | os.X_OK)):
+        fault = "cannot be written; its folder must be there and writable"
+    if fault is not None:
+        msg = f"report_path: {path} {fault}"
         raise SettingsError(msg)
 
 
 def write(report: Report, path: str) -> None:
-    """Write a report as JSON, all of it or nothing.
+    """Write a report as JSON, all of it or nothing; where a link leads, not in its place.
 
     Raises:
         SettingsError: It cannot be written.
     """
-    unfinished = Path(f"{path}.{os.getpid()}.tmp")
+    place = Path(path).resolve()
+    unfinished = place.with_name(f"{place.name}.{os.getpid()}.tmp")
     try:
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-        unfinished.replace(path)
+        unfinished.replace(place)
     except OSError as error:
         with contextlib.suppress(OSError):
             unfinished.unlink()

@@ -19,6 +19,8 @@ from target_moengage_cohort.delivery.dispatcher import Dispatcher, Timing
 from target_moengage_cohort.errors import (
     InputError,
     InternalError,
+    MissingKeyError,
+    MissingKeyRowError,
     RecordBeforeSchemaError,
     RowError,
     SettingsError,
@@ -49,6 +51,7 @@ if t.TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CHANGES_AT_ONCE = 2_000
+_REJECTS_LOGGED = 10  # of each reason
 
 
 class Transform(t.Protocol):
@@ -59,16 +62,16 @@ class Transform(t.Protocol):
 
     def record(
         self, stream: str, record: dict[str, t.Any]
-    ) -> Sequence[tuple[str, dict[str, t.Any]]]:
-        """The records that a record becomes, each with its stream.
-
-        Raises:
-            RowError: The record cannot be transformed, or is not what its schema says.
-        """
+    ) -> Sequence[tuple[str, dict[str, t.Any] | RowError]]:
+        """The records that a record becomes, each with its stream, or why it cannot."""
 
 
 class Run:
     """Reads messages and has them delivered; `read`, then `finish`.
+
+    Attributes:
+        counts: How many messages of each type were read.
+        is_abandoned: Whether something still waited, in vain, when the run was finished.
 
     Args:
         loaded: The configuration.
@@ -107,10 +110,12 @@ class Run:
         self._sinks: dict[str, Sink] = {}
         self._schemas: dict[str, Schema] = {}
         self._changes: list[Change] = []
-        self._unplaced: Counter[str] = Counter()
+        self._unplaced: Counter[str] = Counter()  # rejected rows that name no cohort
+        self._reasons: Counter[str] = Counter()
         self._input_ended = self._complete = False
         self._error: TargetError | None = None
         self.counts: Counter[str] = Counter()
+        self.is_abandoned = False
         self._rejects = None
         if isinstance(settings.report_path, str):
             reports.check(settings.report_path)
@@ -169,7 +174,10 @@ class Run:
             self._complete = drained and self._input_ended and self._error is None
         except TargetError as error:
             self._error = self._error or error
-        self._dispatcher.stop()
+        self.is_abandoned = not self._dispatcher.stop()
+        for reason, count in self._reasons.items():
+            if count > _REJECTS_LOGGED:
+                logger.warning("%d rows in all were rejected: %s", count, reason)
         try:
             if self._rejects is not None:
                 self._rejects.close()
@@ -216,39 +224,60 @@ class Run:
         if stream not in self._schemas:
             what = f"a RECORD of the stream {stream!r} came before its SCHEMA"
             raise RecordBeforeSchemaError(self._reader.where(what))
-        try:
-            if self._transform is None:
-                self._change(stream, message.record)
-                return
-            for alias, record in self._transform.record(stream, self._reader.record()):
-                self._change(alias, self._sinks[alias].row(record))
-        except RowError as error:
-            self._reject(stream, error)
+        if self._transform is None:
+            faults = [self._change(stream, message.record)]
+        else:
+            outputs = self._transform.record(stream, self._reader.record())
+            faults = [self._change_whole(alias, record) for alias, record in outputs]
+        if found := [fault for fault in faults if fault is not None]:
+            self._reject(stream, found)
 
-    def _change(self, stream: str, row: t.Any) -> None:
-        change = self._sinks[stream].change(row)
+    def _change_whole(self, stream: str, record: dict[str, t.Any] | RowError) -> RowError | None:
+        sink = self._sinks[stream]
+        if isinstance(record, RowError):
+            sink.count_rejected(record)
+            self._place(stream, record)
+            return record
+        return self._change(stream, sink.row(record))
+
+    def _change(self, stream: str, row: t.Any) -> RowError | None:
+        """Turn a row into a change; return why it cannot be delivered, if it cannot."""
+        try:
+            change = self._sinks[stream].change(row)
+        except RowError as error:
+            self._place(stream, error)
+            return error
         if change is not None:
             self._changes.append(change)
             if len(self._changes) >= _CHANGES_AT_ONCE:
                 self._submit()
+        return None
+
+    def _place(self, stream: str, error: RowError) -> None:
+        if error.cohort_id is None:
+            self._unplaced[stream] += 1
 
     def _submit(self) -> None:
         if self._changes:
             changes, self._changes = self._changes, []
             self._dispatcher.submit(changes)
 
-    def _reject(self, stream: str, error: RowError) -> None:
-        if error.cohort_id is None:
-            self._unplaced[stream] += 1
+    def _reject(self, stream: str, faults: Sequence[RowError]) -> None:
+        """Reject the latest row, once, whatever number of streams it became."""
+        reason = "; ".join(dict.fromkeys(fault.reason for fault in faults))
         if self._settings.on_reject is OnReject.FAIL:
-            what = f"a row of the stream {stream!r} cannot be delivered: {error.reason}"
+            what = f"a row of the stream {stream!r} cannot be delivered: {reason}"
             advice = "; mend it, or set on_reject to skip and give a rejects_path"
-            raise InputError(self._reader.where(what + advice))
-        logger.warning("line %d: row rejected: %s", self._reader.number, error.reason)
+            lacks_key = any(isinstance(fault, MissingKeyRowError) for fault in faults)
+            kind = MissingKeyError if lacks_key else InputError
+            raise kind(self._reader.where(what + advice))
+        self._reasons[reason] += 1
+        if self._reasons[reason] <= _REJECTS_LOGGED:
+            logger.warning("line %d: row rejected: %s", self._reader.number, reason)
         if self._rejects is not None:
             schema = self._schemas[stream]
             rejected = RejectedStream(stream, schema.schema, schema.key_properties)
-            self._rejects.append(rejected, self._reader.record(), error.reason)
+            self._rejects.append(rejected, self._reader.record(), reason)
 
     def _emit(self, value: bytes) -> None:
         if self._settings.dry_run:
@@ -316,7 +345,7 @@ class Run:
                 cohort_id=None,
                 cohort_name=None,
                 stream=stream,
-                sync_mode=self._settings.sync_mode.value,
+                sync_mode=self._sinks[stream].mapping.sync_mode.value,
                 records=count,
                 rejected=count,
                 complete=complete,

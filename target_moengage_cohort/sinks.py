@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET
 
 from target_moengage_cohort.delivery.packing import Envelope
-from target_moengage_cohort.errors import MissingKeyError, RowError, SettingsError
+from target_moengage_cohort.errors import MissingKeyRowError, RowError, SettingsError
 from target_moengage_cohort.membership import (
     Action,
     Change,
@@ -90,7 +90,7 @@ class Destinations:
             reason = f"the name of the cohort {cohort.cohort_id!r} {fault}"
             raise RowError(reason)
         if (other := self._names.get(cohort.name)) is not None:
-            reason = f"the cohort {other!r} has the name of the cohort {cohort.cohort_id!r}"
+            reason = f"the cohort {cohort.cohort_id!r} has the name of the cohort {other!r}"
             raise RowError(reason)
         settings = self._settings
         envelope = Envelope(cohort, settings.partner, settings.send_timestamp)
@@ -169,6 +169,13 @@ class Sink:
             setattr(row, role, record.get(key, UNSET))
         return row
 
+    def count_rejected(self, error: RowError) -> None:
+        """Count a record that did not get as far as `change`, for its cohort if that is fixed."""
+        if self._fixed is not None:
+            self._fixed.records += 1
+            self._fixed.rejected += 1
+            error.cohort_id = self._fixed.cohort.cohort_id
+
     def change(self, row: t.Any) -> Change | None:
         """Turn a record into a change.
 
@@ -180,16 +187,14 @@ class Sink:
 
         Raises:
             RowError: The record cannot be delivered.
-            MissingKeyError: The record lacks a key property, against the Singer specification.
         """
-        for key, role in self._key_roles:
-            if getattr(row, role) is UNSET:
-                stream = self.mapping.stream
-                msg = f"a RECORD of the stream {stream!r} lacks the key property {key!r}"
-                raise MissingKeyError(msg)
         destination = self._fixed or self._destination(row)
         destination.records += 1
         try:
+            for key, role in self._key_roles:
+                if getattr(row, role) is UNSET:
+                    reason = f"it lacks the key property {key!r}"
+                    raise MissingKeyRowError(reason)
             action = self._action(row)
             if action is None:
                 destination.skipped += 1

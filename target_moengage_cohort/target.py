@@ -8,7 +8,9 @@ overridden here: `_validate_config`, `_env_var_config`, `_setup_signal_handlers`
 from __future__ import annotations
 
 import json
+import logging
 import os
+import signal
 import sys
 import typing as t
 from pathlib import Path
@@ -22,6 +24,7 @@ from singer_sdk.exceptions import (
     RecordsWithoutSchemaException,
 )
 from singer_sdk.helpers.capabilities import PluginCapabilities, TargetCapabilities
+from singer_sdk.plugin_base import _ConfigInput
 
 from target_moengage_cohort import settings as settings_room
 from target_moengage_cohort.delivery.client import Client
@@ -47,7 +50,6 @@ if t.TYPE_CHECKING:
     from collections import Counter
 
     from singer_sdk.helpers.capabilities import CapabilitiesEnum
-    from singer_sdk.plugin_base import _ConfigInput
     from singer_sdk.singerlib.encoding.base import GenericSingerReader
 
     from target_moengage_cohort.settings import Loaded
@@ -120,6 +122,10 @@ class TargetMoEngageCohort(Target):
         if self._loaded is None:
             msg = "the configuration is not valid"
             raise SettingsError(msg)
+        source = source or sys.stdin
+        if source is None or sys.stdout is None:
+            msg = "standard input and standard output must be open; a pipe or a file will do"
+            raise SettingsError(msg)
         settings = self._loaded.settings
         pace = None if settings.dry_run else Pace(settings, self.interrupt.wait)
         self._run = Run(
@@ -131,12 +137,17 @@ class TargetMoEngageCohort(Target):
             transform=SdkTransform(settings, self.logger) if settings.transforms_records else None,
         )
         try:
-            self._run.read(source or sys.stdin)
+            self._run.read(source)
         except RecordBeforeSchemaError as error:
             raise StreamWithoutSchemaError(str(error)) from None
         except MissingKeyError as error:
             raise MissingPropertyError(str(error)) from None
         return self._run.counts
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether something still waits, in vain, after the run."""
+        return self._run is not None and self._run.is_abandoned
 
     @override
     def process_endofpipe(self) -> None:
@@ -150,10 +161,11 @@ class TargetMoEngageCohort(Target):
         cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]
     ) -> _ConfigInput:
         """Read the configuration files; a fault in one is wrong usage, not a traceback."""
+        config: dict[str, t.Any] = {}
         for path in value:
             if path == "ENV":
                 continue
-            try:
+            try:  # once, since it may be a pipe
                 content = json.loads(Path(path).read_text(encoding="utf-8"))
             except OSError as error:
                 msg = f"{path} cannot be read ({error.strerror})"
@@ -164,7 +176,8 @@ class TargetMoEngageCohort(Target):
             if not isinstance(content, dict):
                 msg = f"{path} holds no JSON object"
                 raise click.BadParameter(msg, ctx, param)
-        return super().cb_config(ctx, param, value)
+            config |= content
+        return _ConfigInput(config=config, parse_env="ENV" in value)
 
     @classmethod
     @override
@@ -196,7 +209,13 @@ class TargetMoEngageCohort(Target):
             except Exception as error:  # noqa: BLE001 - its text may quote an identifier
                 cls.logger.error("%s", anonymous_traceback(error))  # noqa: TRY400
                 code = 1
-            code = signals.exit_code or code
+            if signals.received is not None:
+                name = signal.Signals(signals.received).name
+                cls.logger.warning("stopped by %s; the next run goes on from the last STATE", name)
+                code = 128 + signals.received
+        if target.is_abandoned:  # a thread still waits; Python's own way to exit would, too
+            logging.shutdown()
+            os._exit(code)
         _close_stdout()
         if code:
             sys.exit(code)
@@ -239,16 +258,19 @@ def _write_state(value: bytes) -> None:
     try:
         sys.stdout.buffer.write(value + b"\n")
         sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        msg = "standard output was closed, so STATE cannot be kept; run it again"
+    except OSError as error:
+        why = "was closed" if isinstance(error, BrokenPipeError) else f"fails ({error.strerror})"
+        msg = f"standard output {why}, so STATE cannot be kept; run it again"
         raise TryAgainError(msg) from None
 
 
 def _close_stdout() -> None:
     """Flush standard output now, since Python would do so with a traceback at exit."""
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -20,6 +20,8 @@ from target_moengage_cohort.errors import InputError, RowError, SettingsError
 from target_moengage_cohort.reader import DELETED_AT, Schema
 
 if t.TYPE_CHECKING:
+    from singer_sdk.mapper import StreamMap
+
     from target_moengage_cohort.settings import Settings
 
 # At DEBUG these log what expressions evaluate to, that is, members' data.
@@ -90,30 +92,39 @@ class SdkTransform:
                 self._validators[stream_map.stream_alias] = _validator(stream, schema)
         return found
 
-    def record(self, stream: str, record: dict[str, t.Any]) -> list[tuple[str, dict[str, t.Any]]]:
-        """The records that a record becomes, each with its stream.
+    def record(
+        self, stream: str, record: dict[str, t.Any]
+    ) -> list[tuple[str, dict[str, t.Any] | RowError]]:
+        """The records that a record becomes, each with its stream, or why it cannot.
 
         A deletion survives a map that drops the column which tells of it.
-
-        Raises:
-            RowError: The record cannot be transformed, or is not what its schema says.
         """
-        found = []
+        found: list[tuple[str, dict[str, t.Any] | RowError]] = []
         for stream_map in self._mapper.stream_maps[stream]:
             try:
-                transformed = stream_map.transform(copy.deepcopy(record))
-            except Exception as error:  # noqa: BLE001 - an expression may raise anything
-                reason = f"its stream map failed with {type(error).__name__}"
-                raise RowError(reason) from None
-            if transformed is None:
-                continue
-            alias = stream_map.stream_alias
-            if self._validate:
-                self._check(alias, transformed)
-            if record.get(DELETED_AT) is not None:
-                transformed.setdefault(DELETED_AT, record[DELETED_AT])
-            found.append((alias, transformed))
+                transformed = self._transformed(stream_map, record)
+            except RowError as error:  # noqa: PERF203 - each output stands for itself
+                found.append((stream_map.stream_alias, error))
+            else:
+                if transformed is not None:
+                    found.append((stream_map.stream_alias, transformed))
         return found
+
+    def _transformed(
+        self, stream_map: StreamMap, record: dict[str, t.Any]
+    ) -> dict[str, t.Any] | None:
+        try:
+            transformed = stream_map.transform(copy.deepcopy(record))
+        except Exception as error:  # noqa: BLE001 - an expression may raise anything
+            reason = f"its stream map failed with {type(error).__name__}"
+            raise RowError(reason) from None
+        if transformed is None:
+            return None
+        if self._validate:
+            self._check(stream_map.stream_alias, transformed)
+        if record.get(DELETED_AT) is not None:
+            transformed.setdefault(DELETED_AT, record[DELETED_AT])
+        return transformed
 
     def _check(self, stream: str, record: dict[str, t.Any]) -> None:
         try:

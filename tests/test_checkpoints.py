@@ -11,6 +11,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from target_moengage_cohort import checkpoints as checkpoints_module
 from target_moengage_cohort.checkpoints import Checkpoints
 
 
@@ -99,4 +100,19 @@ def test_states_in_a_row_take_the_room_of_one(count):
     assert 4 == checkpoints.held_bytes
     checkpoints.settle({0: 1})
     assert b"%04d" % (count - 1) == checkpoints.take()
+    assert 0 == checkpoints.held_bytes
+
+
+def test_held_state_is_bounded(monkeypatch):
+    """Promise 8: where much STATE waits, the oldest and the newest are kept, and no more."""
+    monkeypatch.setattr(checkpoints_module, "HELD_BYTES_LIMIT", 1_000)
+    checkpoints = Checkpoints()
+    for number in range(100):
+        checkpoints.open()
+        checkpoints.state(b"%0400d" % number)
+        assert checkpoints.held_bytes <= 1_000
+    checkpoints.settle({0: 1})
+    assert b"%0400d" % 0 == checkpoints.take()
+    checkpoints.settle(dict.fromkeys(range(1, 100), 1))
+    assert b"%0400d" % 99 == checkpoints.take()
     assert 0 == checkpoints.held_bytes

@@ -133,27 +133,22 @@ def test_the_digits_of_a_state_survive(number):
     ("what", "bad"),
     [
         ("not valid JSON", SECRET),
-        ("not valid JSON", b""),
         ("not valid JSON", record(id="pl4nt3d")[:-1]),
         ("not valid JSON", record(id="pl4nt3d") + b"x"),
-        ("not valid JSON", b'{"type":"RECORD","stream":"s","record":{"id":NaN,"x":"pl4nt3d"}}'),
+        ("not valid JSON", b'{"type":"STATE","value":{"id":NaN,"x":"pl4nt3d"}}'),
         ("not valid JSON", b'{"type":"STATE","value":' + b"[" * 99_999),
         ("not valid JSON", b'{"type":"STATE","stream":"\xff","value":"pl4nt3d"}'),
         ("not a Singer message", b'["pl4nt3d"]'),
         ("not a Singer message", b'{"stream":"pl4nt3d"}'),
         ("not a Singer message", b'{"type":["pl4nt3d"]}'),
         ("unknown message type", b'{"type":"pl4nt3d"}'),
-        ("unknown message type", line("BATCH", stream="s", manifest=["pl4nt3d"])),
+        ("BATCH messages are not supported", line("BATCH", stream="s", manifest=["pl4nt3d"])),
         ("a message of type RECORD names no 'stream'", b'{"type":"RECORD","record":{}}'),
         ("a message of type ACTIVATE_VERSION names no 'stream'", b'{"type":"ACTIVATE_VERSION"}'),
         ("a RECORD of the stream 's' has no 'record'", line("RECORD", stream="s")),
         (
             "a RECORD of the stream 's' has no 'record'",
             line("RECORD", stream="s", record="pl4nt3d"),
-        ),
-        (
-            "a RECORD of the stream 's' has no 'record', or it is no object, or a number",
-            b'{"type":"RECORD","stream":"s","record":{"id":1e99999999999999999999}}',
         ),
         (
             "a RECORD of the stream 's' has no 'record', or it is no object, or a number",
@@ -175,6 +170,22 @@ def test_a_bad_line_is_named_by_its_number(what, bad):
         messages(reader("s"), record(id="u1"), bad, b"")
     assert str(raised.value).startswith(f"line 2 of the input: {what}")
     assert SECRET.decode() not in str(raised.value)
+
+
+@pytest.mark.parametrize("odd", [b"NaN", b"-Infinity", b'"\\ud800"', b"1e99999999999999999999"])
+@pytest.mark.parametrize("column", ["id", "other"])
+def test_what_json_has_no_number_or_text_for_is_null(odd, column):
+    """Python's json writes NaN and half surrogates; the row is read as if there were null."""
+    bad = b'{"type":"RECORD","stream":"s","record":{"id":"u","%b":%b}}' % (column.encode(), odd)
+    (found,) = messages(reader("s"), bad)
+    assert ("u" if column == "other" else None) == found.record.uid
+
+
+def test_empty_lines_are_passed_over():
+    """A blank line, as a shell adds one, is no message; lines are still counted right."""
+    made = reader("s")
+    assert 2 == len(messages(made, record(id="a"), b"", b"  \r", record(id="b")))
+    assert 4 == made.number
 
 
 fragments = st.sampled_from(
@@ -300,8 +311,8 @@ def test_a_column_that_cannot_be_looked_for_is_told(column):
 
 @pytest.mark.parametrize(
     "columns",
-    [b'{"x":"pl4nt3d\xff"}', b'{"x":1e99999999999999999999}', b'{"x":%b}' % (b"9" * 5_000)],
-    ids=["not utf-8", "exponent", "digits"],
+    [b'{"x":"pl4nt3d\xff"}', b'{"x":%b}' % (b"9" * 5_000)],
+    ids=["not utf-8", "digits"],
 )
 def test_a_whole_record_that_cannot_be_read_is_an_input_error(columns):
     """The fast path skips a column that the rejects file would need, which is told by its line."""

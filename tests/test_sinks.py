@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from msgspec import UNSET
 
-from target_moengage_cohort.errors import MissingKeyError, RowError, SettingsError
+from target_moengage_cohort.errors import MissingKeyRowError, RowError, SettingsError
 from target_moengage_cohort.interrupts import Interrupt
 from target_moengage_cohort.membership import Action
 from target_moengage_cohort.reader import Reader, Record
@@ -176,9 +176,9 @@ def test_key_properties_must_be_there():
     """A record that lacks a key property is against the specification; null is not lacking."""
     sink, _ = sinks(keys=["uid", "id", "id"])
     assert "u1" == change(sink, uid="u1", id=None).key
-    with pytest.raises(MissingKeyError, match="stream 's' lacks the key property 'id'"):
+    with pytest.raises(MissingKeyRowError, match="it lacks the key property 'id'"):
         change(sink, uid="u1")
-    with pytest.raises(MissingKeyError, match="'uid'"):
+    with pytest.raises(MissingKeyRowError, match="'uid'"):
         change(sink, id="x")
 
 
@@ -211,7 +211,7 @@ class TestManyCohorts:
             ("the column 'id' is neither text nor a whole number", ["a"], "n"),
             ("the column 'name' names no cohort", "b", None),
             ("the name of the cohort 'b' must not contain :", "b", "x:y"),
-            ("the cohort 'a' has the name of the cohort 'b'", "b", "Alpha"),
+            ("the cohort 'b' has the name of the cohort 'a'", "b", "Alpha"),
         ],
     )
     def test_rows_without_a_good_cohort_are_rejected(self, expected, cohort_id, name):
@@ -269,7 +269,7 @@ def test_the_fast_way_and_the_sdks_way_agree(record):
         row = message.record if fast else sink.row(reader.record())
         try:
             results.append(told(sink.change(row)))
-        except (RowError, MissingKeyError) as error:
+        except RowError as error:
             results.append(str(error))
     assert results[0] == results[1]
 

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from importlib import metadata, resources
 
 import pytest
@@ -403,11 +404,11 @@ def test_a_second_signal_ends_the_process(tmp_path, emulator):
     process.stdin.write(lines(schema(), record(uid="u1")))
     process.stdin.flush()
     emulator.wait_until(lambda totals: totals.most_unanswered == 1)
-    process.send_signal(signal.SIGTERM)
-    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    while process.poll() is None and time.monotonic() - began < 5:
+        process.send_signal(signal.SIGTERM)  # the kernel merges those that come too fast
     out, err = process.communicate(timeout=5)
-    assert process.returncode in {130, 143}
-    assert b"" == out
+    assert (143, b"") == (process.returncode, out)
     assert b"Traceback" not in err
 
 

@@ -18,14 +18,19 @@ from urllib.parse import quote, quote_plus
 
 import msgspec
 
+from target_moengage_cohort.errors import InputError, SettingsError, TryAgainError
+
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from target_moengage_cohort.errors import TargetError
 
 LONGEST_WAIT_SECONDS = 120.0
 _LONGEST_MESSAGE = 300
 _LONGEST_QUOTE = 16_384  # what of an error is looked at, to take its first 300 characters
 _SHORTEST_TELLING = 4
 _REDACTED = "[redacted]"
+_WORD = r"[^\s\"'`,;:()\[\]{}<>=]"
 _NUMBER = r"\s*\d+(\.\d+)?\s*"
 _AROUND_WORDS = ".…!?/\\#*|&-_"
 
@@ -49,11 +54,13 @@ class Answer(msgspec.Struct, frozen=True):
         outcome: What happens next.
         summary: For people, scrubbed: the status and what the API says, or what went wrong.
         wait_seconds: How long the server asks to wait, or ``None`` if it does not say.
+        sent: Whether the request may have left; ``False`` if no connection was made.
     """
 
     outcome: Outcome
     summary: str
     wait_seconds: float | None = None
+    sent: bool = True
 
 
 class _Error(msgspec.Struct):
@@ -103,6 +110,8 @@ def classify(
     try:
         body = _decode(content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        if status == 200 and content.lstrip()[:1] in {b"", b"{"}:  # noqa: PLR2004
+            return Answer(Outcome.RETRY, "the answer was cut off")
         body = _AnswerBody()
     if status == 200 and body.status == "success":  # noqa: PLR2004 - "accepted" in the API's words
         return Answer(Outcome.ACCEPTED, "accepted")
@@ -111,17 +120,63 @@ def classify(
         outcome = Outcome.REFUSED
     wait = wait_seconds(headers, now, limited=outcome is Outcome.RATE_LIMITED)
     said = scrub(_said(body.error), secrets())
+    if outcome is Outcome.UNEXPECTED and status == 200:  # noqa: PLR2004
+        said = "with a body that is not MoEngage's"
     return Answer(outcome, f"HTTP {status} {said}".rstrip(), wait)
 
 
 def _said(error: _Error | str | None) -> str:
     if not isinstance(error, _Error):
-        return error or ""
-    said = ": ".join(str(part) for part in (error.type, error.message) if part)
-    for name in ("attribute", "request_id"):
-        if part := getattr(error, name):
-            said += f" ({name} {part})"
+        return _masked(error or "")
+    said = _masked(": ".join(str(part) for part in (error.type, error.message) if part))
+    if error.attribute:
+        said += f" (attribute {_masked(str(error.attribute))})"
+    if error.request_id:
+        said += f" (request_id {error.request_id})"
     return said
+
+
+def _masked(text: str) -> str:
+    """Redact what looks like an identifier: it may be of a member of an earlier request."""
+
+    def word(match: re.Match[str]) -> str:
+        return _REDACTED if re.search(r"[0-9@%]|[^\x00-\x7f]", match.group()) else match.group()
+
+    return re.sub(rf"{_WORD}{{3,}}", word, text[:_LONGEST_QUOTE])
+
+
+def verdict(answer: Answer, cohort_id: str, max_retry_seconds: int) -> TargetError:
+    """The error that ends a run after an answer that nothing more can be done about.
+
+    Args:
+        answer: The last answer to a request.
+        cohort_id: The request's cohort.
+        max_retry_seconds: The setting, for a request that was retried until then.
+    """
+    cohort, said = f"the cohort {cohort_id!r}", answer.summary
+    if answer.outcome is Outcome.CREDENTIALS:
+        return SettingsError(
+            f"MoEngage refused the credentials ({said}); check workspace_id, data_api_key and "
+            "data_center, and that the key may use Cohort Sync"
+        )
+    if answer.outcome is Outcome.REFUSED:
+        return InputError(
+            f"MoEngage refused a request of {cohort}: {said}; trying again as it is will not "
+            "help: look for what it names in the cohort's mapping and rows, or in the settings"
+        )
+    if answer.outcome is Outcome.TOO_LARGE:
+        return InputError(
+            f"MoEngage finds a single member of {cohort} too large: {said}; look for very long "
+            "identifiers in its rows"
+        )
+    if answer.outcome is Outcome.UNEXPECTED:
+        return SettingsError(
+            f"unexpected answer to a request of {cohort}: {said}; check api_url and data_center"
+        )
+    return TryAgainError(
+        f"no request was accepted within {max_retry_seconds} s (max_retry_seconds), the last one "
+        f"of {cohort}: {said}; run it again, it goes on from the last STATE"
+    )
 
 
 def wait_seconds(headers: Mapping[str, str], now: float, *, limited: bool) -> float | None:
@@ -187,7 +242,7 @@ def scrub(text: str, secrets: Iterable[str]) -> str:
         part = found.strip(_AROUND_WORDS).lower()
         return _REDACTED if len(part) >= _SHORTEST_TELLING and part in haystack else found
 
-    return re.sub(r"[^\s\"'`,;:()\[\]{}<>=]+", word, text)[:_LONGEST_MESSAGE]
+    return re.sub(f"{_WORD}+", word, text)[:_LONGEST_MESSAGE]
 
 
 def _without_beginnings(text: str, form: str) -> str:

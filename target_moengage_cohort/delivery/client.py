@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import typing as t
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import requests
+from urllib3.exceptions import NewConnectionError
 
 from target_moengage_cohort.delivery.answers import Answer, Outcome, classify
 from target_moengage_cohort.settings import is_loopback
@@ -46,6 +48,8 @@ class Client:
         # Plain http is for loopback alone; a proxy would carry the credentials elsewhere.
         loopback = is_loopback(urlsplit(settings.base_url).hostname or "")
         self._proxies = {"http": "", "https": "", "all": ""} if loopback else {}
+        # It logs what it cannot parse, and an answer may quote the key or a member.
+        logging.getLogger("urllib3").setLevel(logging.CRITICAL)
         self._threads = threading.local()  # a `requests` session is not meant to be shared
 
     def attempt(self, body: bytes) -> Answer:
@@ -54,35 +58,14 @@ class Client:
         Args:
             body: As `Envelope.body` makes it.
         """
-        deadline = time.monotonic() + self._timeout[1]
         try:
-            with self._session().post(
-                self._url,
-                data=body,
-                headers=self._headers,
-                auth=self._auth,
-                timeout=self._timeout,
-                proxies=self._proxies,
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                content = b""
-                for chunk in response.iter_content(_MAX_ANSWER_BYTES):
-                    content += chunk
-                    if len(content) >= _MAX_ANSWER_BYTES:
-                        break
-                    if time.monotonic() > deadline:  # each read has a time-out, and this is all
-                        raise requests.ReadTimeout
-        except requests.Timeout:
-            return Answer(Outcome.RETRY, f"no answer within {self._timeout[1]} s")
-        except requests.exceptions.SSLError as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                return Answer(Outcome.UNEXPECTED, "the server's TLS certificate is not trusted")
-            return Answer(Outcome.RETRY, "the TLS connection failed")
-        except _BROKEN as error:
-            return Answer(Outcome.RETRY, f"the connection failed ({_cause(error)})")
+            response, content = self._posted(body)
         except requests.RequestException as error:
-            return Answer(Outcome.UNEXPECTED, f"the request failed ({type(error).__name__})")
+            return self._failed(error)
+        except OSError as error:
+            what = f"no request could be made ({error.strerror or type(error).__name__})"
+            what += "; is REQUESTS_CA_BUNDLE or another variable with a path set wrong?"
+            return Answer(Outcome.UNEXPECTED, what, sent=False)
         return classify(
             response.status_code,
             response.headers,
@@ -90,6 +73,47 @@ class Client:
             now=time.time(),
             secrets=lambda: self._secrets(body),
         )
+
+    def _posted(self, body: bytes) -> tuple[requests.Response, bytes]:
+        """Post a body; return the answer, and so much of its content as an answer may have."""
+        deadline = time.monotonic() + self._timeout[1]
+        with self._session().post(
+            self._url,
+            data=body,
+            headers=self._headers,
+            auth=self._auth,
+            timeout=self._timeout,
+            proxies=self._proxies,
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            content = b""
+            for chunk in response.iter_content(_MAX_ANSWER_BYTES):
+                content += chunk
+                if len(content) >= _MAX_ANSWER_BYTES:
+                    break
+                if time.monotonic() > deadline:  # each read has a time-out, and this is all
+                    raise requests.ReadTimeout
+        return response, content
+
+    def _failed(self, error: requests.RequestException) -> Answer:
+        """What it means that there was no answer."""
+        outcome, sent = Outcome.RETRY, True
+        if isinstance(error, requests.ConnectTimeout):
+            what, sent = f"no connection within {self._timeout[0]} s", False
+        elif isinstance(error, requests.Timeout):
+            what = f"no answer within {self._timeout[1]} s"
+        elif isinstance(error, requests.exceptions.SSLError):
+            what = "the TLS connection failed"
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                outcome, what = Outcome.UNEXPECTED, "the server's TLS certificate is not trusted"
+        elif isinstance(error, _BROKEN):
+            what = f"the connection failed ({_cause(error)})"
+            reason = getattr(error.args[0], "reason", None) if error.args else None
+            sent = not isinstance(reason, NewConnectionError)
+        else:
+            outcome, what = Outcome.UNEXPECTED, f"the request failed ({type(error).__name__})"
+        return Answer(outcome, what, sent=sent)
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._threads, "session", None)

@@ -15,16 +15,9 @@ import typing as t
 import backoff
 import msgspec
 
-from target_moengage_cohort.delivery.answers import Answer, Outcome
+from target_moengage_cohort.delivery.answers import Answer, Outcome, verdict
 from target_moengage_cohort.delivery.lanes import Lanes
-from target_moengage_cohort.errors import (
-    InputError,
-    InternalError,
-    SettingsError,
-    TargetError,
-    TryAgainError,
-    anonymous_traceback,
-)
+from target_moengage_cohort.errors import InternalError, TargetError, anonymous_traceback
 from target_moengage_cohort.membership import Action
 
 if t.TYPE_CHECKING:
@@ -41,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 8.0
 CLOSED_WEIGHT_LIMIT = 16 << 20
-HELD_STATE_LIMIT = 4 << 20
 _LONGEST_BACKOFF_SECONDS = 60
 
 
@@ -111,7 +103,11 @@ class Dispatcher:
         self._throttled = 0
         self._throttled_since = 0.0
         self._ended = False
+        self._writing = False
         self._senders: list[threading.Thread] = []
+        self._writer = threading.Thread(
+            target=self._guarded, args=(self._write_states,), name="state", daemon=True
+        )
         interrupt.call_when_set(self._wake)
 
     @property
@@ -124,11 +120,14 @@ class Dispatcher:
         return self._lanes.backlog
 
     def start(self) -> None:
-        """Start the senders."""
+        """Start the senders, and the writer of STATE."""
+        self._writer.start()
         for number in range(self._settings.max_concurrency):
-            name = f"sender-{number + 1}"
-            self._senders.append(threading.Thread(target=self._run, name=name, daemon=True))
-            self._senders[-1].start()
+            sender = threading.Thread(
+                target=self._guarded, args=(self._send,), name=f"sender-{number + 1}", daemon=True
+            )
+            self._senders.append(sender)
+            sender.start()
 
     def submit(self, changes: Sequence[Change]) -> None:
         """Take changes of the current epoch; waits while too much is queued.
@@ -153,17 +152,15 @@ class Dispatcher:
         """
         with self._changed:
             self._checkpoints.state(value)
-            self._emit_covered()
-            if self._checkpoints.held_bytes > HELD_STATE_LIMIT:
-                self._lanes.close_all()
-                self._changed.notify_all()
-                self._wait_while(lambda: self._checkpoints.held_bytes > HELD_STATE_LIMIT)
+            self._changed.notify_all()
+            if self._failure is not None:
+                raise self._failure
 
     def drain(self) -> bool:
-        """Have all that was submitted accepted, or wait until interrupted.
+        """Have all that was submitted accepted and covered, or wait until interrupted.
 
         Returns:
-            Whether all of it was accepted.
+            Whether all of it was.
 
         Raises:
             TargetError: A request has failed for good.
@@ -171,11 +168,16 @@ class Dispatcher:
         with self._changed:
             self._lanes.close_all()
             self._changed.notify_all()
-            self._wait_while(lambda: not self._lanes.is_empty)
-            return self._lanes.is_empty
+            self._wait_while(lambda: not self._is_done)
+            return self._is_done
 
-    def stop(self) -> None:
-        """Start no more requests, and give those under way some seconds to end."""
+    def stop(self) -> bool:
+        """Start no more requests, and give those under way some seconds to end.
+
+        Returns:
+            Whether all threads have ended; one may still wait for an answer, or for whoever
+            reads STATE.
+        """
         self._interrupt.set()
         deadline = time.monotonic() + GRACE_SECONDS
         for sender in self._senders:
@@ -184,6 +186,14 @@ class Dispatcher:
             self._ended = True
             for request in self._under_way | self._doubted:
                 request.lane.in_doubt += request.body.count
+            self._changed.notify_all()
+        if self._writer.is_alive():
+            self._writer.join(max(1.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in (*self._senders, self._writer))
+
+    @property
+    def _is_done(self) -> bool:
+        return self._lanes.is_empty and not (self._writing or self._checkpoints.has_covered)
 
     def _wait_while(self, condition: t.Callable[[], bool]) -> None:
         """Wait, with the lock held, until a condition ends or the run is to end."""
@@ -196,23 +206,38 @@ class Dispatcher:
         with self._changed:
             self._changed.notify_all()
 
-    def _emit_covered(self) -> None:
-        if (value := self._checkpoints.take()) is not None:
-            self._emit(value)
-
     def _fail(self, error: TargetError) -> None:
         self._failure = self._failure or error
         self._interrupt.set()
 
-    def _run(self) -> None:
-        """What a sender's thread does."""
+    def _guarded(self, work: t.Callable[[], None]) -> None:
+        """Do a thread's work; if it fails, the run ends."""
         try:
-            while (lane := self._claim()) is not None:
-                self._serve(lane)
+            work()
         except TargetError as error:
             self._fail(error)
         except Exception as error:  # noqa: BLE001 - else the run would wait for it for ever
             self._fail(InternalError(anonymous_traceback(error)))
+
+    def _send(self) -> None:
+        while (lane := self._claim()) is not None:
+            self._serve(lane)
+
+    def _write_states(self) -> None:
+        """Write STATE as it gets covered; in a thread, so that nothing waits for its reader."""
+        while True:
+            with self._changed:
+                while (value := self._checkpoints.take()) is None:
+                    if self._ended:
+                        return
+                    self._changed.wait()
+                self._writing = True
+            try:
+                self._emit(value)
+            finally:
+                with self._changed:
+                    self._writing = False
+                    self._changed.notify_all()
 
     def _claim(self) -> Lane | None:
         """Wait for a lane to serve; ``None`` if the run is to end."""
@@ -247,45 +272,42 @@ class Dispatcher:
         while True:
             with self._changed:
                 self._under_way.add(request)
+                request.lane.requests += 1
+                request.lane.bytes += len(request.data)
+                self.totals.requests += 1
             answer = self._attempt(request.data)
             with self._changed:
                 if self._ended:
                     return
                 self._under_way.discard(request)
-                if self._judged(request, answer, began):
+                if self._judged(request, answer):
                     return
-            cohort_id = request.lane.cohort.cohort_id
-            logger.info("cohort %r: %s; trying again", cohort_id, answer.summary)
-            if not (self._waited(answer, waits) and self._permitted()):
+            if not (self._waited(request, answer, waits, began) and self._permitted()):
                 return
             self.totals.retries += 1
 
-    def _judged(self, request: Request, answer: Answer, began: float) -> bool:
+    def _judged(self, request: Request, answer: Answer) -> bool:
         """Act on an answer, with the lock held; return whether it was the last attempt."""
-        lane = request.lane
-        lane.requests += 1
-        lane.bytes += len(request.data)
-        self.totals.requests += 1
         if answer.outcome is Outcome.RETRY:
-            self._doubted.add(request)
-        if answer.outcome in {Outcome.RETRY, Outcome.RATE_LIMITED}:
-            since = max(began, self._last_accepted)
-            if self._clock() - since < self._settings.max_retry_seconds:
-                return False
-            self._fail(self._verdict(request, answer))
-            return True
+            if answer.sent:
+                self._doubted.add(request)
+            return False
+        if answer.outcome is Outcome.RATE_LIMITED:
+            return False
         if answer.outcome is Outcome.ACCEPTED:
             self._settle(request)
         elif answer.outcome is Outcome.TOO_LARGE and request.body.count > 1:
-            self._lanes.lower_limit(request)
-            logger.warning(
-                "MoEngage finds %d bytes too large; requests have at most %d bytes from now on. "
-                "Set max_payload_bytes to spare the refused ones",
-                len(request.data),
-                self._lanes.limit,
-            )
+            self._doubted.discard(request)  # what it is split into gets answers of its own
+            if self._lanes.lower_limit(request):
+                logger.warning(
+                    "MoEngage finds %d bytes too large; requests have at most %d bytes from now "
+                    "on. Set max_payload_bytes to spare the refused ones",
+                    len(request.data),
+                    self._lanes.limit,
+                )
         else:
-            self._fail(self._verdict(request, answer))
+            cohort_id = request.lane.cohort.cohort_id
+            self._fail(verdict(answer, cohort_id, self._settings.max_retry_seconds))
         return True
 
     def _settle(self, request: Request) -> None:
@@ -298,41 +320,30 @@ class Dispatcher:
         self.totals.accepted += body.count
         self._last_accepted = self._clock()
         self._checkpoints.settle(body.epochs)
-        self._emit_covered()
+        self._changed.notify_all()
 
-    def _verdict(self, request: Request, answer: Answer) -> TargetError:
-        """The error that ends the run after an answer that nothing can be done about here."""
-        cohort, said = f"the cohort {request.lane.cohort.cohort_id!r}", answer.summary
-        if answer.outcome is Outcome.CREDENTIALS:
-            return SettingsError(
-                f"MoEngage refused the credentials ({said}); check workspace_id, data_api_key and "
-                "data_center, and that the key may use Cohort Sync"
-            )
-        if answer.outcome is Outcome.REFUSED:
-            return InputError(
-                f"MoEngage refused a request of {cohort}: {said}; none of its members was taken, "
-                "and trying again as it is will not help"
-            )
-        if answer.outcome is Outcome.TOO_LARGE:
-            return InputError(f"MoEngage finds one member of {cohort} too large: {said}")
-        if answer.outcome is Outcome.UNEXPECTED:
-            return SettingsError(
-                f"unexpected answer to a request of {cohort}: {said}; check api_url and data_center"
-            )
-        return TryAgainError(
-            f"no request was accepted for {self._settings.max_retry_seconds} s "
-            f"(max_retry_seconds), the last one of {cohort}: {said}; run it again, it goes on "
-            "from the last STATE"
-        )
-
-    def _waited(self, answer: Answer, waits: Iterator[float]) -> bool:
-        """Wait before the next attempt; return ``False`` if the run is to end instead."""
-        if answer.outcome is Outcome.RATE_LIMITED and self._pace is not None:
-            # The wait itself is in the shared pace, for all that want to start a request.
-            asked = answer.wait_seconds
-            self._pace.hold(next(waits) if asked is None else max(asked, 1.0))
+    def _waited(
+        self, request: Request, answer: Answer, waits: Iterator[float], since: float
+    ) -> bool:
+        """Wait before the next attempt; return ``False`` if there is to be none."""
+        asked = answer.wait_seconds
+        limited = answer.outcome is Outcome.RATE_LIMITED
+        if limited:
+            seconds = next(waits) if asked is None else max(asked, 1.0 if self._pace else 0.0)
+        else:
+            seconds = max(self._jitter(next(waits)), asked or 0.0)
+        if limited and self._pace is not None:
+            self._pace.hold(seconds)  # for all that want to start a request; the permit waits
+        limit = self._settings.max_retry_seconds
+        with self._changed:
+            if self._clock() + seconds - max(since, self._last_accepted) >= limit:
+                self._fail(verdict(answer, request.lane.cohort.cohort_id, limit))
+                return False
+        cohort_id = request.lane.cohort.cohort_id
+        logger.info("cohort %r: %s; trying again", cohort_id, answer.summary)
+        if limited and self._pace is not None:
             return not self._interrupt.is_set()
-        return not self._interrupt.wait(max(self._jitter(next(waits)), answer.wait_seconds or 0.0))
+        return not self._interrupt.wait(seconds)
 
     def _permitted(self) -> bool:
         """Wait for a permit to start a request; ``False`` if the run is to end instead."""

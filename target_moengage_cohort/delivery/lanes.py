@@ -192,18 +192,24 @@ class Lanes:
         if not lane.scheduled:
             self._schedule(lane)
 
-    def lower_limit(self, request: Request) -> None:
-        """Halve the limit after a request that was too large, and take its body back.
+    def lower_limit(self, request: Request) -> bool:
+        """Lower the limit after a request that was too large, and take its body back.
 
         What waits is split as it is taken.
+
+        Returns:
+            Whether the limit was lowered; not if the request was from before it was lowered.
         """
-        self.limit = min(self.limit, len(request.data) // 2)
-        for lane in self._active:
-            if lane.buffer is not None:
-                lane.buffer.limit = self.limit
+        lowered = len(request.data) <= self.limit
+        if lowered:
+            self.limit = len(request.data) * 3 // 4
+            for lane in self._active:
+                if lane.buffer is not None:
+                    lane.buffer.limit = self.limit
         buffer = t.cast("CohortBuffer", request.lane.buffer)
         with self._weighed(buffer):
             buffer.put_back(request.body)
+        return lowered
 
     def _close(self, lane: Lane) -> None:
         if lane.buffer is not None:

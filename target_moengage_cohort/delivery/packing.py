@@ -7,6 +7,7 @@ then never changed again; closed bodies leave in the order in which they were cl
 
 from __future__ import annotations
 
+import itertools
 import typing as t
 from collections import Counter, deque
 from datetime import datetime, timezone
@@ -95,14 +96,22 @@ class Body(msgspec.Struct, frozen=True):
         """About how many bytes of memory it takes."""
         return len(self.members) + _BODY_OVERHEAD_BYTES
 
-    def halves(self) -> tuple[Body, Body]:
-        """Split it in two, in order; the second half's acceptance settles the records of both."""
+    def split(self, room: int) -> tuple[Body, Body]:
+        """Split it in two, in order, the first as large as it may be.
+
+        Args:
+            room: The most bytes for the members of the first one, which has at least one.
+
+        Returns:
+            The two; the acceptance of the second settles the records of both.
+        """
         members = msgspec.json.decode(b"[%b]" % self.members, type=list[msgspec.Raw])
-        middle = self.count // 2
-        first, second = (b",".join(half) for half in (members[:middle], members[middle:]))
+        ends = itertools.accumulate(len(bytes(member)) + 1 for member in members)
+        count = max(1, sum(1 for end in ends if end - 1 <= room))
+        first, rest = (b",".join(part) for part in (members[:count], members[count:]))
         return (
-            Body(self.action, first, middle, {}),
-            Body(self.action, second, self.count - middle, self.epochs),
+            Body(self.action, first, count, {}),
+            Body(self.action, rest, self.count - count, self.epochs),
         )
 
 
@@ -252,8 +261,8 @@ class CohortBuffer:
         body = self._closed.popleft()
         self.closed_weight -= body.weight
         overhead = (self._adds if body.action is _ADD else self._removes).overhead
-        while overhead + len(body.members) > self.limit and body.count > 1:
-            body, rest = body.halves()
+        if overhead + len(body.members) > self.limit and body.count > 1:
+            body, rest = body.split(self.limit - overhead)
             self.put_back(rest)
         return body
 

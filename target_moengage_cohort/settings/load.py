@@ -77,6 +77,7 @@ def load(raw: t.Mapping[str, t.Any]) -> Loaded:
     Raises:
         SettingsError: With a message for each fault that was found.
     """
+    raw = _gathered(raw)
     given = {name: value for name, value in raw.items() if value is not None and value != ""}
     fields = msgspec.structs.fields(Settings)
     faults = [f"{f.name}: is required" for f in fields if f.required and f.name not in given]
@@ -99,6 +100,18 @@ def load(raw: t.Mapping[str, t.Any]) -> Loaded:
         raise SettingsError(*faults)
     unknown = {name: nearest(name, SETTING_NAMES) for name in raw if name not in SETTING_NAMES}
     return Loaded(settings, mappings, "uid_column" in given, unknown)
+
+
+def _gathered(raw: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Gather ``cohorts.vip.cohort_id`` and its like, flattened all the way up, into one object."""
+    gathered = dict(raw)
+    for name in raw:
+        setting, dot, rest = name.partition(".")
+        if dot and setting in _OBJECTS:
+            whole = gathered.get(setting) or {}
+            if isinstance(whole, dict):
+                gathered[setting] = {**whole, rest: gathered.pop(name)}
+    return gathered
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -255,7 +268,8 @@ def _stream_mappings(value: object) -> tuple[dict[str, StreamMapping], list[str]
     """Read `cohorts`; return the mappings and a message for each fault."""
     value = _object(value)
     if not isinstance(value, dict):
-        return {}, ["cohorts: must be an object: stream → mapping"]
+        what = "is not valid JSON" if isinstance(value, str) else "must be an object"
+        return {}, [f"cohorts: {what}: stream → mapping"]
     mappings: dict[str, StreamMapping] = {}
     faults: list[str] = []
     for stream, said in by_stream(value, _is_mapping_key).items():

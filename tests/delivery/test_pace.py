@@ -1,5 +1,6 @@
 """The pace: how many requests may start, for all processes together."""
 
+import fcntl
 import os
 import stat
 import threading
@@ -108,8 +109,27 @@ def test_workspaces_do_not_share_a_bucket(tmp_path):
 def test_a_state_directory_that_cannot_be_used_is_a_settings_error(tmp_path):
     """A folder that is no folder is an error that says what to do."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(SettingsError, match="make it writable"):
+    with pytest.raises(SettingsError, match="must be writable"):
         Pace(workspace(), lambda _seconds: True, tmp_path / "file")
+
+
+def test_a_wait_for_the_lock_ends_when_the_run_is_to_end(tmp_path):
+    """While another process holds the bucket, a run that is to end does not wait for it."""
+    asked = []
+
+    def wait(_seconds: float) -> bool:
+        asked.append(1)
+        return len(asked) > 2
+
+    pace = Pace(workspace(), wait, tmp_path)
+    (path,) = tmp_path.glob("*.lock")
+    with path.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert not pace.acquire()
+    assert len(asked) >= 3
+    asked.clear()
+    assert pace.acquire()
+    pace.close()
 
 
 def test_threads_that_wait_do_not_get_in_each_others_way(tmp_path):

@@ -89,6 +89,7 @@ def run(
     data: bytes,
     timing: Timing | None = None,
     before: t.Callable[[Outcomes, Interrupt], None] | None = None,
+    write_state: t.Callable[[bytes], None] | None = None,
     **settings: t.Any,
 ) -> Outcomes:
     """Run on an input in this process, and watch what is sent and what STATE is emitted.
@@ -98,6 +99,7 @@ def run(
         data: The input.
         timing: Clocks; by default real ones, and no wait before a retry.
         before: Called before each attempt.
+        write_state: Called with each STATE that is emitted.
         **settings: Beside those of `config`.
     """
     loaded = load(config(emulator, **settings))
@@ -121,7 +123,9 @@ def run(
                 order.append(sent)
         return answer
 
-    def write_state(value: bytes) -> None:
+    def emit(value: bytes) -> None:
+        if write_state is not None:
+            write_state(value)
         seen.states.append(json.loads(value))
         with lock:
             seen.accepted_before.append(len(order))
@@ -130,7 +134,7 @@ def run(
         loaded,
         attempt=attempt,
         pace=None,
-        write_state=write_state,
+        write_state=emit,
         interrupt=interrupt,
         timing=timing or Timing(jitter=lambda _seconds: 0.0),
     )
