@@ -103,6 +103,7 @@ class Run:
         self._interrupt = interrupt
         self._transform = transform
         self._write_state = write_state
+        self._pace = pace
         self._run_id = str(uuid.uuid4())
         self._started_at = _now()
         self._reader = Reader()
@@ -175,6 +176,8 @@ class Run:
         except TargetError as error:
             self._error = self._error or error
         self.is_abandoned = not self._dispatcher.stop()
+        if self._pace is not None and not self.is_abandoned:
+            self._pace.close()
         for reason, count in self._reasons.items():
             if count > _REJECTS_LOGGED:
                 logger.warning("%d rows in all were rejected: %s", count, reason)
