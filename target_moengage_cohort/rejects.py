@@ -13,6 +13,9 @@ import msgspec
 
 from target_moengage_cohort.errors import SettingsError, TryAgainError
 
+if t.TYPE_CHECKING:
+    from target_moengage_cohort.reader import Schema
+
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _LINE_START = b'{"type":"'
 _REJECT_PROPERTIES: dict[str, t.Any] = {
@@ -20,14 +23,6 @@ _REJECT_PROPERTIES: dict[str, t.Any] = {
     "_reject_run_id": {"type": ["string", "null"]},
     "_reject_at": {"type": ["string", "null"], "format": "date-time"},
 }
-
-
-class RejectedStream(msgspec.Struct, frozen=True):
-    """A stream's SCHEMA as the tap sent it, for the rejects file."""
-
-    stream: str
-    schema: dict[str, t.Any]
-    key_properties: list[str]
 
 
 class RejectsFile:
@@ -44,7 +39,7 @@ class RejectsFile:
     def __init__(self, path: str, run_id: str) -> None:
         self._path = Path(path)
         self._run_id = run_id
-        self._announced: dict[str, RejectedStream] = {}
+        self._announced: dict[str, Schema] = {}
         self._dirty = False
         self._lost: TryAgainError | None = None
         try:
@@ -61,7 +56,7 @@ class RejectsFile:
         """Whether a descriptor is of this very file."""
         return os.path.sameopenfile(self._file, descriptor)
 
-    def append(self, stream: RejectedStream, record: dict[str, t.Any], reason: str) -> None:
+    def append(self, stream: Schema, record: dict[str, t.Any], reason: str) -> None:
         """Append one row; not durable before `sync`.
 
         Raises:

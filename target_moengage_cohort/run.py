@@ -13,6 +13,7 @@ from collections import Counter
 from datetime import datetime, timezone
 
 from target_moengage_cohort import report as reports
+from target_moengage_cohort.accounts import cohort_reports
 from target_moengage_cohort.checkpoints import Checkpoints
 from target_moengage_cohort.delivery.answers import Answer, Outcome
 from target_moengage_cohort.delivery.dispatcher import Dispatcher, Timing
@@ -28,14 +29,8 @@ from target_moengage_cohort.errors import (
     anonymous_traceback,
 )
 from target_moengage_cohort.progress import Progress
-from target_moengage_cohort.reader import (
-    ActivateVersion,
-    Reader,
-    Record,
-    Schema,
-    State,
-)
-from target_moengage_cohort.rejects import RejectedStream, RejectsFile
+from target_moengage_cohort.reader import ActivateVersion, Reader, Record, Schema, State
+from target_moengage_cohort.rejects import RejectsFile
 from target_moengage_cohort.settings.declared import OnReject
 from target_moengage_cohort.sinks import Destinations, Sink
 
@@ -278,9 +273,7 @@ class Run:
         if self._reasons[reason] <= _REJECTS_LOGGED:
             logger.warning("line %d: row rejected: %s", self._reader.number, reason)
         if self._rejects is not None:
-            schema = self._schemas[stream]
-            rejected = RejectedStream(stream, schema.schema, schema.key_properties)
-            self._rejects.append(rejected, self._reader.record(), reason)
+            self._rejects.append(self._schemas[stream], self._reader.record(), reason)
 
     def _emit(self, value: bytes) -> None:
         if self._settings.dry_run:
@@ -314,7 +307,12 @@ class Run:
             requests=totals.requests,
             retries=totals.retries,
             throttled_seconds=round(totals.throttled_seconds, 1),
-            cohorts=[*self._cohort_reports()],
+            cohorts=cohort_reports(
+                self._destinations.by_id.values(),
+                self._dispatcher.lanes,
+                {self._sinks[stream].mapping: count for stream, count in self._unplaced.items()},
+                complete=self._complete,
+            ),
         )
         logger.info("%s", reports.summary(report, settings.requests_per_minute))
         if isinstance(settings.report_path, str):
@@ -322,37 +320,6 @@ class Run:
                 reports.write(report, settings.report_path)
             except TargetError as error:
                 self._error = self._error or error
-
-    def _cohort_reports(self) -> t.Iterator[reports.CohortReport]:
-        complete: t.Literal["end_of_input", "no"] = "end_of_input" if self._complete else "no"
-        for cohort_id, destination in self._destinations.by_id.items():
-            lane = self._dispatcher.lanes.get(cohort_id)
-            added, removed = (lane.added, lane.removed) if lane else (0, 0)
-            yield reports.CohortReport(
-                cohort_id=cohort_id,
-                cohort_name=destination.cohort.name,
-                stream=destination.mapping.stream,
-                sync_mode=destination.mapping.sync_mode.value,
-                records=destination.records,
-                added=added,
-                removed=removed,
-                unchanged=destination.skipped + (lane.merged if lane else 0),
-                rejected=destination.rejected,
-                in_doubt=lane.in_doubt if lane else 0,
-                requests=lane.requests if lane else 0,
-                bytes=lane.bytes if lane else 0,
-                complete=complete,
-            )
-        for stream, count in self._unplaced.items():
-            yield reports.CohortReport(
-                cohort_id=None,
-                cohort_name=None,
-                stream=stream,
-                sync_mode=self._sinks[stream].mapping.sync_mode.value,
-                records=count,
-                rejected=count,
-                complete=complete,
-            )
 
 
 def _accept(_body: bytes) -> Answer:

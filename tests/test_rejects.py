@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from target_moengage_cohort.errors import SettingsError, TryAgainError
-from target_moengage_cohort.rejects import RejectedStream, RejectsFile
+from target_moengage_cohort.reader import Schema
+from target_moengage_cohort.rejects import RejectsFile
 
-STREAM = RejectedStream("s", {"properties": {"id": {}}, "x": 1}, ["id"])
+STREAM = Schema("s", {"properties": {"id": {}}, "x": 1}, ["id"])
 
 
 @pytest.fixture
@@ -48,8 +49,8 @@ def test_rows_are_messages_that_can_be_replayed(path):
 def test_a_changed_schema_is_written_again(path):
     """Rows after a new SCHEMA have it before them; two streams have one each."""
     rejects = RejectsFile(str(path), "r")
-    changed = RejectedStream("s", {"properties": {"id": {}, "new": {}}}, ["id"])
-    other = RejectedStream("t", {"properties": {}}, [])
+    changed = Schema("s", {"properties": {"id": {}, "new": {}}}, ["id"])
+    other = Schema("t", {"properties": {}}, [])
     for stream in (STREAM, changed, changed, other, changed):
         rejects.append(stream, {}, "reason")
     rejects.close()
