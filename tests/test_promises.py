@@ -1,6 +1,7 @@
 """The promises of the design, as properties of runs against the emulator under faults."""
 
 import json
+import os
 from collections import defaultdict
 
 import pytest
@@ -221,3 +222,28 @@ def test_a_row_that_fails_the_run_is_not_passed_by_state(module_emulator, values
     assert {str(value) for value in values[:first_bad]} == uids(module_emulator, "users")
     covered = [number for number in sorted(states) if number < first_bad]
     assert covered[-1:] == [value["after"] for value in seen.states][-1:]
+
+
+def test_rejects_are_durable_before_state_passes_them(module_emulator, tmp_path, monkeypatch):
+    """Promise 6: the rejects file was fsynced after its last row when a STATE behind it comes."""
+    module_emulator.reset()
+    rejects = tmp_path / "rejects.singer"
+    durable = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        durable.append(rejects.stat().st_size)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    sizes = []
+    data = lines(schema(), record(uid="u"), record(uid=None), state({"a": 1}))
+    seen = run(
+        module_emulator,
+        data,
+        write_state=lambda _value: sizes.append((rejects.stat().st_size, durable[-1:])),
+        on_reject="skip",
+        rejects_path=str(rejects),
+    )
+    assert [{"a": 1}] == seen.states
+    assert [(rejects.stat().st_size, [rejects.stat().st_size])] == sizes

@@ -240,3 +240,10 @@ def test_many_members_do_not_take_long():
     secrets = [f"{number:036}" for number in range(3_300)]
     shown = scrub("; ".join(secrets), secrets)
     assert {"[redacted]"} == {part.strip("; ") for part in shown[:240].split(";") if part.strip()}
+
+
+def test_what_looks_like_an_identifier_is_masked():
+    """MoEngage may quote a member of an earlier request, whom nobody remembers."""
+    content = fail(type="Conflict", message="user-00017 and Ana@x are duplicates of members[4]")
+    found = classify(400, {}, content, now=0.0, secrets=lambda: ["k"])
+    assert "[redacted] and [redacted] are duplicates of members[4]" in found.summary

@@ -157,7 +157,7 @@ def test_a_rare_change_does_not_wait_for_ever():
         buffer.put(change(f"user-{number:05}"), 0, 1.0)
     waiting = sum(1 for _ in range(2) if buffer.take(-1.0).action is Action.ADD)
     taken_before = 0
-    while buffer.take(0.5).action is Action.ADD:
+    while buffer.take(0.5).action is Action.ADD and taken_before < 50:
         taken_before += 1
         for number in range(100):
             buffer.put(change(f"more-{taken_before}-{number:05}"), 0, 2.0)
