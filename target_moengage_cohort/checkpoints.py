@@ -33,6 +33,11 @@ class Checkpoints:
         self.held_bytes = 0
 
     @property
+    def has_open(self) -> bool:
+        """Whether any record still waits to be accepted."""
+        return bool(self._open)
+
+    @property
     def has_covered(self) -> bool:
         """Whether `take` would give a STATE."""
         return bool(self._states) and self._states[0][0] < self._oldest_open

@@ -37,12 +37,10 @@ class Interrupt:
         """End every wait."""
         if self._event.is_set():
             return
+        os.write(self._write_fd, b"\0")  # first: once waits end, it may be closed
         self._event.set()
-        try:
-            for callback in self._callbacks:
-                callback()
-        finally:
-            os.write(self._write_fd, b"\0")
+        for callback in self._callbacks:
+            callback()
 
     def is_set(self) -> bool:
         """Whether waits are to end."""

@@ -86,16 +86,14 @@ def _number(digits: str) -> Decimal | None:
 
 
 def _texts_only(value: t.Any) -> t.Any:
-    """A JSON value with null for each text that UTF-8 cannot carry."""
+    """A JSON value with ``[]``, which is no identifier, for each text that UTF-8 cannot carry."""
     if isinstance(value, str):
-        return (
-            value if value.isascii() or value.encode(errors="replace").decode() == value else None
-        )
+        return value if value.encode(errors="replace").decode() == value else []
     if isinstance(value, list):
         return [_texts_only(item) for item in value]
     if isinstance(value, dict):
         items = ((_texts_only(key), _texts_only(item)) for key, item in value.items())
-        return {key: item for key, item in items if key is not None}
+        return {key: item for key, item in items if key != []}
     return value
 
 
@@ -220,7 +218,8 @@ class Reader:
         """Turn the latest line into JSON as the standard has it.
 
         Python's `json` writes ``NaN`` and halves of surrogate pairs, which are no JSON or no
-        text. They, and numbers beyond all bounds, become null, as in taps that know of it.
+        text. A number that is none becomes null, as in taps that know of it; a text that is none
+        becomes something that no column may hold.
         """
         try:
             value = json.loads(self.line, parse_float=_number, parse_constant=lambda _name: None)

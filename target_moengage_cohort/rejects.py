@@ -14,6 +14,8 @@ import msgspec
 from target_moengage_cohort.errors import SettingsError, TryAgainError
 
 if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from target_moengage_cohort.reader import Schema
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -44,10 +46,8 @@ class RejectsFile:
         self._lost: TryAgainError | None = None
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-            with contextlib.suppress(BlockingIOError):  # another run is writing to it
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with self._locked():
                 self._mend_torn_line()
-            fcntl.flock(self._file, fcntl.LOCK_SH)
         except OSError as error:
             msg = f"rejects_path: {path} cannot be opened ({error.strerror})"
             raise SettingsError(msg) from None
@@ -81,8 +81,10 @@ class RejectsFile:
         messages.append({"type": "RECORD", "stream": stream.stream, "record": record | added})
         data = b"".join(_encode(message) + b"\n" for message in messages)
         try:
-            while data:
-                data = data[os.write(self._file, data) :]
+            with self._locked():
+                self._mend_torn_line()
+                while data:
+                    data = data[os.write(self._file, data) :]
         except OSError as error:
             raise self._failed(error) from None
         self._announced[stream.stream] = stream
@@ -110,6 +112,15 @@ class RejectsFile:
         self.sync()
         os.close(self._file)
 
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other runs from the file, so that no line of theirs is under way."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
     def _mend_torn_line(self) -> None:
         """Cut off what a run that died left of a line: no STATE has passed that row.
 
@@ -117,6 +128,8 @@ class RejectsFile:
             SettingsError: What is there is no line of ours, so it is not ours to cut.
         """
         size = os.fstat(self._file).st_size
+        if not size or os.pread(self._file, 1, size - 1) == b"\n":
+            return
         end = size
         while end > 0:
             start = max(0, end - 65_536)
@@ -125,8 +138,6 @@ class RejectsFile:
                 end = start + newline + 1
                 break
             end = start
-        if end == size:
-            return
         line = os.pread(self._file, size - end, end)
         if not line.startswith(_LINE_START[: len(line)]):
             msg = f"rejects_path: {self._path} is not a file of rejected rows; name another one"

@@ -140,10 +140,10 @@ class Run:
             TargetError: It cannot be read on, or a request has failed for good; what was read
                 before is delivered if that is possible, and the run is finished.
         """
-        self._refuse_own_rejects(source)
         self._dispatcher.start()
         self._progress.start()
         try:
+            self._refuse_own_rejects(source)
             for message in self._reader.messages(source, self._interrupt):
                 if message is None:
                     self._submit()

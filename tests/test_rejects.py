@@ -166,3 +166,14 @@ def test_it_knows_its_own_file(path, tmp_path):
     with (tmp_path / "link").open("rb") as same, other.open("rb") as another:
         assert [True, False] == [rejects.is_file(same.fileno()), rejects.is_file(another.fileno())]
     rejects.close()
+
+
+def test_a_torn_line_of_a_dead_run_is_cut_before_the_next_row(path):
+    """A run that is alive mends what another one left behind, before it appends."""
+    rejects = RejectsFile(str(path), "alive")
+    rejects.append(STREAM, {"id": 1}, "r")
+    with path.open("ab") as dead:
+        dead.write(b'{"type":"RECORD","str')
+    rejects.append(STREAM, {"id": 2}, "r")
+    rejects.close()
+    assert ["SCHEMA", "RECORD", "RECORD"] == [message["type"] for message in lines(path)]

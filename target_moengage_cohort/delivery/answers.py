@@ -131,7 +131,7 @@ def _said(error: _Error | str | None) -> str:
     said = _masked(": ".join(str(part) for part in (error.type, error.message) if part))
     if error.attribute:
         said += f" (attribute {_masked(str(error.attribute))})"
-    if error.request_id:
+    if re.fullmatch(r"[\w-]{1,64}", str(error.request_id or "")):
         said += f" (request_id {error.request_id})"
     return said
 
@@ -140,9 +140,12 @@ def _masked(text: str) -> str:
     """Redact what looks like an identifier: it may be of a member of an earlier request."""
 
     def word(match: re.Match[str]) -> str:
-        return _REDACTED if re.search(r"[0-9@%]|[^\x00-\x7f]", match.group()) else match.group()
+        found = match.group()
+        if re.search(r"[0-9@%]|[^\x00-\x7f]", found):
+            return _REDACTED + found[len(found.rstrip(".,;:)")) :]
+        return found
 
-    return re.sub(rf"{_WORD}{{3,}}", word, text[:_LONGEST_QUOTE])
+    return re.sub(r"[^\s\"'<>]{3,}", word, text[:_LONGEST_QUOTE])
 
 
 def verdict(answer: Answer, cohort_id: str, max_retry_seconds: int) -> TargetError:

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 import typing as t
+from collections import Counter
 
 import backoff
 import msgspec
@@ -193,7 +194,8 @@ class Dispatcher:
 
     @property
     def _is_done(self) -> bool:
-        return self._lanes.is_empty and not (self._writing or self._checkpoints.has_covered)
+        checkpoints = self._checkpoints
+        return not (checkpoints.has_open or checkpoints.has_covered or self._writing)
 
     def _wait_while(self, condition: t.Callable[[], bool]) -> None:
         """Wait, with the lock held, until a condition ends or the run is to end."""
@@ -232,12 +234,10 @@ class Dispatcher:
                         return
                     self._changed.wait()
                 self._writing = True
-            try:
-                self._emit(value)
-            finally:
-                with self._changed:
-                    self._writing = False
-                    self._changed.notify_all()
+            self._emit(value)
+            with self._changed:
+                self._writing = False  # not if it failed: the run must not pass for done then
+                self._changed.notify_all()
 
     def _claim(self) -> Lane | None:
         """Wait for a lane to serve; ``None`` if the run is to end."""
@@ -319,7 +319,7 @@ class Dispatcher:
             lane.removed += body.count
         self.totals.accepted += body.count
         self._last_accepted = self._clock()
-        self._checkpoints.settle(body.epochs)
+        self._checkpoints.settle(Counter(body.epochs))
         self._changed.notify_all()
 
     def _waited(

@@ -82,6 +82,7 @@ class Pace:
         destination = f"{settings.base_url}\n{settings.workspace_id}\n{boot_id()}"
         name = hashlib.sha256(destination.encode()).hexdigest()[:32]
         self._path = directory / f"pace-{name}.sqlite"
+        self._is_open = False  # it stays so if the run is to end before the lock is free
         self._file_lock = FileLock(f"{self._path}.lock", mode=0o600)
         try:
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -121,7 +122,8 @@ class Pace:
     def close(self) -> None:
         """Close the bucket's file."""
         with self._lock:
-            self._bucket.close()  # type: ignore[no-untyped-call]
+            if self._is_open:
+                self._bucket.close()  # type: ignore[no-untyped-call]
 
     def _open(self, requests_per_minute: int) -> None:
         rates = [Rate(requests_per_minute, WINDOW_SECONDS * 1000)]
@@ -130,6 +132,7 @@ class Pace:
         self._bucket.conn.execute("PRAGMA synchronous=NORMAL")
         self._bucket.conn.execute("CREATE TABLE IF NOT EXISTS hold (until INTEGER)")
         self._bucket.conn.commit()
+        self._is_open = True
 
     def _try(self) -> float:
         """Take a permit and return 0, or return how many seconds to wait before trying again."""
@@ -153,7 +156,7 @@ class Pace:
         """Do something while no other thread or process does; not at all if the run is to end."""
         with self._lock:
             try:
-                return work() if self._locked() else None
+                return work() if self._is_open and self._locked() else None
             except (OSError, sqlite3.Error) as error:
                 raise self._failed(error) from None
             finally:

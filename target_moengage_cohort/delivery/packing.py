@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import typing as t
-from collections import Counter, deque
+from collections import deque
 from datetime import datetime, timezone
 
 import msgspec
@@ -83,18 +83,18 @@ class Body(msgspec.Struct, frozen=True):
         action: What the request does with them.
         members: Encoded members, separated by commas.
         count: How many members.
-        epochs: How many records of which epoch its acceptance settles.
+        epochs: For each member, the epoch of the record that its acceptance settles.
     """
 
     action: Action
     members: bytes
     count: int
-    epochs: dict[int, int]
+    epochs: tuple[int, ...]
 
     @property
     def weight(self) -> int:
         """About how many bytes of memory it takes."""
-        return len(self.members) + _BODY_OVERHEAD_BYTES
+        return len(self.members) + 8 * self.count + _BODY_OVERHEAD_BYTES
 
     def split(self, room: int) -> tuple[Body, Body]:
         """Split it in two, in order, the first as large as it may be.
@@ -103,22 +103,22 @@ class Body(msgspec.Struct, frozen=True):
             room: The most bytes for the members of the first one, which has at least one.
 
         Returns:
-            The two; the acceptance of the second settles the records of both.
+            The two.
         """
         members = msgspec.json.decode(b"[%b]" % self.members, type=list[msgspec.Raw])
         ends = itertools.accumulate(len(bytes(member)) + 1 for member in members)
         count = max(1, sum(1 for end in ends if end - 1 <= room))
         first, rest = (b",".join(part) for part in (members[:count], members[count:]))
         return (
-            Body(self.action, first, count, {}),
-            Body(self.action, rest, self.count - count, self.epochs),
+            Body(self.action, first, count, self.epochs[:count]),
+            Body(self.action, rest, self.count - count, self.epochs[count:]),
         )
 
 
 class _OpenBody:
     """The changes of one action that may still grow in number, or be replaced."""
 
-    __slots__ = ("action", "anonymous_ids", "entries", "opened_at", "overhead", "size")
+    __slots__ = ("action", "anonymous_ids", "entries", "opened_at", "overhead", "serial", "size")
 
     def __init__(self, action: Action, overhead: int) -> None:
         self.action = action
@@ -127,6 +127,7 @@ class _OpenBody:
         self.anonymous_ids: dict[str, Key] = {}  # under which key each one came
         self.size = overhead - 1  # the first member has no comma before it
         self.opened_at = 0.0
+        self.serial = 0
 
     @property
     def weight(self) -> int:
@@ -157,6 +158,7 @@ class CohortBuffer:
         self._adds = _OpenBody(Action.ADD, envelope.overhead(Action.ADD))
         self._removes = _OpenBody(Action.REMOVE, envelope.overhead(Action.REMOVE))
         self._closed: deque[Body] = deque()
+        self._serial = itertools.count()
 
     @property
     def has_closed(self) -> bool:
@@ -211,6 +213,7 @@ class CohortBuffer:
             body = self._close(body)
         if not body.entries:
             body.opened_at = now
+            body.serial = next(self._serial)
             self.open_weight += _BODY_OVERHEAD_BYTES
         body.entries[key] = (payload, epoch)
         body.size += cost
@@ -254,8 +257,9 @@ class CohortBuffer:
         """
         for open_body in self._waiting():
             follows = self._closed and self._closed[-1].action is open_body.action
-            if not self._closed or (open_body.opened_at <= opened_before and not follows):
-                self._close(open_body)
+            if self._closed and (open_body.opened_at > opened_before or follows):
+                break  # nor does a later one overtake it
+            self._close(open_body)
         if not self._closed:
             return None
         body = self._closed.popleft()
@@ -274,13 +278,13 @@ class CohortBuffer:
     def _waiting(self) -> list[_OpenBody]:
         """The open bodies that hold changes, the older one first."""
         waiting = [body for body in (self._adds, self._removes) if body.entries]
-        return sorted(waiting, key=lambda body: body.opened_at)
+        return sorted(waiting, key=lambda body: body.serial)
 
     def _close(self, body: _OpenBody) -> _OpenBody:
         """Close an open body, and return the empty one that takes its place."""
         if body.entries:
             payloads, epochs = zip(*body.entries.values(), strict=True)
-            closed = Body(body.action, b",".join(payloads), len(payloads), Counter(epochs))
+            closed = Body(body.action, b",".join(payloads), len(payloads), epochs)
             self._closed.append(closed)
             self.closed_weight += closed.weight
             self.open_weight -= body.weight

@@ -1,5 +1,6 @@
 """The dispatcher: attempts, retries and what ends a run, against the emulator."""
 
+import json
 import threading
 
 import pytest
@@ -183,3 +184,48 @@ def test_a_reader_of_state_that_is_slow_holds_up_no_request(emulator):
     assert reading.is_set()
     assert 1_000 == len(uids(emulator))
     assert 49 == seen.states[-1]["position"]
+
+
+def test_a_run_that_is_interrupted_in_a_retry_is_not_complete(emulator, tmp_path):
+    """A request that was given up when the run was interrupted leaves the report failed."""
+    report = tmp_path / "report.json"
+    for _ in range(20):
+        emulator.reset()
+        emulator.fail_next(503, 10, headers={"Retry-After": "100"})
+
+        def interrupt_soon(_seen, interrupt) -> None:
+            threading.Timer(0.01, interrupt.set).start()
+
+        seen = run(
+            emulator,
+            lines(schema(), *users(1), state({"a": 1})),
+            before=interrupt_soon,
+            report_path=str(report),
+        )
+        assert [] == seen.states
+        written = json.loads(report.read_text())
+        (cohort,) = written["cohorts"]
+        assert ("failed", "no", 1) == (written["status"], cohort["complete"], cohort["in_doubt"])
+
+
+def test_a_state_that_cannot_be_written_fails_the_run(emulator):
+    """A run whose last STATE is lost does not pass for a good one."""
+
+    def write_state(_value: bytes) -> None:
+        msg = "nobody reads it"
+        raise TryAgainError(msg)
+
+    data = lines(schema(), *users(1), state({"a": 1}))
+    errors = [run(emulator, data, write_state=write_state).error for _ in range(20)]
+    assert [True] * 20 == [isinstance(error, TryAgainError) for error in errors]
+
+
+def test_an_accepted_part_of_a_split_body_frees_its_state():
+    """After a 413, STATE is covered by the part that was accepted, though a later one fails."""
+    with Emulator(requests_per_minute=UNLIMITED, max_payload_bytes=3_000) as emulator:
+        emulator.poison(["user-000199"])
+        rows = users(200)
+        data = lines(schema(), rows[0], state({"rows": 1}), *rows[1:], state({"rows": 200}))
+        seen = run(emulator, data, max_payload_bytes=5_000)
+        assert isinstance(seen.error, InputError)
+        assert [{"rows": 1}] == seen.states
