@@ -22,6 +22,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._lock = threading.Lock()
         self._callbacks: list[t.Callable[[], None]] = []
         self._read_fd, self._write_fd = os.pipe()
 
@@ -35,10 +36,11 @@ class Interrupt:
 
     def set(self) -> None:
         """End every wait."""
-        if self._event.is_set():
-            return
-        os.write(self._write_fd, b"\0")  # first: once waits end, it may be closed
-        self._event.set()
+        with self._lock:  # once waits end, the descriptors may be given back
+            if self._event.is_set():
+                return
+            self._event.set()
+            os.write(self._write_fd, b"\0")
         for callback in self._callbacks:
             callback()
 
@@ -52,8 +54,9 @@ class Interrupt:
 
     def close(self) -> None:
         """Give the descriptors back."""
-        os.close(self._read_fd)
-        os.close(self._write_fd)
+        with self._lock:
+            os.close(self._read_fd)
+            os.close(self._write_fd)
 
 
 _ONE_WISH_SECONDS = 2.0
