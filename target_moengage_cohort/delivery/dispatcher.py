@@ -306,9 +306,12 @@ class Dispatcher:
                     self._lanes.limit,
                 )
         else:
-            cohort_id = request.lane.cohort.cohort_id
-            self._fail(verdict(answer, cohort_id, self._settings.max_retry_seconds))
+            self._give_up(request, answer)
         return True
+
+    def _give_up(self, request: Request, answer: Answer) -> None:
+        cohort_id = request.lane.cohort.cohort_id
+        self._fail(verdict(answer, cohort_id, self._settings.max_retry_seconds))
 
     def _settle(self, request: Request) -> None:
         lane, body = request.lane, request.body
@@ -328,22 +331,21 @@ class Dispatcher:
         """Wait before the next attempt; return ``False`` if there is to be none."""
         asked = answer.wait_seconds
         limited = answer.outcome is Outcome.RATE_LIMITED
+        shared = self._pace if limited else None  # where all that want to start a request wait
         if limited:
-            seconds = next(waits) if asked is None else max(asked, 1.0 if self._pace else 0.0)
+            seconds = next(waits) if asked is None else max(asked, 1.0 if shared else 0.0)
         else:
             seconds = max(self._jitter(next(waits)), asked or 0.0)
-        if limited and self._pace is not None:
-            self._pace.hold(seconds)  # for all that want to start a request; the permit waits
-        limit = self._settings.max_retry_seconds
+        if shared is not None:
+            shared.hold(seconds)
         with self._changed:
-            if self._clock() + seconds - max(since, self._last_accepted) >= limit:
-                self._fail(verdict(answer, request.lane.cohort.cohort_id, limit))
+            waited = self._clock() + seconds - max(since, self._last_accepted)
+            if waited >= self._settings.max_retry_seconds:
+                self._give_up(request, answer)
                 return False
         cohort_id = request.lane.cohort.cohort_id
         logger.info("cohort %r: %s; trying again", cohort_id, answer.summary)
-        if limited and self._pace is not None:
-            return not self._interrupt.is_set()
-        return not self._interrupt.wait(seconds)
+        return not self._interrupt.wait(0.0 if shared is not None else seconds)
 
     def _permitted(self) -> bool:
         """Wait for a permit to start a request; ``False`` if the run is to end instead."""

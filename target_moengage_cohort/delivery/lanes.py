@@ -96,11 +96,6 @@ class Lanes:
         self._serial = itertools.count()
 
     @property
-    def is_empty(self) -> bool:
-        """Whether no change waits, and no request is under way."""
-        return not self._active
-
-    @property
     def backlog(self) -> int:
         """About how many requests it takes to send what waits."""
         return len(self._active) + self.closed_weight // self.limit

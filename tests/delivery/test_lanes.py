@@ -149,7 +149,7 @@ class History:
         self.lanes.close_all()
         for cohort in [*self.claimed]:
             self.answer(cohort)
-        while not self.lanes.is_empty:
+        while self.lanes.backlog:
             self.claim(0.0)
             assert self.claimed
             self.answer(*self.claimed)
