@@ -10,7 +10,13 @@ import traceback
 
 
 class TargetError(Exception):
-    """The root of all errors that end a run with a message instead of a traceback."""
+    """The root of all errors that end a run with a message instead of a traceback.
+
+    Attributes:
+        exit_code: What the process ends with.
+    """
+
+    exit_code = 1
 
 
 class SettingsError(TargetError):
@@ -40,6 +46,19 @@ class MissingKeyError(InputError):
 
 class TryAgainError(TargetError):
     """MoEngage or the network did not take it in time; the next run goes on from STATE."""
+
+
+class BusyError(TryAgainError):
+    """Another run has the cohort's ledger; try again when it has ended."""
+
+    exit_code = 4
+
+
+class LedgerError(TargetError):
+    """The ledger cannot be read or written; mend its folder or its disk, then run again.
+
+    It never proves that something was *not* recorded, so nothing more is sent after it.
+    """
 
 
 class InternalError(TargetError):

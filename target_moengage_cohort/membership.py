@@ -41,6 +41,8 @@ class SyncMode(str, enum.Enum):
     INCREMENTAL = "incremental"
     ADD = "add"
     REMOVE = "remove"
+    MIRROR = "mirror"
+    ONE_TIME = "one_time"
 
 
 class Cohort(msgspec.Struct, frozen=True):

@@ -61,11 +61,11 @@ def test_any_configuration_gives_settings_or_an_error(raw, complete):
     st.sampled_from(["PLANTED9", ["PLANTED9"], {"PLANTED9": "PLANTED9"}, "http://u:PLANTED9@h"]),
 )
 def test_no_error_shows_the_key_or_a_url_s_credentials(name, value):
-    """An error names setting and rule; the API key and what stands in api_url are not in it."""
+    """An error names setting and rule, and shows neither the API key nor what an address holds."""
     shown = "; ".join(faults(**{name: value, "data_center": "no such"}))
     assert "data_center: must be one of 01, 02, 03, 04, 05, 06, 101" in shown
     assert KEY not in shown
-    if name in {"data_api_key", "api_url"}:
+    if name in {"data_api_key", "api_url", "ledger_uri"}:
         assert "PLANTED9" not in shown
 
 
@@ -167,6 +167,7 @@ LIMITS = {
     "request_timeout_seconds": (1, 600),
     "max_retry_seconds": (0, 86_400),
     "flush_seconds": (1, 86_400),
+    "max_removal_percent": (0, 100),
 }
 
 
@@ -190,7 +191,16 @@ def test_a_limit_is_a_whole_number(value):
 @pytest.mark.parametrize(
     ("fault", "extra"),
     [
-        ("sync_mode: must be one of incremental, add, remove", {"sync_mode": "append"}),
+        (
+            "sync_mode: must be one of incremental, add, remove, mirror, one_time",
+            {"sync_mode": "append"},
+        ),
+        ("removals: must be one of immediate, deferred", {"removals": "never"}),
+        ("max_addition_percent: must be >= 0", {"max_addition_percent": -1}),
+        (
+            "max_addition_percent: must be of type integer, not text",
+            {"max_addition_percent": "10%"},
+        ),
         ("on_reject: must be one of fail, skip", {"on_reject": "ignore"}),
         ("on_reject: skip needs rejects_path, so that no row is lost", {"on_reject": "skip"}),
         ("partner: must not be blank", {"partner": " "}),
@@ -227,10 +237,9 @@ def test_rules_of_the_top_level(fault, extra):
         ("cohort_name: cannot stand beside", {"cohort_id_column": "c", "cohort_name": "x"}),
         ("cohort_name_column: needs cohort_id_column", {"cohort_name_column": "n"}),
         (
-            "membership_column: works with sync_mode incremental only, not with add",
-            {"membership_column": "m", "sync_mode": "add"},
+            "sync_mode: must be one of incremental, add, remove, mirror, one_time",
+            {"sync_mode": "append"},
         ),
-        ("sync_mode: must be one of incremental, add, remove", {"sync_mode": "append"}),
         ("uid_col: is no key of a cohort's mapping; did you mean uid_column?", {"uid_col": "x"}),
         ("zzzz: is no key of a cohort's mapping; known are anonymous_id_column, ", {"zzzz": "x"}),
     ],
@@ -242,10 +251,11 @@ def test_rules_of_a_mapping(fault, mapping):
     assert found.startswith(f"cohorts.vip.{fault}")
 
 
-def test_two_roles_of_one_column_are_refused():
+@pytest.mark.parametrize("key", ["membership_column", "expected_count_column"])
+def test_two_roles_of_one_column_are_refused(key):
     """A column that is two things at once is a mistake."""
-    assert ("cohorts.vip: uid_column and membership_column name the same column 'uid'",) == faults(
-        cohorts={"vip": {"membership_column": "uid"}}
+    assert (f"cohorts.vip: uid_column and {key} name the same column 'uid'",) == faults(
+        cohorts={"vip": {key: "uid", "sync_mode": "mirror"}}
     )
 
 

@@ -98,11 +98,14 @@ def test_everything_from_the_environment():
     """All settings load from text, with the values that they have as JSON."""
     typed = dict.fromkeys(NUMBERS, 1_000) | dict.fromkeys(SWITCHES, True)
     typed |= {"max_concurrency": 2, "request_timeout_seconds": 3, "send_timestamp": False}
+    typed |= {"max_removal_percent": 4, "max_addition_percent": 5}
     typed |= {"flattening_max_depth": 2, "flattening_max_key_length": 9}
     typed |= {"stream_maps": {"x": {"uid": "id"}}, "stream_map_config": {"n": 1.5}}
-    typed |= {"cohorts": {"a.b": {"cohort_id": "c"}}}
+    mirror = {"sync_mode": "mirror", "expected_count_column": "n", "max_removal_percent": 100}
+    typed |= {"cohorts": {"a.b": {"cohort_id": "c"}, "m": mirror}}
     text = BASE | {name: name for name in TEXTS} | {"sync_mode": "add", "on_reject": "skip"}
-    text |= {"api_url": "http://127.0.0.1:1", "rejects_path": "r"}
+    text |= {"api_url": "http://127.0.0.1:1", "rejects_path": "r", "ledger_uri": "file:///l"}
+    text |= {"removals": "deferred"}
     assert {*typed, *text} == SETTING_NAMES
     as_text = {name: json.dumps(value) for name, value in typed.items()}
     assert load(typed | text) == load(as_text | text)

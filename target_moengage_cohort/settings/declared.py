@@ -12,6 +12,16 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from target_moengage_cohort.membership import SyncMode
+from target_moengage_cohort.settings.keys import (
+    AnonymousIdColumn,
+    MaxAdditionPercent,
+    MaxRemovalPercent,
+    Mode,
+    Removals,
+    RemovalsWhen,
+    StreamMapping,
+    UidColumn,
+)
 
 
 class OnReject(str, enum.Enum):
@@ -19,85 +29,6 @@ class OnReject(str, enum.Enum):
 
     FAIL = "fail"
     SKIP = "skip"
-
-
-UidColumn: t.TypeAlias = t.Annotated[
-    str,
-    Meta(
-        title="User ID column",
-        description="Column that holds the user's ID (uid) in MoEngage. It must exist if it is "
-        "set by hand or if no anonymous ID column is set.",
-    ),
-]
-AnonymousIdColumn: t.TypeAlias = t.Annotated[
-    str | UnsetType,
-    Meta(
-        title="Anonymous ID column",
-        description="Column that holds the user's anonymous ID in MoEngage; used where a record "
-        "has no user ID, and sent beside it where it has one.",
-    ),
-]
-Mode: t.TypeAlias = t.Annotated[
-    SyncMode,
-    Meta(
-        title="Sync mode",
-        description="How records become changes. incremental: a record is a member to add, or to "
-        "remove if it is deleted or its membership column says so. add: every record is a member "
-        "to add. remove: every record is a member to remove.",
-    ),
-]
-
-
-class StreamMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What `Settings.cohorts` says of one stream."""
-
-    cohort_id: t.Annotated[
-        str | UnsetType,
-        Meta(
-            title="Cohort ID",
-            description="Unique identifier of the cohort in MoEngage. Default: the stream's name.",
-        ),
-    ] = UNSET
-    cohort_name: t.Annotated[
-        str | UnsetType,
-        Meta(
-            title="Cohort name",
-            description="Name of the segment in MoEngage. Default: the stream's name.",
-        ),
-    ] = UNSET
-    cohort_description: t.Annotated[
-        str | UnsetType,
-        Meta(
-            title="Cohort description",
-            description="Description that goes to MoEngage with the cohort.",
-        ),
-    ] = UNSET
-    cohort_id_column: t.Annotated[
-        str | UnsetType,
-        Meta(
-            title="Cohort ID column",
-            description="Column that holds the cohort's ID, where one stream feeds many cohorts.",
-        ),
-    ] = UNSET
-    cohort_name_column: t.Annotated[
-        str | UnsetType,
-        Meta(
-            title="Cohort name column",
-            description="Column that holds the cohort's name, beside cohort_id_column. Default: "
-            "the cohort's ID is its name.",
-        ),
-    ] = UNSET
-    uid_column: UidColumn | UnsetType = UNSET
-    anonymous_id_column: AnonymousIdColumn = UNSET
-    sync_mode: Mode | UnsetType = UNSET
-    membership_column: t.Annotated[
-        str | UnsetType,
-        Meta(
-            title="Membership column",
-            description="Column that says whether the member belongs to the cohort: a boolean, "
-            "0/1, true/false, t/f, yes/no or add/remove. For sync mode incremental.",
-        ),
-    ] = UNSET
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,6 +86,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     uid_column: UidColumn = "uid"
     anonymous_id_column: AnonymousIdColumn = UNSET
     sync_mode: Mode = SyncMode.INCREMENTAL
+    removals: RemovalsWhen = Removals.IMMEDIATE
+    max_removal_percent: MaxRemovalPercent = 10
+    max_addition_percent: MaxAdditionPercent | UnsetType = UNSET
+    ledger_uri: t.Annotated[
+        str | UnsetType,
+        Meta(
+            title="Ledger URI",
+            description="Folder that keeps the ledger, the record of what MoEngage has accepted: "
+            "a path or a file:// URL, on a disk that outlives the run. Default: a folder in the "
+            "user's state directory. The sync modes mirror and one_time need a ledger; the "
+            "others keep one if this is set.",
+        ),
+    ] = UNSET
     requests_per_minute: t.Annotated[
         int,
         Meta(
@@ -322,6 +266,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if isinstance(self.api_url, str):
             return self.api_url
         return f"https://api-{self.data_center}.moengage.com"
+
+    @property
+    def ledger_folder(self) -> str | None:
+        """Where the ledger is to be, or ``None`` for the folder that is the default."""
+        return self.ledger_uri if isinstance(self.ledger_uri, str) else None
 
     @property
     def transforms_records(self) -> bool:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import os
 import re
 import typing as t
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET
 
 from target_moengage_cohort.errors import SettingsError
-from target_moengage_cohort.settings.declared import OnReject, Settings, StreamMapping
+from target_moengage_cohort.settings.addresses import api_url, ledger_folder
+from target_moengage_cohort.settings.declared import OnReject, Settings
 from target_moengage_cohort.settings.forms import by_stream
+from target_moengage_cohort.settings.keys import StreamMapping
 from target_moengage_cohort.settings.mapping import (
     Mapping,
     mapping_faults,
@@ -29,6 +29,7 @@ DATA_CENTERS = ("01", "02", "03", "04", "05", "06", "101")
 MAPPING_KEYS = frozenset(StreamMapping.__struct_fields__)
 SETTING_NAMES = frozenset(Settings.__struct_fields__)
 _OBJECTS = ("cohorts", "stream_maps", "stream_map_config")
+_ADDRESSES = {"api_url": api_url, "ledger_uri": ledger_folder}
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -135,7 +136,9 @@ def _convert(name: str, kind: t.Any, value: t.Any) -> t.Any:
     except msgspec.ValidationError as error:
         msg = f"{name}: {_rule(error, kind)}"
         raise SettingsError(msg) from None
-    return _api_url(converted.strip()) if name == "api_url" else converted
+    if (checked := _ADDRESSES.get(name)) is not None:
+        return checked(converted.strip())
+    return converted
 
 
 def _typed(value: t.Any, kind: t.Any) -> t.Any:
@@ -212,39 +215,6 @@ def _data_center(value: object) -> str:
         )
         raise SettingsError(msg)
     return number
-
-
-def _api_url(url: str) -> str:
-    """Check a base URL: credentials go over https only, except on loopback."""
-    fault = None
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        msg = "api_url: is no URL"
-        raise SettingsError(msg) from None
-    if not re.fullmatch(r"[!-~]+", url) or "\\" in url:
-        fault = "must be ASCII without spaces or backslashes"
-    elif parts.scheme not in {"http", "https"} or not host:
-        fault = "must be an https:// URL with a host"
-    elif parts.username is not None or parts.password is not None:
-        fault = "must not hold credentials; use workspace_id and data_api_key"
-    elif "?" in url or "#" in url:
-        fault = "must not have a query or a fragment"
-    elif parts.scheme == "http" and not is_loopback(host):
-        fault = "must be https, since plain http would show the key to the network"
-    if fault:
-        msg = f"api_url: {fault}"
-        raise SettingsError(msg)
-    return url.rstrip("/")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a URL's host is this machine itself."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _faults(settings: Settings) -> Iterator[str]:

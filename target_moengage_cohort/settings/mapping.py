@@ -12,7 +12,16 @@ from target_moengage_cohort.membership import Cohort, SyncMode, cohort_name_faul
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from target_moengage_cohort.settings.declared import Settings, StreamMapping
+    from target_moengage_cohort.settings.declared import Settings
+    from target_moengage_cohort.settings.keys import Removals, StreamMapping
+
+_SNAPSHOTS = (SyncMode.MIRROR, SyncMode.ONE_TIME)
+_SNAPSHOT_KEYS = (
+    "expected_count_column",
+    "removals",
+    "max_removal_percent",
+    "max_addition_percent",
+)
 
 
 class Mapping(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +38,10 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True):
         anonymous_id_column: Column with the user's anonymous id.
         membership_column: Column that says whether the member belongs to the cohort.
         sync_mode: How a record becomes a change.
+        expected_count_column: Column with the number of rows that the warehouse saw.
+        removals: When a mirror's removals are sent.
+        max_removal_percent: The guard of removals, in percent of the cohort.
+        max_addition_percent: The guard of additions; ``None``: there is none.
     """
 
     stream: str
@@ -41,6 +54,15 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True):
     anonymous_id_column: str | None
     membership_column: str | None
     sync_mode: SyncMode
+    expected_count_column: str | None
+    removals: Removals
+    max_removal_percent: int
+    max_addition_percent: int | None
+
+    @property
+    def is_snapshot(self) -> bool:
+        """Whether the stream is the whole cohort, so that only its end tells who is gone."""
+        return self.sync_mode in _SNAPSHOTS
 
     @property
     def columns(self) -> dict[str, str]:
@@ -51,6 +73,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True):
             "cohort_id": self.cohort_id_column,
             "cohort_name": self.cohort_name_column,
             "membership": self.membership_column,
+            "expected_count": self.expected_count_column,
         }
         return {role: column for role, column in named.items() if column is not None}
 
@@ -83,6 +106,12 @@ def resolve(settings: Settings, stream: str, raw: StreamMapping, *, uid_by_hand:
         anonymous_id_column=anonymous_id_column,
         membership_column=_or(raw.membership_column, None),
         sync_mode=_or(raw.sync_mode, settings.sync_mode),
+        expected_count_column=_or(raw.expected_count_column, None),
+        removals=_or(raw.removals, settings.removals),
+        max_removal_percent=_or(raw.max_removal_percent, settings.max_removal_percent),
+        max_addition_percent=_or(
+            raw.max_addition_percent, _or(settings.max_addition_percent, None)
+        ),
     )
 
 
@@ -111,16 +140,30 @@ def mapping_faults(mapping: Mapping, raw: StreamMapping) -> Iterator[str]:
         for setting in ("cohort_id", "cohort_name"):
             if getattr(raw, setting) is not UNSET:
                 yield f"{where}.{setting}: cannot stand beside cohort_id_column; remove one of them"
-    if mapping.membership_column is not None and mapping.sync_mode is not SyncMode.INCREMENTAL:
-        yield (
-            f"{where}.membership_column: works with sync_mode incremental only, "
-            f"not with {mapping.sync_mode.value}"
-        )
+    yield from _mode_faults(mapping, raw)
     seen: dict[str, str] = {}
     for role, column in mapping.columns.items():
         if column in seen:
             yield f"{where}: {seen[column]} and {role}_column name the same column {column!r}"
         seen[column] = f"{role}_column"
+
+
+def _mode_faults(mapping: Mapping, raw: StreamMapping) -> Iterator[str]:
+    """Yield a message for each key that the stream's sync mode has no use for."""
+    where, mode = f"cohorts.{mapping.stream}", mapping.sync_mode
+    if mapping.membership_column is not None and mode in {SyncMode.ADD, SyncMode.REMOVE}:
+        yield (
+            f"{where}.membership_column: works with the sync modes incremental, mirror and "
+            f"one_time only, not with {mode.value}"
+        )
+    if mapping.is_snapshot:
+        return
+    for key in _SNAPSHOT_KEYS:
+        if getattr(raw, key) is not UNSET:
+            yield (
+                f"{where}.{key}: works with the sync modes mirror and one_time only, "
+                f"not with {mode.value}"
+            )
 
 
 def shared_cohort_faults(mappings: t.Iterable[Mapping]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from target_moengage_cohort.settings import load
 from tests.support.project import ROOT, MeltanoProject, plain_environment, program
 
 PREFIX = "TARGET_MOENGAGE_COHORT_"
@@ -89,6 +90,50 @@ def test_utility_shares_the_settings_of_the_loader(meltano_yml: dict, loader: di
         same = declared[setting["name"]]
         assert setting["env"] == PREFIX + setting["name"].upper()
         assert {**same, "env": setting["env"]} == setting
+
+
+def test_each_mirror_of_the_demo_can_be_confirmed(meltano_yml: dict) -> None:
+    """Each stream that the demo mirrors is read whole, and has a confirm command of its own."""
+    (utility,) = meltano_yml["plugins"]["utilities"]
+    (demo,) = [one for one in meltano_yml["environments"] if one["name"] == "demo"]
+    plugins = demo["config"]["plugins"]
+    cohorts = plugins["loaders"][0]["config"]["cohorts"]
+    mirrors = {
+        stream for stream, mapping in cohorts.items() if mapping.get("sync_mode") == "mirror"
+    }
+    assert mirrors
+    commands = {n: c["args"] for n, c in utility["commands"].items() if n.startswith("confirm-")}
+    assert commands == {
+        f"confirm-{stream.removeprefix('public-')}": f"confirm {stream} --config=ENV"
+        for stream in mirrors
+    }
+    for stream in mirrors:
+        metadata = plugins["extractors"][0]["metadata"][stream]
+        assert metadata == {"replication-method": "FULL_TABLE", "replication-key": None}
+
+
+def test_the_utility_sees_where_the_loader_sends(
+    project: MeltanoProject,
+) -> None:
+    """Through Meltano, confirm gets the demo's destination and ledger in its environment."""
+    for name in ("WORKSPACE_ID", "DATA_CENTER", "PARTNER"):
+        project.environment.pop(PREFIX + name)
+    project.environment[PREFIX + "LEDGER_URI"] = "file:///ledger"
+    script = project.folder / "utility"
+    script.write_text('#!/bin/sh\necho "$*" > arguments\nexec env -0 > seen\n')
+    script.chmod(0o700)
+    project.configure("utilities", executable=str(script))
+    done = project.meltano("invoke", "moengage-cohort:confirm-cohort_members", environment="demo")
+    assert done.returncode == 0, done.stderr
+    arguments = (project.folder / "arguments").read_text()
+    assert arguments == "confirm public-cohort_members --config=ENV\n"
+    seen = dict(
+        line.split("=", 1) for line in (project.folder / "seen").read_text().split("\0")[:-1]
+    )
+    given = {n.removeprefix(PREFIX).lower(): v for n, v in seen.items() if n.startswith(PREFIX)}
+    settings = load(given).settings
+    assert (settings.workspace_id, settings.partner) == ("demo-workspace", "demo")
+    assert settings.ledger_folder == "/ledger"
 
 
 def test_env_example_has_the_settings_of_the_target(about: dict, settings: dict) -> None:

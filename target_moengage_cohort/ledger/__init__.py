@@ -1,0 +1,45 @@
+"""What MoEngage has accepted, kept by us: the accepted and in-doubt members of each cohort."""
+
+from target_moengage_cohort.ledger.ledger import Ledger
+from target_moengage_cohort.ledger.ledgers import Ledgers
+from target_moengage_cohort.ledger.records import (
+    FORMAT,
+    CohortEntry,
+    Counted,
+    Differs,
+    Known,
+    Numbers,
+    Plan,
+    PlanKind,
+    RunEntry,
+)
+from target_moengage_cohort.ledger.sidefile import RunProgress, SideFile, runs_under_way
+
+__all__ = [
+    "FORMAT",
+    "CohortEntry",
+    "Counted",
+    "Difference",
+    "Differs",
+    "Known",
+    "Ledger",
+    "Ledgers",
+    "Numbers",
+    "Plan",
+    "PlanKind",
+    "RunEntry",
+    "RunProgress",
+    "SideFile",
+    "Staging",
+    "runs_under_way",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import what only mirrors need when it is asked for."""
+    if name in {"Difference", "Staging"}:
+        from target_moengage_cohort.ledger import staging  # noqa: PLC0415
+
+        return getattr(staging, name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

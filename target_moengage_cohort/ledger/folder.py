@@ -1,0 +1,266 @@
+"""The folder of one destination: its identity, its catalogue of cohorts, and its locks.
+
+Nothing in here knows what is in a ledger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import tempfile
+import typing as t
+from pathlib import Path
+
+import msgspec
+import platformdirs
+
+from target_moengage_cohort.errors import SettingsError
+from target_moengage_cohort.ledger import sidefile
+from target_moengage_cohort.ledger.files import Lock, Step, make_folder, read_whole, write_whole
+from target_moengage_cohort.ledger.records import FORMAT, CohortEntry
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from target_moengage_cohort.settings import Settings
+
+_NEWEST_VERSIONS = 100
+_TEMPORARY = "moengage-cohort-"
+
+
+class _Destination(msgspec.Struct, frozen=True, kw_only=True):
+    """`destination.json`; the field `format` decides whether we may read on."""
+
+    format: int
+    base_url: str
+    workspace_id: str
+    hash_key: str
+
+
+class _Versions(msgspec.Struct, frozen=True):
+    """The versions of a stream that unfinished runs read, the oldest first."""
+
+    versions: list[int]
+
+
+def _stem(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def default_folder() -> Path:
+    """Where the ledgers are if no setting says so: in the user's state directory."""
+    return Path(platformdirs.user_state_path("target-moengage-cohort")) / "ledger"
+
+
+class Folder:
+    """Where the ledgers of one destination are.
+
+    Args:
+        settings: Which destination, partner and folder.
+        read_only: Make and change nothing but locks.
+        step: See `Step`.
+
+    Attributes:
+        path: The folder.
+        hash_key: What members' hashes are keyed with, in hexadecimal digits; known once prepared.
+        identity: The destination and its key in one word, which every ledger repeats; likewise.
+    """
+
+    def __init__(self, settings: Settings, *, read_only: bool, step: Step) -> None:
+        self._settings = settings
+        self._partner = settings.partner
+        self._read_only = read_only
+        self._step = step
+        parent = settings.ledger_folder
+        self.root = Path(parent).absolute() if parent is not None else default_folder()
+        self.path = self.root / _stem(settings.base_url, settings.workspace_id)
+        self._exists = self.path.is_dir()
+        self._used: set[tuple[str, int]] = set()
+
+    def prepare(self) -> None:
+        """Make the folder if it is not there, and take away what dead runs left.
+
+        Raises:
+            LedgerError: The disk refuses it.
+            SettingsError: The folder is another destination's, or of a newer format.
+        """
+        if not self._read_only:
+            make_folder(self.path)
+            self._exists = True
+            self._step("make folder")
+        with self._locked():
+            destination = self._destination(self._settings)
+            if not self._read_only:
+                _remove_dead(self.path.glob("spill-*"))
+                sidefile.remove_stale(self.path)
+        self.hash_key = destination.hash_key
+        self.identity = _stem(destination.base_url, destination.workspace_id, self.hash_key)
+
+    def _destination(self, settings: Settings) -> _Destination:
+        path = self.path / "destination.json"
+        found = read_whole(path, _Destination)
+        if found is None:
+            found = _Destination(
+                format=FORMAT,
+                base_url=settings.base_url,
+                workspace_id=settings.workspace_id,
+                hash_key=secrets.token_hex(16),
+            )
+            if not self._read_only:
+                write_whole(path, found, self._step)
+        if found.format > FORMAT:
+            raise SettingsError(newer(self.path))
+        if (found.base_url, found.workspace_id) != (settings.base_url, settings.workspace_id):
+            msg = (
+                f"ledger_uri: the folder {self.path} belongs to another destination (base URL and "
+                "workspace_id); put it back under its own name, or use another ledger_uri"
+            )
+            raise SettingsError(msg)
+        return found
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes from changing what is not one cohort's alone."""
+        if not self._exists:
+            yield
+            return
+        lock = Lock(self.path / "destination.lock", is_optional=self._read_only)
+        lock.acquire(blocking=True)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    # The catalogue
+
+    def database(self, cohort_id: str) -> Path:
+        """The file of a cohort's ledger."""
+        return self.path / f"cohort-{_stem(self._partner, cohort_id)}.duckdb"
+
+    def lock(self, cohort_id: str) -> Lock | None:
+        """The lock of a cohort's ledger; ``None`` where there is nothing to lock."""
+        if not self._exists:
+            return None
+        path = self.database(cohort_id).with_suffix(".lock")
+        return Lock(path, is_optional=self._read_only)
+
+    def has(self, cohort_id: str) -> bool:
+        """Whether the cohort has a ledger."""
+        path = self.database(cohort_id)
+        return path.exists() or path.with_suffix(".json").exists()
+
+    def entry(self, cohort_id: str) -> CohortEntry | None:
+        """What the catalogue says of a cohort.
+
+        Raises:
+            LedgerError: The entry cannot be read.
+        """
+        return read_whole(self.database(cohort_id).with_suffix(".json"), CohortEntry)
+
+    def entries(self) -> list[CohortEntry]:
+        """The cohorts of this destination and partner, in the order of their ids.
+
+        Raises:
+            LedgerError: An entry cannot be read.
+        """
+        found = (read_whole(path, CohortEntry) for path in self.path.glob("cohort-*.json"))
+        mine = (entry for entry in found if entry is not None and entry.partner == self._partner)
+        return sorted(mine, key=lambda entry: entry.cohort_id)
+
+    def write_entry(self, entry: CohortEntry) -> None:
+        """Put a cohort into the catalogue, or change what it says of it.
+
+        Raises:
+            LedgerError: The disk refuses it.
+        """
+        write_whole(self.database(entry.cohort_id).with_suffix(".json"), entry, self._step)
+
+    # The versions of a stream
+
+    def use_version(self, stream: str, version: int) -> bool:
+        """Note that this run reads a version of a stream, as `Ledgers.use_version`."""
+        with self._locked():
+            versions = self._versions(stream)
+            is_new = (stream, version) in self._used or version not in versions
+            if version not in versions and not self._read_only:
+                self._write_versions(stream, [*versions, version][-_NEWEST_VERSIONS:])
+        if is_new:
+            self._used.add((stream, version))
+        return is_new
+
+    def finish_version(self, stream: str, version: int) -> None:
+        """Forget a version: the run that read it was good."""
+        with self._locked():
+            versions = self._versions(stream)
+            if version in versions and not self._read_only:
+                versions.remove(version)
+                self._write_versions(stream, versions)
+
+    def _versions_path(self, stream: str) -> Path:
+        return self.path / f"stream-{_stem(self._partner, stream)}.json"
+
+    def _versions(self, stream: str) -> list[int]:
+        found = read_whole(self._versions_path(stream), _Versions)
+        return [] if found is None else found.versions
+
+    def _write_versions(self, stream: str, versions: list[int]) -> None:
+        write_whole(self._versions_path(stream), _Versions(versions), self._step)
+
+    # What DuckDB spills
+
+    def spill(self, run_id: str) -> Spill:
+        """A folder for what does not fit into memory; elsewhere if nothing here may change.
+
+        Raises:
+            LedgerError: It cannot be made.
+        """
+        if not self._read_only:
+            with self._locked():
+                return Spill(self.path / f"spill-{run_id}")
+        parent = Path(tempfile.gettempdir())
+        _remove_dead(
+            path for path in parent.glob(f"{_TEMPORARY}*") if path.lstat().st_uid == os.getuid()
+        )
+        return Spill(Path(tempfile.mkdtemp(prefix=_TEMPORARY)))
+
+
+class Spill:
+    """A folder for what does not fit into memory, which is gone after its process.
+
+    Args:
+        path: Where.
+
+    Attributes:
+        path: Where.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        make_folder(path)
+        self._lock = Lock(path / "lock")
+        self._lock.acquire(blocking=True)
+
+    def close(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.release()
+
+
+def _remove_dead(folders: t.Iterable[Path]) -> None:
+    """Remove spill folders whose process is gone: they hold members' ids."""
+    for path in folders:
+        lock = Lock(path / "lock")
+        if lock.acquire():
+            shutil.rmtree(path, ignore_errors=True)
+            lock.release()
+
+
+def newer(path: Path) -> str:
+    """What to say of a file that a later version of this program made."""
+    return (
+        f"the ledger {path} was made by a newer version of this program; upgrade "
+        "target-moengage-cohort here, too"
+    )

@@ -1,0 +1,240 @@
+"""A snapshot as it streams, and what differs between it and a ledger.
+
+Rows wait in an in-memory database of the ledgers' DuckDB instance, which spills to disk beyond
+its memory limit. Everything of size is joined on the members' 128-bit hashes alone; identifiers
+are fetched for the difference only.
+"""
+
+# ruff: noqa: S608 - only names of our own tables are put into SQL; values are parameters
+
+from __future__ import annotations
+
+import itertools
+import threading
+import typing as t
+
+import msgspec
+
+from target_moengage_cohort.ledger.comparison import Comparison, Rows, Tables
+from target_moengage_cohort.ledger.duckdb import digest, sums_sql, translated
+from target_moengage_cohort.membership import Member
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from target_moengage_cohort.ledger.ledger import Ledger
+    from target_moengage_cohort.ledger.ledgers import Ledgers
+    from target_moengage_cohort.ledger.records import Differs
+
+    Row = tuple[t.Any, ...]
+
+_CHUNK = 10_000
+"""Members that an iterator holds at a time."""
+
+_WORTH_CLUSTERING = 20_000_000
+"""Rows times cohorts; beyond it, sorting the rows once costs less than a scan for each cohort."""
+
+_numbers = itertools.count(1)
+_encode = msgspec.json.Encoder().encode
+
+
+class Staging:
+    """The rows of a snapshot, in stream order; use it from one thread.
+
+    Attributes:
+        rows: How many there are.
+    """
+
+    def __init__(self, ledgers: Ledgers) -> None:
+        """Make room for the rows."""
+        self.rows = 0
+        self._ledgers = ledgers
+        self._lock = threading.Lock()
+        self._catalog = f"staging_{next(_numbers)}"
+        self._table = f"{self._catalog}.staged"
+        self._cohorts: set[int] = set()
+        self._has_absent = self._has_pairs = False
+        self._is_compared = False
+        with translated(ledgers.folder):
+            self._cursor = ledgers.cursor()
+            self._cursor.execute(f"ATTACH ':memory:' AS {self._catalog}")
+            self._cursor.execute(
+                f"CREATE TABLE {self._table} (cohort INTEGER NOT NULL, h UHUGEINT NOT NULL,"
+                " uid VARCHAR, anonymous_id VARCHAR, present BOOLEAN NOT NULL)"
+            )
+
+    def append(
+        self,
+        cohorts: Sequence[int] | None,
+        uids: Sequence[str | None],
+        anonymous_ids: Sequence[str | None] | None,
+        present: Sequence[bool] | None,
+    ) -> None:
+        """Take the next rows, column by column; some 10,000 at a time are fastest.
+
+        Args:
+            cohorts: Which cohort each row is of; ``None``: all are of cohort 0.
+            uids: Every row has one, or an anonymous id.
+            anonymous_ids: ``None``: no row has one.
+            present: Whether the row is a member's; ``None``: all are.
+        """
+        columns = {
+            "cohort": ("INTEGER", "0", cohorts),
+            "uid": ("VARCHAR", "NULL::VARCHAR", uids),
+            "anonymous_id": ("VARCHAR", "NULL::VARCHAR", anonymous_ids),
+            "present": ("BOOLEAN", "TRUE", present),
+        }
+        given = [values for _, _, values in columns.values() if values is not None]
+        if any(len(values) != len(uids) for values in given):
+            msg = "the columns of a chunk differ in length"
+            raise ValueError(msg)
+        source = ", ".join(
+            f"{constant} AS {name}"
+            if values is None
+            # Text in JSON is faster to bind than a list, whose elements are converted one by one.
+            else f"""unnest(from_json(?, '["{kind}"]')) AS {name}"""
+            for name, (kind, constant, values) in columns.items()
+        )
+        key = self._ledgers.hash_sql("uid", "anonymous_id")
+        sql = (
+            f"INSERT INTO {self._table} SELECT cohort, {key}, uid, anonymous_id, present"
+            f" FROM (SELECT {source})"
+        )
+        with self._lock, translated(self._ledgers.folder):
+            self._cursor.execute(sql, [_encode(values).decode() for values in given])
+        self._note(cohorts, uids, anonymous_ids, present)
+
+    def difference(self, ledger: Ledger, cohort: int, *, keeps: bool = False) -> Difference:
+        """Compare one cohort's rows with its ledger.
+
+        Args:
+            ledger: The cohort's.
+            cohort: Its number in `append`.
+            keeps: Remove nobody, as a one_time stream does.
+        """
+        ledger.folded()
+        # The ledger's lock first: who keeps a plan holds it while reading a difference.
+        with ledger.tables() as (cursor, schema), self._lock, translated(self._ledgers.folder):
+            self._cluster()
+            self._is_compared = True
+            tables = Tables(self._catalog, schema)
+            rows = Rows(
+                cohort=None if self._cohorts <= {cohort} else cohort,
+                has_absent=self._has_absent,
+                has_pairs=self._has_pairs,
+                keeps=keeps,
+            )
+            differs = Comparison(cursor, tables, rows, self._ledgers.hash_sql).run()
+        return Difference(self, tables, differs)
+
+    def close(self) -> None:
+        """Give the rows' memory back; differences of this staging end with it."""
+        with self._lock, translated(self._ledgers.folder):
+            self._cursor.execute(f"DETACH DATABASE IF EXISTS {self._catalog}")
+            self._cursor.close()
+
+    def fetch(self, sql: str) -> list[Row]:
+        """Ask for a few rows; for `Difference`."""
+        with self._lock, translated(self._ledgers.folder):
+            return self._cursor.execute(sql).fetchall()
+
+    def _note(
+        self,
+        cohorts: Sequence[int] | None,
+        uids: Sequence[str | None],
+        anonymous_ids: Sequence[str | None] | None,
+        present: Sequence[bool] | None,
+    ) -> None:
+        """Remember what the data needs, so that a difference can leave out the rest."""
+        self.rows += len(uids)
+        self._cohorts.update({0} if cohorts is None else cohorts)
+        self._has_absent |= present is not None and not all(present)
+        if anonymous_ids is not None and not self._has_pairs:
+            self._has_pairs = any(
+                None not in pair for pair in zip(uids, anonymous_ids, strict=True)
+            )
+
+    def _cluster(self) -> None:
+        """Sort the rows by cohort once if that pays; stream order stays within each cohort."""
+        if self._is_compared or self.rows * (len(self._cohorts) - 1) < _WORTH_CLUSTERING:
+            return
+        clustered = f"{self._catalog}.clustered"
+        self._cursor.execute(
+            f"CREATE TABLE {clustered} AS FROM {self._table} ORDER BY cohort, rowid"
+        )
+        self._cursor.execute(f"DROP TABLE {self._table}")
+        self._cursor.execute(f"ALTER TABLE {clustered} RENAME TO staged")
+
+
+class Difference:
+    """Who must be added to a cohort and who removed; holds as long as its staging is open.
+
+    Attributes:
+        differs: It in numbers.
+    """
+
+    def __init__(self, staging: Staging, tables: Tables, differs: Differs) -> None:
+        """Hand out what a `Comparison` left in the tables."""
+        self.differs = differs
+        self._staging = staging
+        self._tables = tables
+
+    def additions(self) -> Iterator[list[Member]]:
+        """Who must be added, in stream order and in chunks."""
+        tables = self._tables
+        for page in _pages(self.differs.additions):
+            chosen = f"FROM {tables.additions} WHERE rowid {page}"
+            ((first, last),) = self._staging.fetch(f"SELECT min(rid), max(rid) {chosen}")
+            yield self._members(
+                f"SELECT uid, anonymous_id FROM {tables.staged} WHERE rowid BETWEEN {first}"
+                f" AND {last} AND rowid IN (SELECT rid {chosen}) ORDER BY rowid"
+            )
+
+    def removals(self) -> Iterator[list[Member]]:
+        """Who must be removed, with the identifiers that were accepted, in chunks."""
+        return self._listed(self._tables.removals, self.differs.removals)
+
+    def dropped(self) -> Iterator[list[Member]]:
+        """Who is to be forgotten without a request, in chunks."""
+        return self._listed(self._tables.dropped, self.differs.dropped)
+
+    def digest(self, *, additions: bool, removals: bool) -> str:
+        """Which changes these are: the same changes of one cohort have the same digest."""
+        tables = self._tables
+        sources = []
+        if additions and self.differs.additions:
+            pairs = (
+                f"SELECT a.h, s.anonymous_id FROM {tables.additions} a"
+                f" JOIN {tables.staged} s ON s.rowid = a.rid"
+            )
+            sources.append(("+", pairs))
+        if removals and self.differs.removals:
+            sources.append(("-", f"SELECT h, anonymous_id FROM {tables.removals}"))
+        total = [0, 0]
+        for sign, pairs in sources:
+            # A hash has no comma, so whatever follows the first one is the anonymous id; hex
+            # digits are a hundred times faster to come by than decimal ones.
+            text = f"concat('{sign}', hex(h), ',' || anonymous_id)"
+            (sums,) = self._staging.fetch(
+                f"SELECT {sums_sql('h')} FROM (SELECT md5_number({text}) AS h FROM ({pairs}))"
+            )
+            total = [a + b for a, b in zip(total, sums, strict=True)]
+        return digest(*total)
+
+    def close(self) -> None:
+        """Give the difference's memory back."""
+        while self._tables.made:
+            self._staging.fetch(f"DROP TABLE IF EXISTS {self._tables.made.pop()}")
+
+    def _listed(self, table: str, count: int) -> Iterator[list[Member]]:
+        for page in _pages(count):
+            yield self._members(f"SELECT uid, anonymous_id FROM {table} WHERE rowid {page}")
+
+    def _members(self, select: str) -> list[Member]:
+        rows = self._staging.fetch(select)
+        return [Member(uid, anonymous_id) for uid, anonymous_id in rows]
+
+
+def _pages(count: int) -> Iterator[str]:
+    """Conditions on the row numbers of a table of so many rows, one page after the other."""
+    return (f"BETWEEN {first} AND {first + _CHUNK - 1}" for first in range(0, count, _CHUNK))

@@ -1,0 +1,330 @@
+"""The destination's folder: identity, catalogue, locks, versions and what dead runs leave."""
+
+import hashlib
+import json
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from target_moengage_cohort.errors import BusyError, LedgerError, SettingsError
+from target_moengage_cohort.ledger import RunProgress, SideFile, runs_under_way
+from target_moengage_cohort.membership import Cohort
+from tests.ledger.support import ADD, COHORT, REMOVE, STREAM, flat, ledgers, members
+
+HOLD = """
+import sys
+from pathlib import Path
+from target_moengage_cohort.ledger import RunProgress, SideFile
+from tests.ledger.support import ADD, COHORT, STREAM, ledgers, members
+room = ledgers(Path(sys.argv[1]), run_id="run-of-another", clock=lambda: 0)
+ledger = room.open(COHORT, STREAM)
+ledger.accepted(ledger.sent(ADD, members(1, 2), 1))
+ledger.sent(ADD, members(3), 1)
+side = SideFile(room.folder, "run-of-another")
+side.write(RunProgress(run_id="run-of-another", pid=1, host="h", started_at="s", streams=["x"],
+                       records=5, accepted=2, requests=1))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another process that holds the cohort's ledger, with a request on its way."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert "held\n" == process.stdout.readline()
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def contents(folder: Path) -> dict[str, tuple[int, str]]:
+    """Each file but locks: when it was changed, and its bytes' digest."""
+    return {
+        str(path): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+def test_a_busy_ledger_names_its_holder(tmp_path, other):
+    """A ledger that another process holds is waited for, then refused with that run's name."""
+    waits = []
+    with ledgers(tmp_path, busy_seconds=1, wait=waits.append) as room:
+        with pytest.raises(BusyError, match=rf"'vips'.*run-of-another.*{other.pid}.*1970-01-01"):
+            room.open(COHORT, STREAM)
+        assert 1 <= sum(waits) < 1.5
+        room.open(Cohort("another", "Another"), STREAM)
+
+
+@pytest.mark.usefixtures("other")
+def test_a_run_that_is_to_end_does_not_wait_for_a_ledger(tmp_path):
+    """A wait for a busy ledger ends as soon as the run is to end."""
+    waits = []
+
+    def wait(seconds):
+        waits.append(seconds)
+        return True
+
+    with ledgers(tmp_path, wait=wait) as room, pytest.raises(BusyError):
+        room.open(COHORT, STREAM)
+    assert 1 == len(waits)
+
+
+def test_a_ledger_is_free_once_it_is_closed(tmp_path):
+    """Closing a ledger lets the next run have it, and its lock names nobody any more."""
+    with ledgers(tmp_path) as first, ledgers(tmp_path, busy_seconds=0, run_id="run-2") as second:
+        ledger = first.open(COHORT, STREAM)
+        with pytest.raises(BusyError, match="run-1"):
+            second.open(COHORT, STREAM)
+        ledger.close()
+        assert not second.open(COHORT, STREAM).created
+        second.close()
+        assert {b""} == {path.read_bytes() for path in first.folder.glob("*.lock")}
+
+
+def test_what_a_killed_run_leaves_is_removed(tmp_path, other):
+    """The spill folder and the side file of a killed run go when ledgers are next opened, not
+    before it is dead."""
+    with ledgers(tmp_path) as room:
+        folder = room.folder
+        assert 2 == len(list(folder.glob("spill-*")))
+        (progress,) = runs_under_way(folder)
+        assert ("run-of-another", 5) == (progress.run_id, progress.records)
+        (folder / "spill-run-of-another" / "block").write_bytes(b"ids")
+    other.kill()
+    other.wait()
+    assert [] == runs_under_way(folder)
+    with ledgers(tmp_path):
+        assert ["spill-run-1"] == [path.name for path in folder.glob("spill-*")]
+        assert [] == list(folder.glob("run-*"))
+
+
+def test_looking_changes_nothing_on_disk(tmp_path, other):
+    """A reader of what a killed run left counts its journal and its WAL in, and leaves every
+    byte and time as it was."""
+    other.kill()
+    other.wait()
+    before = contents(tmp_path)
+    assert any(name.endswith(".wal") for name in before)
+    with ledgers(tmp_path, read_only=True) as room:
+        ledger = room.open(COHORT, STREAM)
+        numbers = ledger.numbers()
+        assert (2, 1, 3) == (numbers.accepted.count, numbers.in_doubt, numbers.base)
+        assert [(ADD, members(3)[0])] == flat(ledger.doubts())
+        assert members(1, 2, 3) == sorted(flat(ledger.members()), key=lambda m: m.uid)
+        new = room.open(Cohort("new", "New"), STREAM)
+        assert (0, {}, False) == (new.numbers().base, new.known(members(1)), new.created)
+        assert not room.has("new")
+        assert room.use_version(STREAM, 7)
+    assert before == contents(tmp_path)
+    with ledgers(tmp_path) as room:
+        assert numbers == room.open(COHORT, STREAM).numbers()
+
+
+def test_looking_makes_no_folder(tmp_path):
+    """Where there is no ledger yet, a reader finds new cohorts and makes nothing."""
+    with ledgers(tmp_path / "none", read_only=True) as room:
+        assert 0 == room.open(COHORT, STREAM).numbers().base
+        assert [] == room.entries()
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_destination_has_one_folder_and_one_key(tmp_path):
+    """Members' digests are the same in each run of a destination, and others in another one."""
+    digests = []
+    for workspace in ("w", "w", "another"):
+        with ledgers(tmp_path, setting={"workspace_id": workspace}) as room:
+            ledger = room.open(COHORT, STREAM)
+            ledger.accepted(ledger.sent(ADD, members(1), 1))
+            digests.append(ledger.numbers().accepted.digest)
+    assert digests[0] == digests[1] != digests[2]
+    assert 2 == len([path for path in tmp_path.iterdir() if path.is_dir()])
+
+
+def test_files_of_another_destination_are_refused(tmp_path):
+    """A folder, or one ledger, that was copied from another destination's is refused."""
+    rooms = [ledgers(tmp_path, setting={"workspace_id": workspace}) for workspace in "ab"]
+    for room in rooms:
+        room.open(COHORT, STREAM)
+        room.close()
+    first, second = (room.folder for room in rooms)
+    (database,) = first.glob("*.duckdb")
+    (second / database.name).write_bytes(database.read_bytes())
+    with ledgers(tmp_path, setting={"workspace_id": "b"}) as room:
+        with pytest.raises(SettingsError, match="another destination or cohort"):
+            room.open(COHORT, STREAM)
+        with pytest.raises(SettingsError, match="another destination or cohort"):
+            room.open(COHORT, STREAM)
+    (second / "destination.json").write_bytes((first / "destination.json").read_bytes())
+    with pytest.raises(SettingsError, match="another destination"):
+        ledgers(tmp_path, setting={"workspace_id": "b"})
+
+
+def test_a_newer_format_is_refused(tmp_path):
+    """A folder or a ledger of a newer version of the program is refused."""
+    with ledgers(tmp_path) as room:
+        ledger = room.open(COHORT, STREAM)
+        with ledger.tables() as (cursor, schema):
+            cursor.execute(f"UPDATE {schema}.meta SET format = 2")
+    with ledgers(tmp_path) as room, pytest.raises(SettingsError, match="newer version"):
+        room.open(COHORT, STREAM)
+    path = room.folder / "destination.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    with pytest.raises(SettingsError, match="newer version"):
+        ledgers(tmp_path)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_another_stream_or_name_is_refused_with_the_way_out(tmp_path, read_only):
+    """A ledger of another stream, or of a cohort of another name, is refused; the message says
+    which command changes that."""
+    with ledgers(tmp_path) as room:
+        room.open(COHORT, STREAM)
+    with ledgers(tmp_path, read_only=read_only) as room:
+        with pytest.raises(SettingsError, match=r"'vip_users'.*moengage-cohort ledger reassign"):
+            room.open(COHORT, "others")
+        with pytest.raises(SettingsError, match=r"'VIPs'.*moengage-cohort ledger rename"):
+            room.open(Cohort(COHORT.cohort_id, "Gold"), STREAM)
+        assert "VIPs" == room.open(COHORT, STREAM).entry.name
+
+
+def test_a_new_description_is_noted(tmp_path):
+    """The description of a cohort may change, and the catalogue has the latest."""
+    for description in (None, "old", "new"):
+        with ledgers(tmp_path) as room:
+            room.open(Cohort("vips", "VIPs", description), STREAM)
+            assert [description] == [entry.description for entry in room.entries()]
+
+
+def test_the_catalogue_lists_the_cohorts_of_a_partner(tmp_path):
+    """The catalogue lists a partner's cohorts by id, and a mistyped id gets the nearest one."""
+    with ledgers(tmp_path) as room:
+        for cohort_id in ("vips", "buyers"):
+            room.open(Cohort(cohort_id, cohort_id), STREAM)
+        assert room.has("vips")
+        assert not room.has("vip")
+        assert ["buyers", "vips"] == [entry.cohort_id for entry in room.entries()]
+        with pytest.raises(SettingsError, match=rf"'vip' .*{room.folder}.*'vips'"):
+            room.open_known("vip")
+        assert "buyers" == room.open_known("buyers").entry.cohort_id
+    with ledgers(tmp_path, setting={"partner": "other"}) as room:
+        assert [] == room.entries()
+        assert not room.has("vips")
+
+
+def test_a_lost_entry_of_the_catalogue_is_made_again(tmp_path):
+    """The catalogue's entry of a ledger comes back with the ledger's own words."""
+    with ledgers(tmp_path) as room:
+        room.open(COHORT, STREAM)
+    (room.folder / next(room.folder.glob("cohort-*.json"))).unlink()
+    with ledgers(tmp_path) as room:
+        assert not room.open(COHORT, STREAM).created
+        assert [COHORT.name] == [entry.name for entry in room.entries()]
+
+
+def test_a_version_that_an_unfinished_run_used_is_not_new(tmp_path):
+    """A version proves nothing once an unfinished run has read it; a finished one is forgotten."""
+    with ledgers(tmp_path) as room:
+        assert room.use_version(STREAM, 1)
+        assert room.use_version(STREAM, 1)
+    with ledgers(tmp_path) as room:
+        assert not room.use_version(STREAM, 1)
+        assert room.use_version("others", 1)
+        assert room.use_version(STREAM, 2)
+        room.finish_version(STREAM, 2)
+    with ledgers(tmp_path) as room:
+        assert room.use_version(STREAM, 2)
+        for version in range(10, 120):
+            room.use_version(STREAM, version)
+    with ledgers(tmp_path) as room:
+        assert not room.use_version(STREAM, 119)
+        assert room.use_version(STREAM, 10)
+
+
+def test_files_are_their_owner_s_alone(tmp_path):
+    """Folders are 0700 and files 0600 while a run is under way, those of DuckDB included."""
+    with ledgers(tmp_path / "a" / "b") as room:
+        ledger = room.open(COHORT, STREAM)
+        ledger.sent(ADD, members(1), 1)
+        SideFile(room.folder, "run-1").write(
+            RunProgress(
+                run_id="run-1",
+                pid=1,
+                host="h",
+                started_at="s",
+                streams=[],
+                records=0,
+                accepted=0,
+                requests=0,
+            )
+        )
+        paths = list((tmp_path / "a").rglob("*"))
+        assert {".wal", ".duckdb", ".json", ".lock"} <= {path.suffix for path in paths}
+        for path in paths:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            assert (0o700 if path.is_dir() else 0o600) == mode, path.name
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_with_advice(tmp_path):
+    """A ledger below a file is an error that names the path and what to do."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LedgerError, match=r"file.*mend its folder or its disk"):
+        ledgers(tmp_path / "file" / "ledger")
+
+
+def test_a_broken_file_is_an_error_with_advice(tmp_path):
+    """A ledger whose file is no database, or a broken entry, is an error that names the file."""
+    with ledgers(tmp_path) as room:
+        room.open(COHORT, STREAM)
+    (database,) = room.folder.glob("*.duckdb")
+    database.write_bytes(b"no database" * 1000)
+    with ledgers(tmp_path) as room, pytest.raises(LedgerError, match=database.name):
+        room.open(COHORT, STREAM)
+    database.with_suffix(".json").write_text("{")
+    with ledgers(tmp_path) as room, pytest.raises(LedgerError, match="broken"):
+        room.entries()
+
+
+def test_many_cohorts_are_open_at_once(tmp_path):
+    """More cohorts than are kept attached, or than the soft limit of open files allows, work at
+    once, and each holds its own members."""
+    many = """
+import resource, sys
+from pathlib import Path
+from target_moengage_cohort.membership import Cohort
+from tests.ledger.support import ADD, STREAM, ledgers, members
+resource.setrlimit(resource.RLIMIT_NOFILE, (150, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+with ledgers(Path(sys.argv[1])) as room:
+    opened = [room.open(Cohort(f"c{i}", f"C{i}"), STREAM) for i in range(90)]
+    for turn in range(2):
+        for i, ledger in list(enumerate(opened))[::4]:
+            ledger.accepted(ledger.sent(ADD, members(i, turn), 1))
+    assert [len({i, 0, 1}) for i in range(0, 90, 4)] == [
+        ledger.numbers().accepted.count for ledger in opened[::4]]
+"""
+    subprocess.run(
+        [sys.executable, "-c", many, str(tmp_path)],
+        check=True,
+        timeout=120,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def test_removing_is_noted_for_whoever_looks_again(tmp_path):
+    """A removal that was accepted is known in the next run."""
+    with ledgers(tmp_path) as room:
+        ledger = room.open(COHORT, STREAM)
+        ledger.accepted(ledger.sent(REMOVE, members(1), 1))
+    with ledgers(tmp_path) as room:
+        known = room.open(COHORT, STREAM).known(members(1, 2))
+    assert {"1": REMOVE} == {key: found.action for key, found in known.items()}

@@ -1,0 +1,74 @@
+"""Any history of requests, against a model."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from target_moengage_cohort.membership import Member
+from tests.ledger.support import ADD, COHORT, REMOVE, STREAM, Model, assert_holds, ledgers
+from tests.support.strategies import histories
+
+ids = st.sampled_from(["1", "2", "3", "u", "a'\0é"])
+people = st.one_of(
+    st.builds(Member, uid=ids),
+    st.builds(Member, anonymous_id=ids),
+    st.builds(Member, uid=ids, anonymous_id=ids),
+)
+EVERYONE = [
+    member
+    for name in ["1", "2", "3", "u", "a'\0é"]
+    for member in (Member(name), Member(None, name))
+]
+steps = histories(
+    st.one_of(
+        st.tuples(
+            st.just("sent"),
+            st.tuples(st.sampled_from([ADD, REMOVE]), st.lists(people, min_size=1, max_size=4)),
+        ),
+        st.tuples(st.sampled_from(["accepted", "refused"]), st.integers(0, 3)),
+        st.tuples(st.sampled_from(["fold", "numbers", "reopen"]), st.none()),
+    ),
+    25,
+)
+
+
+@given(steps=steps)
+@settings(max_examples=30)
+def test_a_ledger_holds_what_its_history_amounts_to(tmp_path_factory, steps):
+    """Whatever is sent, accepted, refused, folded and reopened in any order, the ledger holds
+    what a replay of all requests holds."""
+    folder = tmp_path_factory.mktemp("ledger")
+    model, waiting, revision = Model(), [], 0
+    room = ledgers(folder)
+    try:
+        for name, value in steps:
+            ledger = room.open(COHORT, STREAM)
+            if name == "sent":
+                action, whom = value
+                number = ledger.sent(action, whom, 1)
+                model.sent(number, action, whom)
+                waiting.append(number)
+                assert ledger.revision > revision
+                revision = ledger.revision
+                assert not ledger.entry.is_settled
+            elif name in {"accepted", "refused"} and waiting:
+                number = waiting.pop(value % len(waiting))
+                getattr(ledger, name)(number)
+                model.answered(number, name)
+            elif name == "fold":
+                ledger.fold()
+            elif name == "numbers":
+                assert_holds(ledger, model.state(), EVERYONE)
+            elif name == "reopen":
+                room.close()
+                with ledgers(folder, read_only=True) as looking:
+                    assert_holds(looking.open(COHORT, STREAM), model.state(), EVERYONE)
+                room = ledgers(folder)
+                waiting.clear()
+        ledger = room.open(COHORT, STREAM)
+        assert_holds(ledger, model.state(), EVERYONE)
+        room.close()
+        with ledgers(folder) as again:
+            assert_holds(again.open(COHORT, STREAM), model.state(), EVERYONE)
+            assert (not model.state().doubts) == again.entries()[0].is_settled
+    finally:
+        room.close()
