@@ -1,16 +1,20 @@
-"""What a run did for each cohort, put together from who read and who sent."""
+"""What a run did for each cohort, put together from who read, who sent, and the ledgers."""
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from target_moengage_cohort.delivery.lanes import Lane
+from target_moengage_cohort.errors import LedgerError
 from target_moengage_cohort.report import CohortReport
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from target_moengage_cohort import settings
+    from target_moengage_cohort.ledger.records import Numbers
+    from target_moengage_cohort.mirror import Proof
     from target_moengage_cohort.sinks import Destination
 
 
@@ -18,8 +22,9 @@ def cohort_reports(
     destinations: Iterable[Destination],
     lanes: Mapping[str, Lane],
     unplaced: Mapping[settings.Mapping, int],
+    proofs: Mapping[str, Proof],
     *,
-    complete: bool,
+    otherwise: Proof,
 ) -> list[CohortReport]:
     """The report's entries.
 
@@ -27,30 +32,17 @@ def cohort_reports(
         destinations: What was read of each cohort.
         lanes: What was sent to a cohort, by its id.
         unplaced: By the mapping of their stream, how many rejected rows named no cohort.
-        complete: Whether the input was read to its end, and all of it accepted.
+        proofs: By its stream, what shows that a snapshot was complete.
+        otherwise: What shows that the input of another stream was complete.
     """
-    proof: t.Literal["end_of_input", "no"] = "end_of_input" if complete else "no"
-    found = []
-    for destination in destinations:
-        cohort, mapping = destination.cohort, destination.mapping
-        lane = lanes.get(cohort.cohort_id) or Lane(cohort)
-        found.append(
-            CohortReport(
-                cohort_id=cohort.cohort_id,
-                cohort_name=cohort.name,
-                stream=mapping.stream,
-                sync_mode=mapping.sync_mode.value,
-                records=destination.records,
-                added=lane.added,
-                removed=lane.removed,
-                unchanged=destination.skipped + lane.merged,
-                rejected=destination.rejected,
-                in_doubt=lane.in_doubt,
-                requests=lane.requests,
-                bytes=lane.bytes,
-                complete=proof,
-            )
+    found = [
+        _cohort_report(
+            destination,
+            lanes.get(destination.cohort.cohort_id) or Lane(destination.cohort),
+            proofs.get(destination.mapping.stream, otherwise),
         )
+        for destination in destinations
+    ]
     found += [
         CohortReport(
             cohort_id=None,
@@ -59,8 +51,39 @@ def cohort_reports(
             sync_mode=mapping.sync_mode.value,
             records=count,
             rejected=count,
-            complete=proof,
+            complete=proofs.get(mapping.stream, otherwise),
         )
         for mapping, count in unplaced.items()
     ]
     return found
+
+
+def _cohort_report(destination: Destination, lane: Lane, proof: Proof) -> CohortReport:
+    cohort, mapping, settled = destination.cohort, destination.mapping, destination.settlement
+    ledger, differs = destination.ledger, settled.differs
+    numbers: Numbers | None = None
+    if ledger is not None:
+        with contextlib.suppress(LedgerError):  # the run has failed with it already
+            numbers = ledger.numbers()
+    unchanged = destination.skipped + lane.merged
+    return CohortReport(
+        cohort_id=cohort.cohort_id,
+        cohort_name=cohort.name,
+        stream=mapping.stream,
+        sync_mode=mapping.sync_mode.value,
+        records=destination.records,
+        added=lane.added,
+        removed=lane.removed,
+        unchanged=unchanged if differs is None else differs.unchanged,
+        rejected=destination.rejected,
+        removals_waiting=settled.removals_waiting,
+        removals_withheld=settled.removals_withheld,
+        plan_id=settled.plan_id,
+        in_doubt=lane.in_doubt if numbers is None else numbers.in_doubt,
+        requests=lane.requests,
+        bytes=lane.bytes,
+        complete=proof,
+        ledger="none" if ledger is None else "created" if ledger.created else "opened",
+        desired=None if differs is None else differs.desired,
+        accepted=None if numbers is None else numbers.accepted,
+    )

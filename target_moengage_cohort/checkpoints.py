@@ -30,6 +30,7 @@ class Checkpoints:
         self._open: dict[int, int] = {}  # epochs in rising order: only the current one is added
         self._states: deque[tuple[int, bytes]] = deque()
         self._epoch = 0
+        self._holds: dict[str, int] = {}
         self.held_bytes = 0
 
     @property
@@ -44,7 +45,7 @@ class Checkpoints:
 
     @property
     def _oldest_open(self) -> int:
-        return next(iter(self._open), self._epoch)
+        return min(next(iter(self._open), self._epoch), *self._holds.values(), self._epoch)
 
     @property
     def epoch(self) -> int:
@@ -54,6 +55,17 @@ class Checkpoints:
     def open(self, count: int = 1) -> None:
         """Note that ``count`` records of the current epoch wait for an acceptance."""
         self._open[self._epoch] = self._open.get(self._epoch, 0) + count
+
+    def hold(self, stream: str) -> None:
+        """Let no STATE from now on be covered until a stream is released; the first call counts.
+
+        It is for streams of which no record is settled before all of them are.
+        """
+        self._holds.setdefault(stream, self._epoch)
+
+    def release(self, stream: str) -> None:
+        """Let a stream that was held hold nothing back any more."""
+        self._holds.pop(stream, None)
 
     def settle(self, counts: Mapping[int, int]) -> None:
         """Note that records, counted by their epoch, need no waiting for any more."""
@@ -66,7 +78,8 @@ class Checkpoints:
 
     def state(self, value: bytes) -> None:
         """Note a STATE message; ``value`` is its value as it was read."""
-        if self._states and self._epoch not in self._open:
+        nothing_new = self._epoch not in self._open and self._epoch not in self._holds.values()
+        if self._states and nothing_new:
             # Nothing open since the last one: both get covered together, and the newer serves.
             self.held_bytes -= len(self._states.pop()[1])
         self._states.append((self._epoch, value))

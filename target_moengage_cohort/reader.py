@@ -36,11 +36,13 @@ class Record(msgspec.Struct):
         stream: The stream's name.
         record: A struct with one attribute for each role given to `Reader.expect`; a column that
             the record lacks is ``UNSET``. Numbers with a fraction or an exponent are `Decimal`.
+        version: The table version that it belongs to, where the tap says so.
     """
 
     type: str
     stream: str
     record: t.Any
+    version: t.Any = None
 
 
 class Schema(msgspec.Struct, frozen=True):
@@ -58,9 +60,10 @@ class State(msgspec.Struct, frozen=True):
 
 
 class ActivateVersion(msgspec.Struct, frozen=True):
-    """An ACTIVATE_VERSION message."""
+    """An ACTIVATE_VERSION message: the stream's records of other versions are out of date."""
 
     stream: str
+    version: t.Any
 
 
 Message: t.TypeAlias = "Record | Schema | State | ActivateVersion"
@@ -75,6 +78,7 @@ class _Envelope(msgspec.Struct):
     schema: Raw = Raw()
     key_properties: list[str] | None = None
     value: Raw = Raw()
+    version: t.Any = None
 
 
 def _number(digits: str) -> Decimal | None:
@@ -268,7 +272,7 @@ class Reader:
         return State(value)
 
     def _parse_activate_version(self, envelope: _Envelope) -> Message:
-        return ActivateVersion(self._stream_of(envelope))
+        return ActivateVersion(self._stream_of(envelope), envelope.version)
 
     def _stream_of(self, envelope: _Envelope) -> str:
         if isinstance(envelope.stream, UnsetType):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import typing as t
+from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -16,8 +18,13 @@ from target_moengage_cohort.errors import SettingsError, TryAgainError
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from target_moengage_cohort.errors import RowError
     from target_moengage_cohort.reader import Schema
+    from target_moengage_cohort.settings import Settings
 
+logger = logging.getLogger(__name__)
+
+_LOGGED = 10  # of each reason
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _LINE_START = b'{"type":"'
 _REJECT_PROPERTIES: dict[str, t.Any] = {
@@ -25,6 +32,83 @@ _REJECT_PROPERTIES: dict[str, t.Any] = {
     "_reject_run_id": {"type": ["string", "null"]},
     "_reject_at": {"type": ["string", "null"], "format": "date-time"},
 }
+
+
+class Rejections:
+    """The rejected rows of one run: counted, told of, and kept in the rejects file.
+
+    Args:
+        settings: The run's settings.
+        run_id: The run.
+
+    Attributes:
+        unplaced: By their stream, how many rows named no cohort.
+
+    Raises:
+        SettingsError: The rejects file cannot be opened.
+    """
+
+    def __init__(self, settings: Settings, run_id: str) -> None:
+        self.unplaced: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
+        self._file: RejectsFile | None = None
+        if isinstance(settings.rejects_path, str) and not settings.dry_run:
+            self._file = RejectsFile(settings.rejects_path, run_id)
+
+    def refuse_own_file(self, source: t.IO[t.Any]) -> None:
+        """Refuse to read the file that rejected rows are appended to: it would have no end.
+
+        Raises:
+            SettingsError: That is what is being read.
+        """
+        try:
+            descriptor = source.fileno()
+        except OSError:
+            return
+        if self._file is not None and self._file.is_file(descriptor):
+            msg = (
+                "rejects_path: is the file that is being read; rename that file before you "
+                "replay it, so that rows which are rejected again go to a new one"
+            )
+            raise SettingsError(msg)
+
+    def place(self, stream: str, error: RowError) -> None:
+        """Count a row for its stream if it names no cohort."""
+        if error.cohort_id is None:
+            self.unplaced[stream] += 1
+
+    def append(self, stream: Schema, record: dict[str, t.Any], line: int, reason: str) -> None:
+        """Keep one row.
+
+        Raises:
+            TryAgainError: It could not be written.
+        """
+        self._reasons[reason] += 1
+        if self._reasons[reason] <= _LOGGED:
+            logger.warning("line %d: row rejected: %s", line, reason)
+        if self._file is not None:
+            self._file.append(stream, record, reason)
+
+    def sync(self) -> None:
+        """Make all that was kept durable.
+
+        Raises:
+            TryAgainError: It could not be.
+        """
+        if self._file is not None:
+            self._file.sync()
+
+    def close(self) -> None:
+        """Say how many there were, make them durable, and close the file.
+
+        Raises:
+            TryAgainError: They could not be made durable.
+        """
+        for reason, count in self._reasons.items():
+            if count > _LOGGED:
+                logger.warning("%d rows in all were rejected: %s", count, reason)
+        if self._file is not None:
+            self._file.close()
 
 
 class RejectsFile:

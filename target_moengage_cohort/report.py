@@ -10,6 +10,8 @@ from pathlib import Path
 import msgspec
 
 from target_moengage_cohort.errors import SettingsError
+from target_moengage_cohort.ledger.records import Counted  # noqa: TC001 - msgspec resolves it
+from target_moengage_cohort.mirror import Proof
 
 _COHORTS_IN_SUMMARY = 12
 
@@ -25,17 +27,19 @@ class CohortReport(msgspec.Struct, frozen=True, kw_only=True):
         records: Records read.
         added: Members whose addition was accepted.
         removed: Members whose removal was accepted.
-        unchanged: Records that asked for no change of their own: repeats of a member, and
-            deleted records in sync mode add.
+        unchanged: In a snapshot, desired members who need no request. Elsewhere records that
+            asked for no change of their own: repeats of a member, what the ledger shows to be
+            done already, and deleted records in sync mode add.
         rejected: Records that could not be delivered.
         removals_waiting: Removals that wait for a person.
-        removals_withheld: Removals that a guard holds back.
+        removals_withheld: Removals that are held back: by the guard, or because rejected rows
+            leave the input incomplete.
         plan_id: What a person confirms.
         in_doubt: Members of requests that were sent and whose answer nobody knows.
         requests: Requests started, retries included.
         bytes: Bytes of their bodies.
         complete: What shows that the input was complete.
-        ledger: Whether a ledger was used.
+        ledger: Whether a ledger was used, and whether it was made by this run.
         desired: Who should be in the cohort, where that is known.
         accepted: Who MoEngage has accepted, where that is known.
     """
@@ -55,10 +59,10 @@ class CohortReport(msgspec.Struct, frozen=True, kw_only=True):
     in_doubt: int = 0
     requests: int = 0
     bytes: int = 0
-    complete: t.Literal["end_of_input", "no"] = "no"
-    ledger: t.Literal["none"] = "none"
-    desired: None = None
-    accepted: None = None
+    complete: Proof = Proof.NO
+    ledger: t.Literal["created", "opened", "none"] = "none"
+    desired: Counted | None = None
+    accepted: Counted | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +82,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     started_at: str
     finished_at: str
-    status: t.Literal["succeeded", "failed", "dry_run"]
+    status: t.Literal["succeeded", "failed", "withheld", "dry_run"]
     requests: int
     retries: int
     throttled_seconds: float
@@ -146,6 +150,12 @@ def summary(report: Report, requests_per_minute: int) -> str:
     else:
         text += f", {report.retries} retries; throttled for {report.throttled_seconds:.0f} s"
     lines.append(text)
+    if waiting := sum(cohort.removals_waiting for cohort in cohorts):
+        streams = " ".join(sorted({each.stream for each in cohorts if each.removals_waiting}))
+        lines.append(f"{waiting} removals wait for: moengage-cohort confirm {streams}")
+    if report.status == "withheld":
+        held = sum(cohort.removals_withheld for cohort in cohorts)
+        lines.append(f"withheld, {held} removals among it; the warnings above say what and why")
     if doubt := sum(cohort.in_doubt for cohort in cohorts):
         lines.append(f"{doubt} members are in doubt: sent, but not answered")
     return "\n".join(lines)

@@ -8,65 +8,48 @@ from __future__ import annotations
 
 import logging
 import typing as t
-import uuid
-from collections import Counter
 from datetime import datetime, timezone
 
 from target_moengage_cohort import report as reports
 from target_moengage_cohort.accounts import cohort_reports
+from target_moengage_cohort.changes import Changes
 from target_moengage_cohort.checkpoints import Checkpoints
 from target_moengage_cohort.delivery.answers import Answer, Outcome
 from target_moengage_cohort.delivery.dispatcher import Dispatcher, Timing
 from target_moengage_cohort.errors import (
     InputError,
     InternalError,
-    MissingKeyError,
-    MissingKeyRowError,
-    RecordBeforeSchemaError,
-    RowError,
-    SettingsError,
     TargetError,
     anonymous_traceback,
 )
+from target_moengage_cohort.intake import Intake
+from target_moengage_cohort.ledger.records import PlanKind, RunEntry
+from target_moengage_cohort.mirror import Proof
 from target_moengage_cohort.progress import Progress
-from target_moengage_cohort.reader import ActivateVersion, Reader, Record, Schema, State
-from target_moengage_cohort.rejects import RejectsFile
-from target_moengage_cohort.settings.declared import OnReject
-from target_moengage_cohort.sinks import Destinations, Sink
+from target_moengage_cohort.rejects import Rejections
+from target_moengage_cohort.sinks import Destinations
+from target_moengage_cohort.snapshots import Snapshots
 
 if t.TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections import Counter
 
     from target_moengage_cohort.delivery.pace import Pace
+    from target_moengage_cohort.intake import Transform
     from target_moengage_cohort.interrupts import Interrupt
-    from target_moengage_cohort.membership import Change
-    from target_moengage_cohort.reader import Message
-    from target_moengage_cohort.settings import Loaded
+    from target_moengage_cohort.ledger import Ledger, Ledgers
+    from target_moengage_cohort.membership import Cohort
+    from target_moengage_cohort.settings import Loaded, Mapping
 
 logger = logging.getLogger(__name__)
-
-_CHANGES_AT_ONCE = 2_000
-_REJECTS_LOGGED = 10  # of each reason
-
-
-class Transform(t.Protocol):
-    """What happens to streams and whole records before they are mapped to cohorts."""
-
-    def schema(self, message: Schema) -> Sequence[Schema]:
-        """The streams that a stream becomes."""
-
-    def record(
-        self, stream: str, record: dict[str, t.Any]
-    ) -> Sequence[tuple[str, dict[str, t.Any] | RowError]]:
-        """The records that a record becomes, each with its stream, or why it cannot."""
 
 
 class Run:
     """Reads messages and has them delivered; `read`, then `finish`.
 
     Attributes:
-        counts: How many messages of each type were read.
         is_abandoned: Whether something still waited, in vain, when the run was finished.
+        destinations: The cohorts that it met.
+        report: What it did, once it is finished.
 
     Args:
         loaded: The configuration.
@@ -74,6 +57,7 @@ class Run:
         pace: Permits to start a request.
         write_state: Writes one STATE to where the run's caller keeps it.
         interrupt: Ends the run early.
+        ledgers: The ledgers of the destination; read-only for a dry run.
         transform: What the SDK does to records; ``None`` reads them the fast way.
         timing: Clocks and jitter.
 
@@ -89,47 +73,61 @@ class Run:
         pace: Pace | None,
         write_state: t.Callable[[bytes], None],
         interrupt: Interrupt,
+        ledgers: Ledgers,
         transform: Transform | None = None,
         timing: Timing | None = None,
     ) -> None:
         settings = loaded.settings
+        timing = timing or Timing()
         self._loaded = loaded
         self._settings = settings
         self._interrupt = interrupt
-        self._transform = transform
         self._write_state = write_state
         self._pace = pace
-        self._run_id = str(uuid.uuid4())
+        self._tap_exit: t.Callable[[], int] | None = None
+        self._ledgers = ledgers
         self._started_at = _now()
-        self._reader = Reader()
-        self._destinations = Destinations(settings)
-        self._sinks: dict[str, Sink] = {}
-        self._schemas: dict[str, Schema] = {}
-        self._changes: list[Change] = []
-        self._unplaced: Counter[str] = Counter()  # rejected rows that name no cohort
-        self._reasons: Counter[str] = Counter()
         self._input_ended = self._complete = False
         self._error: TargetError | None = None
-        self.counts: Counter[str] = Counter()
         self.is_abandoned = False
-        self._rejects = None
+        self.report: reports.Report | None = None
         if isinstance(settings.report_path, str):
             reports.check(settings.report_path)
-        if isinstance(settings.rejects_path, str) and not settings.dry_run:
-            self._rejects = RejectsFile(settings.rejects_path, self._run_id)
+        self._rejections = Rejections(settings, ledgers.run_id)
+        self._checkpoints = Checkpoints()
+        self.destinations = Destinations(settings, self._open_ledger)
         self._dispatcher = Dispatcher(
             settings,
             attempt=_accept if settings.dry_run else attempt,
             pace=None if settings.dry_run else pace,
-            checkpoints=Checkpoints(),
+            checkpoints=self._checkpoints,
             emit=self._emit,
             interrupt=interrupt,
-            timing=timing or Timing(),
+            timing=timing,
+            ledgers={} if settings.dry_run else self.destinations.ledgers,
+        )
+        self._changes = Changes(self.destinations, self._dispatcher)
+        self._snapshots = Snapshots(
+            ledgers,
+            self.destinations,
+            self._dispatcher,
+            clock=timing.wall_clock,
+            dry_run=settings.dry_run,
+        )
+        self._intake = Intake(
+            loaded,
+            transform,
+            destinations=self.destinations,
+            dispatcher=self._dispatcher,
+            changes=self._changes,
+            snapshots=self._snapshots,
+            rejections=self._rejections,
         )
         self._progress = Progress(
             self._dispatcher.totals,
-            lambda: self._reader.number,
+            lambda: self._intake.lines,
             self._dispatcher.backlog,
+            self._intake.sinks,
             settings.requests_per_minute,
         )
 
@@ -143,12 +141,7 @@ class Run:
         self._dispatcher.start()
         self._progress.start()
         try:
-            self._refuse_own_rejects(source)
-            for message in self._reader.messages(source, self._interrupt):
-                if message is None:
-                    self._submit()
-                else:
-                    self._take(message)
+            self._intake.read(source, self._interrupt)
         except TargetError as error:
             self._error = error
             self.finish()
@@ -158,166 +151,177 @@ class Run:
         else:
             self._input_ended = not self._interrupt.is_set()
 
-    def finish(self) -> None:
+    @property
+    def counts(self) -> Counter[str]:
+        """How many messages of each type were read."""
+        return self._intake.counts
+
+    def finish(self, tap_exit: t.Callable[[], int] | None = None) -> None:
         """Have everything delivered that was read, and report.
+
+        Args:
+            tap_exit: Waits for the tap, if we started it ourselves, and gives its exit code.
 
         Raises:
             TargetError: What ended the run.
         """
+        self._tap_exit = tap_exit
         try:
-            self._submit()
-            drained = self._dispatcher.drain()
+            self._changes.submit()
+            self._judge_input()
+            drained = self._settle()
             self._complete = drained and self._input_ended and self._error is None
         except TargetError as error:
             self._error = self._error or error
+        except Exception as error:  # noqa: BLE001 - the ledgers must be closed, and the run reported
+            self._error = self._error or InternalError(anonymous_traceback(error))
         self.is_abandoned = not self._dispatcher.stop()
         if self._pace is not None and not self.is_abandoned:
             self._pace.close()
-        for reason, count in self._reasons.items():
-            if count > _REJECTS_LOGGED:
-                logger.warning("%d rows in all were rejected: %s", count, reason)
-        try:
-            if self._rejects is not None:
-                self._rejects.close()
-        except TargetError as error:
-            self._error = self._error or error
+        for close in (self._rejections.close, self._close_ledgers):
+            try:
+                close()
+            except TargetError as error:  # noqa: PERF203 - each is closed, whatever happens
+                self._error = self._error or error
         self._progress.stop()
         self._report()
         if self._error is not None:
             raise self._error
 
-    def _take(self, message: Message) -> None:
-        if isinstance(message, Record):
-            self.counts["RECORD"] += 1
-            self._take_record(message)
-        elif isinstance(message, State):
-            self.counts["STATE"] += 1
-            self._submit()
-            if message.value.translate(None, b" \t\r\n") not in {b"{}", b"null"}:
-                self._dispatcher.state(message.value)
-        elif isinstance(message, Schema):
-            self.counts["SCHEMA"] += 1
-            self._take_schema(message)
-        elif isinstance(message, ActivateVersion):
-            self.counts["ACTIVATE_VERSION"] += 1
-
-    def _take_schema(self, message: Schema) -> None:
-        if self._schemas.get(message.stream) == message:
+    def _judge_input(self) -> None:
+        """Find what shows that each snapshot is complete, or that the input is not."""
+        if not self._input_ended or self._error is not None:
             return
-        self._schemas[message.stream] = message
-        streams = [message] if self._transform is None else self._transform.schema(message)
-        for stream in streams:
-            sink = Sink(
-                self._loaded.mapping(stream.stream),
-                stream.schema["properties"],
-                stream.key_properties,
-                self._destinations,
-            )
-            self._sinks[stream.stream] = sink
-            if self._transform is None:
-                self._reader.expect(stream.stream, sink.columns, sink.keys)
-
-    def _take_record(self, message: Record) -> None:
-        stream = message.stream
-        if stream not in self._schemas:
-            what = f"a RECORD of the stream {stream!r} came before its SCHEMA"
-            raise RecordBeforeSchemaError(self._reader.where(what))
-        if self._transform is None:
-            faults = [self._change(stream, message.record)]
-        else:
-            outputs = self._transform.record(stream, self._reader.record())
-            faults = [self._change_whole(alias, record) for alias, record in outputs]
-        if found := [fault for fault in faults if fault is not None]:
-            self._reject(stream, found)
-
-    def _change_whole(self, stream: str, record: dict[str, t.Any] | RowError) -> RowError | None:
-        sink = self._sinks[stream]
-        if isinstance(record, RowError):
-            sink.count_rejected(record)
-            self._place(stream, record)
-            return record
-        return self._change(stream, sink.row(record))
-
-    def _change(self, stream: str, row: t.Any) -> RowError | None:
-        """Turn a row into a change; return why it cannot be delivered, if it cannot."""
+        snapshots = self._snapshots.by_stream.values()
         try:
-            change = self._sinks[stream].change(row)
-        except RowError as error:
-            self._place(stream, error)
-            return error
-        if change is not None:
-            self._changes.append(change)
-            if len(self._changes) >= _CHANGES_AT_ONCE:
-                self._submit()
-        return None
+            if self._tap_exit is not None and (code := self._tap_exit()):
+                how = f"with exit code {code}" if code > 0 else f"by signal {-code}"
+                msg = f"the tap ended {how}, so nobody is removed; see its messages"
+                raise InputError(msg)  # noqa: TRY301 - as the checks below
+            for snapshot in snapshots:
+                snapshot.completeness.check()
+        except InputError as error:
+            self._error = error  # what was read is delivered all the same
+            return
+        for snapshot in snapshots:
+            snapshot.proof = snapshot.completeness.proof(
+                tap_succeeded=self._tap_exit is not None, version_is_fresh=snapshot.is_fresh
+            )
 
-    def _place(self, stream: str, error: RowError) -> None:
-        if error.cohort_id is None:
-            self._unplaced[stream] += 1
+    def _settle(self) -> bool:
+        """Have all of it accepted, and the snapshots settled; ``False`` if interrupted."""
+        if self._input_ended and self._error is None:
+            mappings = (sink.mapping for sink in self._intake.sinks.values())
+            self._changes.repeat_doubts(
+                self._ledgers, [mapping for mapping in mappings if not mapping.is_snapshot]
+            )
+        snapshots = self._snapshots.by_stream.values()
+        for snapshot in snapshots:
+            if self._interrupt.is_set() or not self._snapshots.settle(snapshot):
+                return False
+        if not self._dispatcher.drain():
+            return False
+        for snapshot in snapshots:
+            if snapshot.proof is not Proof.NO:
+                self._dispatcher.release(snapshot.mapping.stream)
+        return self._dispatcher.drain()
 
-    def _submit(self) -> None:
-        if self._changes:
-            changes, self._changes = self._changes, []
-            self._dispatcher.submit(changes)
+    def _open_ledger(self, cohort: Cohort, mapping: Mapping) -> Ledger | None:
+        """The ledger of a cohort that has one, or that needs one."""
+        ledgers, needed = self._ledgers, mapping.is_snapshot or self._settings.ledger_folder
+        if not (needed or ledgers.has(cohort.cohort_id)):
+            return None
+        ledger = ledgers.open(cohort, mapping.stream)
+        if ledger.created and not self._settings.dry_run:
+            logger.warning(
+                "cohort %r: no ledger was found, so a new and empty one was made in %s: nobody is "
+                "known to have been accepted. In a container, keep that folder on a volume "
+                "(ledger_uri), or every run starts like this",
+                cohort.cohort_id,
+                ledgers.folder,
+            )
+        if not (mapping.is_snapshot or self._settings.dry_run):
+            ledger.drop_plans(PlanKind.WAITING)
+        self._progress.keep(ledgers, self._started_at)
+        return ledger
 
-    def _reject(self, stream: str, faults: Sequence[RowError]) -> None:
-        """Reject the latest row, once, whatever number of streams it became."""
-        reason = "; ".join(dict.fromkeys(fault.reason for fault in faults))
-        if self._settings.on_reject is OnReject.FAIL:
-            what = f"a row of the stream {stream!r} cannot be delivered: {reason}"
-            advice = "; mend it, or set on_reject to skip and give a rejects_path"
-            lacks_key = any(isinstance(fault, MissingKeyRowError) for fault in faults)
-            kind = MissingKeyError if lacks_key else InputError
-            raise kind(self._reader.where(what + advice))
-        self._reasons[reason] += 1
-        if self._reasons[reason] <= _REJECTS_LOGGED:
-            logger.warning("line %d: row rejected: %s", self._reader.number, reason)
-        if self._rejects is not None:
-            self._rejects.append(self._schemas[stream], self._reader.record(), reason)
+    def _close_ledgers(self) -> None:
+        """Note in each ledger what was done, and close them all.
+
+        Raises:
+            LedgerError: One cannot be written.
+        """
+        self._cohorts = self._cohort_reports()
+        try:
+            for entry in self._cohorts if not self._settings.dry_run else ():
+                ledger = self.destinations.ledgers.get(entry.cohort_id or "")
+                if ledger is not None:
+                    ledger.note_run(
+                        RunEntry(
+                            run_id=self._ledgers.run_id,
+                            started_at=self._started_at,
+                            finished_at=_now(),
+                            status=self._status,
+                            sync_mode=entry.sync_mode,
+                            complete=entry.complete,
+                            records=entry.records,
+                            added=entry.added,
+                            removed=entry.removed,
+                        )
+                    )
+        finally:
+            self._progress.forget()
+            self._ledgers.close()
 
     def _emit(self, value: bytes) -> None:
         if self._settings.dry_run:
             return
-        if self._rejects is not None:
-            self._rejects.sync()
+        self._rejections.sync()
         self._write_state(value)
 
-    def _refuse_own_rejects(self, source: t.IO[t.Any]) -> None:
-        """Refuse to read the file that rejected rows are appended to: it would have no end."""
-        try:
-            descriptor = source.fileno()
-        except OSError:
-            return
-        if self._rejects is not None and self._rejects.is_file(descriptor):
-            msg = (
-                "rejects_path: is the file that is being read; rename that file before you "
-                "replay it, so that rows which are rejected again go to a new one"
-            )
-            raise SettingsError(msg)
+    @property
+    def _status(self) -> t.Literal["succeeded", "failed", "withheld", "dry_run"]:
+        if self._error is not None or not self._complete:
+            return "failed"
+        if self._settings.dry_run:
+            return "dry_run"
+        settlements = (known.settlement for known in self.destinations.by_id.values())
+        withheld = any(each.removals_withheld or each.additions_withheld for each in settlements)
+        return "withheld" if withheld else "succeeded"
+
+    def _cohort_reports(self) -> list[reports.CohortReport]:
+        proofs = {stream: snapshot.proof for stream, snapshot in self._snapshots.by_stream.items()}
+        unplaced = self._rejections.unplaced
+        return cohort_reports(
+            self.destinations.by_id.values(),
+            self._dispatcher.lanes,
+            {self._intake.sinks[stream].mapping: count for stream, count in unplaced.items()},
+            proofs if self._complete else {},
+            otherwise=self._proof_of_changes,
+        )
+
+    @property
+    def _proof_of_changes(self) -> Proof:
+        if not self._complete:
+            return Proof.NO
+        return Proof.END_OF_INPUT if self._tap_exit is None else Proof.TAP_EXIT
 
     def _report(self) -> None:
-        settings = self._settings
-        failed = self._error is not None or not self._complete
-        totals = self._dispatcher.totals
-        report = reports.Report(
-            run_id=self._run_id,
+        settings, totals = self._settings, self._dispatcher.totals
+        self.report = reports.Report(
+            run_id=self._ledgers.run_id,
             started_at=self._started_at,
             finished_at=_now(),
-            status="failed" if failed else "dry_run" if settings.dry_run else "succeeded",
+            status=self._status,
             requests=totals.requests,
             retries=totals.retries,
             throttled_seconds=round(totals.throttled_seconds, 1),
-            cohorts=cohort_reports(
-                self._destinations.by_id.values(),
-                self._dispatcher.lanes,
-                {self._sinks[stream].mapping: count for stream, count in self._unplaced.items()},
-                complete=self._complete,
-            ),
+            cohorts=self._cohorts,
         )
-        logger.info("%s", reports.summary(report, settings.requests_per_minute))
+        logger.info("%s", reports.summary(self.report, settings.requests_per_minute))
         if isinstance(settings.report_path, str):
             try:
-                reports.write(report, settings.report_path)
+                reports.write(self.report, settings.report_path)
             except TargetError as error:
                 self._error = self._error or error
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import typing as t
+from collections import Counter
 from types import SimpleNamespace
 
 import msgspec
 from msgspec import UNSET
 
 from target_moengage_cohort.delivery.packing import Envelope
-from target_moengage_cohort.errors import MissingKeyRowError, RowError, SettingsError
+from target_moengage_cohort.errors import (
+    InputError,
+    MissingKeyRowError,
+    RowError,
+    SettingsError,
+)
 from target_moengage_cohort.membership import (
     Action,
     Change,
@@ -26,43 +32,101 @@ if t.TYPE_CHECKING:
     from collections.abc import Mapping as AbstractMapping
     from collections.abc import Sequence
 
+    from target_moengage_cohort.ledger import Ledger
+    from target_moengage_cohort.ledger.records import Differs
     from target_moengage_cohort.settings import Mapping, Settings
 
 _SMALLEST_MEMBER_BYTES = len(b'{"uid":"1"}')
 _ADD, _REMOVE = Action.ADD, Action.REMOVE
+_NOBODY = Member()
 
 
-class Destination(msgspec.Struct):
+class Settlement(msgspec.Struct):
+    """What became of a snapshot's plan for one cohort, for the report.
+
+    Attributes:
+        differs: The snapshot compared with the ledger.
+        removals_waiting: Removals that wait for `confirm`.
+        removals_withheld: Removals that are held back.
+        additions_withheld: Additions that are held back.
+        plan_id: What a person confirms.
+        reason: Why not everything was delivered.
+        is_sealed: Whether the cohort is finished with: nothing is sent.
+    """
+
+    differs: Differs | None = None
+    removals_waiting: int = 0
+    removals_withheld: int = 0
+    additions_withheld: int = 0
+    plan_id: str | None = None
+    reason: str | None = None
+    is_sealed: bool = False
+
+
+class Destination(msgspec.Struct, eq=False):
     """A cohort that a stream feeds, and what was read of it.
 
     Attributes:
         cohort: The cohort.
         mapping: The stream's mapping.
         capacity: The largest encoded member that fits into a request, in bytes.
+        number: Which of the stream's cohorts it is, from 0.
+        ledger: The cohort's ledger, if it has one.
         records: Records read.
         rejected: Records among them that could not be delivered.
         skipped: Records among them that asked for no change.
+        settlement: What became of a snapshot's plan.
     """
 
     cohort: Cohort
     mapping: Mapping
     capacity: int
+    number: int
+    ledger: Ledger | None
     records: int = 0
     rejected: int = 0
     skipped: int = 0
+    settlement: Settlement = msgspec.field(default_factory=Settlement)
+
+    def change(self, action: Action, member: Member) -> Change:
+        """A change of this cohort, of a member whom a ledger or a staging has kept.
+
+        Raises:
+            InputError: A request has no room for the member any more.
+        """
+        try:
+            payload = _fitting(member.encode(), self.capacity)
+        except RowError as error:
+            msg = f"the cohort {self.cohort.cohort_id!r}: {error.reason}"
+            raise InputError(msg) from None
+        return Change(self.cohort, action, member.key, payload, member.anonymous_id)
 
 
 class Destinations:
     """All cohorts of a run: no two streams feed one, and no two share a name.
 
+    Args:
+        settings: The run's settings.
+        ledger: Opens a cohort's ledger, if it has one or needs one.
+
     Attributes:
         by_id: The destinations, by the cohort's id.
+        ledgers: Their ledgers, by the cohort's id.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, ledger: t.Callable[[Cohort, Mapping], Ledger | None]
+    ) -> None:
         self._settings = settings
+        self._ledger = ledger
         self._names: dict[str, str] = {}
+        self._numbers: Counter[str] = Counter()
         self.by_id: dict[str, Destination] = {}
+        self.ledgers: dict[str, Ledger] = {}
+
+    def of_stream(self, stream: str) -> list[Destination]:
+        """The destinations that a stream feeds, as far as they were met."""
+        return [known for known in self.by_id.values() if known.mapping.stream == stream]
 
     def of(self, cohort: Cohort, mapping: Mapping) -> Destination:
         """The destination for a stream's cohort, made when it is met first.
@@ -101,8 +165,15 @@ class Destinations:
                 "members (max_payload_bytes)"
             )
             raise RowError(reason)
+        ledger = self._ledger(cohort, mapping)
+        if ledger is not None:
+            self.ledgers[cohort.cohort_id] = ledger
         self._names[cohort.name] = cohort.cohort_id
-        destination = Destination(cohort, mapping, capacity)
+        number = self._numbers[mapping.stream]
+        self._numbers[mapping.stream] += 1
+        destination = Destination(cohort, mapping, capacity, number, ledger)
+        if mapping.sync_mode is SyncMode.ONE_TIME and ledger is not None:
+            destination.settlement.is_sealed = ledger.is_sealed
         self.by_id[cohort.cohort_id] = destination
         return destination
 
@@ -188,6 +259,24 @@ class Sink:
         Raises:
             RowError: The record cannot be delivered.
         """
+        destination, action, member, payload = self.read(row)
+        if action is None:
+            destination.skipped += 1
+            return None
+        return Change(destination.cohort, action, member.key, payload, member.anonymous_id)
+
+    def read(self, row: t.Any) -> tuple[Destination, Action | None, Member, bytes]:
+        """Read who a record is about, and what it says of the cohort.
+
+        Args:
+            row: As `change` has it.
+
+        Returns:
+            The cohort, what the record asks for, the member, and the member encoded.
+
+        Raises:
+            RowError: The record cannot be delivered.
+        """
         destination = self._fixed or self._destination(row)
         destination.records += 1
         try:
@@ -197,15 +286,14 @@ class Sink:
                     raise MissingKeyRowError(reason)
             action = self._action(row)
             if action is None:
-                destination.skipped += 1
-                return None
+                return destination, None, _NOBODY, b""
             member = self._member(row)
             payload = _fitting(member.encode(), destination.capacity)
         except RowError as error:
             destination.rejected += 1
             error.cohort_id = destination.cohort.cohort_id
             raise
-        return Change(destination.cohort, action, member.key, payload, member.anonymous_id)
+        return destination, action, member, payload
 
     def _action(self, row: t.Any) -> Action | None:
         mode = self.mapping.sync_mode
@@ -213,7 +301,7 @@ class Sink:
             return _REMOVE
         deleted = row.deleted_at
         if deleted is not UNSET and deleted is not None and deleted != "":
-            return _REMOVE if mode is SyncMode.INCREMENTAL else None
+            return None if mode is SyncMode.ADD else _REMOVE
         if not self._has_membership:
             return _ADD
         try:

@@ -13,11 +13,9 @@ import os
 import signal
 import sys
 import typing as t
-from pathlib import Path
+import uuid
 
-import click
 from singer_sdk import Target, about
-from singer_sdk.configuration._dict_config import parse_environment_config
 from singer_sdk.exceptions import (
     ConfigValidationError,
     MissingKeyPropertiesError,
@@ -26,20 +24,18 @@ from singer_sdk.exceptions import (
 from singer_sdk.helpers.capabilities import PluginCapabilities, TargetCapabilities
 from singer_sdk.plugin_base import _ConfigInput
 
+from target_moengage_cohort import configuration
 from target_moengage_cohort import settings as settings_room
-from target_moengage_cohort.delivery.client import Client
-from target_moengage_cohort.delivery.pace import Pace
 from target_moengage_cohort.errors import (
     MissingKeyError,
     RecordBeforeSchemaError,
     SettingsError,
     TargetError,
-    TryAgainError,
     anonymous_traceback,
 )
 from target_moengage_cohort.interrupts import Interrupt, TerminationSignals
-from target_moengage_cohort.run import Run
-from target_moengage_cohort.transforms import SdkTransform
+from target_moengage_cohort.ledger import Ledgers
+from target_moengage_cohort.wiring import wired
 
 if sys.version_info >= (3, 12):
     from typing import override
@@ -49,10 +45,15 @@ else:
 if t.TYPE_CHECKING:
     from collections import Counter
 
+    import click
     from singer_sdk.helpers.capabilities import CapabilitiesEnum
     from singer_sdk.singerlib.encoding.base import GenericSingerReader
 
+    from target_moengage_cohort.run import Run
     from target_moengage_cohort.settings import Loaded
+
+
+WITHHELD_EXIT = 3
 
 
 class StreamWithoutSchemaError(RecordBeforeSchemaError, RecordsWithoutSchemaException):
@@ -91,8 +92,7 @@ class TargetMoEngageCohort(Target):
     @property
     def _env_var_config(self) -> dict[str, t.Any]:
         """The environment's settings as text; `settings.load` gives them types, and errors."""
-        as_text = {name: {"type": "string"} for name in self.config_jsonschema["properties"]}
-        return parse_environment_config({"properties": as_text}, self._env_var_prefix)
+        return configuration.from_environment()
 
     @override
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
@@ -127,15 +127,13 @@ class TargetMoEngageCohort(Target):
             msg = "standard input and standard output must be open; a pipe or a file will do"
             raise SettingsError(msg)
         settings = self._loaded.settings
-        pace = None if settings.dry_run else Pace(settings, self.interrupt.wait)
-        self._run = Run(
-            self._loaded,
-            attempt=Client(settings).attempt,
-            pace=pace,
-            write_state=_write_state,
-            interrupt=self.interrupt,
-            transform=SdkTransform(settings, self.logger) if settings.transforms_records else None,
+        ledgers = Ledgers(
+            settings,
+            run_id=str(uuid.uuid4()),
+            wait=self.interrupt.wait,
+            read_only=settings.dry_run,
         )
+        self._run = wired(self._loaded, self.interrupt, ledgers)
         try:
             self._run.read(source)
         except RecordBeforeSchemaError as error:
@@ -143,6 +141,12 @@ class TargetMoEngageCohort(Target):
         except MissingKeyError as error:
             raise MissingPropertyError(str(error)) from None
         return self._run.counts
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether something was held back, and all else delivered."""
+        report = self._run.report if self._run is not None else None
+        return report is not None and report.status == "withheld"
 
     @property
     def is_abandoned(self) -> bool:
@@ -161,23 +165,9 @@ class TargetMoEngageCohort(Target):
         cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]
     ) -> _ConfigInput:
         """Read the configuration files; a fault in one is wrong usage, not a traceback."""
-        config: dict[str, t.Any] = {}
-        for path in value:
-            if path == "ENV":
-                continue
-            try:  # once, since it may be a pipe
-                content = json.loads(Path(path).read_text(encoding="utf-8"))
-            except OSError as error:
-                msg = f"{path} cannot be read ({error.strerror})"
-                raise click.BadParameter(msg, ctx, param) from None
-            except ValueError:
-                msg = f"{path} is not valid JSON"
-                raise click.BadParameter(msg, ctx, param) from None
-            if not isinstance(content, dict):
-                msg = f"{path} holds no JSON object"
-                raise click.BadParameter(msg, ctx, param)
-            config |= content
-        return _ConfigInput(config=config, parse_env="ENV" in value)
+        return _ConfigInput(
+            config=configuration.from_files(value), parse_env=configuration.ENVIRONMENT in value
+        )
 
     @classmethod
     @override
@@ -189,7 +179,7 @@ class TargetMoEngageCohort(Target):
         config: _ConfigInput | None = None,
         file_input: t.IO[str] | None = None,
     ) -> None:
-        """Run the target; exit 0, 1, or 128 + a signal's number."""
+        """Run the target; exit 0, 1, 3, 4, or 128 + a signal's number."""
         if about:
             cls.print_about(about_format)
             return
@@ -205,10 +195,12 @@ class TargetMoEngageCohort(Target):
                 target.listen(file_input)
             except TargetError as error:
                 cls.logger.error("%s", error)  # noqa: TRY400 - a message, and no traceback
-                code = 1
+                code = error.exit_code
             except Exception as error:  # noqa: BLE001 - its text may quote an identifier
                 cls.logger.error("%s", anonymous_traceback(error))  # noqa: TRY400
                 code = 1
+            if target.is_withheld:
+                code = WITHHELD_EXIT
             if signals.received is not None:
                 name = signal.Signals(signals.received).name
                 cls.logger.warning("stopped by %s; the next run goes on from the last STATE", name)
@@ -247,21 +239,6 @@ class _MessageReader:
         """Read an input; the SDK's callbacks, which take a dict a record, are left aside."""
         del callbacks
         return self._target.read(file_input)
-
-
-def _write_state(value: bytes) -> None:
-    """Write one STATE to standard output, whole and at once.
-
-    Raises:
-        TryAgainError: Nobody reads it any more.
-    """
-    try:
-        sys.stdout.buffer.write(value + b"\n")
-        sys.stdout.buffer.flush()
-    except OSError as error:
-        why = "was closed" if isinstance(error, BrokenPipeError) else f"fails ({error.strerror})"
-        msg = f"standard output {why}, so STATE cannot be kept; run it again"
-        raise TryAgainError(msg) from None
 
 
 def _close_stdout() -> None:

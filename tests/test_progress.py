@@ -18,7 +18,7 @@ from tests.support.singer import config, environment, lines, record, schema, sta
 def test_the_line_tells_members_requests_pace_and_time_left():
     """One line has what was read and accepted, the requests, their pace, and the time left."""
     totals = Totals(accepted=12_345, requests=6)
-    line = Progress(totals, lambda: 20_000, lambda: 30, 300).line()
+    line = Progress(totals, lambda: 20_000, lambda: 30, (), 300).line()
     assert "20,000 lines read, 12,345 members accepted in 6 requests" in line
     assert "about 0.1 min left for what was read" in line
     assert re.search(r"\(\d+/min\)", line)
@@ -37,7 +37,7 @@ def test_elsewhere_a_log_line_comes_now_and_then(monkeypatch, caplog):
     watcher = Watcher()
     logging.getLogger(progress_module.__name__).addHandler(watcher)
     caplog.set_level(logging.INFO)
-    progress = Progress(Totals(), lambda: 1, lambda: 0, 300)
+    progress = Progress(Totals(), lambda: 1, lambda: 0, (), 300)
     progress.start()
     assert seen.wait(10)
     progress.stop()

@@ -54,7 +54,8 @@ def through_pipe(made, data, chunk=1 << 20) -> list:
 def shown(message):
     if isinstance(message, Record) and message.record is not None:
         row = message.record
-        return (message.stream, {name: getattr(row, name) for name in row.__struct_fields__})
+        columns = {name: getattr(row, name) for name in row.__struct_fields__}
+        return (message.stream, columns, message.version)
     return message
 
 
@@ -95,7 +96,7 @@ def test_other_messages():
         Schema("s", schema, ["id"]),
         Schema("t", {"properties": {}}, []),
         State(b'{"a": 1}'),
-        ActivateVersion("s"),
+        ActivateVersion("s", 5),
     ] == messages(
         reader(),
         line("SCHEMA", stream="s", schema=schema, key_properties=["id"]),
@@ -103,6 +104,39 @@ def test_other_messages():
         line("STATE", value={"a": 1}) + b" \r",
         line("ACTIVATE_VERSION", stream="s", version=5),
     )
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"),
+    [
+        (5, "5"),
+        (1_790_000_000_000, "1790000000000"),
+        (2**70, str(2**70)),
+        ("5", '"5"'),
+        (None, "null"),
+        (None, "NaN"),
+        (True, "true"),
+        ([1], "[1]"),
+        ({"a": None}, '{"a":null}'),
+    ],
+    ids=repr,
+)
+def test_the_version_of_a_message_is_read(expected, text):
+    """RECORD and ACTIVATE_VERSION hand on their version, of whatever type the tap made it."""
+    raw = [
+        b'{"type":"RECORD","stream":"s","version":%b,"record":{"id":"u"}}' % text.encode(),
+        b'{"type":"RECORD","stream":"s","record":{"id":"u"},"version":%b}' % text.encode(),
+        b'{"type":"ACTIVATE_VERSION","stream":"s","version":%b}' % text.encode(),
+    ]
+    versions = [message.version for message in messages(reader("s"), *raw)]
+    assert [expected] * 3 == versions
+    assert [type(expected)] * 3 == [*map(type, versions)]
+
+
+def test_a_version_is_not_required():
+    """Most taps send none; that is read as null."""
+    found = messages(reader("s"), record(id="u"), line("ACTIVATE_VERSION", stream="s"))
+    assert [None, None] == [message.version for message in found]
 
 
 state_values = st.recursive(
@@ -229,6 +263,10 @@ streams = st.lists(
     st.one_of(
         st.builds(record, st.sampled_from("st"), id=st.text() | st.integers(), key=st.just(5)),
         st.builds(record, st.sampled_from("stx")),
+        st.builds(
+            lambda version: line("RECORD", stream="s", record={"id": "u"}, version=version),
+            st.none() | st.integers() | st.text("5"),
+        ),
         st.builds(lambda value: line("STATE", value=value), st.integers()),
         st.just(line("ACTIVATE_VERSION", stream="s", version=1)),
         st.just(line("SCHEMA", stream="s", schema={"properties": {}})),

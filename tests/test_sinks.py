@@ -26,7 +26,7 @@ def sinks(*streams, columns="uid id name n m a _sdc_deleted_at", keys=(), settin
     """A sink for each stream, all of one run, and their destinations."""
     streams = streams or ("s",)
     loaded = load(BASE | (settings or {}) | {"cohorts": dict.fromkeys(streams, mapping)})
-    destinations = Destinations(loaded.settings)
+    destinations = Destinations(loaded.settings, lambda _cohort, _mapping: None)
     properties = {column: {} for column in columns.split()}
     made = [Sink(loaded.mapping(name), properties, keys, destinations) for name in streams]
     return *made, destinations
@@ -245,7 +245,7 @@ class TestManyCohorts:
 def test_a_new_schema_keeps_the_counts():
     """A stream that sends another SCHEMA goes on with the same cohort."""
     loaded = load(BASE)
-    destinations = Destinations(loaded.settings)
+    destinations = Destinations(loaded.settings, lambda _cohort, _mapping: None)
     for columns in ({"uid": {}}, {"uid": {}, "x": {}}):
         change(Sink(loaded.mapping("s"), columns, [], destinations), uid="u")
     assert 2 == destinations.by_id["s"].records

@@ -28,6 +28,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.delivery.lanes import Lane, Request
     from target_moengage_cohort.delivery.pace import Pace
     from target_moengage_cohort.interrupts import Interrupt
+    from target_moengage_cohort.ledger import Ledger
     from target_moengage_cohort.membership import Change
     from target_moengage_cohort.settings import Settings
 
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 GRACE_SECONDS = 8.0
 CLOSED_WEIGHT_LIMIT = 16 << 20
 _LONGEST_BACKOFF_SECONDS = 60
+_PERHAPS_APPLIED = (Outcome.ACCEPTED, Outcome.RETRY, Outcome.UNEXPECTED)
 
 
 class Totals(msgspec.Struct):
@@ -72,6 +74,8 @@ class Dispatcher:
         emit: Writes a covered STATE; called in order, by one thread at a time.
         interrupt: Ends every wait; set here when a request fails for good.
         timing: Clocks and jitter.
+        ledgers: By the cohort's id, where its requests are put down before they leave, and what
+            came of them; a cohort may have none.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Dispatcher:
         emit: t.Callable[[bytes], None],
         interrupt: Interrupt,
         timing: Timing,
+        ledgers: Mapping[str, Ledger],
     ) -> None:
         self._settings = settings
         self._attempt = attempt
@@ -91,6 +96,7 @@ class Dispatcher:
         self._checkpoints = checkpoints
         self._emit = emit
         self._interrupt = interrupt
+        self._ledgers = ledgers
         self._clock = timing.clock
         self._wall_clock = timing.wall_clock
         self._jitter = timing.jitter
@@ -157,6 +163,17 @@ class Dispatcher:
             if self._failure is not None:
                 raise self._failure
 
+    def hold(self, stream: str) -> None:
+        """Let no STATE from now on be covered before the stream is released."""
+        with self._changed:
+            self._checkpoints.hold(stream)
+
+    def release(self, stream: str) -> None:
+        """Let a stream hold back no STATE any more."""
+        with self._changed:
+            self._checkpoints.release(stream)
+            self._changed.notify_all()
+
     def drain(self) -> bool:
         """Have all that was submitted accepted and covered, or wait until interrupted.
 
@@ -171,6 +188,21 @@ class Dispatcher:
             self._changed.notify_all()
             self._wait_while(lambda: not self._is_done)
             return self._is_done
+
+    def finish(self, cohort_id: str) -> bool:
+        """Have all that was submitted for one cohort accepted, or wait until interrupted.
+
+        Returns:
+            Whether all of it was.
+
+        Raises:
+            TargetError: A request has failed for good.
+        """
+        with self._changed:
+            lane = self._lanes.close(cohort_id)
+            self._changed.notify_all()
+            self._wait_while(lambda: lane is not None and not lane.is_idle)
+            return lane is None or lane.is_idle
 
     def stop(self) -> bool:
         """Start no more requests, and give those under way some seconds to end.
@@ -253,19 +285,41 @@ class Dispatcher:
     def _serve(self, lane: Lane) -> None:
         """Send one body of a claimed lane."""
         permitted = self._permitted()
+        ledger = self._ledgers.get(lane.cohort.cohort_id)
         with self._changed:
             request = None
             if permitted and not self._interrupt.is_set():
+                if ledger is not None:
+                    lane.last_timestamp = max(lane.last_timestamp, ledger.last_timestamp)
                 request = self._lanes.take(lane, self._clock(), int(self._wall_clock() * 1000))
             self._changed.notify_all()
         if request is not None:
-            self._deliver(request)
+            self._record(request, ledger)
         with self._changed:
             self._lanes.release(lane)
             self._changed.notify_all()
 
-    def _deliver(self, request: Request) -> None:
-        """Attempt one request until it is accepted, or until that is out of the question."""
+    def _record(self, request: Request, ledger: Ledger | None) -> None:
+        """Deliver a request, with the ledger, if there is one, knowing before and after."""
+        if ledger is None:
+            self._deliver(request, lambda: None)
+            return
+        body = request.body
+        number = ledger.sent(body.action, body.decode(), request.lane.last_timestamp)
+        if self._deliver(request, lambda: ledger.accepted(number)):
+            ledger.refused(number)
+
+    def _deliver(self, request: Request, accepted: t.Callable[[], None]) -> bool:
+        """Attempt one request until it is accepted, or until that is out of the question.
+
+        Args:
+            request: The request.
+            accepted: Called when it is accepted, before anything counts on that.
+
+        Returns:
+            Whether it is sure that it was not applied.
+        """
+        may_be_applied = False
         waits = backoff.expo(max_value=_LONGEST_BACKOFF_SECONDS)
         next(waits)  # the first one only primes it
         began = self._clock()
@@ -276,14 +330,17 @@ class Dispatcher:
                 request.lane.bytes += len(request.data)
                 self.totals.requests += 1
             answer = self._attempt(request.data)
+            may_be_applied |= answer.sent and answer.outcome in _PERHAPS_APPLIED
+            if answer.outcome is Outcome.ACCEPTED:
+                accepted()
             with self._changed:
                 if self._ended:
-                    return
+                    return False
                 self._under_way.discard(request)
                 if self._judged(request, answer):
-                    return
+                    return not may_be_applied
             if not (self._waited(request, answer, waits, began) and self._permitted()):
-                return
+                return not may_be_applied
             self.totals.retries += 1
 
     def _judged(self, request: Request, answer: Answer) -> bool:

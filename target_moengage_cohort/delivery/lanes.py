@@ -66,6 +66,11 @@ class Lane:
         self.claimed = self.queued = self.scheduled = False
         self.last_timestamp = 0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits or is under way."""
+        return self.buffer is None
+
 
 class Request(msgspec.Struct, frozen=True, eq=False):
     """A body on its way; ``data`` is the same at every attempt, its timestamp included."""
@@ -137,6 +142,13 @@ class Lanes:
         """Let everything leave as soon as it can: no more changes will join what waits."""
         for lane in self._active:
             self._close(lane)
+
+    def close(self, cohort_id: str) -> Lane | None:
+        """Let what waits for one cohort leave as soon as it can; return its lane."""
+        lane = self.by_id.get(cohort_id)
+        if lane is not None:
+            self._close(lane)
+        return lane
 
     def claim(self, now: float) -> Lane | None:
         """Claim the lane whose turn it is, if it is any lane's."""

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 
 import msgspec
 
-from target_moengage_cohort.membership import Action, Cohort
+from target_moengage_cohort.membership import Action, Cohort, Member
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.membership import Change, Key
@@ -25,6 +25,7 @@ _SEVERAL_KEYS: tuple[str] = ("",)  # equals no member's key
 _TIMESTAMP = "2026-11-22T04:00:00.123Z"  # every timestamp is as long as this one
 
 _encode = msgspec.json.Encoder().encode
+_decode_members = msgspec.json.Decoder(list[Member]).decode
 _ADD = Action.ADD
 
 
@@ -95,6 +96,10 @@ class Body(msgspec.Struct, frozen=True):
     def weight(self) -> int:
         """About how many bytes of memory it takes."""
         return len(self.members) + 8 * self.count + _BODY_OVERHEAD_BYTES
+
+    def decode(self) -> list[Member]:
+        """The members, as they were before they were encoded."""
+        return _decode_members(b"[%b]" % self.members)
 
     def split(self, room: int) -> tuple[Body, Body]:
         """Split it in two, in order, the first as large as it may be.

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import typing as t
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from target_moengage_cohort.delivery.dispatcher import Timing
 from target_moengage_cohort.emulator import Emulator
 from target_moengage_cohort.errors import TargetError
 from target_moengage_cohort.interrupts import Interrupt
+from target_moengage_cohort.ledger import Ledgers
+from target_moengage_cohort.report import Report
 from target_moengage_cohort.run import Run
 from target_moengage_cohort.settings import load
 
@@ -34,6 +37,10 @@ def schema(stream: str = "users", columns: t.Iterable[str] = ("uid",), keys: t.I
 
 def record(stream: str = "users", **row: t.Any):
     return {"type": "RECORD", "stream": stream, "record": row}
+
+
+def activate_version(version: t.Any, stream: str = "users"):
+    return {"type": "ACTIVATE_VERSION", "stream": stream, "version": version}
 
 
 def state(value: t.Any):
@@ -78,6 +85,7 @@ class Outcomes:
     accepted_before: list[int] = field(default_factory=list)
     error: TargetError | None = None
     overlaps: int = 0
+    report: Report | None = None
 
     @property
     def accepted(self) -> list[Attempt]:
@@ -90,6 +98,8 @@ def run(
     timing: Timing | None = None,
     before: t.Callable[[Outcomes, Interrupt], None] | None = None,
     write_state: t.Callable[[bytes], None] | None = None,
+    tap_exit: t.Callable[[], int] | None = None,
+    step: t.Callable[[str], None] = lambda _name: None,
     **settings: t.Any,
 ) -> Outcomes:
     """Run on an input in this process, and watch what is sent and what STATE is emitted.
@@ -100,6 +110,8 @@ def run(
         timing: Clocks; by default real ones, and no wait before a retry.
         before: Called before each attempt.
         write_state: Called with each STATE that is emitted.
+        tap_exit: The exit code of a tap that we have started.
+        step: Called at each step of a ledger.
         **settings: Beside those of `config`.
     """
     loaded = load(config(emulator, **settings))
@@ -136,13 +148,21 @@ def run(
         pace=None,
         write_state=emit,
         interrupt=interrupt,
+        ledgers=Ledgers(
+            loaded.settings,
+            run_id=str(uuid.uuid4()),
+            wait=interrupt.wait,
+            read_only=loaded.settings.dry_run,
+            step=step,
+        ),
         timing=timing or Timing(jitter=lambda _seconds: 0.0),
     )
     try:
         running.read(io.BytesIO(data))
-        running.finish()
+        running.finish(tap_exit)
     except TargetError as error:
         seen.error = error
+    seen.report = running.report
     seen.attempts = [*order, *(sent for sent in seen.attempts if sent not in order)]
     interrupt.close()
     return seen

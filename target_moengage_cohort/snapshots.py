@@ -1,0 +1,314 @@
+"""The streams of a run that are whole cohorts: staged as they come, settled when they have ended.
+
+A plan that is not delivered at once is in the ledger before any request of it leaves, so that no
+STATE passes it that is not settled, waiting or withheld.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import typing as t
+from collections import deque
+
+import msgspec
+
+from target_moengage_cohort.ledger.records import Plan, PlanKind
+from target_moengage_cohort.membership import Action, Cohort, SyncMode
+from target_moengage_cohort.mirror import Completeness, Decision, Fate, Proof, Rules, decide
+from target_moengage_cohort.settings.keys import Removals
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from target_moengage_cohort.delivery.dispatcher import Dispatcher
+    from target_moengage_cohort.ledger import Ledger, Ledgers
+    from target_moengage_cohort.ledger.staging import Difference, Staging
+    from target_moengage_cohort.membership import Member
+    from target_moengage_cohort.settings import Mapping
+    from target_moengage_cohort.sinks import Destination, Destinations, Sink
+
+logger = logging.getLogger(__name__)
+
+_ROWS_AT_ONCE = 20_000
+_COHORTS_AT_ONCE = 8  # plans under way, so that cohorts overlap and memory stays bounded
+
+
+class Snapshot:
+    """One stream's rows on their way into the staging, and what shows that all have come.
+
+    Args:
+        mapping: The stream's mapping.
+        source: The tap's stream that it comes from.
+        staging: Where its rows go.
+
+    Attributes:
+        mapping: The stream's mapping.
+        source: The tap's stream that it comes from.
+        staging: Where its rows are.
+        completeness: What its messages say.
+        is_fresh: Whether no unfinished run has used the version of its records.
+        proof: What shows that it is complete; known once the input has ended.
+    """
+
+    def __init__(self, mapping: Mapping, source: str, staging: Staging) -> None:
+        self.mapping = mapping
+        self.source = source
+        self.staging = staging
+        self.completeness = Completeness(mapping.stream, mapping.expected_count_column)
+        self.is_fresh = True
+        self.proof = Proof.NO
+        self._counts = mapping.expected_count_column is not None
+        self._fans_out = mapping.cohort is None
+        self._start()
+
+    def take(self, sink: Sink, row: t.Any) -> None:
+        """Take one row.
+
+        Raises:
+            RowError: It cannot be used.
+            InputError: Its row count is not that of the rows before it.
+        """
+        if self._counts:
+            self.completeness.expect(row.expected_count)
+        destination, action, member, _ = sink.read(row)
+        if destination.settlement.is_sealed:
+            return
+        self._uids.append(member.uid)
+        self._anonymous_ids.append(member.anonymous_id)
+        self._present.append(action is Action.ADD)
+        if self._fans_out:
+            self._cohorts.append(destination.number)
+        if len(self._uids) >= _ROWS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Have the staging take what was collected.
+
+        Raises:
+            LedgerError: It cannot.
+        """
+        if self._uids:
+            self.staging.append(
+                self._cohorts if self._fans_out else None,
+                self._uids,
+                self._anonymous_ids if any(self._anonymous_ids) else None,
+                None if all(self._present) else self._present,
+            )
+            self._start()
+
+    def _start(self) -> None:
+        self._cohorts: list[int] = []
+        self._uids: list[str | None] = []
+        self._anonymous_ids: list[str | None] = []
+        self._present: list[bool] = []
+
+
+class _UnderWay(msgspec.Struct, frozen=True):
+    """A plan that is being delivered."""
+
+    destination: Destination
+    ledger: Ledger
+    difference: Difference
+    decision: Decision
+    kept: tuple[str, ...]
+
+
+class Snapshots:
+    """All snapshot streams of a run.
+
+    Args:
+        ledgers: The ledgers of the destination.
+        destinations: The cohorts of the run.
+        dispatcher: Delivers changes.
+        clock: Seconds since 1970.
+        dry_run: Whether the ledgers must stay as they are.
+    """
+
+    def __init__(
+        self,
+        ledgers: Ledgers,
+        destinations: Destinations,
+        dispatcher: Dispatcher,
+        *,
+        clock: t.Callable[[], float],
+        dry_run: bool,
+    ) -> None:
+        self._ledgers = ledgers
+        self._destinations = destinations
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._dry_run = dry_run
+        self.by_stream: dict[str, Snapshot] = {}
+
+    def of(self, mapping: Mapping, source: str) -> Snapshot:
+        """The snapshot of a stream, made when it is met first."""
+        snapshot = self.by_stream.get(mapping.stream)
+        if snapshot is None:
+            snapshot = Snapshot(mapping, source, self._ledgers.staging())
+            self.by_stream[mapping.stream] = snapshot
+        return snapshot
+
+    def of_source(self, source: str) -> list[Snapshot]:
+        """The snapshots that come from one of the tap's streams."""
+        return [snapshot for snapshot in self.by_stream.values() if snapshot.source == source]
+
+    def read(self, source: str, version: t.Any) -> None:
+        """Note that one of the tap's streams has sent a record."""
+        for snapshot in self.of_source(source):
+            completeness = snapshot.completeness
+            if completeness.read(version) and type(version) is int:
+                fresh = self._ledgers.use_version(snapshot.mapping.stream, version)
+                snapshot.is_fresh = snapshot.is_fresh and fresh
+
+    def settle(self, snapshot: Snapshot) -> bool:
+        """Have the plans of all cohorts of a stream delivered, or put where they wait.
+
+        Returns:
+            Whether that was done; not if the run was interrupted.
+
+        Raises:
+            TargetError: A request has failed for good, or a ledger.
+        """
+        snapshot.flush()
+        if snapshot.mapping.cohort is None:
+            self._meet_vanished(snapshot.mapping)
+        found = [
+            (destination, destination.ledger)
+            for destination in self._destinations.of_stream(snapshot.mapping.stream)
+            if destination.ledger is not None and not destination.settlement.is_sealed
+        ]
+        for _, ledger in found:  # what waits is void before anything is sent
+            if not self._dry_run:
+                ledger.drop_plans(PlanKind.WAITING)
+        under_way: deque[_UnderWay] = deque()
+        for destination, ledger in found:
+            under_way.append(self._begin(snapshot, destination, ledger))
+            if len(under_way) >= _COHORTS_AT_ONCE and not self._end(under_way.popleft()):
+                return False
+        for plan in under_way:
+            if not self._end(plan):
+                return False
+        version = snapshot.completeness.version
+        if snapshot.proof is not Proof.NO and version is not None and not self._dry_run:
+            self._ledgers.finish_version(snapshot.mapping.stream, version)
+        snapshot.staging.close()
+        return True
+
+    def _meet_vanished(self, mapping: Mapping) -> None:
+        """Meet the cohorts that the stream has fed before, and of which it has no row now."""
+        for entry in self._ledgers.entries():
+            if entry.stream == mapping.stream and entry.cohort_id not in self._destinations.by_id:
+                cohort = Cohort(entry.cohort_id, entry.name, entry.description)
+                self._destinations.of(cohort, mapping)
+
+    def _begin(self, snapshot: Snapshot, destination: Destination, ledger: Ledger) -> _UnderWay:
+        """Work out one cohort's plan, and send of it what may be sent."""
+        mapping = snapshot.mapping
+        seals = mapping.sync_mode is SyncMode.ONE_TIME
+        difference = snapshot.staging.difference(ledger, destination.number, keeps=seals)
+        rules = Rules(
+            max_removal_percent=mapping.max_removal_percent,
+            max_addition_percent=mapping.max_addition_percent,
+            deferred=mapping.removals is Removals.DEFERRED,
+            seals=seals,
+        )
+        decision = decide(difference.differs, rules, snapshot.proof)
+        settlement = destination.settlement
+        settlement.differs, settlement.reason = difference.differs, decision.reason
+        if decision.removals in {Fate.WITHHELD, Fate.LEFT}:
+            settlement.removals_withheld = difference.differs.removals
+        if decision.removals is Fate.WAITING:
+            settlement.removals_waiting = difference.differs.removals
+        if decision.additions is Fate.WITHHELD:
+            settlement.additions_withheld = difference.differs.additions
+        plans = self._plans(destination, difference, decision, ledger.revision)
+        if not self._dry_run:
+            if decision.removals is not Fate.LEFT:
+                ledger.drop_plans(PlanKind.WITHHELD)
+            for plan in plans:
+                ledger.keep(
+                    plan,
+                    difference,
+                    additions=plan.additions > 0,
+                    removals=plan.removals > 0,
+                )
+        if decision.reason is not None:
+            self._warn(destination, decision)
+        if decision.additions is Fate.DELIVERED:
+            self._submit(destination, Action.ADD, difference.additions())
+        if decision.removals is Fate.DELIVERED:
+            self._submit(destination, Action.REMOVE, difference.removals())
+        kept = tuple(plan.plan_id for plan in plans)
+        return _UnderWay(destination, ledger, difference, decision, kept)
+
+    def _plans(
+        self, destination: Destination, difference: Difference, decision: Decision, revision: int
+    ) -> list[Plan]:
+        """The parts of a plan that are not delivered now."""
+        mapping, differs = destination.mapping, difference.differs
+        seals = mapping.sync_mode is SyncMode.ONE_TIME
+        halves = {kind: [False, False] for kind in PlanKind}
+        if decision.additions is Fate.WITHHELD:
+            halves[PlanKind.WITHHELD][0] = True
+        if decision.removals is Fate.WITHHELD:
+            halves[PlanKind.WITHHELD][1] = True
+        if decision.removals is Fate.WAITING:
+            halves[PlanKind.WAITING][1] = True
+        plans = []
+        for kind, (additions, removals) in halves.items():
+            if not (additions or removals):
+                continue
+            digest = difference.digest(additions=additions, removals=removals)
+            told = f"{destination.cohort.cohort_id}\n{kind.value}\n{digest}"
+            plan = Plan(
+                plan_id=hashlib.sha256(told.encode()).hexdigest()[:12],
+                kind=kind,
+                run_id=self._ledgers.run_id,
+                stream=mapping.stream,
+                made_at=self._clock(),
+                revision=revision,
+                base=differs.base,
+                additions=differs.additions if additions else 0,
+                removals=differs.removals if removals else 0,
+                desired=decision.remaining,
+                max_removal_percent=mapping.max_removal_percent,
+                seals=seals and decision.additions is Fate.DELIVERED,
+            )
+            plans.append(plan)
+            destination.settlement.plan_id = plan.plan_id
+        return plans
+
+    def _warn(self, destination: Destination, decision: Decision) -> None:
+        plan_id = destination.settlement.plan_id
+        advice = "mend the rows that were rejected, or what cut the input short"
+        if Fate.WITHHELD in {decision.additions, decision.removals}:
+            advice = (
+                "withheld; if it is right, override the guard with: moengage-cohort confirm "
+                f"--withheld {plan_id}"
+            )
+        logger.warning("cohort %r: %s; %s", destination.cohort.cohort_id, decision.reason, advice)
+
+    def _submit(
+        self, destination: Destination, action: Action, chunks: Iterable[Sequence[Member]]
+    ) -> None:
+        for chunk in chunks:
+            self._dispatcher.submit([destination.change(action, member) for member in chunk])
+
+    def _end(self, plan: _UnderWay) -> bool:
+        """Wait until a plan is delivered, and note what follows; ``False`` if interrupted."""
+        if not self._dispatcher.finish(plan.destination.cohort.cohort_id):
+            return False
+        ledger, decision = plan.ledger, plan.decision
+        if not self._dry_run:
+            ledger.fold()
+            if decision.additions is Fate.DELIVERED:
+                ledger.drop_linked(plan.difference)
+            if decision.removals is not Fate.LEFT:
+                ledger.clear_removed()
+            for plan_id in plan.kept:
+                ledger.renew_plan(plan_id)
+            if decision.seals:
+                ledger.seal()
+        plan.difference.close()
+        return True
