@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
+import importlib
+import io
+import signal
+import sys
+import typing as t
+
 import click
 
-from .emulator import emulator
+_MODULES = {
+    "adopt": "ledger",
+    "confirm": "confirm",
+    "emulator": "emulator",
+    "empty": "empty",
+    "forget": "forget",
+    "ledger": "ledger",
+    "plan": "plan",
+    "resync": "resync",
+    "run": "run",
+    "status": "status",
+}
 
 
-@click.group(name="moengage-cohort", context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Imports a command when it is asked for: none needs all that the others do."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands' names."""
+        return sorted({*super().list_commands(ctx), *_MODULES})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a name."""
+        if (module := _MODULES.get(cmd_name)) is None:
+            return super().get_command(ctx, cmd_name)
+        found = importlib.import_module(f"{__name__}.{module}")
+        return t.cast("click.Command", getattr(found, cmd_name))
+
+
+@click.group(
+    name="moengage-cohort",
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 def cli() -> None:
     """What people do beside a sync of cohorts to MoEngage."""
 
 
-cli.add_command(emulator)
-
-
 def main() -> None:
     """Run the command line."""
-    cli(prog_name="moengage-cohort")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may hold what a terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        cli(prog_name="moengage-cohort")
+    except KeyboardInterrupt:  # before a command takes over the signals
+        sys.exit(128 + signal.SIGINT)

@@ -1,0 +1,157 @@
+"""`moengage-cohort plan`: what a run would do with a tap's output, and what that would cost."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import typing as t
+
+import click
+import msgspec
+
+from target_moengage_cohort.cli.command import DONE, configured
+from target_moengage_cohort.wiring import wired
+
+if t.TYPE_CHECKING:
+    from target_moengage_cohort.cli.command import Session
+    from target_moengage_cohort.report import CohortReport
+    from target_moengage_cohort.run import Run
+    from target_moengage_cohort.sinks import Destination
+
+SOMETHING_TO_DO = 5
+_COHORT_WIDTH = 22
+
+
+class CohortPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run would do for one cohort.
+
+    Attributes:
+        cohort_id: The cohort.
+        cohort_name: Its name.
+        stream: The stream that feeds it.
+        sync_mode: How its records become changes.
+        desired: How many members the input has; ``None`` where that is not what the input says.
+        accepted: How many MoEngage has accepted; ``None`` without a ledger.
+        to_add: How many would join.
+        to_remove: How many would leave.
+        unchanged: How many need no request.
+        in_doubt: How many are in doubt.
+        requests: How many requests a run would send now.
+        bytes: The bytes of their bodies.
+        minutes: How long they take at the rate limit.
+        complete: What shows that the input is complete.
+        verdict: What the guard says.
+    """
+
+    cohort_id: str
+    cohort_name: str
+    stream: str
+    sync_mode: str
+    desired: int | None
+    accepted: int | None
+    to_add: int
+    to_remove: int
+    unchanged: int
+    in_doubt: int
+    requests: int
+    bytes: int
+    minutes: float
+    complete: str
+    verdict: str
+
+
+@click.command()
+@configured
+@click.option("--json", "as_json", is_flag=True, help="For programs: a list, one item a cohort.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 5 if there is something to do.")
+def plan(session: Session, *, as_json: bool, detailed_exitcode: bool) -> int:
+    """Say what a run would do with a tap's output on standard input; send and change nothing.
+
+    \b
+    tap-postgres --config tap.json --catalog catalog.json \\
+      | moengage-cohort plan --config target.json
+    """  # noqa: D301 - click's mark for lines to keep
+    settings = msgspec.structs.replace(session.settings, dry_run=True)
+    loaded = msgspec.structs.replace(session.loaded, settings=settings)
+    logging.getLogger("target_moengage_cohort").setLevel(logging.ERROR)  # the table says it all
+    with session.ledgers(read_only=True) as ledgers:
+        running = wired(loaded, session.interrupt, ledgers)
+        running.read(sys.stdin.buffer)
+        running.finish()
+    plans = _plans(running, settings.requests_per_minute)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(plans)))
+    else:
+        click.echo(_table(plans))
+    something = any(each.to_add or each.to_remove for each in plans)
+    return SOMETHING_TO_DO if something and detailed_exitcode else DONE
+
+
+def _plans(running: Run, requests_per_minute: int) -> list[CohortPlan]:
+    found = []
+    for entry in running.report.cohorts if running.report is not None else ():
+        destination = running.destinations.by_id.get(entry.cohort_id or "")
+        if destination is not None:
+            found.append(_plan(entry, destination, requests_per_minute))
+    return sorted(found, key=lambda each: each.cohort_id)
+
+
+def _plan(entry: CohortReport, destination: Destination, requests_per_minute: int) -> CohortPlan:
+    settled = destination.settlement
+    differs = settled.differs
+    if settled.is_sealed:
+        verdict = "sealed: nothing more is sent"
+    elif differs is None:
+        verdict = "no guard: the records say who leaves"
+    elif settled.reason is not None:
+        verdict = settled.reason
+    elif settled.removals_waiting:
+        verdict = f"{settled.removals_waiting} removals would wait for confirm"
+    else:
+        verdict = "within the guard"
+    return CohortPlan(
+        cohort_id=destination.cohort.cohort_id,
+        cohort_name=destination.cohort.name,
+        stream=entry.stream,
+        sync_mode=entry.sync_mode,
+        desired=None if entry.desired is None else entry.desired.count,
+        accepted=None if entry.accepted is None else entry.accepted.count,
+        to_add=entry.added if differs is None else differs.additions,
+        to_remove=entry.removed if differs is None else differs.removals,
+        unchanged=entry.unchanged,
+        in_doubt=entry.in_doubt,
+        requests=entry.requests,
+        bytes=entry.bytes,
+        minutes=round(entry.requests / requests_per_minute, 2),
+        complete=entry.complete.value,
+        verdict=verdict,
+    )
+
+
+def _table(plans: list[CohortPlan]) -> str:
+    """A table of at most 80 columns, and below it what needs words."""
+    head = ("desired", "accepted", "add", "remove", "in doubt", "req.", "min.")
+    widths = (9, 9, 8, 8, 8, 5, 5)
+    lines = [_line("cohort", head, widths)]
+    for each in plans:
+        counts = (each.desired, each.accepted, each.to_add, each.to_remove, each.in_doubt)
+        cells = ["-" if count is None else str(count) for count in counts]
+        lines.append(
+            _line(each.cohort_id, (*cells, str(each.requests), f"{each.minutes:.1f}"), widths)
+        )
+    lines += [
+        f"{each.cohort_id}: {each.verdict}" for each in plans if each.verdict != "within the guard"
+    ]
+    total = sum(each.requests for each in plans)
+    size = sum(each.bytes for each in plans)
+    minutes = sum(each.minutes for each in plans)
+    lines.append(f"{total} requests, {size / 1e6:.1f} MB, {minutes:.1f} minutes at the rate limit")
+    return "\n".join(lines)
+
+
+def _line(cohort_id: str, cells: tuple[str, ...], widths: tuple[int, ...]) -> str:
+    name = "".join(character if character.isprintable() else " " for character in cohort_id)
+    if len(name) > _COHORT_WIDTH:
+        name = name[: _COHORT_WIDTH - 1] + "…"
+    numbers = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+    return " ".join((name.ljust(_COHORT_WIDTH), *numbers))

@@ -1,0 +1,114 @@
+"""Has members added to and removed from cohorts on a person's word."""
+
+from __future__ import annotations
+
+import typing as t
+
+from target_moengage_cohort.checkpoints import Checkpoints
+from target_moengage_cohort.delivery.client import Client
+from target_moengage_cohort.delivery.dispatcher import Dispatcher, Timing
+from target_moengage_cohort.delivery.pace import Pace
+from target_moengage_cohort.interrupts import Interrupt
+from target_moengage_cohort.membership import Change, Cohort
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from target_moengage_cohort.cli.command import Session
+    from target_moengage_cohort.ledger import Ledger
+    from target_moengage_cohort.membership import Action, Member
+
+Batches: t.TypeAlias = "Iterable[tuple[Action, Sequence[Member]]]"
+
+
+class Sending:
+    """Requests to MoEngage for the time of a `with` block, each of them in its cohort's ledger.
+
+    After the block nothing is under way any more, and `is_accepted` tells what came of it; so it
+    does if the block was left by an error.
+
+    Args:
+        session: The command.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._interrupt = Interrupt()  # its own: the end of this sending is not the command's
+        session.interrupt.call_when_set(self._interrupt.set)
+        if session.interrupt.is_set():
+            self._interrupt.set()
+        self._ledgers: dict[str, Ledger] = {}
+        self._submitted: dict[str, int] = {}
+        self._pace = Pace(session.settings, self._interrupt.wait)
+        self._dispatcher = Dispatcher(
+            session.settings,
+            attempt=Client(session.settings).attempt,
+            pace=self._pace,
+            checkpoints=Checkpoints(),
+            emit=lambda _value: None,
+            interrupt=self._interrupt,
+            timing=Timing(wall_clock=session.clock),
+            ledgers=self._ledgers,
+        )
+
+    def __enter__(self) -> Self:
+        """Start to send."""
+        self._dispatcher.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Start no more requests, and wait for those under way, but not for long."""
+        if self._dispatcher.stop():
+            self._pace.close()
+            self._interrupt.close()
+        else:
+            self._session.is_abandoned = True
+
+    def send(self, ledger: Ledger, batches: Batches) -> None:
+        """Send members of one cohort, as soon as the rate limit permits.
+
+        Args:
+            ledger: The cohort's.
+            batches: What happens to whom.
+
+        Raises:
+            TargetError: A request has failed for good.
+        """
+        entry = ledger.entry
+        cohort = Cohort(entry.cohort_id, entry.name, entry.description)
+        self._ledgers[entry.cohort_id] = ledger
+        count = 0
+        for action, members in batches:
+            if self._interrupt.is_set():
+                return
+            self._dispatcher.submit(
+                [
+                    Change(cohort, action, member.key, member.encode(), member.anonymous_id)
+                    for member in members
+                ]
+            )
+            count += len(members)
+        self._submitted[entry.cohort_id] = count  # only now: before, it was not all of them
+
+    def drain(self) -> None:
+        """Wait until all of it was answered, or until the command is interrupted.
+
+        Raises:
+            TargetError: A request has failed for good.
+        """
+        self._dispatcher.drain()
+
+    def is_accepted(self, ledger: Ledger) -> bool:
+        """Whether all that there was to send for a cohort was sent, and accepted."""
+        cohort_id = ledger.entry.cohort_id
+        lane = self._dispatcher.lanes.get(cohort_id)
+        accepted = 0 if lane is None else lane.added + lane.removed + lane.merged
+        return self._submitted.get(cohort_id) == accepted

@@ -1,0 +1,131 @@
+"""A desk: a person at the command line, with a configuration, a ledger and an emulator."""
+
+import contextlib
+import json
+import threading
+import time
+import uuid
+
+import pytest
+from click.testing import CliRunner
+
+from target_moengage_cohort.cli import cli
+from target_moengage_cohort.cli.command import Session, Surroundings
+from target_moengage_cohort.cli.sending import Sending
+from target_moengage_cohort.ledger import Ledgers, Plan, PlanKind
+from target_moengage_cohort.membership import Action, Cohort, Member
+from target_moengage_cohort.settings import load
+from tests.support.singer import config
+
+PLANTED = "planted-"
+
+
+def person(number, kind="uid"):
+    return Member(**{kind: f"{PLANTED}{number:04d}"})
+
+
+def people(*numbers):
+    return [person(number) for number in numbers]
+
+
+class Desk:
+    """Runs commands, and looks into and changes what they work on."""
+
+    def __init__(self, emulator, folder):
+        self.emulator = emulator
+        self.folder = folder
+        self.raw = config(emulator, ledger_uri=str(folder / "ledger"))
+        self.said = ""
+
+    def run(self, *arguments, config_files=None, text=None, **surroundings):
+        path = self.folder / "config.json"
+        path.write_text(json.dumps(self.raw))
+        files = [str(path)] if config_files is None else config_files
+        options = [part for file in files for part in ("--config", file)]
+        place = Surroundings(**({"busy_seconds": 0.3} | surroundings))
+        result = CliRunner().invoke(
+            cli, [*arguments, *options], obj=place, input=text, prog_name="moengage-cohort"
+        )
+        self.said += result.output
+        return result
+
+    @contextlib.contextmanager
+    def ledgers(self, *, read_only=False, **changes):
+        settings = load(self.raw | changes).settings
+        with Ledgers(
+            settings,
+            run_id=str(uuid.uuid4()),
+            wait=threading.Event().wait,
+            read_only=read_only,
+            busy_seconds=5.0,
+        ) as ledgers:
+            yield ledgers
+
+    @contextlib.contextmanager
+    def ledger(self, cohort_id, **options):
+        with self.ledgers(**options) as ledgers:
+            yield ledgers.open_known(cohort_id)
+
+    def fill(self, cohort_id, members, *, stream=None, name=None):
+        """Have members accepted into a cohort, with a ledger."""
+        session = Session(load(self.raw), Surroundings())
+        with session.ledgers() as ledgers:
+            cohort = Cohort(cohort_id, name or cohort_id)
+            ledger = ledgers.open(cohort, stream or cohort_id)
+            with Sending(session) as sending:
+                sending.send(ledger, [(Action.ADD, members)])
+                sending.drain()
+            assert sending.is_accepted(ledger)
+        session.interrupt.close()
+
+    def plan(self, cohort_id, desired, *, kind=PlanKind.WAITING, additions=False, **changes):
+        """Keep the plan that makes some members all of a cohort; return its id."""
+        with self.ledgers() as ledgers:
+            ledger = ledgers.open_known(cohort_id)
+            staging = ledgers.staging()
+            if desired:
+                pairs = [(member.uid, member.anonymous_id) for member in desired]
+                uids, anonymous_ids = zip(*pairs, strict=True)
+                staging.append(None, uids, anonymous_ids, None)
+            difference = staging.difference(ledger, 0)
+            differs = difference.differs
+            facts = {
+                "plan_id": f"plan-{kind.value}-{cohort_id}",
+                "kind": kind,
+                "run_id": "a-run",
+                "stream": ledger.entry.stream,
+                "made_at": time.time(),
+                "revision": ledger.revision,
+                "base": differs.base,
+                "additions": differs.additions if additions else 0,
+                "removals": differs.removals,
+                "desired": differs.desired.count,
+                "max_removal_percent": 10,
+            }
+            plan = Plan(**(facts | changes))
+            ledger.keep(plan, difference, additions=additions, removals=plan.removals > 0)
+            difference.close()
+            staging.close()
+        return plan.plan_id
+
+    def accepted(self, cohort_id):
+        """Who is accepted or in doubt by the ledger."""
+        with self.ledger(cohort_id) as ledger:
+            return {member for chunk in ledger.members() for member in chunk}
+
+    def there(self, cohort_id):
+        """Who is in a cohort of the emulator."""
+        return {Member(*pair) for pair in self.emulator.members(cohort_id)}
+
+    def removals(self):
+        return self.emulator.requests(action="remove_members")
+
+
+@pytest.fixture
+def desk(emulator, tmp_path):
+    """A desk; whatever was said at it, nothing showed an id or the key."""
+    made = Desk(emulator, tmp_path)
+    yield made
+    assert PLANTED not in made.said
+    assert made.raw["data_api_key"] not in made.said
+    assert "Traceback" not in made.said

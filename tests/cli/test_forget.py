@@ -1,0 +1,117 @@
+"""`moengage-cohort forget` against the emulator."""
+
+import pytest
+
+from target_moengage_cohort.ledger import PlanKind
+from target_moengage_cohort.membership import Member
+from tests.cli.conftest import PLANTED, people
+
+BOTH = Member(f"{PLANTED}both", f"{PLANTED}anonymous")
+GONE = f"{PLANTED}0001"
+
+
+def bytes_below(folder):
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_person_is_removed_everywhere_and_erased(desk):
+    """Whoever is named leaves every cohort, with the identifiers that were accepted, and no
+    file of the ledger holds any of them afterwards."""
+    desk.fill("a", [*people(1, 2), BOTH])
+    desk.fill("b", people(1))
+    desk.fill("c", people(3))
+    desk.plan("c", people(1, 3), kind=PlanKind.WITHHELD, additions=True)
+    assert GONE.encode() in bytes_below(desk.folder / "ledger")
+    result = desk.run("forget", "-", text=f"{GONE}\n{PLANTED}both\r\n\n")
+    assert 0 == result.exit_code
+    assert "3 of 3 ledgers hold nothing of them any more; 2 cohorts had" in result.stdout
+    assert set(people(2)) == desk.there("a") == desk.accepted("a")
+    assert set() == desk.there("b") == desk.accepted("b")
+    assert set(people(3)) == desk.there("c")
+    kept = bytes_below(desk.folder / "ledger")
+    for identifier in (GONE, BOTH.uid, BOTH.anonymous_id):
+        assert identifier.encode() not in kept
+    assert f"{PLANTED}0002".encode() in kept
+    assert "0 cohorts had" in desk.run("forget", "-", text=f"{GONE}\n").stdout
+
+
+def test_a_csv_names_both_kinds_of_identifiers(desk):
+    """In a CSV the columns uid and anonymous_id count, wherever they stand."""
+    desk.fill("a", [*people(1, 2), BOTH])
+    file = desk.folder / "ids.csv"
+    file.write_text(f"email,anonymous_id,uid\nx,,{GONE}\ny,{BOTH.anonymous_id},\n")
+    assert 0 == desk.run("forget", str(file)).exit_code
+    assert set(people(2)) == desk.there("a") == desk.accepted("a")
+
+
+def test_without_a_file_a_person_is_asked_and_nothing_is_shown(desk):
+    """The prompt takes either identifier, and needs one of them."""
+    desk.fill("a", [*people(1, 2), BOTH])
+    result = desk.run("forget", text=f"{GONE}\n\n")
+    assert 0 == result.exit_code
+    assert "User ID (not shown" in result.stderr
+    assert {*people(2), BOTH} == desk.there("a")
+    assert 0 == desk.run("forget", text=f"\n{BOTH.anonymous_id}\n").exit_code
+    assert set(people(2)) == desk.there("a")
+    neither = desk.run("forget", text="\n\n")
+    assert 1 == neither.exit_code
+    assert "neither a user ID nor an anonymous ID" in neither.stderr
+
+
+def test_a_refused_removal_leaves_its_cohort_to_be_repeated(desk):
+    """If one cohort's removal is refused, the others are done, and it is named."""
+    for cohort in ("a", "b", "c"):
+        desk.fill(cohort, people(1, 2))
+    desk.emulator.fail_next(400, cohort_id="b")
+    result = desk.run("forget", "-", text=GONE)
+    assert 1 == result.exit_code
+    assert "2 of 3 ledgers hold nothing of them any more; 2 cohorts had" in result.stdout
+    assert "cohort 'b': MoEngage refused" in result.stderr
+    assert "repeat this command for it" in result.stderr
+    assert set(people(2)) == desk.accepted("a") == desk.accepted("c")
+    assert set(people(1, 2)) == desk.accepted("b")
+    assert 0 == desk.run("forget", "-", text=GONE).exit_code
+    assert set(people(2)) == desk.there("b") == desk.accepted("b")
+
+
+def test_after_an_error_of_all_nothing_more_is_sent(desk):
+    """Refused credentials end forget at once; every cohort that was not done is named."""
+    for cohort in ("a", "b", "c"):
+        desk.fill(cohort, people(1))
+    desk.emulator.fail_next(401, 3)
+    result = desk.run("forget", "-", text=GONE)
+    assert 1 == result.exit_code
+    assert "cohort 'a': MoEngage refused the credentials" in result.stderr
+    assert "cohort 'b': not reached" in result.stderr
+    assert "cohort 'c': not reached" in result.stderr
+    assert 1 == len(desk.removals())
+    assert set(people(1)) == desk.accepted("a") == desk.accepted("c")
+
+
+def test_a_busy_cohort_is_to_be_repeated(desk):
+    """If a run has one of the ledgers, the others are done, and the exit code is 4."""
+    desk.fill("a", people(1))
+    desk.fill("b", people(1))
+    with desk.ledger("a"):
+        result = desk.run("forget", "-", text=GONE)
+    assert 4 == result.exit_code
+    assert "cohort 'a': the ledger of cohort 'a' is held by" in result.stderr
+    assert set() == desk.there("b")
+    assert set(people(1)) == desk.there("a")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"user_id,email\n{GONE},x\n", "the first line must name the columns"),
+        ("", "holds no identifier"),
+        ("\n\n", "holds no identifier"),
+    ],
+)
+def test_a_list_that_names_nobody_is_an_error(desk, text, said):
+    """A file in which no id can be found does not pass for one whose people were forgotten."""
+    desk.fill("a", people(1))
+    result = desk.run("forget", "-", text=text)
+    assert 1 == result.exit_code
+    assert f"standard input: {said}" in result.stderr
+    assert [] == desk.removals()

@@ -1,0 +1,169 @@
+"""`moengage-cohort status` against real ledgers."""
+
+import json
+
+from target_moengage_cohort.ledger import (
+    PlanKind,
+    RunEntry,
+    RunProgress,
+    SideFile,
+)
+from tests.cli.conftest import people
+
+RUN = RunEntry(
+    run_id="a-run",
+    started_at="2026-11-22T04:00:00.000Z",
+    finished_at="2026-11-22T04:05:00.000Z",
+    status="succeeded",
+    sync_mode="mirror",
+    complete="count",
+    records=3,
+    added=3,
+    removed=0,
+)
+
+
+def contents(folder):
+    """Every file below a folder, with its bytes, but for who held a lock last."""
+    return {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+        if path.suffix != ".lock"
+    }
+
+
+def test_every_number_of_a_cohort_is_told(desk):
+    """For programs, status tells all that the ledger knows of a cohort."""
+    desk.fill("vip", people(1, 2, 3), stream="users", name="VIP users")
+    desk.plan("vip", people(1, 2))
+    desk.plan("vip", people(3), kind=PlanKind.WITHHELD, made_at=1_800_000_000.0, revision=0)
+    with desk.ledger("vip") as ledger:
+        ledger.note_run(RUN)
+        digest = ledger.numbers().accepted.digest
+        ledger.seal()
+    told = json.loads(desk.run("status", "--json").stdout)
+    (cohort,) = told["cohorts"]
+    (waiting,), (withheld,) = cohort.pop("waiting"), cohort.pop("withheld")
+    assert str(desk.folder / "ledger") in told["ledger"]
+    assert [] == told["runs"]
+    assert {
+        "cohort_id": "vip",
+        "cohort_name": "VIP users",
+        "stream": "users",
+        "fed": None,
+        "busy": False,
+        "fault": None,
+        "settled": True,
+        "accepted": 3,
+        "in_doubt": 0,
+        "digest": digest,
+        "sealed": True,
+        "last_run": json.loads(json.dumps({f: getattr(RUN, f) for f in RUN.__struct_fields__})),
+    } == cohort
+    assert ("plan-waiting-vip", 0, 1, 2, False) == (
+        waiting["plan_id"],
+        waiting["additions"],
+        waiting["removals"],
+        waiting["desired"],
+        waiting["outdated"],
+    )
+    assert (2, True, "2027-01-15T08:00:00Z") == (
+        withheld["removals"],
+        withheld["outdated"],
+        withheld["made_at"],
+    )
+
+
+def test_the_table_fits_a_terminal(desk):
+    """For people, status has lines of at most 80 columns, however long names and numbers are."""
+    desk.raw["cohorts"] = {"users": {"cohort_id": "another"}}
+    desk.fill("c" * 90, people(1, 2), stream="s" * 90, name="n" * 90)
+    desk.plan("c" * 90, people(1), plan_id="0123456789ab")
+    with desk.ledger("c" * 90) as ledger:
+        ledger.note_run(RUN)
+        ledger.doubt_all()
+    result = desk.run("status")
+    lines = result.stdout.splitlines()[1:]  # the first has the folder
+    assert 0 == result.exit_code
+    assert 80 >= max(len(line) for line in lines)
+    assert "2         2 2026-11-22 04:05" in result.stdout
+    for text in ("last run: succeeded, mirror, 3 added", "no stream feeds it", "outdated"):
+        assert text in result.stdout
+
+
+def test_cohorts_that_no_stream_feeds_are_told(desk):
+    """A cohort is fed if its stream is configured, and has not got another cohort_id since."""
+    for cohort, stream in (("gone", "gone"), ("moved", "users"), ("here", "fan")):
+        desk.fill(cohort, people(1), stream=stream)
+    desk.raw["cohorts"] = {"users": {"cohort_id": "new"}, "fan": {"cohort_id_column": "c"}}
+    told = json.loads(desk.run("status", "--json").stdout)
+    assert {"gone": False, "here": True, "moved": False} == {
+        cohort["cohort_id"]: cohort["fed"] for cohort in told["cohorts"]
+    }
+
+
+def test_a_busy_cohort_is_told_from_the_catalogue_at_once(desk):
+    """status does not wait for a run, and tells its progress from its side file."""
+    desk.fill("vip", people(1))
+    desk.fill("free", people(1))
+    with desk.ledgers() as ledgers:
+        ledgers.open_known("vip")
+        side = SideFile(ledgers.folder, "b-run")
+        side.write(
+            RunProgress(
+                run_id="b-run",
+                pid=77,
+                host="h",
+                started_at="2026-11-22T04:00:00Z",
+                streams=["vip"],
+                records=5_000,
+                accepted=4_000,
+                requests=2,
+            )
+        )
+        told = json.loads(desk.run("status", "--json", busy_seconds=1_000_000.0).stdout)
+        shown = desk.run("status").stdout
+        side.close()
+    assert [(True, None), (False, 1)] == [
+        (cohort["busy"], cohort["accepted"]) for cohort in reversed(told["cohorts"])
+    ]
+    assert ["b-run"] == [run["run_id"] for run in told["runs"]]
+    assert "busy" in shown
+    assert "5,000 records read, 4,000 members accepted, 2 requests" in shown
+    assert "Under way" not in desk.run("status").stdout
+
+
+def test_status_changes_nothing(desk):
+    """status leaves every file as it is, and makes none where there is no ledger."""
+    result = desk.run("status")
+    assert 0 == result.exit_code
+    assert "No cohort of this partner has one." in result.stdout
+    assert not (desk.folder / "ledger").exists()
+    desk.fill("vip", people(1))
+    before = contents(desk.folder / "ledger")
+    desk.run("status")
+    assert before == contents(desk.folder / "ledger")
+
+
+def test_control_characters_of_a_name_stay_out_of_the_terminal(desk):
+    """A cohort's id from a column cannot steer the terminal of who looks at it."""
+    desk.fill("a\x1b[2Jb\n", people(1), stream="users", name="plain")
+    shown = desk.run("status").stdout
+    assert "a [2Jb" in shown
+    assert "\x1b" not in shown
+
+
+def test_a_broken_ledger_does_not_hide_the_others(desk):
+    """status tells which ledger cannot be read, and all about the others, and exits with 1."""
+    desk.fill("bad", people(1))
+    (database,) = (desk.folder / "ledger").rglob("*.duckdb")
+    desk.fill("good", people(1))
+    database.write_bytes(b"broken" * 5_000)
+    result = desk.run("status")
+    assert 1 == result.exit_code
+    assert f"cannot be read: the ledger {database}" in result.stdout
+    told = json.loads(desk.run("status", "--json").stdout)
+    assert [("bad", None), ("good", 1)] == [
+        (cohort["cohort_id"], cohort["accepted"]) for cohort in told["cohorts"]
+    ]
