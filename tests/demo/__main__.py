@@ -8,9 +8,12 @@ import contextlib
 import signal
 import sys
 import tempfile
+import textwrap
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
+from tests.demo.broken import ROWS, STREAM, Broken
 from tests.demo.shop import USERS, WANTED, live_a_day, open_shop, wanted
 from tests.support.emulator import EmulatorProcess
 from tests.support.postgres import Postgres
@@ -19,6 +22,7 @@ from tests.support.project import MeltanoProject
 COUNTS = ("records", "added", "removed", "rejected", "requests", "bytes")
 SIGINT_EXIT = 128 + signal.SIGINT
 SIGTERM_EXIT = 128 + signal.SIGTERM
+WIDTH = 80
 
 
 def main() -> int:
@@ -42,15 +46,21 @@ def main() -> int:
         say("A day passes:")
         for event in live_a_day(postgres):
             say(f"  {event}")
-        say("\nSecond run: it starts at the first one's bookmarks, so it reads only users of whom")
-        say("anything has changed since, and the last row of the first run once more.")
+        say("\nSecond run. Of three cohorts it reads only users of whom anything has changed since")
+        say("the first one's bookmarks. The fourth, members, is a mirror: it reads the whole view,")
+        say("and sends the difference to what MoEngage has accepted.")
         sync(project)
         second = compare(postgres, emulator)
 
-    if first and second:
+        say("Third run, of the mirror alone: its tap is killed half-way. That looks like a cohort")
+        say("that has shrunk; but each row says how many rows there should be.")
+        third = break_off(Broken(project))
+        unharmed = compare(postgres, emulator, ["members"])
+
+    if first and second and third and unharmed:
         say("MoEngage accepted exactly what SQL says. Nothing is left running.")
         return 0
-    say("MoEngage accepted something else than SQL says.")
+    say("MoEngage accepted something else than SQL says, or a broken input passed for a whole one.")
     return 1
 
 
@@ -60,15 +70,33 @@ def sync(project: MeltanoProject) -> None:
     begin = time.monotonic()
     report = project.sync(environment="demo")
     say(f"  {report['status']} in {time.monotonic() - begin:.1f} s\n")
+    show_counts(report)
+
+
+def break_off(broken: Broken) -> bool:
+    """Run a mirror whose tap is killed half-way; return whether the target failed over it."""
+    say(f"  $ tap-postgres … | head -n {ROWS} | target-moengage-cohort …")
+    code, complaint, report = broken.run()
+    say(f"  {report['status']}, exit code {code}:")
+    say(textwrap.indent(textwrap.fill(complaint, WIDTH - 6), "    ") + "\n")
+    show_counts(report)
+    return code == 1 and report["status"] == "failed" and STREAM in complaint
+
+
+def show_counts(report: dict) -> None:
+    """Show what a run did for each cohort."""
     cohorts = {cohort["cohort_id"]: cohort for cohort in report["cohorts"]}
-    rows = [[name, *(cohorts[name][count] for count in COUNTS)] for name in WANTED]
+    names = [name for name in WANTED if name in cohorts]
+    rows = [[name, *(cohorts[name][count] for count in COUNTS)] for name in names]
     show(["cohort", *COUNTS], rows)
 
 
-def compare(postgres: Postgres, emulator: EmulatorProcess) -> bool:
+def compare(
+    postgres: Postgres, emulator: EmulatorProcess, cohort_ids: Iterable[str] = WANTED
+) -> bool:
     """Show what was accepted beside what SQL says; return whether they are the same."""
     rows = []
-    for cohort_id in WANTED:
+    for cohort_id in cohort_ids:
         accepted = emulator.members(cohort_id)
         right = wanted(postgres, cohort_id)
         same = "same members" if accepted == right else f"{len(accepted ^ right):,} DIFFERENT"
@@ -83,7 +111,7 @@ def show(head: list[str], rows: list[list[str | int]]) -> None:
     widths = [max(len(row[column]) for row in text) for column in range(len(head))]
     for row in text:
         first, *others = (value.rjust(width) for value, width in zip(row, widths, strict=True))
-        say("  " + "  ".join([first.strip().ljust(widths[0]), *others]))
+        say("  " + "  ".join([first.strip().ljust(widths[0]), *others]).rstrip())
     say("")
 
 

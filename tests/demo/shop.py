@@ -28,6 +28,10 @@ create view cohort_app as
 create view cohort_buyers as
     select 'u-' || id as uid, updated_at
     from users where orders > 0;
+
+create view cohort_members as
+    select 'u-' || id as uid, count(*) over () as row_count
+    from users where signed_up;
 """
 FILL = f"""
 insert into users
@@ -42,19 +46,39 @@ select id,
 from generate_series(1, {USERS}) id
 """
 # The bookmark is where the first run ended, so whatever changes must be newer than that.
-LATER = "updated_at = timestamptz '2026-03-02' + id * interval '1 second'"
+LATER = "timestamptz '2026-03-02' + id * interval '1 second'"
+NEW_USERS = f"generate_series({USERS + 1}, {USERS + 30}) id"
+
+
+def update(change: str, users: str) -> str:
+    """The SQL that changes some users."""
+    return f"update users set {change}, updated_at = {LATER} where {users}"
+
+
 DAY = (
-    ("30 users become VIPs", "vip_since = '2026-03-02'", "id % 8 = 1 and id <= 240"),
-    ("20 VIPs lose their status", "vip_until = '2026-03-02'", "id % 80 = 8 and id <= 1600"),
-    ("25 users install the app", "device_id = 'device-' || id", "id % 2 = 1 and id <= 50"),
-    ("15 users remove the app", "uninstalled = '2026-03-02'", "id % 100 = 2 and id <= 1500"),
-    ("40 users order for the first time", "orders = 1", "id % 3 = 1 and id <= 120"),
+    ("30 users become VIPs", update("vip_since = '2026-03-02'", "id % 8 = 1 and id <= 240")),
+    ("20 VIPs lose their status", update("vip_until = '2026-03-02'", "id % 80 = 8 and id <= 1600")),
+    ("25 users install the app", update("device_id = 'device-' || id", "id % 2 = 1 and id <= 50")),
+    (
+        "15 users remove the app",
+        update("uninstalled = '2026-03-02'", "id % 100 = 2 and id <= 1500"),
+    ),
+    ("40 users order for the first time", update("orders = 1", "id % 3 = 1 and id <= 120")),
+    (
+        "30 users sign up",
+        f"insert into users (id, updated_at) select id, {LATER} from {NEW_USERS}",
+    ),
+    (
+        "50 users are deleted, and no row tells of it: only the mirror can notice",
+        "delete from users where id % 60 = 1 and id between 1200 and 4200",
+    ),
 )
 # What each cohort should be, as (uid, anonymous_id).
 WANTED = {
     "vip": "select uid, null from cohort_vip where is_member",
     "app": "select uid, device_id from cohort_app where _sdc_deleted_at is null",
     "buyers": "select uid, null from cohort_buyers",
+    "members": "select uid, null from cohort_members",
 }
 
 
@@ -66,9 +90,9 @@ def open_shop(postgres: Postgres) -> None:
 
 def live_a_day(postgres: Postgres) -> list[str]:
     """Change some users, and say what happened."""
-    for _, change, users in DAY:
-        postgres.execute(f"update users set {change}, {LATER} where {users}")
-    return [text for text, _, _ in DAY]
+    for _, sql in DAY:
+        postgres.execute(sql)
+    return [text for text, _ in DAY]
 
 
 def wanted(postgres: Postgres, cohort_id: str) -> set[tuple[str | None, str | None]]:
