@@ -10,7 +10,7 @@ import typing as t
 from collections import defaultdict
 
 from target_moengage_cohort.ledger.records import Known
-from target_moengage_cohort.membership import Action, Cohort, Member
+from target_moengage_cohort.membership import Action, Member
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -76,8 +76,7 @@ class Changes:
         for entry in ledgers.entries() if streams else []:
             mapping = streams.get(entry.stream)
             if mapping is not None and mapping.cohort is None and not entry.is_settled:
-                cohort = Cohort(entry.cohort_id, entry.name, entry.description)
-                self._destinations.of(cohort, mapping)
+                self._destinations.of_entry(entry, mapping)
         for destination in list(self._destinations.by_id.values()):
             if destination.mapping.stream in streams and destination.ledger is not None:
                 for doubts in destination.ledger.doubts():

@@ -33,7 +33,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
     from target_moengage_cohort.ledger import Ledger
-    from target_moengage_cohort.ledger.records import Differs
+    from target_moengage_cohort.ledger.records import CohortEntry, Differs
     from target_moengage_cohort.settings import Mapping, Settings
 
 _SMALLEST_MEMBER_BYTES = len(b'{"uid":"1"}')
@@ -123,6 +123,22 @@ class Destinations:
         self._numbers: Counter[str] = Counter()
         self.by_id: dict[str, Destination] = {}
         self.ledgers: dict[str, Ledger] = {}
+
+    def of_entry(self, entry: CohortEntry, mapping: Mapping) -> Destination:
+        """The destination for a cohort that a stream has fed before.
+
+        Raises:
+            SettingsError: It cannot be the same cohort any more.
+        """
+        cohort = Cohort(entry.cohort_id, entry.name, entry.description)
+        try:
+            return self.of(cohort, mapping)
+        except RowError as error:
+            msg = (
+                f"cohorts: the stream {mapping.stream!r} has fed the cohort {entry.cohort_id!r} "
+                f"before: {error.reason}; MoEngage uses a name for one segment only"
+            )
+            raise SettingsError(msg) from None
 
     def of_stream(self, stream: str) -> list[Destination]:
         """The destinations that a stream feeds, as far as they were met."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import typing as t
-from collections import deque
+from collections import defaultdict, deque
 
 import msgspec
 
 from target_moengage_cohort.ledger.records import Plan, PlanKind
-from target_moengage_cohort.membership import Action, Cohort, SyncMode
+from target_moengage_cohort.membership import Action, SyncMode
 from target_moengage_cohort.mirror import Completeness, Decision, Fate, Proof, Rules, decide
 from target_moengage_cohort.settings.keys import Removals
 
@@ -139,6 +139,7 @@ class Snapshots:
         self._dispatcher = dispatcher
         self._clock = clock
         self._dry_run = dry_run
+        self._by_source: defaultdict[str, list[Snapshot]] = defaultdict(list)
         self.by_stream: dict[str, Snapshot] = {}
 
     def of(self, mapping: Mapping, source: str) -> Snapshot:
@@ -147,11 +148,12 @@ class Snapshots:
         if snapshot is None:
             snapshot = Snapshot(mapping, source, self._ledgers.staging())
             self.by_stream[mapping.stream] = snapshot
+            self._by_source[source].append(snapshot)
         return snapshot
 
     def of_source(self, source: str) -> list[Snapshot]:
         """The snapshots that come from one of the tap's streams."""
-        return [snapshot for snapshot in self.by_stream.values() if snapshot.source == source]
+        return self._by_source[source]
 
     def read(self, source: str, version: t.Any) -> None:
         """Note that one of the tap's streams has sent a record."""
@@ -190,7 +192,7 @@ class Snapshots:
             if not self._end(plan):
                 return False
         version = snapshot.completeness.version
-        if snapshot.proof is not Proof.NO and version is not None and not self._dry_run:
+        if snapshot.proof.is_proof and version is not None:
             self._ledgers.finish_version(snapshot.mapping.stream, version)
         snapshot.staging.close()
         return True
@@ -199,8 +201,7 @@ class Snapshots:
         """Meet the cohorts that the stream has fed before, and of which it has no row now."""
         for entry in self._ledgers.entries():
             if entry.stream == mapping.stream and entry.cohort_id not in self._destinations.by_id:
-                cohort = Cohort(entry.cohort_id, entry.name, entry.description)
-                self._destinations.of(cohort, mapping)
+                self._destinations.of_entry(entry, mapping)
 
     def _begin(self, snapshot: Snapshot, destination: Destination, ledger: Ledger) -> _UnderWay:
         """Work out one cohort's plan, and send of it what may be sent."""
