@@ -5,8 +5,10 @@ import json
 import re
 from pathlib import Path
 
+import click
 import pytest
 
+from target_moengage_cohort.cli import cli
 from target_moengage_cohort.membership import COHORT_NAME_FORBIDDEN, COHORT_NAME_MAX_LENGTH
 from target_moengage_cohort.settings import json_schema
 
@@ -50,6 +52,12 @@ def test_the_name_rules_are_those_that_are_checked():
     listed = re.search(r"none of `` (.*?) ``", README).group(1).split()
     assert sorted(COHORT_NAME_FORBIDDEN) == sorted(listed)
     assert f"at most {COHORT_NAME_MAX_LENGTH} characters" in README
+
+
+def test_the_table_of_commands_is_complete():
+    """The README's table names every command of moengage-cohort, and no other."""
+    described = [name for name, _ in table("| command |")]
+    assert cli.list_commands(click.Context(cli)) == sorted(described)
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])
