@@ -32,6 +32,10 @@ help: ## Show this help
 test: lint environments ## Run all checks and all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
+.PHONY: test-long
+test-long: environments ## Kill runs and take mirrors through random histories for half an hour
+	KILLS=100 EXAMPLES=50 $(BIN)/python -m pytest -n $(WORKERS) tests/test_kills.py tests/test_convergence.py $(PYTEST_ARGS)
+
 .PHONY: demo
 demo: environments ## Sync cohorts from a real PostgreSQL to an emulated MoEngage, with the real Meltano
 	@$(BIN)/python -m tests.demo

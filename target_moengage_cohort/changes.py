@@ -19,7 +19,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger import Ledger, Ledgers
     from target_moengage_cohort.membership import Change, Key
     from target_moengage_cohort.settings import Mapping
-    from target_moengage_cohort.sinks import Destination, Destinations
+    from target_moengage_cohort.sinks import Destinations
 
 _AT_ONCE = 2_000
 _AT_ONCE_WITH_LEDGER = 20_000  # a look into a ledger costs the same for one member as for many
@@ -37,6 +37,7 @@ class Changes:
         self._destinations = destinations
         self._dispatcher = dispatcher
         self._waiting: list[Change] = []
+        self._states: list[tuple[int, bytes]] = []  # after how many of the changes each one came
 
     def put(self, change: Change) -> None:
         """Take a change.
@@ -49,18 +50,36 @@ class Changes:
         if len(self._waiting) >= most:
             self.submit()
 
+    def state(self, value: bytes) -> None:
+        """Take a STATE, which covers what was put before it.
+
+        Raises:
+            TargetError: A request has failed for good, or a ledger.
+        """
+        self._states.append((len(self._waiting), value))
+        if not self._waiting or not self._destinations.ledgers:
+            self.submit()
+
     def submit(self) -> None:
         """Hand over what was taken.
 
         Raises:
             TargetError: A request has failed for good, or a ledger.
         """
-        if not self._waiting:
-            return
-        changes, self._waiting = self._waiting, []
-        if self._destinations.ledgers:
+        changes: Sequence[Change | None] = self._waiting
+        states, self._waiting, self._states = self._states, [], []
+        if changes and self._destinations.ledgers:
             changes = self._needed(changes)
-        self._dispatcher.submit(changes)
+        begin = 0
+        for end, value in states:
+            self._hand_over(changes[begin:end])
+            self._dispatcher.state(value)
+            begin = end
+        self._hand_over(changes[begin:])
+
+    def _hand_over(self, changes: Sequence[Change | None]) -> None:
+        if needed := [change for change in changes if change is not None]:
+            self._dispatcher.submit(needed)
 
     def repeat_doubts(self, ledgers: Ledgers, mappings: Iterable[Mapping]) -> None:
         """Send again what an earlier run left in doubt, and no newer change has replaced.
@@ -81,58 +100,60 @@ class Changes:
             if destination.mapping.stream in streams and destination.ledger is not None:
                 for doubts in destination.ledger.doubts():
                     changes = [destination.change(action, member) for action, member in doubts]
-                    self._dispatcher.submit(changes)
+                    if not self._dispatcher.submit(changes):
+                        return
 
-    def _needed(self, changes: Sequence[Change]) -> list[Change]:
-        """Leave out what the cohorts' ledgers show to be done already."""
-        found: list[Change] = []
-        by_cohort: defaultdict[str, list[Change]] = defaultdict(list)
-        for change in changes:
-            by_cohort[change.cohort.cohort_id].append(change)
+    def _needed(self, changes: Sequence[Change | None]) -> list[Change | None]:
+        """Put ``None`` in place of what the cohorts' ledgers show to be done already."""
+        found = [*changes]
+        by_cohort: defaultdict[str, list[tuple[int, Change]]] = defaultdict(list)
+        for place, change in enumerate(changes):
+            if change is not None:
+                by_cohort[change.cohort.cohort_id].append((place, change))
         for cohort_id, asked in by_cohort.items():
             destination = self._destinations.by_id[cohort_id]
             if destination.ledger is None:
-                found += asked
-            else:
-                needed = self._news(destination, destination.ledger, asked)
-                destination.skipped += len(asked) - len(needed)
-                found += needed
+                continue
+            news = self._news(destination.ledger, [change for _, change in asked])
+            for (place, _), new in zip(asked, news, strict=True):
+                found[place] = None if new is None else destination.change(*new)
+            destination.skipped += news.count(None)
         return found
 
     def _news(
-        self, destination: Destination, ledger: Ledger, changes: Sequence[Change]
-    ) -> list[Change]:
-        known = ledger.known([_member(change) for change in changes])
-        news = sift(changes, known)
-        ledger.queued(news)
-        return [destination.change(action, member) for action, member in news]
+        self, ledger: Ledger, changes: Sequence[Change]
+    ) -> list[tuple[Action, Member] | None]:
+        news = sift(changes, ledger.known([_member(change) for change in changes]))
+        ledger.queued([new for new in news if new is not None])
+        return news
 
 
-def sift(changes: Iterable[Change], known: dict[Key, Known]) -> list[tuple[Action, Member]]:
-    """Take the changes that change anything.
+def sift(changes: Iterable[Change], known: dict[Key, Known]) -> list[tuple[Action, Member] | None]:
+    """Tell the changes that change anything from those that do not.
 
     Args:
         changes: In stream order.
         known: What is expected of their members; brought up to date. Who is not in it was never
-            seen, so even a removal is sent.
+            seen, so even a removal is needed.
 
     Returns:
-        Action and member of each that is needed, in order. A removal has the identifiers that
-        were accepted.
+        For each change, action and member, or ``None`` if it is not needed. A removal has the
+        identifiers that were accepted.
     """
-    needed = []
+    found: list[tuple[Action, Member] | None] = []
     for change in changes:
         action, member = change.action, _member(change)
         expected = known.get(change.key)
         if expected is not None:
             same = action is Action.REMOVE or expected.member == member
             if expected.action is action and same:
+                found.append(None)
                 continue
             if action is Action.REMOVE and expected.member is not None:
                 member = expected.member
         known[change.key] = Known(action, member)
-        needed.append((action, member))
-    return needed
+        found.append((action, member))
+    return found
 
 
 def _member(change: Change) -> Member:

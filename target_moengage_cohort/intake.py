@@ -25,7 +25,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.interrupts import Interrupt
     from target_moengage_cohort.reader import Message
     from target_moengage_cohort.rejects import Rejections
-    from target_moengage_cohort.settings import Loaded
+    from target_moengage_cohort.settings import Loaded, Mapping
     from target_moengage_cohort.sinks import Destinations
     from target_moengage_cohort.snapshots import Snapshots
 
@@ -58,6 +58,7 @@ class Intake:
         changes: Takes changes.
         snapshots: Takes the rows of snapshots.
         rejections: Takes rows that cannot be delivered.
+        begin: Called with a stream's mapping when its first SCHEMA has come.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Intake:
         changes: Changes,
         snapshots: Snapshots,
         rejections: Rejections,
+        begin: t.Callable[[Mapping], None],
     ) -> None:
         self._loaded = loaded
         self._transform = transform
@@ -78,6 +80,7 @@ class Intake:
         self._changes = changes
         self._snapshots = snapshots
         self._rejections = rejections
+        self._begin = begin
         self._reader = Reader()
         self._schemas: dict[str, Schema] = {}
         self.sinks: dict[str, Sink] = {}
@@ -107,10 +110,9 @@ class Intake:
             self._take_record(message)
         elif isinstance(message, State):
             self.counts["STATE"] += 1
-            self._changes.submit()
             self._refuse_bookmarks(message.value)
             if message.value.translate(None, b" \t\r\n") not in {b"{}", b"null"}:
-                self._dispatcher.state(message.value)
+                self._changes.state(message.value)
         elif isinstance(message, Schema):
             self.counts["SCHEMA"] += 1
             self._take_schema(message)
@@ -125,8 +127,11 @@ class Intake:
         self._schemas[message.stream] = message
         streams = [message] if self._transform is None else self._transform.schema(message)
         for stream in streams:
+            mapping = self._loaded.mapping(stream.stream)
+            if stream.stream not in self.sinks:
+                self._begin(mapping)
             sink = Sink(
-                self._loaded.mapping(stream.stream),
+                mapping,
                 stream.schema["properties"],
                 stream.key_properties,
                 self._destinations,

@@ -157,7 +157,7 @@ class Reader:
     def messages(self, source: t.IO[t.Any], interrupt: Interrupt) -> Iterator[Message | None]:
         """Yield the messages of an input, until its end or until interrupted.
 
-        ``None`` comes whenever there may be a wait for more input.
+        ``None`` comes before a wait for more input.
 
         Args:
             source: A file of bytes or text; read through its descriptor where it has one.
@@ -167,6 +167,9 @@ class Reader:
             InputError: A line that is no Singer message.
         """
         for lines in _lines(source, interrupt):
+            if lines is None:
+                yield None
+                continue
             for line in lines:
                 self.number += 1
                 self.line = line
@@ -178,7 +181,6 @@ class Reader:
                     if message.type != "RECORD" or message.stream != self._stream:  # type: ignore[union-attr]
                         message = self._any_message(line)
                 yield message
-            yield None
             if interrupt.is_set():
                 return
 
@@ -239,7 +241,7 @@ class Reader:
         stream = self._stream_of(envelope)
         decode = self._decoders.get(stream)
         if decode is None:
-            return Record("RECORD", stream, None)
+            return Record("RECORD", stream, None, envelope.version)
         try:
             record = decode(self.line)
         except _NOT_THIS:
@@ -289,10 +291,16 @@ _PARSERS: dict[str, t.Callable[[Reader, _Envelope], Message]] = {
 }
 
 
-def _lines(source: t.IO[t.Any], interrupt: Interrupt) -> Iterator[list[bytes]]:
-    """Yield complete lines, many at once; the last one may lack its line break."""
+def _lines(source: t.IO[t.Any], interrupt: Interrupt) -> Iterator[list[bytes] | None]:
+    """Yield complete lines, many at once; the last one may lack its line break.
+
+    ``None`` comes before a wait, as in `_chunks`.
+    """
     parts: list[bytes] = []
     for chunk in _chunks(source, interrupt):
+        if chunk is None:
+            yield None
+            continue
         head, newline, rest = chunk.rpartition(b"\n")
         if newline:
             lines = head.split(b"\n")
@@ -305,16 +313,20 @@ def _lines(source: t.IO[t.Any], interrupt: Interrupt) -> Iterator[list[bytes]]:
         yield [b"".join(parts)]
 
 
-def _chunks(source: t.IO[t.Any], interrupt: Interrupt) -> Iterator[bytes]:
-    """Yield the input's bytes as they come, without waiting to fill a buffer."""
+def _chunks(source: t.IO[t.Any], interrupt: Interrupt) -> Iterator[bytes | None]:
+    """Yield the input's bytes as they come, and ``None`` before a wait for more of them."""
     try:
         descriptor = source.fileno()
     except OSError:  # a file in memory
         text = source.read()
         yield text.encode() if isinstance(text, str) else text
         return
+    watched = [descriptor, interrupt.fileno()]
     while True:
-        readable, _, _ = select.select([descriptor, interrupt.fileno()], [], [])
+        readable, _, _ = select.select(watched, [], [], 0)
+        if not readable:
+            yield None
+            readable, _, _ = select.select(watched, [], [])
         if interrupt.fileno() in readable:
             return
         chunk = os.read(descriptor, CHUNK_BYTES)

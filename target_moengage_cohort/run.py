@@ -19,11 +19,12 @@ from target_moengage_cohort.delivery.dispatcher import Dispatcher, Timing
 from target_moengage_cohort.errors import (
     InputError,
     InternalError,
+    LedgerError,
     TargetError,
     anonymous_traceback,
 )
 from target_moengage_cohort.intake import Intake
-from target_moengage_cohort.ledger.records import PlanKind, RunEntry
+from target_moengage_cohort.ledger.records import RunEntry
 from target_moengage_cohort.mirror import Proof
 from target_moengage_cohort.progress import Progress
 from target_moengage_cohort.rejects import Rejections
@@ -84,7 +85,7 @@ class Run:
         self._interrupt = interrupt
         self._write_state = write_state
         self._pace = pace
-        self._tap_exit: t.Callable[[], int] | None = None
+        self._tap_exit: t.Callable[[], int | None] | None = None
         self._ledgers = ledgers
         self._started_at = _now()
         self._input_ended = self._complete = False
@@ -122,6 +123,7 @@ class Run:
             changes=self._changes,
             snapshots=self._snapshots,
             rejections=self._rejections,
+            begin=self._begin_stream,
         )
         self._progress = Progress(
             self._dispatcher.totals,
@@ -156,26 +158,29 @@ class Run:
         """How many messages of each type were read."""
         return self._intake.counts
 
-    def finish(self, tap_exit: t.Callable[[], int] | None = None) -> None:
+    def finish(self, tap_exit: t.Callable[[], int | None] | None = None) -> None:
         """Have everything delivered that was read, and report.
 
         Args:
-            tap_exit: Waits for the tap, if we started it ourselves, and gives its exit code.
+            tap_exit: Waits for the tap, if we started it ourselves, and gives its exit code;
+                ``None`` if interrupted.
 
         Raises:
             TargetError: What ended the run.
         """
         self._tap_exit = tap_exit
         try:
-            self._changes.submit()
-            self._judge_input()
-            drained = self._settle()
-            self._complete = drained and self._input_ended and self._error is None
+            if not isinstance(self._error, LedgerError):  # after which nothing more is sent
+                self._changes.submit()
+                self._judge_input()
+                drained = self._settle()
+                self._complete = drained and self._input_ended and self._error is None
         except TargetError as error:
             self._error = self._error or error
         except Exception as error:  # noqa: BLE001 - the ledgers must be closed, and the run reported
             self._error = self._error or InternalError(anonymous_traceback(error))
         self.is_abandoned = not self._dispatcher.stop()
+        self._error = self._error or self._dispatcher.failure
         if self._pace is not None and not self.is_abandoned:
             self._pace.close()
         for close in (self._rejections.close, self._close_ledgers):
@@ -194,7 +199,10 @@ class Run:
             return
         snapshots = self._snapshots.by_stream.values()
         try:
-            if self._tap_exit is not None and (code := self._tap_exit()):
+            code = 0 if self._tap_exit is None else self._tap_exit()
+            if code is None:  # interrupted
+                return
+            if code:
                 how = f"with exit code {code}" if code > 0 else f"by signal {-code}"
                 msg = f"the tap ended {how}, so nobody is removed; see its messages"
                 raise InputError(msg)  # noqa: TRY301 - as the checks below
@@ -226,6 +234,14 @@ class Run:
                 self._dispatcher.release(snapshot.mapping.stream)
         return self._dispatcher.drain()
 
+    def _begin_stream(self, mapping: Mapping) -> None:
+        """Make void what waits from an earlier run of a stream, before anything is sent."""
+        if self._settings.dry_run:
+            return
+        fed = (entry.stream == mapping.stream for entry in self._ledgers.entries())
+        if mapping.is_snapshot or any(fed):
+            self._ledgers.begin(mapping.stream)
+
     def _open_ledger(self, cohort: Cohort, mapping: Mapping) -> Ledger | None:
         """The ledger of a cohort that has one, or that needs one."""
         ledgers, needed = self._ledgers, mapping.is_snapshot or self._settings.ledger_folder
@@ -240,8 +256,6 @@ class Run:
                 cohort.cohort_id,
                 ledgers.folder,
             )
-        if not (mapping.is_snapshot or self._settings.dry_run):
-            ledger.drop_plans(PlanKind.WAITING)
         self._progress.keep(ledgers, self._started_at)
         return ledger
 

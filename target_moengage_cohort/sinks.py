@@ -97,7 +97,10 @@ class Destination(msgspec.Struct, eq=False):
         try:
             payload = _fitting(member.encode(), self.capacity)
         except RowError as error:
-            msg = f"the cohort {self.cohort.cohort_id!r}: {error.reason}"
+            msg = (
+                f"the cohort {self.cohort.cohort_id!r}: {error.reason}; it was accepted when there "
+                "was more room, so raise max_payload_bytes again"
+            )
             raise InputError(msg) from None
         return Change(self.cohort, action, member.key, payload, member.anonymous_id)
 
@@ -136,7 +139,8 @@ class Destinations:
         except RowError as error:
             msg = (
                 f"cohorts: the stream {mapping.stream!r} has fed the cohort {entry.cohort_id!r} "
-                f"before: {error.reason}; MoEngage uses a name for one segment only"
+                f"before, and now {error.reason}; give it back what it had, or use "
+                "moengage-cohort ledger rename or reassign"
             )
             raise SettingsError(msg) from None
 

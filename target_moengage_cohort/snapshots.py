@@ -13,6 +13,7 @@ from collections import defaultdict, deque
 
 import msgspec
 
+from target_moengage_cohort.errors import SettingsError
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.membership import Action, SyncMode
 from target_moengage_cohort.mirror import Completeness, Decision, Fate, Proof, Rules, decide
@@ -143,8 +144,19 @@ class Snapshots:
         self.by_stream: dict[str, Snapshot] = {}
 
     def of(self, mapping: Mapping, source: str) -> Snapshot:
-        """The snapshot of a stream, made when it is met first."""
+        """The snapshot of a stream, made when it is met first.
+
+        Raises:
+            SettingsError: Two of the tap's streams would become one snapshot.
+        """
         snapshot = self.by_stream.get(mapping.stream)
+        if snapshot is not None and snapshot.source != source:
+            msg = (
+                f"stream_maps: the streams {snapshot.source!r} and {source!r} both become "
+                f"{mapping.stream!r}, which is a {mapping.sync_mode.value}: nothing could show "
+                "that all of it has come; make them one query"
+            )
+            raise SettingsError(msg)
         if snapshot is None:
             snapshot = Snapshot(mapping, source, self._ledgers.staging())
             self.by_stream[mapping.stream] = snapshot
@@ -173,6 +185,13 @@ class Snapshots:
             TargetError: A request has failed for good, or a ledger.
         """
         snapshot.flush()
+        if rejected := snapshot.completeness.rejected:
+            logger.warning(
+                "stream %r: %d rows were rejected, so its input is not complete: nobody is "
+                "removed, and no STATE is written. Mend them, or leave them out of the query",
+                snapshot.mapping.stream,
+                rejected,
+            )
         if snapshot.mapping.cohort is None:
             self._meet_vanished(snapshot.mapping)
         found = [
@@ -180,9 +199,6 @@ class Snapshots:
             for destination in self._destinations.of_stream(snapshot.mapping.stream)
             if destination.ledger is not None and not destination.settlement.is_sealed
         ]
-        for _, ledger in found:  # what waits is void before anything is sent
-            if not self._dry_run:
-                ledger.drop_plans(PlanKind.WAITING)
         under_way: deque[_UnderWay] = deque()
         for destination, ledger in found:
             under_way.append(self._begin(snapshot, destination, ledger))
@@ -225,6 +241,7 @@ class Snapshots:
             settlement.additions_withheld = difference.differs.additions
         plans = self._plans(destination, difference, decision, ledger.revision)
         if not self._dry_run:
+            ledger.drop_plans(PlanKind.WAITING)
             if decision.removals is not Fate.LEFT:
                 ledger.drop_plans(PlanKind.WITHHELD)
             for plan in plans:
@@ -294,7 +311,9 @@ class Snapshots:
         self, destination: Destination, action: Action, chunks: Iterable[Sequence[Member]]
     ) -> None:
         for chunk in chunks:
-            self._dispatcher.submit([destination.change(action, member) for member in chunk])
+            changes = [destination.change(action, member) for member in chunk]
+            if not self._dispatcher.submit(changes):
+                break  # `_end` will notice
 
     def _end(self, plan: _UnderWay) -> bool:
         """Wait until a plan is delivered, and note what follows; ``False`` if interrupted."""

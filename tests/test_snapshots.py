@@ -1,11 +1,13 @@
 """Mirror and one_time streams: whole runs against the emulator."""
 
 import json
+import os
+import threading
 
 import pytest
 
 from target_moengage_cohort.delivery.dispatcher import Timing
-from target_moengage_cohort.errors import InputError, SettingsError, TryAgainError
+from target_moengage_cohort.errors import InputError, LedgerError, SettingsError, TryAgainError
 from tests.support.singer import activate_version, lines, record, run, schema, state
 
 
@@ -299,3 +301,71 @@ def test_no_report_or_log_of_a_mirror_shows_an_id(mirror, caplog, tmp_path):
     mirror(schema(), *users("secret-0"), report_path=str(path))
     assert "secret-" not in caplog.text + path.read_text()
     assert "withheld" == json.loads(path.read_text())["status"]
+
+
+def test_a_run_that_moengage_refuses_while_a_mirror_is_read_fails(emulator, tmp_path):
+    """A request that fails for good ends the run with its error, though only a mirror is left."""
+    emulator.fail_next(401, 1_000)
+    streams = {"events": {"sync_mode": "incremental"}, "users": {}}
+    read_end, write_end = os.pipe()
+    os.write(write_end, lines(schema("events"), record("events", uid="1"), schema(), *users("2")))
+    with os.fdopen(read_end, "rb") as source:
+
+        def close_later():
+            emulator.wait_until(lambda totals: totals.requests > 0)
+            os.close(write_end)
+
+        closer = threading.Thread(target=close_later)
+        closer.start()
+        settings = {"ledger_uri": str(tmp_path / "ledger"), "sync_mode": "mirror"}
+        seen = run(emulator, source, cohorts=streams, flush_seconds=1, **settings)
+        closer.join()
+    assert isinstance(seen.error, SettingsError)
+    assert "workspace_id, data_api_key" in str(seen.error)
+    assert "failed" == seen.report.status
+
+
+def test_two_streams_cannot_become_one_mirror(mirror):
+    """Two of the tap's streams under one name could hide that one of them is not complete."""
+    maps = {"users": {"__alias__": "all"}, "others": {"__alias__": "all"}}
+    seen = mirror(schema(), *users("1"), schema("others"), stream_maps=maps)
+    assert isinstance(seen.error, SettingsError)
+    assert "'users' and 'others' both become 'all'" in str(seen.error)
+
+
+def test_activate_version_is_proof_with_stream_maps_too(emulator, mirror):
+    """The version of a record is known however the record is read."""
+    rows = [{**row, "version": 1} for row in users(*map(str, range(10)))]
+    mirror(schema(), *rows, activate_version(1), validate_records=True)
+    rows = [{**row, "version": 2} for row in users("1", "2")]
+    seen = mirror(schema(), *rows, activate_version(2), validate_records=True)
+    assert "activate_version" == seen.report.cohorts[0].complete
+    assert {"1", "2"} == members(emulator)
+
+
+def test_after_an_error_of_a_ledger_nothing_more_is_sent(emulator, mirror, tmp_path):
+    """A ledger that cannot be used ends the run before what was read for other cohorts is sent."""
+    columns = schema(columns=("uid", "c"))
+    fan_out = {"cohorts": {"users": {"cohort_id_column": "c", "sync_mode": "incremental"}}}
+    mirror(columns, record(uid="1", c="b"), **fan_out)
+    (database,) = (tmp_path / "ledger").rglob("*.duckdb")
+    database.write_bytes(b"no database")
+    before = len(emulator.requests())
+    seen = mirror(columns, record(uid="1", c="a"), record(uid="2", c="b"), **fan_out)
+    assert isinstance(seen.error, LedgerError)
+    assert before == len(emulator.requests())
+
+
+def test_a_version_of_an_unproven_run_is_no_proof_later(emulator, mirror):
+    """A run that just ended may have been cut off, so the rest of its version proves nothing."""
+
+    def rows(*uids, version):
+        return [{**row, "version": version} for row in users(*uids)]
+
+    everybody = [str(number) for number in range(30)]
+    mirror(schema(), *rows(*everybody, version=1), activate_version(1))
+    mirror(schema(), *rows(*everybody[:28], version=2))
+    rest = mirror(schema(), *rows(*everybody[28:], version=2), activate_version(2))
+    assert "end_of_input" == rest.report.cohorts[0].complete
+    assert set(everybody[28:]) <= members(emulator)
+    assert len(members(emulator)) >= 28

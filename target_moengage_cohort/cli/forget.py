@@ -9,11 +9,17 @@ import click
 from target_moengage_cohort.cli.command import DONE, FAILED, Session, complain, configured
 from target_moengage_cohort.cli.identifiers import read_members
 from target_moengage_cohort.cli.sending import Sending
-from target_moengage_cohort.errors import BusyError, InputError, TargetError, TryAgainError
+from target_moengage_cohort.errors import (
+    BusyError,
+    InputError,
+    LedgerError,
+    TargetError,
+    TryAgainError,
+)
 from target_moengage_cohort.membership import Action, Member
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from target_moengage_cohort.ledger import Ledger, Ledgers
 
@@ -41,13 +47,14 @@ def forget(session: Session, file: str | None) -> int:
         while left and not session.interrupt.is_set():
             try:
                 touched += _forget(session, ledgers, left[0], members)
-            except (BusyError, InputError) as error:  # of this cohort alone
+            except (BusyError, InputError, LedgerError) as error:  # of this cohort alone
                 failures[left[0]] = error
             except TargetError as error:
                 failures[left[0]] = error
                 break
             left.pop(0)
     repeat = list(dict.fromkeys([*failures, *left]))
+    click.echo(f"{len(members)} members were named")
     click.echo(
         f"{len(entries) - len(repeat)} of {len(entries)} ledgers hold nothing of them any more; "
         f"{touched} cohorts had some of them"
@@ -91,18 +98,27 @@ def _forget(session: Session, ledgers: Ledgers, cohort_id: str, members: Sequenc
     """
     ledger = ledgers.open_known(cohort_id)
     try:
-        found = list(_found(ledger, members))
+        found = _found(ledger, members)
         if found:
             _remove(session, ledger, found)
-        ledger.forget(members)  # even then: plans and deleted rows hold ids, too
+        ledger.forget([*members, *found])  # even then: plans and deleted rows hold ids, too
     finally:
         ledger.close()
     return bool(found)
 
 
-def _found(ledger: Ledger, members: Sequence[Member]) -> Iterator[Member]:
-    for start in range(0, len(members), _AT_ONCE):
-        yield from ledger.find(members[start : start + _AT_ONCE])
+def _found(ledger: Ledger, members: Sequence[Member]) -> list[Member]:
+    """Who shares an identifier with them, or with one of those who do, and so on."""
+    found: dict[Member, None] = {}
+    while members:
+        met = {
+            member: None
+            for start in range(0, len(members), _AT_ONCE)
+            for member in ledger.find(members[start : start + _AT_ONCE])
+        }
+        members = [member for member in met if member not in found]
+        found |= met
+    return list(found)
 
 
 def _remove(session: Session, ledger: Ledger, found: Sequence[Member]) -> None:

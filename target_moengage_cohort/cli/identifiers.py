@@ -72,13 +72,13 @@ def _opened(path: str) -> Iterator[t.TextIO]:
 
 def _members(file: t.TextIO, *, needs_header: bool) -> Iterator[Member]:
     first = file.readline()
-    header = next(csv.reader([first]), [])
+    header = [name.strip() for name in next(csv.reader([first]), [])]
     places = {column: header.index(column) for column in _COLUMNS if column in header}
     if places:
         yield from _rows(csv.reader(file, strict=True), places)
         return
-    if needs_header or "," in first:
-        msg = "the first line must name the columns: uid, anonymous_id, or both"
+    if needs_header or any(mark in first for mark in ',;\t"'):
+        msg = "the first line must name the columns, with commas: uid, anonymous_id, or both"
         raise InputError(msg)
     for line in itertools.chain((first,), file):
         if uid := line.rstrip("\r\n"):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import typing as t
+from pathlib import Path
 
 import click
 
 from target_moengage_cohort.cli.command import DONE, Session, configured, text
 from target_moengage_cohort.cli.identifiers import read_members
-from target_moengage_cohort.errors import SettingsError
+from target_moengage_cohort.errors import SettingsError, TryAgainError
 from target_moengage_cohort.membership import Cohort, cohort_name_fault
 
 if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from target_moengage_cohort.membership import Member
     from target_moengage_cohort.settings import Loaded, Mapping
 
 
@@ -38,6 +42,9 @@ def adopt(session: Session, cohort: str, file: str, stream: str | None, name: st
     the difference only.
     """
     session.refuse_dry_run()
+    if not Path(file).is_file():
+        msg = f"--csv: {file} is no regular file, and it must be read twice"
+        raise SettingsError(msg)
     count = sum(len(members) for members in read_members(file, needs_header=True))
     with session.ledgers() as ledgers:
         if ledgers.has(cohort) and stream is None and name is None:
@@ -46,12 +53,25 @@ def adopt(session: Session, cohort: str, file: str, stream: str | None, name: st
             found, feeding = _identity(session.loaded, cohort, stream, name)
             ledger = ledgers.open(found, feeding)
         how = "made a ledger for it" if ledger.created else f"stream {ledger.entry.stream!r}"
-        added = ledger.adopt(read_members(file, needs_header=True))
+        added = ledger.adopt(_until_stopped(session, read_members(file, needs_header=True)))
     click.echo(
         f"cohort {cohort!r} ({how}): {count:,} members read, {added:,} of them new to the ledger; "
         "nothing was sent"
     )
     return DONE
+
+
+def _until_stopped(session: Session, chunks: Iterable[list[Member]]) -> Iterator[list[Member]]:
+    """Go on with what is read unless the command is stopped: then nobody is adopted.
+
+    Raises:
+        TryAgainError: It is stopped.
+    """
+    for members in chunks:
+        if session.interrupt.is_set():
+            msg = "stopped before all was read, so nobody was adopted"
+            raise TryAgainError(msg)
+        yield members
 
 
 def _identity(
@@ -134,6 +154,9 @@ def reassign(session: Session, cohort: str, stream: str) -> int:
     What was accepted stays. A mirror removes whoever is not in the new stream.
     """
     session.refuse_dry_run()
+    if not stream.strip():
+        msg = "the stream's name must not be blank"
+        raise SettingsError(msg)
     _feeding(session.loaded, cohort, stream)
     with session.ledgers() as ledgers:
         known = ledgers.open_known(cohort)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import textwrap
 import typing as t
 
 import click
@@ -19,7 +20,8 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.sinks import Destination
 
 SOMETHING_TO_DO = 5
-_COHORT_WIDTH = 22
+_COHORT_WIDTH = 21
+_WIDTHS = (9, 9, 9, 9, 9, 8)
 
 
 class CohortPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +73,7 @@ def plan(session: Session, *, as_json: bool, detailed_exitcode: bool) -> int:
     tap-postgres --config tap.json --catalog catalog.json \\
       | moengage-cohort plan --config target.json
     """  # noqa: D301 - click's mark for lines to keep
-    settings = msgspec.structs.replace(session.settings, dry_run=True)
+    settings = msgspec.structs.replace(session.settings, dry_run=True, report_path=msgspec.UNSET)
     loaded = msgspec.structs.replace(session.loaded, settings=settings)
     logging.getLogger("target_moengage_cohort").setLevel(logging.ERROR)  # the table says it all
     with session.ledgers(read_only=True) as ledgers:
@@ -129,29 +131,39 @@ def _plan(entry: CohortReport, destination: Destination, requests_per_minute: in
 
 
 def _table(plans: list[CohortPlan]) -> str:
-    """A table of at most 80 columns, and below it what needs words."""
-    head = ("desired", "accepted", "add", "remove", "in doubt", "req.", "min.")
-    widths = (9, 9, 8, 8, 8, 5, 5)
-    lines = [_line("cohort", head, widths)]
+    """A table of at most 80 columns: two lines a cohort, and one for all of them."""
+    head = ("desired", "accepted", "add", "remove", "unchanged", "in doubt")
+    lines = [_line("cohort", head)]
     for each in plans:
-        counts = (each.desired, each.accepted, each.to_add, each.to_remove, each.in_doubt)
-        cells = ["-" if count is None else str(count) for count in counts]
-        lines.append(
-            _line(each.cohort_id, (*cells, str(each.requests), f"{each.minutes:.1f}"), widths)
+        counts = (
+            each.desired,
+            each.accepted,
+            each.to_add,
+            each.to_remove,
+            each.unchanged,
+            each.in_doubt,
         )
-    lines += [
-        f"{each.cohort_id}: {each.verdict}" for each in plans if each.verdict != "within the guard"
-    ]
-    total = sum(each.requests for each in plans)
-    size = sum(each.bytes for each in plans)
+        cells = tuple("-" if count is None else str(count) for count in counts)
+        cost = _cost(each.requests, each.bytes, each.minutes)
+        lines += [_line(each.cohort_id, cells), *_wrapped(f"{cost}; {each.verdict}")]
+    totals = [sum(part) for part in zip(*((p.requests, p.bytes) for p in plans), strict=True)]
+    requests, size = totals or (0, 0)
     minutes = sum(each.minutes for each in plans)
-    lines.append(f"{total} requests, {size / 1e6:.1f} MB, {minutes:.1f} minutes at the rate limit")
+    lines.append(f"in all {_cost(requests, size, minutes)}")
     return "\n".join(lines)
 
 
-def _line(cohort_id: str, cells: tuple[str, ...], widths: tuple[int, ...]) -> str:
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 80, initial_indent="  ", subsequent_indent="  ")
+
+
+def _cost(requests: int, size: int, minutes: float) -> str:
+    return f"{requests} requests, {size} bytes, {minutes:.1f} minutes at the rate limit"
+
+
+def _line(cohort_id: str, cells: tuple[str, ...]) -> str:
     name = "".join(character if character.isprintable() else " " for character in cohort_id)
     if len(name) > _COHORT_WIDTH:
         name = name[: _COHORT_WIDTH - 1] + "…"
-    numbers = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+    numbers = (cell.rjust(width) for cell, width in zip(cells, _WIDTHS, strict=True))
     return " ".join((name.ljust(_COHORT_WIDTH), *numbers))

@@ -7,7 +7,7 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.cli.sending import Sending
-from target_moengage_cohort.errors import BusyError, SettingsError
+from target_moengage_cohort.errors import SettingsError, TargetError
 from target_moengage_cohort.ledger import CohortEntry, Ledger, Plan, PlanKind
 from target_moengage_cohort.membership import Action
 from target_moengage_cohort.mirror import guard
@@ -62,7 +62,7 @@ def waiting(ledgers: Ledgers, streams: Sequence[str], now: float) -> list[Task]:
             if entry.stream == stream
             for ledger in (ledgers.open_known(entry.cohort_id),)
             for plan in ledger.plans()
-            if plan.kind is PlanKind.WAITING
+            if plan.kind is PlanKind.WAITING and not ledgers.is_void(plan)
         ]
         if not found and not _is_sealed(ledgers, stream):
             faults.append(
@@ -77,9 +77,9 @@ def waiting(ledgers: Ledgers, streams: Sequence[str], now: float) -> list[Task]:
 
 
 def _is_sealed(ledgers: Ledgers, stream: str) -> bool:
-    """Whether a stream has nothing more to confirm, since all its one_time cohorts are done."""
+    """Whether a stream has nothing more to confirm, since it is a one_time that is done."""
     fed = [entry.cohort_id for entry in ledgers.entries() if entry.stream == stream]
-    return bool(fed) and all(ledgers.open_known(cohort_id).is_sealed for cohort_id in fed)
+    return any(ledgers.open_known(cohort_id).is_sealed for cohort_id in fed)
 
 
 def _faults(task: Task, now: float) -> Iterator[str]:
@@ -100,24 +100,24 @@ def withheld(session: Session, plan_id: str) -> str:
     """The id of the cohort that has a withheld plan.
 
     Raises:
-        BusyError: Perhaps one whose ledger another process has.
         SettingsError: None.
+        TargetError: Perhaps one whose ledger cannot be read now.
     """
     known: list[str] = []
-    busy: BusyError | None = None
+    unread: TargetError | None = None
     with session.ledgers(read_only=True, is_patient=False) as ledgers:
         folder = ledgers.folder
         for entry in ledgers.entries():
             try:
                 found = _withheld_of(ledgers, entry)
-            except BusyError as error:
-                busy = error
+            except TargetError as error:  # another cohort's may be the one
+                unread = unread or error
                 continue
             if plan_id in found:
                 return entry.cohort_id
             known += found
-    if busy is not None:
-        raise busy
+    if unread is not None:
+        raise unread
     listed = f"withheld are {', '.join(sorted(known))}" if known else "nothing is withheld"
     msg = f"no plan {plan_id!r} is withheld in {folder}; {listed}"
     raise SettingsError(msg)

@@ -35,6 +35,5 @@ def resync(session: Session, cohorts: tuple[str, ...], *, yes: bool) -> int:
                 break
             ledger = ledgers.open_known(cohort_id)
             count = ledger.doubt_all()
-            note = "; but it is sealed, so no run sends them" if ledger.is_sealed else ""
-            click.echo(f"cohort {cohort_id!r}: {count:,} members to be sent again{note}")
+            click.echo(f"cohort {cohort_id!r}: {count:,} members to be sent again")
     return DONE

@@ -19,7 +19,6 @@ if t.TYPE_CHECKING:
 
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 8.0
-_UNFINISHED = 1
 
 
 @click.command(options_metavar="--config FILE|ENV --")
@@ -38,12 +37,11 @@ def run(session: Session, tap: tuple[str, ...]) -> int:
     settings = session.settings
     with session.ledgers(read_only=settings.dry_run) as ledgers, _started(tap) as process:
 
-        def tap_exit() -> int:
+        def tap_exit() -> int | None:
             """Wait for the tap, but no longer than the run is to last."""
             while process.poll() is None and not session.interrupt.wait(_POLL_SECONDS):
                 pass
-            code = process.poll()
-            return _UNFINISHED if code is None else code
+            return process.poll()
 
         running = wired(session.loaded, session.interrupt, ledgers)
         try:

@@ -136,8 +136,16 @@ class Dispatcher:
             self._senders.append(sender)
             sender.start()
 
-    def submit(self, changes: Sequence[Change]) -> None:
+    @property
+    def failure(self) -> TargetError | None:
+        """Why nothing more is sent, if a request, a ledger or the writing of STATE has failed."""
+        return self._failure
+
+    def submit(self, changes: Sequence[Change]) -> bool:
         """Take changes of the current epoch; waits while too much is queued.
+
+        Returns:
+            Whether there is any use in more of them; not once the run is to end.
 
         Raises:
             TargetError: A request has failed for good.
@@ -150,6 +158,7 @@ class Dispatcher:
             self._lanes.relieve()
             self._changed.notify_all()
             self._wait_while(lambda: self._lanes.closed_weight > CLOSED_WEIGHT_LIMIT)
+            return not self._interrupt.is_set()
 
     def state(self, value: bytes) -> None:
         """Take a STATE, to emit it as soon as it is covered.

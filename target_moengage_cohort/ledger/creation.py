@@ -11,7 +11,7 @@ from target_moengage_cohort.errors import LedgerError
 from target_moengage_cohort.ledger import schema
 from target_moengage_cohort.ledger.duckdb import NOTHING, quoted
 from target_moengage_cohort.ledger.files import sync
-from target_moengage_cohort.ledger.records import FORMAT
+from target_moengage_cohort.ledger.records import FORMAT, CohortEntry
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,6 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.ledger.duckdb import Attachable, Cursor, Engine
     from target_moengage_cohort.ledger.files import Step
-    from target_moengage_cohort.ledger.records import CohortEntry
 
 _BLOCK_SIZE = 32_768
 """A small cohort's file is small with it; DuckDB's own block size makes half a megabyte of it."""
@@ -101,6 +100,24 @@ def rewrite_database(engine: Engine, file: Attachable, step: Step) -> None:
     os.replace(new, file.path)  # noqa: PTH105
     step("rewrite: replaced")
     sync(file.path.parent)
+
+
+def read_entry(engine: Engine, path: Path) -> CohortEntry:
+    """What the catalogue should say of a ledger.
+
+    Raises:
+        duckdb.Error: DuckDB cannot read it, or another process has it.
+    """
+    name = f"unlisted{next(_numbers)}"
+    cursor = engine.cursor()
+    cursor.execute(f"ATTACH {quoted(str(path))} AS {name} (READ_ONLY)")
+    try:
+        columns = "partner, cohort_id, name, description, stream"
+        (facts,) = cursor.execute(f"SELECT {columns} FROM {name}.meta").fetchall()
+    finally:
+        cursor.execute(f"DETACH {name}")
+    values = dict(zip(columns.split(", "), facts, strict=True))
+    return CohortEntry(**values, is_settled=False)  # to be on the safe side
 
 
 def remove_leftovers(path: Path) -> None:

@@ -32,8 +32,10 @@ def translated(path: Path | str) -> Iterator[None]:
         yield
     except (duckdb.Error, OSError) as error:
         detail = type(error).__name__
-        if isinstance(error, (duckdb.IOException, OSError)):  # about files, never about values
-            detail = f"{detail}: {str(error).splitlines()[0]}" if str(error) else detail
+        text = next(iter(str(error).splitlines()), "")
+        # These are about files, never about values; a COMMIT wraps them into another class.
+        if text and (isinstance(error, (duckdb.IOException, OSError)) or "IO Error: " in text):
+            detail = f"{detail}: {text}"
         msg = (
             f"the ledger {path} cannot be used ({detail}); its folder must be writable and its "
             "disk have room. Nothing more is sent; mend it, then run again"

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import secrets
 import shutil
 import tempfile
+import time
 import typing as t
 from pathlib import Path
 
 import msgspec
 import platformdirs
 
-from target_moengage_cohort.errors import SettingsError
+from target_moengage_cohort.errors import LedgerError, SettingsError
 from target_moengage_cohort.ledger import sidefile
 from target_moengage_cohort.ledger.files import Lock, Step, make_folder, read_whole, write_whole
 from target_moengage_cohort.ledger.records import FORMAT, CohortEntry
@@ -29,6 +31,7 @@ if t.TYPE_CHECKING:
 
 _NEWEST_VERSIONS = 100
 _TEMPORARY = "moengage-cohort-"
+_YOUNG_SECONDS = 60.0
 
 
 class _Destination(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,10 +43,16 @@ class _Destination(msgspec.Struct, frozen=True, kw_only=True):
     hash_key: str
 
 
-class _Versions(msgspec.Struct, frozen=True):
-    """The versions of a stream that unfinished runs read, the oldest first."""
+class _Stream(msgspec.Struct, frozen=True):
+    """What outlives the runs of a stream, whatever cohorts it feeds.
 
-    versions: list[int]
+    Attributes:
+        versions: Those that unfinished runs read, the oldest first.
+        run_id: The latest run.
+    """
+
+    versions: list[int] = []
+    run_id: str | None = None
 
 
 def _stem(*parts: str) -> str:
@@ -160,15 +169,22 @@ class Folder:
         """
         return read_whole(self.database(cohort_id).with_suffix(".json"), CohortEntry)
 
-    def entries(self) -> list[CohortEntry]:
-        """The cohorts of this destination and partner, in the order of their ids.
+    def entries(self) -> tuple[list[CohortEntry], list[Path]]:
+        """What the catalogue says.
 
-        Raises:
-            LedgerError: An entry cannot be read.
+        Returns:
+            The cohorts of this destination, and the ledgers whose entry is missing or broken.
         """
-        found = (read_whole(path, CohortEntry) for path in self.path.glob("cohort-*.json"))
-        mine = (entry for entry in found if entry is not None and entry.partner == self._partner)
-        return sorted(mine, key=lambda entry: entry.cohort_id)
+        found: list[CohortEntry] = []
+        unlisted: list[Path] = []
+        for path in {path.with_suffix(".json") for path in self.path.glob("cohort-*.*")}:
+            with contextlib.suppress(LedgerError):
+                if (entry := read_whole(path, CohortEntry)) is not None:
+                    found.append(entry)
+                    continue
+            if (database := path.with_suffix(".duckdb")).exists():
+                unlisted.append(database)
+        return found, unlisted
 
     def write_entry(self, entry: CohortEntry) -> None:
         """Put a cohort into the catalogue, or change what it says of it.
@@ -178,12 +194,23 @@ class Folder:
         """
         write_whole(self.database(entry.cohort_id).with_suffix(".json"), entry, self._step)
 
-    # The versions of a stream
+    # The runs and versions of a stream
+
+    def begin(self, stream: str, run_id: str) -> None:
+        """Note that a run of a stream begins, as `Ledgers.begin`."""
+        with self._locked():
+            known = self._stream(stream)
+            if known.run_id != run_id:
+                self._write_stream(stream, msgspec.structs.replace(known, run_id=run_id))
+
+    def latest_run(self, stream: str) -> str | None:
+        """The latest run of a stream that has begun, if one is known."""
+        return self._stream(stream).run_id
 
     def use_version(self, stream: str, version: int) -> bool:
         """Note that this run reads a version of a stream, as `Ledgers.use_version`."""
         with self._locked():
-            versions = self._versions(stream)
+            versions = self._stream(stream).versions
             is_new = (stream, version) in self._used or version not in versions
             if version not in versions and not self._read_only:
                 self._write_versions(stream, [*versions, version][-_NEWEST_VERSIONS:])
@@ -194,20 +221,22 @@ class Folder:
     def finish_version(self, stream: str, version: int) -> None:
         """Forget a version: the run that read it was good."""
         with self._locked():
-            versions = self._versions(stream)
+            versions = self._stream(stream).versions
             if version in versions and not self._read_only:
                 versions.remove(version)
                 self._write_versions(stream, versions)
 
-    def _versions_path(self, stream: str) -> Path:
+    def _stream_path(self, stream: str) -> Path:
         return self.path / f"stream-{_stem(self._partner, stream)}.json"
 
-    def _versions(self, stream: str) -> list[int]:
-        found = read_whole(self._versions_path(stream), _Versions)
-        return [] if found is None else found.versions
+    def _stream(self, stream: str) -> _Stream:
+        return read_whole(self._stream_path(stream), _Stream) or _Stream()
+
+    def _write_stream(self, stream: str, known: _Stream) -> None:
+        write_whole(self._stream_path(stream), known, self._step)
 
     def _write_versions(self, stream: str, versions: list[int]) -> None:
-        write_whole(self._versions_path(stream), _Versions(versions), self._step)
+        self._write_stream(stream, msgspec.structs.replace(self._stream(stream), versions=versions))
 
     # What DuckDB spills
 
@@ -217,13 +246,11 @@ class Folder:
         Raises:
             LedgerError: It cannot be made.
         """
+        parent = Path(tempfile.gettempdir())
+        _remove_dead(parent.glob(f"{_TEMPORARY}*"), older_than=_YOUNG_SECONDS)
         if not self._read_only:
             with self._locked():
                 return Spill(self.path / f"spill-{run_id}")
-        parent = Path(tempfile.gettempdir())
-        _remove_dead(
-            path for path in parent.glob(f"{_TEMPORARY}*") if path.lstat().st_uid == os.getuid()
-        )
         return Spill(Path(tempfile.mkdtemp(prefix=_TEMPORARY)))
 
 
@@ -249,13 +276,22 @@ class Spill:
         self._lock.release()
 
 
-def _remove_dead(folders: t.Iterable[Path]) -> None:
-    """Remove spill folders whose process is gone: they hold members' ids."""
+def _remove_dead(folders: t.Iterable[Path], older_than: float = -math.inf) -> None:
+    """Remove spill folders whose process is gone: they hold members' ids.
+
+    Args:
+        folders: Where they are; one may go while we look.
+        older_than: Seconds; a younger one may not have got its lock yet.
+    """
     for path in folders:
-        lock = Lock(path / "lock")
-        if lock.acquire():
-            shutil.rmtree(path, ignore_errors=True)
-            lock.release()
+        with contextlib.suppress(OSError, LedgerError):
+            facts = path.lstat()
+            if facts.st_uid != os.getuid() or time.time() - facts.st_mtime < older_than:
+                continue
+            lock = Lock(path / "lock")
+            if lock.acquire():
+                shutil.rmtree(path, ignore_errors=True)
+                lock.release()
 
 
 def newer(path: Path) -> str:

@@ -52,7 +52,7 @@ class Ledger(Lookups, Plans, Upkeep):
         """
         with self._file.lock:
             try:
-                if not (self._read_only or self._has_failed or self._is_closed):
+                if not (self._read_only or self._failure or self._is_closed):
                     self._fold(ALL)
             finally:
                 self.abandon()

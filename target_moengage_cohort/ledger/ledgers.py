@@ -11,12 +11,12 @@ from datetime import datetime, timezone
 from functools import partial
 
 from target_moengage_cohort.errors import BusyError, LedgerError, SettingsError
-from target_moengage_cohort.ledger.creation import make_database, make_nothing
+from target_moengage_cohort.ledger.creation import make_database, make_nothing, read_entry
 from target_moengage_cohort.ledger.duckdb import Attachable, Engine, translated
 from target_moengage_cohort.ledger.files import Holder
 from target_moengage_cohort.ledger.folder import Folder
 from target_moengage_cohort.ledger.ledger import Ledger
-from target_moengage_cohort.ledger.records import CohortEntry
+from target_moengage_cohort.ledger.records import CohortEntry, PlanKind
 from target_moengage_cohort.ledger.store import Parts
 from target_moengage_cohort.settings.load import nearest
 
@@ -30,6 +30,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.duckdb import Cursor
     from target_moengage_cohort.ledger.files import Lock, Step
     from target_moengage_cohort.ledger.folder import Spill
+    from target_moengage_cohort.ledger.records import Plan
     from target_moengage_cohort.ledger.staging import Staging
     from target_moengage_cohort.membership import Cohort
     from target_moengage_cohort.settings import Settings
@@ -101,9 +102,17 @@ class Ledgers:
         """The cohorts that have a ledger, in the order of their ids; no database is opened.
 
         Raises:
-            LedgerError: An entry of the catalogue cannot be read.
+            LedgerError: The catalogue lacks one, and its ledger cannot be read either.
         """
-        return self._files.entries()
+        found, unlisted = self._files.entries()
+        for path in unlisted:
+            with translated(path):
+                entry = read_entry(self._engine, path)
+            found.append(entry)
+            if not self.read_only:
+                self._files.write_entry(entry)
+        mine = (entry for entry in found if entry.partner == self._settings.partner)
+        return sorted(mine, key=lambda entry: entry.cohort_id)
 
     def open(self, cohort: Cohort, stream: str) -> Ledger:
         """Lock the ledger of a cohort and open it, or make it.
@@ -168,6 +177,25 @@ class Ledgers:
     def hash_sql(self, uid: str, anonymous_id: str) -> str:
         """The SQL expression (UHUGEINT) of a member's hash, of those of its identifiers."""
         return self._engine.hash_sql(uid, anonymous_id)
+
+    def begin(self, stream: str) -> None:
+        """Note that this run reads a stream: what waits from an earlier one is void.
+
+        Raises:
+            LedgerError: The disk refuses it.
+            SettingsError: The folder is another destination's, or of a newer format.
+        """
+        self._start()
+        self._files.begin(stream, self.run_id)
+
+    def is_void(self, plan: Plan) -> bool:
+        """Whether a later run of the plan's stream has begun, so that it waits no more.
+
+        Raises:
+            LedgerError: The disk refuses it.
+        """
+        latest = self._files.latest_run(plan.stream)
+        return plan.kind is PlanKind.WAITING and latest not in {None, plan.run_id}
 
     def use_version(self, stream: str, version: int) -> bool:
         """Note that this run reads a version of a stream.

@@ -3,6 +3,7 @@
 # ruff: noqa: S608 - the names in statements are our own; values are parameters
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from target_moengage_cohort.ledger.journal import Journal
@@ -12,6 +13,7 @@ from target_moengage_cohort.membership import Action, Member
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from target_moengage_cohort.ledger.duckdb import Cursor
     from target_moengage_cohort.ledger.store import Parts
     from target_moengage_cohort.membership import Key
 
@@ -34,7 +36,9 @@ class Lookups(Journal):
             LedgerError: DuckDB or the disk refuses it.
         """
         found: dict[Key, Known] = {}
-        with self.tables() as (cursor, s):
+        # What a run has put into the journal was queued before, so with a queue the journal, which
+        # grows, need not be read.
+        with self._unjudged() if self._has_queue else self.tables() as (cursor, s):
             given, parameters = self._given(members)
             cursor.execute(f"CREATE TEMP TABLE asked AS SELECT h, i FROM {given}", parameters)
             sources = {  # the later ones know better
@@ -53,6 +57,12 @@ class Lookups(Journal):
                         member = Member(uid, anonymous_id)
                     found[members[i].key] = Known(action and Action(action), member)
         return found
+
+    @contextlib.contextmanager
+    def _unjudged(self) -> Iterator[tuple[Cursor, str]]:
+        """The tables as they were folded last."""
+        with self._using(), contextlib.closing(self._engine.cursor()) as cursor:
+            yield cursor, self._schema() if self._read_only else self._tables
 
     def queued(self, changes: Sequence[tuple[Action, Member]]) -> None:
         """Take note of changes on their way to a request; the last one of a key wins.

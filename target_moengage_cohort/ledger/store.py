@@ -60,7 +60,7 @@ class Store:
         self._step = parts.step
         self._closed = parts.closed
         self._is_closed = False
-        self._has_failed = False
+        self._failure: LedgerError | None = None
         self.entry = parts.entry
         self.created = parts.created
         self.is_sealed = False
@@ -77,9 +77,10 @@ class Store:
     def _using(self) -> Iterator[Cursor]:
         """Attach the file and keep it so, and keep other threads out."""
         with self._file.lock:
-            if self._is_closed or self._has_failed:
-                why = "closed" if self._is_closed else "given up after an error"
-                msg = f"the ledger {self._file.path} was {why}; run again"
+            if self._failure is not None:
+                raise self._failure
+            if self._is_closed:
+                msg = f"the ledger {self._file.path} was closed; run again"
                 raise LedgerError(msg)
             self._file.pins += 1
             try:
@@ -96,8 +97,8 @@ class Store:
         try:
             with translated(self._file.path):
                 yield
-        except LedgerError:
-            self._has_failed = True
+        except LedgerError as error:
+            self._failure = error  # what comes later tells of it, too
             raise
 
     @contextlib.contextmanager
@@ -110,7 +111,8 @@ class Store:
                 self._step(f"{name}: before commit")
                 cursor.execute("COMMIT")
             except BaseException:
-                self._has_failed = True
+                msg = f"the ledger {self._file.path} was given up after an error; run again"
+                self._failure = LedgerError(msg)
                 with contextlib.suppress(Exception):
                     cursor.execute("ROLLBACK")
                 raise
@@ -227,7 +229,7 @@ class Store:
                 with translated(self._file.path):
                     self._engine.detach(self._file)
             except LedgerError:
-                if not self._has_failed:  # or else that has been said already
+                if self._failure is None:  # or else that has been said already
                     raise
             finally:
                 if self._file_lock is not None:

@@ -109,7 +109,7 @@ class Upkeep(Journal):
         self.is_sealed = True
 
     def doubt_all(self) -> int:
-        """Doubt everything: who is accepted stays so, and is sent again.
+        """Doubt everything: who is accepted stays so, and is sent again, by a one_time, too.
 
         Returns:
             How many are accepted, and so in doubt.
@@ -126,7 +126,9 @@ class Upkeep(Journal):
                     f"'{Action.ADD.value}' FROM {{s}}.accepted AS a "
                     "ANTI JOIN {s}.doubts AS d ON d.h = a.h"
                 )
+                self._write_meta(is_sealed=False)
                 self._outdate()
+            self.is_sealed = False
             return self._value(f"SELECT count(*) FROM {self._tables}.accepted")
 
     def adopt(self, chunks: Iterable[Sequence[Member]]) -> int:

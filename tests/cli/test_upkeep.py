@@ -39,12 +39,14 @@ def test_resync_of_all_asks_first(desk):
     assert 0 == desk.run("resync", "--yes").exit_code
 
 
-def test_resync_says_that_a_sealed_cohort_sends_nothing(desk):
-    """A sealed cohort is doubted, too, with a word that no run will send it."""
+def test_resync_lifts_the_seal_of_a_cohort(desk):
+    """A sealed one_time cohort is sent again, too, by the next run of its stream."""
     desk.fill("vip", people(1))
     with desk.ledger("vip") as ledger:
         ledger.seal()
-    assert "but it is sealed" in desk.run("resync", "vip").stdout
+    assert "1 members to be sent again" in desk.run("resync", "vip").stdout
+    with desk.ledger("vip") as ledger:
+        assert not ledger.is_sealed
 
 
 def test_resync_touches_nothing_if_a_cohort_is_unknown(desk):

@@ -66,6 +66,7 @@ def test_timestamps_and_revisions_last(tmp_path):
 def test_what_is_queued_is_known_best(ledger):
     """The last queued change of a member is what is expected, whatever was accepted before."""
     accept(ledger, ADD, [*members(1, 2), Member("3", "a")])
+    ledger.fold()
     ledger.queued([(REMOVE, Member("1")), (ADD, Member("9")), (REMOVE, Member("9", "x"))])
     ledger.queued([(ADD, Member("1", "new")), (ADD, Member(None, "1"))])
     assert {
@@ -296,10 +297,11 @@ def test_after_an_error_a_ledger_does_nothing_more(room, ledger):
     assert "secret" not in str(raised.value)
     assert str(room.folder) in str(raised.value)
     for call in (ledger.fold, ledger.numbers, ledger.plans, lambda: ledger.accepted(1)):
-        with pytest.raises(LedgerError, match="given up after an error"):
+        with pytest.raises(LedgerError) as again:
             call()
+        assert str(raised.value) == str(again.value)
     ledger.close()
-    with pytest.raises(LedgerError, match="closed"):
+    with pytest.raises(LedgerError):
         ledger.fold()
 
 
@@ -361,7 +363,7 @@ def test_a_full_disk_loses_nothing_acknowledged(tmp_path, limit, end):
     )
     told = json.loads(done.stdout)
     assert "mend" in told["error"]
-    assert "given up" in told["after"]
+    assert told["error"] == told["after"]
     with ledgers(tmp_path) as room:
         ledger = room.open(COHORT, STREAM)
         numbers = ledger.numbers()

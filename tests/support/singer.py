@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from target_moengage_cohort.ledger import Ledgers
 from target_moengage_cohort.report import Report
 from target_moengage_cohort.run import Run
 from target_moengage_cohort.settings import load
+from target_moengage_cohort.transforms import SdkTransform
 
 UNLIMITED = 1_000_000
 
@@ -94,7 +96,7 @@ class Outcomes:
 
 def run(
     emulator: Emulator,
-    data: bytes,
+    data: bytes | t.IO[bytes],
     timing: Timing | None = None,
     before: t.Callable[[Outcomes, Interrupt], None] | None = None,
     write_state: t.Callable[[bytes], None] | None = None,
@@ -155,10 +157,15 @@ def run(
             read_only=loaded.settings.dry_run,
             step=step,
         ),
+        transform=(
+            SdkTransform(loaded.settings, logging.getLogger(__name__))
+            if loaded.settings.transforms_records
+            else None
+        ),
         timing=timing or Timing(jitter=lambda _seconds: 0.0),
     )
     try:
-        running.read(io.BytesIO(data))
+        running.read(io.BytesIO(data) if isinstance(data, bytes) else data)
         running.finish(tap_exit)
     except TargetError as error:
         seen.error = error

@@ -1,0 +1,283 @@
+"""`moengage-cohort plan`: what a run would do with a tap's output, and what that would cost."""
+
+import json
+
+import pytest
+
+from tests.cli.conftest import people
+from tests.support.singer import UNLIMITED, lines, record, run, schema, state
+
+STAYING = people(*range(100, 120))
+COUNTED = {"cohorts": {"vip": {"expected_count_column": "n"}}}
+
+
+def tap(members, stream="vip", **row):
+    """What a tap writes of some members, with a STATE at the end."""
+    rows = [record(stream, uid=member.uid, **row) for member in members]
+    return lines(schema(stream, ("uid", *row)), *rows, state({"at": "the end"}))
+
+
+def planned(desk, data, *arguments):
+    """The plans for an input, by the cohort's id."""
+    result = desk.run("plan", "--json", *arguments, text=data)
+    assert 0 == result.exit_code
+    return {each["cohort_id"]: each for each in json.loads(result.stdout)}
+
+
+@pytest.fixture
+def mirror(desk):
+    """A desk whose streams are mirrors, at MoEngage's own pace."""
+    desk.raw |= {"sync_mode": "mirror", "requests_per_minute": 300}
+    return desk
+
+
+def test_every_number_of_a_plan_is_in_the_json(mirror):
+    """--json has per cohort who would come and go, what is in doubt, and what it would cost."""
+    mirror.fill("vip", [*STAYING, *people(1, 2)], name="Very important")
+    mirror.raw |= {"cohorts": {"vip": {"cohort_name": "Very important"}}}
+    mirror.emulator.fail_next(503, 1_000, applied=True)
+    broken = mirror.raw | {"max_retry_seconds": 0}
+    assert run(mirror.emulator, tap([*STAYING, *people(1, 2, 3, 4)]), **broken).error is not None
+    mirror.emulator.clear_faults()
+    found = planned(mirror, tap([*STAYING, *people(2, 3, 5)]))["vip"]
+    size = found.pop("bytes")
+    assert 300 < size < 800
+    assert {
+        "cohort_id": "vip",
+        "cohort_name": "Very important",
+        "stream": "vip",
+        "sync_mode": "mirror",
+        "desired": 23,
+        "accepted": 22,
+        "to_add": 2,
+        "to_remove": 2,
+        "unchanged": 21,
+        "in_doubt": 2,
+        "requests": 2,
+        "minutes": 0.01,
+        "complete": "end_of_input",
+        "verdict": "within the guard",
+    } == found
+
+
+def test_a_run_costs_what_its_plan_says(mirror):
+    """The run after a plan sends as many requests, bytes, additions and removals as that said."""
+    mirror.raw |= {"max_payload_bytes": 1_000, "max_removal_percent": 50}
+    mirror.fill("vip", [*STAYING, *people(*range(20))])
+    data = tap([*STAYING, *people(*range(15, 60))])
+    plan = planned(mirror, data)["vip"]
+    mirror.raw["requests_per_minute"] = UNLIMITED
+    (done,) = run(mirror.emulator, data, **mirror.raw).report.cohorts
+    assert (40, 15, 25) == (plan["to_add"], plan["to_remove"], plan["unchanged"])
+    for name in ("requests", "bytes", "unchanged"):
+        assert getattr(done, name) == plan[name]
+    assert (done.added, done.removed) == (plan["to_add"], plan["to_remove"])
+    assert done.desired.count == plan["desired"]
+    assert plan["requests"] > 2
+    assert round(plan["requests"] / 300, 2) == plan["minutes"]
+
+
+def test_the_table_has_every_number_and_fits_a_terminal(mirror):
+    """The table has a line a cohort with every number of it, and no line of it is too long."""
+    name = "A cohort whose name is longer than a column of a table may be, and\na line break"
+    names = {"one": "one", "two": name, "three": "three"}
+    for cohort in names.values():
+        mirror.fill(cohort, [*STAYING, *people(1)], stream="fan")
+    mirror.raw["cohorts"] = {"fan": {"cohort_id_column": "c"}}
+    rows = [record("fan", uid=m.uid, c=name) for m in [*STAYING, *people(2, 3)]]
+    rows += [record("fan", uid=m.uid, c="three") for m in people(*range(300, 340))]
+    result = mirror.run("plan", text=lines(schema("fan", ("uid", "c")), *rows))
+    assert 0 == result.exit_code
+    lines_shown = result.stdout.splitlines()
+    assert all(len(line) <= 80 for line in lines_shown)
+    head, *table, total = [line for line in lines_shown if not line.startswith("  ")]
+    for title in ("cohort", "desired", "accepted", "add", "remove", "unchanged", "in doubt"):
+        assert title in head
+    cells = {line.split()[0]: line.split()[1:] for line in table}
+    assert {"A", "one", "three"} == cells.keys()
+    assert "A cohort whose name … 22 21 2 1 20 0" == " ".join(table[0].split())
+    assert ["0", "21", "0", "21", "0", "0"] == cells["one"]
+    assert ["40", "21", "40", "21", "0", "0"] == cells["three"]
+    assert total.startswith("in all 3 requests, ")
+    shown = " ".join(result.stdout.split())
+    assert "it would empty the cohort of 21 members" in shown
+    assert "21 of 21 members would leave, 100.00%" in shown
+
+
+def test_the_table_has_what_each_cohort_costs(mirror):
+    """Below a cohort's numbers stand its requests, bytes and minutes."""
+    mirror.fill("vip", STAYING)
+    plan = planned(mirror, tap([*STAYING, *people(1)]))["vip"]
+    shown = mirror.run("plan", text=tap([*STAYING, *people(1)])).stdout
+    assert f"  1 requests, {plan['bytes']} bytes, 0.0 minutes" in shown
+
+
+@pytest.mark.parametrize(
+    ("settings", "desired", "verdict"),
+    [
+        ({}, [*STAYING, *people(1, 2)], "within the guard"),
+        ({}, [*STAYING, *people(1)], "within the guard"),
+        ({}, people(1), "21 of 22 members would leave, 95.45%, more than max_removal_percent 10"),
+        ({"max_removal_percent": 100}, people(1), "within the guard"),
+        ({}, [], "it would empty the cohort of 22 members, which needs max_removal_percent 100"),
+        ({"removals": "deferred"}, people(1), "21 removals would wait for confirm"),
+        ({"removals": "deferred"}, [*STAYING, *people(1, 2)], "within the guard"),
+        (
+            {"max_addition_percent": 10},
+            [*STAYING, *people(1, 2, 3, 4, 5)],
+            "3 members would join 22, 13.64% more, and max_addition_percent is 10",
+        ),
+        ({"sync_mode": "one_time"}, people(3), "within the guard"),
+        ({"sync_mode": "incremental"}, people(3), "no guard: the records say who leaves"),
+    ],
+)
+def test_the_guard_says_what_it_would_do(mirror, settings, desired, verdict):
+    """The verdict is that of the run: go, wait, withhold and why, or no guard at all."""
+    mirror.fill("vip", [*STAYING, *people(1, 2)])
+    mirror.raw |= settings
+    found = planned(mirror, tap(desired))["vip"]
+    assert found["verdict"].startswith(verdict)
+    seen = mirror.run("plan", text=tap(desired)).stdout
+    assert found["verdict"] in " ".join(seen.split())
+    withheld = any(word in verdict for word in ("would leave", "would empty", "would join"))
+    mirror.raw["requests_per_minute"] = UNLIMITED
+    report = run(mirror.emulator, tap(desired), **mirror.raw).report
+    assert ("withheld" if withheld else "succeeded") == report.status
+    assert (report.cohorts[0].removals_waiting > 0) == ("wait for confirm" in verdict)
+
+
+def test_proof_lets_a_few_leave(mirror):
+    """With a row count the guard lets 20 members leave, and the plan says what the proof is."""
+    mirror.fill("vip", STAYING)
+    mirror.raw |= COUNTED
+    found = planned(mirror, tap(STAYING[:1], n=1))["vip"]
+    assert ("count", "within the guard", 19) == tuple(
+        found[name] for name in ("complete", "verdict", "to_remove")
+    )
+
+
+def test_a_sealed_cohort_has_nothing_to_do(mirror):
+    """A one_time cohort that is sealed gets no request, and the plan says why."""
+    mirror.raw |= {"sync_mode": "one_time", **COUNTED, "requests_per_minute": UNLIMITED}
+    assert run(mirror.emulator, tap(people(1), n=1), **mirror.raw).error is None
+    result = mirror.run("plan", "--json", "--detailed-exitcode", text=tap(people(2), n=1))
+    (found,) = json.loads(result.stdout)
+    assert (0, 0, 0, 0) == (
+        result.exit_code,
+        found["to_add"],
+        found["to_remove"],
+        found["requests"],
+    )
+    assert "sealed: nothing more is sent" == found["verdict"]
+
+
+def test_each_cohort_of_a_fan_out_has_a_plan(mirror):
+    """New cohorts, known ones and those that have vanished from a fan-out have plans, by id."""
+    for cohort in ("gone", "known"):
+        mirror.fill(cohort, STAYING, stream="fan")
+    mirror.raw["cohorts"] = {"fan": {"cohort_id_column": "c"}}
+    rows = [record("fan", uid=m.uid, c="known") for m in STAYING]
+    rows += [record("fan", uid=m.uid, c="new") for m in people(1, 2)]
+    plans = planned(mirror, lines(schema("fan", ("uid", "c")), *rows))
+    assert ["gone", "known", "new"] == [*plans]
+    numbers = ("desired", "accepted", "to_add", "to_remove")
+    assert [(0, 20, 0, 20), (20, 20, 0, 0), (2, 0, 2, 0)] == [
+        tuple(plan[name] for name in numbers) for plan in plans.values()
+    ]
+    assert plans["gone"]["verdict"].startswith("it would empty the cohort of 20 members")
+
+
+@pytest.mark.parametrize(
+    ("desired", "code"),
+    [(STAYING, 0), ([*STAYING, *people(1)], 5), (STAYING[1:], 5), (STAYING[10:], 5)],
+)
+def test_the_detailed_exit_code_tells_whether_there_is_something_to_do(mirror, desired, code):
+    """With --detailed-exitcode 5 means that there is something to do; without it a plan is 0."""
+    mirror.fill("vip", STAYING)
+    for form in ((), ("--json",)):
+        result = mirror.run("plan", "--detailed-exitcode", *form, text=tap(desired))
+        assert code == result.exit_code
+        assert 0 == mirror.run("plan", *form, text=tap(desired)).exit_code
+
+
+def test_without_a_mirror_a_plan_is_of_the_records(desk):
+    """An incremental stream's plan counts what its records ask for, and what is known already."""
+    desk.fill("vip", STAYING)
+    rows = [record("vip", uid=member.uid) for member in [*STAYING, *people(1, 2)]]
+    rows += [record("vip", uid=STAYING[0].uid, _sdc_deleted_at="2026-11-22")]
+    found = planned(desk, lines(schema("vip", ("uid", "_sdc_deleted_at")), *rows))["vip"]
+    assert (None, 20, 2, 1, 20, 0, 2) == tuple(
+        found[name]
+        for name in (
+            "desired",
+            "accepted",
+            "to_add",
+            "to_remove",
+            "unchanged",
+            "in_doubt",
+            "requests",
+        )
+    )
+
+
+def test_a_plan_without_a_ledger_makes_none(desk):
+    """Where no cohort has a ledger, nothing is known, everybody is to be added, and no file is
+    made."""
+    for mode, desired in (("incremental", None), ("mirror", 2)):
+        desk.raw["sync_mode"] = mode
+        found = planned(desk, tap(people(1, 2), stream="new"))["new"]
+        assert (0, 2, 1) == (found["accepted"], found["to_add"], found["requests"])
+        assert desired == found["desired"]
+    assert not (desk.folder / "ledger").exists()
+    desk.raw |= {"sync_mode": "incremental", "ledger_uri": None}
+    found = planned(desk, tap(people(1, 2), stream="new"))["new"]
+    assert (None, 2, 1) == (found["accepted"], found["to_add"], found["requests"])
+
+
+def test_a_plan_changes_nothing(mirror):
+    """A plan sends nothing, writes no STATE, and neither makes nor changes a file: of the ledger,
+    what waits in it, the report of the last run, or the rejects that wait for their replay."""
+    mirror.fill("vip", [*STAYING, *people(1)])
+    mirror.plan("vip", STAYING)
+    for name in ("report_path", "rejects_path"):
+        mirror.raw[name] = str(mirror.folder / name)
+        (mirror.folder / name).write_text("of the last run")
+    mirror.raw["on_reject"] = "skip"
+    assert 0 == mirror.run("status").exit_code  # makes the desk's configuration
+    before = {path: path.read_bytes() for path in mirror.folder.rglob("*") if path.is_file()}
+    requests = mirror.emulator.totals().requests
+    nobody = lines(record("vip", uid=None))
+    result = mirror.run("plan", text=tap([*STAYING, *people(2)]) + nobody)
+    assert 0 == result.exit_code
+    assert "the end" not in result.output
+    after = {path: path.read_bytes() for path in mirror.folder.rglob("*") if path.is_file()}
+    assert before == after
+    assert requests == mirror.emulator.totals().requests
+
+
+@pytest.mark.parametrize(
+    ("end", "text"),
+    [
+        (b'{"type": "RECORD", "stream": "vip", "record": {"uid": "planted-00', "line 3"),
+        (b'{"type": "NOTHING"}\n', "line 3"),
+        (lines(record("vip", uid=None)), "no identifier"),
+        (lines(record("others", uid="planted-0001")), "before its SCHEMA"),
+    ],
+)
+def test_a_broken_input_has_no_plan(mirror, end, text):
+    """An input that cannot be read to its end gives a message and 1, and no plan of a part."""
+    mirror.fill("vip", STAYING)
+    begin = lines(schema("vip"), record("vip", uid="planted-0100"))
+    for form in ((), ("--json", "--detailed-exitcode")):
+        result = mirror.run("plan", *form, text=begin + end)
+        assert (1, "") == (result.exit_code, result.stdout)
+        assert text in result.stderr
+
+
+def test_a_wrong_row_count_has_no_plan(mirror):
+    """Rows that are fewer than their count are no input to plan with."""
+    mirror.fill("vip", STAYING)
+    mirror.raw |= COUNTED
+    result = mirror.run("plan", text=tap(STAYING, n=21))
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert "should have 21 rows, and 20 were read" in result.stderr

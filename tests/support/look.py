@@ -1,0 +1,54 @@
+"""What a ledger and the emulator hold, by the keys of members."""
+
+import typing as t
+from dataclasses import dataclass, field
+
+from target_moengage_cohort.emulator import Emulator
+from target_moengage_cohort.ledger import Ledgers
+from target_moengage_cohort.membership import Key, Member
+from target_moengage_cohort.settings import load
+from tests.support.singer import config
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a ledger has of one cohort.
+
+    Attributes:
+        accepted: Who is accepted.
+        doubts: Who is in doubt, and by what action.
+    """
+
+    accepted: frozenset[Key] = frozenset()
+    doubts: t.Mapping[Key, str] = field(default_factory=dict)
+
+    @property
+    def base(self) -> set[Key]:
+        """Who is accepted or in doubt."""
+        return {*self.accepted, *self.doubts}
+
+
+NOTHING = Held()
+
+
+def held(emulator: Emulator, folder: str) -> dict[str, Held]:
+    """Look into all ledgers of a folder, without changing them."""
+    settings = load(config(emulator, ledger_uri=folder)).settings
+    found = {}
+    with Ledgers(settings, run_id="look", wait=lambda _seconds: False, read_only=True) as ledgers:
+        for entry in ledgers.entries():
+            with ledgers.open_known(entry.cohort_id).tables() as (cursor, tables):
+                query = f"SELECT uid, anonymous_id FROM {tables}.accepted"
+                accepted = [Member(*row).key for row in cursor.execute(query).fetchall()]
+                query = f"SELECT action, uid, anonymous_id FROM {tables}.doubts"
+                rows = cursor.execute(query).fetchall()
+            assert len(set(accepted)) == len(accepted), "somebody is accepted twice"
+            doubts = {Member(*row).key: action for action, *row in rows}
+            assert len(doubts) == len(rows), "somebody is in doubt twice"
+            found[entry.cohort_id] = Held(frozenset(accepted), doubts)
+    return found
+
+
+def members(emulator: Emulator, cohort: str) -> set[Key]:
+    """Who is in a cohort as the emulator has it."""
+    return {Member(*member).key for member in emulator.members(cohort)}

@@ -1,0 +1,145 @@
+"""Runs of the target that die at a step of the ledger, by a SIGKILL to themselves.
+
+Python and its imports take longer than such a run, so one process has it all imported and forks
+for each run; it never has a thread or a database of its own that a fork would break.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import typing as t
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+from target_moengage_cohort.delivery.dispatcher import Timing
+from target_moengage_cohort.emulator import Emulator
+from tests.support.singer import run
+
+
+@dataclass
+class Death:
+    """How a run ended that was to die.
+
+    Attributes:
+        killed: Whether it died; if not, it was over before its last step.
+        states: What STATE it had written.
+        failure: What else than a kill or a good end it came to.
+        steps: The names of the steps that it came to.
+    """
+
+    killed: bool
+    states: list[t.Any]
+    failure: str
+    steps: list[str]
+
+
+class Mortals:
+    """A process that forks runs; use it as a context manager."""
+
+    def __enter__(self):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __spec__.name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def run(
+        self,
+        emulator: Emulator,
+        data: bytes,
+        *,
+        dies_at: int,
+        tap_exit: int | None = None,
+        clock: float | None = None,
+        **settings: t.Any,
+    ) -> Death:
+        """Run on an input, and be killed at a step.
+
+        Args:
+            emulator: Where to.
+            data: The input.
+            dies_at: The number of the step, from 1.
+            tap_exit: The exit code of a tap that it has started.
+            clock: What the wall clock shows all the time.
+            **settings: Beside those of `singer.config`.
+        """
+        where = {name: getattr(emulator, name) for name in ("workspace_id", "data_api_key", "url")}
+        with tempfile.TemporaryDirectory() as folder:
+            order = {"folder": folder, "where": where, "settings": settings}
+            order |= {"dies_at": dies_at, "tap_exit": tap_exit, "clock": clock}
+            Path(folder, "input").write_bytes(data)
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            self._process.stdin.flush()
+            status = json.loads(self._process.stdout.readline())
+            texts = {path.name: path.read_text() for path in Path(folder).iterdir()}
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        failure = texts.get("failure", "") if killed or status == 0 else f"wait status {status}"
+        return Death(
+            killed,
+            [json.loads(line) for line in texts.get("states", "").splitlines()],
+            failure,
+            texts.get("steps", "").splitlines(),
+        )
+
+
+def _die(order: dict[str, t.Any]) -> None:
+    """Run as ordered, and die on the way."""
+    folder = Path(order["folder"])
+    flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND
+    states, steps = (os.open(folder / name, flags) for name in ("states", "steps"))
+    left = [None] * order["dies_at"]
+
+    def step(name: str) -> None:
+        os.write(steps, name.encode() + b"\n")
+        left.pop()  # atomic, whatever thread comes here
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    timing = Timing(jitter=lambda _seconds: 0.0)
+    if (clock := order["clock"]) is not None:
+        timing = Timing(jitter=lambda _seconds: 0.0, wall_clock=lambda: clock)
+    seen = run(
+        SimpleNamespace(**order["where"]),
+        (folder / "input").read_bytes(),
+        timing,
+        write_state=lambda value: os.write(states, value + b"\n"),
+        tap_exit=None if order["tap_exit"] is None else lambda: order["tap_exit"],
+        step=step,
+        **order["settings"],
+    )
+    if seen.error is not None:
+        (folder / "failure").write_text(f"{type(seen.error).__name__}: {seen.error}")
+
+
+def main() -> None:
+    """Fork a run for each line of standard input, and say how it ended."""
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    for line in iter(sys.stdin.buffer.readline, b""):
+        process = os.fork()
+        if process == 0:
+            code = 1
+            try:
+                _die(json.loads(line))
+                code = 0
+            except BaseException:  # noqa: BLE001 - a child must not go on as its parent
+                sys.excepthook(*sys.exc_info())
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(process, 0)
+        answers.write(json.dumps(status).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""What a run may and must do to a cohort, worked out without the target's own judgement."""
+
+import typing as t
+
+from target_moengage_cohort.membership import Key
+from tests.support.look import Held
+from tests.support.warehouse import COHORTS, Input, Row
+
+ADD = "add_members"
+ALWAYS_ALLOWED = 20
+
+
+class Plan(t.NamedTuple):
+    """What may and must become of one cohort.
+
+    Attributes:
+        joining: Who may join.
+        leaving: Who may leave.
+        expected: Who is in it if all goes well.
+    """
+
+    joining: set[Key]
+    leaving: set[Key]
+    expected: set[Key]
+
+    @classmethod
+    def of(
+        cls,
+        cohort: str,
+        given: Input,
+        before: set[Key],
+        *,
+        known: Held,
+        mode: str,
+        percent: int | None,
+    ) -> "Plan":
+        """Work it out.
+
+        Args:
+            cohort: Which.
+            given: What the run reads.
+            before: Who is in it as the emulator has it.
+            known: What its ledger holds.
+            mode: The sync mode of its stream.
+            percent: The most that a mirror may remove; ``None`` if that has to wait.
+        """
+        if not given.met(COHORTS[cohort]):
+            return cls(set(), set(), before)
+        rows = [row for _, row in given.rows(cohort) if row.present or mode != "add"]
+        if mode == "mirror":
+            proven = given.proven[COHORTS[cohort]]
+            percent = None if given.fault else percent
+            return cls._of_mirror(rows, before, known, percent, proven=proven)
+        doubts = {} if given.fault else known.doubts
+        asked = [(key, action == ADD) for key, action in doubts.items()]
+        asked += [(row.member.key, row.present) for row in rows]
+        last = dict(asked)
+        return cls(
+            {key for key, present in asked if present},
+            {key for key, present in asked if not present},
+            (before - last.keys()) | {key for key, present in last.items() if present},
+        )
+
+    @classmethod
+    def _of_mirror(
+        cls, rows: list[Row], before: set[Key], known: Held, percent: int | None, *, proven: bool
+    ) -> "Plan":
+        last = {row.member.key: row for row in rows}
+        wanted = {key for key, row in last.items() if row.present}
+        linked = {(last[key].member.anonymous_id,) for key in wanted if isinstance(key, str)}
+        leaving = known.base - wanted - linked
+        allowed = percent is not None and guard_allows(
+            base=len(known.base),
+            removals=len(leaving),
+            desired=len(wanted),
+            percent=percent,
+            proven=proven,
+        )
+        leaving = leaving if allowed else set()
+        return cls(wanted, leaving, (before | wanted) - leaving)
+
+
+def guard_allows(*, base: int, removals: int, desired: int, percent: int, proven: bool) -> bool:
+    """Whether so many members may be removed at once."""
+    if not desired and removals:
+        return proven and percent == 100
+    few = proven and removals <= ALWAYS_ALLOWED
+    return few or removals * 100 <= base * percent
