@@ -152,12 +152,12 @@ def summary(report: Report, requests_per_minute: int) -> str:
     lines.append(text)
     if waiting := sum(cohort.removals_waiting for cohort in cohorts):
         streams = " ".join(sorted({each.stream for each in cohorts if each.removals_waiting}))
-        lines.append(f"{waiting} removals wait for: moengage-cohort confirm {streams}")
+        lines.append(f"{waiting} removals wait for: moengage-cohort confirm {streams} --config …")
     if report.status == "withheld":
         held = sum(cohort.removals_withheld for cohort in cohorts)
         lines.append(f"withheld, {held} removals among it; the warnings above say what and why")
     if doubt := sum(cohort.in_doubt for cohort in cohorts):
-        lines.append(f"{doubt} members are in doubt: sent, but not answered")
+        lines.append(f"{doubt} members are in doubt: nobody knows whether they are accepted")
     return "\n".join(lines)
 
 

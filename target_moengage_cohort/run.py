@@ -112,6 +112,7 @@ class Run:
             ledgers,
             self.destinations,
             self._dispatcher,
+            interrupt=interrupt,
             clock=timing.wall_clock,
             dry_run=settings.dry_run,
         )
@@ -223,13 +224,9 @@ class Run:
             self._changes.repeat_doubts(
                 self._ledgers, [mapping for mapping in mappings if not mapping.is_snapshot]
             )
-        snapshots = self._snapshots.by_stream.values()
-        for snapshot in snapshots:
-            if self._interrupt.is_set() or not self._snapshots.settle(snapshot):
-                return False
-        if not self._dispatcher.drain():
+        if not (self._snapshots.settle() and self._dispatcher.drain()):
             return False
-        for snapshot in snapshots:
+        for snapshot in self._snapshots.by_stream.values():
             if snapshot.proof is not Proof.NO:
                 self._dispatcher.release(snapshot.mapping.stream)
         return self._dispatcher.drain()

@@ -23,6 +23,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from target_moengage_cohort.delivery.dispatcher import Dispatcher
+    from target_moengage_cohort.interrupts import Interrupt
     from target_moengage_cohort.ledger import Ledger, Ledgers
     from target_moengage_cohort.ledger.staging import Difference, Staging
     from target_moengage_cohort.membership import Member
@@ -32,7 +33,7 @@ if t.TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ROWS_AT_ONCE = 20_000
-_COHORTS_AT_ONCE = 8  # plans under way, so that cohorts overlap and memory stays bounded
+_COHORTS_AT_ONCE = 32  # plans under way, so that cohorts overlap and memory stays bounded
 
 
 class Snapshot:
@@ -122,6 +123,7 @@ class Snapshots:
         ledgers: The ledgers of the destination.
         destinations: The cohorts of the run.
         dispatcher: Delivers changes.
+        interrupt: Ends the run early.
         clock: Seconds since 1970.
         dry_run: Whether the ledgers must stay as they are.
     """
@@ -132,12 +134,14 @@ class Snapshots:
         destinations: Destinations,
         dispatcher: Dispatcher,
         *,
+        interrupt: Interrupt,
         clock: t.Callable[[], float],
         dry_run: bool,
     ) -> None:
         self._ledgers = ledgers
         self._destinations = destinations
         self._dispatcher = dispatcher
+        self._interrupt = interrupt
         self._clock = clock
         self._dry_run = dry_run
         self._by_source: defaultdict[str, list[Snapshot]] = defaultdict(list)
@@ -175,8 +179,8 @@ class Snapshots:
                 fresh = self._ledgers.use_version(snapshot.mapping.stream, version)
                 snapshot.is_fresh = snapshot.is_fresh and fresh
 
-    def settle(self, snapshot: Snapshot) -> bool:
-        """Have the plans of all cohorts of a stream delivered, or put where they wait.
+    def settle(self) -> bool:
+        """Have the plans of all cohorts delivered, or put where they wait.
 
         Returns:
             Whether that was done; not if the run was interrupted.
@@ -184,34 +188,42 @@ class Snapshots:
         Raises:
             TargetError: A request has failed for good, or a ledger.
         """
+        under_way: deque[_UnderWay] = deque()
+        for snapshot in self.by_stream.values():
+            for destination, ledger in self._fed(snapshot):
+                if self._interrupt.is_set():
+                    return False
+                under_way.append(self._begin(snapshot, destination, ledger))
+                if len(under_way) >= _COHORTS_AT_ONCE and not self._end(under_way.popleft()):
+                    return False
+        for plan in under_way:
+            if not self._end(plan):
+                return False
+        for snapshot in self.by_stream.values():
+            version = snapshot.completeness.version
+            if snapshot.proof.is_proof and version is not None:
+                self._ledgers.finish_version(snapshot.mapping.stream, version)
+            snapshot.staging.close()
+        return True
+
+    def _fed(self, snapshot: Snapshot) -> list[tuple[Destination, Ledger]]:
+        """The cohorts that a stream, of which all has come, feeds or has fed."""
         snapshot.flush()
+        mapping = snapshot.mapping
         if rejected := snapshot.completeness.rejected:
             logger.warning(
                 "stream %r: %d rows were rejected, so its input is not complete: nobody is "
                 "removed, and no STATE is written. Mend them, or leave them out of the query",
-                snapshot.mapping.stream,
+                mapping.stream,
                 rejected,
             )
-        if snapshot.mapping.cohort is None:
-            self._meet_vanished(snapshot.mapping)
-        found = [
+        if mapping.cohort is None:
+            self._meet_vanished(mapping)
+        return [
             (destination, destination.ledger)
-            for destination in self._destinations.of_stream(snapshot.mapping.stream)
+            for destination in self._destinations.of_stream(mapping.stream)
             if destination.ledger is not None and not destination.settlement.is_sealed
         ]
-        under_way: deque[_UnderWay] = deque()
-        for destination, ledger in found:
-            under_way.append(self._begin(snapshot, destination, ledger))
-            if len(under_way) >= _COHORTS_AT_ONCE and not self._end(under_way.popleft()):
-                return False
-        for plan in under_way:
-            if not self._end(plan):
-                return False
-        version = snapshot.completeness.version
-        if snapshot.proof.is_proof and version is not None:
-            self._ledgers.finish_version(snapshot.mapping.stream, version)
-        snapshot.staging.close()
-        return True
 
     def _meet_vanished(self, mapping: Mapping) -> None:
         """Meet the cohorts that the stream has fed before, and of which it has no row now."""
@@ -253,10 +265,13 @@ class Snapshots:
                 )
         if decision.reason is not None:
             self._warn(destination, decision)
-        if decision.additions is Fate.DELIVERED:
-            self._submit(destination, Action.ADD, difference.additions())
+        # Removals first: where one shares an anonymous id with a member who joins, or who turned
+        # out to be the same person, the addition must have the last word.
         if decision.removals is Fate.DELIVERED:
             self._submit(destination, Action.REMOVE, difference.removals())
+        if decision.additions is Fate.DELIVERED:
+            self._submit(destination, Action.ADD, difference.additions())
+        self._dispatcher.close(destination.cohort.cohort_id)  # the plan is whole
         kept = tuple(plan.plan_id for plan in plans)
         return _UnderWay(destination, ledger, difference, decision, kept)
 
@@ -303,7 +318,7 @@ class Snapshots:
         if Fate.WITHHELD in {decision.additions, decision.removals}:
             advice = (
                 "withheld; if it is right, override the guard with: moengage-cohort confirm "
-                f"--withheld {plan_id}"
+                f"--withheld {plan_id} --config …"
             )
         logger.warning("cohort %r: %s; %s", destination.cohort.cohort_id, decision.reason, advice)
 

@@ -369,3 +369,48 @@ def test_a_version_of_an_unproven_run_is_no_proof_later(emulator, mirror):
     assert "end_of_input" == rest.report.cohorts[0].complete
     assert set(everybody[28:]) <= members(emulator)
     assert len(members(emulator)) >= 28
+
+
+ANONYMOUS = {"anonymous_id_column": "device", "max_removal_percent": 100}
+WITH_DEVICE = schema(columns=("uid", "device"))
+
+
+@pytest.mark.parametrize("uid", [None, "u2"], ids=["signed out", "another person's"])
+def test_a_device_that_stays_is_not_removed_with_its_former_uid(emulator, mirror, uid):
+    """A removal leaves out an anonymous id that a desired member has, and comes before additions,
+    since MoEngage would take the anonymous id of a removal whose uid it does not know."""
+    mirror(WITH_DEVICE, record(uid="u1", device="a1"), record(uid="u", device="a"), **ANONYMOUS)
+    seen = mirror(
+        WITH_DEVICE, record(uid=uid, device="a1"), record(uid="u", device="a"), **ANONYMOUS
+    )
+    assert seen.error is None
+    removal, addition = (each.body for each in seen.accepted)
+    assert ("remove_members", [{"uid": "u1"}]) == (
+        removal["action"],
+        removal["parameters"]["members"],
+    )
+    assert "add_members" == addition["action"]
+    assert 2 == len(emulator.members("users"))
+
+
+def test_streams_of_mirrors_are_delivered_at_the_same_time(emulator, tmp_path):
+    """Several mirrors overlap, up to max_concurrency."""
+    emulator.latency(0.3)
+    names = [f"stream-{number}" for number in range(4)]
+    messages = [each for name in names for each in (schema(name), record(name, uid="u"))]
+    settings = {"ledger_uri": str(tmp_path / "ledger"), "sync_mode": "mirror"}
+    assert run(emulator, lines(*messages), max_concurrency=4, **settings).error is None
+    first, *_, last = sorted(emulator.requests(), key=lambda request: request.arrived)
+    assert last.arrived < first.answered
+
+
+def test_a_ledger_without_its_catalogue_entry_is_found_again(emulator, mirror, tmp_path):
+    """A cohort of a fan-out whose catalogue entry was lost is emptied all the same."""
+    settings = {"cohorts": FAN_OUT["cohorts"]}
+    mirror(WITH_COHORT, *fan_out(a="1", b="2"), **settings)
+    for path in (tmp_path / "ledger").rglob("cohort-*.json"):
+        path.unlink()
+    read_end = lines(WITH_COHORT, *fan_out(a="1"))
+    options = {"ledger_uri": str(tmp_path / "ledger"), "sync_mode": "mirror", **settings}
+    assert run(emulator, read_end, tap_exit=lambda: 0, **options).error is None
+    assert (set(), {"1"}) == (members(emulator, "b"), members(emulator, "a"))

@@ -54,7 +54,7 @@ def _is_withheld(task: plans.Task) -> bool:
     task.ledger.withhold_plan(task.plan.plan_id)
     complain(
         f"cohort {task.cohort_id!r}: {objection}; withheld. If it is right, override the guard "
-        f"with: moengage-cohort confirm --withheld {task.plan.plan_id}"
+        f"with: moengage-cohort confirm --withheld {task.plan.plan_id} --config …"
     )
     return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 
 import click
+import msgspec
 
 from target_moengage_cohort.cli.command import DONE, FAILED, Session, complain, configured
 from target_moengage_cohort.cli.identifiers import read_members
@@ -16,7 +17,7 @@ from target_moengage_cohort.errors import (
     TargetError,
     TryAgainError,
 )
-from target_moengage_cohort.membership import Action, Member
+from target_moengage_cohort.membership import Action, Cohort, Member
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,33 +40,103 @@ def forget(session: Session, file: str | None) -> int:
     """
     session.refuse_dry_run()
     members = _asked() if file is None else _read(file)
-    touched = 0
-    failures: dict[str, TargetError] = {}
-    with session.ledgers() as ledgers:
-        entries = ledgers.entries()
-        left = [entry.cohort_id for entry in entries]
-        while left and not session.interrupt.is_set():
-            try:
-                touched += _forget(session, ledgers, left[0], members)
-            except (BusyError, InputError, LedgerError) as error:  # of this cohort alone
-                failures[left[0]] = error
-            except TargetError as error:
-                failures[left[0]] = error
-                break
-            left.pop(0)
-    repeat = list(dict.fromkeys([*failures, *left]))
     click.echo(f"{len(members)} members were named")
+    with session.ledgers() as ledgers:
+        done = _Done(kept=[entry.cohort_id for entry in ledgers.entries()])
+        done.left = [*done.kept]
+        _forget_kept(session, ledgers, members, done)
+        if not done.left:
+            _forget_unkept(session, _unkept(session, ledgers), members, done)
+        unknown = _unknown(session, ledgers)
+    return _told(done, unknown)
+
+
+class _Done(msgspec.Struct):
+    """How far it is.
+
+    Attributes:
+        kept: The cohorts that have a ledger.
+        left: Cohorts that were not reached yet.
+        touched: How many ledgers had any of the members.
+        unkept: How many cohorts without a ledger were told to remove them.
+        failures: Cohorts that may still have them, each with why.
+    """
+
+    kept: list[str]
+    left: list[str] = []
+    touched: int = 0
+    unkept: int = 0
+    failures: dict[str, TargetError] = {}
+
+
+def _forget_kept(
+    session: Session, ledgers: Ledgers, members: Sequence[Member], done: _Done
+) -> None:
+    while done.left and not session.interrupt.is_set():
+        cohort_id = done.left[0]
+        try:
+            done.touched += _forget(session, ledgers, cohort_id, members)
+        except (BusyError, InputError, LedgerError) as error:  # of this cohort alone
+            done.failures[cohort_id] = error
+        except TargetError as error:
+            done.failures[cohort_id] = error
+            return
+        done.left.pop(0)
+
+
+def _forget_unkept(
+    session: Session, cohorts: Sequence[Cohort], members: Sequence[Member], done: _Done
+) -> None:
+    """Remove members from cohorts of which nobody knows who is in them; it does no harm."""
+    done.left = [cohort.cohort_id for cohort in cohorts]
+    for cohort in cohorts:
+        if session.interrupt.is_set():
+            return
+        try:
+            _remove(session, cohort, members)
+            done.unkept += 1
+        except TargetError as error:
+            done.failures[cohort.cohort_id] = error
+        done.left.pop(0)
+
+
+def _told(done: _Done, unknown: Sequence[str]) -> int:
+    """Say what was done, and what is left to do; return the exit code."""
+    repeat = list(dict.fromkeys([*done.failures, *done.left]))
     click.echo(
-        f"{len(entries) - len(repeat)} of {len(entries)} ledgers hold nothing of them any more; "
-        f"{touched} cohorts had some of them"
+        f"{len(set(done.kept) - set(repeat))} of {len(done.kept)} ledgers hold nothing of them any "
+        f"more; {done.touched} cohorts had some of them"
     )
+    if done.unkept:
+        click.echo(f"{done.unkept} cohorts without a ledger were told to remove them")
+    for stream in unknown:
+        complain(
+            f"stream {stream!r}: it names its cohorts itself and they have no ledger, so they are "
+            "not known here; let the stream remove these people from them"
+        )
     for cohort_id in repeat:
-        why = failures.get(cohort_id, "not reached")
+        why = done.failures.get(cohort_id, "not reached")
         complain(f"cohort {cohort_id!r}: {why}; repeat this command for it")
     if not repeat:
-        return DONE
-    is_busy = all(isinstance(failures.get(cohort_id), BusyError) for cohort_id in repeat)
+        return FAILED if unknown else DONE
+    is_busy = all(isinstance(done.failures.get(cohort_id), BusyError) for cohort_id in repeat)
     return BusyError.exit_code if is_busy else FAILED
+
+
+def _unkept(session: Session, ledgers: Ledgers) -> list[Cohort]:
+    """The cohorts that the configuration names and that have no ledger."""
+    named = (mapping.cohort for mapping in session.loaded.mappings.values())
+    return [cohort for cohort in named if cohort is not None and not ledgers.has(cohort.cohort_id)]
+
+
+def _unknown(session: Session, ledgers: Ledgers) -> list[str]:
+    """The streams that name their cohorts themselves, and none of these has a ledger."""
+    kept = {entry.stream for entry in ledgers.entries()}
+    return [
+        mapping.stream
+        for mapping in session.loaded.mappings.values()
+        if mapping.cohort is None and mapping.stream not in kept
+    ]
 
 
 def _asked() -> list[Member]:
@@ -121,11 +192,17 @@ def _found(ledger: Ledger, members: Sequence[Member]) -> list[Member]:
     return list(found)
 
 
-def _remove(session: Session, ledger: Ledger, found: Sequence[Member]) -> None:
+def _remove(session: Session, whose: Ledger | Cohort, found: Sequence[Member]) -> None:
+    pages = (found[start : start + _AT_ONCE] for start in range(0, len(found), _AT_ONCE))
+    batches = ((Action.REMOVE, page) for page in pages)
     with Sending(session) as sending:
-        batches = (found[start : start + _AT_ONCE] for start in range(0, len(found), _AT_ONCE))
-        sending.send(ledger, ((Action.REMOVE, batch) for batch in batches))
+        if isinstance(whose, Cohort):
+            cohort_id = whose.cohort_id
+            sending.send_unrecorded(whose, batches)
+        else:
+            cohort_id = whose.entry.cohort_id
+            sending.send(whose, batches)
         sending.drain()
-    if not sending.is_accepted(ledger):
+    if not sending.is_accepted(cohort_id):
         msg = "the removal was not accepted before the command was stopped"
         raise TryAgainError(msg)

@@ -170,7 +170,7 @@ def carry_out(session: Session, tasks: Sequence[Task], done: t.Callable[[Task], 
             sending.drain()
     finally:
         for task, others in zip(due, siblings, strict=True):
-            if sending.is_accepted(task.ledger):
+            if sending.is_accepted(task.cohort_id):
                 _finish(task, others)
                 done(task)
 

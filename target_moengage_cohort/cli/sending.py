@@ -83,8 +83,19 @@ class Sending:
             TargetError: A request has failed for good.
         """
         entry = ledger.entry
-        cohort = Cohort(entry.cohort_id, entry.name, entry.description)
         self._ledgers[entry.cohort_id] = ledger
+        self.send_unrecorded(Cohort(entry.cohort_id, entry.name, entry.description), batches)
+
+    def send_unrecorded(self, cohort: Cohort, batches: Batches) -> None:
+        """Send members of one cohort that has no ledger.
+
+        Args:
+            cohort: The cohort.
+            batches: What happens to whom.
+
+        Raises:
+            TargetError: A request has failed for good.
+        """
         count = 0
         for action, members in batches:
             if self._interrupt.is_set():
@@ -96,7 +107,7 @@ class Sending:
                 ]
             )
             count += len(members)
-        self._submitted[entry.cohort_id] = count  # only now: before, it was not all of them
+        self._submitted[cohort.cohort_id] = count  # only now: before, it was not all of them
 
     def drain(self) -> None:
         """Wait until all of it was answered, or until the command is interrupted.
@@ -106,9 +117,8 @@ class Sending:
         """
         self._dispatcher.drain()
 
-    def is_accepted(self, ledger: Ledger) -> bool:
+    def is_accepted(self, cohort_id: str) -> bool:
         """Whether all that there was to send for a cohort was sent, and accepted."""
-        cohort_id = ledger.entry.cohort_id
         lane = self._dispatcher.lanes.get(cohort_id)
         accepted = 0 if lane is None else lane.added + lane.removed + lane.merged
         return self._submitted.get(cohort_id) == accepted

@@ -119,14 +119,14 @@ def _cohort(ledgers: Ledgers, entry: CohortEntry, loaded: Loaded) -> CohortStatu
         settled=entry.is_settled,
     )
     try:
-        return _opened(ledgers.open_known(entry.cohort_id), known)
+        return _opened(ledgers, ledgers.open_known(entry.cohort_id), known)
     except BusyError:
         return msgspec.structs.replace(known, busy=True)
     except TargetError as error:  # it must not hide the others
         return msgspec.structs.replace(known, fault=str(error))
 
 
-def _opened(ledger: Ledger, known: CohortStatus) -> CohortStatus:
+def _opened(ledgers: Ledgers, ledger: Ledger, known: CohortStatus) -> CohortStatus:
     try:
         numbers = ledger.numbers()
         return msgspec.structs.replace(
@@ -136,8 +136,8 @@ def _opened(ledger: Ledger, known: CohortStatus) -> CohortStatus:
             digest=numbers.accepted.digest,
             sealed=ledger.is_sealed,
             last_run=next(iter(ledger.runs()), None),
-            waiting=_plans(ledger, PlanKind.WAITING),
-            withheld=_plans(ledger, PlanKind.WITHHELD),
+            waiting=_plans(ledgers, ledger, PlanKind.WAITING),
+            withheld=_plans(ledgers, ledger, PlanKind.WITHHELD),
         )
     finally:
         ledger.close()
@@ -152,7 +152,7 @@ def _is_fed(entry: CohortEntry, loaded: Loaded) -> bool | None:
     return mapping.cohort is None or mapping.cohort.cohort_id == entry.cohort_id
 
 
-def _plans(ledger: Ledger, kind: PlanKind) -> list[PlanStatus]:
+def _plans(ledgers: Ledgers, ledger: Ledger, kind: PlanKind) -> list[PlanStatus]:
     return [
         PlanStatus(
             plan_id=plan.plan_id,
@@ -160,7 +160,7 @@ def _plans(ledger: Ledger, kind: PlanKind) -> list[PlanStatus]:
             additions=plan.additions,
             removals=plan.removals,
             desired=plan.desired,
-            outdated=plan.revision != ledger.revision,
+            outdated=plan.revision != ledger.revision or ledgers.is_void(plan),
         )
         for plan in ledger.plans()
         if plan.kind is kind

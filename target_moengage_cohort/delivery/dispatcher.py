@@ -198,6 +198,12 @@ class Dispatcher:
             self._wait_while(lambda: not self._is_done)
             return self._is_done
 
+    def close(self, cohort_id: str) -> None:
+        """Let what waits for one cohort leave as soon as it can."""
+        with self._changed:
+            self._lanes.close(cohort_id)
+            self._changed.notify_all()
+
     def finish(self, cohort_id: str) -> bool:
         """Have all that was submitted for one cohort accepted, or wait until interrupted.
 

@@ -103,6 +103,7 @@ class Comparison:
         additions = self._count(f"FROM {tables.additions}")
         staying = self._find_removals(met, strays)
         dropped = self._drop_linked()
+        self._spare_shared()
         differs = Differs(
             desired=_counted(t.cast("Sums", desired)),
             accepted=_counted(accepted),
@@ -264,6 +265,26 @@ class Comparison:
             "others", f"FROM {tables.removals} ANTI JOIN {linked} USING (h)"
         )
         return self._count(f"FROM {tables.dropped}")
+
+    def _spare_shared(self) -> None:
+        """Leave out of removals the anonymous ids of desired members, who must stay.
+
+        MoEngage tries the uid first, then the anonymous id, so that a removal of a uid that it
+        does not know would remove whoever has the anonymous id now.
+        """
+        removals = self._tables.removals
+        pairs = f"FROM {removals} WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL"
+        if not self._count(pairs):
+            return
+        shared = self._make(
+            "shared",
+            f"SELECT anonymous_id FROM {self._present('anonymous_id')}"
+            f" SEMI JOIN (SELECT anonymous_id {pairs}) USING (anonymous_id)",
+        )
+        self._cursor.execute(
+            f"UPDATE {removals} SET anonymous_id = NULL"
+            f" WHERE uid IS NOT NULL AND anonymous_id IN (SELECT anonymous_id FROM {shared})"
+        )
 
     def _make(self, name: str, select: str) -> str:
         table = self._tables.new(name)

@@ -30,13 +30,15 @@ class Ledger(Lookups, Plans, Upkeep):
         if self.entry.stream != stream:
             msg = (
                 f"cohorts.{stream}: {where} is fed by the stream {self.entry.stream!r}; if "
-                f"{stream!r} is to feed it from now on, run: moengage-cohort ledger reassign"
+                f"{stream!r} is to feed it from now on, run: "
+                "moengage-cohort ledger reassign COHORT STREAM --config …"
             )
             raise SettingsError(msg)
         if self.entry.name != cohort.name:
             msg = (
                 f"cohorts.{stream}.cohort_name: {where} has the name {self.entry.name!r}, not "
-                f"{cohort.name!r}; if it is to be renamed, run: moengage-cohort ledger rename"
+                f"{cohort.name!r}; if it is to be renamed, run: "
+                "moengage-cohort ledger rename COHORT NAME --config …"
             )
             raise SettingsError(msg)
         if self.entry.description != cohort.description and not self._read_only:

@@ -75,7 +75,7 @@ class Desk:
             with Sending(session) as sending:
                 sending.send(ledger, [(Action.ADD, members)])
                 sending.drain()
-            assert sending.is_accepted(ledger)
+            assert sending.is_accepted(cohort_id)
         session.interrupt.close()
 
     def plan(self, cohort_id, desired, *, kind=PlanKind.WAITING, additions=False, **changes):

@@ -115,3 +115,38 @@ def test_a_list_that_names_nobody_is_an_error(desk, text, said):
     assert 1 == result.exit_code
     assert f"standard input: {said}" in result.stderr
     assert [] == desk.removals()
+
+
+def test_cohorts_without_a_ledger_are_told_to_remove_them(desk):
+    """A cohort that the configuration names leaves nobody in it, though nobody knows who is."""
+    desk.fill("a", people(1, 2))
+    desk.raw["cohorts"] = {"a": {}, "b": {}}
+    assert 0 == desk.run("forget", "-", text=f"{GONE}\n").exit_code
+    (sent,) = desk.emulator.requests(cohort_id="b")
+    assert ("remove_members", 1) == (sent.action, sent.members)
+
+
+def test_cohorts_that_nobody_knows_are_told_of(desk):
+    """A stream that names its cohorts itself, without a ledger, is left to the person: exit 1."""
+    desk.raw["cohorts"] = {"fan": {"cohort_id_column": "c"}}
+    result = desk.run("forget", "-", text=f"{GONE}\n")
+    assert 1 == result.exit_code
+    assert "stream 'fan': it names its cohorts itself" in result.stderr
+
+
+def test_whoever_shares_an_identifier_with_them_is_forgotten_too(desk):
+    """Named by the anonymous id, a person's uid is erased from wherever it stands."""
+    desk.fill("a", [BOTH, *people(2)])
+    desk.plan("a", [Member(BOTH.uid), *people(2)], kind=PlanKind.WITHHELD, additions=True)
+    file = desk.folder / "ids.csv"
+    file.write_text(f"anonymous_id\n{BOTH.anonymous_id}\n")
+    assert 0 == desk.run("forget", str(file)).exit_code
+    assert BOTH.uid.encode() not in bytes_below(desk.folder / "ledger")
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_file_with_other_separators_is_refused(desk, separator):
+    """Columns cut by anything but commas would read as uids that nobody has."""
+    result = desk.run("forget", "-", text=f"uid{separator}anonymous_id\n{GONE}{separator}x\n")
+    assert 1 == result.exit_code
+    assert "with commas" in result.stderr

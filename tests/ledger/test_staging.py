@@ -137,12 +137,17 @@ class Model:
             or self.accepted[key].anonymous_id != member.anonymous_id
         ]
         linked = {(member.anonymous_id,) for member in desired.values() if member.uid is not None}
+        held = {member.anonymous_id for member, there in rows if there and member.key in desired}
         base = self.doubts | self.accepted
         gone = {} if keeps else {key: base[key] for key in base if key not in desired}
         return SimpleNamespace(
             desired=desired,
             additions=additions,
-            removals={member for key, member in gone.items() if key not in linked},
+            removals={
+                Member(member.uid) if member.uid and member.anonymous_id in held else member
+                for key, member in gone.items()
+                if key not in linked
+            },
             dropped={member for key, member in gone.items() if key in linked},
             base=base,
         )
