@@ -13,9 +13,9 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from target_moengage_cohort import settings
+    from target_moengage_cohort.destinations import Destination
     from target_moengage_cohort.ledger.records import Numbers
     from target_moengage_cohort.mirror import Proof
-    from target_moengage_cohort.sinks import Destination
 
 
 def cohort_reports(

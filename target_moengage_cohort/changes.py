@@ -16,10 +16,10 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from target_moengage_cohort.delivery.dispatcher import Dispatcher
+    from target_moengage_cohort.destinations import Destinations
     from target_moengage_cohort.ledger import Ledger, Ledgers
     from target_moengage_cohort.membership import Change, Key
     from target_moengage_cohort.settings import Mapping
-    from target_moengage_cohort.sinks import Destinations
 
 _AT_ONCE = 2_000
 _AT_ONCE_WITH_LEDGER = 20_000  # a look into a ledger costs the same for one member as for many

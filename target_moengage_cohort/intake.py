@@ -22,11 +22,11 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.changes import Changes
     from target_moengage_cohort.delivery.dispatcher import Dispatcher
+    from target_moengage_cohort.destinations import Destinations
     from target_moengage_cohort.interrupts import Interrupt
     from target_moengage_cohort.reader import Message
     from target_moengage_cohort.rejects import Rejections
     from target_moengage_cohort.settings import Loaded, Mapping
-    from target_moengage_cohort.sinks import Destinations
     from target_moengage_cohort.snapshots import Snapshots
 
 

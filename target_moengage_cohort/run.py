@@ -16,6 +16,7 @@ from target_moengage_cohort.changes import Changes
 from target_moengage_cohort.checkpoints import Checkpoints
 from target_moengage_cohort.delivery.answers import Answer, Outcome
 from target_moengage_cohort.delivery.dispatcher import Dispatcher, Timing
+from target_moengage_cohort.destinations import Destinations
 from target_moengage_cohort.errors import (
     InputError,
     InternalError,
@@ -28,7 +29,6 @@ from target_moengage_cohort.ledger.records import RunEntry
 from target_moengage_cohort.mirror import Proof
 from target_moengage_cohort.progress import Progress
 from target_moengage_cohort.rejects import Rejections
-from target_moengage_cohort.sinks import Destinations
 from target_moengage_cohort.snapshots import Snapshots
 
 if t.TYPE_CHECKING:

@@ -23,12 +23,13 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from target_moengage_cohort.delivery.dispatcher import Dispatcher
+    from target_moengage_cohort.destinations import Destination, Destinations
     from target_moengage_cohort.interrupts import Interrupt
     from target_moengage_cohort.ledger import Ledger, Ledgers
     from target_moengage_cohort.ledger.staging import Difference, Staging
     from target_moengage_cohort.membership import Member
     from target_moengage_cohort.settings import Mapping
-    from target_moengage_cohort.sinks import Destination, Destinations, Sink
+    from target_moengage_cohort.sinks import Sink
 
 logger = logging.getLogger(__name__)
 

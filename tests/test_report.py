@@ -135,7 +135,10 @@ def test_the_summary_shows_the_largest_cohorts_first():
             "dry_run: it would take 600 requests, 0.0 MB, 2.0 minutes at the rate limit",
             report(status="dry_run", requests=600),
         ),
-        ("7 members are in doubt: nobody knows whether they are accepted", report(cohort(in_doubt=7))),
+        (
+            "7 members are in doubt: nobody knows whether they are accepted",
+            report(cohort(in_doubt=7)),
+        ),
     ],
     ids=["run", "dry run", "doubt"],
 )

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from msgspec import UNSET
 
+from target_moengage_cohort.destinations import Destinations
 from target_moengage_cohort.errors import MissingKeyRowError, RowError, SettingsError
 from target_moengage_cohort.interrupts import Interrupt
 from target_moengage_cohort.membership import Action
 from target_moengage_cohort.reader import Reader, Record
 from target_moengage_cohort.settings import load
-from target_moengage_cohort.sinks import Destinations, Sink
+from target_moengage_cohort.sinks import Sink
 
 BASE = {"workspace_id": "ws", "data_api_key": "key", "data_center": "02", "partner": "acme"}
 ADD, REMOVE = Action.ADD, Action.REMOVE

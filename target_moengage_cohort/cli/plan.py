@@ -15,9 +15,9 @@ from target_moengage_cohort.wiring import wired
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.cli.command import Session
+    from target_moengage_cohort.destinations import Destination
     from target_moengage_cohort.report import CohortReport
     from target_moengage_cohort.run import Run
-    from target_moengage_cohort.sinks import Destination
 
 SOMETHING_TO_DO = 5
 _COHORT_WIDTH = 21
