@@ -8,6 +8,7 @@ prints how long that run took and how much memory it had resident at most.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -77,7 +78,7 @@ def main(size: int) -> None:
         config.write_text(json.dumps(settings))
         members = home / "members.csv"
         with members.open("wb") as file:
-            write(["uid", *map(uid, range(size))], file)
+            write(itertools.chain(["uid"], map(uid, range(size))), file)
         command = [program("moengage-cohort"), "adopt", "--config", str(config), "users"]
         named = ["--csv", str(members), "--stream", "users", "--name", "users"]
         subprocess.run([*command, *named], env=environment(home), check=True)
@@ -91,7 +92,10 @@ def main(size: int) -> None:
 
 
 def timed(config: Path, messages: Path, env: dict[str, str]) -> tuple[float, float]:
-    """Run the target on messages; return seconds, and MB resident at most."""
+    """Run the target on messages; return seconds, and MB resident at most.
+
+    The latter is at least what we have, since the kernel counts a child's memory from its fork.
+    """
     begin = time.monotonic()
     with messages.open("rb") as source:
         process = subprocess.Popen(
