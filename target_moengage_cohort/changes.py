@@ -21,6 +21,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.membership import Change, Key
     from target_moengage_cohort.settings import Mapping
 
+_HELD_BYTES_LIMIT = 1 << 20
 _AT_ONCE = 2_000
 _AT_ONCE_WITH_LEDGER = 20_000  # a look into a ledger costs the same for one member as for many
 
@@ -38,6 +39,7 @@ class Changes:
         self._dispatcher = dispatcher
         self._waiting: list[Change] = []
         self._states: list[tuple[int, bytes]] = []  # after how many of the changes each one came
+        self._held_bytes = 0
 
     def put(self, change: Change) -> None:
         """Take a change.
@@ -56,8 +58,13 @@ class Changes:
         Raises:
             TargetError: A request has failed for good, or a ledger.
         """
-        self._states.append((len(self._waiting), value))
-        if not self._waiting or not self._destinations.ledgers:
+        place = len(self._waiting)
+        if self._states and self._states[-1][0] == place:
+            self._held_bytes -= len(self._states.pop()[1])  # the newer one serves for both
+        self._states.append((place, value))
+        self._held_bytes += len(value)
+        is_slow = bool(self._destinations.ledgers)  # one look for many STATEs, not one for each
+        if not (place and is_slow) or self._held_bytes > _HELD_BYTES_LIMIT:
             self.submit()
 
     def submit(self) -> None:
@@ -68,6 +75,7 @@ class Changes:
         """
         changes: Sequence[Change | None] = self._waiting
         states, self._waiting, self._states = self._states, [], []
+        self._held_bytes = 0
         if changes and self._destinations.ledgers:
             changes = self._needed(changes)
         begin = 0

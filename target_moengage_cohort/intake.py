@@ -138,6 +138,7 @@ class Intake:
             )
             self.sinks[stream.stream] = sink
             if sink.mapping.is_snapshot:
+                self._changes.submit()  # what came before is not held
                 self._snapshots.of(sink.mapping, message.stream)
                 self._dispatcher.hold(stream.stream)
             if self._transform is None:

@@ -180,7 +180,8 @@ class Reader:
                 else:
                     if message.type != "RECORD" or message.stream != self._stream:  # type: ignore[union-attr]
                         message = self._any_message(line)
-                yield message
+                if message is not None:  # as for a blank line
+                    yield message
             if interrupt.is_set():
                 return
 

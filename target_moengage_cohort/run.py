@@ -202,6 +202,7 @@ class Run:
         try:
             code = 0 if self._tap_exit is None else self._tap_exit()
             if code is None:  # interrupted
+                self._input_ended = False
                 return
             if code:
                 how = f"with exit code {code}" if code > 0 else f"by signal {-code}"

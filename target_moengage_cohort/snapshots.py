@@ -258,6 +258,7 @@ class Snapshots:
             if decision.removals is not Fate.LEFT:
                 ledger.drop_plans(PlanKind.WITHHELD)
             for plan in plans:
+                self._ledgers.begin(plan.stream)  # another run may have begun, but not got in
                 ledger.keep(
                     plan,
                     difference,

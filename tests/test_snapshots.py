@@ -414,3 +414,22 @@ def test_a_ledger_without_its_catalogue_entry_is_found_again(emulator, mirror, t
     options = {"ledger_uri": str(tmp_path / "ledger"), "sync_mode": "mirror", **settings}
     assert run(emulator, read_end, tap_exit=lambda: 0, **options).error is None
     assert (set(), {"1"}) == (members(emulator, "b"), members(emulator, "a"))
+
+
+def test_state_before_a_mirror_is_not_held_by_it(mirror, tmp_path):
+    """A STATE before a mirror's SCHEMA is written though the mirror's input is not complete."""
+    streams = {"events": {"sync_mode": "incremental"}, "users": {}}
+    messages = [schema("events"), record("events", uid="1"), state({"a": 1})]
+    options = {"on_reject": "skip", "rejects_path": str(tmp_path / "rejects.singer")}
+    seen = mirror(
+        *messages, schema(), *users("2", None), state({"a": 2}), cohorts=streams, **options
+    )
+    assert [{"a": 1}] == seen.states
+
+
+def test_a_run_stopped_while_its_tap_lingers_has_no_proof(emulator, mirror, tmp_path):
+    """Where the tap's exit code never came, the run fails, and nobody is removed."""
+    mirror(schema(), *users("1", "2"))
+    settings = {"ledger_uri": str(tmp_path / "ledger"), "sync_mode": "incremental"}
+    seen = run(emulator, lines(schema("e")), tap_exit=lambda: None, **settings)
+    assert "failed" == seen.report.status

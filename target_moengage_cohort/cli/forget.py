@@ -48,6 +48,8 @@ def forget(session: Session, file: str | None) -> int:
         if not done.left:
             _forget_unkept(session, _unkept(session, ledgers), members, done)
         unknown = _unknown(session, ledgers)
+    if not session.loaded.mappings:
+        complain("no cohorts are configured here, so those without a ledger are not known")
     return _told(done, unknown)
 
 
@@ -95,8 +97,11 @@ def _forget_unkept(
         try:
             _remove(session, cohort, members)
             done.unkept += 1
+        except InputError as error:  # of this cohort alone
+            done.failures[cohort.cohort_id] = error
         except TargetError as error:
             done.failures[cohort.cohort_id] = error
+            return
         done.left.pop(0)
 
 
@@ -172,24 +177,17 @@ def _forget(session: Session, ledgers: Ledgers, cohort_id: str, members: Sequenc
         found = _found(ledger, members)
         if found:
             _remove(session, ledger, found)
-        ledger.forget([*members, *found])  # even then: plans and deleted rows hold ids, too
+        uids = [Member(member.uid) for member in found if member.uid is not None]
+        ledger.forget([*members, *uids])  # even if none: plans and deleted rows hold ids, too
     finally:
         ledger.close()
     return bool(found)
 
 
 def _found(ledger: Ledger, members: Sequence[Member]) -> list[Member]:
-    """Who shares an identifier with them, or with one of those who do, and so on."""
-    found: dict[Member, None] = {}
-    while members:
-        met = {
-            member: None
-            for start in range(0, len(members), _AT_ONCE)
-            for member in ledger.find(members[start : start + _AT_ONCE])
-        }
-        members = [member for member in met if member not in found]
-        found |= met
-    return list(found)
+    """Who has one of their identifiers; nobody else who merely shares another one with these."""
+    pages = (members[start : start + _AT_ONCE] for start in range(0, len(members), _AT_ONCE))
+    return list(dict.fromkeys(member for page in pages for member in ledger.find(page)))
 
 
 def _remove(session: Session, whose: Ledger | Cohort, found: Sequence[Member]) -> None:

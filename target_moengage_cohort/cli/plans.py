@@ -186,7 +186,7 @@ def _siblings(task: Task) -> list[str]:
 
 
 def _batches(task: Task) -> Iterator[tuple[Action, Sequence[Member]]]:
-    for action in Action:
+    for action in (Action.REMOVE, Action.ADD):  # as in a run: the addition has the last word
         for members in task.ledger.plan_members(task.plan.plan_id, action):
             yield action, members
 

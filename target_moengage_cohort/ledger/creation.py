@@ -102,8 +102,11 @@ def rewrite_database(engine: Engine, file: Attachable, step: Step) -> None:
     sync(file.path.parent)
 
 
-def read_entry(engine: Engine, path: Path) -> CohortEntry:
+def read_entry(engine: Engine, path: Path) -> tuple[str, CohortEntry]:
     """What the catalogue should say of a ledger.
+
+    Returns:
+        The destination's identity, and the entry.
 
     Raises:
         duckdb.Error: DuckDB cannot read it, or another process has it.
@@ -113,11 +116,12 @@ def read_entry(engine: Engine, path: Path) -> CohortEntry:
     cursor.execute(f"ATTACH {quoted(str(path))} AS {name} (READ_ONLY)")
     try:
         columns = "partner, cohort_id, name, description, stream"
-        (facts,) = cursor.execute(f"SELECT {columns} FROM {name}.meta").fetchall()
+        query = f"SELECT destination, {columns} FROM {name}.meta"
+        ((destination, *facts),) = cursor.execute(query).fetchall()
     finally:
         cursor.execute(f"DETACH {name}")
     values = dict(zip(columns.split(", "), facts, strict=True))
-    return CohortEntry(**values, is_settled=False)  # to be on the safe side
+    return destination, CohortEntry(**values, is_settled=False)  # to be on the safe side
 
 
 def remove_leftovers(path: Path) -> None:

@@ -107,12 +107,14 @@ class Ledgers:
         found, unlisted = self._files.entries()
         for path in unlisted:
             with translated(path):
-                entry = read_entry(self._engine, path)
-            found.append(entry)
-            if not self.read_only:
-                self._files.write_entry(entry)
-        mine = (entry for entry in found if entry.partner == self._settings.partner)
-        return sorted(mine, key=lambda entry: entry.cohort_id)
+                destination, entry = read_entry(self._engine, path)
+            mine = (self._files.identity, self._settings.partner)
+            if (destination, entry.partner) == mine:  # else it is for others to mend
+                found.append(entry)
+                if not self.read_only:
+                    self._files.write_entry(entry)
+        ours = (entry for entry in found if entry.partner == self._settings.partner)
+        return sorted(ours, key=lambda entry: entry.cohort_id)
 
     def open(self, cohort: Cohort, stream: str) -> Ledger:
         """Lock the ledger of a cohort and open it, or make it.

@@ -138,7 +138,7 @@ def test_an_override_adds_and_removes_what_the_plan_says(desk):
     assert "cohort 'vip': 2 additions accepted, 1 removals accepted\n" == result.stdout
     assert {*TWENTY, *people(2, 3)} == desk.there("vip") == desk.accepted("vip")
     last, before = desk.emulator.requests(cohort_id="vip")[:-3:-1]
-    assert ("remove_members", "add_members") == (last.action, before.action)
+    assert ("add_members", "remove_members") == (last.action, before.action)
 
 
 def test_an_override_is_refused_once_the_cohort_has_changed(desk):

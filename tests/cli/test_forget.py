@@ -150,3 +150,11 @@ def test_a_file_with_other_separators_is_refused(desk, separator):
     result = desk.run("forget", "-", text=f"uid{separator}anonymous_id\n{GONE}{separator}x\n")
     assert 1 == result.exit_code
     assert "with commas" in result.stderr
+
+
+def test_nobody_else_of_a_shared_device_is_forgotten(desk):
+    """Another person with the same anonymous id stays, unless that id itself is named."""
+    other = Member(f"{PLANTED}other", BOTH.anonymous_id)
+    desk.fill("a", [BOTH, other])
+    assert 0 == desk.run("forget", "-", text=f"{BOTH.uid}\n").exit_code
+    assert {other} == desk.there("a") == desk.accepted("a")

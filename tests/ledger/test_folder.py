@@ -328,3 +328,21 @@ def test_removing_is_noted_for_whoever_looks_again(tmp_path):
     with ledgers(tmp_path) as room:
         known = room.open(COHORT, STREAM).known(members(1, 2))
     assert {"1": REMOVE} == {key: found.action for key, found in known.items()}
+
+
+def test_the_catalogue_of_another_partner_is_left_alone(tmp_path):
+    """Where another partner's catalogue entry was lost, neither partner's cohort is taken for the
+    other's, and its own next run writes it anew."""
+    theirs = {"partner": "other"}
+    for setting in ({}, theirs):
+        with ledgers(tmp_path, setting=setting) as room:
+            room.open(COHORT, STREAM)
+            path = room.folder
+    (lost,) = [file for file in path.glob("cohort-*.json") if b'"other"' in file.read_bytes()]
+    lost.unlink()
+    with ledgers(tmp_path) as room:
+        assert ["acme"] == [entry.partner for entry in room.entries()]
+        assert not room.open(COHORT, STREAM).created
+    with ledgers(tmp_path, setting=theirs) as room:
+        assert ["other"] == [entry.partner for entry in room.entries()]
+        assert lost.exists()
