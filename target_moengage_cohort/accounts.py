@@ -14,6 +14,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort import settings
     from target_moengage_cohort.destinations import Destination
+    from target_moengage_cohort.ledger import Ledger
     from target_moengage_cohort.ledger.records import Numbers
     from target_moengage_cohort.mirror import Proof
 
@@ -83,7 +84,13 @@ def _cohort_report(destination: Destination, lane: Lane, proof: Proof) -> Cohort
         requests=lane.requests,
         bytes=lane.bytes,
         complete=proof,
-        ledger="none" if ledger is None else "created" if ledger.created else "opened",
+        ledger=_used(ledger),
         desired=None if differs is None else differs.desired,
         accepted=None if numbers is None else numbers.accepted,
     )
+
+
+def _used(ledger: Ledger | None) -> t.Literal["created", "opened", "none"]:
+    if ledger is None or not ledger.exists:
+        return "none"
+    return "created" if ledger.created else "opened"

@@ -244,6 +244,14 @@ def test_a_dry_run_leaves_the_ledger_as_it_is(mirror, tmp_path):
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+def test_a_dry_run_without_a_ledger_says_so_and_makes_none(mirror, tmp_path):
+    """Before the first run a dry run plans for an empty ledger, and leaves no file behind."""
+    seen = mirror(schema(), *users("1"), dry_run=True)
+    (cohort,) = seen.report.cohorts
+    assert ("none", 1, 0) == (cohort.ledger, cohort.added, cohort.accepted.count)
+    assert not (tmp_path / "ledger").exists()
+
+
 def test_growth_over_max_addition_percent_is_withheld(emulator, mirror):
     """More additions than max_addition_percent allows are withheld, but not of a new cohort."""
     mirror(schema(), *users(*map(str, range(10))), max_addition_percent=50)

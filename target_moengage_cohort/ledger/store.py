@@ -46,6 +46,7 @@ class Store:
     Attributes:
         entry: What the catalogue says of the cohort.
         created: Whether it was made by this `Ledgers`.
+        exists: Whether there is a file; not where one would have been made, but must not be.
         is_sealed: Whether a one_time cohort has had its good run.
         last_timestamp: Of the latest request, in milliseconds; 0 if there was none.
         revision: Rises with every request, and with whatever else makes a plan outdated.
@@ -67,6 +68,7 @@ class Store:
         self.last_timestamp = 0
         self.revision = 0
         self._is_empty = self._read_only and not self._file.path.exists()
+        self.exists = not self._is_empty
         self._tables = NOTHING if self._is_empty else self._file.name
         self._folded = f"memory.f{self._file.name}"
         self._cursor = self._engine.cursor()
