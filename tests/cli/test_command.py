@@ -13,7 +13,11 @@ import pytest
 from tests.cli.conftest import PLANTED, people
 from tests.support.singer import environment
 
-RUN = "from target_moengage_cohort.cli import main; main()"
+# As at a terminal: whoever started us in the background may have had SIGINT ignored.
+RUN = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from target_moengage_cohort.cli import main; main()"
+)
 PREFIX = "TARGET_MOENGAGE_COHORT_"
 
 
@@ -164,7 +168,9 @@ def test_an_interrupt_at_a_question_ends_the_command(desk, launch):
     asked = b""
     while b"[y/N]" not in asked:
         asked += process.stderr.read1()
-    while process.poll() is None:  # Python misses one just before it begins to read
+    for _ in range(60):  # Python misses one just before it begins to read
+        if process.poll() is not None:
+            break
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.5)
