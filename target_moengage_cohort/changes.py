@@ -73,11 +73,9 @@ class Changes:
         Raises:
             TargetError: A request has failed for good, or a ledger.
         """
-        changes: Sequence[Change | None] = self._waiting
-        states, self._waiting, self._states = self._states, [], []
-        self._held_bytes = 0
-        if changes and self._destinations.ledgers:
-            changes = self._needed(changes)
+        waiting, self._waiting = self._waiting, []
+        states, self._states, self._held_bytes = self._states, [], 0
+        changes = self._needed(waiting)
         begin = 0
         for end, value in states:
             self._hand_over(changes[begin:end])
@@ -111,13 +109,14 @@ class Changes:
                     if not self._dispatcher.submit(changes):
                         return
 
-    def _needed(self, changes: Sequence[Change | None]) -> list[Change | None]:
+    def _needed(self, changes: Sequence[Change]) -> Sequence[Change | None]:
         """Put ``None`` in place of what the cohorts' ledgers show to be done already."""
-        found = [*changes]
+        if not self._destinations.ledgers:
+            return changes
+        found: list[Change | None] = [*changes]
         by_cohort: defaultdict[str, list[tuple[int, Change]]] = defaultdict(list)
         for place, change in enumerate(changes):
-            if change is not None:
-                by_cohort[change.cohort.cohort_id].append((place, change))
+            by_cohort[change.cohort.cohort_id].append((place, change))
         for cohort_id, asked in by_cohort.items():
             destination = self._destinations.by_id[cohort_id]
             if destination.ledger is None:

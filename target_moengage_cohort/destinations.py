@@ -118,9 +118,8 @@ class Destinations:
         Raises:
             SettingsError: It cannot be the same cohort any more.
         """
-        cohort = Cohort(entry.cohort_id, entry.name, entry.description)
         try:
-            return self.of(cohort, mapping)
+            return self.of(entry.cohort, mapping)
         except RowError as error:
             msg = (
                 f"cohorts: the stream {mapping.stream!r} has fed the cohort {entry.cohort_id!r} "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import typing as t
 from pathlib import Path
@@ -10,10 +9,12 @@ from pathlib import Path
 import msgspec
 
 from target_moengage_cohort.errors import SettingsError
+from target_moengage_cohort.ledger.files import replace
 from target_moengage_cohort.ledger.records import Counted  # noqa: TC001 - msgspec resolves it
 from target_moengage_cohort.mirror import Proof
 
 _COHORTS_IN_SUMMARY = 12
+_WITHHELD_EXIT = 3
 
 
 class CohortReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +89,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     throttled_seconds: float
     cohorts: list[CohortReport]
 
+    @property
+    def exit_code(self) -> int:
+        """What a process ends with that has no error to tell."""
+        return _WITHHELD_EXIT if self.status == "withheld" else 0
+
 
 def check(path: str) -> None:
     """Check that a report can be written, before a run does anything that it would tell of.
@@ -114,14 +120,10 @@ def write(report: Report, path: str) -> None:
     """
     place = Path(path).resolve()
     unfinished = place.with_name(f"{place.name}.{os.getpid()}.tmp")
+    data = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
     try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-        unfinished.replace(place)
+        replace(place, data, unfinished)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
         msg = f"report_path: {path} cannot be written ({error.strerror})"
         raise SettingsError(msg) from None
 
@@ -138,7 +140,7 @@ def summary(report: Report, requests_per_minute: int) -> str:
     for cohort in by_size[:_COHORTS_IN_SUMMARY]:
         name = cohort.cohort_id if cohort.cohort_id is not None else f"(no cohort: {cohort.stream})"
         lines.append(
-            f"{_shortened(name, 30):<30} {cohort.records:>9} {cohort.added:>9} "
+            f"{shortened(name, 30):<30} {cohort.records:>9} {cohort.added:>9} "
             f"{cohort.removed:>9} {cohort.rejected:>8} {cohort.requests:>6}"
         )
     if (more := len(by_size) - _COHORTS_IN_SUMMARY) > 0:
@@ -161,6 +163,12 @@ def summary(report: Report, requests_per_minute: int) -> str:
     return "\n".join(lines)
 
 
-def _shortened(text: str, width: int) -> str:
-    text = "".join(character if character.isprintable() else " " for character in text)
+def printable(text: str) -> str:
+    """A name on one line, whatever it holds."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def shortened(text: str, width: int) -> str:
+    """A name in a column of a table."""
+    text = printable(text)
     return text if len(text) <= width else text[: width - 1] + "…"

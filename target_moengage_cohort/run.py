@@ -236,8 +236,7 @@ class Run:
         """Make void what waits from an earlier run of a stream, before anything is sent."""
         if self._settings.dry_run:
             return
-        fed = (entry.stream == mapping.stream for entry in self._ledgers.entries())
-        if mapping.is_snapshot or any(fed):
+        if mapping.is_snapshot or self._ledgers.has_begun(mapping.stream):
             self._ledgers.begin(mapping.stream)
 
     def _open_ledger(self, cohort: Cohort, mapping: Mapping) -> Ledger | None:

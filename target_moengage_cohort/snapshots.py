@@ -283,13 +283,11 @@ class Snapshots:
         """The parts of a plan that are not delivered now."""
         mapping, differs = destination.mapping, difference.differs
         seals = mapping.sync_mode is SyncMode.ONE_TIME
-        halves = {kind: [False, False] for kind in PlanKind}
-        if decision.additions is Fate.WITHHELD:
-            halves[PlanKind.WITHHELD][0] = True
-        if decision.removals is Fate.WITHHELD:
-            halves[PlanKind.WITHHELD][1] = True
-        if decision.removals is Fate.WAITING:
-            halves[PlanKind.WAITING][1] = True
+        fates = (decision.additions, decision.removals)
+        halves = {
+            PlanKind.WAITING: [fate is Fate.WAITING for fate in fates],
+            PlanKind.WITHHELD: [fate is Fate.WITHHELD for fate in fates],
+        }
         plans = []
         for kind, (additions, removals) in halves.items():
             if not (additions or removals):

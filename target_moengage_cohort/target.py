@@ -53,9 +53,6 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.settings import Loaded
 
 
-WITHHELD_EXIT = 3
-
-
 class StreamWithoutSchemaError(RecordBeforeSchemaError, RecordsWithoutSchemaException):
     """Ours, and the SDK's."""
 
@@ -104,9 +101,7 @@ class TargetMoEngageCohort(Target):
                 msg = "Config validation failed"
                 raise ConfigValidationError(msg, errors=list(error.faults)) from None
             return list(error.faults)
-        for name, near in self._loaded.unknown.items():
-            hint = f"; did you mean {near}?" if near else ""
-            self.logger.warning("%s: is no setting of this target%s", name, hint)
+        self._loaded.warn(self.logger)
         return []
 
     @override
@@ -143,10 +138,10 @@ class TargetMoEngageCohort(Target):
         return self._run.counts
 
     @property
-    def is_withheld(self) -> bool:
-        """Whether something was held back, and all else delivered."""
+    def exit_code(self) -> int:
+        """What a run ends with that has no error to tell."""
         report = self._run.report if self._run is not None else None
-        return report is not None and report.status == "withheld"
+        return 0 if report is None else report.exit_code
 
     @property
     def is_abandoned(self) -> bool:
@@ -189,18 +184,16 @@ class TargetMoEngageCohort(Target):
             config=config.config if config else {},
             parse_env_config=config.parse_env if config else False,
         )
-        code = 0
         with TerminationSignals(target.interrupt) as signals:
             try:
                 target.listen(file_input)
+                code = target.exit_code
             except TargetError as error:
                 cls.logger.error("%s", error)  # noqa: TRY400 - a message, and no traceback
                 code = error.exit_code
             except Exception as error:  # noqa: BLE001 - its text may quote an identifier
                 cls.logger.error("%s", anonymous_traceback(error))  # noqa: TRY400
                 code = 1
-            if target.is_withheld:
-                code = WITHHELD_EXIT
             if signals.received is not None:
                 name = signal.Signals(signals.received).name
                 cls.logger.warning("stopped by %s; the next run goes on from the last STATE", name)

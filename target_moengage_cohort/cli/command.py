@@ -177,7 +177,7 @@ def _run(context: click.Context, given: dict[str, t.Any], work: Callable[[Sessio
     session: Session | None = None
     try:
         loaded = settings.load(given)
-        _warn(loaded)
+        loaded.warn(logger)
         session = Session(loaded, context.find_object(Surroundings) or Surroundings())
         code = work(session)
     except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
@@ -219,12 +219,6 @@ def _explained(error: BaseException, *, is_stopped: bool) -> int:
 def complain(text: str) -> None:
     """Say on standard error what went wrong."""
     click.echo(f"Error: {text}", err=True)
-
-
-def _warn(loaded: settings.Loaded) -> None:
-    for name, near in loaded.unknown.items():
-        hint = f"; did you mean {near}?" if near else ""
-        logger.warning("%s: is no setting of the target%s", name, hint)
 
 
 @contextlib.contextmanager

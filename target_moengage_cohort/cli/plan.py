@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from target_moengage_cohort.cli.command import DONE, configured
+from target_moengage_cohort.report import shortened
 from target_moengage_cohort.wiring import wired
 
 if t.TYPE_CHECKING:
@@ -162,8 +163,6 @@ def _cost(requests: int, size: int, minutes: float) -> str:
 
 
 def _line(cohort_id: str, cells: tuple[str, ...]) -> str:
-    name = "".join(character if character.isprintable() else " " for character in cohort_id)
-    if len(name) > _COHORT_WIDTH:
-        name = name[: _COHORT_WIDTH - 1] + "…"
+    name = shortened(cohort_id, _COHORT_WIDTH)
     numbers = (cell.rjust(width) for cell, width in zip(cells, _WIDTHS, strict=True))
     return " ".join((name.ljust(_COHORT_WIDTH), *numbers))

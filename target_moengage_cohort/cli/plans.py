@@ -56,15 +56,15 @@ def waiting(ledgers: Ledgers, streams: Sequence[str], now: float) -> list[Task]:
     tasks: list[Task] = []
     faults: list[str] = []
     for stream in streams:
+        fed = [ledgers.open_known(each.cohort_id) for each in entries if each.stream == stream]
         found = [
             Task(ledger, plan)
-            for entry in entries
-            if entry.stream == stream
-            for ledger in (ledgers.open_known(entry.cohort_id),)
+            for ledger in fed
             for plan in ledger.plans()
             if plan.kind is PlanKind.WAITING and not ledgers.is_void(plan)
         ]
-        if not found and not _is_sealed(ledgers, stream):
+        # A one_time that is done has nothing more to confirm, and that is no fault.
+        if not found and not any(ledger.is_sealed for ledger in fed):
             faults.append(
                 f"nothing waits for the stream {stream!r} in {ledgers.folder}; its latest run "
                 "must have had removals: deferred, this ledger, and an input without any fault"
@@ -74,12 +74,6 @@ def waiting(ledgers: Ledgers, streams: Sequence[str], now: float) -> list[Task]:
     if faults:
         raise SettingsError(*faults)
     return tasks
-
-
-def _is_sealed(ledgers: Ledgers, stream: str) -> bool:
-    """Whether a stream has nothing more to confirm, since it is a one_time that is done."""
-    fed = [entry.cohort_id for entry in ledgers.entries() if entry.stream == stream]
-    return any(ledgers.open_known(cohort_id).is_sealed for cohort_id in fed)
 
 
 def _faults(task: Task, now: float) -> Iterator[str]:

@@ -8,7 +8,7 @@ import typing as t
 
 import click
 
-from target_moengage_cohort.cli.command import DONE, WITHHELD, configured
+from target_moengage_cohort.cli.command import DONE, configured
 from target_moengage_cohort.errors import SettingsError
 from target_moengage_cohort.wiring import wired
 
@@ -49,8 +49,7 @@ def run(session: Session, tap: tuple[str, ...]) -> int:
             running.finish(tap_exit)
         finally:
             session.is_abandoned = running.is_abandoned
-    report = running.report
-    return WITHHELD if report is not None and report.status == "withheld" else DONE
+    return DONE if running.report is None else running.report.exit_code
 
 
 @contextlib.contextmanager

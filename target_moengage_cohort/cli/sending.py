@@ -82,9 +82,8 @@ class Sending:
         Raises:
             TargetError: A request has failed for good.
         """
-        entry = ledger.entry
-        self._ledgers[entry.cohort_id] = ledger
-        self.send_unrecorded(Cohort(entry.cohort_id, entry.name, entry.description), batches)
+        self._ledgers[ledger.entry.cohort_id] = ledger
+        self.send_unrecorded(ledger.entry.cohort, batches)
 
     def send_unrecorded(self, cohort: Cohort, batches: Batches) -> None:
         """Send members of one cohort that has no ledger.

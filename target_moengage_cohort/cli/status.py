@@ -11,6 +11,7 @@ import msgspec
 from target_moengage_cohort.cli.command import DONE, FAILED, Session, configured
 from target_moengage_cohort.errors import BusyError, TargetError
 from target_moengage_cohort.ledger import PlanKind, RunEntry, RunProgress, runs_under_way
+from target_moengage_cohort.report import printable
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger import CohortEntry, Ledger, Ledgers, Plan
@@ -227,5 +228,5 @@ def _cohort_lines(cohort: CohortStatus) -> t.Iterator[str]:
 
 
 def _shown(text: str, width: int) -> str:
-    text = "".join(character if character.isprintable() else " " for character in text)
+    text = printable(text)
     return text if len(text) <= width else text[: width - 3] + "..."

@@ -205,7 +205,7 @@ class Dispatcher:
             self._changed.notify_all()
 
     def finish(self, cohort_id: str) -> bool:
-        """Have all that was submitted for one cohort accepted, or wait until interrupted.
+        """Wait until what was submitted for one cohort and closed is accepted, or interrupted.
 
         Returns:
             Whether all of it was.
@@ -214,8 +214,7 @@ class Dispatcher:
             TargetError: A request has failed for good.
         """
         with self._changed:
-            lane = self._lanes.close(cohort_id)
-            self._changed.notify_all()
+            lane = self.lanes.get(cohort_id)
             self._wait_while(lambda: lane is not None and not lane.is_idle)
             return lane is None or lane.is_idle
 

@@ -143,12 +143,10 @@ class Lanes:
         for lane in self._active:
             self._close(lane)
 
-    def close(self, cohort_id: str) -> Lane | None:
-        """Let what waits for one cohort leave as soon as it can; return its lane."""
-        lane = self.by_id.get(cohort_id)
-        if lane is not None:
+    def close(self, cohort_id: str) -> None:
+        """Let what waits for one cohort leave as soon as it can."""
+        if (lane := self.by_id.get(cohort_id)) is not None:
             self._close(lane)
-        return lane
 
     def claim(self, now: float) -> Lane | None:
         """Claim the lane whose turn it is, if it is any lane's."""

@@ -15,11 +15,11 @@ import time
 import typing as t
 from pathlib import Path
 
-import platformdirs
 from filelock import FileLock, Timeout
 from pyrate_limiter import Rate, RateItem, SQLiteBucket
 
 from target_moengage_cohort.errors import SettingsError
+from target_moengage_cohort.settings.addresses import state_path
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.settings import Settings
@@ -37,7 +37,7 @@ def state_directory() -> Path:
     Raises:
         SettingsError: It cannot be made.
     """
-    path = Path(platformdirs.user_state_path("target-moengage-cohort"))
+    path = state_path()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -83,19 +83,35 @@ def write_whole(path: Path, value: msgspec.Struct, step: Step) -> None:
     """
     with mended(path, "written"):
         part = path.with_name(f"{path.name}.part")
-        descriptor = os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-        try:
-            with open(descriptor, "wb") as file:  # noqa: PTH123 - made with its mode
-                file.write(msgspec.json.encode(value))
-                file.flush()
-                os.fsync(file.fileno())
-            step(f"write {path.suffix}")
-            os.replace(part, path)  # noqa: PTH105
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
-        step(f"replace {path.suffix}")
+        replace(path, msgspec.json.encode(value), part, step)
         sync(path.parent)
+
+
+def replace(path: Path, data: bytes, part: Path, step: Step = lambda _name: None) -> None:
+    """Write a file anew, all of it or nothing, for its owner alone.
+
+    Args:
+        path: The file.
+        data: What it is to hold.
+        part: Where to write first; in the same folder, and nobody else's.
+        step: See `Step`.
+
+    Raises:
+        OSError: The disk refuses it.
+    """
+    try:
+        descriptor = os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - made with its mode
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        step(f"write {path.suffix}")
+        os.replace(part, path)  # noqa: PTH105
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+    step(f"replace {path.suffix}")
 
 
 _T = t.TypeVar("_T")

@@ -17,12 +17,12 @@ import typing as t
 from pathlib import Path
 
 import msgspec
-import platformdirs
 
 from target_moengage_cohort.errors import LedgerError, SettingsError
 from target_moengage_cohort.ledger import sidefile
 from target_moengage_cohort.ledger.files import Lock, Step, make_folder, read_whole, write_whole
 from target_moengage_cohort.ledger.records import FORMAT, CohortEntry
+from target_moengage_cohort.settings.addresses import state_path
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,11 +59,6 @@ def _stem(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def default_folder() -> Path:
-    """Where the ledgers are if no setting says so: in the user's state directory."""
-    return Path(platformdirs.user_state_path("target-moengage-cohort")) / "ledger"
-
-
 class Folder:
     """Where the ledgers of one destination are.
 
@@ -84,7 +79,7 @@ class Folder:
         self._read_only = read_only
         self._step = step
         parent = settings.ledger_folder
-        self.root = Path(parent).absolute() if parent is not None else default_folder()
+        self.root = Path(parent).absolute() if parent is not None else state_path() / "ledger"
         self.path = self.root / _stem(settings.base_url, settings.workspace_id)
         self._exists = self.path.is_dir()
         self._used: set[tuple[str, int]] = set()

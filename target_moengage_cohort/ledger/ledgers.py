@@ -107,7 +107,7 @@ class Ledgers:
         found, unlisted = self._files.entries()
         for path in unlisted:
             with translated(path):
-                destination, entry = read_entry(self._engine, path)
+                destination, entry = read_entry(self._engine(), path)
             mine = (self._files.identity, self._settings.partner)
             if (destination, entry.partner) == mine:  # else it is for others to mend
                 found.append(entry)
@@ -174,11 +174,11 @@ class Ledgers:
 
     def cursor(self) -> Cursor:
         """A new cursor of the one DuckDB instance."""
-        return self._engine.cursor()
+        return self._engine().cursor()
 
     def hash_sql(self, uid: str, anonymous_id: str) -> str:
         """The SQL expression (UHUGEINT) of a member's hash, of those of its identifiers."""
-        return self._engine.hash_sql(uid, anonymous_id)
+        return self._engine().hash_sql(uid, anonymous_id)
 
     def begin(self, stream: str) -> None:
         """Note that this run reads a stream: what waits from an earlier one is void.
@@ -187,8 +187,16 @@ class Ledgers:
             LedgerError: The disk refuses it.
             SettingsError: The folder is another destination's, or of a newer format.
         """
-        self._start()
+        self._engine()
         self._files.begin(stream, self.run_id)
+
+    def has_begun(self, stream: str) -> bool:
+        """Whether `begin` has ever been told of a stream, so that something may wait; cheap.
+
+        Raises:
+            LedgerError: The disk refuses it.
+        """
+        return self._files.latest_run(stream) is not None
 
     def is_void(self, plan: Plan) -> bool:
         """Whether a later run of the plan's stream has begun, so that it waits no more.
@@ -208,7 +216,7 @@ class Ledgers:
         Raises:
             LedgerError: The disk refuses it.
         """
-        self._start()
+        self._engine()
         return self._files.use_version(stream, version)
 
     def finish_version(self, stream: str, version: int) -> None:
@@ -239,7 +247,6 @@ class Ledgers:
         if failed is not None:
             raise failed
 
-    @property
     def _engine(self) -> Engine:
         """The DuckDB instance; the folder is made and the instance started when first asked for.
 
@@ -247,9 +254,6 @@ class Ledgers:
             LedgerError: The disk or DuckDB refuses it.
             SettingsError: The folder is another destination's, or of a newer format.
         """
-        return self._started or self._start()
-
-    def _start(self) -> Engine:
         if self._started is None:
             self._files.prepare()
             self._spill = self._files.spill(self.run_id)
@@ -259,7 +263,7 @@ class Ledgers:
         return self._started
 
     def _opened(self, entry: CohortEntry) -> Ledger:
-        engine = self._engine
+        engine = self._engine()
         lock = self._locked(entry.cohort_id)
         try:
             path = self._files.database(entry.cohort_id)

@@ -58,11 +58,16 @@ class Lookups(Journal):
                     found[members[i].key] = Known(action and Action(action), member)
         return found
 
+    @property
+    def _last_folded(self) -> str:
+        """The schema of the tables without what this run has put into the journal."""
+        return self._schema() if self._read_only else self._tables
+
     @contextlib.contextmanager
     def _unjudged(self) -> Iterator[tuple[Cursor, str]]:
-        """The tables as they were folded last."""
+        """The tables as they were folded last, with a cursor."""
         with self._using(), contextlib.closing(self._engine.cursor()) as cursor:
-            yield cursor, self._schema() if self._read_only else self._tables
+            yield cursor, self._last_folded
 
     def queued(self, changes: Sequence[tuple[Action, Member]]) -> None:
         """Take note of changes on their way to a request; the last one of a key wins.
@@ -94,10 +99,8 @@ class Lookups(Journal):
         """
         with self._using():
             new = f" ANTI JOIN {self._queue} AS q ON q.h = d.h" if self._has_queue else ""
-            source = self._schema() if self._read_only else self._tables
-            rows = self._rows(
-                f"SELECT d.action, d.uid, d.anonymous_id FROM {source}.doubts AS d{new}"
-            )
+            columns = "d.action, d.uid, d.anonymous_id"
+            rows = self._rows(f"SELECT {columns} FROM {self._last_folded}.doubts AS d{new}")
         return (
             [(Action(action), Member(uid, anonymous_id)) for action, uid, anonymous_id in chunk]
             for chunk in rows

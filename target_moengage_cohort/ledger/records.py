@@ -7,6 +7,8 @@ import typing as t
 
 import msgspec
 
+from target_moengage_cohort.membership import Cohort
+
 if t.TYPE_CHECKING:
     from target_moengage_cohort.membership import Action, Member
 
@@ -57,6 +59,11 @@ class CohortEntry(msgspec.Struct, frozen=True, kw_only=True):
     description: str | None
     stream: str
     is_settled: bool
+
+    @property
+    def cohort(self) -> Cohort:
+        """The cohort as MoEngage is told of it."""
+        return Cohort(self.cohort_id, self.name, self.description)
 
 
 class PlanKind(str, enum.Enum):

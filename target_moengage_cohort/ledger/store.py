@@ -67,9 +67,8 @@ class Store:
         self.is_sealed = False
         self.last_timestamp = 0
         self.revision = 0
-        self._is_empty = self._read_only and not self._file.path.exists()
-        self.exists = not self._is_empty
-        self._tables = NOTHING if self._is_empty else self._file.name
+        self.exists = not self._read_only or self._file.path.exists()
+        self._tables = self._file.name if self.exists else NOTHING
         self._folded = f"memory.f{self._file.name}"
         self._cursor = self._engine.cursor()
 
@@ -87,7 +86,7 @@ class Store:
             self._file.pins += 1
             try:
                 with self._failing():
-                    if not self._is_empty:
+                    if self.exists:
                         self._engine.attach(self._file)
                     yield self._cursor
             finally:
@@ -189,7 +188,7 @@ class Store:
         Raises:
             SettingsError: It is not.
         """
-        if self._is_empty:
+        if not self.exists:
             return
         with self._using() as cursor:
             self._migrate()

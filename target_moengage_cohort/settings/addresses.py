@@ -7,9 +7,16 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import platformdirs
+
 from target_moengage_cohort.errors import SettingsError
 
 _FILE = "file://"
+
+
+def state_path() -> Path:
+    """The folder for what outlives a run, as the platform has it; it may not be there yet."""
+    return Path(platformdirs.user_state_path("target-moengage-cohort"))
 
 
 def api_url(url: str) -> str:

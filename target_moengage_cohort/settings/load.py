@@ -23,6 +23,7 @@ from target_moengage_cohort.settings.mapping import (
 )
 
 if t.TYPE_CHECKING:
+    import logging
     from collections.abc import Iterable, Iterator
 
 DATA_CENTERS = ("01", "02", "03", "04", "05", "06", "101")
@@ -46,6 +47,12 @@ class Loaded(msgspec.Struct, frozen=True):
     mappings: dict[str, Mapping]
     uid_by_hand: bool
     unknown: dict[str, str | None]
+
+    def warn(self, logger: logging.Logger) -> None:
+        """Tell of names that are no settings: they are kept from no run, and do nothing."""
+        for name, near in self.unknown.items():
+            hint = f"; did you mean {near}?" if near else ""
+            logger.warning("%s: is no setting of the target%s", name, hint)
 
     def mapping(self, stream: str) -> Mapping:
         """The mapping of a stream that sends a SCHEMA.
