@@ -71,7 +71,7 @@ class Engine:
     """A DuckDB instance.
 
     Args:
-        hash_key: What members' hashes are keyed with, in hexadecimal digits.
+        hash_key: What members' hashes are keyed with.
         spill: A folder for what does not fit into memory.
         read_only: Whether files are attached for reading only.
 

@@ -307,9 +307,12 @@ def test_columns_of_different_lengths_are_refused(ledgers):
 
 
 def test_an_error_of_the_engine_names_no_member(ledgers):
-    """What DuckDB says of a row without identifiers becomes an error with the folder alone."""
+    """What DuckDB says of a row without identifiers becomes an error with the folder alone, which
+    whoever appends next is told."""
+    staged = ledgers.staging()
+    staged.append([1, 2], ["secret", None], None, None)
     with pytest.raises(LedgerError) as raised:
-        ledgers.staging().append([1, 2], ["secret", None], None, None)
+        staged.append([1], ["other"], None, None)
     assert "secret" not in str(raised.value)
     assert str(ledgers.folder) in str(raised.value)
 
