@@ -53,10 +53,17 @@ def from_environment() -> dict[str, t.Any]:
 
     As for every target of the SDK's, a file ``.env`` beside this package or in a folder above it,
     such as the project around ``.venv``, wins over the environment.
-    """
-    from dotenv import load_dotenv  # noqa: PLC0415 - most runs have a file
 
-    load_dotenv(override=True)
+    Raises:
+        click.BadParameter: That file cannot be read.
+    """
+    from dotenv import load_dotenv  # noqa: PLC0415 - most runs are configured by a file
+
+    try:
+        load_dotenv(override=True)
+    except (OSError, ValueError):
+        msg = "the file .env cannot be read as text"
+        raise click.BadParameter(msg) from None
     found: dict[str, t.Any] = {}
     for name in sorted(SETTING_NAMES):
         variable = _PREFIX + name.upper()
