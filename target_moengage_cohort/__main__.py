@@ -11,7 +11,7 @@ def main() -> None:
         from target_moengage_cohort import singer  # noqa: PLC0415
 
         singer.main()
-    except KeyboardInterrupt:  # before there is anybody to end it in good order
+    except KeyboardInterrupt:  # before the command takes over the signals
         sys.exit(130)
 
 

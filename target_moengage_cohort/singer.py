@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import typing as t
 import warnings
 from importlib import metadata
 
 import click
+
+if t.TYPE_CHECKING:
+    from types import FrameType
 
 NAME = "target-moengage-cohort"
 
@@ -22,6 +26,8 @@ _LEVEL_VARIABLES = ("TARGET_MOENGAGE_COHORT_LOGLEVEL", "LOGLEVEL")
 
 def main() -> None:
     """Run the command line, with a log on standard error."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)  # until the run takes over the signals
     if "SINGER_SDK_LOG_CONFIG" in os.environ:  # the SDK reads the file that it names
         from target_moengage_cohort.target import TargetMoEngageCohort  # noqa: PLC0415
 
@@ -29,6 +35,11 @@ def main() -> None:
     else:
         _set_up_logging()
         command()
+
+
+def _stop(_number: int, _frame: FrameType | None) -> t.NoReturn:
+    """End as SIGINT does; at Python's own exception for it, click would end with 1."""
+    sys.exit(128 + signal.SIGINT)
 
 
 def version() -> str:
@@ -103,15 +114,12 @@ def command(
     """Run the target, or tell what it is."""
     logging.captureWarnings(capture=True)
     warnings.filterwarnings("once", category=DeprecationWarning)
-    try:
-        if about:
-            from target_moengage_cohort.target import TargetMoEngageCohort  # noqa: PLC0415
+    if about:
+        from target_moengage_cohort.target import TargetMoEngageCohort  # noqa: PLC0415
 
-            TargetMoEngageCohort.print_about(about_format)
-            return
-        from target_moengage_cohort import sync  # noqa: PLC0415
+        TargetMoEngageCohort.print_about(about_format)
+        return
+    from target_moengage_cohort import sync  # noqa: PLC0415
 
-        given, from_environment = config
-        sync.run(given, from_environment=from_environment, source=source)
-    except KeyboardInterrupt:  # before the run takes over the signals
-        sys.exit(130)
+    given, from_environment = config
+    sync.run(given, from_environment=from_environment, source=source)

@@ -1,6 +1,8 @@
 """What the target's command loads, and that it is the SDK's command all the same."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,11 @@ from tests.support.singer import config, environment, finish, lines, record, sch
 
 SLOW = {"singer_sdk", "duckdb", "requests"}
 PREFIX = "TARGET_MOENGAGE_COHORT_"
+# Whoever started us in the background may have had SIGINT ignored.
+AT_A_TERMINAL = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from target_moengage_cohort.__main__ import main; main()"
+)
 
 
 def command(home, *arguments, python=(), data=b"", cwd=None, **variables):
@@ -173,6 +180,22 @@ def test_the_sdks_file_for_logs_is_honoured(tmp_path, emulator):
     ended = finish(start(tmp_path, config(emulator), SINGER_SDK_LOG_CONFIG=str(path)), lines())
     messages = [json.loads(line) for line in ended.stderr.splitlines()]
     assert singer.version() in [message["message"] for message in messages]
+
+
+def test_ctrl_c_while_starting_is_no_failure_of_its_own(tmp_path):
+    """SIGINT before the run has the signals ends with 130 and says nothing."""
+    path = tmp_path / "config.json"
+    os.mkfifo(path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", AT_A_TERMINAL, "--config", str(path)],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment(tmp_path),
+    )
+    with path.open("wb"):  # which waits until the process opens it, too
+        process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (130, b"") == (process.returncode, err)
 
 
 @pytest.fixture
