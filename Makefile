@@ -40,11 +40,11 @@ test-long: environments ## Kill runs and take mirrors through random histories f
 demo: environments ## Sync cohorts from a real PostgreSQL to an emulated MoEngage, with the real Meltano
 	@$(BIN)/python -m tests.demo
 
-# Sizes and choices, as in: make bench MEMBERS=100000 ONLY='mirror batch'; LONG=1 measures everything.
+# As in: make bench MEMBERS=100000 ONLY='mirror batch' LONG=1
 BENCH = $(BIN)/python -m tests.benchmarks $(if $(MEMBERS),--members $(MEMBERS)) $(if $(LONG),--long)
 
 .PHONY: bench
-bench: $(VENV)/.made ## Measure speed and memory for about five minutes (LONG=1: everything)
+bench: $(VENV)/.made ## Measure speed and memory, in a few minutes (LONG=1: everything)
 	@$(BENCH) $(ONLY)
 
 .PHONY: bench-report

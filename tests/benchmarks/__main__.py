@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from tests.benchmarks import batch, cold, growth, mirror, packing, report
+from tests.benchmarks.data import GONE_ONE_IN
 from tests.benchmarks.processes import RunFailedError
 from tests.benchmarks.sections import Section
 from tests.benchmarks.sizes import Sizes
@@ -30,6 +31,8 @@ def main() -> int:
     chosen = parser.parse_args()
     if unknown := set(chosen.names) - set(BENCHMARKS):
         parser.error(f"there is no benchmark {' or '.join(sorted(unknown))}")
+    if chosen.members < GONE_ONE_IN:
+        parser.error(f"--members: at least {GONE_ONE_IN}, or nobody would be gone")
     if chosen.report and chosen.names:
         parser.error("the report is of all benchmarks")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT))

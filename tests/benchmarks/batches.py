@@ -21,6 +21,12 @@ class Format(str, enum.Enum):
     JSONL_GZIP = "gzip JSONL"
 
 
+SUFFIXES = {
+    Format.PARQUET: ".parquet",
+    Format.ARROW: ".arrow",
+    Format.JSONL: ".json",
+    Format.JSONL_GZIP: ".json.gz",
+}
 ENCODINGS = {
     Format.PARQUET: {"format": "parquet"},
     Format.ARROW: {"format": "arrow"},
@@ -46,13 +52,13 @@ def write_batches(size: int, version: int, format_: Format, rows: int, folder: P
     messages = [schema(Shape.USUAL)]
     connection = duckdb.connect()
     for begin in range(0, size + changed(size), rows):
-        query = people(size, version, begin, begin + rows)
+        query = f"select * exclude (n) from ({people(size, version, begin, begin + rows)})"
         if format_ in {Format.JSONL, Format.JSONL_GZIP}:
             query = f"select {RECORD} || chr(10) as line from ({query})"
         table = connection.sql(query).to_arrow_table()
         if not len(table):
             continue  # in version 0 nobody is new
-        path = folder / f"{begin:012}"
+        path = folder / f"{begin:012}{SUFFIXES[format_]}"
         write(table, format_, path)
         messages.append(
             json.dumps(

@@ -17,6 +17,7 @@ STREAM = "users"
 STATE_EVERY = 10_000
 EXTRACTED = "2026-11-24T04:00:00.123456+00:00"
 ROW = """
+    n,
     md5(n::varchar)::uuid::varchar as uid,
     ['free', 'pro', 'team'][n % 3 + 1] as plan,
     true as is_member,
@@ -49,7 +50,7 @@ def people(size: int, version: int, begin: int = 0, end: int | None = None) -> s
         end: The number after that of the last row.
 
     Returns:
-        A query that gives uid, plan, is_member, lifetime_value and updated_at.
+        A query that gives n, uid, plan, is_member, lifetime_value and updated_at.
     """
     everybody = size + changed(size)
     there = f"n >= {size} or n % {GONE_ONE_IN} > 0" if version else f"n < {size}"
@@ -96,7 +97,7 @@ def write_messages(size: int, shape: Shape, version: int, path: Path) -> None:
         after = f',"version":{table_version},"time_extracted":"{EXTRACTED}"}}'
         state = f'{{"type":"STATE","value":{{"bookmarks":{{"{STREAM}":{{}}}}}}}}'
         lines = f"""'{before}' || {RECORD} || '{after}'
-            || if(row_number() over () % {STATE_EVERY} = 0, chr(10) || '{state}', '')"""
+            || if(n % {STATE_EVERY} = {STATE_EVERY - 1}, chr(10) || '{state}', '')"""
     body = path.with_suffix(".body")
     write_lines(f"select {lines} from ({people(size, version)})", body)
     with path.open("wb") as file, body.open("rb") as records:

@@ -80,10 +80,10 @@ def _rows(
     shape: Shape, size: int, sdk_records: int, results: dict[str, tuple[Ran, Ran]]
 ) -> list[list[str]]:
     titles = {
-        "target": f"{shape.value}: the target",
+        "target": "the target",
         "sdk": "the SDK's sink that does nothing",
-        "floor": "floor: msgspec, line by line",
-        "blocks": "stronger floor: msgspec, `decode_lines` on blocks",
+        "floor": "the floor: msgspec, line by line",
+        "blocks": "the floor by blocks: msgspec, `decode_lines`",
     }
     ours = _per_record(*results["target"], size)
     rows = []
@@ -91,13 +91,15 @@ def _rows(
         records = sdk_records if name == "sdk" else size
         whole, inner = _per_record(*results[name], records)
         seconds = results[name][0].seconds
-        row = [title, count(records), f"{seconds:.2f}", f"{whole * 1e6:.2f}", f"{inner * 1e6:.2f}"]
-        compared = {"target": ["", ""]}.get(name)
-        if name == "sdk":
-            compared = [f"{inner / ours[0]:.1f} times", f"{inner / ours[1]:.1f} times"]
-        elif compared is None:
-            compared = [f"{whole / ours[0]:.0%} of it", f"{inner / ours[1]:.0%} of it"]
-        rows.append([*row, *compared])
+        row = [f"{shape.value}: {title}", count(records), f"{seconds:.2f}"]
+        row += [f"{each * 1e6:.2f}" for each in (whole, inner)]
+        if name == "target":
+            row += ["", ""]
+        elif name == "sdk":
+            row += [f"{inner / each:.1f} times" for each in ours]
+        else:
+            row += [f"{whole / ours[0]:.0%} of it", f"{inner / ours[1]:.0%} of it"]
+        rows.append(row)
     return rows
 
 
