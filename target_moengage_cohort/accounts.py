@@ -75,7 +75,7 @@ def _cohort_report(destination: Destination, lane: Lane, proof: Proof) -> Cohort
         records=destination.records,
         added=lane.added,
         removed=lane.removed,
-        unchanged=unchanged if differs is None else differs.unchanged,
+        unchanged=unchanged if differs is None else differs.unchanged - settled.sent_before,
         rejected=destination.rejected,
         removals_waiting=settled.removals_waiting,
         removals_withheld=settled.removals_withheld,

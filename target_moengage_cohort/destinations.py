@@ -37,6 +37,7 @@ class Settlement(msgspec.Struct):
         plan_id: What a person confirms.
         reason: Why not everything was delivered.
         is_sealed: Whether the cohort is finished with: nothing is sent.
+        sent_before: Members of this run who were accepted before the plan was made.
     """
 
     differs: Differs | None = None
@@ -46,6 +47,7 @@ class Settlement(msgspec.Struct):
     plan_id: str | None = None
     reason: str | None = None
     is_sealed: bool = False
+    sent_before: int = 0
 
 
 class Destination(msgspec.Struct, eq=False):

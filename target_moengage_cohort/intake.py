@@ -116,6 +116,7 @@ class Intake:
             for message in self._reader.messages(source, interrupt):
                 if message is None:
                     self._changes.submit()
+                    self._snapshots.pause()
                 elif not isinstance(message, Batch):
                     self._take(message)
                 elif not self._take_batch(message, interrupt):
@@ -165,6 +166,7 @@ class Intake:
             if sink.mapping.is_snapshot:
                 self._changes.submit()  # what came before is not held
                 self._snapshots.of(sink.mapping, message.stream)
+                self._snapshots.give_head_start(sink.mapping)
                 self._dispatcher.hold(stream.stream)
             if self._transform is None:
                 self._reader.expect(stream.stream, sink.columns, sink.keys, sink.plain)

@@ -13,11 +13,13 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.batches import Relation
     from target_moengage_cohort.destinations import Destination
+    from target_moengage_cohort.headstart import HeadStart
     from target_moengage_cohort.ledger.staging import Staging
     from target_moengage_cohort.settings import Mapping
     from target_moengage_cohort.sinks import Sink
 
 _ROWS_AT_ONCE = 100_000
+_ROWS_WORTH_SENDING = 10_000
 
 
 class Snapshot:
@@ -33,6 +35,7 @@ class Snapshot:
         source: The tap's stream that it comes from.
         staging: Where its rows are.
         completeness: What its messages say.
+        head_start: Sends rows before all are there, where that is of use.
         is_fresh: Whether no unfinished run has used the version of its records.
         proof: What shows that it is complete; known once the input has ended.
     """
@@ -42,6 +45,7 @@ class Snapshot:
         self.source = source
         self.staging = staging
         self.completeness = Completeness(mapping.stream, mapping.expected_count_column)
+        self.head_start: HeadStart | None = None
         self.is_fresh = True
         self.proof = Proof.NO
         self._counts = mapping.expected_count_column is not None
@@ -142,12 +146,19 @@ class Snapshot:
             )
         return True
 
+    def pause(self) -> None:
+        """Make use of a time without input."""
+        if self.head_start is not None and len(self._uids) >= _ROWS_WORTH_SENDING:
+            self.flush()
+
     def flush(self) -> None:
-        """Have the staging take what was collected.
+        """Have the staging take what was collected; what it took before may be sent meanwhile.
 
         Raises:
-            LedgerError: It cannot.
+            TargetError: It cannot, or a request has failed for good.
         """
+        if self.head_start is not None:
+            self.head_start.advance()
         if self._uids:
             self.staging.append(
                 self._cohorts if self._fans_out else None,

@@ -14,6 +14,7 @@ from collections import defaultdict, deque
 import msgspec
 
 from target_moengage_cohort.errors import SettingsError
+from target_moengage_cohort.headstart import HeadStart
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.membership import Action, SyncMode
 from target_moengage_cohort.mirror import Decision, Fate, Rules, decide
@@ -97,6 +98,22 @@ class Snapshots:
             self._by_source[source].append(snapshot)
         return snapshot
 
+    def give_head_start(self, mapping: Mapping) -> None:
+        """Let a stream's rows leave as they come, if its cohort is new and no row can say no."""
+        snapshot = self.by_stream[mapping.stream]
+        if self._dry_run or mapping.cohort is None or mapping.membership_column is not None:
+            return
+        destination = self._destinations.of(mapping.cohort, mapping)
+        ledger = destination.ledger
+        is_new = ledger is not None and not ledger.numbers().base
+        if is_new and not destination.settlement.is_sealed and snapshot.head_start is None:
+            snapshot.head_start = HeadStart(snapshot.staging, destination, self._dispatcher)
+
+    def pause(self) -> None:
+        """Make use of a time without input."""
+        for snapshot in self.by_stream.values():
+            snapshot.pause()
+
     def of_source(self, source: str) -> list[Snapshot]:
         """The snapshots that come from one of the tap's streams."""
         return self._by_source[source]
@@ -120,6 +137,8 @@ class Snapshots:
         """
         under_way: deque[_UnderWay] = deque()
         for snapshot in self.by_stream.values():
+            if snapshot.head_start is not None and not snapshot.head_start.end():
+                return False
             for destination, ledger in self._fed(snapshot):
                 if self._interrupt.is_set():
                     return False
@@ -168,7 +187,10 @@ class Snapshots:
         difference = snapshot.staging.difference(ledger, destination.number, keeps=seals)
         rules = Rules(
             max_removal_percent=mapping.max_removal_percent,
-            max_addition_percent=mapping.max_addition_percent,
+            # Of a cohort that was new the first members may have left by now.
+            max_addition_percent=(
+                None if snapshot.head_start is not None else mapping.max_addition_percent
+            ),
             deferred=mapping.removals is Removals.DEFERRED,
             seals=seals,
         )

@@ -161,7 +161,8 @@ class Convergence(RuleBasedStateMachine):
             )
             for cohort, stream in COHORTS.items()
         }
-        ended = self._run(given, trouble, self._settings(proof, percent, deferred=deferred))
+        options = self._settings(proof, percent, deferred=deferred) | {"piecemeal": dice % 3 > 0}
+        ended = self._run(given, trouble, options)
         for cohort, plan in plans.items():
             after = members(self.emulator, cohort)
             assert after - before[cohort] <= plan.joining, cohort

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import typing as t
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
@@ -57,7 +58,7 @@ class Lines:
         Raises:
             InputError: The file cannot be read to its end.
         """
-        for block in blocks(self._read()):
+        for block in blocks(_ahead(self._read())):
             for piece in pieces(block):
                 self._piece, self._number_before = piece, self._number
                 columns = None
@@ -123,3 +124,12 @@ class Lines:
                 f"({type(error).__name__}), so the input is not complete"
             )
             raise InputError(msg) from None
+
+
+def _ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Have the next chunk decompressed while the latest one is worked on."""
+    with ThreadPoolExecutor(1, thread_name_prefix="decompress") as pool:
+        coming = pool.submit(next, chunks, b"")
+        while chunk := coming.result():
+            coming = pool.submit(next, chunks, b"")
+            yield chunk

@@ -126,6 +126,11 @@ class Dispatcher:
         """About how many requests it takes to send what waits."""
         return self._lanes.backlog
 
+    @property
+    def has_room(self) -> bool:
+        """Whether `submit` will take many more changes without waiting."""
+        return self._lanes.closed_weight <= CLOSED_WEIGHT_LIMIT // 2
+
     def start(self) -> None:
         """Start the senders, and the writer of STATE."""
         self._writer.start()
@@ -202,6 +207,15 @@ class Dispatcher:
         """Let what waits for one cohort leave as soon as it can."""
         with self._changed:
             self._lanes.close(cohort_id)
+            self._changed.notify_all()
+
+    def take_back(self, cohort_id: str) -> None:
+        """Drop what was submitted for one cohort, as far as it is in no closed request yet.
+
+        It is for changes that are known elsewhere and will be submitted again.
+        """
+        with self._changed:
+            self._checkpoints.settle(Counter(self._lanes.take_back(cohort_id)))
             self._changed.notify_all()
 
     def finish(self, cohort_id: str) -> bool:

@@ -148,6 +148,25 @@ class Lanes:
         if (lane := self.by_id.get(cohort_id)) is not None:
             self._close(lane)
 
+    def take_back(self, cohort_id: str) -> list[int]:
+        """Drop the open changes of one cohort, unless they are all that a sender is to take.
+
+        Returns:
+            The epochs of their records.
+        """
+        lane = self.by_id.get(cohort_id)
+        if lane is None or lane.buffer is None:
+            return []
+        is_expected = lane.claimed or lane.queued
+        if is_expected and not lane.buffer.has_closed:
+            return []
+        with self._weighed(lane.buffer):
+            epochs = lane.buffer.take_back()
+        if lane.buffer.is_empty and not is_expected:
+            lane.buffer = None
+            self._active.discard(lane)
+        return epochs
+
     def claim(self, now: float) -> Lane | None:
         """Claim the lane whose turn it is, if it is any lane's."""
         while (due := self.due_at()) is not None and due <= now:

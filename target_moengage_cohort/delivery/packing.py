@@ -275,6 +275,15 @@ class CohortBuffer:
             self.put_back(rest)
         return body
 
+    def take_back(self) -> list[int]:
+        """Drop what is in no closed body; return the epochs of its records."""
+        epochs = []
+        for body in self._waiting():
+            epochs += [epoch for _, epoch in body.entries.values()]
+            self.open_weight -= body.weight
+            self._renew(body)
+        return epochs
+
     def put_back(self, body: Body) -> None:
         """Let a body go next after all, or what it is split into."""
         self._closed.appendleft(body)
@@ -293,6 +302,10 @@ class CohortBuffer:
             self._closed.append(closed)
             self.closed_weight += closed.weight
             self.open_weight -= body.weight
+        return self._renew(body)
+
+    def _renew(self, body: _OpenBody) -> _OpenBody:
+        """Put an empty open body in the place of one, and return it."""
         fresh = _OpenBody(body.action, body.overhead)
         if body.action is _ADD:
             self._adds = fresh

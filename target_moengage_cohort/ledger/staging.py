@@ -48,6 +48,7 @@ class Staging:
 
     Attributes:
         rows: How many there are.
+        has_absent: Whether any of them says that its member is none.
     """
 
     def __init__(self, ledgers: Ledgers) -> None:
@@ -60,7 +61,7 @@ class Staging:
         self._catalog = f"staging_{next(_numbers)}"
         self._table = f"{self._catalog}.staged"
         self._cohorts: set[int] = set()
-        self._has_absent = self._has_pairs = False
+        self.has_absent = self._has_pairs = False
         self._is_compared = False
         with translated(ledgers.folder):
             self._cursor = ledgers.cursor()
@@ -144,8 +145,31 @@ class Staging:
             )
         self.rows += rows
         self._cohorts.add(0)
-        self._has_absent |= has_absent
+        self.has_absent |= has_absent
         self._has_pairs |= has_pairs
+
+    def new_members(self, first: int, end: int) -> list[Member]:
+        """The members of some rows, as their last row among these has them, who had no row before.
+
+        Args:
+            first: The number of the first row.
+            end: The number of the row after the last one.
+
+        Raises:
+            LedgerError: The rows could not be kept, or not be read.
+        """
+        self._await()
+        last = (
+            f"SELECT h, max(rowid) AS rid FROM {self._table}"
+            f" WHERE rowid >= {first} AND rowid < {end} GROUP BY h"
+        )
+        known = f"SELECT h FROM {self._table} WHERE rowid < {first} AND h IN (SELECT h FROM last)"
+        rows = self.fetch(
+            f"WITH last AS ({last}), new AS (SELECT rid FROM last WHERE h NOT IN ({known}))"
+            f" SELECT uid, anonymous_id FROM {self._table} WHERE rowid >= {first}"
+            f" AND rowid < {end} AND rowid IN (SELECT rid FROM new) ORDER BY rowid"
+        )
+        return [Member(uid, anonymous_id) for uid, anonymous_id in rows]
 
     def difference(self, ledger: Ledger, cohort: int, *, keeps: bool = False) -> Difference:
         """Compare one cohort's rows with its ledger.
@@ -167,7 +191,7 @@ class Staging:
             tables = Tables(self._catalog, schema)
             rows = Rows(
                 cohort=None if self._cohorts <= {cohort} else cohort,
-                has_absent=self._has_absent,
+                has_absent=self.has_absent,
                 has_pairs=self._has_pairs,
                 keeps=keeps,
             )
@@ -206,7 +230,7 @@ class Staging:
         """Remember what the data needs, so that a difference can leave out the rest."""
         self.rows += len(uids)
         self._cohorts.update({0} if cohorts is None else cohorts)
-        self._has_absent |= present is not None and not all(present)
+        self.has_absent |= present is not None and not all(present)
         if anonymous_ids is not None and not self._has_pairs:
             self._has_pairs = any(
                 None not in pair for pair in zip(uids, anonymous_ids, strict=True)

@@ -12,6 +12,9 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
+from target_moengage_cohort import decoding, snapshot
 from target_moengage_cohort.delivery.answers import Answer, Outcome
 from target_moengage_cohort.delivery.client import Client
 from target_moengage_cohort.delivery.dispatcher import Timing
@@ -102,6 +105,8 @@ def run(
     write_state: t.Callable[[bytes], None] | None = None,
     tap_exit: t.Callable[[], int] | None = None,
     step: t.Callable[[str], None] = lambda _name: None,
+    *,
+    piecemeal: bool = False,
     **settings: t.Any,
 ) -> Outcomes:
     """Run on an input in this process, and watch what is sent and what STATE is emitted.
@@ -114,8 +119,18 @@ def run(
         write_state: Called with each STATE that is emitted.
         tap_exit: The exit code of a tap that we have started.
         step: Called at each step of a ledger.
+        piecemeal: Decode each line by itself and stage three rows at a time, so that a small input
+            is cut as a large one would be.
         **settings: Beside those of `config`.
     """
+    with pytest.MonkeyPatch.context() as patch:
+        if piecemeal:
+            patch.setattr(decoding, "PIECE_BYTES", 1)
+            patch.setattr(snapshot, "_ROWS_AT_ONCE", 3)
+        return _run(emulator, data, timing, before, write_state, tap_exit, step, settings)
+
+
+def _run(emulator, data, timing, before, write_state, tap_exit, step, settings) -> Outcomes:
     loaded = load(config(emulator, **settings))
     client, interrupt, seen = Client(loaded.settings), Interrupt(), Outcomes()
     lock, busy, order = threading.Lock(), set(), []
