@@ -19,7 +19,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.sinks import Sink
 
 _ROWS_AT_ONCE = 100_000
-_ROWS_WORTH_SENDING = 10_000
+_ROWS_WORTH_SENDING = 20_000
 
 
 class Snapshot:
@@ -69,8 +69,7 @@ class Snapshot:
         self._present.append(action is Action.ADD)
         if self._fans_out:
             self._cohorts.append(destination.number)
-        if len(self._uids) >= _ROWS_AT_ONCE:
-            self.flush()
+        self._flush_if_worth()
 
     def take_all(self, columns: Columns, places: Sequence[Destination]) -> bool:
         """Take many plain rows.
@@ -102,8 +101,7 @@ class Snapshot:
         self._present += columns.present or [True] * columns.count
         if self._fans_out:
             self._cohorts += [destination.number for destination in places]
-        if len(self._uids) >= _ROWS_AT_ONCE:
-            self.flush()
+        self._flush_if_worth()
         return True
 
     def take_relation(self, relation: Relation, destination: Destination) -> bool:
@@ -148,7 +146,13 @@ class Snapshot:
 
     def pause(self) -> None:
         """Make use of a time without input."""
-        if self.head_start is not None and len(self._uids) >= _ROWS_WORTH_SENDING:
+        if self.head_start is not None:
+            self._flush_if_worth()
+
+    def _flush_if_worth(self) -> None:
+        """Have the staging take what was collected, if that is enough."""
+        enough = _ROWS_AT_ONCE if self.head_start is None else _ROWS_WORTH_SENDING
+        if len(self._uids) >= enough:
             self.flush()
 
     def flush(self) -> None:

@@ -127,6 +127,7 @@ def run(
         if piecemeal:
             patch.setattr(decoding, "PIECE_BYTES", 1)
             patch.setattr(snapshot, "_ROWS_AT_ONCE", 3)
+            patch.setattr(snapshot, "_ROWS_WORTH_SENDING", 3)
         return _run(emulator, data, timing, before, write_state, tap_exit, step, settings)
 
 
