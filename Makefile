@@ -10,6 +10,7 @@ UV := $(shell command -v uv 2>/dev/null)
 VENV := .venv
 MELTANO_VENV := .venv-meltano
 BIN := $(VENV)/bin
+EXTRAS := emulator,arrow,s3
 
 # $(call environment,FOLDER,WHAT TO INSTALL)
 define environment
@@ -55,7 +56,7 @@ format: $(VENV)/.made ## Put the code into the agreed style
 environments: $(VENV)/.made $(MELTANO_VENV)/.made ## Make the environments to work in
 
 $(VENV)/.made: pyproject.toml constraints.txt
-	$(call environment,$(VENV),--group dev -e '.[emulator]')
+	$(call environment,$(VENV),--group dev -e '.[$(EXTRAS)]')
 
 $(MELTANO_VENV)/.made: pyproject.toml constraints.txt
 	$(call environment,$(MELTANO_VENV),--group meltano)
