@@ -68,6 +68,7 @@ class TargetMoEngageCohort(Target):
     config_jsonschema: t.ClassVar[dict[str, t.Any]] = settings_room.json_schema()
     capabilities: t.ClassVar[list[CapabilitiesEnum]] = [
         PluginCapabilities.ABOUT,
+        PluginCapabilities.BATCH,
         PluginCapabilities.STREAM_MAPS,
         PluginCapabilities.FLATTENING,
         PluginCapabilities.STRUCTURED_LOGGING,

@@ -80,6 +80,50 @@ def test_nothing_that_prints_settings_shows_the_key(show):
     assert KEY not in show(loaded.settings) + show(loaded)
 
 
+@pytest.mark.parametrize(
+    "show",
+    [repr, str, pretty_repr, "{}".format, "%s".__mod__],
+    ids=["repr", "str", "rich", "format", "percent"],
+)
+def test_nothing_that_prints_a_storage_shows_what_opens_it(show):
+    """Neither the parameters of a storage nor the credentials in its URL are ever shown."""
+    storage = {"root": "s3://PLANTED:PLANTED@bucket", "params": {"secret": "PLANTED"}}
+    loaded = load(BASE | {"batch_config": {"storage": storage}})
+    config = loaded.settings.batch_config
+    for shown in (show(loaded), show(loaded.settings), show(config), show(config.storage)):
+        assert "PLANTED" not in shown
+
+
+@pytest.mark.parametrize(
+    ("fault", "config"),
+    [
+        (": must be an object", "PLANTED"),
+        (": must be an object", ["PLANTED"]),
+        (".storage: must be an object", {"storage": "PLANTED"}),
+        (".storage.root: is required", {"storage": {"params": {"secret": "PLANTED"}}}),
+        (".storage.root: is required", {"storage": {"root": ""}}),
+        (".storage.root: must not be blank", {"storage": {"root": " "}}),
+        (".storage.root: must be of type text, not array", {"storage": {"root": ["PLANTED"]}}),
+        (".storage.root: holds characters that are no text", {"storage": {"root": "PLANTED\0"}}),
+        (
+            ".storage.params: must be of type object, not text",
+            {"storage": {"root": "r", "params": "PLANTED"}},
+        ),
+        (
+            ".storage.rooot: is no key of batch_config.storage; did you mean root?",
+            {"storage": {"root": "r", "rooot": "PLANTED"}},
+        ),
+        (".storge: is no key of batch_config; did you mean storage?", {"storge": "PLANTED"}),
+        (".encoding.format: must be of type text, not integer", {"encoding": {"format": 5}}),
+        (".batch_size: must be of type integer, not text", {"batch_size": "PLANTED"}),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_rules_of_batch_config(fault, config):
+    """Each rule names the key, in whatever depth it stands, and no error shows a value."""
+    assert (f"batch_config{fault}",) == faults(batch_config=config)
+
+
 def test_what_is_missing_is_told_all_at_once():
     """One error names every required setting that is missing, empty ones included."""
     with pytest.raises(SettingsError) as raised:

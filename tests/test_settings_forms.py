@@ -86,6 +86,42 @@ def test_stream_maps_may_drop_streams_whose_names_have_dots():
     assert nested == settings(stream_maps=nested).stream_maps
 
 
+keys = st.text(st.sampled_from("ab_é"), min_size=1, max_size=3)
+params = st.recursive(
+    st.dictionaries(keys, texts | st.integers() | st.booleans(), min_size=1, max_size=3),
+    lambda inner: st.dictionaries(keys, texts | inner, min_size=1, max_size=3),
+    max_leaves=4,
+)
+
+
+def flattened(value):
+    """An object as Meltano flattens it for the environment."""
+    found = {}
+    for key, leaf in value.items():
+        below = flattened(leaf) if isinstance(leaf, dict) else {"": leaf}
+        found |= {f"{key}.{rest}".rstrip("."): deep for rest, deep in below.items()}
+    return found
+
+
+@given(params)
+def test_a_flattened_batch_config_is_the_nested_one(params):
+    """`batch_config` loads the same from dotted keys, as JSON text or not, in part or all the
+    way up, with what its parameters nest."""
+    storage = {"root": "s3://bucket", "params": params}
+    config = {"encoding": {"format": "parquet"}, "storage": storage}
+    whole, flat = {"batch_config": config}, flattened(config)
+    mixed = {"storage": {"root": "s3://bucket"}, **flattened({"storage": {"params": params}})}
+    forms = [whole, flattened(whole), *({"batch_config": form} for form in (flat, mixed))]
+    forms += [{"batch_config": json.dumps(form)} for form in (config, flat, mixed)]
+    for form in forms:
+        found = load(BASE | form)
+        assert ("s3://bucket", params) == (
+            found.settings.batch_config.storage.root,
+            found.settings.batch_config.storage.params,
+        )
+        assert {} == found.unknown
+
+
 def test_loading_leaves_the_configuration_alone():
     """A configuration half nested and half flattened is read as one, and not changed."""
     raw = BASE | {"cohorts": {"vip": {"cohort_id": "x"}, "vip.cohort_name": "n"}}
@@ -102,6 +138,10 @@ def test_everything_from_the_environment():
     typed |= {"flattening_max_depth": 2, "flattening_max_key_length": 9}
     typed |= {"stream_maps": {"x": {"uid": "id"}}, "stream_map_config": {"n": 1.5}}
     mirror = {"sync_mode": "mirror", "expected_count_column": "n", "max_removal_percent": 100}
+    params = {"key": "k", "client_kwargs": {"region_name": "x"}, "anon": False, "n": 5}
+    storage = {"root": "s3://bucket/dir", "prefix": "p", "params": params}
+    encoding = {"format": "jsonl", "compression": "gzip"}
+    typed |= {"batch_config": {"encoding": encoding, "storage": storage, "batch_size": 9}}
     typed |= {"cohorts": {"a.b": {"cohort_id": "c"}, "m": mirror}}
     text = BASE | {name: name for name in TEXTS} | {"sync_mode": "add", "on_reject": "skip"}
     text |= {"api_url": "http://127.0.0.1:1", "rejects_path": "r", "ledger_uri": "file:///l"}

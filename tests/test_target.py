@@ -483,10 +483,13 @@ def test_about_gives_titles_and_descriptions_in_all_formats(form):
         assert setting["description"] in about
 
 
-def test_about_marks_the_secret():
-    """The key, and nothing but the key, is secret."""
+def test_about_marks_the_secrets():
+    """The key is secret, and batch_config, whose parameters open a storage; nothing else is."""
     properties = TargetMoEngageCohort.config_jsonschema["properties"]
-    assert ["data_api_key"] == [name for name, value in properties.items() if value.get("secret")]
+    secret = [name for name, value in properties.items() if value.get("secret")]
+    assert ["data_api_key", "batch_config"] == secret
+    storage = properties["batch_config"]["properties"]["storage"]["properties"]
+    assert ["params"] == [name for name, value in storage.items() if value.get("secret")]
 
 
 def test_version_names_target_and_sdk():

@@ -12,6 +12,9 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from target_moengage_cohort.membership import SyncMode
+from target_moengage_cohort.settings.batches import (
+    BatchConfigSetting,  # noqa: TC001 - msgspec resolves it
+)
 from target_moengage_cohort.settings.keys import (
     AnonymousIdColumn,
     MaxAdditionPercent,
@@ -204,6 +207,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "columns are always checked.",
         ),
     ] = False
+    batch_config: BatchConfigSetting = UNSET
     stream_maps: t.Annotated[
         dict[str, t.Any],
         Meta(

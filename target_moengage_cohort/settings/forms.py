@@ -1,4 +1,4 @@
-"""The forms in which an object of streams may come, as Meltano hands objects over.
+"""The forms in which an object may come, as Meltano hands objects over.
 
 ``{"a.b": {"key": 1}}`` arrives as ``{"a": {"b": {"key": 1}}}`` in the configuration file of a
 project whose stream names have dots, and as ``{"a.b.key": 1}`` in the environment.
@@ -34,6 +34,23 @@ def by_stream(value: dict[str, t.Any], is_key: IsKey) -> dict[str, t.Any]:
         if not isinstance(found.get(stream), dict):
             found[stream] = {}
         found[stream][key] = leaf
+    return found
+
+
+def nested(value: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Undo flattening where no key has dots of its own; what is nested already stays as it is."""
+    found: dict[str, t.Any] = {}
+    for name, leaf in value.items():
+        *outer, key = name.split(".")
+        inner = found
+        for part in outer:
+            below = inner.get(part)
+            inner[part] = inner = dict(below) if isinstance(below, dict) else {}
+        known = inner.get(key)
+        if not isinstance(known, dict):
+            inner[key] = leaf
+        elif isinstance(leaf, dict):
+            inner[key] = known | leaf
     return found
 
 

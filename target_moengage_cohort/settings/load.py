@@ -13,7 +13,7 @@ from msgspec import UNSET
 from target_moengage_cohort.errors import SettingsError
 from target_moengage_cohort.settings.addresses import api_url, ledger_folder
 from target_moengage_cohort.settings.declared import OnReject, Settings
-from target_moengage_cohort.settings.forms import by_stream
+from target_moengage_cohort.settings.forms import by_stream, nested
 from target_moengage_cohort.settings.keys import StreamMapping
 from target_moengage_cohort.settings.mapping import (
     Mapping,
@@ -29,7 +29,7 @@ if t.TYPE_CHECKING:
 DATA_CENTERS = ("01", "02", "03", "04", "05", "06", "101")
 MAPPING_KEYS = frozenset(StreamMapping.__struct_fields__)
 SETTING_NAMES = frozenset(Settings.__struct_fields__)
-_OBJECTS = ("cohorts", "stream_maps", "stream_map_config")
+_OBJECTS = ("cohorts", "batch_config", "stream_maps", "stream_map_config")
 _ADDRESSES = {"api_url": api_url, "ledger_uri": ledger_folder}
 
 
@@ -79,8 +79,9 @@ def load(raw: t.Mapping[str, t.Any]) -> Loaded:
     """Check a configuration and give it types.
 
     Args:
-        raw: As it stands in a file, or as strings from the environment; `cohorts` and
-            `stream_maps` may be flattened to dotted keys, as Meltano hands them over there.
+        raw: As it stands in a file, or as strings from the environment; `cohorts`,
+            `batch_config` and `stream_maps` may be flattened to dotted keys, as Meltano hands
+            them over there.
 
     Raises:
         SettingsError: With a message for each fault that was found.
@@ -138,6 +139,10 @@ def _convert(name: str, kind: t.Any, value: t.Any) -> t.Any:
         value = _object(value)
     if name == "stream_maps" and isinstance(value, dict):
         value = by_stream(value, _is_stream_map_key)
+    if name == "batch_config" and isinstance(value, dict):
+        value = nested(value)
+    if isinstance(struct := _plain(kind), type) and issubclass(struct, msgspec.Struct):
+        return _keys(name, struct, value, of=name)
     try:
         converted = _typed(value, kind)
     except msgspec.ValidationError as error:
@@ -158,6 +163,41 @@ def _typed(value: t.Any, kind: t.Any) -> t.Any:
             words = {"yes": "true", "on": "true", "no": "false", "off": "false"}
             value = words.get(value.lower(), value)
     return msgspec.convert(value, kind, strict=False)
+
+
+def _plain(kind: t.Any) -> t.Any:
+    """A type without what is said about it, and without what may stand in its place."""
+    while not isinstance(kind, type) and (parts := t.get_args(kind)):
+        kind = parts[0]
+    return kind
+
+
+_S = t.TypeVar("_S", bound=msgspec.Struct)
+
+
+def _keys(name: str, struct: type[_S], value: t.Any, *, of: str) -> _S:
+    """Give an object with keys of its own its type.
+
+    Raises:
+        SettingsError: With a message for each fault.
+    """
+    if not isinstance(value, dict):
+        msg = f"{name}: must be an object"
+        raise SettingsError(msg)
+    given = {key: leaf for key, leaf in value.items() if leaf is not None and leaf != ""}
+    fields = {field.name: field for field in msgspec.structs.fields(struct)}
+    faults = []
+    for key in given.keys() - fields.keys():
+        near = nearest(key, fields)
+        hint = f"did you mean {near}?" if near else f"known are {_listed(fields)}"
+        faults.append(f"{name}.{key}: is no key of {of}; {hint}")
+    missing = [key for key, field in fields.items() if field.required and key not in given]
+    faults += [f"{name}.{key}: is required" for key in missing]
+    types = {key: field.type for key, field in fields.items()}
+    converted, found = _converted(f"{name}.", types, given)
+    if faults := faults + found:
+        raise SettingsError(*sorted(faults))
+    return struct(**converted)
 
 
 def _is_text(value: str) -> bool:
@@ -194,9 +234,7 @@ def _object(value: object) -> object:
 
 def _rule(error: msgspec.ValidationError, kind: t.Any) -> str:
     """What msgspec says of a value, in a user's words and without the value."""
-    while not isinstance(kind, type) and (parts := t.get_args(kind)):  # Annotated, or optional
-        kind = parts[0]
-    if choices := getattr(kind, "__members__", None):
+    if choices := getattr(_plain(kind), "__members__", None):
         return f"must be one of {', '.join(member.value for member in choices.values())}"
     text = re.sub(r" - at `.*`$", "", str(error))
     for theirs, ours in (
@@ -237,6 +275,9 @@ def _faults(settings: Settings) -> Iterator[str]:
     rejects, report = settings.rejects_path, settings.report_path
     if rejects and report and os.path.realpath(rejects) == os.path.realpath(report):
         yield "report_path: is the file of rejects_path, whose rows the report would replace"
+    batches = settings.batch_config
+    if batches is not UNSET and batches.storage is not UNSET and not batches.storage.root.strip():
+        yield "batch_config.storage.root: must not be blank"
     if settings.flattening_enabled and settings.flattening_max_depth is UNSET:
         yield "flattening_enabled: needs flattening_max_depth"
 
@@ -251,18 +292,12 @@ def _stream_mappings(value: object) -> tuple[dict[str, StreamMapping], list[str]
     faults: list[str] = []
     for stream, said in by_stream(value, _is_mapping_key).items():
         keys = {} if said is None else said
-        if not isinstance(keys, dict):
-            faults.append(f"cohorts.{stream}: must be an object")
-            continue
-        given = {key: leaf for key, leaf in keys.items() if leaf is not None and leaf != ""}
-        for key in given.keys() - MAPPING_KEYS:
-            near = nearest(key, MAPPING_KEYS)
-            hint = f"did you mean {near}?" if near else f"known are {_listed(MAPPING_KEYS)}"
-            faults.append(f"cohorts.{stream}.{key}: is no key of a cohort's mapping; {hint}")
-        types = {field.name: field.type for field in msgspec.structs.fields(StreamMapping)}
-        converted, found = _converted(f"cohorts.{stream}.", types, given)
-        faults += found
-        mappings[stream] = StreamMapping(**converted)
+        try:
+            mappings[stream] = _keys(
+                f"cohorts.{stream}", StreamMapping, keys, of="a cohort's mapping"
+            )
+        except SettingsError as error:
+            faults += error.faults
     return mappings, sorted(faults)
 
 
