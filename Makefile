@@ -27,7 +27,7 @@ endef
 
 .PHONY: help
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: test
 test: lint environments ## Run all checks and all tests
@@ -40,6 +40,17 @@ test-long: environments ## Kill runs and take mirrors through random histories f
 .PHONY: demo
 demo: environments ## Sync cohorts from a real PostgreSQL to an emulated MoEngage, with the real Meltano
 	@$(BIN)/python -m tests.demo
+
+# As in: make bench MEMBERS=100000 ONLY='mirror batch' LONG=1
+BENCH = $(BIN)/python -m tests.benchmarks $(if $(MEMBERS),--members $(MEMBERS)) $(if $(LONG),--long)
+
+.PHONY: bench
+bench: $(VENV)/.made ## Measure speed and memory, in a few minutes (LONG=1: everything)
+	@$(BENCH) $(ONLY)
+
+.PHONY: bench-report
+bench-report: $(VENV)/.made ## Measure, and write docs/performance.md
+	@$(BENCH) --report
 
 .PHONY: lint
 lint: $(VENV)/.made ## Check style and types

@@ -8,10 +8,10 @@ import sys
 def main() -> None:
     """Run the target's command line."""
     try:
-        from target_moengage_cohort.target import TargetMoEngageCohort  # noqa: PLC0415
+        from target_moengage_cohort import singer  # noqa: PLC0415
 
-        TargetMoEngageCohort.cli()
-    except KeyboardInterrupt:  # before the run takes over the signals
+        singer.main()
+    except KeyboardInterrupt:  # before the command takes over the signals
         sys.exit(130)
 
 

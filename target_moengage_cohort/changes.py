@@ -41,13 +41,13 @@ class Changes:
         self._states: list[tuple[int, bytes]] = []  # after how many of the changes each one came
         self._held_bytes = 0
 
-    def put(self, change: Change) -> None:
-        """Take a change.
+    def put(self, *changes: Change) -> None:
+        """Take changes.
 
         Raises:
             TargetError: A request has failed for good, or a ledger.
         """
-        self._waiting.append(change)
+        self._waiting += changes
         most = _AT_ONCE_WITH_LEDGER if self._destinations.ledgers else _AT_ONCE
         if len(self._waiting) >= most:
             self.submit()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import typing as t
 from pathlib import Path
 
@@ -17,6 +19,8 @@ ENVIRONMENT = "ENV"
 """Stands among the files of ``--config`` for the environment."""
 
 _PREFIX = "TARGET_MOENGAGE_COHORT_"
+
+logger = logging.getLogger("target-moengage-cohort")  # `moengage-cohort` has no such lines
 
 
 def from_files(paths: Iterable[str]) -> dict[str, t.Any]:
@@ -47,15 +51,26 @@ def from_files(paths: Iterable[str]) -> dict[str, t.Any]:
 def from_environment() -> dict[str, t.Any]:
     """The environment's settings as text; `settings.load` gives them types, and errors.
 
-    A file ``.env`` here or in a folder above counts as environment, as for every Singer target.
-    """
-    # The SDK takes a third of a second to import, and a command needs nothing else of it.
-    from singer_sdk.configuration._dict_config import (  # noqa: PLC0415
-        parse_environment_config,
-    )
+    As for every target of the SDK's, a file ``.env`` beside this package or in a folder above it,
+    such as the project around ``.venv``, wins over the environment.
 
-    as_text = {name: {"type": "string"} for name in sorted(SETTING_NAMES)}
-    return parse_environment_config({"properties": as_text}, _PREFIX)
+    Raises:
+        click.BadParameter: That file cannot be read.
+    """
+    from dotenv import load_dotenv  # noqa: PLC0415 - most runs are configured by a file
+
+    try:
+        load_dotenv(override=True)
+    except (OSError, ValueError):
+        msg = "the file .env cannot be read as text"
+        raise click.BadParameter(msg) from None
+    found: dict[str, t.Any] = {}
+    for name in sorted(SETTING_NAMES):
+        variable = _PREFIX + name.upper()
+        if (value := os.environ.get(variable)) is not None:
+            logger.info("Parsing '%s' config from env variable '%s'.", name, variable)
+            found[name] = value
+    return found
 
 
 def read(value: Iterable[str]) -> dict[str, t.Any]:

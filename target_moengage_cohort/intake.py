@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 from collections import Counter
 
+from target_moengage_cohort.batches import Batches, Relation
 from target_moengage_cohort.errors import (
     InputError,
     MissingKeyError,
@@ -12,8 +13,9 @@ from target_moengage_cohort.errors import (
     RecordBeforeSchemaError,
     RowError,
 )
+from target_moengage_cohort.messages import ActivateVersion, Batch, Record, Rows, Schema, State
 from target_moengage_cohort.mirror import bookmarked_stream
-from target_moengage_cohort.reader import ActivateVersion, Reader, Record, Schema, State
+from target_moengage_cohort.reader import Reader
 from target_moengage_cohort.settings.declared import OnReject
 from target_moengage_cohort.sinks import Sink
 
@@ -21,10 +23,11 @@ if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
     from target_moengage_cohort.changes import Changes
+    from target_moengage_cohort.columns import Columns
     from target_moengage_cohort.delivery.dispatcher import Dispatcher
     from target_moengage_cohort.destinations import Destinations
     from target_moengage_cohort.interrupts import Interrupt
-    from target_moengage_cohort.reader import Message
+    from target_moengage_cohort.messages import Message
     from target_moengage_cohort.rejects import Rejections
     from target_moengage_cohort.settings import Loaded, Mapping
     from target_moengage_cohort.snapshots import Snapshots
@@ -40,6 +43,16 @@ class Transform(t.Protocol):
         self, stream: str, record: dict[str, t.Any]
     ) -> Sequence[tuple[str, dict[str, t.Any] | RowError]]:
         """The records that a record becomes, each with its stream, or why it cannot."""
+
+
+class Origin(t.Protocol):
+    """Where the latest row came from: the tap's output, or a batch file."""
+
+    def record(self) -> dict[str, t.Any]:
+        """The whole row."""
+
+    def where(self, what: str) -> str:
+        """A message that names the row's place."""
 
 
 class Intake:
@@ -81,6 +94,7 @@ class Intake:
         self._snapshots = snapshots
         self._rejections = rejections
         self._begin = begin
+        self._batches = Batches(loaded.settings.batch_storage)
         self._reader = Reader()
         self._schemas: dict[str, Schema] = {}
         self.sinks: dict[str, Sink] = {}
@@ -98,14 +112,25 @@ class Intake:
             TargetError: It cannot be read on, or what it asks for has failed.
         """
         self._rejections.refuse_own_file(source)
-        for message in self._reader.messages(source, interrupt):
-            if message is None:
-                self._changes.submit()
-            else:
-                self._take(message)
+        try:
+            for message in self._reader.messages(source, interrupt):
+                if message is None:
+                    self._changes.submit()
+                elif not isinstance(message, Batch):
+                    self._take(message)
+                elif not self._take_batch(message, interrupt):
+                    return  # a STATE that follows would cover rows which were not read
+        finally:
+            self._batches.close()
 
     def _take(self, message: Message) -> None:
-        if isinstance(message, Record):
+        if isinstance(message, Rows):
+            if self._take_rows(message.stream, message.version, message.columns):
+                self.counts["RECORD"] += message.columns.count
+            else:
+                for record in self._reader.again():
+                    self._take(record)
+        elif isinstance(message, Record):
             self.counts["RECORD"] += 1
             self._take_record(message)
         elif isinstance(message, State):
@@ -142,22 +167,72 @@ class Intake:
                 self._snapshots.of(sink.mapping, message.stream)
                 self._dispatcher.hold(stream.stream)
             if self._transform is None:
-                self._reader.expect(stream.stream, sink.columns, sink.keys)
+                self._reader.expect(stream.stream, sink.columns, sink.keys, sink.plain)
+
+    def _take_rows(self, stream: str, version: t.Any, columns: Columns) -> bool:
+        """Take many plain rows at once; ``False`` if they must be taken one by one."""
+        sink = self.sinks[stream]
+        if (places := sink.place(columns)) is None:
+            return False
+        snapshot = self._snapshots.by_stream.get(stream)
+        if snapshot is None:
+            self._changes.put(*sink.changes(columns, places))
+        elif not snapshot.take_all(columns, places):
+            return False
+        self._snapshots.read(stream, version, columns.count)
+        return True
+
+    def _take_batch(self, message: Batch, interrupt: Interrupt) -> bool:
+        """Take the rows of a message's files; ``False`` if interrupted before their end.
+
+        Raises:
+            InputError: One is missing or cannot be read, or has a row that cannot be delivered.
+        """
+        self.counts["BATCH"] += 1
+        stream, version = message.stream, message.version
+        where = self._reader.where(f"a BATCH of the stream {stream!r}")
+        if self._transform is not None:
+            what = (
+                f"{where}: stream maps, flattening and validate_records work on RECORD messages "
+                "only; take batch_config out of the tap, or these settings out of the target"
+            )
+            raise InputError(what)
+        self._check_schema(stream, "BATCH")
+        sink, snapshot = self.sinks[stream], self._snapshots.by_stream.get(stream)
+        connect = None if snapshot is None else snapshot.staging.cursor
+        for part in self._batches.parts(message, sink, where, connect):
+            if snapshot is not None and sink.fixed is not None and isinstance(part, Relation):
+                before = sink.fixed.records
+                if snapshot.take_relation(part, sink.fixed):
+                    self._snapshots.read(stream, version, sink.fixed.records - before)
+                    continue
+            for columns in part.chunks():
+                if columns is None or not self._take_rows(stream, version, columns):
+                    for row in part.rows():
+                        self._take_row(stream, version, row, part)
+                if interrupt.is_set():
+                    return False
+        return True
 
     def _take_record(self, message: Record) -> None:
         stream = message.stream
-        if stream not in self._schemas:
-            what = f"a RECORD of the stream {stream!r} came before its SCHEMA"
-            raise RecordBeforeSchemaError(self._reader.where(what))
-        if self._snapshots.by_stream:
-            self._snapshots.read(stream, message.version)
+        self._check_schema(stream, "RECORD")
         if self._transform is None:
-            faults = [self._change(stream, message.record)]
-        else:
-            outputs = self._transform.record(stream, self._reader.record())
-            faults = [self._change_whole(alias, record) for alias, record in outputs]
-        if found := [fault for fault in faults if fault is not None]:
-            self._reject(stream, found)
+            self._take_row(stream, message.version, message.record, self._reader)
+            return
+        self._snapshots.read(stream, message.version)
+        outputs = self._transform.record(stream, self._reader.record())
+        faults = [self._change_whole(alias, record) for alias, record in outputs]
+        self._reject(stream, faults, self._reader)
+
+    def _take_row(self, stream: str, version: t.Any, row: t.Any, origin: Origin) -> None:
+        self._snapshots.read(stream, version)
+        self._reject(stream, [self._change(stream, row)], origin)
+
+    def _check_schema(self, stream: str, kind: str) -> None:
+        if stream not in self._schemas:
+            what = f"a {kind} of the stream {stream!r} came before its SCHEMA"
+            raise RecordBeforeSchemaError(self._reader.where(what))
 
     def _change_whole(self, stream: str, record: dict[str, t.Any] | RowError) -> RowError | None:
         sink = self.sinks[stream]
@@ -182,20 +257,21 @@ class Intake:
             self._changes.put(change)
         return None
 
-    def _reject(self, stream: str, faults: Sequence[RowError]) -> None:
-        """Reject the latest row, once, whatever number of streams it became."""
-        reason = "; ".join(dict.fromkeys(fault.reason for fault in faults))
+    def _reject(self, stream: str, faults: Sequence[RowError | None], origin: Origin) -> None:
+        """Reject the latest row, once, if any of the streams that it became cannot take it."""
+        found = [fault for fault in faults if fault is not None]
+        if not found:
+            return
+        reason = "; ".join(dict.fromkeys(fault.reason for fault in found))
         if self._loaded.settings.on_reject is OnReject.FAIL:
             what = f"a row of the stream {stream!r} cannot be delivered: {reason}"
             advice = "; mend it, or set on_reject to skip and give a rejects_path"
-            lacks_key = any(isinstance(fault, MissingKeyRowError) for fault in faults)
+            lacks_key = any(isinstance(fault, MissingKeyRowError) for fault in found)
             kind = MissingKeyError if lacks_key else InputError
-            raise kind(self._reader.where(what + advice))
+            raise kind(origin.where(what + advice))
         for snapshot in self._snapshots.of_source(stream):
             snapshot.completeness.rejected += 1
-        self._rejections.append(
-            self._schemas[stream], self._reader.record(), self._reader.number, reason
-        )
+        self._rejections.append(self._schemas[stream], origin.record(), reason, origin.where)
 
     def _refuse_bookmarks(self, value: bytes) -> None:
         """Refuse STATE by which the tap will leave out rows of a snapshot.

@@ -76,9 +76,9 @@ class Completeness:
         (version,) = self._versions
         return version
 
-    def read(self, version: t.Any) -> bool:
-        """Note a record; return whether its version is new."""
-        self.records += 1
+    def read(self, version: t.Any, count: int = 1) -> bool:
+        """Note records of one version; return whether that is new."""
+        self.records += count
         self._activated = None
         if version == self._latest_version and type(version) is type(self._latest_version):
             return False

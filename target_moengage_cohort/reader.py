@@ -1,72 +1,51 @@
 """From bytes to typed Singer messages, fast: only the mapped columns of a record are decoded.
 
-The input is read in large chunks and cut into lines. A line of the stream that the line before
-it belonged to is decoded in one step, into a struct that holds the mapped columns and nothing
-else; any other line is looked at generically first. Errors name the line, never its content.
+The input is read in large chunks and cut into pieces of whole lines. A piece in which every line
+is a plain RECORD (see `columns`) of the stream and version that came last is decoded in one step.
+Any other piece is read line by line: a line of the same stream as the one before it into a struct
+of the mapped columns, and any other line is looked at generically first. Errors name the line,
+never its content.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import select
 import typing as t
-from decimal import Decimal
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from target_moengage_cohort.decoding import (
+    UNDECODABLE,
+    blocks,
+    decode_plain,
+    decode_record,
+    decoder,
+    mended,
+    pieces,
+    row_type,
+)
 from target_moengage_cohort.errors import InputError
+from target_moengage_cohort.messages import (
+    ActivateVersion,
+    Batch,
+    Encoding,
+    Message,
+    Record,
+    Rows,
+    Schema,
+    State,
+)
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from target_moengage_cohort.columns import PlainRows
     from target_moengage_cohort.interrupts import Interrupt
 
 CHUNK_BYTES = 1 << 20
-DELETED_AT = "_sdc_deleted_at"
-
-
-class Record(msgspec.Struct):
-    """A RECORD message.
-
-    Attributes:
-        type: ``RECORD``.
-        stream: The stream's name.
-        record: A struct with one attribute for each role given to `Reader.expect`; a column that
-            the record lacks is ``UNSET``. Numbers with a fraction or an exponent are `Decimal`.
-        version: The table version that it belongs to, where the tap says so.
-    """
-
-    type: str
-    stream: str
-    record: t.Any
-    version: t.Any = None
-
-
-class Schema(msgspec.Struct, frozen=True):
-    """A SCHEMA message; ``schema`` is as the tap sent it, with its ``properties``."""
-
-    stream: str
-    schema: dict[str, t.Any]
-    key_properties: list[str]
-
-
-class State(msgspec.Struct, frozen=True):
-    """A STATE message; ``value`` is its value byte for byte, so that nothing in it changes."""
-
-    value: bytes
-
-
-class ActivateVersion(msgspec.Struct, frozen=True):
-    """An ACTIVATE_VERSION message: the stream's records of other versions are out of date."""
-
-    stream: str
-    version: t.Any
-
-
-Message: t.TypeAlias = "Record | Schema | State | ActivateVersion"
 
 
 class _Envelope(msgspec.Struct):
@@ -79,34 +58,25 @@ class _Envelope(msgspec.Struct):
     key_properties: list[str] | None = None
     value: Raw = Raw()
     version: t.Any = None
+    encoding: Raw = Raw()
+    manifest: Raw = Raw()
 
 
-def _number(digits: str) -> Decimal | None:
-    """A number with a fraction or an exponent, exactly; ``None`` beyond all bounds."""
-    try:
-        return Decimal(digits)
-    except ArithmeticError:
-        return None
-
-
-def _texts_only(value: t.Any) -> t.Any:
-    """A JSON value with ``[]``, which is no identifier, for each text that UTF-8 cannot carry."""
-    if isinstance(value, str):
-        return value if value.encode(errors="replace").decode() == value else []
-    if isinstance(value, list):
-        return [_texts_only(item) for item in value]
-    if isinstance(value, dict):
-        items = ((_texts_only(key), _texts_only(item)) for key, item in value.items())
-        return {key: item for key, item in items if key != []}
-    return value
-
-
-_encode = msgspec.json.Encoder(decimal_format="number").encode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
-_decode_object = msgspec.json.Decoder(dict[str, t.Any], float_hook=_number).decode
+_decode_encoding = msgspec.json.Decoder(Encoding).decode
+_decode_manifest = msgspec.json.Decoder(list[str]).decode
 _Decode: t.TypeAlias = t.Callable[[bytes], Record]
-_NOT_THIS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_LARGEST_LITERAL = 2**63 - 1  # of msgspec
 _UNREADABLE = "has no 'record', or it is no object, or a number or a text in it cannot be read"
+
+
+class _Like(msgspec.Struct, frozen=True):
+    """How to decode plain records that are like the latest one."""
+
+    stream: str
+    version: int | None
+    plain: PlainRows
+    decode: t.Callable[[bytes], list[t.Any]]
 
 
 class Reader:
@@ -119,12 +89,23 @@ class Reader:
 
     def __init__(self) -> None:
         self._decoders: dict[str, _Decode] = {}
+        self._plain: dict[str, PlainRows] = {}
         self._stream: str | None = None
         self._decode: _Decode = msgspec.json.Decoder(Record).decode  # of no stream yet
+        self._version: t.Any = None  # of the latest record
+        self._like: _Like | None = None
+        self._piece = b""
+        self._number_before = 0
         self.line = b""
         self.number = 0
 
-    def expect(self, stream: str, columns: Mapping[str, str], keys: Sequence[str]) -> None:
+    def expect(
+        self,
+        stream: str,
+        columns: Mapping[str, str],
+        keys: Sequence[str],
+        plain: PlainRows | None = None,
+    ) -> None:
         """Say what to decode of a stream's records from now on.
 
         Args:
@@ -132,27 +113,25 @@ class Reader:
             columns: Role → column; no two roles may share a column.
             keys: Columns that must be there, as attributes ``key_0``, ``key_1`` and so on;
                 those that have a role are left to it.
+            plain: Decodes many plain rows at once; ``None``: each row is a `Record`.
 
         Raises:
             InputError: A column's name cannot be looked for.
         """
-        roles = {**columns}
-        mapped = set(columns.values())
-        roles |= {f"key_{n}": key for n, key in enumerate(keys) if key not in mapped}
-        for column in roles.values():
+        for column in (*columns.values(), *keys):
             if re.search(r'["\\\x00-\x1f]', column):
                 what = (
                     f"the column {column!r} of the stream {stream!r} has a quote, a backslash or "
                     "a control character in its name; rename it with a stream map"
                 )
                 raise InputError(self.where(what))
-        row = msgspec.defstruct(
-            "Row", [(role, t.Any, UNSET) for role in roles], rename=roles, gc=False
-        )
-        record = msgspec.defstruct("StreamRecord", [("record", row)], bases=(Record,))
-        decoder = msgspec.json.Decoder(t.cast("type[Record]", record), float_hook=_number)
-        self._decoders[stream] = decoder.decode
-        self._stream = None
+        fields = [("record", row_type(columns, keys))]
+        record = msgspec.defstruct("StreamRecord", fields, bases=(Record,))
+        self._decoders[stream] = decoder(t.cast("type[Record]", record)).decode
+        self._plain.pop(stream, None)
+        if plain is not None:
+            self._plain[stream] = plain
+        self._stream = self._like = None
 
     def messages(self, source: t.IO[t.Any], interrupt: Interrupt) -> Iterator[Message | None]:
         """Yield the messages of an input, until its end or until interrupted.
@@ -166,24 +145,73 @@ class Reader:
         Raises:
             InputError: A line that is no Singer message.
         """
-        for lines in _lines(source, interrupt):
-            if lines is None:
+        for block in blocks(_chunks(source, interrupt)):
+            if block is None:
                 yield None
                 continue
-            for line in lines:
-                self.number += 1
-                self.line = line
-                try:
-                    message: Message | None = self._decode(line)
-                except _NOT_THIS:
-                    message = self._any_message(line)
+            if interrupt.is_set() and not block.endswith(b"\n"):
+                return  # perhaps half a line
+            for self._piece in pieces(block):
+                self._number_before = self.number
+                if (rows := self._plain_rows()) is not None:
+                    yield rows
                 else:
-                    if message.type != "RECORD" or message.stream != self._stream:  # type: ignore[union-attr]
-                        message = self._any_message(line)
-                if message is not None:  # as for a blank line
-                    yield message
+                    yield from self.again()
             if interrupt.is_set():
                 return
+
+    def again(self) -> Iterator[Message]:
+        """Yield what the latest `Rows` hold one by one, each as a `Record`."""
+        self.number = self._number_before
+        for line in self._piece.removesuffix(b"\n").split(b"\n"):
+            self.number += 1
+            self.line = line
+            try:
+                message: Message | None = self._decode(line)
+            except UNDECODABLE:
+                message = self._any_message(line)
+            else:
+                if message.type != "RECORD" or message.stream != self._stream:  # type: ignore[union-attr]
+                    message = self._any_message(line)
+            if message is not None:  # as for a blank line
+                if isinstance(message, Record):
+                    self._version = message.version
+                yield message
+
+    def _plain_rows(self) -> Rows | None:
+        """The latest piece, if it is all plain records like the one before it."""
+        like = self._expected_like()
+        if like is None:
+            return None
+        records = decode_plain(like.decode, self._piece)
+        if records is None:
+            return None
+        columns = like.plain.take([record.record for record in records])
+        if columns is None:
+            return None
+        self.number += columns.count
+        return Rows(like.stream, like.version, columns)
+
+    def _expected_like(self) -> _Like | None:
+        """What a plain record is decoded with that is of the latest one's stream and version."""
+        stream, version = self._stream, self._version
+        plain = self._plain.get(stream) if stream is not None else None
+        if plain is None or not (
+            version is None or (type(version) is int and abs(version) <= _LARGEST_LITERAL)
+        ):
+            return None
+        known = self._like
+        if known is None or (known.stream, known.version) != (stream, version):
+            fields: list[t.Any] = [
+                ("type", t.Literal["RECORD"]),
+                ("stream", t.Literal[stream]),
+                ("record", plain.row),
+                ("version", None, None) if version is None else ("version", t.Literal[version]),
+            ]
+            message = msgspec.defstruct("PlainRecord", fields, gc=False)
+            decode = msgspec.json.Decoder(message).decode_lines
+            known = self._like = _Like(t.cast("str", stream), version, plain, decode)
+        return known
 
     def record(self) -> dict[str, t.Any]:
         """The whole record of the latest line, which is a RECORD.
@@ -193,8 +221,8 @@ class Reader:
         """
         envelope = _decode_envelope(self.line)
         try:
-            return _decode_object(envelope.record)
-        except _NOT_THIS:
+            return decode_record(envelope.record)
+        except UNDECODABLE:
             what = f"a RECORD of the stream {envelope.stream!r} {_UNREADABLE}"
             raise InputError(self.where(what)) from None
 
@@ -210,33 +238,22 @@ class Reader:
         except msgspec.ValidationError:
             what = "not a Singer message: 'type', 'stream' or 'key_properties' is missing or wrong"
             raise InputError(self.where(what)) from None
-        except _NOT_THIS:
+        except UNDECODABLE:
             self._mend()
             return self._any_message(self.line)
         parse = _PARSERS.get(envelope.type)
         if parse is None:
-            what = "unknown message type; known are RECORD, SCHEMA, STATE and ACTIVATE_VERSION"
-            if envelope.type == "BATCH":
-                what = "BATCH messages are not supported; take batch_config out of the tap"
+            what = f"unknown message type; known are {', '.join(_PARSERS)}"
             raise InputError(self.where(what))
         return parse(self, envelope)
 
     def _mend(self) -> None:
-        """Turn the latest line into JSON as the standard has it.
-
-        Python's `json` writes ``NaN`` and halves of surrogate pairs, which are no JSON or no
-        text. A number that is none becomes null, as in taps that know of it; a text that is none
-        becomes something that no column may hold.
-        """
-        try:
-            value = json.loads(self.line, parse_float=_number, parse_constant=lambda _name: None)
-            mended = _encode(_texts_only(value))
-        except (ValueError, RecursionError):
-            mended = self.line
-        if mended == self.line or (isinstance(value, dict) and value.get("type") == "STATE"):
+        """Turn the latest line into JSON as the standard has it, if it is no STATE."""
+        line = mended(self.line)
+        if line is None:
             what = "not valid JSON; the tap may have failed, or something else wrote to its output"
             raise InputError(self.where(what))
-        self.line = mended
+        self.line = line
 
     def _parse_record(self, envelope: _Envelope) -> Message:
         stream = self._stream_of(envelope)
@@ -245,7 +262,7 @@ class Reader:
             return Record("RECORD", stream, None, envelope.version)
         try:
             record = decode(self.line)
-        except _NOT_THIS:
+        except UNDECODABLE:
             what = f"a RECORD of the stream {stream!r} {_UNREADABLE}"
             raise InputError(self.where(what)) from None
         self._stream, self._decode = stream, decode
@@ -254,8 +271,8 @@ class Reader:
     def _parse_schema(self, envelope: _Envelope) -> Message:
         stream = self._stream_of(envelope)
         try:
-            schema = _decode_object(envelope.schema)
-        except _NOT_THIS:
+            schema = decode_record(envelope.schema)
+        except UNDECODABLE:
             schema = {}
         if not isinstance(schema.get("properties"), dict):
             what = f"the SCHEMA of the stream {stream!r} has no 'properties'"
@@ -277,6 +294,16 @@ class Reader:
     def _parse_activate_version(self, envelope: _Envelope) -> Message:
         return ActivateVersion(self._stream_of(envelope), envelope.version)
 
+    def _parse_batch(self, envelope: _Envelope) -> Message:
+        stream = self._stream_of(envelope)
+        try:
+            encoding = _decode_encoding(envelope.encoding)
+            manifest = _decode_manifest(envelope.manifest)
+        except UNDECODABLE:
+            what = f"a BATCH of the stream {stream!r} has no 'encoding' or no 'manifest'"
+            raise InputError(self.where(what)) from None
+        return Batch(stream, encoding, manifest, envelope.version)
+
     def _stream_of(self, envelope: _Envelope) -> str:
         if isinstance(envelope.stream, UnsetType):
             what = f"a message of type {envelope.type} names no 'stream'"
@@ -289,29 +316,8 @@ _PARSERS: dict[str, t.Callable[[Reader, _Envelope], Message]] = {
     "SCHEMA": Reader._parse_schema,  # noqa: SLF001
     "STATE": Reader._parse_state,  # noqa: SLF001
     "ACTIVATE_VERSION": Reader._parse_activate_version,  # noqa: SLF001
+    "BATCH": Reader._parse_batch,  # noqa: SLF001
 }
-
-
-def _lines(source: t.IO[t.Any], interrupt: Interrupt) -> Iterator[list[bytes] | None]:
-    """Yield complete lines, many at once; the last one may lack its line break.
-
-    ``None`` comes before a wait, as in `_chunks`.
-    """
-    parts: list[bytes] = []
-    for chunk in _chunks(source, interrupt):
-        if chunk is None:
-            yield None
-            continue
-        head, newline, rest = chunk.rpartition(b"\n")
-        if newline:
-            lines = head.split(b"\n")
-            lines[0] = b"".join([*parts, lines[0]])
-            parts = []
-            yield lines
-        if rest:
-            parts.append(rest)
-    if parts and not interrupt.is_set():
-        yield [b"".join(parts)]
 
 
 def _chunks(source: t.IO[t.Any], interrupt: Interrupt) -> Iterator[bytes | None]:

@@ -19,7 +19,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
     from target_moengage_cohort.errors import RowError
-    from target_moengage_cohort.reader import Schema
+    from target_moengage_cohort.messages import Schema
     from target_moengage_cohort.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -77,15 +77,27 @@ class Rejections:
         if error.cohort_id is None:
             self.unplaced[stream] += 1
 
-    def append(self, stream: Schema, record: dict[str, t.Any], line: int, reason: str) -> None:
+    def append(
+        self,
+        stream: Schema,
+        record: dict[str, t.Any],
+        reason: str,
+        where: t.Callable[[str], str],
+    ) -> None:
         """Keep one row.
+
+        Args:
+            stream: The row's stream.
+            record: The row.
+            reason: Why it cannot be delivered.
+            where: Puts before a message where the row came from.
 
         Raises:
             TryAgainError: It could not be written.
         """
         self._reasons[reason] += 1
         if self._reasons[reason] <= _LOGGED:
-            logger.warning("line %d: row rejected: %s", line, reason)
+            logger.warning("%s", where(f"row rejected: {reason}"))
         if self._file is not None:
             self._file.append(stream, record, reason)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import typing as t
 from types import SimpleNamespace
 
 from msgspec import UNSET
 
+from target_moengage_cohort.columns import Columns, PlainRows, kinds
+from target_moengage_cohort.decoding import decoder, row_type
 from target_moengage_cohort.destinations import fitting
 from target_moengage_cohort.errors import MissingKeyRowError, RowError, SettingsError
 from target_moengage_cohort.membership import (
@@ -18,11 +22,11 @@ from target_moengage_cohort.membership import (
     identifier,
     membership,
 )
-from target_moengage_cohort.reader import DELETED_AT
+from target_moengage_cohort.messages import DELETED_AT
 
 if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from collections.abc import Mapping as AbstractMapping
-    from collections.abc import Sequence
 
     from target_moengage_cohort.destinations import Destination, Destinations
     from target_moengage_cohort.settings import Mapping
@@ -43,6 +47,8 @@ class Sink:
     Attributes:
         columns: Role → column: what must be known of a record.
         keys: Columns that must be there; for `Reader.expect`.
+        fixed: The cohort of all rows; ``None`` if each row names its own.
+        plain: Decodes many rows at once, where they are plain; ``None`` where none would be.
 
     Raises:
         SettingsError: The schema lacks a mapped column.
@@ -72,10 +78,10 @@ class Sink:
             (key, roles.get(key, f"key_{number}")) for number, key in enumerate(self.keys)
         ]
         self._destinations = destinations
-        self._fixed = None
+        self.fixed: Destination | None = None
         if mapping.cohort is not None:
             try:
-                self._fixed = destinations.of(mapping.cohort, mapping)
+                self.fixed = destinations.of(mapping.cohort, mapping)
             except RowError as error:
                 msg = f"cohorts.{mapping.stream}: {error.reason}"
                 raise SettingsError(msg) from None
@@ -83,6 +89,13 @@ class Sink:
         self._has_uid = "uid" in self.columns
         self._has_anonymous_id = "anonymous_id" in self.columns
         self._has_membership = "membership" in self.columns
+        expected = kinds(self.columns, properties)
+        self.plain = None if expected is None else PlainRows(expected, self.columns, self.keys)
+
+    @functools.cached_property
+    def decode_row(self) -> t.Callable[[bytes], t.Any]:
+        """Decodes a row in JSON, without a message around it, into what `change` takes."""
+        return decoder(row_type(self.columns, self.keys)).decode
 
     def row(self, record: AbstractMapping[str, t.Any]) -> SimpleNamespace:
         """A whole record as the struct that the reader decodes: one attribute for each role."""
@@ -95,10 +108,10 @@ class Sink:
 
     def count_rejected(self, error: RowError) -> None:
         """Count a record that did not get as far as `change`, for its cohort if that is fixed."""
-        if self._fixed is not None:
-            self._fixed.records += 1
-            self._fixed.rejected += 1
-            error.cohort_id = self._fixed.cohort.cohort_id
+        if self.fixed is not None:
+            self.fixed.records += 1
+            self.fixed.rejected += 1
+            error.cohort_id = self.fixed.cohort.cohort_id
 
     def change(self, row: t.Any) -> Change | None:
         """Turn a record into a change.
@@ -130,7 +143,7 @@ class Sink:
         Raises:
             RowError: The record cannot be delivered.
         """
-        destination = self._fixed or self._destination(row)
+        destination = self.fixed or self._destination(row)
         destination.records += 1
         try:
             for key, role in self._key_roles:
@@ -147,6 +160,47 @@ class Sink:
             error.cohort_id = destination.cohort.cohort_id
             raise
         return destination, action, member, payload
+
+    def place(self, columns: Columns) -> list[Destination] | None:
+        """Find the cohort of each of many plain rows.
+
+        Returns:
+            One cohort for each row, or a single one for all of them; ``None`` if they must be
+            looked at one by one.
+        """
+        if self.fixed is not None:
+            return [self.fixed] if columns.largest <= self.fixed.capacity else None
+        cohorts = t.cast("list[tuple[str, str | None]]", columns.cohorts)
+        try:
+            found = {raw: self._named(raw) for raw in dict.fromkeys(cohorts)}
+        except RowError:
+            return None
+        if any(columns.largest > destination.capacity for destination in found.values()):
+            return None
+        return [found[raw] for raw in cohorts]
+
+    def changes(self, columns: Columns, places: Sequence[Destination]) -> list[Change]:
+        """Turn many plain rows into changes.
+
+        Args:
+            columns: The rows.
+            places: Their cohorts, from `place`.
+        """
+        count = columns.count
+        if len(places) == 1:
+            places[0].records += count
+            cohorts = [places[0].cohort] * count
+        else:
+            for destination in places:
+                destination.records += 1
+            cohorts = [destination.cohort for destination in places]
+        actions = _actions(columns, self.mapping.sync_mode)
+        anonymous_ids = columns.anonymous_ids or [None] * count
+        members = map(Member, columns.uids, anonymous_ids)
+        return [
+            Change(cohort, action, member.key, member.encode(), member.anonymous_id)
+            for cohort, action, member in zip(cohorts, actions, members, strict=True)
+        ]
 
     def _action(self, row: t.Any) -> Action | None:
         mode = self.mapping.sync_mode
@@ -177,25 +231,29 @@ class Sink:
 
     def _destination(self, row: t.Any) -> Destination:
         """The cohort that a row of a stream with many cohorts names."""
-        mapping = self.mapping
-        named = mapping.cohort_name_column is not None
-        raw = (row.cohort_id, row.cohort_name if named else None)
+        named = self.mapping.cohort_name_column is not None
         try:
-            if (known := self._fan_out.get(raw)) is not None:
-                return known
-        except TypeError:  # a list or an object, which `identifier` will refuse
-            pass
-        try:
-            cohort_id = self._required(raw[0], "cohort_id")
-            name = self._required(raw[1], "cohort_name") if named else cohort_id
-            cohort = Cohort(cohort_id, name, mapping.cohort_description)
-            destination = self._destinations.of(cohort, mapping)
+            return self._named((row.cohort_id, row.cohort_name if named else None))
         except RowError as error:
             known = self._destinations.by_id.get(error.cohort_id) if error.cohort_id else None
             if known is not None:
                 known.records += 1
                 known.rejected += 1
             raise
+
+    def _named(self, raw: tuple[t.Any, t.Any]) -> Destination:
+        """The cohort of an id and a name, as the columns have them; nothing is counted."""
+        try:
+            if (known := self._fan_out.get(raw)) is not None:
+                return known
+        except TypeError:  # a list or an object, which `identifier` will refuse
+            pass
+        mapping = self.mapping
+        cohort_id = self._required(raw[0], "cohort_id")
+        has_name = mapping.cohort_name_column is not None
+        name = self._required(raw[1], "cohort_name") if has_name else cohort_id
+        cohort = Cohort(cohort_id, name, mapping.cohort_description)
+        destination = self._destinations.of(cohort, mapping)
         if all(
             part is None or type(part) is str for part in raw
         ):  # 1 and True, or 1 and 1.0, are equal keys but not equal ids
@@ -217,6 +275,15 @@ class Sink:
 
     def _in_column(self, error: RowError, role: str) -> RowError:
         return RowError(f"the column {self.columns[role]!r} {error.reason}")
+
+
+def _actions(columns: Columns, mode: SyncMode) -> Iterable[Action]:
+    """What plain rows ask for: they are not deleted, but may say that their member is none."""
+    if mode is SyncMode.REMOVE:
+        return itertools.repeat(_REMOVE, columns.count)
+    if columns.present is None:
+        return itertools.repeat(_ADD, columns.count)
+    return [_ADD if present else _REMOVE for present in columns.present]
 
 
 def _missing_column(

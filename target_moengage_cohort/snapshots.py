@@ -16,8 +16,9 @@ import msgspec
 from target_moengage_cohort.errors import SettingsError
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.membership import Action, SyncMode
-from target_moengage_cohort.mirror import Completeness, Decision, Fate, Proof, Rules, decide
+from target_moengage_cohort.mirror import Decision, Fate, Rules, decide
 from target_moengage_cohort.settings.keys import Removals
+from target_moengage_cohort.snapshot import Snapshot
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,85 +27,13 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.destinations import Destination, Destinations
     from target_moengage_cohort.interrupts import Interrupt
     from target_moengage_cohort.ledger import Ledger, Ledgers
-    from target_moengage_cohort.ledger.staging import Difference, Staging
+    from target_moengage_cohort.ledger.staging import Difference
     from target_moengage_cohort.membership import Member
     from target_moengage_cohort.settings import Mapping
-    from target_moengage_cohort.sinks import Sink
 
 logger = logging.getLogger(__name__)
 
-_ROWS_AT_ONCE = 20_000
 _COHORTS_AT_ONCE = 32  # plans under way, so that cohorts overlap and memory stays bounded
-
-
-class Snapshot:
-    """One stream's rows on their way into the staging, and what shows that all have come.
-
-    Args:
-        mapping: The stream's mapping.
-        source: The tap's stream that it comes from.
-        staging: Where its rows go.
-
-    Attributes:
-        mapping: The stream's mapping.
-        source: The tap's stream that it comes from.
-        staging: Where its rows are.
-        completeness: What its messages say.
-        is_fresh: Whether no unfinished run has used the version of its records.
-        proof: What shows that it is complete; known once the input has ended.
-    """
-
-    def __init__(self, mapping: Mapping, source: str, staging: Staging) -> None:
-        self.mapping = mapping
-        self.source = source
-        self.staging = staging
-        self.completeness = Completeness(mapping.stream, mapping.expected_count_column)
-        self.is_fresh = True
-        self.proof = Proof.NO
-        self._counts = mapping.expected_count_column is not None
-        self._fans_out = mapping.cohort is None
-        self._start()
-
-    def take(self, sink: Sink, row: t.Any) -> None:
-        """Take one row.
-
-        Raises:
-            RowError: It cannot be used.
-            InputError: Its row count is not that of the rows before it.
-        """
-        if self._counts:
-            self.completeness.expect(row.expected_count)
-        destination, action, member, _ = sink.read(row)
-        if destination.settlement.is_sealed:
-            return
-        self._uids.append(member.uid)
-        self._anonymous_ids.append(member.anonymous_id)
-        self._present.append(action is Action.ADD)
-        if self._fans_out:
-            self._cohorts.append(destination.number)
-        if len(self._uids) >= _ROWS_AT_ONCE:
-            self.flush()
-
-    def flush(self) -> None:
-        """Have the staging take what was collected.
-
-        Raises:
-            LedgerError: It cannot.
-        """
-        if self._uids:
-            self.staging.append(
-                self._cohorts if self._fans_out else None,
-                self._uids,
-                self._anonymous_ids if any(self._anonymous_ids) else None,
-                None if all(self._present) else self._present,
-            )
-            self._start()
-
-    def _start(self) -> None:
-        self._cohorts: list[int] = []
-        self._uids: list[str | None] = []
-        self._anonymous_ids: list[str | None] = []
-        self._present: list[bool] = []
 
 
 class _UnderWay(msgspec.Struct, frozen=True):
@@ -172,11 +101,11 @@ class Snapshots:
         """The snapshots that come from one of the tap's streams."""
         return self._by_source[source]
 
-    def read(self, source: str, version: t.Any) -> None:
-        """Note that one of the tap's streams has sent a record."""
+    def read(self, source: str, version: t.Any, count: int = 1) -> None:
+        """Note that one of the tap's streams has sent records of one version."""
         for snapshot in self.of_source(source):
             completeness = snapshot.completeness
-            if completeness.read(version) and type(version) is int:
+            if completeness.read(version, count) and type(version) is int:
                 fresh = self._ledgers.use_version(snapshot.mapping.stream, version)
                 snapshot.is_fresh = snapshot.is_fresh and fresh
 

@@ -1,6 +1,6 @@
-"""The Singer boundary: the SDK's target class around a `Run`, and nothing of HTTP.
+"""The target as the SDK's class, for ``--about`` and for whoever embeds it.
 
-The SDK gives the command line, ``--about`` and stream maps; reading, signals and STATE are ours,
+The SDK gives stream maps and its formats of ``--about``; reading, signals and STATE are ours,
 since the SDK's ways would lose track of what was accepted. Private names of the SDK that are
 overridden here: `_validate_config`, `_env_var_config`, `_setup_signal_handlers`.
 """
@@ -8,12 +8,8 @@ overridden here: `_validate_config`, `_env_var_config`, `_setup_signal_handlers`
 from __future__ import annotations
 
 import json
-import logging
-import os
-import signal
 import sys
 import typing as t
-import uuid
 
 from singer_sdk import Target, about
 from singer_sdk.exceptions import (
@@ -24,18 +20,9 @@ from singer_sdk.exceptions import (
 from singer_sdk.helpers.capabilities import PluginCapabilities, TargetCapabilities
 from singer_sdk.plugin_base import _ConfigInput
 
-from target_moengage_cohort import configuration
+from target_moengage_cohort import configuration, singer
 from target_moengage_cohort import settings as settings_room
-from target_moengage_cohort.errors import (
-    MissingKeyError,
-    RecordBeforeSchemaError,
-    SettingsError,
-    TargetError,
-    anonymous_traceback,
-)
-from target_moengage_cohort.interrupts import Interrupt, TerminationSignals
-from target_moengage_cohort.ledger import Ledgers
-from target_moengage_cohort.wiring import wired
+from target_moengage_cohort.errors import MissingKeyError, RecordBeforeSchemaError, SettingsError
 
 if sys.version_info >= (3, 12):
     from typing import override
@@ -49,8 +36,7 @@ if t.TYPE_CHECKING:
     from singer_sdk.helpers.capabilities import CapabilitiesEnum
     from singer_sdk.singerlib.encoding.base import GenericSingerReader
 
-    from target_moengage_cohort.run import Run
-    from target_moengage_cohort.settings import Loaded
+    from target_moengage_cohort.sync import Sync
 
 
 class StreamWithoutSchemaError(RecordBeforeSchemaError, RecordsWithoutSchemaException):
@@ -64,7 +50,7 @@ class MissingPropertyError(MissingKeyError, MissingKeyPropertiesError):
 class TargetMoEngageCohort(Target):
     """Carries audience membership from a warehouse to MoEngage cohorts."""
 
-    name = "target-moengage-cohort"
+    name = singer.NAME
     config_jsonschema: t.ClassVar[dict[str, t.Any]] = settings_room.json_schema()
     capabilities: t.ClassVar[list[CapabilitiesEnum]] = [
         PluginCapabilities.ABOUT,
@@ -76,9 +62,7 @@ class TargetMoEngageCohort(Target):
     ]
 
     def __init__(self, **kwargs: t.Any) -> None:
-        self._loaded: Loaded | None = None
-        self.interrupt = Interrupt()
-        self._run: Run | None = None
+        self._sync: Sync | None = None
         reader = t.cast("GenericSingerReader[str]", _MessageReader(self))
         super().__init__(**kwargs | {"setup_mapper": False, "message_reader": reader})
 
@@ -96,13 +80,16 @@ class TargetMoEngageCohort(Target):
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
         """Check the configuration by our own rules; the SDK's messages would show values."""
         try:
-            self._loaded = settings_room.load(self._config)
+            loaded = settings_room.load(self._config)
         except SettingsError as error:
             if raise_errors:
                 msg = "Config validation failed"
                 raise ConfigValidationError(msg, errors=list(error.faults)) from None
             return list(error.faults)
-        self._loaded.warn(self.logger)
+        loaded.warn(self.logger)
+        from target_moengage_cohort.sync import Sync  # noqa: PLC0415 - --about needs none of it
+
+        self._sync = Sync(loaded)
         return []
 
     @override
@@ -115,55 +102,27 @@ class TargetMoEngageCohort(Target):
         Raises:
             TargetError: What ended the run early.
         """
-        if self._loaded is None:
+        if self._sync is None:
             msg = "the configuration is not valid"
             raise SettingsError(msg)
-        source = source or sys.stdin
-        if source is None or sys.stdout is None:
-            msg = "standard input and standard output must be open; a pipe or a file will do"
-            raise SettingsError(msg)
-        settings = self._loaded.settings
-        ledgers = Ledgers(
-            settings,
-            run_id=str(uuid.uuid4()),
-            wait=self.interrupt.wait,
-            read_only=settings.dry_run,
-        )
-        self._run = wired(self._loaded, self.interrupt, ledgers)
         try:
-            self._run.read(source)
+            return self._sync.read(source)
         except RecordBeforeSchemaError as error:
             raise StreamWithoutSchemaError(str(error)) from None
         except MissingKeyError as error:
             raise MissingPropertyError(str(error)) from None
-        return self._run.counts
-
-    @property
-    def exit_code(self) -> int:
-        """What a run ends with that has no error to tell."""
-        report = self._run.report if self._run is not None else None
-        return 0 if report is None else report.exit_code
-
-    @property
-    def is_abandoned(self) -> bool:
-        """Whether something still waits, in vain, after the run."""
-        return self._run is not None and self._run.is_abandoned
 
     @override
     def process_endofpipe(self) -> None:
         """Have everything delivered that was read."""
-        if self._run is not None:
-            self._run.finish()
+        if self._sync is not None:
+            self._sync.finish()
 
     @classmethod
     @override
-    def cb_config(
-        cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]
-    ) -> _ConfigInput:
-        """Read the configuration files; a fault in one is wrong usage, not a traceback."""
-        return _ConfigInput(
-            config=configuration.from_files(value), parse_env=configuration.ENVIRONMENT in value
-        )
+    def get_singer_command(cls) -> click.Command:
+        """The command line, which is the same for the process and for whoever embeds this."""
+        return singer.command
 
     @classmethod
     @override
@@ -175,36 +134,14 @@ class TargetMoEngageCohort(Target):
         config: _ConfigInput | None = None,
         file_input: t.IO[str] | None = None,
     ) -> None:
-        """Run the target; exit 0, 1, 3, 4, or 128 + a signal's number."""
+        """Do what the command line does; exit 0, 1, 3, 4, or 128 + a signal's number."""
         if about:
             cls.print_about(about_format)
             return
-        os.umask(0o077)  # whatever file we make is its owner's alone
-        cls.print_version(print_fn=cls.logger.info)
-        target = cls(
-            config=config.config if config else {},
-            parse_env_config=config.parse_env if config else False,
-        )
-        with TerminationSignals(target.interrupt) as signals:
-            try:
-                target.listen(file_input)
-                code = target.exit_code
-            except TargetError as error:
-                cls.logger.error("%s", error)  # noqa: TRY400 - a message, and no traceback
-                code = error.exit_code
-            except Exception as error:  # noqa: BLE001 - its text may quote an identifier
-                cls.logger.error("%s", anonymous_traceback(error))  # noqa: TRY400
-                code = 1
-            if signals.received is not None:
-                name = signal.Signals(signals.received).name
-                cls.logger.warning("stopped by %s; the next run goes on from the last STATE", name)
-                code = 128 + signals.received
-        if target.is_abandoned:  # a thread still waits; Python's own way to exit would, too
-            logging.shutdown()
-            os._exit(code)
-        _close_stdout()
-        if code:
-            sys.exit(code)
+        from target_moengage_cohort import sync  # noqa: PLC0415 - as above
+
+        config = config or _ConfigInput()
+        sync.run(config.config, from_environment=config.parse_env, source=file_input)
 
     @classmethod
     @override
@@ -233,16 +170,6 @@ class _MessageReader:
         """Read an input; the SDK's callbacks, which take a dict a record, are left aside."""
         del callbacks
         return self._target.read(file_input)
-
-
-def _close_stdout() -> None:
-    """Flush standard output now, since Python would do so with a traceback at exit."""
-    if sys.stdout is None:
-        return
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _about_text(info: about.AboutInfo) -> str:

@@ -17,7 +17,7 @@ from singer_sdk.mapper import PluginMapper, RemoveRecordTransform
 from singer_sdk.typing import DEFAULT_JSONSCHEMA_VALIDATOR
 
 from target_moengage_cohort.errors import InputError, RowError, SettingsError
-from target_moengage_cohort.reader import DELETED_AT, Schema
+from target_moengage_cohort.messages import DELETED_AT, Schema
 
 if t.TYPE_CHECKING:
     from singer_sdk.mapper import StreamMap

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import typing as t
 
-from target_moengage_cohort.delivery.client import Client
 from target_moengage_cohort.delivery.pace import Pace
 from target_moengage_cohort.errors import TryAgainError
 from target_moengage_cohort.run import Run
 
 if t.TYPE_CHECKING:
+    from target_moengage_cohort.delivery.answers import Answer
+    from target_moengage_cohort.delivery.client import Client
     from target_moengage_cohort.interrupts import Interrupt
     from target_moengage_cohort.ledger import Ledgers
-    from target_moengage_cohort.settings import Loaded
+    from target_moengage_cohort.settings import Loaded, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +40,25 @@ def wired(loaded: Loaded, interrupt: Interrupt, ledgers: Ledgers) -> Run:
         transform = SdkTransform(settings, logger)
     return Run(
         loaded,
-        attempt=Client(settings).attempt,
+        attempt=_attempt(settings),
         pace=None if settings.dry_run else Pace(settings, interrupt.wait),
         write_state=_write_state,
         interrupt=interrupt,
         ledgers=ledgers,
         transform=transform,
     )
+
+
+def _attempt(settings: Settings) -> t.Callable[[bytes], Answer]:
+    """Send with a `Client`, which is made for the first request: many runs have none to send."""
+
+    @functools.cache  # two threads may each make one, which does no harm
+    def client() -> Client:
+        from target_moengage_cohort.delivery.client import Client  # noqa: PLC0415 - slow to import
+
+        return Client(settings)
+
+    return lambda body: client().attempt(body)
 
 
 def _write_state(value: bytes) -> None:

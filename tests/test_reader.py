@@ -13,7 +13,8 @@ from msgspec import UNSET
 
 from target_moengage_cohort.errors import InputError
 from target_moengage_cohort.interrupts import Interrupt
-from target_moengage_cohort.reader import ActivateVersion, Reader, Record, Schema, State
+from target_moengage_cohort.messages import ActivateVersion, Record, Schema, State
+from target_moengage_cohort.reader import Reader
 
 NEVER = Interrupt()  # many would use up what `select` can wait for
 SECRET = b"pl4nt3d"
@@ -176,7 +177,10 @@ def test_the_digits_of_a_state_survive(number):
         ("not a Singer message", b'{"stream":"pl4nt3d"}'),
         ("not a Singer message", b'{"type":["pl4nt3d"]}'),
         ("unknown message type", b'{"type":"pl4nt3d"}'),
-        ("BATCH messages are not supported", line("BATCH", stream="s", manifest=["pl4nt3d"])),
+        (
+            "a BATCH of the stream 's' has no 'encoding'",
+            line("BATCH", stream="s", manifest=["pl4nt3d"]),
+        ),
         ("a message of type RECORD names no 'stream'", b'{"type":"RECORD","record":{}}'),
         ("a message of type ACTIVATE_VERSION names no 'stream'", b'{"type":"ACTIVATE_VERSION"}'),
         ("a RECORD of the stream 's' has no 'record'", line("RECORD", stream="s")),

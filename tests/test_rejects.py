@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from target_moengage_cohort.errors import SettingsError, TryAgainError
-from target_moengage_cohort.reader import Schema
+from target_moengage_cohort.messages import Schema
 from target_moengage_cohort.rejects import RejectsFile
 
 STREAM = Schema("s", {"properties": {"id": {}}, "x": 1}, ["id"])

@@ -14,7 +14,8 @@ from target_moengage_cohort.destinations import Destinations
 from target_moengage_cohort.errors import MissingKeyRowError, RowError, SettingsError
 from target_moengage_cohort.interrupts import Interrupt
 from target_moengage_cohort.membership import Action
-from target_moengage_cohort.reader import Reader, Record
+from target_moengage_cohort.messages import Record
+from target_moengage_cohort.reader import Reader
 from target_moengage_cohort.settings import load
 from target_moengage_cohort.sinks import Sink
 

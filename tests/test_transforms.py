@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from target_moengage_cohort.errors import InputError, SettingsError
-from target_moengage_cohort.reader import Schema
+from target_moengage_cohort.messages import Schema
 from target_moengage_cohort.settings import load
 from target_moengage_cohort.transforms import SdkTransform
 

@@ -9,11 +9,13 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.ledger.duckdb import Cursor, digest, sums_sql
+from target_moengage_cohort.ledger.duckdb import digest, sums_sql
 from target_moengage_cohort.ledger.records import Counted, Differs
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
+
+    from target_moengage_cohort.ledger.duckdb import Cursor
 
     Sums = tuple[int, int, int]
 

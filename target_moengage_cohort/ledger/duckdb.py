@@ -7,15 +7,15 @@ import threading
 import typing as t
 from collections import OrderedDict
 
-import duckdb
-
 from target_moengage_cohort.errors import LedgerError
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-Cursor: t.TypeAlias = duckdb.DuckDBPyConnection
+    import duckdb
+
+    Cursor: t.TypeAlias = duckdb.DuckDBPyConnection
 
 NOTHING = "memory.nothing"
 """The schema with the tables of a cohort that has no ledger, for whoever may not make one."""
@@ -28,6 +28,8 @@ _ATTACHED = 64
 @contextlib.contextmanager
 def translated(path: Path | str) -> Iterator[None]:
     """Turn what DuckDB or the disk says into a `LedgerError` without any member's id."""
+    import duckdb  # noqa: PLC0415 - as in `Engine`
+
     try:
         yield
     except (duckdb.Error, OSError) as error:
@@ -68,10 +70,10 @@ class Attachable:
 
 
 class Engine:
-    """A DuckDB instance.
+    """A DuckDB instance; DuckDB is imported for the first one, since many runs need none.
 
     Args:
-        hash_key: What members' hashes are keyed with, in hexadecimal digits.
+        hash_key: What members' hashes are keyed with.
         spill: A folder for what does not fit into memory.
         read_only: Whether files are attached for reading only.
 
@@ -84,6 +86,8 @@ class Engine:
         self._read_only = read_only
         self._lock = threading.Lock()
         self._attached: OrderedDict[Attachable, None] = OrderedDict()
+        import duckdb  # noqa: PLC0415
+
         with translated(spill):
             self._connection = duckdb.connect(
                 ":memory:",

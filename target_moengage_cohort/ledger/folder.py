@@ -30,6 +30,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.settings import Settings
 
 _NEWEST_VERSIONS = 100
+_KEY_BYTES = 12  # 16 characters: with them and a UUID, MD5 has one block to work on, not two
 _TEMPORARY = "moengage-cohort-"
 _YOUNG_SECONDS = 60.0
 
@@ -69,7 +70,7 @@ class Folder:
 
     Attributes:
         path: The folder.
-        hash_key: What members' hashes are keyed with, in hexadecimal digits; known once prepared.
+        hash_key: What members' hashes are keyed with; known once prepared.
         identity: The destination and its key in one word, which every ledger repeats; likewise.
     """
 
@@ -111,7 +112,7 @@ class Folder:
                 format=FORMAT,
                 base_url=settings.base_url,
                 workspace_id=settings.workspace_id,
-                hash_key=secrets.token_hex(16),
+                hash_key=secrets.token_urlsafe(_KEY_BYTES),
             )
             if not self._read_only:
                 write_whole(path, found, self._step)
@@ -241,12 +242,26 @@ class Folder:
         Raises:
             LedgerError: It cannot be made.
         """
-        parent = Path(tempfile.gettempdir())
-        _remove_dead(parent.glob(f"{_TEMPORARY}*"), older_than=_YOUNG_SECONDS)
-        if not self._read_only:
-            with self._locked():
-                return Spill(self.path / f"spill-{run_id}")
-        return Spill(Path(tempfile.mkdtemp(prefix=_TEMPORARY)))
+        _remove_dead_temporary()
+        if self._read_only:
+            return temporary_spill()
+        with self._locked():
+            return Spill(self.path / f"spill-{run_id}")
+
+
+def temporary_spill() -> Spill:
+    """A folder among the machine's temporary files.
+
+    Raises:
+        LedgerError: It cannot be made.
+    """
+    _remove_dead_temporary()
+    return Spill(Path(tempfile.mkdtemp(prefix=_TEMPORARY)))
+
+
+def _remove_dead_temporary() -> None:
+    parent = Path(tempfile.gettempdir())
+    _remove_dead(parent.glob(f"{_TEMPORARY}*"), older_than=_YOUNG_SECONDS)
 
 
 class Spill:

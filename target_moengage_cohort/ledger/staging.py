@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import threading
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
@@ -21,7 +22,9 @@ from target_moengage_cohort.membership import Member
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
 
+    from target_moengage_cohort.ledger.duckdb import Cursor
     from target_moengage_cohort.ledger.ledger import Ledger
     from target_moengage_cohort.ledger.ledgers import Ledgers
     from target_moengage_cohort.ledger.records import Differs
@@ -41,6 +44,8 @@ _encode = msgspec.json.Encoder().encode
 class Staging:
     """The rows of a snapshot, in stream order; use it from one thread.
 
+    A chunk of rows is put into the table by a thread of our own, while the next one is read.
+
     Attributes:
         rows: How many there are.
     """
@@ -50,6 +55,8 @@ class Staging:
         self.rows = 0
         self._ledgers = ledgers
         self._lock = threading.Lock()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="staging")
+        self._under_way: Future[None] | None = None
         self._catalog = f"staging_{next(_numbers)}"
         self._table = f"{self._catalog}.staged"
         self._cohorts: set[int] = set()
@@ -70,13 +77,18 @@ class Staging:
         anonymous_ids: Sequence[str | None] | None,
         present: Sequence[bool] | None,
     ) -> None:
-        """Take the next rows, column by column; some 10,000 at a time are fastest.
+        """Take the next rows, column by column; some 100,000 at a time are fastest.
+
+        The lists are ours from now on.
 
         Args:
             cohorts: Which cohort each row is of; ``None``: all are of cohort 0.
             uids: Every row has one, or an anonymous id.
             anonymous_ids: ``None``: no row has one.
             present: Whether the row is a member's; ``None``: all are.
+
+        Raises:
+            LedgerError: The chunk before could not be kept.
         """
         columns = {
             "cohort": ("INTEGER", "0", cohorts),
@@ -100,9 +112,40 @@ class Staging:
             f"INSERT INTO {self._table} SELECT cohort, {key}, uid, anonymous_id, present"
             f" FROM (SELECT {source})"
         )
-        with self._lock, translated(self._ledgers.folder):
-            self._cursor.execute(sql, [_encode(values).decode() for values in given])
+        self._await()
+        self._under_way = self._worker.submit(self._insert, sql, given)
         self._note(cohorts, uids, anonymous_ids, present)
+
+    def cursor(self) -> Cursor:
+        """A new cursor for `append_from`."""
+        return self._ledgers.cursor()
+
+    def append_from(
+        self, cursor: Cursor, select: str, *, rows: int, has_absent: bool, has_pairs: bool
+    ) -> None:
+        """Take the next rows, which DuckDB finds by itself, all of cohort 0.
+
+        Args:
+            cursor: Can see them; of the ledgers' instance.
+            select: Selects their uid, anonymous_id and present, in order.
+            rows: How many there are.
+            has_absent: Whether any is no member's.
+            has_pairs: Whether any has both identifiers.
+
+        Raises:
+            LedgerError: They could not be kept, or the chunk before.
+        """
+        key = self._ledgers.hash_sql("uid", "anonymous_id")
+        self._await()
+        with self._lock, translated(self._ledgers.folder):
+            cursor.execute(
+                f"INSERT INTO {self._table} SELECT 0, {key}, uid, anonymous_id, present"
+                f" FROM ({select})"
+            )
+        self.rows += rows
+        self._cohorts.add(0)
+        self._has_absent |= has_absent
+        self._has_pairs |= has_pairs
 
     def difference(self, ledger: Ledger, cohort: int, *, keeps: bool = False) -> Difference:
         """Compare one cohort's rows with its ledger.
@@ -111,7 +154,11 @@ class Staging:
             ledger: The cohort's.
             cohort: Its number in `append`.
             keeps: Remove nobody, as a one_time stream does.
+
+        Raises:
+            LedgerError: The rows could not be kept, or not be compared.
         """
+        self._await()
         ledger.folded()
         # The ledger's lock first: who keeps a plan holds it while reading a difference.
         with ledger.tables() as (cursor, schema), self._lock, translated(self._ledgers.folder):
@@ -129,9 +176,20 @@ class Staging:
 
     def close(self) -> None:
         """Give the rows' memory back; differences of this staging end with it."""
+        self._worker.shutdown()
         with self._lock, translated(self._ledgers.folder):
             self._cursor.execute(f"DETACH DATABASE IF EXISTS {self._catalog}")
             self._cursor.close()
+
+    def _insert(self, sql: str, values: Sequence[Sequence[t.Any]]) -> None:
+        with self._lock, translated(self._ledgers.folder):
+            self._cursor.execute(sql, [_encode(each).decode() for each in values])
+
+    def _await(self) -> None:
+        """Wait until all rows are in the table."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
 
     def fetch(self, sql: str) -> list[Row]:
         """Ask for a few rows; for `Difference`."""

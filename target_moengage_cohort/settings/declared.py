@@ -26,6 +26,11 @@ from target_moengage_cohort.settings.keys import (
     UidColumn,
 )
 
+if t.TYPE_CHECKING:
+    from target_moengage_cohort.settings.batches import (
+        BatchStorage,
+    )
+
 
 class OnReject(str, enum.Enum):
     """What happens at a row that cannot be delivered."""
@@ -275,6 +280,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def ledger_folder(self) -> str | None:
         """Where the ledger is to be, or ``None`` for the folder that is the default."""
         return self.ledger_uri if isinstance(self.ledger_uri, str) else None
+
+    @property
+    def batch_storage(self) -> BatchStorage | None:
+        """Where the files of BATCH messages are, or ``None`` for where the messages say."""
+        if isinstance(self.batch_config, UnsetType):
+            return None
+        storage = self.batch_config.storage
+        return None if isinstance(storage, UnsetType) else storage
 
     @property
     def transforms_records(self) -> bool:

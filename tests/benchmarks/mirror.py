@@ -1,118 +1,116 @@
-"""A mirror's steady state: most members are as they were, some come and some go.
+"""A mirror's steady state by RECORD, beside the SDK's sink that does nothing and the floor."""
 
-    python -m tests.benchmarks.mirror 10000000
-
-The cohort is adopted first, so that nothing has to be sent for it; then a run of the target, as a
-process of its own, reads all members again, of whom one in 2,000 is gone and as many are new. It
-prints how long that run took and how much memory it had resident at most.
-"""
-
-import hashlib
-import itertools
-import json
-import os
-import subprocess
-import sys
-import tempfile
-import threading
-import time
-import typing as t
+from functools import partial
 from pathlib import Path
 
-from tests.support.emulator import EmulatorProcess
-from tests.support.project import program
-from tests.support.singer import UNLIMITED, environment
+from tests.benchmarks.cohort import Bench, Mirror, bench, mirror_settings
+from tests.benchmarks.data import Shape, write_first, write_messages
+from tests.benchmarks.processes import Ran, in_turn
+from tests.benchmarks.sections import Figure, Section, count
+from tests.benchmarks.sizes import Sizes
 
-GONE_ONE_IN = 2_000
-AT_ONCE = 20_000
-BEFORE_UID, AFTER_UID = '{"type":"RECORD","stream":"users","record":{"uid":"', '"}}'
-
-
-def uid(number: int) -> str:
-    """A user's id that looks like a UUID."""
-    digits = hashlib.md5(number.to_bytes(8, "little")).hexdigest()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-def write(lines: t.Iterable[str], file: t.IO[bytes]) -> None:
-    """Write lines, many at once."""
-    waiting: list[str] = []
-    for line in lines:
-        waiting.append(line)
-        if len(waiting) == AT_ONCE:
-            file.write("\n".join(waiting).encode() + b"\n")
-            waiting.clear()
-    file.write("".join(f"{line}\n" for line in waiting).encode())
-
-
-def snapshot(size: int) -> t.Iterator[str]:
-    """A tap's output: the cohort with a few members gone and as many new."""
-    yield json.dumps(
-        {
-            "type": "SCHEMA",
-            "stream": "users",
-            "schema": {"properties": {"uid": {"type": "string"}}},
-            "key_properties": ["uid"],
-        }
-    )
-    for number in range(size + size // GONE_ONE_IN):
-        if number >= size or number % GONE_ONE_IN:
-            yield f"{BEFORE_UID}{uid(number)}{AFTER_UID}"
+COLUMNS = [
+    "",
+    "records",
+    "seconds",
+    "µs a record",
+    "without start-up",
+    "the target against it",
+    "without start-up",
+]
+NOTE = (
+    "A mirror reads all its members again, of whom 0.1 % have changed (half are gone, half are "
+    "new), and sends the difference; beside it a target made with the SDK whose sink does nothing, "
+    "and the floor, which decodes the same lines with msgspec and drops them. Medians of processes "
+    "timed whole, run in turn; what a run on no input at all takes is the start-up. *narrow* rows "
+    "hold a uid and nothing else, *usual* ones what an SQL tap writes. The SDK's sink gets fewer "
+    "records, and in its ratio only the target's start-up counts."
+)
 
 
-def main(size: int) -> None:
-    """Measure one run."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, EmulatorProcess() as emulator:
-        home = Path(name)
-        config = home / "config.json"
-        settings = {
-            "workspace_id": emulator.workspace_id,
-            "data_api_key": emulator.data_api_key,
-            "data_center": "01",
-            "partner": "acme",
-            "api_url": emulator.url,
-            "sync_mode": "mirror",
-            "requests_per_minute": UNLIMITED,
-            "report_path": str(home / "report.json"),
-        }
-        config.write_text(json.dumps(settings))
-        members = home / "members.csv"
-        with members.open("wb") as file:
-            write(itertools.chain(["uid"], map(uid, range(size))), file)
-        command = [program("moengage-cohort"), "adopt", "--config", str(config), "users"]
-        named = ["--csv", str(members), "--stream", "users", "--name", "users"]
-        subprocess.run([*command, *named], env=environment(home), check=True)
-        messages = home / "messages.singer"
-        with messages.open("wb") as file:
-            write(snapshot(size), file)
-        seconds, peak = timed(config, messages, environment(home))
-        (cohort,) = json.loads((home / "report.json").read_text())["cohorts"]
-    told = f"{cohort['added']:,} in, {cohort['removed']:,} out, {cohort['requests']} requests"
-    print(f"{size:,} members, {told}: {seconds:.1f} s, {peak:.0f} MB resident at most")
+def measure(sizes: Sizes) -> Section:
+    """Measure both shapes at one size, and in the long form at ten times that."""
+    rows: list[list[str]] = []
+    figures: list[Figure] = []
+    for size in [sizes.members, *([10 * sizes.members] if sizes.long else [])]:
+        with bench(**mirror_settings()) as place:
+            mirror = Mirror(place, size)
+            for shape in Shape:
+                results = _measure(place, mirror, size, shape, sizes)
+                rows += _rows(shape, size, sizes.sdk_records, results)
+                figures += _figures(shape, size, sizes.sdk_records, results)
+    return Section("A mirror by RECORD", COLUMNS, rows, NOTE, "mirror", figures)
 
 
-def timed(config: Path, messages: Path, env: dict[str, str]) -> tuple[float, float]:
-    """Run the target on messages; return seconds, and MB resident at most.
+def _measure(
+    place: Bench, mirror: Mirror, size: int, shape: Shape, sizes: Sizes
+) -> dict[str, tuple[Ran, Ran]]:
+    """Run everything; for each command what it took, and what it takes on no input."""
+    sources = [place.folder / f"{version}.singer" for version in range(2)]
+    for version, source in enumerate(sources):
+        write_messages(size, shape, version, source)
+    few = place.folder / "few.singer"
+    write_first(sizes.sdk_records, sources[1], few)
+    lines = [partial(place.floor, source) for source in (sources[1], place.empty)]
+    blocks = [partial(place.floor, source, "--blocks") for source in (sources[1], place.empty)]
+    commands = [
+        partial(mirror.run, sources),
+        partial(place.target, place.empty),
+        *(partial(place.sdk, source) for source in (few, place.empty)),
+        *lines,
+        *blocks,
+    ]
+    ran = in_turn(sizes.rounds_of(size), commands)
+    _remove(*sources, few)
+    names = ["target", "sdk", "floor", "blocks"]
+    return dict(zip(names, zip(ran[::2], ran[1::2], strict=True), strict=True))
 
-    The latter is at least what we have, since the kernel counts a child's memory from its fork.
-    """
-    begin = time.monotonic()
-    with messages.open("rb") as source:
-        process = subprocess.Popen(
-            [program("target-moengage-cohort"), "--config", str(config)],
-            stdin=source,
-            stdout=subprocess.DEVNULL,
-            env=env,
-        )
-    killer = threading.Timer(3_600, process.kill)
-    killer.start()
-    _, status, usage = os.wait4(process.pid, 0)
-    killer.cancel()
-    if status:
-        message = f"the target ended with status {status}"
-        raise RuntimeError(message)
-    return time.monotonic() - begin, usage.ru_maxrss / 1024
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink()
 
 
-if __name__ == "__main__":
-    main(int(sys.argv[1]))
+def _per_record(ran: Ran, empty: Ran, records: int) -> tuple[float, float]:
+    """Seconds for a record: of the whole process, and without its start-up."""
+    return ran.seconds / records, (ran.seconds - empty.seconds) / records
+
+
+def _rows(
+    shape: Shape, size: int, sdk_records: int, results: dict[str, tuple[Ran, Ran]]
+) -> list[list[str]]:
+    titles = {
+        "target": "the target",
+        "sdk": "the SDK's sink that does nothing",
+        "floor": "the floor: msgspec, line by line",
+        "blocks": "the floor by blocks: msgspec, `decode_lines`",
+    }
+    ours = _per_record(*results["target"], size)
+    rows = []
+    for name, title in titles.items():
+        records = sdk_records if name == "sdk" else size
+        whole, inner = _per_record(*results[name], records)
+        seconds = results[name][0].seconds
+        row = [f"{shape.value}: {title}", count(records), f"{seconds:.2f}"]
+        row += [f"{each * 1e6:.2f}" for each in (whole, inner)]
+        if name == "target":
+            row += ["", ""]
+        elif name == "sdk":
+            row += [f"{inner / each:.1f} times" for each in ours]
+        else:
+            row += [f"{whole / ours[0]:.0%} of it", f"{inner / ours[1]:.0%} of it"]
+        rows.append(row)
+    return rows
+
+
+def _figures(
+    shape: Shape, size: int, sdk_records: int, results: dict[str, tuple[Ran, Ran]]
+) -> list[Figure]:
+    ours, _ = _per_record(*results["target"], size)
+    _, sdk = _per_record(*results["sdk"], sdk_records)
+    floor, _ = _per_record(*results["floor"], size)
+    what = f"mirror by RECORD, {count(size)} {shape.value} records"
+    return [
+        Figure(f"{what}, against the SDK's sink", sdk / ours, 25, " times"),
+        Figure(f"{what}, of the floor's speed", 100 * floor / ours, 50, " %"),
+    ]

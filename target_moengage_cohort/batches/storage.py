@@ -1,0 +1,80 @@
+"""Where batch files are: on this machine, or in an object store that fsspec knows.
+
+The rules are those of the Meltano SDK's targets: a file is looked up by its name under the
+target's own ``batch_config.storage.root``, if that is set, and else where its URL says.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import typing as t
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from target_moengage_cohort.errors import InputError
+
+if t.TYPE_CHECKING:
+    from target_moengage_cohort.settings.batches import BatchStorage
+
+_FILE = "file://"
+
+
+def local_file(url: str, storage: BatchStorage | None, folder: Path) -> Path:
+    """Get a batch file onto this machine.
+
+    Args:
+        url: As the manifest has it: a URL or a path.
+        storage: The target's own storage, if it is set.
+        folder: Where a file that is elsewhere is copied to; for its reader to remove.
+
+    Raises:
+        InputError: The file is not there, or cannot be got.
+    """
+    params: dict[str, t.Any] = {}
+    if storage is not None:
+        params = storage.params
+        name = posixpath.basename(url if "://" not in url else urlsplit(url).path)
+        url = f"{storage.root.rstrip('/')}/{name}"
+    if "://" in url and not url.startswith(_FILE):
+        return _copied(url, params, folder)
+    written = Path(url.removeprefix(_FILE))
+    path = Path(unquote(url.removeprefix(_FILE))) if url.startswith(_FILE) else written
+    if not path.is_file():
+        path = written  # some taps do not quote what they put into a URL
+    if not path.is_file():
+        msg = f"the batch file {shown(url)} is not there, so the input is not complete"
+        raise InputError(msg)
+    return path
+
+
+def shown(url: str) -> str:
+    """A file's address for a message: without credentials, and what a signed URL is signed with."""
+    if "://" not in url:
+        return url
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _copied(url: str, params: dict[str, t.Any], folder: Path) -> Path:
+    import fsspec  # noqa: PLC0415 - slow to import, and for files elsewhere only
+
+    where = f"the batch file {shown(url)}"
+    try:
+        filesystem, place = fsspec.core.url_to_fs(url, **params)
+    except (ImportError, ValueError):
+        msg = (
+            f"{where} is in a storage that needs another Python package here; install what fsspec "
+            "needs for it beside the target (s3fs for s3://, gcsfs for gs://, adlfs for abfs://)"
+        )
+        raise InputError(msg) from None
+    path = folder / "copy"
+    try:
+        filesystem.get_file(place, str(path))
+    except Exception as error:  # noqa: BLE001 - each storage has its own, and they quote what they like
+        msg = (
+            f"{where} cannot be got ({type(error).__name__}), so the input is not complete; check "
+            "that it is there, and the credentials (batch_config.storage.params, or the "
+            "environment)"
+        )
+        raise InputError(msg) from None
+    return path

@@ -1,0 +1,72 @@
+"""Processes that are timed: each one whole, from its start to its end."""
+
+import statistics
+import subprocess
+import sys
+import typing as t
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from tests.support.processes import guarded
+
+LAUNCH = Path(__file__).with_name("launch.py")
+
+
+class Ran(msgspec.Struct, frozen=True):
+    """What a process took; the peak is of the memory that it had resident."""
+
+    code: int
+    seconds: float
+    peak_bytes: int
+
+
+Command: t.TypeAlias = Callable[[], Ran]
+
+
+class RunFailedError(Exception):
+    """A process that was to be timed has failed, or did not do what it was to do."""
+
+
+def run(command: list[str], source: Path, env: dict[str, str], errors: Path) -> Ran:
+    """Run a command on an input file, and wait for its end.
+
+    Args:
+        command: Starts with the path of a program.
+        source: What it gets as standard input.
+        env: Its environment.
+        errors: A file for its standard error.
+
+    Raises:
+        RunFailedError: It did not exit with 0.
+    """
+    launcher = [sys.executable, "-I", "-S", str(LAUNCH), str(source), str(errors)]
+    process = guarded([*launcher, *command], env=env, stdout=subprocess.PIPE)
+    with process:
+        answer = process.stdout.read()
+        process.stdin.close()
+    ran = msgspec.json.decode(answer, type=Ran) if answer else Ran(process.returncode, 0, 0)
+    if ran.code:
+        told = errors.read_text().strip().rpartition("\n")[2] if errors.exists() else ""
+        message = f"{Path(command[0]).name} exited with {ran.code}: {told.rpartition(' | ')[2]}"
+        raise RunFailedError(message)
+    return ran
+
+
+def in_turn(rounds: int, commands: Iterable[Command]) -> list[Ran]:
+    """Run commands one after the other, again and again (A B C A B C …).
+
+    Returns:
+        For each command the median of its seconds, and its highest peak.
+    """
+    commands = list(commands)
+    all_rounds = [[command() for command in commands] for _ in range(rounds)]
+    return [
+        Ran(
+            0,
+            statistics.median(ran.seconds for ran in each),
+            max(ran.peak_bytes for ran in each),
+        )
+        for each in zip(*all_rounds, strict=True)
+    ]

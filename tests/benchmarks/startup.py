@@ -1,0 +1,83 @@
+"""How long the command takes to start, beside a target made from the SDK's template.
+
+    python -m tests.benchmarks.startup
+
+Both are run in turn, as processes of their own, for ``--version``, for ``--about`` and on an input
+without a line.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import typing as t
+from pathlib import Path
+
+from tests.support.singer import environment
+
+TIMES = 15
+OURS, SDKS = "target_moengage_cohort", "tests.benchmarks.sdk_target"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Startup(t.NamedTuple):
+    """Median wall times of one way to start, in seconds."""
+
+    name: str
+    ours: float
+    sdk: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long the SDK's template takes."""
+        return self.sdk / self.ours
+
+
+def seconds(module: str, arguments: t.Sequence[str], home: Path) -> float:
+    """How long a module takes as a program, with nothing on standard input."""
+    variables = environment(home) | {"PYTHONPATH": str(ROOT)}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)  # else ours would be compiled each time
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=variables | {"PYTHONPYCACHEPREFIX": str(home / "bytecode")},
+        check=True,
+    )
+    return time.perf_counter() - began
+
+
+def measure(times: int = TIMES) -> list[Startup]:
+    """Start both targets in turn, several times each way, after once to fill the caches."""
+    settings = {"workspace_id": "w", "data_api_key": "k", "data_center": "01", "partner": "p"}
+    measured = []
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        path = home / "config.json"
+        path.write_text(json.dumps(settings))
+        for arguments in (["--version"], ["--about"], ["--config", str(path)]):
+            taken = [
+                (seconds(OURS, arguments, home), seconds(SDKS, arguments, home))
+                for _ in range(times + 1)
+            ][1:]
+            ours, sdk = (statistics.median(column) for column in zip(*taken, strict=True))
+            name = arguments[0] if len(arguments) == 1 else "empty run"
+            measured.append(Startup(name, ours, sdk))
+    return measured
+
+
+def main() -> None:
+    """Print a line for each way to start."""
+    for each in measure():
+        print(
+            f"{each.name:12s} {each.ours * 1000:5.0f} ms, the SDK's template "
+            f"{each.sdk * 1000:5.0f} ms: {each.ratio:.1f} times"
+        )
+
+
+if __name__ == "__main__":
+    main()
