@@ -6,7 +6,7 @@ import json
 import typing as t
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import msgspec
@@ -148,7 +148,10 @@ def rejected(path: Path) -> list[tuple[str, Row]]:
     where a row lacks a column, and in some order that is always the same."""
     if not path.exists():
         return []
-    messages = [json.loads(line, parse_float=Decimal) for line in path.read_bytes().splitlines()]
+    messages = [
+        json.loads(line, parse_float=Fraction, parse_int=Fraction)
+        for line in path.read_bytes().splitlines()
+    ]
     rows = [message["record"] for message in messages if message["type"] == "RECORD"]
     found = [
         (
