@@ -94,7 +94,7 @@ class PlainRows:
     Args:
         kinds: Role → type, from `kinds`.
         columns: Role → column.
-        keys: Other columns that must be there.
+        keys: Columns that must be there.
 
     Attributes:
         row: The struct type of a row; `take` takes a list of them.
@@ -106,7 +106,8 @@ class PlainRows:
         required: list[t.Any] = []
         optional: list[t.Any] = []
         for role, kind in kinds.items():
-            if kind is None or type(None) in t.get_args(kind):
+            may_lack = kind is None or type(None) in t.get_args(kind)
+            if may_lack and columns[role] not in keys:
                 optional.append((role, kind, None))
             else:
                 required.append((role, kind))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import typing as t
 from collections import Counter
 
-from target_moengage_cohort.batches import Batches, Relation
 from target_moengage_cohort.errors import (
     InputError,
     MissingKeyError,
@@ -22,6 +21,7 @@ from target_moengage_cohort.sinks import Sink
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from target_moengage_cohort.batches import Batches
     from target_moengage_cohort.changes import Changes
     from target_moengage_cohort.columns import Columns
     from target_moengage_cohort.delivery.dispatcher import Dispatcher
@@ -94,7 +94,7 @@ class Intake:
         self._snapshots = snapshots
         self._rejections = rejections
         self._begin = begin
-        self._batches = Batches(loaded.settings.batch_storage)
+        self._batches: Batches | None = None
         self._reader = Reader()
         self._schemas: dict[str, Schema] = {}
         self.sinks: dict[str, Sink] = {}
@@ -122,7 +122,8 @@ class Intake:
                 elif not self._take_batch(message, interrupt):
                     return  # a STATE that follows would cover rows which were not read
         finally:
-            self._batches.close()
+            if self._batches is not None:
+                self._batches.close()
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Rows):
@@ -190,6 +191,11 @@ class Intake:
         Raises:
             InputError: One is missing or cannot be read, or has a row that cannot be delivered.
         """
+        from target_moengage_cohort.batches import (  # noqa: PLC0415 - slow, and few inputs need it
+            Batches,
+            Relation,
+        )
+
         self.counts["BATCH"] += 1
         stream, version = message.stream, message.version
         where = self._reader.where(f"a BATCH of the stream {stream!r}")
@@ -202,6 +208,8 @@ class Intake:
         self._check_schema(stream, "BATCH")
         sink, snapshot = self.sinks[stream], self._snapshots.by_stream.get(stream)
         connect = None if snapshot is None else snapshot.staging.cursor
+        if self._batches is None:
+            self._batches = Batches(self._loaded.settings.batch_storage)
         for part in self._batches.parts(message, sink, where, connect):
             if snapshot is not None and sink.fixed is not None and isinstance(part, Relation):
                 before = sink.fixed.records

@@ -6,10 +6,12 @@ target's own ``batch_config.storage.root``, if that is set, and else where its U
 
 from __future__ import annotations
 
+import logging
 import posixpath
+import re
 import typing as t
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from target_moengage_cohort.errors import InputError
 
@@ -17,6 +19,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.settings.batches import BatchStorage
 
 _FILE = "file://"
+_TALKATIVE_LOGGERS = ("adlfs", "aiobotocore", "azure", "botocore", "fsspec", "gcsfs", "s3fs")
 
 
 def local_file(url: str, storage: BatchStorage | None, folder: Path) -> Path:
@@ -33,7 +36,7 @@ def local_file(url: str, storage: BatchStorage | None, folder: Path) -> Path:
     params: dict[str, t.Any] = {}
     if storage is not None:
         params = storage.params
-        name = posixpath.basename(url if "://" not in url else urlsplit(url).path)
+        name = posixpath.basename(_parts(url).path if "://" in url else url)
         url = f"{storage.root.rstrip('/')}/{name}"
     if "://" in url and not url.startswith(_FILE):
         return _copied(url, params, folder)
@@ -51,13 +54,25 @@ def shown(url: str) -> str:
     """A file's address for a message: without credentials, and what a signed URL is signed with."""
     if "://" not in url:
         return url
-    parts = urlsplit(url)
+    parts = _parts(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        name = posixpath.basename(re.split("[?#]", url)[0])
+        msg = f"the batch file {name} has an address that is no URL; the input is not complete"
+        raise InputError(msg) from None
 
 
 def _copied(url: str, params: dict[str, t.Any], folder: Path) -> Path:
     import fsspec  # noqa: PLC0415 - slow to import, and for files elsewhere only
 
+    for name in _TALKATIVE_LOGGERS:  # at DEBUG they show URLs and headers, with credentials
+        talkative = logging.getLogger(name)
+        talkative.setLevel(max(logging.INFO, talkative.level))
     where = f"the batch file {shown(url)}"
     try:
         filesystem, place = fsspec.core.url_to_fs(url, **params)

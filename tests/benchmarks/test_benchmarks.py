@@ -9,15 +9,9 @@ from tests.benchmarks.sections import Figure, Section
 from tests.benchmarks.sizes import Sizes
 
 TINY = Sizes(members=2_000, rounds=1)
-NOT_YET = pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="BATCH messages are not read yet"
-)
-MARKS = {"batch": [NOT_YET]}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(each, marks=MARKS.get(each, ())) for each in BENCHMARKS]
-)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_each_benchmark_measures_all_that_it_names(name):
     """Each benchmark fills its table, none of whose commands fails."""
     section = BENCHMARKS[name](TINY)
