@@ -8,6 +8,7 @@ so nothing is decided twice, and what is unusual costs time instead of correctne
 
 from __future__ import annotations
 
+import operator
 import typing as t
 
 import msgspec
@@ -136,7 +137,7 @@ class PlainRows:
     def _identifiers(self, role: str, rows: Sequence[t.Any]) -> list[str | None]:
         if role not in self._roles:
             return [None] * len(rows)
-        values = [getattr(row, role) for row in rows]
+        values = list(map(operator.attrgetter(role), rows))
         if role in self._numbers:
             return [None if value is None else str(value) for value in values]
         return values

@@ -34,6 +34,9 @@ if t.TYPE_CHECKING:
 _CHUNK = 10_000
 """Members that an iterator holds at a time."""
 
+_SLICE = 4_096
+"""Values that are bound in one text."""
+
 _WORTH_CLUSTERING = 20_000_000
 """Rows times cohorts; beyond it, sorting the rows once costs less than a scan for each cohort."""
 
@@ -104,14 +107,18 @@ class Staging:
         source = ", ".join(
             f"{constant} AS {name}"
             if values is None
-            # Text in JSON is faster to bind than a list, whose elements are converted one by one.
-            else f"""unnest(from_json(?, '["{kind}"]')) AS {name}"""
+            else f"""unnest(from_json({name}, '["{kind}"]')) AS {name}"""
             for name, (kind, constant, values) in columns.items()
+        )
+        slices = ", ".join(
+            f"unnest(?::VARCHAR[]) AS {name}"
+            for name, (_, _, values) in columns.items()
+            if values is not None
         )
         key = self._ledgers.hash_sql("uid", "anonymous_id")
         sql = (
             f"INSERT INTO {self._table} SELECT cohort, {key}, uid, anonymous_id, present"
-            f" FROM (SELECT {source})"
+            f" FROM (SELECT {source} FROM (SELECT {slices}))"
         )
         self._await()
         self._under_way = self._worker.submit(self._insert, sql, given)
@@ -205,9 +212,9 @@ class Staging:
             self._cursor.execute(f"DETACH DATABASE IF EXISTS {self._catalog}")
             self._cursor.close()
 
-    def _insert(self, sql: str, values: Sequence[Sequence[t.Any]]) -> None:
+    def _insert(self, sql: str, columns: Sequence[Sequence[t.Any]]) -> None:
         with self._lock, translated(self._ledgers.folder):
-            self._cursor.execute(sql, [_encode(each).decode() for each in values])
+            self._cursor.execute(sql, [_slices(column) for column in columns])
 
     def _await(self) -> None:
         """Wait until all rows are in the table."""
@@ -315,6 +322,16 @@ class Difference:
     def _members(self, select: str) -> list[Member]:
         rows = self._staging.fetch(select)
         return [Member(uid, anonymous_id) for uid, anonymous_id in rows]
+
+
+def _slices(column: Sequence[t.Any]) -> list[str]:
+    """A column as JSON, some values at a time.
+
+    Text is faster to bind than a list, whose elements are converted one by one, and DuckDB takes
+    many short lists apart in a third of the time of a long one.
+    """
+    starts = range(0, len(column), _SLICE)
+    return [_encode(column[start : start + _SLICE]).decode() for start in starts]
 
 
 def _pages(count: int) -> Iterator[str]:
