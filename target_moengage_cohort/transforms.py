@@ -113,6 +113,8 @@ class SdkTransform:
     def _transformed(
         self, stream_map: StreamMap, record: dict[str, t.Any]
     ) -> dict[str, t.Any] | None:
+        if not record:
+            return {}  # the SDK would drop it, as if a filter had
         try:
             transformed = stream_map.transform(copy.deepcopy(record))
         except Exception as error:  # noqa: BLE001 - an expression may raise anything
