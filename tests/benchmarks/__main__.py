@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import batch, cold, growth, mirror, packing, report
+from tests.benchmarks import batch, cold, growth, mirror, packing, report, startup
 from tests.benchmarks.data import GONE_ONE_IN
 from tests.benchmarks.processes import RunFailedError
 from tests.benchmarks.sections import Section
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[Sizes], Section]] = {
     "growth": growth.measure,
     "cold": cold.measure,
     "packing": packing.measure,
+    "startup": startup.measure,
 }
 
 

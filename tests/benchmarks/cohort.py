@@ -29,6 +29,7 @@ class Bench:
         self.empty = folder / "empty"
         self.empty.touch()
         self._env = environment(folder)
+        self._env.pop("PYTHONDONTWRITEBYTECODE", None)  # else we would be compiled at each start
         self._errors = folder / "errors"
         self._config = folder / "config.json"
         self._report = folder / "report.json"
@@ -42,6 +43,7 @@ class Bench:
             **settings,
         }
         self._config.write_text(json.dumps(self._settings))
+        self.target(self.empty)  # so that all is compiled
 
     def target(self, source: Path) -> Ran:
         """Run the target on messages."""

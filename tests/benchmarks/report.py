@@ -16,8 +16,8 @@ END = "<!-- measured: end -->"
 AIMS = ["", "measured", "aim", ""]
 PACKAGES = ("target-moengage-cohort", "duckdb", "msgspec", "singer-sdk", "pyarrow")
 NOTE = (
-    "The aims are those of issue 4; a ratio is of one run on one machine. To measure anew: "
-    "`make bench-report LONG=1`, with nothing else at work."
+    "The aims are those that this project has set itself; a ratio is of one run on one machine. To "
+    "measure anew: `make bench-report`, or with `LONG=1`, with nothing else at work."
 )
 NEW = f"""# Performance
 

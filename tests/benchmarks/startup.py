@@ -1,10 +1,4 @@
-"""How long the command takes to start, beside a target made from the SDK's template.
-
-    python -m tests.benchmarks.startup
-
-Both are run in turn, as processes of their own, for ``--version``, for ``--about`` and on an input
-without a line.
-"""
+"""How long the command takes to start, beside a target made from the SDK's template."""
 
 import json
 import statistics
@@ -15,9 +9,16 @@ import time
 import typing as t
 from pathlib import Path
 
+from tests.benchmarks.sections import Figure, Section
+from tests.benchmarks.sizes import Sizes
 from tests.support.singer import environment
 
-TIMES = 15
+TIMES = 5  # for each round of what is short
+COLUMNS = ["", "the target, ms", "the SDK's template, ms", "the target against it"]
+NOTE = (
+    "Medians of whole processes, run in turn: `--version`, `--about`, and a run on an input "
+    "without a line. The other target is what the SDK's template makes, with a sink that does nothing."
+)
 OURS, SDKS = "target_moengage_cohort", "tests.benchmarks.sdk_target"
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,7 +52,22 @@ def seconds(module: str, arguments: t.Sequence[str], home: Path) -> float:
     return time.perf_counter() - began
 
 
-def measure(times: int = TIMES) -> list[Startup]:
+def measure(sizes: Sizes) -> Section:
+    """Measure how long starting takes."""
+    measured = starts(TIMES * sizes.rounds)
+    rows = [
+        [each.name, f"{each.ours * 1000:.0f}", f"{each.sdk * 1000:.0f}", f"{each.ratio:.1f} times"]
+        for each in measured
+    ]
+    figures = [
+        Figure(f"{each.name}, against the SDK's template", each.ratio, 1, " times")
+        for each in measured
+        if each.name != "--about"  # which has the SDK format what it shows
+    ]
+    return Section("Starting", COLUMNS, rows, NOTE, "startup", figures)
+
+
+def starts(times: int) -> list[Startup]:
     """Start both targets in turn, several times each way, after once to fill the caches."""
     settings = {"workspace_id": "w", "data_api_key": "k", "data_center": "01", "partner": "p"}
     measured = []
@@ -68,16 +84,3 @@ def measure(times: int = TIMES) -> list[Startup]:
             name = arguments[0] if len(arguments) == 1 else "empty run"
             measured.append(Startup(name, ours, sdk))
     return measured
-
-
-def main() -> None:
-    """Print a line for each way to start."""
-    for each in measure():
-        print(
-            f"{each.name:12s} {each.ours * 1000:5.0f} ms, the SDK's template "
-            f"{each.sdk * 1000:5.0f} ms: {each.ratio:.1f} times"
-        )
-
-
-if __name__ == "__main__":
-    main()
