@@ -101,7 +101,7 @@ def outcome(data: bytes, **options):
         if options["on_reject"] == "skip":
             options |= {"rejects_path": str(rejects)}
         seen = run(emulator, data, **options)
-        kept = rejects.read_text().splitlines() if rejects.exists() else []
+        kept = rejects.read_bytes().splitlines() if rejects.exists() else []
         members = {
             cohort.cohort_id: emulator.members(cohort.cohort_id) for cohort in emulator.cohorts()
         }
