@@ -11,14 +11,13 @@ import signal
 import sys
 import typing as t
 import warnings
-from importlib import metadata
 
 import click
 
+from target_moengage_cohort import NAME, version
+
 if t.TYPE_CHECKING:
     from types import FrameType
-
-NAME = "target-moengage-cohort"
 
 _LOG_FORMAT = "{asctime:23s} | {levelname:8s} | {name:30s} | {message}"  # the SDK's
 _LEVEL_VARIABLES = ("TARGET_MOENGAGE_COHORT_LOGLEVEL", "LOGLEVEL")
@@ -40,11 +39,6 @@ def main() -> None:
 def _stop(_number: int, _frame: FrameType | None) -> t.NoReturn:
     """End as SIGINT does; at Python's own exception for it, click would end with 1."""
     sys.exit(128 + signal.SIGINT)
-
-
-def version() -> str:
-    """The versions of this target and of the SDK, in one line."""
-    return f"{NAME} v{metadata.version(NAME)}, Meltano SDK v{metadata.version('singer-sdk')}"
 
 
 def _set_up_logging() -> None:

@@ -9,7 +9,7 @@ import sys
 import typing as t
 import uuid
 
-from target_moengage_cohort import configuration, settings, singer
+from target_moengage_cohort import NAME, configuration, settings, version
 from target_moengage_cohort.errors import SettingsError, TargetError, anonymous_traceback
 from target_moengage_cohort.interrupts import Interrupt, TerminationSignals
 from target_moengage_cohort.ledger import Ledgers
@@ -20,7 +20,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.run import Run
 
-logger = logging.getLogger(singer.NAME)
+logger = logging.getLogger(NAME)
 
 
 class Sync:
@@ -91,7 +91,7 @@ def run(given: dict[str, t.Any], *, from_environment: bool, source: t.IO[str] | 
         source: The input; ``None`` is standard input.
     """
     os.umask(0o077)  # whatever file we make is its owner's alone
-    logger.info("%s", singer.version())
+    logger.info("%s", version())
     sync = Sync(_loaded(given, from_environment=from_environment))
     with TerminationSignals(sync.interrupt) as signals:
         code = _completed(sync, source)
@@ -130,7 +130,7 @@ def _completed(sync: Sync, source: t.IO[str] | None) -> int:
         logger.info(
             "Reader '%s' completed processing %d lines of input (%d schemas, %d records, "
             "%d batch manifests, %d state messages, %d activate version messages).",
-            singer.NAME,
+            NAME,
             sum(counts.values()),
             *(counts[kind] for kind in ("SCHEMA", "RECORD", "BATCH", "STATE", "ACTIVATE_VERSION")),
         )

@@ -20,7 +20,7 @@ from singer_sdk.exceptions import (
 from singer_sdk.helpers.capabilities import PluginCapabilities, TargetCapabilities
 from singer_sdk.plugin_base import _ConfigInput
 
-from target_moengage_cohort import configuration, singer
+from target_moengage_cohort import NAME, configuration, singer
 from target_moengage_cohort import settings as settings_room
 from target_moengage_cohort.errors import MissingKeyError, RecordBeforeSchemaError, SettingsError
 
@@ -50,7 +50,7 @@ class MissingPropertyError(MissingKeyError, MissingKeyPropertiesError):
 class TargetMoEngageCohort(Target):
     """Carries audience membership from a warehouse to MoEngage cohorts."""
 
-    name = singer.NAME
+    name = NAME
     config_jsonschema: t.ClassVar[dict[str, t.Any]] = settings_room.json_schema()
     capabilities: t.ClassVar[list[CapabilitiesEnum]] = [
         PluginCapabilities.ABOUT,

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from target_moengage_cohort import singer
+from target_moengage_cohort import NAME, singer, version
 from target_moengage_cohort.target import TargetMoEngageCohort
 from tests.support.singer import config, environment, finish, lines, record, schema, start, state
 
@@ -92,7 +92,7 @@ def test_a_run_imports_what_it_needs(tmp_path, emulator, settings, needed):
 def test_about_is_what_the_class_says(tmp_path):
     """--about gives the version, the capabilities and the settings of the SDK's class."""
     about = json.loads(command(tmp_path, "--about", "--format=json").stdout)
-    assert singer.NAME == about["name"]
+    assert NAME == about["name"]
     assert TargetMoEngageCohort.plugin_version == about["version"]
     assert [item.value for item in TargetMoEngageCohort.capabilities] == about["capabilities"]
     assert TargetMoEngageCohort.config_jsonschema == about["settings"]
@@ -179,7 +179,7 @@ def test_the_sdks_file_for_logs_is_honoured(tmp_path, emulator):
     path.write_text(json.dumps(logs))
     ended = finish(start(tmp_path, config(emulator), SINGER_SDK_LOG_CONFIG=str(path)), lines())
     messages = [json.loads(line) for line in ended.stderr.splitlines()]
-    assert singer.version() in [message["message"] for message in messages]
+    assert version() in [message["message"] for message in messages]
 
 
 def test_ctrl_c_while_starting_is_no_failure_of_its_own(tmp_path):
