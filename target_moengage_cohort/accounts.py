@@ -67,6 +67,8 @@ def _cohort_report(destination: Destination, lane: Lane, proof: Proof) -> Cohort
         with contextlib.suppress(LedgerError):  # the run has failed with it already
             numbers = ledger.numbers()
     unchanged = destination.skipped + lane.merged
+    if differs is not None:  # who left early and is to leave again is in none of the two
+        unchanged = max(0, differs.unchanged - settled.sent_before)
     return CohortReport(
         cohort_id=cohort.cohort_id,
         cohort_name=cohort.name,
@@ -75,7 +77,7 @@ def _cohort_report(destination: Destination, lane: Lane, proof: Proof) -> Cohort
         records=destination.records,
         added=lane.added,
         removed=lane.removed,
-        unchanged=unchanged if differs is None else differs.unchanged - settled.sent_before,
+        unchanged=unchanged,
         rejected=destination.rejected,
         removals_waiting=settled.removals_waiting,
         removals_withheld=settled.removals_withheld,

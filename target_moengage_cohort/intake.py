@@ -21,7 +21,7 @@ from target_moengage_cohort.sinks import Sink
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from target_moengage_cohort.batches import Batches
+    from target_moengage_cohort.batches import Batches, Relation
     from target_moengage_cohort.changes import Changes
     from target_moengage_cohort.columns import Columns
     from target_moengage_cohort.delivery.dispatcher import Dispatcher
@@ -167,7 +167,7 @@ class Intake:
             if sink.mapping.is_snapshot:
                 self._changes.submit()  # what came before is not held
                 self._snapshots.of(sink.mapping, message.stream)
-                self._snapshots.give_head_start(sink.mapping)
+                self._snapshots.give_head_start(sink.mapping, stream.schema["properties"])
                 self._dispatcher.hold(stream.stream)
             if self._transform is None:
                 self._reader.expect(stream.stream, sink.columns, sink.keys, sink.plain)
@@ -211,17 +211,27 @@ class Intake:
         if self._batches is None:
             self._batches = Batches(self._loaded.settings.batch_storage)
         for part in self._batches.parts(message, sink, where, connect):
-            if snapshot is not None and sink.fixed is not None and isinstance(part, Relation):
-                before = sink.fixed.records
-                if snapshot.take_relation(part, sink.fixed):
-                    self._snapshots.read(stream, version, sink.fixed.records - before)
-                    continue
+            if interrupt.is_set():
+                return False
+            if isinstance(part, Relation) and self._take_relation(stream, version, part):
+                continue
             for columns in part.chunks():
                 if columns is None or not self._take_rows(stream, version, columns):
                     for row in part.rows():
                         self._take_row(stream, version, row, part)
                 if interrupt.is_set():
                     return False
+        return True
+
+    def _take_relation(self, stream: str, version: t.Any, relation: Relation) -> bool:
+        """Take all rows of a columnar file at once; ``False`` if they must be taken in chunks."""
+        sink, snapshot = self.sinks[stream], self._snapshots.by_stream.get(stream)
+        if snapshot is None or sink.fixed is None:
+            return False
+        before = sink.fixed.records
+        if not snapshot.take_relation(relation, sink.fixed):
+            return False
+        self._snapshots.read(stream, version, sink.fixed.records - before)
         return True
 
     def _take_record(self, message: Record) -> None:

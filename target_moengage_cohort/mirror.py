@@ -78,6 +78,8 @@ class Completeness:
 
     def read(self, version: t.Any, count: int = 1) -> bool:
         """Note records of one version; return whether that is new."""
+        if not count:
+            return False
         self.records += count
         self._activated = None
         if version == self._latest_version and type(version) is type(self._latest_version):

@@ -135,19 +135,21 @@ class Snapshot:
         destination.records += facts.count
         if facts.count and not destination.settlement.is_sealed:
             self.flush()
-            self.staging.append_from(
-                relation.cursor,
-                relation.select(),
-                rows=facts.count,
-                has_absent=facts.absent > 0,
-                has_pairs=facts.pairs > 0,
-            )
+            with relation.translated():
+                self.staging.append_from(
+                    relation.cursor,
+                    relation.select(),
+                    rows=facts.count,
+                    has_absent=facts.absent > 0,
+                    has_pairs=facts.pairs > 0,
+                )
         return True
 
     def pause(self) -> None:
         """Make use of a time without input."""
         if self.head_start is not None:
             self._flush_if_worth()
+            self.head_start.advance()
 
     def _flush_if_worth(self) -> None:
         """Have the staging take what was collected, if that is enough."""

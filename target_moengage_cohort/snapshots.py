@@ -17,12 +17,13 @@ from target_moengage_cohort.errors import SettingsError
 from target_moengage_cohort.headstart import HeadStart
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.membership import Action, SyncMode
+from target_moengage_cohort.messages import DELETED_AT
 from target_moengage_cohort.mirror import Decision, Fate, Rules, decide
 from target_moengage_cohort.settings.keys import Removals
 from target_moengage_cohort.snapshot import Snapshot
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from target_moengage_cohort.delivery.dispatcher import Dispatcher
     from target_moengage_cohort.destinations import Destination, Destinations
@@ -98,10 +99,16 @@ class Snapshots:
             self._by_source[source].append(snapshot)
         return snapshot
 
-    def give_head_start(self, mapping: Mapping) -> None:
-        """Let a stream's rows leave as they come, if its cohort is new and no row can say no."""
+    def give_head_start(self, mapping: Mapping, columns: Container[str]) -> None:
+        """Let a stream's rows leave as they come, if its cohort is new and no row can say no.
+
+        Args:
+            mapping: The stream's.
+            columns: Those of its schema.
+        """
         snapshot = self.by_stream[mapping.stream]
-        if self._dry_run or mapping.cohort is None or mapping.membership_column is not None:
+        can_say_no = mapping.membership_column is not None or DELETED_AT in columns
+        if self._dry_run or mapping.cohort is None or can_say_no:
             return
         destination = self._destinations.of(mapping.cohort, mapping)
         ledger = destination.ledger

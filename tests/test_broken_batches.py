@@ -1,6 +1,7 @@
 """BATCH messages and files that cannot be used, and rows in them that cannot be delivered."""
 
 import gzip
+import io
 import json
 import logging
 import re
@@ -12,9 +13,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 import pytest
+from pyarrow import ipc
 
+from target_moengage_cohort.delivery.client import Client
 from target_moengage_cohort.errors import InputError, MissingKeyError
+from target_moengage_cohort.interrupts import Interrupt
+from target_moengage_cohort.ledger import Ledgers
+from target_moengage_cohort.run import Run
+from target_moengage_cohort.settings import load
 from tests.support.batches import (
     ARROW,
     GZIP,
@@ -28,6 +36,8 @@ from tests.support.batches import (
     uids,
 )
 from tests.support.singer import (
+    activate_version,
+    config,
     lines,
     record,
     run,
@@ -279,3 +289,71 @@ def test_arrow_files_without_pyarrow_name_the_extra(emulator, folder, monkeypatc
     seen = run(emulator, lines(schema(), message))
     assert isinstance(seen.error, InputError)
     assert "install target-moengage-cohort[arrow]" in str(seen.error)
+
+
+@pytest.mark.parametrize("kind", [JSONL, PARQUET, ARROW], ids=lambda kind: kind.format)
+def test_files_without_rows_prove_nothing(emulator, folder, kind):
+    """An empty file and an ACTIVATE_VERSION after it are no proof that nobody is left."""
+    options = {"sync_mode": "mirror", "max_removal_percent": 100}
+    run(emulator, lines(schema(), *(record(uid=uid) for uid in "abc")), **options)
+    path = folder.new(kind.suffix)
+    if kind is JSONL:
+        path.write_bytes(b"")
+    else:
+        kind.write(path, [], {"uid": pa.string()})
+    message = batch(kind, path) | {"version": 7}
+    seen = run(emulator, lines(schema(), message, activate_version(7)), **options)
+    assert "withheld" == seen.report.status
+    assert {*"abc"} == uids(emulator)
+
+
+def test_nothing_that_should_be_gzip_is_broken(emulator, folder):
+    """A file of no bytes that is said to be compressed is an upload that was cut off."""
+    path = folder.new("json.gz")
+    path.write_bytes(b"")
+    options = {"sync_mode": "mirror", "max_removal_percent": 100}
+    seen = run(emulator, lines(schema(), batch(GZIP, path), state({"a": 1})), **options)
+    assert isinstance(seen.error, InputError)
+    assert "is empty, which no gzip file is" in str(seen.error)
+    assert [] == seen.states
+
+
+@pytest.mark.parametrize("mode", ["mirror", "incremental"])
+def test_what_duckdb_cannot_read_does_not_matter_in_other_columns(emulator, folder, mode, tmp_path):
+    """A column of a type that DuckDB has not is no hindrance, unless a row of it is rejected."""
+    table = pa.table({"uid": ["a", "b"], "n": pa.array([1, 2], pa.decimal256(60, 2))})
+    path = folder.new("arrow")
+    with ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+    data = lines(schema(columns=("uid", "n")), batch(ARROW, path))
+    assert run(emulator, data, sync_mode=mode).error is None
+    assert {"a", "b"} == uids(emulator)
+    table = table.set_column(0, "uid", [["c", None]])
+    with ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+    skipping = {"on_reject": "skip", "rejects_path": str(tmp_path / "rejects")}
+    seen = run(emulator, data, sync_mode=mode, **skipping)
+    assert isinstance(seen.error, InputError)
+    assert "cannot be read" in str(seen.error)
+
+
+def test_an_interrupt_ends_a_manifest_of_many_files(emulator, folder):
+    """After an interrupt no further file is read, and no STATE that follows is taken."""
+    there, missing = folder.file(PARQUET, USERS), folder.new("parquet")
+    data = lines(schema(), batch(PARQUET, there, there, missing), state({"a": 1}))
+    loaded = load(config(emulator, sync_mode="mirror"))
+    states, interrupt = [], Interrupt()
+    running = Run(
+        loaded,
+        attempt=Client(loaded.settings).attempt,
+        pace=None,
+        write_state=states.append,
+        interrupt=interrupt,
+        ledgers=Ledgers(loaded.settings, run_id="r", wait=interrupt.wait, read_only=False),
+    )
+    interrupt.set()
+    running.read(io.BytesIO(data))
+    running.finish()
+    assert "failed" == running.report.status
+    assert ["no"] == [cohort.complete.value for cohort in running.report.cohorts]
+    assert [] == states

@@ -83,6 +83,32 @@ def test_a_cut_input_after_a_head_start_removes_nobody(emulator):
     assert {*people(20)} == members(emulator)
 
 
+@pytest.mark.parametrize("mode", ["mirror", "one_time"])
+def test_a_stream_that_may_say_no_gets_no_head_start(emulator, mode):
+    """Where a later row may delete somebody, nobody is sent before all rows are there."""
+    whom = people(40)
+    deleted = [record(uid=uid, _sdc_deleted_at="2026-11-22") for uid in whom[:30]]
+    data = lines(schema(columns=COLUMNS), *rows(*whom), *deleted)
+    seen = run(emulator, data, **SMALL | {"sync_mode": mode})
+    assert "succeeded" == seen.report.status
+    assert {*whom[30:]} == members(emulator)
+
+
+def test_a_deletion_that_no_schema_told_of_makes_no_number_negative(emulator):
+    """Where a row deletes somebody who has left early, the report has no number below zero."""
+    whom = people(40)
+    deleted = [record(uid=uid, _sdc_deleted_at="2026-11-22") for uid in whom[:30]]
+    seen = run(emulator, lines(schema(), *rows(*whom), *deleted), **SMALL)
+    (cohort,) = seen.report.cohorts
+    assert (40, 0, 0, 30) == (
+        cohort.added,
+        cohort.removed,
+        cohort.unchanged,
+        cohort.removals_withheld,
+    )
+
+
+MODES = st.sampled_from(["mirror", "one_time"])
 ROW = st.tuples(
     st.sampled_from([*people(8), None]),
     st.sampled_from(["a1", "a2", None]),
@@ -91,12 +117,13 @@ ROW = st.tuples(
 
 
 @settings(max_examples=30)
-@given(st.lists(ROW, max_size=40))
-@example([(people(1)[0], "a1", None)] * 9 + [(people(1)[0], None, None)] * 9)
-@example([(None, "a1", None)] * 4 + [(uid, None, None) for uid in people(8)] + [("u", "a1", None)])
-def test_a_head_start_changes_nothing_in_the_end(given_rows):
+@given(st.lists(ROW, max_size=40), st.sampled_from(["proven", "no"]), MODES)
+@example([("u", "a1", None)] * 9 + [("u", None, None)] * 9, "proven", "mirror")
+@example([(None, "a1", None)] * 4 + [(uid, None, None) for uid in people(8)], "no", "one_time")
+def test_a_head_start_changes_nothing_in_the_end(given_rows, proof, mode):
     """Whatever rows come, the cohort is that of a run which reads all before it sends anything."""
     columns = COLUMNS[: 2 + any(deleted for _, _, deleted in given_rows)]
+    exits = {"tap_exit": lambda: 0} if proof == "proven" else {}
     messages = [
         schema(columns=columns),
         *(record(**dict(zip(columns, row, strict=False))) for row in given_rows),
@@ -104,11 +131,13 @@ def test_a_head_start_changes_nothing_in_the_end(given_rows):
     found = []
     for piecemeal in (True, False):
         options = SMALL | {"anonymous_id_column": "anonymous_id", "piecemeal": piecemeal}
-        options |= {"max_removal_percent": 100}
+        options |= {"sync_mode": mode}
         with (
             Emulator(requests_per_minute=UNLIMITED) as emulator,
             tempfile.TemporaryDirectory() as folder,
         ):
-            run(emulator, lines(*messages), tap_exit=lambda: 0, ledger_uri=folder, **options)
-            found.append(emulator.members("users"))
+            seen = run(emulator, lines(*messages), ledger_uri=folder, **exits, **options)
+            (cohort,) = seen.report.cohorts
+            told = (seen.report.status, cohort.added, cohort.removed, cohort.unchanged)
+            found.append((emulator.members("users"), told))
     assert found[0] == found[1]

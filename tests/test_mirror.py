@@ -624,3 +624,11 @@ def test_growth_of_a_one_time_cohort_is_guarded(tmp_path):
         staging.close()
     assert (10, 0) == (differs.additions, differs.removals)
     assert Fate.WITHHELD is decision.additions
+
+
+def test_no_record_of_a_version_is_no_proof():
+    """An ACTIVATE_VERSION after files without a row proves nothing."""
+    completeness = Completeness("s", None)
+    assert not completeness.read(7, 0)
+    completeness.activate(7)
+    assert Proof.END_OF_INPUT is completeness.proof(tap_succeeded=False, version_is_fresh=True)

@@ -12,7 +12,7 @@ from target_moengage_cohort.batches.lines import Lines
 from target_moengage_cohort.batches.relation import Relation
 from target_moengage_cohort.batches.storage import local_file, shown
 from target_moengage_cohort.errors import InputError
-from target_moengage_cohort.ledger.duckdb import Engine
+from target_moengage_cohort.ledger.duckdb import Engine, quoted
 from target_moengage_cohort.ledger.folder import temporary_spill
 
 if t.TYPE_CHECKING:
@@ -59,22 +59,26 @@ class Batches:
         Raises:
             InputError: A file is missing, cannot be read, or is of a format that is not known.
         """
-        if message.encoding.compression not in _COMPRESSIONS:
+        encoding = message.encoding
+        if encoding.format == "jsonl" and encoding.compression not in _COMPRESSIONS:
             msg = (
-                f"{where}: files compressed with {message.encoding.compression!r} cannot be read; "
+                f"{where}: files compressed with {encoding.compression!r} cannot be read; "
                 "set batch_config.encoding.compression of the tap to gzip"
             )
             raise InputError(msg)
-        opened = _FORMATS.get(message.encoding.format)
+        opened = _FORMATS.get(encoding.format)
         if opened is None:
             msg = (
-                f"{where}: files of the format {message.encoding.format!r} cannot be read; set "
+                f"{where}: files of the format {encoding.format!r} cannot be read; set "
                 f"batch_config.encoding.format of the tap to one of {', '.join(_FORMATS)}"
             )
             raise InputError(msg)
         for url in message.manifest:
             named = f"the batch file {shown(url)} ({where})"
             path = local_file(url, self._storage, self._folder)
+            if encoding.compression == "gzip" and not path.stat().st_size:
+                msg = f"{named} is empty, which no gzip file is, so the input is not complete"
+                raise InputError(msg)
             try:
                 yield from opened(self, path, named, sink, cursor or self._cursor)
             finally:
@@ -110,10 +114,10 @@ class Batches:
         # A name of ours: in one from elsewhere DuckDB would see wildcards, or Hive's partitions.
         link = self._folder / "link.parquet"
         link.symlink_to(path.absolute())
-        source = f"read_parquet('{link}', hive_partitioning = false)"
+        source = f"read_parquet({quoted(str(link))}, hive_partitioning = false)"
         try:
             yield from _closing(
-                Relation(cursor, source, where, columns=sink.columns, keys=sink.keys)
+                Relation(cursor, source, where, whole=cursor, columns=sink.columns, keys=sink.keys)
             )
         finally:
             link.unlink()
@@ -126,32 +130,41 @@ class Batches:
         except ImportError:
             msg = f"{where} needs pyarrow; install target-moengage-cohort[arrow]"
             raise InputError(msg) from None
+
         first = 0
         try:
-            with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as file:
+            with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as whole:
+                names = {*sink.columns.values(), *sink.keys}
+                wanted = [n for n, name in enumerate(whole.schema.names) if name in names]
+                options = pa.ipc.IpcReadOptions(included_fields=wanted or None)
+                file = pa.ipc.open_file(mapped, options=options)
                 for number in range(file.num_record_batches):
-                    batch = pa.Table.from_batches([file.get_batch(number)])
-                    for offset in range(0, batch.num_rows, _ARROW_ROWS):
-                        rows = batch.slice(offset, _ARROW_ROWS)
+                    rows = file.get_batch(number).num_rows
+                    for offset in range(0, rows, _ARROW_ROWS):
+                        mapped_rows, whole_rows = (
+                            functools.partial(_registered, cursor, each, number, offset)
+                            for each in (file, whole)
+                        )
                         yield from _closing(
                             Relation(
-                                functools.partial(_registered, cursor, rows),
+                                mapped_rows,
                                 "rows",
                                 where,
+                                whole=whole_rows,
                                 columns=sink.columns,
                                 keys=sink.keys,
                                 first=first + offset,
                             )
                         )
-                    first += batch.num_rows
+                    first += rows
         except (pa.ArrowException, OSError) as error:
             msg = f"{where} cannot be read ({type(error).__name__}), so the input is not complete"
             raise InputError(msg) from None
 
 
-def _registered(cursor: Callable[[], Cursor], rows: object) -> Cursor:
-    """A cursor that knows an Arrow table as ``rows``."""
-    return cursor().register("rows", rows)
+def _registered(cursor: Callable[[], Cursor], file: t.Any, number: int, offset: int) -> Cursor:
+    """A cursor that knows some rows of a record batch of an Arrow file as ``rows``."""
+    return cursor().register("rows", file.get_batch(number).slice(offset, _ARROW_ROWS))
 
 
 def _closing(relation: Relation) -> Iterator[Relation]:

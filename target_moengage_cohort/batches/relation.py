@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import typing as t
 from types import SimpleNamespace
@@ -59,7 +60,8 @@ class Relation:
     """Rows that DuckDB can select from, all of one stream.
 
     Args:
-        connect: Makes a cursor that can read them.
+        connect: Makes a cursor that can read them, or at least their mapped columns.
+        whole: Makes one that can read all of their columns.
         source: The SQL that stands after FROM.
         where: Names the file in messages.
         columns: Role → column.
@@ -81,17 +83,20 @@ class Relation:
         source: str,
         where: str,
         *,
+        whole: Callable[[], Cursor],
         columns: Mapping[str, str],
         keys: Sequence[str],
         first: int = 0,
     ) -> None:
-        self._connect = connect
-        self.cursor = connect()
+        self._whole = whole
         self._source = source
         self._where = where
+        with self.translated():
+            self.cursor = connect()
         self._before = self._number = first
         self._first = first
         self._batch: list[tuple[t.Any, ...]] = []
+        self._records: list[str] = []  # of the latest chunk, once one is asked for
         described = self._fetch(f"DESCRIBE SELECT * FROM {source}")
         self._types: dict[str, str] = {row[0]: row[1] for row in described}
         self._columns = {role: name for role, name in columns.items() if name in self._types}
@@ -153,15 +158,13 @@ class Relation:
             InputError: The file cannot be read to its end.
         """
         values = ", ".join(self._value(role) for role in self._columns) or "NULL"
-        try:
+        with self.translated():
             self.cursor.execute(f"SELECT {values} FROM {self._source}")
             while batch := self.cursor.fetchmany(_ROWS_AT_ONCE):
-                self._batch, self._before = batch, self._number
+                self._batch, self._before, self._records = batch, self._number, []
                 columns = self._plain() if self.is_uniform else None
                 self._number += len(batch)
                 yield columns
-        except duckdb.Error as error:
-            raise self._broken(error) from None
 
     def close(self) -> None:
         """Give the cursor back."""
@@ -181,12 +184,14 @@ class Relation:
         Raises:
             InputError: It cannot be read.
         """
-        offset = self._number - self._first - 1
-        row = f"SELECT * FROM {self._source} LIMIT 1 OFFSET {offset}"
-        with self._connect() as other:  # ours may be in the middle of the rows
-            ((text,),) = _fetched(other, f"SELECT to_json(r)::VARCHAR FROM ({row}) AS r")
+        if not self._records:  # of all the chunk: to find one row costs as much
+            page = f"LIMIT {len(self._batch)} OFFSET {self._before - self._first}"
+            rows = f"SELECT * FROM {self._source} {page}"
+            with self.translated(), self._whole() as other:  # ours is in the middle of the rows
+                found = _fetched(other, f"SELECT to_json(r)::VARCHAR FROM ({rows}) AS r")
+            self._records = [text for (text,) in found]
         try:
-            return decode_record(text.encode())
+            return decode_record(self._records[self._number - self._before - 1].encode())
         except UNDECODABLE:
             raise InputError(self.where("a value in it has no JSON")) from None
 
@@ -250,15 +255,18 @@ class Relation:
         return '"' + self._columns[role].replace('"', '""') + '"'
 
     def _fetch(self, sql: str) -> list[tuple[t.Any, ...]]:
-        try:
+        with self.translated():
             return _fetched(self.cursor, sql)
-        except duckdb.Error as error:
-            raise self._broken(error) from None
 
-    def _broken(self, error: duckdb.Error) -> InputError:
-        return InputError(
-            f"{self._where} cannot be read ({type(error).__name__}), so the input is not complete"
-        )
+    @contextlib.contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turn what DuckDB says of the file into an `InputError` without any of its values."""
+        try:
+            yield
+        except duckdb.Error as error:
+            why = type(error).__name__
+            msg = f"{self._where} cannot be read ({why}), so the input is not complete"
+            raise InputError(msg) from None
 
 
 def _fetched(cursor: Cursor, sql: str) -> list[tuple[t.Any, ...]]:

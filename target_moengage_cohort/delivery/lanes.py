@@ -40,6 +40,7 @@ class Lane:
         bytes: Bytes of their bodies.
         buffer: What waits; ``None`` while nothing waits or is under way.
         claimed: Whether a sender has it.
+        taken: Whether that sender has taken a body.
         last_timestamp: The latest request's, in milliseconds since 1970.
     """
 
@@ -56,6 +57,7 @@ class Lane:
         "removed",
         "requests",
         "scheduled",
+        "taken",
     )
 
     def __init__(self, cohort: Cohort) -> None:
@@ -63,7 +65,7 @@ class Lane:
         self.added = self.removed = self.merged = 0
         self.in_doubt = self.requests = self.bytes = 0
         self.buffer: CohortBuffer | None = None
-        self.claimed = self.queued = self.scheduled = False
+        self.claimed = self.taken = self.queued = self.scheduled = False
         self.last_timestamp = 0
 
     @property
@@ -157,12 +159,12 @@ class Lanes:
         lane = self.by_id.get(cohort_id)
         if lane is None or lane.buffer is None:
             return []
-        is_expected = lane.claimed or lane.queued
-        if is_expected and not lane.buffer.has_closed:
+        waits_for_body = lane.queued or (lane.claimed and not lane.taken)
+        if waits_for_body and not lane.buffer.has_closed:
             return []
         with self._weighed(lane.buffer):
             epochs = lane.buffer.take_back()
-        if lane.buffer.is_empty and not is_expected:
+        if lane.buffer.is_empty and not lane.claimed:
             lane.buffer = None
             self._active.discard(lane)
         return epochs
@@ -200,13 +202,14 @@ class Lanes:
         buffer = t.cast("CohortBuffer", lane.buffer)
         with self._weighed(buffer):
             body = t.cast("Body", buffer.take(now - self._settings.flush_seconds))
+        lane.taken = True
         lane.last_timestamp = max(milliseconds, lane.last_timestamp + 1)
         timestamp = iso_timestamp(lane.last_timestamp)
         return Request(lane, body, buffer.envelope.body(body.action, timestamp, body.members))
 
     def release(self, lane: Lane) -> None:
         """Let a claimed lane take its turn again, if it still holds anything."""
-        lane.claimed = False
+        lane.claimed = lane.taken = False
         if lane.buffer is not None and lane.buffer.is_empty:
             lane.buffer = None
             self._active.discard(lane)

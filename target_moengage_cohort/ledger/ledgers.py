@@ -80,6 +80,7 @@ class Ledgers:
         self.folder: Path = self._files.path
         self._spill: Spill | None = None
         self._started: Engine | None = None
+        self._stagings: list[Staging] = []
         self._open: dict[str, Ledger] = {}
         self._numbers = itertools.count(1)
 
@@ -170,7 +171,9 @@ class Ledgers:
         """Room for a snapshot."""
         from target_moengage_cohort.ledger.staging import Staging  # noqa: PLC0415
 
-        return Staging(self)
+        staging = Staging(self)
+        self._stagings.append(staging)
+        return staging
 
     def cursor(self) -> Cursor:
         """A new cursor of the one DuckDB instance."""
@@ -234,16 +237,21 @@ class Ledgers:
             LedgerError: One of them could not be closed well; the others are closed.
         """
         failed: LedgerError | None = None
+        for staging in self._stagings:
+            staging.stop()
         for ledger in list(self._open.values()):
             try:
                 ledger.close()
             except LedgerError as error:  # noqa: PERF203 - each must be closed
                 failed = failed or error
-        if self._started is not None:
-            self._started.close()
-        if self._spill is not None:
-            self._spill.close()
-        self._started = self._spill = None
+        try:
+            if self._started is not None:
+                with translated(self.folder):
+                    self._started.close()
+        finally:
+            if self._spill is not None:
+                self._spill.close()
+            self._started = self._spill = None
         if failed is not None:
             raise failed
 

@@ -141,11 +141,12 @@ class Staging:
             has_pairs: Whether any has both identifiers.
 
         Raises:
-            LedgerError: They could not be kept, or the chunk before.
+            LedgerError: The chunk before could not be kept.
+            duckdb.Error: The rows cannot be read to their end, or not be kept.
         """
         key = self._ledgers.hash_sql("uid", "anonymous_id")
         self._await()
-        with self._lock, translated(self._ledgers.folder):
+        with self._lock:
             cursor.execute(
                 f"INSERT INTO {self._table} SELECT 0, {key}, uid, anonymous_id, present"
                 f" FROM ({select})"
@@ -207,7 +208,7 @@ class Staging:
 
     def close(self) -> None:
         """Give the rows' memory back; differences of this staging end with it."""
-        self._worker.shutdown()
+        self.stop()
         with self._lock, translated(self._ledgers.folder):
             self._cursor.execute(f"DETACH DATABASE IF EXISTS {self._catalog}")
             self._cursor.close()
@@ -221,6 +222,10 @@ class Staging:
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
             under_way.result()
+
+    def stop(self) -> None:
+        """Take no more rows, and wait for those on their way."""
+        self._worker.shutdown()
 
     def fetch(self, sql: str) -> list[Row]:
         """Ask for a few rows; for `Difference`."""

@@ -429,3 +429,14 @@ def test_closing_gives_the_memory_back(ledgers, ledger):
     assert [("staged",)] == ledgers.cursor().execute(tables).fetchall()
     staged.close()
     assert [] == ledgers.cursor().execute(tables).fetchall()
+
+
+def test_rows_on_their_way_do_not_keep_the_ledgers_from_closing(tmp_path):
+    """An end in the midst of the rows waits for those that are being kept, and leaves no spill."""
+    for attempt in range(5):
+        loaded = load(BASE | {"ledger_uri": str(tmp_path / str(attempt))})
+        with Ledgers(loaded.settings, run_id="r1", wait=lambda _seconds: False) as opened:
+            staged = opened.staging()
+            staged.append(None, [f"u{number}" for number in range(50_000)], None, None)
+            folder = opened.folder
+        assert [] == list(folder.glob("spill-*"))
