@@ -78,7 +78,7 @@ def _cohort_report(destination: Destination, lane: Lane, proof: Proof) -> Cohort
         added=lane.added,
         removed=lane.removed,
         unchanged=unchanged,
-        rejected=destination.rejected,
+        rejected=destination.rejected + lane.rejected,
         removals_waiting=settled.removals_waiting,
         removals_withheld=settled.removals_withheld,
         plan_id=settled.plan_id,

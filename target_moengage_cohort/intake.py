@@ -5,6 +5,8 @@ from __future__ import annotations
 import typing as t
 from collections import Counter
 
+import msgspec
+
 from target_moengage_cohort.errors import (
     InputError,
     MissingKeyError,
@@ -12,9 +14,11 @@ from target_moengage_cohort.errors import (
     RecordBeforeSchemaError,
     RowError,
 )
+from target_moengage_cohort.membership import SyncMode
 from target_moengage_cohort.messages import ActivateVersion, Batch, Record, Rows, Schema, State
 from target_moengage_cohort.mirror import bookmarked_stream
 from target_moengage_cohort.reader import Reader
+from target_moengage_cohort.rejects import REASON
 from target_moengage_cohort.settings.declared import OnReject
 from target_moengage_cohort.sinks import Sink
 
@@ -158,7 +162,7 @@ class Intake:
             if stream.stream not in self.sinks:
                 self._begin(mapping)
             sink = Sink(
-                mapping,
+                self._replayed(mapping) if REASON in stream.schema["properties"] else mapping,
                 stream.schema["properties"],
                 stream.key_properties,
                 self._destinations,
@@ -171,6 +175,22 @@ class Intake:
                 self._dispatcher.hold(stream.stream)
             if self._transform is None:
                 self._reader.expect(stream.stream, sink.columns, sink.keys, sink.plain)
+
+    def _replayed(self, mapping: Mapping) -> Mapping:
+        """How rows are mapped that were rejected once: they are never a whole cohort.
+
+        Raises:
+            InputError: The stream's other rows are, so that the two cannot be told apart.
+        """
+        if not mapping.is_snapshot:
+            return mapping
+        if mapping.stream in self._snapshots.by_stream:
+            what = (
+                f"the stream {mapping.stream!r} has rows that were rejected once and rows that are "
+                "not; replay the rejected ones by themselves"
+            )
+            raise InputError(self._reader.where(what))
+        return msgspec.structs.replace(mapping, sync_mode=SyncMode.ADD, expected_count_column=None)
 
     def _take_rows(self, stream: str, version: t.Any, columns: Columns) -> bool:
         """Take many plain rows at once; ``False`` if they must be taken one by one."""

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import threading
 import typing as t
 from collections import Counter
 from datetime import datetime, timezone
@@ -14,21 +15,24 @@ from pathlib import Path
 import msgspec
 
 from target_moengage_cohort.errors import SettingsError, TryAgainError
+from target_moengage_cohort.membership import Action, SyncMode
+from target_moengage_cohort.messages import DELETED_AT, Schema
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
     from target_moengage_cohort.errors import RowError
-    from target_moengage_cohort.messages import Schema
-    from target_moengage_cohort.settings import Settings
+    from target_moengage_cohort.membership import Cohort, Member
+    from target_moengage_cohort.settings import Mapping, Settings
 
 logger = logging.getLogger(__name__)
 
 _LOGGED = 10  # of each reason
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _LINE_START = b'{"type":"'
+REASON = "_reject_reason"
 _REJECT_PROPERTIES: dict[str, t.Any] = {
-    "_reject_reason": {"type": ["string", "null"]},
+    REASON: {"type": ["string", "null"]},
     "_reject_run_id": {"type": ["string", "null"]},
     "_reject_at": {"type": ["string", "null"], "format": "date-time"},
 }
@@ -50,6 +54,7 @@ class Rejections:
 
     def __init__(self, settings: Settings, run_id: str) -> None:
         self.unplaced: Counter[str] = Counter()
+        self._lock = threading.Lock()  # rows are rejected by the reader and by senders
         self._reasons: Counter[str] = Counter()
         self._file: RejectsFile | None = None
         if isinstance(settings.rejects_path, str) and not settings.dry_run:
@@ -95,11 +100,12 @@ class Rejections:
         Raises:
             TryAgainError: It could not be written.
         """
-        self._reasons[reason] += 1
-        if self._reasons[reason] <= _LOGGED:
-            logger.warning("%s", where(f"row rejected: {reason}"))
-        if self._file is not None:
-            self._file.append(stream, record, reason)
+        with self._lock:
+            self._reasons[reason] += 1
+            if self._reasons[reason] <= _LOGGED:
+                logger.warning("%s", where(f"row rejected: {reason}"))
+            if self._file is not None:
+                self._file.append(stream, record, reason)
 
     def sync(self) -> None:
         """Make all that was kept durable.
@@ -121,6 +127,27 @@ class Rejections:
                 logger.warning("%d rows in all were rejected: %s", count, reason)
         if self._file is not None:
             self._file.close()
+
+
+def row_of(
+    cohort: Cohort, mapping: Mapping, action: Action, member: Member
+) -> tuple[Schema, dict[str, t.Any]]:
+    """A row that asks for a change again, of the columns that the mapping knows.
+
+    It is for a member whom MoEngage refuses, when the row that asked for it is long gone.
+    """
+    given = {
+        mapping.uid_column: member.uid,
+        mapping.anonymous_id_column: member.anonymous_id,
+        mapping.cohort_id_column: cohort.cohort_id,
+        mapping.cohort_name_column: cohort.name,
+        mapping.membership_column: action is Action.ADD,
+    }
+    row = {column: value for column, value in given.items() if column is not None}
+    if action is Action.REMOVE and mapping.sync_mode is not SyncMode.REMOVE:
+        row[DELETED_AT] = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    schema = {"type": "object", "properties": {column: {} for column in row}}
+    return Schema(mapping.stream, schema, []), row
 
 
 class RejectsFile:
@@ -170,7 +197,7 @@ class RejectsFile:
                 }
             )
         added = {
-            "_reject_reason": reason,
+            REASON: reason,
             "_reject_run_id": self._run_id,
             "_reject_at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         }

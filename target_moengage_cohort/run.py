@@ -15,7 +15,7 @@ from target_moengage_cohort.accounts import cohort_reports
 from target_moengage_cohort.changes import Changes
 from target_moengage_cohort.checkpoints import Checkpoints
 from target_moengage_cohort.delivery.answers import Answer, Outcome
-from target_moengage_cohort.delivery.dispatcher import Dispatcher, Timing
+from target_moengage_cohort.delivery.dispatcher import Callbacks, Dispatcher, Timing
 from target_moengage_cohort.destinations import Destinations
 from target_moengage_cohort.errors import (
     InputError,
@@ -28,7 +28,8 @@ from target_moengage_cohort.intake import Intake
 from target_moengage_cohort.ledger.records import RunEntry
 from target_moengage_cohort.mirror import Proof
 from target_moengage_cohort.progress import Progress
-from target_moengage_cohort.rejects import Rejections
+from target_moengage_cohort.rejects import Rejections, row_of
+from target_moengage_cohort.settings.declared import OnReject
 from target_moengage_cohort.snapshots import Snapshots
 
 if t.TYPE_CHECKING:
@@ -38,7 +39,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.intake import Transform
     from target_moengage_cohort.interrupts import Interrupt
     from target_moengage_cohort.ledger import Ledger, Ledgers
-    from target_moengage_cohort.membership import Cohort
+    from target_moengage_cohort.membership import Action, Cohort, Member
     from target_moengage_cohort.settings import Loaded, Mapping
 
 logger = logging.getLogger(__name__)
@@ -99,10 +100,9 @@ class Run:
         self.destinations = Destinations(settings, self._open_ledger)
         self._dispatcher = Dispatcher(
             settings,
-            attempt=_accept if settings.dry_run else attempt,
+            callbacks=Callbacks(_accept if settings.dry_run else attempt, self._emit, self._reject),
             pace=None if settings.dry_run else pace,
             checkpoints=self._checkpoints,
-            emit=self._emit,
             interrupt=interrupt,
             timing=timing,
             ledgers={} if settings.dry_run else self.destinations.ledgers,
@@ -283,6 +283,21 @@ class Run:
         finally:
             self._progress.forget()
             self._ledgers.close()
+
+    def _reject(
+        self, cohort: Cohort, action: Action, member: Member, reason: str
+    ) -> TargetError | None:
+        """Keep a member whom MoEngage refuses as a row; or say that this ends the run."""
+        where = f"a member of the cohort {cohort.cohort_id!r}"
+        if self._settings.on_reject is OnReject.FAIL:
+            return InputError(
+                f"{where} cannot be delivered: {reason}; with on_reject skip and a rejects_path "
+                "the others are delivered, and the file tells who it is"
+            )
+        mapping = self.destinations.by_id[cohort.cohort_id].mapping
+        schema, row = row_of(cohort, mapping, action, member)
+        self._rejections.append(schema, row, reason, lambda what: f"{where}: {what}")
+        return None
 
     def _emit(self, value: bytes) -> None:
         if self._settings.dry_run:

@@ -90,6 +90,8 @@ class Sink:
         self._has_anonymous_id = "anonymous_id" in self.columns
         self._has_membership = "membership" in self.columns
         expected = kinds(self.columns, properties)
+        if self._has_membership and mapping.sync_mode is SyncMode.ADD:
+            expected = None  # who is no member is passed over
         self.plain = None if expected is None else PlainRows(expected, self.columns, self.keys)
 
     @functools.cached_property
@@ -212,9 +214,10 @@ class Sink:
         if not self._has_membership:
             return _ADD
         try:
-            return membership(row.membership)
+            action = membership(row.membership)
         except RowError as error:
             raise self._in_column(error, "membership") from None
+        return None if action is _REMOVE and mode is SyncMode.ADD else action
 
     def _member(self, row: t.Any) -> Member:
         uid = row.uid if self._has_uid else None

@@ -29,7 +29,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.destinations import Destination, Destinations
     from target_moengage_cohort.interrupts import Interrupt
     from target_moengage_cohort.ledger import Ledger, Ledgers
-    from target_moengage_cohort.ledger.staging import Difference
+    from target_moengage_cohort.ledger.difference import Difference
     from target_moengage_cohort.membership import Member
     from target_moengage_cohort.settings import Mapping
 

@@ -6,8 +6,9 @@ import typing as t
 
 from target_moengage_cohort.checkpoints import Checkpoints
 from target_moengage_cohort.delivery.client import Client
-from target_moengage_cohort.delivery.dispatcher import Dispatcher, Timing
+from target_moengage_cohort.delivery.dispatcher import Callbacks, Dispatcher, Timing
 from target_moengage_cohort.delivery.pace import Pace
+from target_moengage_cohort.errors import InputError
 from target_moengage_cohort.interrupts import Interrupt
 from target_moengage_cohort.membership import Change, Cohort
 
@@ -18,6 +19,7 @@ if t.TYPE_CHECKING:
     from typing_extensions import Self
 
     from target_moengage_cohort.cli.command import Session
+    from target_moengage_cohort.errors import TargetError
     from target_moengage_cohort.ledger import Ledger
     from target_moengage_cohort.membership import Action, Member
 
@@ -45,10 +47,9 @@ class Sending:
         self._pace = Pace(session.settings, self._interrupt.wait)
         self._dispatcher = Dispatcher(
             session.settings,
-            attempt=Client(session.settings).attempt,
+            callbacks=Callbacks(Client(session.settings).attempt, lambda _state: None, _refusal),
             pace=self._pace,
             checkpoints=Checkpoints(),
-            emit=lambda _value: None,
             interrupt=self._interrupt,
             timing=Timing(wall_clock=session.clock),
             ledgers=self._ledgers,
@@ -121,3 +122,10 @@ class Sending:
         lane = self._dispatcher.lanes.get(cohort_id)
         accepted = 0 if lane is None else lane.added + lane.removed + lane.merged
         return self._submitted.get(cohort_id) == accepted
+
+
+def _refusal(cohort: Cohort, _action: Action, _member: Member, reason: str) -> TargetError:
+    return InputError(
+        f"the cohort {cohort.cohort_id!r} has a member who cannot be sent: {reason}; the others "
+        "may not all have been sent either"
+    )

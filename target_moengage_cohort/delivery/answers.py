@@ -1,9 +1,10 @@
 """What an answer of the Cohort Sync API means; pure.
 
-200 with ``"status": "success"`` means *accepted*, not applied. 400 and 415 mean that the request
-will never do as it is, 401 and 403 that the run must stop, 413 that the body must be smaller,
-429 that it came too early. After 5xx, time-outs and dropped connections nobody knows whether it
-was applied, and sending the same bytes again does no harm.
+200 with ``"status": "success"`` means *accepted*, not applied. 400 means that the request will
+never do as it is, perhaps for one of its members, 415 that we are at fault, 401 and 403 that the
+run must stop, 413 that the body must be smaller, 429 that it came too early. After 5xx, time-outs
+and dropped connections nobody knows whether it was applied, and sending the same bytes again does
+no harm.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from urllib.parse import quote, quote_plus
 
 import msgspec
 
-from target_moengage_cohort.errors import InputError, SettingsError, TryAgainError
+from target_moengage_cohort.errors import (
+    InputError,
+    InternalError,
+    SettingsError,
+    TryAgainError,
+)
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -43,6 +49,7 @@ class Outcome(enum.Enum):
     RATE_LIMITED = "rate limited"
     TOO_LARGE = "too large"
     REFUSED = "refused"
+    OUR_FAULT = "our fault"
     CREDENTIALS = "credentials refused"
     UNEXPECTED = "unexpected"
 
@@ -85,7 +92,7 @@ _OUTCOMES = {
     403: Outcome.CREDENTIALS,
     408: Outcome.RETRY,
     413: Outcome.TOO_LARGE,
-    415: Outcome.REFUSED,
+    415: Outcome.OUR_FAULT,
     429: Outcome.RATE_LIMITED,
 }
 
@@ -167,10 +174,10 @@ def verdict(answer: Answer, cohort_id: str, max_retry_seconds: int) -> TargetErr
             f"MoEngage refused a request of {cohort}: {said}; trying again as it is will not "
             "help: look for what it names in the cohort's mapping and rows, or in the settings"
         )
-    if answer.outcome is Outcome.TOO_LARGE:
-        return InputError(
-            f"MoEngage finds a single member of {cohort} too large: {said}; look for very long "
-            "identifiers in its rows"
+    if answer.outcome is Outcome.OUR_FAULT:
+        return InternalError(
+            f"MoEngage takes a request of {cohort} for malformed: {said}. This is a fault of this "
+            "program; please report it"
         )
     if answer.outcome is Outcome.UNEXPECTED:
         return SettingsError(
@@ -180,6 +187,12 @@ def verdict(answer: Answer, cohort_id: str, max_retry_seconds: int) -> TargetErr
         f"no request was accepted within {max_retry_seconds} s (max_retry_seconds), the last one "
         f"of {cohort}: {said}; run it again, it goes on from the last STATE"
     )
+
+
+def offence(answer: Answer) -> str:
+    """Why a member cannot be delivered, who was refused alone."""
+    what = "finds it too large" if answer.outcome is Outcome.TOO_LARGE else "refuses it"
+    return f"MoEngage {what}: {answer.summary}"
 
 
 def wait_seconds(headers: Mapping[str, str], now: float, *, limited: bool) -> float | None:

@@ -16,7 +16,7 @@ from collections import Counter
 import backoff
 import msgspec
 
-from target_moengage_cohort.delivery.answers import Answer, Outcome, verdict
+from target_moengage_cohort.delivery.answers import Answer, Outcome, offence, verdict
 from target_moengage_cohort.delivery.lanes import Lanes
 from target_moengage_cohort.errors import InternalError, TargetError, anonymous_traceback
 from target_moengage_cohort.membership import Action
@@ -29,7 +29,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.delivery.pace import Pace
     from target_moengage_cohort.interrupts import Interrupt
     from target_moengage_cohort.ledger import Ledger
-    from target_moengage_cohort.membership import Change
+    from target_moengage_cohort.membership import Change, Cohort, Member
     from target_moengage_cohort.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 GRACE_SECONDS = 8.0
 CLOSED_WEIGHT_LIMIT = 16 << 20
 _LONGEST_BACKOFF_SECONDS = 60
+_MOST_REFUSED = 40  # of a cohort, and of a run, of which nothing was accepted yet
 _PERHAPS_APPLIED = (Outcome.ACCEPTED, Outcome.RETRY, Outcome.UNEXPECTED)
 
 
@@ -45,6 +46,7 @@ class Totals(msgspec.Struct):
 
     accepted: int = 0
     requests: int = 0
+    refused: int = 0
     retries: int = 0
     throttled_seconds: float = 0.0
 
@@ -63,15 +65,29 @@ class Timing(msgspec.Struct, frozen=True):
     jitter: t.Callable[[float], float] = backoff.full_jitter
 
 
+class Callbacks(msgspec.Struct, frozen=True):
+    """What a dispatcher calls.
+
+    Attributes:
+        attempt: Sends one body once, as `Client.attempt` does.
+        emit: Writes a covered STATE; called in order, by one thread at a time.
+        reject: Takes a member whom MoEngage refuses, and why; returns the error that this is, if
+            the run is to end with it.
+    """
+
+    attempt: t.Callable[[bytes], Answer]
+    emit: t.Callable[[bytes], None]
+    reject: t.Callable[[Cohort, Action, Member, str], TargetError | None]
+
+
 class Dispatcher:
     """Takes changes in stream order and has them accepted.
 
     Args:
         settings: Limits, and what goes into every body.
-        attempt: Sends one body once, as `Client.attempt` does.
+        callbacks: Sends bodies, writes STATE and rejects members.
         pace: Permits to start a request; ``None`` needs none.
         checkpoints: What acceptances settle.
-        emit: Writes a covered STATE; called in order, by one thread at a time.
         interrupt: Ends every wait; set here when a request fails for good.
         timing: Clocks and jitter.
         ledgers: By the cohort's id, where its requests are put down before they leave, and what
@@ -82,19 +98,17 @@ class Dispatcher:
         self,
         settings: Settings,
         *,
-        attempt: t.Callable[[bytes], Answer],
+        callbacks: Callbacks,
         pace: Pace | None,
         checkpoints: Checkpoints,
-        emit: t.Callable[[bytes], None],
         interrupt: Interrupt,
         timing: Timing,
         ledgers: Mapping[str, Ledger],
     ) -> None:
         self._settings = settings
-        self._attempt = attempt
+        self._callbacks = callbacks
         self._pace = pace
         self._checkpoints = checkpoints
-        self._emit = emit
         self._interrupt = interrupt
         self._ledgers = ledgers
         self._clock = timing.clock
@@ -294,7 +308,7 @@ class Dispatcher:
                         return
                     self._changed.wait()
                 self._writing = True
-            self._emit(value)
+            self._callbacks.emit(value)
             with self._changed:
                 self._writing = False  # not if it failed: the run must not pass for done then
                 self._changed.notify_all()
@@ -357,7 +371,7 @@ class Dispatcher:
                 request.lane.requests += 1
                 request.lane.bytes += len(request.data)
                 self.totals.requests += 1
-            answer = self._attempt(request.data)
+            answer = self._callbacks.attempt(request.data)
             may_be_applied |= answer.sent and answer.outcome in _PERHAPS_APPLIED
             if answer.outcome is Outcome.ACCEPTED:
                 accepted()
@@ -390,9 +404,35 @@ class Dispatcher:
                     len(request.data),
                     self._lanes.limit,
                 )
+        elif answer.outcome in {Outcome.REFUSED, Outcome.TOO_LARGE}:
+            self._isolate(request, answer)
         else:
             self._give_up(request, answer)
         return True
+
+    def _isolate(self, request: Request, answer: Answer) -> None:
+        """Narrow down whom a request was refused for, with the lock held.
+
+        Where nothing is accepted at all it is the settings or the API, and no row.
+        """
+        lane, body = request.lane, request.body
+        self._doubted.discard(request)
+        lane.refused += 1
+        self.totals.refused += 1
+        is_hopeless = lane.refused >= _MOST_REFUSED and not (lane.added or lane.removed)
+        if is_hopeless or (self.totals.refused >= _MOST_REFUSED and not self.totals.accepted):
+            self._give_up(request, answer)
+        elif body.count > 1:
+            self._lanes.bisect(request)
+        else:
+            (member,) = body.decode()
+            error = self._callbacks.reject(lane.cohort, body.action, member, offence(answer))
+            if error is not None:
+                self._fail(error)
+                return
+            lane.rejected += 1
+            self._checkpoints.settle(Counter(body.epochs))
+            self._changed.notify_all()
 
     def _give_up(self, request: Request, answer: Answer) -> None:
         cohort_id = request.lane.cohort.cohort_id

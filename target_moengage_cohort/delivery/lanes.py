@@ -36,6 +36,8 @@ class Lane:
         removed: Members whose removal was accepted.
         merged: Changes that a later one of the same member replaced before it left.
         in_doubt: Members of requests that were sent, but that nobody knows the answer to.
+        rejected: Members whom MoEngage has refused alone.
+        refused: Requests that MoEngage has refused for their content.
         requests: Requests started.
         bytes: Bytes of their bodies.
         buffer: What waits; ``None`` while nothing waits or is under way.
@@ -54,6 +56,8 @@ class Lane:
         "last_timestamp",
         "merged",
         "queued",
+        "refused",
+        "rejected",
         "removed",
         "requests",
         "scheduled",
@@ -64,6 +68,7 @@ class Lane:
         self.cohort = cohort
         self.added = self.removed = self.merged = 0
         self.in_doubt = self.requests = self.bytes = 0
+        self.rejected = self.refused = 0
         self.buffer: CohortBuffer | None = None
         self.claimed = self.taken = self.queued = self.scheduled = False
         self.last_timestamp = 0
@@ -237,6 +242,13 @@ class Lanes:
         with self._weighed(buffer):
             buffer.put_back(request.body)
         return lowered
+
+    def bisect(self, request: Request) -> None:
+        """Take back the body of a claimed lane's request, in two halves that go next."""
+        buffer = t.cast("CohortBuffer", request.lane.buffer)
+        with self._weighed(buffer):
+            for half in reversed(request.body.halves()):
+                buffer.put_back(half)
 
     def _close(self, lane: Lane) -> None:
         if lane.buffer is not None:

@@ -101,6 +101,10 @@ class Body(msgspec.Struct, frozen=True):
         """The members, as they were before they were encoded."""
         return _decode_members(b"[%b]" % self.members)
 
+    def halves(self) -> tuple[Body, Body]:
+        """Split it in two, of about the same size; it has several members."""
+        return self.split(len(self.members) // 2)
+
     def split(self, room: int) -> tuple[Body, Body]:
         """Split it in two, in order, the first as large as it may be.
 

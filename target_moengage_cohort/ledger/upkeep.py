@@ -15,7 +15,7 @@ from target_moengage_cohort.membership import Action
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from target_moengage_cohort.ledger.staging import Difference
+    from target_moengage_cohort.ledger.difference import Difference
     from target_moengage_cohort.membership import Member
 
 _NEWEST_RUNS = 100

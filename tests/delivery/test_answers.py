@@ -37,7 +37,7 @@ def fail(**error) -> bytes:
         (Outcome.CREDENTIALS, 403),
         (Outcome.RETRY, 408),
         (Outcome.TOO_LARGE, 413),
-        (Outcome.REFUSED, 415),
+        (Outcome.OUR_FAULT, 415),
         (Outcome.RATE_LIMITED, 429),
         *((Outcome.RETRY, status) for status in (500, 502, 503, 504, 599)),
         *((Outcome.UNEXPECTED, status) for status in (201, 204, 301, 302, 307, 308, 404, 405, 410)),

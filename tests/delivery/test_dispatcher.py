@@ -118,7 +118,8 @@ def test_a_single_member_that_is_too_large_for_moengage_fails_the_run():
     with Emulator(requests_per_minute=UNLIMITED, max_payload_bytes=500) as emulator:
         seen = run(emulator, lines(schema(), record(uid="x" * 600), state({"a": 1})))
         assert isinstance(seen.error, InputError)
-        assert "a single member of the cohort 'users' too large" in str(seen.error)
+        assert "a member of the cohort 'users' cannot be delivered" in str(seen.error)
+        assert "finds it too large" in str(seen.error)
         assert [] == seen.states
 
 

@@ -1,0 +1,197 @@
+"""One member whom MoEngage refuses must not cost the others their place."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from target_moengage_cohort.emulator import Emulator
+from target_moengage_cohort.errors import InputError, InternalError
+from tests.support.singer import UNLIMITED, lines, record, run, schema, state
+
+COLUMNS = ("uid", "anonymous_id", "is_member", "cohort", "_sdc_deleted_at")
+
+
+def people(count):
+    return [f"user-{number:04}" for number in range(count)]
+
+
+def rows(uids, **more):
+    return [record(uid=uid, **more) for uid in uids]
+
+
+def members(emulator, cohort="users"):
+    return {member.uid for member in emulator.members(cohort)}
+
+
+def kept(path):
+    """The rows in a rejects file, and no SCHEMA."""
+    messages = [json.loads(line) for line in path.read_bytes().splitlines()]
+    return [message["record"] for message in messages if message["type"] == "RECORD"]
+
+
+@pytest.fixture
+def skipping(tmp_path):
+    """Settings that let a run go on without who is refused, and keep a ledger."""
+    return {
+        "on_reject": "skip",
+        "rejects_path": str(tmp_path / "rejects"),
+        "ledger_uri": str(tmp_path / "ledger"),
+    }
+
+
+@settings(max_examples=25)
+@given(
+    poison=st.sets(st.integers(0, 59), max_size=8),
+    mode=st.sampled_from(["incremental", "mirror"]),
+    payload=st.sampled_from([1_000, 3_000]),
+)
+def test_whoever_is_refused_stands_alone_in_the_end(poison, mode, payload):
+    """All but those whom MoEngage refuses are accepted, they are in the rejects file, nobody is in
+    doubt, STATE passes, and the requests of the cohort stay in order."""
+    uids = people(60)
+    bad = {uids[number] for number in poison}
+    with (
+        Emulator(requests_per_minute=UNLIMITED) as emulator,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        emulator.poison(sorted(bad))
+        seen = run(
+            emulator,
+            lines(schema(), *rows(uids), state({"at": 1})),
+            sync_mode=mode,
+            max_payload_bytes=payload,
+            on_reject="skip",
+            rejects_path=f"{folder}/rejects",
+            ledger_uri=f"{folder}/ledger",
+        )
+        (cohort,) = seen.report.cohorts
+        assert {*uids} - bad == members(emulator)
+        assert sorted(bad) == sorted(row["uid"] for row in kept(Path(folder, "rejects")))
+        assert (60 - len(bad), len(bad), 0) == (cohort.added, cohort.rejected, cohort.in_doubt)
+        assert "succeeded" == seen.report.status
+        assert [{"at": 1}] == seen.states
+        assert 0 == seen.overlaps
+        stamps = [request.timestamp for request in emulator.requests()]
+        assert stamps == sorted(set(stamps))
+
+
+def test_the_reason_is_moengages_without_any_identifier(emulator, skipping):
+    """A refused member's row has the columns of its mapping and MoEngage's reason, scrubbed."""
+    emulator.poison(["user-0001"], message="No profile has {id}")
+    mapping = {"cohort_id_column": "cohort", "membership_column": "is_member"}
+    data = lines(
+        schema(columns=COLUMNS),
+        *rows(people(3), is_member=True, cohort="vip", _sdc_deleted_at=None),
+    )
+    run(emulator, data, cohorts={"users": mapping}, **skipping)
+    (row,) = kept(Path(skipping["rejects_path"]))
+    assert ("user-0001", "vip", True) == (row["uid"], row["cohort"], row["is_member"])
+    assert "No profile has [redacted]" in row["_reject_reason"]
+    assert "user-" not in row["_reject_reason"]
+
+
+def test_a_refused_removal_can_be_replayed_as_one(emulator, skipping):
+    """The row of a member who could not be removed says that it is a deletion."""
+    run(emulator, lines(schema(), *rows(people(3))), **skipping)
+    emulator.poison(["user-0001"])
+    deleted = rows(people(2), _sdc_deleted_at="2026-11-22")
+    run(emulator, lines(schema(columns=COLUMNS), *deleted), **skipping)
+    emulator.clear_faults()
+    assert {"user-0001", "user-0002"} == members(emulator)
+    again = Path(skipping["rejects_path"]).rename(Path(skipping["rejects_path"] + ".singer"))
+    run(emulator, again.read_bytes(), **skipping)
+    assert {"user-0002"} == members(emulator)
+
+
+def test_where_nothing_is_accepted_it_is_the_settings(emulator, skipping):
+    """After 40 refused requests without any acceptance the run ends with MoEngage's words."""
+    emulator.fail_next(
+        400, 10_000, error_type="MissingAttributeError", message="partner is unknown"
+    )
+    streams = [f"stream-{number}" for number in range(30)]
+    data = [record(stream, uid=uid) for stream in streams for uid in people(20)]
+    seen = run(emulator, lines(*map(schema, streams), *data, state({"at": 1})), **skipping)
+    assert isinstance(seen.error, InputError)
+    assert "MissingAttributeError: partner is unknown" in str(seen.error)
+    assert 40 <= len(emulator.requests()) <= 43  # of four senders, three may be under way
+    assert [] == seen.states
+
+
+def test_a_cohort_of_which_nothing_is_accepted_ends_the_run_too(emulator, skipping):
+    """A cohort that MoEngage does not want at all costs 40 requests, whatever others get."""
+    emulator.fail_next(400, 10_000, cohort_id="bad")
+    data = [record(stream, uid=uid) for stream in ("good", "bad") for uid in people(2_000)]
+    seen = run(emulator, lines(schema("good"), schema("bad"), *data, state({"at": 1})), **skipping)
+    assert isinstance(seen.error, InputError)
+    assert "'bad'" in str(seen.error)
+    assert 40 == len([request for request in emulator.requests() if request.cohort_id == "bad"])
+    assert [] == seen.states
+
+
+def test_in_a_mirror_a_refused_member_is_tried_again(emulator, skipping):
+    """Who is desired and was refused is sent again by the next run, and then alone."""
+    emulator.poison(["user-0003"])
+    options = skipping | {"sync_mode": "mirror"}
+    data = lines(schema(), *rows(people(9)))
+    run(emulator, data, **options)
+    emulator.clear_faults()
+    seen = run(emulator, data, **options)
+    assert [["user-0003"]] == [
+        [member["uid"] for member in one.body["parameters"]["members"]] for one in seen.attempts
+    ]
+    assert {*people(9)} == members(emulator)
+
+
+@pytest.mark.parametrize("mode", ["mirror", "one_time"])
+def test_replayed_rows_are_no_snapshot(emulator, skipping, mode):
+    """Rejected rows of a snapshot stream are additions when they are replayed, and remove nobody:
+    neither who is not among them, nor who is deleted or says no."""
+    options = skipping | {
+        "cohorts": {"users": {"sync_mode": mode, "membership_column": "is_member"}},
+        "max_removal_percent": 100,
+    }
+    emulator.poison(["user-0003"])
+    data = [schema(columns=COLUMNS), *rows(people(9), is_member=True, _sdc_deleted_at=None)]
+    run(emulator, lines(*data), tap_exit=lambda: 0, **options)
+    emulator.clear_faults()
+    again = Path(skipping["rejects_path"]).rename(Path(skipping["rejects_path"] + ".singer"))
+    replay = again.read_bytes() + lines(
+        record(uid="user-0001", is_member=False, _reject_reason="x"),
+        record(uid="user-0002", is_member=True, _sdc_deleted_at="now", _reject_reason="x"),
+    )
+    seen = run(emulator, replay, tap_exit=lambda: 0, **options)
+    assert seen.error is None
+    assert {*people(9)} == members(emulator)
+
+
+def test_rejected_rows_beside_others_of_a_snapshot_are_refused(emulator, skipping):
+    """Rows that were rejected once cannot stand in one input with the rows of their snapshot."""
+    columns = (*COLUMNS, "_reject_reason")
+    data = lines(schema(), *rows(people(3)), schema(columns=columns), *rows(people(1)))
+    seen = run(emulator, data, sync_mode="mirror", **skipping)
+    assert isinstance(seen.error, InputError)
+    assert "replay the rejected ones by themselves" in str(seen.error)
+
+
+def test_a_member_too_large_for_moengage_is_rejected_alone(skipping):
+    """Where a 413 is for a single member, it is rejected like one that is refused."""
+    with Emulator(requests_per_minute=UNLIMITED, max_payload_bytes=500) as emulator:
+        data = lines(schema(), record(uid="x" * 600), *rows(people(30)), state({"at": 1}))
+        seen = run(emulator, data, **skipping)
+        assert seen.error is None
+        assert [{"at": 1}] == seen.states
+        assert {*people(30)} == members(emulator)
+        (row,) = kept(Path(skipping["rejects_path"]))
+        assert "x" * 600 == row["uid"]
+
+
+def test_a_415_is_our_fault(emulator):
+    """A request that MoEngage takes for malformed is not blamed on any row."""
+    emulator.fail_next(415, 1_000)
+    seen = run(emulator, lines(schema(), *rows(people(9))))
+    assert isinstance(seen.error, InternalError)
+    assert 1 == len(emulator.requests())
