@@ -37,6 +37,11 @@ test: lint environments ## Run all checks and all tests
 test-long: environments ## Kill runs and take mirrors through random histories for half an hour
 	KILLS=100 EXAMPLES=50 $(BIN)/python -m pytest -n $(WORKERS) tests/test_kills.py tests/test_convergence.py $(PYTEST_ARGS)
 
+# As in: make soak MINUTES=30 SEED=7
+.PHONY: soak
+soak: $(VENV)/.made ## Run through troubles and compare all cohorts after each (MINUTES=5, SEED=)
+	@$(BIN)/python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
 .PHONY: demo
 demo: environments ## Sync cohorts from a real PostgreSQL to an emulated MoEngage, with the real Meltano
 	@$(BIN)/python -m tests.demo

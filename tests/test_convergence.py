@@ -153,6 +153,7 @@ class Convergence(RuleBasedStateMachine):
         plans = {
             cohort: Plan.of(
                 cohort,
+                stream,
                 given,
                 before[cohort],
                 known=self.held.get(cohort, NOTHING),

@@ -4,10 +4,23 @@ import typing as t
 
 from target_moengage_cohort.membership import Key
 from tests.support.look import Held
-from tests.support.warehouse import COHORTS, Input, Row
+from tests.support.warehouse import Row
 
 ADD = "add_members"
 ALWAYS_ALLOWED = 20
+
+
+class Reads(t.Protocol):
+    """What a run reads, and what it shows."""
+
+    fault: bool
+    proven: dict[str, bool]
+
+    def rows(self, cohort: str) -> list[tuple[int, Row]]:
+        """What is read of a cohort, with the places of its rows."""
+
+    def met(self, stream: str) -> bool:
+        """Whether a stream was begun."""
 
 
 class Plan(t.NamedTuple):
@@ -27,7 +40,8 @@ class Plan(t.NamedTuple):
     def of(
         cls,
         cohort: str,
-        given: Input,
+        stream: str,
+        given: Reads,
         before: set[Key],
         *,
         known: Held,
@@ -38,17 +52,18 @@ class Plan(t.NamedTuple):
 
         Args:
             cohort: Which.
+            stream: The one that feeds it.
             given: What the run reads.
             before: Who is in it as the emulator has it.
             known: What its ledger holds.
             mode: The sync mode of its stream.
             percent: The most that a mirror may remove; ``None`` if that has to wait.
         """
-        if not given.met(COHORTS[cohort]):
+        if not given.met(stream):
             return cls(set(), set(), before)
         rows = [row for _, row in given.rows(cohort) if row.present or mode != "add"]
         if mode == "mirror":
-            proven = given.proven[COHORTS[cohort]]
+            proven = given.proven[stream]
             percent = None if given.fault else percent
             return cls._of_mirror(rows, before, known, percent, proven=proven)
         doubts = {} if given.fault else known.doubts
