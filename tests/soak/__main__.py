@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import logging
+import shutil
 import signal
 import sys
 import tempfile
@@ -47,6 +48,8 @@ def main() -> int:
         traceback.print_exc(file=sys.stdout)
         print(f"SEED={chosen.seed}; what it left is in {folder}")
     finally:
+        if not differences:
+            shutil.rmtree(folder)
         minutes = (time.monotonic() - started) / 60
         print(table(soak.figures, minutes, chosen.seed, differences), flush=True)
     return code

@@ -48,7 +48,7 @@ class Disk:
             return
         if kind is not None and issubclass(kind, Exception):
             shutil.copytree(self.folder, self.folder.with_name(f"{self.folder.name}-kept"))
-        subprocess.run(["umount", str(self.folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
 
     @contextlib.contextmanager
     def filled(self, left: int) -> t.Iterator[None]:

@@ -50,11 +50,6 @@ class Given:
         """Whether a stream was begun."""
         return stream in self.streams and (before is None or self.streams[stream] < before)
 
-    def copy(self, other: "Given", cohort: str, stream: str) -> None:
-        """Take over what another one reads of a cohort."""
-        self.streams[stream] = other.streams[stream]
-        self._rows[cohort] = other.rows(cohort)
-
     def ever(self, cohort: str, *, present: bool) -> set[Key]:
         """Who has a row that says so, be it the last or not."""
         return {row.member.key for _, row in self._rows[cohort] if row.present == present}

@@ -2,7 +2,7 @@
 
 import typing as t
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from target_moengage_cohort.emulator import Emulator
 from target_moengage_cohort.membership import Key
@@ -13,6 +13,7 @@ from tests.soak.wire import Wire
 from tests.support.look import NOTHING, Held, held, members
 from tests.support.plans import ADD, Plan
 
+CONFIRMED = ("users", "fan")
 Members = dict[str, set[Key]]
 
 
@@ -41,6 +42,21 @@ class Judged:
     members: Members
     known: dict[str, Held]
     plans: dict[str, Plan]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A run whose removals may wait.
+
+    Attributes:
+        given: What it has read.
+        percent: The guard's.
+        known: By cohort, what its ledger held before.
+    """
+
+    given: Given
+    percent: int
+    known: dict[str, Held]
 
 
 class Judge:
@@ -90,29 +106,39 @@ class Judge:
             plans[cohort] = plan
         return Judged(given, now, self._known, plans)
 
-    def before_confirm(self, given: Given, percent: int, known: dict[str, Held]) -> Judged:
-        """What a confirmation may and must do after a run whose removals wait.
+    def before_confirm(self, waiting: list[Waiting]) -> Judged:
+        """What a confirmation may do, and must do if only one run's removals can be waiting.
 
         Args:
-            given: What the run has read.
-            percent: The guard's.
-            known: What the ledgers held before the run.
+            waiting: Runs whose removals may wait.
         """
         now = self._members()
-        plans = {cohort: Plan(set(), set(), found) for cohort, found in now.items()}
-        proven = Given(fault=given.fault, proven=dict.fromkeys(self._town.streams, True))
-        for stream in ("users", "fan"):
-            if not given.met(stream):
-                continue
-            for cohort in self._town.streams[stream]:
-                proven.copy(given, cohort, stream)
-                held_ = known.get(cohort, NOTHING)
-                plan = Plan.of(
-                    cohort, stream, proven, now[cohort], known=held_, mode="mirror", percent=percent
-                )
-                expected = now[cohort] - plan.leaving
-                plans[cohort] = Plan(set(), plan.leaving, expected)
-        return Judged(given, now, self._known, plans)
+        leaving: dict[str, set[Key]] = {cohort: set() for cohort in now}
+        for one in waiting:
+            for cohort, whom in self._waiting(one, now).items():
+                leaving[cohort] |= whom
+        plans = {
+            cohort: Plan(set(), leaving[cohort], found - leaving[cohort])
+            for cohort, found in now.items()
+        }
+        return Judged(Given(), now, self._known, plans)
+
+    def _waiting(self, one: Waiting, now: Members) -> Members:
+        """By cohort, whose removal waits that the guard lets go."""
+        proven = replace(one.given, proven=dict.fromkeys(one.given.proven, True))
+        return {
+            cohort: Plan.of(
+                cohort,
+                stream,
+                proven,
+                now[cohort],
+                known=one.known.get(cohort, NOTHING),
+                mode="mirror",
+                percent=one.percent,
+            ).leaving
+            for stream in CONFIRMED
+            for cohort in self._town.streams[stream]
+        }
 
     def after(self, judged: Judged, *, delivered: bool) -> None:
         """See what a run did to the cohorts and ledgers.
