@@ -64,12 +64,14 @@ class Soak:
             is_late = "late_after" in options
             world = World(town, runner, self.figures, options["order"], is_late=is_late)
             self.history = world.history
-            self.history.append(f"world {number}, seed {self._seed}")
+            self.history.append(f"again: --seed {self._seed} --world {number}")
             try:
                 for at in range(rounds):
+                    self.history.append(f"round {at}")
                     world.round(random.Random(f"{self._seed} {number} {at}"))
                     if time.monotonic() > until:
                         break
+                self.history.append("the end")
                 world.end(random.Random(f"{self._seed} {number} end"))
             finally:
                 self.figures.requests += emulator.totals().requests
