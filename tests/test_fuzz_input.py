@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from target_moengage_cohort.emulator import Emulator
 from target_moengage_cohort.errors import InternalError
 from tests.benchmarks.processes import LAUNCH
-from tests.support.batches import GZIP, JSONL, MAIN_KINDS, batch, uids
+from tests.support.batches import ARROW, GZIP, JSONL, MAIN_KINDS, batch, uids
 from tests.support.oddities import SEED, broken_lines, fuzzed, odd_messages
 from tests.support.singer import (
     UNLIMITED,
@@ -105,7 +105,8 @@ def run_on(emulator, messages, **options):
     if stop is not None and not named(read[-1]) & {*BATCHED}:
         read.pop()
     assert uids(emulator) <= set().union(*map(named, read))
-    places = [one["at"] for one in seen.states if isinstance(one, dict) and "at" in one]
+    places = [one.get("at") for one in seen.states if isinstance(one, dict)]
+    places = [at for at in places if type(at) is int and 0 < at < len(messages)]
     assert sorted(places) == places
     return seen
 
@@ -330,6 +331,27 @@ def test_a_line_without_end_takes_no_memory_without_end(place, tmp_path, is_batc
     assert 1 == took["code"]
     assert "longer than 128 MiB" in errors.read_text()
     assert took["peak_bytes"] < 400 << 20
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        (b"\x02\0\0\0\x04\0\0\0", b"\x02\0\0\0\0\xff\xff\x7f"),
+        (b"uid", b"u\xffd"),
+        (b"b1b2", b"b1\xff\xff"),
+    ],
+    ids=["offsets", "a name", "text"],
+)
+def test_an_arrow_file_that_lies_is_a_message(place, good, bad):
+    """An offset beyond the file, which would kill the process, and text that is none are told."""
+    emulator, folder = place
+    emulator.reset()
+    content = (folder / "arrow").read_bytes()
+    assert good in content
+    (folder / "lies").write_bytes(content.replace(good, bad))
+    seen = run(emulator, lines(schema(), record(uid="a"), batch(ARROW, folder / "lies")))
+    assert "cannot be read" in str(seen.error)
+    assert {"a"} == uids(emulator)
 
 
 @pytest.mark.parametrize("kind", MAIN_KINDS.values(), ids=MAIN_KINDS)

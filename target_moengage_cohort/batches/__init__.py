@@ -131,6 +131,7 @@ class Batches:
             with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as file:
                 for number in range(file.num_record_batches):
                     batch = pa.Table.from_batches([file.get_batch(number)])
+                    batch.validate(full=True)  # DuckDB believes offsets, and would read beyond
                     for offset in range(0, batch.num_rows, _ARROW_ROWS):
                         rows = batch.slice(offset, _ARROW_ROWS)
                         yield from _closing(
@@ -144,7 +145,7 @@ class Batches:
                             )
                         )
                     first += batch.num_rows
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: of a name
             msg = f"{where} cannot be read ({type(error).__name__}), so the input is not complete"
             raise InputError(msg) from None
 
