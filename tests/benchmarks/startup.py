@@ -17,7 +17,8 @@ TIMES = 5  # for each round of what is short
 COLUMNS = ["", "the target, ms", "the SDK's template, ms", "the target against it"]
 NOTE = (
     "Medians of whole processes, run in turn: `--version`, `--about`, and a run on an input "
-    "without a line. The other target is what the SDK's template makes, with a sink that does nothing."
+    "without a line. The other target is what the SDK's template makes, with a sink that does "
+    "nothing."
 )
 OURS, SDKS = "target_moengage_cohort", "tests.benchmarks.sdk_target"
 ROOT = Path(__file__).resolve().parents[2]
