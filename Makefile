@@ -34,8 +34,8 @@ test: lint environments ## Run all checks and all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: test-long
-test-long: environments ## Kill runs and take mirrors through random histories for half an hour
-	KILLS=100 EXAMPLES=50 $(BIN)/python -m pytest -n $(WORKERS) tests/test_kills.py tests/test_convergence.py $(PYTEST_ARGS)
+test-long: environments ## Kill runs, take mirrors through random histories, and fuzz, for half an hour
+	KILLS=100 EXAMPLES=50 FUZZ=50 $(BIN)/python -m pytest -n $(WORKERS) tests/test_kills.py tests/test_convergence.py tests/test_fuzz_input.py tests/test_fuzz_settings.py $(PYTEST_ARGS)
 
 # As in: make soak MINUTES=30 SEED=7
 .PHONY: soak

@@ -82,11 +82,17 @@ def _types(schema: t.Any) -> set[str]:
     """The JSON types that a column's schema names, as far as that can be seen."""
     if not isinstance(schema, dict):
         return set()
-    named = schema.get("type", [])
-    found = {named} if isinstance(named, str) else {each for each in named if type(each) is str}
-    for choice in schema.get("anyOf", ()):
+    named = schema.get("type")
+    found = (
+        {named} if isinstance(named, str) else {each for each in _list(named) if type(each) is str}
+    )
+    for choice in _list(schema.get("anyOf")):
         found |= _types(choice)
     return found
+
+
+def _list(value: t.Any) -> list[t.Any]:
+    return value if isinstance(value, list) else []
 
 
 class PlainRows:

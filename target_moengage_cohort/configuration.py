@@ -38,7 +38,7 @@ def from_files(paths: Iterable[str]) -> dict[str, t.Any]:
         except OSError as error:
             msg = f"{path} cannot be read ({error.strerror})"
             raise click.BadParameter(msg) from None
-        except ValueError:
+        except (ValueError, RecursionError):
             msg = f"{path} is not valid JSON"
             raise click.BadParameter(msg) from None
         if not isinstance(content, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import typing as t
 from decimal import Decimal
 
@@ -12,7 +13,12 @@ from msgspec import UNSET
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from target_moengage_cohort.errors import InputError
+
 PIECE_BYTES = 1 << 16  # one unusual line among the others costs the speed of one piece
+
+LONGEST_LINE = 1 << 27
+"""Bytes; whoever writes a longer line writes no rows, and all of it would have to be in memory."""
 
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises where a line is not what a decoder is for."""
@@ -54,6 +60,11 @@ def row_type(columns: Mapping[str, str], keys: Sequence[str]) -> type[msgspec.St
     roles = {**columns} | {f"key_{n}": key for n, key in enumerate(keys) if key not in mapped}
     fields = [(role, t.Any, UNSET) for role in roles]
     return msgspec.defstruct("Row", fields, rename=roles, gc=False)
+
+
+def can_be_looked_for(column: str) -> bool:
+    """Whether a struct type for rows can have a column of this name."""
+    return not re.search(r'["\\\x00-\x1f]', column)
 
 
 _T = t.TypeVar("_T")
@@ -103,12 +114,21 @@ def pieces(block: bytes) -> Iterator[bytes]:
 _Chunk = t.TypeVar("_Chunk", bytes, "bytes | None")
 
 
-def blocks(chunks: Iterable[_Chunk]) -> Iterator[_Chunk]:
+def blocks(chunks: Iterable[_Chunk], too_long: t.Callable[[], InputError]) -> Iterator[_Chunk]:
     """Cut what comes in chunks at the last line break of each; the last line may lack its own.
 
     ``None`` among the chunks is passed on.
+
+    Args:
+        chunks: What comes.
+        too_long: Makes the error for a line of more than `LONGEST_LINE`, which is the one after
+            all that were yielded.
+
+    Raises:
+        InputError: A line is too long.
     """
     parts: list[bytes] = []
+    size = 0
     for chunk in chunks:
         if chunk is None:
             yield chunk
@@ -116,8 +136,11 @@ def blocks(chunks: Iterable[_Chunk]) -> Iterator[_Chunk]:
         end = chunk.rfind(b"\n") + 1
         if end:
             yield b"".join([*parts, chunk[:end]])
-            parts = []
+            parts, size = [], 0
         if end < len(chunk):
             parts.append(chunk[end:])
+            size += len(parts[-1])
+            if size > LONGEST_LINE:
+                raise too_long()
     if parts:
         yield b"".join(parts)

@@ -10,7 +10,6 @@ never its content.
 from __future__ import annotations
 
 import os
-import re
 import select
 import typing as t
 
@@ -18,8 +17,10 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from target_moengage_cohort.decoding import (
+    LONGEST_LINE,
     UNDECODABLE,
     blocks,
+    can_be_looked_for,
     decode_plain,
     decode_record,
     decoder,
@@ -119,7 +120,7 @@ class Reader:
             InputError: A column's name cannot be looked for.
         """
         for column in (*columns.values(), *keys):
-            if re.search(r'["\\\x00-\x1f]', column):
+            if not can_be_looked_for(column):
                 what = (
                     f"the column {column!r} of the stream {stream!r} has a quote, a backslash or "
                     "a control character in its name; rename it with a stream map"
@@ -145,7 +146,7 @@ class Reader:
         Raises:
             InputError: A line that is no Singer message.
         """
-        for block in blocks(_chunks(source, interrupt)):
+        for block in blocks(_chunks(source, interrupt), self._too_long):
             if block is None:
                 yield None
                 continue
@@ -159,6 +160,14 @@ class Reader:
                     yield from self.again()
             if interrupt.is_set():
                 return
+
+    def _too_long(self) -> InputError:
+        self.number += 1
+        what = (
+            f"longer than {LONGEST_LINE >> 20} MiB, which no message needs; the tap may have "
+            "failed, or something else wrote to its output"
+        )
+        return InputError(self.where(what))
 
     def again(self) -> Iterator[Message]:
         """Yield what the latest `Rows` hold one by one, each as a `Record`."""

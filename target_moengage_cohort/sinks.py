@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from msgspec import UNSET
 
 from target_moengage_cohort.columns import Columns, PlainRows, kinds
-from target_moengage_cohort.decoding import decoder, row_type
+from target_moengage_cohort.decoding import can_be_looked_for, decoder, row_type
 from target_moengage_cohort.destinations import fitting
 from target_moengage_cohort.errors import MissingKeyRowError, RowError, SettingsError
 from target_moengage_cohort.membership import (
@@ -89,7 +89,8 @@ class Sink:
         self._has_uid = "uid" in self.columns
         self._has_anonymous_id = "anonymous_id" in self.columns
         self._has_membership = "membership" in self.columns
-        expected = kinds(self.columns, properties)
+        named = all(map(can_be_looked_for, (*self.columns.values(), *self.keys)))
+        expected = kinds(self.columns, properties) if named else None
         if self._has_membership and mapping.sync_mode is SyncMode.ADD:
             expected = None  # who is no member is passed over
         self.plain = None if expected is None else PlainRows(expected, self.columns, self.keys)

@@ -62,6 +62,9 @@ class SdkTransform:
         except SingerSDKError as error:
             msg = f"stream_maps: {error}"
             raise SettingsError(msg) from None
+        except Exception as error:  # noqa: BLE001 - the SDK takes any stream map for a good one
+            msg = f"stream_maps: cannot be used ({type(error).__name__}); see the SDK's stream maps"
+            raise SettingsError(msg) from None
 
     def schema(self, message: Schema) -> list[Schema]:
         """The streams that a stream becomes.

@@ -157,14 +157,16 @@ class Batches:
                             )
                         )
                     first += rows
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: of a name
             msg = f"{where} cannot be read ({type(error).__name__}), so the input is not complete"
             raise InputError(msg) from None
 
 
 def _registered(cursor: Callable[[], Cursor], file: t.Any, number: int, offset: int) -> Cursor:
     """A cursor that knows some rows of a record batch of an Arrow file as ``rows``."""
-    return cursor().register("rows", file.get_batch(number).slice(offset, _ARROW_ROWS))
+    batch = file.get_batch(number)
+    batch.validate(full=True)  # DuckDB believes offsets, and would read beyond
+    return cursor().register("rows", batch.slice(offset, _ARROW_ROWS))
 
 
 def _closing(relation: Relation) -> Iterator[Relation]:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from target_moengage_cohort.decoding import (
+    LONGEST_LINE,
     UNDECODABLE,
     blocks,
     decode_plain,
@@ -58,7 +59,7 @@ class Lines:
         Raises:
             InputError: The file cannot be read to its end.
         """
-        for block in blocks(_ahead(self._read())):
+        for block in blocks(_ahead(self._read()), self._too_long):
             for piece in pieces(block):
                 self._piece, self._number_before = piece, self._number
                 columns = None
@@ -67,6 +68,11 @@ class Lines:
                     columns = None if rows is None else self._plain.take(rows)
                 self._number += piece.count(b"\n") + (not piece.endswith(b"\n"))
                 yield columns
+
+    def _too_long(self) -> InputError:
+        self._number += 1
+        what = f"longer than {LONGEST_LINE >> 20} MiB, so it is no row; the input is not complete"
+        return InputError(self.where(what))
 
     def rows(self) -> Iterator[t.Any]:
         """Yield the rows of the latest chunk.

@@ -260,10 +260,10 @@ class Relation:
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
-        """Turn what DuckDB says of the file into an `InputError` without any of its values."""
+        """Turn what is wrong with the file into an `InputError` without any of its values."""
         try:
             yield
-        except duckdb.Error as error:
+        except (duckdb.Error, OSError, ValueError) as error:  # the last two: pyarrow's
             why = type(error).__name__
             msg = f"{self._where} cannot be read ({why}), so the input is not complete"
             raise InputError(msg) from None

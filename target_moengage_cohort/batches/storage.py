@@ -42,12 +42,19 @@ def local_file(url: str, storage: BatchStorage | None, folder: Path) -> Path:
         return _copied(url, params, folder)
     written = Path(url.removeprefix(_FILE))
     path = Path(unquote(url.removeprefix(_FILE))) if url.startswith(_FILE) else written
-    if not path.is_file():
+    if not _is_file(path):
         path = written  # some taps do not quote what they put into a URL
-    if not path.is_file():
+    if not _is_file(path):
         msg = f"the batch file {shown(url)} is not there, so the input is not complete"
         raise InputError(msg)
     return path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # its name is too long, or a folder on the way is closed to us
+        return False
 
 
 def shown(url: str) -> str:
@@ -55,7 +62,10 @@ def shown(url: str) -> str:
     if "://" not in url:
         return url
     parts = _parts(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    path = parts.path
+    if "::" in url:  # of fsspec's: another URL, with credentials of its own
+        path = re.sub("(?<=//).*@", "", path)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
 
 
 def _parts(url: str) -> SplitResult:
@@ -74,18 +84,19 @@ def _copied(url: str, params: dict[str, t.Any], folder: Path) -> Path:
         talkative = logging.getLogger(name)
         talkative.setLevel(max(logging.INFO, talkative.level))
     where = f"the batch file {shown(url)}"
+    path, is_known = folder / "copy", False
     try:
         filesystem, place = fsspec.core.url_to_fs(url, **params)
-    except (ImportError, ValueError):
-        msg = (
-            f"{where} is in a storage that needs another Python package here; install what fsspec "
-            "needs for it beside the target (s3fs for s3://, gcsfs for gs://, adlfs for abfs://)"
-        )
-        raise InputError(msg) from None
-    path = folder / "copy"
-    try:
+        is_known = True
         filesystem.get_file(place, str(path))
     except Exception as error:  # noqa: BLE001 - each storage has its own, and they quote what they like
+        if not is_known and isinstance(error, (ImportError, ValueError)):
+            msg = (
+                f"{where} is in a storage that needs another Python package here; install what "
+                "fsspec needs for it beside the target (s3fs for s3://, gcsfs for gs://, adlfs for "
+                "abfs://)"
+            )
+            raise InputError(msg) from None
         msg = (
             f"{where} cannot be got ({type(error).__name__}), so the input is not complete; check "
             "that it is there, and the credentials (batch_config.storage.params, or the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 import time
 import typing as t
@@ -25,6 +26,10 @@ if t.TYPE_CHECKING:
 COHORT_SYNC_PATH = "/v1/integrations/cohortsync"
 _MAX_ANSWER_BYTES = 65_536
 _CONNECT_TIMEOUT_SECONDS = 15
+_UNTRUSTED = (
+    "the server's TLS certificate is not trusted ({}); check api_url, and if a proxy or a CA of "
+    "your own stands between, name its certificates' file in REQUESTS_CA_BUNDLE"
+)
 _BROKEN = (
     requests.ConnectionError,
     requests.exceptions.ChunkedEncodingError,
@@ -105,8 +110,8 @@ class Client:
             what = f"no answer within {self._timeout[1]} s"
         elif isinstance(error, requests.exceptions.SSLError):
             what = "the TLS connection failed"
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                outcome, what = Outcome.UNEXPECTED, "the server's TLS certificate is not trusted"
+            if (why := _why_untrusted(error)) is not None:
+                outcome, what = Outcome.UNEXPECTED, _UNTRUSTED.format(why)
         elif isinstance(error, _BROKEN):
             what = f"the connection failed ({_cause(error)})"
             reason = getattr(error.args[0], "reason", None) if error.args else None
@@ -126,6 +131,17 @@ class Client:
         yield b64encode(":".join(self._auth).encode()).decode()
         for member in msgspec.json.decode(body)["parameters"]["members"]:
             yield from member.values()
+
+
+def _why_untrusted(error: BaseException | None) -> str | None:
+    """Why a certificate was refused, in OpenSSL's words; ``None`` if it was something else."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        inner = error.args[0] if error.args else None
+        reason = getattr(inner, "reason", None)  # urllib3 keeps it there
+        error = (
+            reason if isinstance(reason, BaseException) else error.__cause__ or error.__context__
+        )
+    return None if error is None else error.verify_message
 
 
 def _cause(error: BaseException) -> str:

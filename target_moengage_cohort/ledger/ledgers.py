@@ -7,6 +7,7 @@ import os
 import socket
 import time
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from functools import partial
 
@@ -80,7 +81,7 @@ class Ledgers:
         self.folder: Path = self._files.path
         self._spill: Spill | None = None
         self._started: Engine | None = None
-        self._stagings: list[Staging] = []
+        self._worker: ThreadPoolExecutor | None = None
         self._open: dict[str, Ledger] = {}
         self._numbers = itertools.count(1)
 
@@ -171,9 +172,9 @@ class Ledgers:
         """Room for a snapshot."""
         from target_moengage_cohort.ledger.staging import Staging  # noqa: PLC0415
 
-        staging = Staging(self)
-        self._stagings.append(staging)
-        return staging
+        if self._worker is None:  # one for all: there may be thousands of snapshots
+            self._worker = ThreadPoolExecutor(1, thread_name_prefix="staging")
+        return Staging(self, self._worker)
 
     def cursor(self) -> Cursor:
         """A new cursor of the one DuckDB instance."""
@@ -237,8 +238,8 @@ class Ledgers:
             LedgerError: One of them could not be closed well; the others are closed.
         """
         failed: LedgerError | None = None
-        for staging in self._stagings:
-            staging.stop()
+        if self._worker is not None:
+            self._worker.shutdown()
         for ledger in list(self._open.values()):
             try:
                 ledger.close()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 import threading
 import typing as t
-from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
@@ -23,7 +22,7 @@ from target_moengage_cohort.membership import Member
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
-    from concurrent.futures import Future
+    from concurrent.futures import Executor, Future
 
     from target_moengage_cohort.ledger.duckdb import Cursor
     from target_moengage_cohort.ledger.ledger import Ledger
@@ -44,19 +43,22 @@ _encode = msgspec.json.Encoder().encode
 class Staging:
     """The rows of a snapshot, in stream order; use it from one thread.
 
-    A chunk of rows is put into the table by a thread of our own, while the next one is read.
+    A chunk of rows is put into the table by another thread, while the next one is read.
+
+    Args:
+        ledgers: The ledgers of the destination.
+        worker: The other thread.
 
     Attributes:
         rows: How many there are.
         has_absent: Whether any of them says that its member is none.
     """
 
-    def __init__(self, ledgers: Ledgers) -> None:
-        """Make room for the rows."""
+    def __init__(self, ledgers: Ledgers, worker: Executor) -> None:
         self.rows = 0
         self._ledgers = ledgers
         self._lock = threading.Lock()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="staging")
+        self._worker = worker
         self._under_way: Future[None] | None = None
         self._catalog = f"staging_{next(_numbers)}"
         self._table = f"{self._catalog}.staged"
@@ -204,8 +206,12 @@ class Staging:
         return Difference(self, tables, differs)
 
     def close(self) -> None:
-        """Give the rows' memory back; differences of this staging end with it."""
-        self.stop()
+        """Give the rows' memory back; differences of this staging end with it.
+
+        Raises:
+            LedgerError: The last rows could not be kept.
+        """
+        self._await()
         with self._lock, translated(self._ledgers.folder):
             self._cursor.execute(f"DETACH DATABASE IF EXISTS {self._catalog}")
             self._cursor.close()
@@ -219,10 +225,6 @@ class Staging:
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
             under_way.result()
-
-    def stop(self) -> None:
-        """Take no more rows, and wait for those on their way."""
-        self._worker.shutdown()
 
     def fetch(self, sql: str) -> list[Row]:
         """Ask for a few rows; for `Difference`."""

@@ -86,7 +86,14 @@ def load(raw: t.Mapping[str, t.Any]) -> Loaded:
     Raises:
         SettingsError: With a message for each fault that was found.
     """
-    raw = _gathered(raw)
+    try:
+        return _loaded(_gathered(raw))
+    except RecursionError:
+        msg = f"{', '.join(_OBJECTS)}: one of them is nested too deeply"
+        raise SettingsError(msg) from None
+
+
+def _loaded(raw: t.Mapping[str, t.Any]) -> Loaded:
     given = {name: value for name, value in raw.items() if value is not None and value != ""}
     fields = msgspec.structs.fields(Settings)
     faults = [f"{f.name}: is required" for f in fields if f.required and f.name not in given]

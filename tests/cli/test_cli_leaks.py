@@ -1,0 +1,91 @@
+"""Promise 7 for `moengage-cohort`: its commands take ids, fail, and show none of them."""
+
+import json
+
+import pytest
+
+from target_moengage_cohort.emulator import Emulator
+from tests.support.leaks import ANONYMOUS, KEY, MEMBER, Watched
+from tests.support.singer import config, lines, record, schema, state
+
+CSV = f'uid,anonymous_id\n"{MEMBER.replace(chr(34), chr(34) * 2)}",{ANONYMOUS}\n'.encode()
+ROW = {"uid": MEMBER, "anon": ANONYMOUS}
+INPUT = lines(schema(columns=("uid", "anon")), record(**ROW), state({"a": 1}))
+MODE = {"sync_mode": "mirror", "anonymous_id_column": "anon", "max_retry_seconds": 0}
+
+
+@pytest.fixture
+def emulator():
+    with Emulator(data_api_key=KEY) as running:
+        yield running
+
+
+def refuse(emulator, status):
+    said = f"No such users: {MEMBER}, {ANONYMOUS.upper()}, {json.dumps(MEMBER)}, {KEY}"
+    emulator.fail_next(status, 100, message=said, error_type=MEMBER)
+
+
+COMMANDS = {
+    "plan": (("plan",), INPUT, 0),
+    "plan --json": (("plan", "--json"), INPUT, 0),
+    "plan of a broken line": (("plan",), INPUT + f"{MEMBER}\n".encode(), 1),
+    "plan of a bad row": (("plan",), INPUT + lines(record(uid=[MEMBER])), 1),
+    "run": (("run", "--", "cat", "{data}"), INPUT, 0),
+    "status": (("status",), b"", 0),
+    "status --json": (("status", "--json"), b"", 0),
+    "adopt": (("adopt", "users", "--csv", "{data}"), CSV, 0),
+    "adopt of a broken file": (("adopt", "new", "--csv", "{data}"), CSV + f'"{MEMBER}'.encode(), 1),
+    "adopt anew": (("adopt", "new", "--csv", "{data}", "--stream", "new"), CSV, 0),
+    "confirm": (("confirm", "users"), b"", 1),
+    "confirm --withheld": (("confirm", "--withheld", "none"), b"", 1),
+    "forget": (("forget", "-"), CSV, 0),
+    "forget of a broken file": (("forget", "-"), f'uid\n"{MEMBER}'.encode(), 1),
+    "forget without a column": (("forget", "-"), f"name,x\n{MEMBER},y\n".encode(), 1),
+    "empty": (("empty", "users", "--yes"), b"", 0),
+    "resync": (("resync", "--yes"), b"", 0),
+}
+
+
+@pytest.fixture
+def watched(tmp_path, emulator):
+    """A place where a first run has made a ledger with planted ids."""
+    made = Watched(tmp_path)
+    assert 0 == made.run(config(emulator, **MODE), INPUT)
+    return made
+
+
+def test_no_command_shows_a_key_or_an_id(watched, emulator):
+    """Whatever commands are told and however they end, only the ledger holds ids afterwards."""
+    settings = config(emulator, **MODE)
+    for name, (command, data, code) in COMMANDS.items():
+        assert (name, code) == (name, watched.run(settings, data, *command)), watched.seen
+    watched.check()
+
+
+@pytest.mark.parametrize("status", [400, 401, 500])
+def test_no_command_shows_what_an_answer_quotes(watched, emulator, status):
+    """MoEngage's error texts may quote ids and the key; the commands that send show neither."""
+    refuse(emulator, status)
+    settings = config(emulator, **MODE)
+    more = INPUT + lines(record(uid=f"{MEMBER}2"))
+    assert 1 == watched.run(settings, more, "run", "--", "cat", "{data}")
+    assert 1 == watched.run(settings, CSV, "forget", "-")
+    assert 1 == watched.run(settings, b"", "empty", "users", "--yes")
+    watched.check()
+
+
+def test_no_command_shows_what_is_in_a_broken_ledger(watched, emulator):
+    """A ledger's file that is none is told by its name, and nothing of what is in it."""
+    settings = config(emulator, **MODE)
+    files = [*(watched.home / "state").rglob("*.duckdb")]
+    assert files
+    for path in files:
+        path.write_bytes(f"{MEMBER} {KEY}".encode() * 100)
+    assert 1 == watched.run(settings, INPUT)
+    for command in (("plan",), ("forget", "-"), ("empty", "users", "--yes"), ("confirm", "users")):
+        data = CSV if command[0] == "forget" else INPUT
+        assert 1 == watched.run(settings, data, *command), watched.seen
+    watched.run(settings, b"", "status")
+    for path in files:
+        path.unlink()
+    watched.check()
