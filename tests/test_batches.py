@@ -283,3 +283,12 @@ def test_lines_of_a_file_are_rows_and_no_messages(emulator, folder):
     seen = run(emulator, lines(schema(), batch(JSONL, path)))
     assert isinstance(seen.error, InputError)
     assert {"a"} == uids(emulator)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_a_version_of_batches_is_proven_like_that_of_records(emulator, folder, kind):
+    """An ACTIVATE_VERSION after BATCH messages of its version shows that all of it has come."""
+    message = folder.batch(kind, USERS) | {"version": 7}
+    seen = run(emulator, lines(schema(), message, activate_version(7)), sync_mode="mirror")
+    (cohort,) = seen.report.cohorts
+    assert "activate_version" == cohort.complete.value

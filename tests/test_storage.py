@@ -11,6 +11,7 @@ import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
 
+from target_moengage_cohort.batches.storage import local_file, shown
 from target_moengage_cohort.errors import InputError
 from tests.support.batches import MAIN_KINDS, Kind, batch
 from tests.support.singer import config as settings_of
@@ -156,3 +157,30 @@ def test_a_root_does_not_give_what_is_outside_it(emulator, tmp_path, kind):
         seen = run(emulator, lines(schema(), batch(kind, named)), **storage(str(root)))
         assert isinstance(seen.error, InputError)
     assert set() == uids(emulator)
+
+
+@pytest.mark.parametrize(
+    ("expected", "url"),
+    [
+        ("https://host/dir/a.json", "https://u:S3CRET@host/dir/a.json?sig=S3CRET#S3CRET"),
+        ("s3://bucket/a.json", "s3://KEY:S3CRET@bucket/a.json"),
+        ("a.json", "simplecache::s3://KEY:S3CRET@bucket/a.json"),
+        ("a.json", "my_store://KEY:S3CRET@bucket/a.json?x"),
+        ("file:///dir/a.json", "file:///dir/a.json"),
+        ("/dir/a.json", "/dir/a.json"),
+        ("not a url ", "not a url ?sig=S3CRET"),
+    ],
+)
+def test_an_address_is_shown_without_what_opens_it(expected, url):
+    """A message names a file by its address, without credentials, query and fragment."""
+    assert expected == shown(url)
+
+
+@pytest.mark.parametrize("form", ["file://{}", "file://localhost{}", "{}"])
+def test_a_local_file_may_be_named_in_several_ways(tmp_path, form):
+    """A path, and a URL with or without localhost, name the same file; quoted or not."""
+    path = tmp_path / "a b.json"
+    path.write_bytes(b"")
+    assert path == local_file(form.format(path), None, tmp_path)
+    if form != "{}":
+        assert path == local_file(form.format(path).replace(" ", "%20"), None, tmp_path)

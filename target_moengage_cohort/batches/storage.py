@@ -19,7 +19,20 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.settings.batches import BatchStorage
 
 _FILE = "file://"
-_TALKATIVE_LOGGERS = ("adlfs", "aiobotocore", "azure", "botocore", "fsspec", "gcsfs", "s3fs")
+_TALKATIVE_LOGGERS = (
+    "adlfs",
+    "aiobotocore",
+    "aiohttp",
+    "azure",
+    "botocore",
+    "fsspec",
+    "gcsfs",
+    "google",
+    "msal",
+    "s3fs",
+    "s3transfer",
+    "urllib3",
+)
 
 
 def local_file(url: str, storage: BatchStorage | None, folder: Path) -> Path:
@@ -40,8 +53,11 @@ def local_file(url: str, storage: BatchStorage | None, folder: Path) -> Path:
         url = f"{storage.root.rstrip('/')}/{name}"
     if "://" in url and not url.startswith(_FILE):
         return _copied(url, params, folder)
-    written = Path(url.removeprefix(_FILE))
-    path = Path(unquote(url.removeprefix(_FILE))) if url.startswith(_FILE) else written
+    is_url = url.startswith(_FILE)
+    text = url.removeprefix(_FILE)
+    text = text.removeprefix("localhost") if is_url and text.startswith("localhost/") else text
+    written = Path(text)
+    path = Path(unquote(text)) if is_url else written
     if not _is_file(path):
         path = written  # some taps do not quote what they put into a URL
     if not _is_file(path):
@@ -59,13 +75,13 @@ def _is_file(path: Path) -> bool:
 
 def shown(url: str) -> str:
     """A file's address for a message: without credentials, and what a signed URL is signed with."""
+    plain = re.split("[?#]", url)[0]
     if "://" not in url:
-        return url
+        return plain
     parts = _parts(url)
-    path = parts.path
-    if "::" in url:  # of fsspec's: another URL, with credentials of its own
-        path = re.sub("(?<=//).*@", "", path)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
+    if "::" in url or not (parts.scheme and parts.netloc + parts.path):
+        return posixpath.basename(plain)  # where its credentials are, fsspec alone knows
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _parts(url: str) -> SplitResult:
