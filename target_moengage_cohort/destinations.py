@@ -13,6 +13,7 @@ from target_moengage_cohort.membership import (
     Action,
     Change,
     Cohort,
+    Key,
     Member,
     SyncMode,
     cohort_name_fault,
@@ -38,6 +39,7 @@ class Settlement(msgspec.Struct):
         reason: Why not everything was delivered.
         is_sealed: Whether the cohort is finished with: nothing is sent.
         sent_before: Members of this run who were accepted before the plan was made.
+        refused: Members of this run whom MoEngage has refused.
     """
 
     differs: Differs | None = None
@@ -48,6 +50,7 @@ class Settlement(msgspec.Struct):
     reason: str | None = None
     is_sealed: bool = False
     sent_before: int = 0
+    refused: set[Key] = msgspec.field(default_factory=set)
 
 
 class Destination(msgspec.Struct, eq=False):

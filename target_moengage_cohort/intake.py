@@ -18,7 +18,7 @@ from target_moengage_cohort.membership import SyncMode
 from target_moengage_cohort.messages import ActivateVersion, Batch, Record, Rows, Schema, State
 from target_moengage_cohort.mirror import bookmarked_stream
 from target_moengage_cohort.reader import Reader
-from target_moengage_cohort.rejects import REASON
+from target_moengage_cohort.rejects import MAPPED, REASON
 from target_moengage_cohort.settings.declared import OnReject
 from target_moengage_cohort.sinks import Sink
 
@@ -101,6 +101,7 @@ class Intake:
         self._batches: Batches | None = None
         self._reader = Reader()
         self._schemas: dict[str, Schema] = {}
+        self._is_mapped: dict[str, bool] = {}  # whether stream maps are of no concern to a stream
         self.sinks: dict[str, Sink] = {}
         self.counts: Counter[str] = Counter()
 
@@ -156,13 +157,18 @@ class Intake:
         if self._schemas.get(message.stream) == message:
             return
         self._schemas[message.stream] = message
-        streams = [message] if self._transform is None else self._transform.schema(message)
+        properties = message.schema["properties"]
+        transform = None if MAPPED in properties else self._transform
+        self._is_mapped[message.stream] = transform is None
+        if transform is not None:
+            self._reader.forget(message.stream)
+        streams = [message] if transform is None else transform.schema(message)
         for stream in streams:
             mapping = self._loaded.mapping(stream.stream)
             if stream.stream not in self.sinks:
                 self._begin(mapping)
             sink = Sink(
-                self._replayed(mapping) if REASON in stream.schema["properties"] else mapping,
+                self._mapping_of(mapping, is_replay=REASON in properties),
                 stream.schema["properties"],
                 stream.key_properties,
                 self._destinations,
@@ -173,23 +179,26 @@ class Intake:
                 self._snapshots.of(sink.mapping, message.stream)
                 self._snapshots.give_head_start(sink.mapping, stream.schema["properties"])
                 self._dispatcher.hold(stream.stream)
-            if self._transform is None:
+            if transform is None:
                 self._reader.expect(stream.stream, sink.columns, sink.keys, sink.plain)
 
-    def _replayed(self, mapping: Mapping) -> Mapping:
-        """How rows are mapped that were rejected once: they are never a whole cohort.
+    def _mapping_of(self, mapping: Mapping, *, is_replay: bool) -> Mapping:
+        """How rows are mapped; those that were rejected once are never a whole cohort.
 
         Raises:
-            InputError: The stream's other rows are, so that the two cannot be told apart.
+            InputError: The stream has both kinds, and they cannot be told apart in the end.
         """
         if not mapping.is_snapshot:
             return mapping
-        if mapping.stream in self._snapshots.by_stream:
+        known = self.sinks.get(mapping.stream)
+        if known is not None and known.mapping.is_snapshot is is_replay:
             what = (
                 f"the stream {mapping.stream!r} has rows that were rejected once and rows that are "
                 "not; replay the rejected ones by themselves"
             )
             raise InputError(self._reader.where(what))
+        if not is_replay:
+            return mapping
         return msgspec.structs.replace(mapping, sync_mode=SyncMode.ADD, expected_count_column=None)
 
     def _take_rows(self, stream: str, version: t.Any, columns: Columns) -> bool:
@@ -257,7 +266,7 @@ class Intake:
     def _take_record(self, message: Record) -> None:
         stream = message.stream
         self._check_schema(stream, "RECORD")
-        if self._transform is None:
+        if self._transform is None or self._is_mapped[stream]:
             self._take_row(stream, message.version, message.record, self._reader)
             return
         self._snapshots.read(stream, message.version)

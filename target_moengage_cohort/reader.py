@@ -134,6 +134,12 @@ class Reader:
             self._plain[stream] = plain
         self._stream = self._like = None
 
+    def forget(self, stream: str) -> None:
+        """Decode nothing of a stream's records from now on; `record` gives them whole."""
+        self._decoders.pop(stream, None)
+        self._plain.pop(stream, None)
+        self._stream = self._like = None
+
     def messages(self, source: t.IO[t.Any], interrupt: Interrupt) -> Iterator[Message | None]:
         """Yield the messages of an input, until its end or until interrupted.
 

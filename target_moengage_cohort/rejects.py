@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import threading
 import typing as t
 from collections import Counter
@@ -31,6 +32,9 @@ _LOGGED = 10  # of each reason
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _LINE_START = b'{"type":"'
 REASON = "_reject_reason"
+MAPPED = "_reject_mapped"
+"""Stands in the SCHEMA of rows to which stream maps have been applied already."""
+
 _REJECT_PROPERTIES: dict[str, t.Any] = {
     REASON: {"type": ["string", "null"]},
     "_reject_run_id": {"type": ["string", "null"]},
@@ -100,10 +104,11 @@ class Rejections:
         Raises:
             TryAgainError: It could not be written.
         """
+        kind = re.sub(r" \(request_id [\w-]+\)", "", reason)  # it is another one each time
         with self._lock:
-            self._reasons[reason] += 1
-            if self._reasons[reason] <= _LOGGED:
-                logger.warning("%s", where(f"row rejected: {reason}"))
+            self._reasons[kind] += 1
+            if self._reasons[kind] <= _LOGGED:
+                logger.warning("%s", where(f"row rejected: {kind}"))
             if self._file is not None:
                 self._file.append(stream, record, reason)
 
@@ -146,7 +151,7 @@ def row_of(
     row = {column: value for column, value in given.items() if column is not None}
     if action is Action.REMOVE and mapping.sync_mode is not SyncMode.REMOVE:
         row[DELETED_AT] = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    schema = {"type": "object", "properties": {column: {} for column in row}}
+    schema = {"type": "object", "properties": {column: {} for column in (*row, MAPPED)}}
     return Schema(mapping.stream, schema, []), row
 
 

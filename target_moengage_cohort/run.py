@@ -241,7 +241,9 @@ class Run:
 
     def _open_ledger(self, cohort: Cohort, mapping: Mapping) -> Ledger | None:
         """The ledger of a cohort that has one, or that needs one."""
-        ledgers, needed = self._ledgers, mapping.is_snapshot or self._settings.ledger_folder
+        # By the stream's own mapping, also for rows of a mirror that are replayed.
+        is_snapshot = self._loaded.mapping(mapping.stream).is_snapshot
+        ledgers, needed = self._ledgers, is_snapshot or self._settings.ledger_folder
         if not (needed or ledgers.has(cohort.cohort_id)):
             return None
         ledger = ledgers.open(cohort, mapping.stream)
@@ -294,8 +296,9 @@ class Run:
                 f"{where} cannot be delivered: {reason}; with on_reject skip and a rejects_path "
                 "the others are delivered, and the file tells who it is"
             )
-        mapping = self.destinations.by_id[cohort.cohort_id].mapping
-        schema, row = row_of(cohort, mapping, action, member)
+        destination = self.destinations.by_id[cohort.cohort_id]
+        destination.settlement.refused.add(member.key)
+        schema, row = row_of(cohort, destination.mapping, action, member)
         self._rejections.append(schema, row, reason, lambda what: f"{where}: {what}")
         return None
 

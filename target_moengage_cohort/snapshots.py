@@ -283,8 +283,10 @@ class Snapshots:
     def _submit(
         self, destination: Destination, action: Action, chunks: Iterable[Sequence[Member]]
     ) -> None:
+        refused = frozenset(destination.settlement.refused)  # as far as a head start went
         for chunk in chunks:
-            changes = [destination.change(action, member) for member in chunk]
+            left = [member for member in chunk if member.key not in refused]
+            changes = [destination.change(action, member) for member in left]
             if not self._dispatcher.submit(changes):
                 break  # `_end` will notice
 

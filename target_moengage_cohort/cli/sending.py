@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from collections import defaultdict
 
 from target_moengage_cohort.checkpoints import Checkpoints
 from target_moengage_cohort.delivery.client import Client
@@ -44,10 +45,13 @@ class Sending:
             self._interrupt.set()
         self._ledgers: dict[str, Ledger] = {}
         self._submitted: dict[str, int] = {}
+        self._refused: defaultdict[str, list[str]] = defaultdict(list)
         self._pace = Pace(session.settings, self._interrupt.wait)
         self._dispatcher = Dispatcher(
             session.settings,
-            callbacks=Callbacks(Client(session.settings).attempt, lambda _state: None, _refusal),
+            callbacks=Callbacks(
+                Client(session.settings).attempt, lambda _state: None, self._note_refusal
+            ),
             pace=self._pace,
             checkpoints=Checkpoints(),
             interrupt=self._interrupt,
@@ -113,19 +117,26 @@ class Sending:
         """Wait until all of it was answered, or until the command is interrupted.
 
         Raises:
-            TargetError: A request has failed for good.
+            TargetError: A request has failed for good, or MoEngage has refused somebody.
         """
         self._dispatcher.drain()
+        if self._refused:
+            told = "; ".join(
+                f"{len(reasons)} of the cohort {cohort_id!r}: {reasons[0]}"
+                for cohort_id, reasons in self._refused.items()
+            )
+            msg = f"all were sent but whom MoEngage refused, and to repeat it will not help: {told}"
+            raise InputError(msg)
+
+    def _note_refusal(
+        self, cohort: Cohort, _action: Action, _member: Member, reason: str
+    ) -> TargetError | None:
+        """Let the others be sent all the same."""
+        self._refused[cohort.cohort_id].append(reason)
+        return None
 
     def is_accepted(self, cohort_id: str) -> bool:
         """Whether all that there was to send for a cohort was sent, and accepted."""
         lane = self._dispatcher.lanes.get(cohort_id)
         accepted = 0 if lane is None else lane.added + lane.removed + lane.merged
         return self._submitted.get(cohort_id) == accepted
-
-
-def _refusal(cohort: Cohort, _action: Action, _member: Member, reason: str) -> TargetError:
-    return InputError(
-        f"the cohort {cohort.cohort_id!r} has a member who cannot be sent: {reason}; the others "
-        "may not all have been sent either"
-    )

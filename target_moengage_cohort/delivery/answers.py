@@ -169,7 +169,7 @@ def verdict(answer: Answer, cohort_id: str, max_retry_seconds: int) -> TargetErr
             f"MoEngage refused the credentials ({said}); check workspace_id, data_api_key and "
             "data_center, and that the key may use Cohort Sync"
         )
-    if answer.outcome is Outcome.REFUSED:
+    if answer.outcome in {Outcome.REFUSED, Outcome.TOO_LARGE}:
         return InputError(
             f"MoEngage refused a request of {cohort}: {said}; trying again as it is will not "
             "help: look for what it names in the cohort's mapping and rows, or in the settings"

@@ -37,7 +37,9 @@ logger = logging.getLogger(__name__)
 GRACE_SECONDS = 8.0
 CLOSED_WEIGHT_LIMIT = 16 << 20
 _LONGEST_BACKOFF_SECONDS = 60
-_MOST_REFUSED = 40  # of a cohort, and of a run, of which nothing was accepted yet
+_MOST_REFUSED = 40  # of a run, and of a new cohort, of which nothing was accepted yet
+_WORTH_SINGLING = 7
+_ISOLATED = (Outcome.REFUSED, Outcome.TOO_LARGE)
 _PERHAPS_APPLIED = (Outcome.ACCEPTED, Outcome.RETRY, Outcome.UNEXPECTED)
 
 
@@ -121,6 +123,7 @@ class Dispatcher:
         self._under_way: set[Request] = set()  # no answer yet
         self._doubted: set[Request] = set()  # perhaps applied, though not accepted
         self._last_accepted = timing.clock()
+        self._refused_since: float | None = None  # while nothing is accepted
         self._throttled = 0
         self._throttled_since = 0.0
         self._ended = False
@@ -375,18 +378,26 @@ class Dispatcher:
             may_be_applied |= answer.sent and answer.outcome in _PERHAPS_APPLIED
             if answer.outcome is Outcome.ACCEPTED:
                 accepted()
+            error = self._rejected(request, answer)
             with self._changed:
                 if self._ended:
                     return False
                 self._under_way.discard(request)
-                if self._judged(request, answer):
-                    return not may_be_applied
+                if self._judged(request, answer, error):
+                    # Bytes that are refused for what they say were not applied earlier, either.
+                    return not may_be_applied or answer.outcome is Outcome.REFUSED
             if not (self._waited(request, answer, waits, began) and self._permitted()):
                 return not may_be_applied
             self.totals.retries += 1
 
-    def _judged(self, request: Request, answer: Answer) -> bool:
-        """Act on an answer, with the lock held; return whether it was the last attempt."""
+    def _judged(self, request: Request, answer: Answer, error: TargetError | None) -> bool:
+        """Act on an answer, with the lock held; return whether it was the last attempt.
+
+        Args:
+            request: What was answered.
+            answer: The answer.
+            error: What the run is to end with, if the answer rejects a single member.
+        """
         if answer.outcome is Outcome.RETRY:
             if answer.sent:
                 self._doubted.add(request)
@@ -404,35 +415,54 @@ class Dispatcher:
                     len(request.data),
                     self._lanes.limit,
                 )
-        elif answer.outcome in {Outcome.REFUSED, Outcome.TOO_LARGE}:
-            self._isolate(request, answer)
+        elif answer.outcome in _ISOLATED:
+            self._isolate(request, answer, error)
         else:
             self._give_up(request, answer)
         return True
 
-    def _isolate(self, request: Request, answer: Answer) -> None:
+    def _isolate(self, request: Request, answer: Answer, error: TargetError | None) -> None:
         """Narrow down whom a request was refused for, with the lock held.
 
         Where nothing is accepted at all it is the settings or the API, and no row.
         """
         lane, body = request.lane, request.body
         self._doubted.discard(request)
+        if self._refused_since is None:
+            self._refused_since = self._clock()
         lane.refused += 1
         self.totals.refused += 1
-        is_hopeless = lane.refused >= _MOST_REFUSED and not (lane.added or lane.removed)
-        if is_hopeless or (self.totals.refused >= _MOST_REFUSED and not self.totals.accepted):
+        if self._is_hopeless(lane):
             self._give_up(request, answer)
         elif body.count > 1:
-            self._lanes.bisect(request)
+            # One by one costs no more than to halve on, if most of them are refused.
+            singly = lane.refused >= _WORTH_SINGLING and not (lane.added or lane.removed)
+            self._lanes.divide(request, singly=singly)
+        elif error is not None:
+            self._fail(error)
         else:
-            (member,) = body.decode()
-            error = self._callbacks.reject(lane.cohort, body.action, member, offence(answer))
-            if error is not None:
-                self._fail(error)
-                return
             lane.rejected += 1
             self._checkpoints.settle(Counter(body.epochs))
             self._changed.notify_all()
+
+    def _is_hopeless(self, lane: Lane) -> bool:
+        """Whether it is of no use to send more after so many requests that were refused."""
+        if self.totals.refused >= _MOST_REFUSED and not self.totals.accepted:
+            return True
+        ledger = self._ledgers.get(lane.cohort.cohort_id)
+        is_new = not (lane.added or lane.removed) and (ledger is None or ledger.created)
+        since = self._refused_since
+        return (is_new and lane.refused >= _MOST_REFUSED) or (
+            since is not None and self._clock() - since >= self._settings.max_retry_seconds > 0
+        )
+
+    def _rejected(self, request: Request, answer: Answer) -> TargetError | None:
+        """Reject a member who was refused alone; not under the lock, since it writes a file."""
+        if answer.outcome not in _ISOLATED or request.body.count > 1:
+            return None
+        (member,) = request.body.decode()
+        lane = request.lane
+        return self._callbacks.reject(lane.cohort, request.body.action, member, offence(answer))
 
     def _give_up(self, request: Request, answer: Answer) -> None:
         cohort_id = request.lane.cohort.cohort_id
@@ -447,6 +477,7 @@ class Dispatcher:
             lane.removed += body.count
         self.totals.accepted += body.count
         self._last_accepted = self._clock()
+        self._refused_since = None
         self._checkpoints.settle(Counter(body.epochs))
         self._changed.notify_all()
 

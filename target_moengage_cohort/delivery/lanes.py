@@ -243,12 +243,16 @@ class Lanes:
             buffer.put_back(request.body)
         return lowered
 
-    def bisect(self, request: Request) -> None:
-        """Take back the body of a claimed lane's request, in two halves that go next."""
+    def divide(self, request: Request, *, singly: bool) -> None:
+        """Take back the body of a claimed lane's request in parts that go next.
+
+        Args:
+            request: It has several members.
+            singly: Whether each member is a part; else there are two.
+        """
         buffer = t.cast("CohortBuffer", request.lane.buffer)
         with self._weighed(buffer):
-            for half in reversed(request.body.halves()):
-                buffer.put_back(half)
+            buffer.put_parts(request.body.singles() if singly else request.body.halves())
 
     def _close(self, lane: Lane) -> None:
         if lane.buffer is not None:

@@ -17,6 +17,8 @@ import msgspec
 from target_moengage_cohort.membership import Action, Cohort, Member
 
 if t.TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from target_moengage_cohort.membership import Change, Key
 
 _MEMBER_OVERHEAD_BYTES = 320  # a dict's slot, a key, a payload and a tuple, as CPython keeps them
@@ -101,9 +103,17 @@ class Body(msgspec.Struct, frozen=True):
         """The members, as they were before they were encoded."""
         return _decode_members(b"[%b]" % self.members)
 
-    def halves(self) -> tuple[Body, Body]:
+    def halves(self) -> list[Body]:
         """Split it in two, of about the same size; it has several members."""
-        return self.split(len(self.members) // 2)
+        return [*self.split(len(self.members) // 2)]
+
+    def singles(self) -> list[Body]:
+        """Split it into bodies of one member each."""
+        rest, found = self, []
+        while rest.count > 1:
+            first, rest = rest.split(0)
+            found.append(first)
+        return [*found, rest]
 
     def split(self, room: int) -> tuple[Body, Body]:
         """Split it in two, in order, the first as large as it may be.
@@ -167,6 +177,7 @@ class CohortBuffer:
         self._adds = _OpenBody(Action.ADD, envelope.overhead(Action.ADD))
         self._removes = _OpenBody(Action.REMOVE, envelope.overhead(Action.REMOVE))
         self._closed: deque[Body] = deque()
+        self._parts = 0  # of one body that was refused; they come first
         self._serial = itertools.count()
 
     @property
@@ -273,10 +284,13 @@ class CohortBuffer:
             return None
         body = self._closed.popleft()
         self.closed_weight -= body.weight
+        is_part = self._parts > 0
+        self._parts -= is_part
         overhead = (self._adds if body.action is _ADD else self._removes).overhead
         if overhead + len(body.members) > self.limit and body.count > 1:
             body, rest = body.split(self.limit - overhead)
             self.put_back(rest)
+            self._parts += is_part
         return body
 
     def take_back(self) -> list[int]:
@@ -292,6 +306,17 @@ class CohortBuffer:
         """Let a body go next after all, or what it is split into."""
         self._closed.appendleft(body)
         self.closed_weight += body.weight
+
+    def put_parts(self, parts: Sequence[Body]) -> None:
+        """Let the parts of the latest body go next, behind other parts of the same one.
+
+        They have no member in common, so their order is free; and so the many good members of a
+        body are soon found, wherever the bad ones stand.
+        """
+        for part in parts:
+            self._closed.insert(self._parts, part)
+            self._parts += 1
+            self.closed_weight += part.weight
 
     def _waiting(self) -> list[_OpenBody]:
         """The open bodies that hold changes, the older one first."""

@@ -94,14 +94,17 @@ def test_a_question_that_nobody_can_answer_is_wrong_usage(desk):
     assert set(people(1)) == desk.there("vip")
 
 
-def test_empty_that_fails_says_so(desk):
-    """A refused removal ends empty with 1, and the ledger keeps who was not removed."""
-    desk.fill("vip", people(1, 2))
-    desk.emulator.fail_next(400)
+def test_empty_says_whom_moengage_refuses_and_removes_the_others(desk):
+    """A removal that MoEngage refuses ends empty with 1, the ledger keeps who was not removed, and
+    all others are removed."""
+    whom = people(*range(20))
+    desk.fill("vip", whom)
+    desk.emulator.poison([whom[3].uid])
     result = desk.run("empty", "vip", "--yes")
     assert 1 == result.exit_code
-    assert "MoEngage refused a request of the cohort 'vip'" in result.stderr
-    assert set(people(1, 2)) == desk.accepted("vip")
+    assert "all were sent but whom MoEngage refused, and to repeat it will not" in result.stderr
+    assert "1 of the cohort 'vip': MoEngage refuses it: HTTP 400" in result.stderr
+    assert {whom[3]} == desk.accepted("vip") == desk.there("vip")
 
 
 def test_adopt_takes_members_as_accepted(desk):

@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from target_moengage_cohort.delivery.dispatcher import Timing
 from target_moengage_cohort.emulator import Emulator
 from target_moengage_cohort.errors import InputError, InternalError
 from tests.support.singer import UNLIMITED, lines, record, run, schema, state
@@ -121,7 +122,7 @@ def test_where_nothing_is_accepted_it_is_the_settings(emulator, skipping):
     assert [] == seen.states
 
 
-def test_a_cohort_of_which_nothing_is_accepted_ends_the_run_too(emulator, skipping):
+def test_a_new_cohort_of_which_nothing_is_accepted_ends_the_run_too(emulator, skipping):
     """A cohort that MoEngage does not want at all costs 40 requests, whatever others get."""
     emulator.fail_next(400, 10_000, cohort_id="bad")
     data = [record(stream, uid=uid) for stream in ("good", "bad") for uid in people(2_000)]
@@ -130,6 +131,59 @@ def test_a_cohort_of_which_nothing_is_accepted_ends_the_run_too(emulator, skippi
     assert "'bad'" in str(seen.error)
     assert 40 == len([request for request in emulator.requests() if request.cohort_id == "bad"])
     assert [] == seen.states
+
+
+@pytest.mark.parametrize("first", [0, 475], ids=["in front", "behind"])
+def test_many_who_are_refused_stand_together_and_keep_nobody_out(emulator, skipping, first):
+    """25 neighbours who are refused cost nobody else their place, wherever they stand, and a later
+    run of a mirror, for which they are all that is left, does not fail for them."""
+    uids = people(500)
+    bad = uids[first : first + 25]
+    emulator.poison(bad)
+    options = skipping | {"sync_mode": "mirror"}
+    for _ in range(2):
+        seen = run(emulator, lines(schema(), *rows(uids), state({"at": 1})), **options)
+        assert "succeeded" == seen.report.status
+        assert [{"at": 1}] == seen.states
+    assert {*uids} - {*bad} == members(emulator)
+
+
+def test_isolation_ends_with_the_time_for_retries(emulator, skipping):
+    """Where MoEngage does nothing but refuse for max_retry_seconds, the run ends."""
+    uids = people(200)
+    emulator.poison(uids[1:])
+    now = iter(range(0, 1_000_000, 5))
+    timing = Timing(clock=lambda: float(next(now)), jitter=lambda _seconds: 0.0)
+    data = lines(schema(), *rows(uids))
+    seen = run(emulator, data, timing, max_retry_seconds=300, flush_seconds=86_400, **skipping)
+    assert isinstance(seen.error, InputError)
+    assert len(emulator.requests()) < 200
+
+
+@pytest.mark.parametrize("on_reject", ["skip", "fail"])
+def test_a_doubt_before_a_refusal_is_settled_by_it(emulator, skipping, on_reject):
+    """Bytes that are refused for their content after a 5xx were not applied before: nobody stays
+    in doubt, and the next run does not try again who is mended."""
+    emulator.fail_next(503)
+    emulator.poison(["user-0000"])
+    options = skipping | {"on_reject": on_reject}
+    run(emulator, lines(schema(), *rows(people(1))), **options)
+    emulator.clear_faults()
+    emulator.poison(["user-0000"])
+    seen = run(emulator, lines(schema(), *rows(["good"])), **options)
+    assert seen.error is None
+    (cohort,) = seen.report.cohorts
+    assert (1, 0, 0) == (cohort.added, cohort.in_doubt, cohort.rejected)
+
+
+def test_refusals_are_counted_whatever_their_request_ids(emulator, skipping, caplog):
+    """After ten of one reason no more are logged one by one, though each has an id of its own."""
+    bad = people(30)
+    emulator.poison(bad)
+    run(emulator, lines(schema(), *rows([*people(400)])), **skipping)
+    told = [record.getMessage() for record in caplog.records if "rejected" in record.getMessage()]
+    assert 10 == sum("row rejected: " in one for one in told)
+    assert 1 == sum("30 rows in all were rejected" in one for one in told)
 
 
 def test_in_a_mirror_a_refused_member_is_tried_again(emulator, skipping):
@@ -168,13 +222,68 @@ def test_replayed_rows_are_no_snapshot(emulator, skipping, mode):
     assert {*people(9)} == members(emulator)
 
 
-def test_rejected_rows_beside_others_of_a_snapshot_are_refused(emulator, skipping):
+@pytest.mark.parametrize("replayed_first", [True, False])
+def test_rejected_rows_beside_others_of_a_snapshot_are_refused(emulator, skipping, replayed_first):
     """Rows that were rejected once cannot stand in one input with the rows of their snapshot."""
-    columns = (*COLUMNS, "_reject_reason")
-    data = lines(schema(), *rows(people(3)), schema(columns=columns), *rows(people(1)))
+    both = [
+        [schema(), *rows(people(3))],
+        [schema(columns=(*COLUMNS, "_reject_reason")), *rows(people(1))],
+    ]
+    data = lines(*(message for part in both[:: -1 if replayed_first else 1] for message in part))
     seen = run(emulator, data, sync_mode="mirror", **skipping)
     assert isinstance(seen.error, InputError)
     assert "replay the rejected ones by themselves" in str(seen.error)
+
+
+@pytest.mark.parametrize(
+    "stream_map",
+    [{"uid": "uid"}, {"uid": "'p-' + uid"}, {"uid": "uid", "__else__": None}],
+    ids=["same", "prefix", "nothing else"],
+)
+def test_stream_maps_are_applied_to_a_row_once(emulator, skipping, stream_map):
+    """Whoever was refused after stream maps is replayed as they made him, and a row that was
+    rejected before them passes through them; both are additions."""
+    options = skipping | {"stream_maps": {"users": stream_map}, "sync_mode": "mirror"}
+    uids = people(9)
+    made = {f"p-{uid}" if "+" in stream_map["uid"] else uid for uid in uids}
+    bad = sorted(made)[3]
+    emulator.poison([bad])
+    mended = [*rows(uids), record(uid=["odd"])]
+    run(emulator, lines(schema(columns=("uid", "n")), *mended), tap_exit=lambda: 0, **options)
+    emulator.clear_faults()
+    assert made - {bad} == members(emulator)
+    again = Path(skipping["rejects_path"]).rename(Path(skipping["rejects_path"] + ".singer"))
+    data = again.read_bytes().replace(b'["odd"]', b'"user-0001"')
+    options |= {"max_removal_percent": 100}
+    seen = run(emulator, data, tap_exit=lambda: 0, **options)
+    assert seen.error is None
+    assert made == members(emulator)
+
+
+def test_a_replay_into_a_new_cohort_is_known_to_the_mirror(emulator, skipping):
+    """Who is replayed into a cohort that had no ledger is removed by the mirror that follows."""
+    del skipping["ledger_uri"]
+    options = skipping | {
+        "cohorts": {"users": {"sync_mode": "mirror", "cohort_id_column": "cohort"}},
+        "max_removal_percent": 100,
+    }
+    columns = ("uid", "cohort", "_reject_reason")
+    replay = lines(schema(columns=columns), record(uid="late", cohort="new", _reject_reason="x"))
+    run(emulator, replay, **options)
+    assert {"late"} == members(emulator, "new")
+    mirror = lines(schema(columns=("uid", "cohort")), record(uid="other", cohort="new"))
+    run(emulator, mirror, tap_exit=lambda: 0, **options)
+    assert {"other"} == members(emulator, "new")
+
+
+def test_a_head_start_rejects_nobody_twice(emulator, skipping):
+    """Who was refused during a head start is not sent again by the difference of the same run."""
+    uids = people(300)
+    emulator.poison(uids[3:5])
+    options = skipping | {"sync_mode": "mirror", "max_payload_bytes": 1_000, "piecemeal": True}
+    seen = run(emulator, lines(schema(), *rows(uids)), **options)
+    assert 2 == len(kept(Path(skipping["rejects_path"])))
+    assert (298, 2) == (seen.report.cohorts[0].added, seen.report.cohorts[0].rejected)
 
 
 def test_a_member_too_large_for_moengage_is_rejected_alone(skipping):
