@@ -337,11 +337,12 @@ def test_what_duckdb_cannot_read_does_not_matter_in_other_columns(emulator, fold
     assert "cannot be read" in str(seen.error)
 
 
-def test_an_interrupt_ends_a_manifest_of_many_files(emulator, folder):
-    """After an interrupt no further file is read, and no STATE that follows is taken."""
+@pytest.mark.parametrize("mode", ["mirror", "incremental"])
+def test_an_interrupt_ends_a_manifest_of_many_files(emulator, folder, mode):
+    """Promise 1: after an interrupt no further file is read, and no STATE that follows is taken."""
     there, missing = folder.file(PARQUET, USERS), folder.new("parquet")
     data = lines(schema(), batch(PARQUET, there, there, missing), state({"a": 1}))
-    loaded = load(config(emulator, sync_mode="mirror"))
+    loaded = load(config(emulator, sync_mode=mode))
     states, interrupt = [], Interrupt()
     running = Run(
         loaded,

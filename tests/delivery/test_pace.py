@@ -1,6 +1,7 @@
 """The pace: how many requests may start, for all processes together."""
 
 import fcntl
+import io
 import os
 import stat
 import threading
@@ -10,9 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from target_moengage_cohort.delivery.pace import WINDOW_SECONDS, Pace
+from target_moengage_cohort.delivery.answers import Answer
+from target_moengage_cohort.delivery.client import Client
+from target_moengage_cohort.delivery.dispatcher import Timing
+from target_moengage_cohort.delivery.pace import Pace
 from target_moengage_cohort.emulator import Emulator
 from target_moengage_cohort.errors import SettingsError
+from target_moengage_cohort.interrupts import Interrupt
+from target_moengage_cohort.ledger import Ledgers
+from target_moengage_cohort.run import Run
 from target_moengage_cohort.settings import load
 from tests.support.singer import config, finish, lines, record, schema, start
 from tests.support.strategies import histories
@@ -68,7 +75,33 @@ def test_never_more_starts_in_a_window_than_allowed(tmp_path_factory, steps, lim
     for pace in paces:
         pace.close()
     for first, beyond in zip(starts, starts[limit:], strict=False):
-        assert beyond - first >= WINDOW_SECONDS - 0.002
+        assert beyond - first >= 62 - 0.002
+
+
+def test_retries_count(emulator, tmp_path):
+    """Promise 3: each attempt of a request needs a permit of its own."""
+    clock, starts, interrupt = Clock(), [], Interrupt()
+    loaded = load(config(emulator, requests_per_minute=2))
+    client = Client(loaded.settings)
+
+    def attempt(body: bytes) -> Answer:
+        starts.append(clock.now)
+        return client.attempt(body)
+
+    running = Run(
+        loaded,
+        attempt=attempt,
+        pace=Pace(loaded.settings, clock.wait, tmp_path, clock),
+        write_state=lambda _value: None,
+        interrupt=interrupt,
+        ledgers=Ledgers(loaded.settings, run_id="r", wait=interrupt.wait, read_only=False),
+        timing=Timing(jitter=lambda _seconds: 0.0),
+    )
+    emulator.fail_next(500, 5)
+    running.read(io.BytesIO(lines(schema(), record(uid="u"))))
+    running.finish()
+    assert 6 == len(starts)
+    assert all(b - a >= 62 - 0.002 for a, b in zip(starts, starts[2:], strict=False))
 
 
 def test_a_wait_for_a_permit_ends_at_once(tmp_path):
