@@ -122,10 +122,10 @@ class Sending:
         self._dispatcher.drain()
         if self._refused:
             told = "; ".join(
-                f"{len(reasons)} of the cohort {cohort_id!r}: {reasons[0]}"
+                f"{len(reasons)} of the cohort {cohort_id!r} ({reasons[0]})"
                 for cohort_id, reasons in self._refused.items()
             )
-            msg = f"all were sent but whom MoEngage refused, and to repeat it will not help: {told}"
+            msg = f"MoEngage refused {told}; all others were sent"
             raise InputError(msg)
 
     def _note_refusal(

@@ -187,7 +187,7 @@ def test_a_failed_request_leaves_the_plan_outdated(desk):
     result = desk.run("confirm", "fan")
     assert 1 == result.exit_code
     assert "cohort 'bad': not all was accepted; run its stream again" in result.stderr
-    assert "MoEngage refused a request of the cohort 'bad'" in result.stderr
+    assert "MoEngage refused 1 of the cohort 'bad'" in result.stderr
     assert 21 == len(desk.there("bad"))
     again = desk.run("confirm", "fan")
     assert "cohort 'bad', stream 'fan': the cohort has changed since" in again.stderr

@@ -292,7 +292,7 @@ def test_a_tap_does_not_outlive_our_failure(taps, monkeypatch, script):
 def test_a_refused_request_ends_the_tap(taps):
     """A run that cannot be delivered stops its tap, which would wait for us for ever."""
     taps.desk.raw |= {"sync_mode": "incremental", "flush_seconds": 1, "max_payload_bytes": 1_000}
-    taps.desk.emulator.fail_next(400)
+    taps.desk.emulator.fail_next(403)
     pid = taps.folder / "pid"
     pid.touch()
     result = taps.run(told(people(*range(200, 260))), pid, STAY)

@@ -102,8 +102,8 @@ def test_empty_says_whom_moengage_refuses_and_removes_the_others(desk):
     desk.emulator.poison([whom[3].uid])
     result = desk.run("empty", "vip", "--yes")
     assert 1 == result.exit_code
-    assert "all were sent but whom MoEngage refused, and to repeat it will not" in result.stderr
-    assert "1 of the cohort 'vip': MoEngage refuses it: HTTP 400" in result.stderr
+    assert "MoEngage refused 1 of the cohort 'vip' (MoEngage refuses it: HTTP 400" in result.stderr
+    assert "all others were sent" in result.stderr
     assert {whom[3]} == desk.accepted("vip") == desk.there("vip")
 
 
