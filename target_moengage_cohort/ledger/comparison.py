@@ -23,6 +23,10 @@ _SLICE = 2_000_000
 """Rows that are grouped at a time. DuckDB's grouping spills, too, but 10 million rows at once run
 out of a memory limit of 256 MB now and then."""
 
+_JOINED = 10_000_000
+"""Rows of either side that are joined at a time; with 50 million at once the parts that DuckDB
+spills do not fit into 256 MB, either."""
+
 _ids = itertools.count(1)
 
 
@@ -96,7 +100,7 @@ class Comparison:
         in_doubt = self._count(f"FROM {tables.doubts}")
         if self._rows.has_absent:
             self._withdraw_absent()
-        met = self._meet()
+        met = self._meet(accepted[0])
         strays = self._find_strays() if in_doubt else None
         self._find_additions(met, has_doubts=bool(in_doubt))
         new = self._sums(f"FROM {tables.additions} WHERE is_new")
@@ -151,22 +155,27 @@ class Comparison:
             f" WHERE {self._own} AND present AND h IN (SELECT h FROM {last} WHERE NOT present)"
         )
 
-    def _meet(self) -> str:
+    def _meet(self, accepted_count: int) -> str:
         """Join the rows with who is accepted once, and keep what does not match.
 
-        ``rid`` is the staged row, null for an accepted member without one; ``known`` is null for
-        a row without an accepted member, else a hash of what was accepted beside the key.
+        One slice of the hashes is joined after the other. ``rid`` is the staged row, null for an
+        accepted member without one; ``known`` is null for a row without an accepted member, else a
+        hash of what was accepted beside the key.
         """
         accepted = self._tables.accepted
         with_both = f"FROM {accepted} WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL"
         compares_pairs = self._rows.has_pairs or self._count(with_both)
         pair = "hash(anonymous_id)" if compares_pairs else "0::UBIGINT"
-        return self._make(
+        staged = f"SELECT count(*) FROM {self._tables.staged}"
+        ((staged_count,),) = self._cursor.execute(staged).fetchall()
+        slices = 1 + max(staged_count, accepted_count) // _JOINED
+        return self._make_sliced(
             "met",
+            slices,
             f"SELECT coalesce(s.h, a.h) AS h, s.rid, a.pair AS known"
-            f" FROM {self._present(f'{pair} AS pair')} s"
-            f" FULL JOIN (SELECT h, {pair} AS pair FROM {accepted}) a ON a.h = s.h"
-            " WHERE a.h IS NULL OR s.h IS NULL OR a.pair <> s.pair",
+            f" FROM (FROM {self._present(f'{pair} AS pair')} WHERE {{in_slice}}) s"
+            f" FULL JOIN (SELECT h, {pair} AS pair FROM {accepted} WHERE {{in_slice}}) a"
+            " ON a.h = s.h WHERE a.h IS NULL OR s.h IS NULL OR a.pair <> s.pair",
         )
 
     def _find_strays(self) -> str:
@@ -296,14 +305,20 @@ class Comparison:
     def _group(self, name: str, aggregates: str, rows: str) -> str:
         """Make a table of rows grouped by their hash, one slice of the hashes after the other."""
         slices = 1 + self._count(f"FROM ({rows})") // _SLICE
+        select = f"SELECT h, {aggregates} FROM ({rows}) WHERE {{in_slice}} GROUP BY h"
+        return self._make_sliced(name, slices, select)
+
+    def _make_sliced(self, name: str, slices: int, select: str) -> str:
+        """Make a table of a select's rows, with ``{in_slice}`` for one slice after the other."""
         first, *others = (
-            f"SELECT h, {aggregates} FROM ({rows})"
-            f" WHERE (h >> 64)::UBIGINT % {slices} = {number} GROUP BY h"
+            select.format(
+                in_slice=f"(h >> 64)::UBIGINT % {slices} = {number}" if slices > 1 else "TRUE"
+            )
             for number in range(slices)
         )
         table = self._make(name, first)
-        for select in others:
-            self._cursor.execute(f"INSERT INTO {table} {select}")
+        for other in others:
+            self._cursor.execute(f"INSERT INTO {table} {other}")
         return table
 
     def _count(self, source: str) -> int:

@@ -204,6 +204,7 @@ def test_a_difference_is_that_of_a_plain_model(
     """
     monkeypatch.setattr(staging, "_WORTH_CLUSTERING", 0 if clusters else 10**9)
     monkeypatch.setattr(comparison, "_SLICE", 3)
+    monkeypatch.setattr(comparison, "_JOINED", 2)
     staged = fill(ledgers, [min(cut, len(rows)) for cut in cuts], rows, plain=plain)
     assert len(rows) == staged.rows
     for cohort, history in enumerate(histories):
