@@ -176,8 +176,8 @@ def verdict(answer: Answer, cohort_id: str, max_retry_seconds: int) -> TargetErr
         )
     if answer.outcome is Outcome.OUR_FAULT:
         return InternalError(
-            f"MoEngage takes a request of {cohort} for malformed: {said}. This is a fault of this "
-            "program; please report it"
+            f"MoEngage takes a request of {cohort} for malformed: {said}. No setting and no row is "
+            "to blame for that; please report it"
         )
     if answer.outcome is Outcome.UNEXPECTED:
         return SettingsError(
