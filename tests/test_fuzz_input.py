@@ -279,7 +279,6 @@ def test_a_url_within_a_url_shows_no_credentials(place):
     seen = run(emulator, lines(schema(), batch_of(url)))
     assert "the batch file file is in a storage that needs another" in str(seen.error)
     assert "planted" not in str(seen.error)
-    assert "planted" not in str(seen.error)
     assert "cret" not in str(seen.error)
 
 
