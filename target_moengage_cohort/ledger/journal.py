@@ -21,6 +21,13 @@ if t.TYPE_CHECKING:
 ALL = 2**62
 """Above every request's number: what is in flight counts as never answered."""
 
+FOLDED_AT_ONCE = 2_000_000
+"""Rows of the journal that are folded at a time: more do not always fit into the memory limit."""
+
+DELETED_AT_ONCE = 10_000_000
+"""Rows of a table from which one transaction deletes: DuckDB keeps 16 KB in memory, and does not
+spill them, for each 2,048 rows among which one was deleted, until they are checkpointed."""
+
 
 class Journal(Store):
     """What delivery tells the ledger, and what that amounts to."""
@@ -101,22 +108,56 @@ class Journal(Store):
             self.fold()
 
     def _fold(self, before: int) -> None:
-        """Fold the requests with a lower number, in one transaction."""
-        with self._using() as cursor:
-            done = {number for number in self._unfolded if number < before}
-            if done:
-                self._judge(before)
-                with self._change("fold"):
-                    self._run_all(schema.FOLD)
-                    if done == self._unfolded:
-                        self._run_all(schema.CLEAR_JOURNAL)
-                    else:
-                        self._run("DELETE FROM {s}.journal WHERE number < ?", [before])
-                        self._run("DELETE FROM {s}.requests WHERE number < ?", [before])
-                cursor.execute(f"DROP SCHEMA {self._folded} CASCADE")
-                self._unfolded -= done
-                self._in_flight -= done
+        """Fold the requests with a lower number.
+
+        Whatever part of it was done, folding again from the journal leads to the same tables.
+        """
+        with self._using():
+            for end in self._ends(before):
+                self._fold_step(end)
             self._settle()
+
+    def _ends(self, before: int) -> list[int]:
+        """Where the steps of a fold end: each time before the request with this number."""
+        if all(number >= before for number in self._unfolded):
+            return []
+        upto = (
+            "SELECT number, sum(count(*)) OVER (ORDER BY number) AS rows "
+            f"FROM {self._tables}.journal WHERE number < ? GROUP BY number"
+        )
+        step = f"rows // {FOLDED_AT_ONCE}"
+        ends = f"SELECT max(number) + 1 AS last FROM ({upto}) GROUP BY {step} ORDER BY last"
+        rows = self._cursor.execute(ends, [before]).fetchall()
+        return [*(end for (end,) in rows[:-1]), before]
+
+    def _fold_step(self, before: int) -> None:
+        done = {number for number in self._unfolded if number < before}
+        self._judge(before)
+        for table, rows in schema.FOLDED_AWAY:
+            self._thin(table, rows)
+        with self._change("fold"):
+            self._run_all(schema.FOLD)
+            if done == self._unfolded:
+                self._run_all(schema.CLEAR_JOURNAL)
+            else:
+                self._run("DELETE FROM {s}.journal WHERE number < ?", [before])
+                self._run("DELETE FROM {s}.requests WHERE number < ?", [before])
+        self._cursor.execute(f"DROP SCHEMA {self._folded} CASCADE")
+        self._unfolded -= done
+        self._in_flight -= done
+
+    def _thin(self, table: str, rows: str) -> None:
+        """Delete rows of a large table, all but those that are left to one transaction.
+
+        From the end: a checkpoint may move rows to the front.
+        """
+        if self._value(f"SELECT count(*) FROM {self._tables}.{table}") <= DELETED_AT_ONCE:
+            return
+        last = self._value(f"SELECT max(rowid) FROM {self._tables}.{table}")
+        for first in reversed(range(DELETED_AT_ONCE, last + 1, DELETED_AT_ONCE)):
+            with self._change("thin"):
+                self._run(f"DELETE FROM {{s}}.{table} WHERE {rows} AND rowid >= {first}")
+            self._cursor.execute(f"CHECKPOINT {self._tables}")
 
     def _judge(self, before: int) -> None:
         """Say in a table beside the file, per member, what the journal amounts to."""

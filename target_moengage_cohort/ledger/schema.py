@@ -60,12 +60,17 @@ _NEWLY_DOUBTED = "SELECT j.h, j.uid, j.anonymous_id, r.action " + _LAST.replace(
 _SETTLED = "(SELECT h FROM {v}.verdict WHERE accepted IS NOT NULL)"
 _TOUCHED = "(SELECT h FROM {v}.verdict WHERE accepted IS NOT NULL OR asked IS NOT NULL)"
 
+FOLDED_AWAY = (
+    ("accepted", "h IN " + _SETTLED),
+    ("removed", "h IN " + _SETTLED),
+    ("doubts", "h IN " + _TOUCHED),
+)
+"""Table, and which of its rows a fold replaces."""
+
 FOLD = (
-    "DELETE FROM {s}.accepted WHERE h IN " + _SETTLED,
+    *(f"DELETE FROM {{s}}.{table} WHERE {rows}" for table, rows in FOLDED_AWAY),
     "INSERT INTO {s}.accepted " + _NEWLY_ACCEPTED,
-    "DELETE FROM {s}.removed WHERE h IN " + _SETTLED,
     "INSERT INTO {s}.removed " + _NEWLY_REMOVED,
-    "DELETE FROM {s}.doubts WHERE h IN " + _TOUCHED,
     "INSERT INTO {s}.doubts " + _NEWLY_DOUBTED,
 )
 

@@ -1,4 +1,8 @@
-"""Run a story and be killed at each of its steps in turn: python -m tests.ledger.child FOLDER.
+"""Run a story and be killed at each of its steps in turn.
+
+    python -m tests.ledger.child FOLDER [ROWS]
+
+ROWS is how many the ledger folds at a time, instead of millions.
 
 Everything is imported once; each telling is a fork that has no threads yet. A telling notes in
 the file `told` what it begins and what is done, by lines that outlive it.
@@ -9,6 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
+from target_moengage_cohort.ledger import journal
 from tests.ledger.story import STORY, Teller
 
 
@@ -54,4 +59,6 @@ def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
+    for rows in sys.argv[2:]:
+        journal.FOLDED_AT_ONCE = journal.DELETED_AT_ONCE = int(rows)
     main(Path(sys.argv[1]))

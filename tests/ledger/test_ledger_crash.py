@@ -14,12 +14,12 @@ from tests.ledger.support import COHORT, REMOVE, STREAM, assert_holds, flat, led
 FORGET = [name for name, _ in STORY].index("forget")
 
 
-@pytest.fixture(scope="module")
-def tellings(tmp_path_factory):
+@pytest.fixture(scope="module", params=[(), ("1",)], ids=["at once", "a row at a time"])
+def tellings(request, tmp_path_factory):
     """The folders of all tellings, each killed one step after the one before it."""
     root = tmp_path_factory.mktemp("tellings")
     subprocess.run(
-        [sys.executable, "-m", "tests.ledger.child", str(root)],
+        [sys.executable, "-m", "tests.ledger.child", str(root), *request.param],
         check=True,
         timeout=120,
         cwd=Path(__file__).parents[2],

@@ -1,8 +1,10 @@
 """Any history of requests, against a model."""
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from target_moengage_cohort.ledger import journal
 from target_moengage_cohort.membership import Member
 from tests.ledger.support import ADD, COHORT, REMOVE, STREAM, Model, assert_holds, ledgers
 from tests.support.strategies import histories
@@ -31,11 +33,20 @@ steps = histories(
 )
 
 
+@pytest.fixture(params=[None, 2], ids=["at once", "two rows at a time"])
+def folded_at_a_time(request, monkeypatch):
+    """Fold as large ledgers do, too."""
+    if request.param:
+        monkeypatch.setattr(journal, "FOLDED_AT_ONCE", request.param)
+        monkeypatch.setattr(journal, "DELETED_AT_ONCE", request.param)
+
+
 @given(steps=steps)
-@settings(max_examples=30)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.usefixtures("folded_at_a_time")
 def test_a_ledger_holds_what_its_history_amounts_to(tmp_path_factory, steps):
     """Whatever is sent, accepted, refused, folded and reopened in any order, the ledger holds
-    what a replay of all requests holds."""
+    what a replay of all requests holds, whether it folds at once or in steps."""
     folder = tmp_path_factory.mktemp("ledger")
     model, waiting, revision = Model(), [], 0
     room = ledgers(folder)
