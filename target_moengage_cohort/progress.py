@@ -17,7 +17,7 @@ from target_moengage_cohort.ledger.sidefile import RunProgress, SideFile
 if t.TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from target_moengage_cohort.delivery.dispatcher import Totals
+    from target_moengage_cohort.delivery.attempts import Totals
     from target_moengage_cohort.ledger import Ledgers
 
 logger = logging.getLogger(__name__)

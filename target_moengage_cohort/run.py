@@ -15,7 +15,8 @@ from target_moengage_cohort.accounts import cohort_reports
 from target_moengage_cohort.changes import Changes
 from target_moengage_cohort.checkpoints import Checkpoints
 from target_moengage_cohort.delivery.answers import Answer, Outcome
-from target_moengage_cohort.delivery.dispatcher import Callbacks, Dispatcher, Timing
+from target_moengage_cohort.delivery.attempts import Callbacks, Timing
+from target_moengage_cohort.delivery.dispatcher import Dispatcher
 from target_moengage_cohort.destinations import Destinations
 from target_moengage_cohort.errors import (
     InputError,

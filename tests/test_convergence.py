@@ -15,7 +15,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from target_moengage_cohort.delivery.dispatcher import Timing
+from target_moengage_cohort.delivery.attempts import Timing
 from target_moengage_cohort.emulator import Emulator, Order
 from target_moengage_cohort.errors import InputError, TryAgainError
 from target_moengage_cohort.ledger import Ledgers

@@ -10,7 +10,7 @@ import sys
 import threading
 
 from target_moengage_cohort import progress as progress_module
-from target_moengage_cohort.delivery.dispatcher import Totals
+from target_moengage_cohort.delivery.attempts import Totals
 from target_moengage_cohort.progress import Progress
 from tests.support.singer import config, environment, lines, record, schema, state
 

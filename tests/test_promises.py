@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from target_moengage_cohort.delivery.dispatcher import Timing
+from target_moengage_cohort.delivery.attempts import Timing
 from target_moengage_cohort.emulator import Emulator, Order
 from tests.support.singer import UNLIMITED, lines, record, run, schema, state
 from tests.support.strategies import histories

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from target_moengage_cohort.delivery.dispatcher import Timing
+from target_moengage_cohort.delivery.attempts import Timing
 from target_moengage_cohort.errors import InputError, LedgerError, SettingsError, TryAgainError
 from tests.support.singer import activate_version, lines, record, run, schema, state
 

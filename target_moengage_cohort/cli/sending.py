@@ -6,8 +6,9 @@ import typing as t
 from collections import defaultdict
 
 from target_moengage_cohort.checkpoints import Checkpoints
+from target_moengage_cohort.delivery.attempts import Callbacks, Timing
 from target_moengage_cohort.delivery.client import Client
-from target_moengage_cohort.delivery.dispatcher import Callbacks, Dispatcher, Timing
+from target_moengage_cohort.delivery.dispatcher import Dispatcher
 from target_moengage_cohort.delivery.pace import Pace
 from target_moengage_cohort.errors import InputError
 from target_moengage_cohort.interrupts import Interrupt

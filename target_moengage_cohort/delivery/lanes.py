@@ -41,6 +41,7 @@ class Lane:
         requests: Requests started.
         bytes: Bytes of their bodies.
         buffer: What waits; ``None`` while nothing waits or is under way.
+        known: Whether an earlier run has left a ledger of it.
         claimed: Whether a sender has it.
         taken: Whether that sender has taken a body.
         last_timestamp: The latest request's, in milliseconds since 1970.
@@ -53,6 +54,7 @@ class Lane:
         "claimed",
         "cohort",
         "in_doubt",
+        "known",
         "last_timestamp",
         "merged",
         "queued",
@@ -70,7 +72,7 @@ class Lane:
         self.in_doubt = self.requests = self.bytes = 0
         self.rejected = self.refused = 0
         self.buffer: CohortBuffer | None = None
-        self.claimed = self.taken = self.queued = self.scheduled = False
+        self.known = self.claimed = self.taken = self.queued = self.scheduled = False
         self.last_timestamp = 0
 
     @property

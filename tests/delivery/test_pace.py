@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from target_moengage_cohort.delivery.answers import Answer
+from target_moengage_cohort.delivery.attempts import Timing
 from target_moengage_cohort.delivery.client import Client
-from target_moengage_cohort.delivery.dispatcher import Timing
 from target_moengage_cohort.delivery.pace import Pace
 from target_moengage_cohort.emulator import Emulator
 from target_moengage_cohort.errors import SettingsError

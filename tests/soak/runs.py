@@ -14,7 +14,7 @@ import typing as t
 from dataclasses import dataclass
 from pathlib import Path
 
-from target_moengage_cohort.delivery.dispatcher import Timing
+from target_moengage_cohort.delivery.attempts import Timing
 from target_moengage_cohort.emulator import Emulator
 from tests.soak.disk import Disk
 from tests.soak.wire import Wire

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from target_moengage_cohort.delivery.dispatcher import Timing
+from target_moengage_cohort.delivery.attempts import Timing
 from target_moengage_cohort.emulator import Emulator
 from tests.support.singer import run
 

@@ -16,8 +16,8 @@ import pytest
 
 from target_moengage_cohort import decoding, snapshot
 from target_moengage_cohort.delivery.answers import Answer, Outcome
+from target_moengage_cohort.delivery.attempts import Timing
 from target_moengage_cohort.delivery.client import Client
-from target_moengage_cohort.delivery.dispatcher import Timing
 from target_moengage_cohort.emulator import Emulator
 from target_moengage_cohort.errors import TargetError
 from target_moengage_cohort.interrupts import Interrupt
