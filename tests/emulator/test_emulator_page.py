@@ -232,6 +232,9 @@ def test_fits(client, page):
         page.emulate_media(color_scheme=scheme)
         expect(rows(page, "Requests")).to_have_count(2)
         assert 360 == page.evaluate("document.documentElement.scrollWidth")
+        assert [0, 0, 0] == page.locator(".scroll").evaluate_all(
+            "tables => tables.map(table => table.scrollWidth - table.clientWidth)"
+        )
         colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
     assert 2 == len(set(colours))
