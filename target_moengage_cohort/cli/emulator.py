@@ -43,6 +43,7 @@ def emulator(
     """Be MoEngage's Cohort Sync API on this machine.
 
     Prints its address when it listens, and ends at SIGTERM or Ctrl-C. Nothing is kept after that.
+    A browser shows there what it holds and what it was sent, and keeps it up to date.
     The control endpoints under /_emulator/ say what it holds and let it fail on demand, without
     credentials: so listen on another address than loopback only where everybody may use them.
     """
@@ -62,7 +63,7 @@ def emulator(
             order=order,
             requests_per_minute=requests_per_minute,
         ) as running:
-            click.echo(f"MoEngage emulator on {running.url}")
+            click.echo(f"MoEngage emulator, to sync to or to open in a browser: {running.url}")
             signal.sigwait(_SIGNALS)
     except OSError as error:
         msg = f"cannot listen on {host} port {port}: {error.strerror or error}"

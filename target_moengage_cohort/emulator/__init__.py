@@ -3,7 +3,8 @@ r"""MoEngage's Cohort Sync API on loopback: strict about what is documented, fau
     pip install 'target-moengage-cohort[emulator]'
     moengage-cohort emulator --port 8025
 
-or in a test, with everything at hand in the same process:
+with a page at its address (`GET /`) to watch it by; or in a test, with everything at hand in the
+same process:
 
     with Emulator(order="last-writer-wins", clock=ManualClock()) as emulator:
         emulator.fail_next(503, 2, headers={"Retry-After": "3"})
@@ -49,7 +50,9 @@ Orders
                         straggler comes later still, and only its timestamp keeps it from harm.
 
 Control endpoints
-    JSON, without credentials. Errors are 400 or 404 with `{"error": "…"}`.
+    JSON, without credentials. Errors are 400 or 404 with `{"error": "…"}`. They and the page
+    answer 403 to other sites' pages: to an `Origin` that isn't their own, and over loopback to a
+    `Host` that the public DNS may hold.
 
     GET /_emulator/cohorts
         `{"cohorts": [{"partner", "cohort_id", "name", "description", "members", "late"}]}`
@@ -60,6 +63,8 @@ Control endpoints
         `{"requests": […], "more": false}`; the fields are those of `RequestRecord`. `outcome` is
         `applied`, `late` (held back), `applied_late`, `dropped` or `refused`. The log remembers
         the last 100,000.
+    GET /_emulator/overview
+        The fields of `Overview`: what the page shows.
     GET /_emulator/totals
         The fields of `Totals`; `largest_window` is the largest number of requests in any rolling
         60 seconds.

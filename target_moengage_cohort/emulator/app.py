@@ -1,4 +1,4 @@
-"""The emulator as an ASGI application: MoEngage's two endpoints and the control endpoints."""
+"""The emulator as an ASGI application: MoEngage's two endpoints, its page and its control."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import typing as t
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
+from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from .control import control_routes, error_handlers
 from .model import Incoming
+from .origins import OwnPagesOnly
+from .page import page
 
 if t.TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -28,11 +31,13 @@ _DISCONNECT = "http.disconnect"
 
 def build_app(state: State) -> Starlette:
     """Build the application that speaks for a state."""
+    ours = [Middleware(OwnPagesOnly)]
     return Starlette(
         routes=[
             Route("/v1/integrations/cohortsync", _CohortSync(state), methods=["POST"]),
             Route("/v1/integrations/authentication", _Authentication(state), methods=["POST"]),
-            Mount("/_emulator", routes=control_routes(state)),
+            Mount("/_emulator", routes=control_routes(state), middleware=ours),
+            Route("/", page, middleware=ours),
         ],
         exception_handlers=error_handlers(),
     )

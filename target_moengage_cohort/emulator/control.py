@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from .faults import Latency, Poison, ShareOfErrors
 from .model import CohortSummary, Fault, RequestRecord
+from .page import overview
 
 if t.TYPE_CHECKING:
     from starlette.requests import Request
@@ -176,6 +177,9 @@ class _Control:
     async def totals(self, _request: Request) -> Response:
         return _answer(self._state.totals())
 
+    async def overview(self, _request: Request) -> Response:
+        return _answer(overview(self._state))
+
     async def faults(self, _request: Request) -> Response:
         return _answer(self._state.faults())
 
@@ -227,6 +231,7 @@ def control_routes(state: State) -> list[Route]:
     """List the control endpoints of a state, relative to `/_emulator`."""
     control = _Control(state)
     looking: list[Handler] = [control.cohorts, control.members, control.requests, control.totals]
+    looking += [control.overview]
     faults: list[Handler] = [control.status, control.drop, control.share, control.latency]
     faults += [control.poison, control.hold]
     steering: list[Handler] = [control.others, control.late, control.reset]

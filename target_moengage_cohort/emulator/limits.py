@@ -58,6 +58,10 @@ class RateLimit:
         self._window.add(now)
         return True
 
+    def used(self, now: float) -> int:
+        """Say how many requests in the window that ends now were admitted."""
+        return self._window.count(now)
+
     def headers(self, now: float, wall: float) -> dict[str, str]:
         """Say how much is left, as MoEngage's answers do.
 
@@ -71,6 +75,6 @@ class RateLimit:
         """
         return {
             "x-ratelimit-limit": str(self._limit),
-            "x-ratelimit-remaining": str(self._limit - self._window.count(now)),
+            "x-ratelimit-remaining": str(self._limit - self.used(now)),
             "x-ratelimit-reset": str(math.ceil(wall + self._window.until_one_leaves(now))),
         }

@@ -12,7 +12,7 @@ import msgspec
 Action = t.Literal["add_members", "remove_members"]
 Outcome = t.Literal["applied", "applied_late", "late", "dropped", "refused"]
 DropReason = t.Literal["cohort_name", "name_taken", "segment_limit", "older"]
-FaultKind = t.Literal["status", "share", "drop_before", "drop_after"]
+FaultKind = t.Literal["status", "share", "drop_before", "drop_after", "poison"]
 
 
 class Order(str, Enum):
@@ -206,6 +206,7 @@ class RequestRecord(msgspec.Struct):
         answered: When the answer left (or the connection was closed), on the monotonic clock.
         status: The answer's status; None if there was no answer or nobody waited for it.
         error_type: The documented type of the error.
+        reason: The error's message, unless a fault made it: those words may hold an identifier.
         outcome: What became of the change.
         dropped: Why an accepted change was not applied.
         fault: The fault that happened to it.
@@ -229,6 +230,7 @@ class RequestRecord(msgspec.Struct):
     answered: float | None = None
     status: int | None = None
     error_type: str | None = None
+    reason: str | None = None
     outcome: Outcome = "refused"
     dropped: DropReason | None = None
     fault: FaultKind | None = None
@@ -240,6 +242,11 @@ class RequestRecord(msgspec.Struct):
     timestamp: str | None = None
     members: int | None = None
     changed: int = 0
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it was answered with 200 and is not lost (it may be held back)."""
+        return self.status == 200 and self.outcome not in {"dropped", "refused"}  # noqa: PLR2004
 
 
 class CohortSummary(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import threading
 import typing as t
 from collections import Counter, deque
@@ -30,6 +31,7 @@ if t.TYPE_CHECKING:
     from .model import Fault
 
 SERVER_ERROR = 500
+_REASON_LENGTH = 200  # what is wrong in a body is quoted, whatever its length
 
 
 class State:
@@ -136,6 +138,19 @@ class State:
         with self._changed:
             return [copy.copy(record) for record in self._log if wanted(record)]
 
+    def recent(
+        self, count: int, wanted: t.Callable[[RequestRecord], bool] = lambda _: True
+    ) -> list[RequestRecord]:
+        """Copy the newest entries of the log that are wanted, at most so many, newest first."""
+        with self._changed:
+            found = filter(wanted, reversed(self._log))
+            return [copy.copy(record) for record in itertools.islice(found, count)]
+
+    def used(self) -> int:
+        """Say how many requests of the limit are used up now."""
+        with self._changed:
+            return self._rate.used(self.options.clock.monotonic())
+
     def totals(self) -> Totals:
         """Sum up what happened since the last reset."""
         with self._changed:
@@ -216,6 +231,7 @@ class State:
         fault = self._faults.next(record.cohort_id)
         refusal = sync if isinstance(sync, Refusal) else self._faults.poisoned(sync)
         if fault is None and refusal is not None:
+            record.fault = None if refusal is sync else "poison"
             return refusal
         if isinstance(sync, CohortSync) and refusal is None:
             failed = fault is not None and (fault.status or 0) >= SERVER_ERROR
@@ -248,6 +264,7 @@ class State:
         record.status = verdict.status
         if isinstance(verdict, Refusal):
             record.error_type = verdict.type
+            record.reason = None if record.fault else verdict.message[:_REASON_LENGTH]
             body = answers.failure(verdict, record.number)
             return Reply(record, verdict.status, headers, body, delay)
         record.fault = verdict.kind

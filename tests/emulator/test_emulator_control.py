@@ -70,6 +70,7 @@ def test_requests(client, emulator):
         "digest": first["digest"],
         "status": 200,
         "error_type": None,
+        "reason": None,
         "outcome": "applied",
         "dropped": None,
         "fault": None,
