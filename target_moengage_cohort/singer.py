@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import typing as t
 import warnings
@@ -16,17 +15,12 @@ import click
 
 from target_moengage_cohort import NAME, version
 
-if t.TYPE_CHECKING:
-    from types import FrameType
-
 _LOG_FORMAT = "{asctime:23s} | {levelname:8s} | {name:30s} | {message}"  # the SDK's
 _LEVEL_VARIABLES = ("TARGET_MOENGAGE_COHORT_LOGLEVEL", "LOGLEVEL")
 
 
 def main() -> None:
     """Run the command line, with a log on standard error."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _stop)  # until the run takes over the signals
     if "SINGER_SDK_LOG_CONFIG" in os.environ:  # the SDK reads the file that it names
         from target_moengage_cohort.target import TargetMoEngageCohort  # noqa: PLC0415
 
@@ -34,11 +28,6 @@ def main() -> None:
     else:
         _set_up_logging()
         command()
-
-
-def _stop(_number: int, _frame: FrameType | None) -> t.NoReturn:
-    """End as SIGINT does; at Python's own exception for it, click would end with 1."""
-    sys.exit(128 + signal.SIGINT)
 
 
 def _set_up_logging() -> None:

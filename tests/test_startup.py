@@ -198,6 +198,36 @@ def test_ctrl_c_while_starting_is_no_failure_of_its_own(tmp_path):
     assert (130, b"") == (process.returncode, err)
 
 
+CALLED_BACK = (
+    """
+import signal, sys, weakref
+from importlib.abc import MetaPathFinder
+
+class Finder(MetaPathFinder):
+    def find_spec(self, name, *_):
+        if name == "target_moengage_cohort.singer":
+            gone = type("Gone", (), {})()
+            callback = weakref.ref(gone, lambda _: signal.raise_signal(signal.SIGINT))
+            del gone
+
+sys.meta_path.insert(0, Finder())
+"""
+    + AT_A_TERMINAL
+)
+
+
+def test_ctrl_c_in_a_callback_of_the_import_system_is_not_lost(tmp_path):
+    """SIGINT while Python runs a callback whose exceptions it drops ends the process, too."""
+    done = subprocess.run(
+        [sys.executable, "-c", CALLED_BACK, "--version"],
+        capture_output=True,
+        env=environment(tmp_path),
+        timeout=60,
+        check=False,
+    )
+    assert (130, b"", b"") == (done.returncode, done.stdout, done.stderr)
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Where the package seems to be installed; a `.env` may be put above it."""
