@@ -57,6 +57,10 @@ bench: $(VENV)/.made ## Measure speed and memory, in a few minutes (LONG=1: ever
 bench-report: $(VENV)/.made ## Measure, and write docs/performance.md
 	@$(BENCH) --report
 
+.PHONY: hub
+hub: $(VENV)/.made ## Write docs/meltano-hub.yml, which the Meltano Hub is to have, from --about
+	@$(BIN)/python -m tests.hub
+
 .PHONY: lint
 lint: $(VENV)/.made ## Check style and types
 	$(BIN)/ruff check
