@@ -84,8 +84,8 @@ $(MELTANO_VENV)/.made: pyproject.toml constraints.txt
 .PHONY: constraints
 constraints: $(MELTANO_VENV)/.made ## Write constraints.txt anew, with the newest versions
 	@{ sed -n '/^#/p' constraints.txt; \
-		echo 'hatchling>=1.26' | $(MELTANO_VENV)/bin/uv pip compile -q --universal --python-version 3.10 \
-		--all-extras --group dev --group meltano --no-annotate --no-header pyproject.toml -; \
+		$(MELTANO_VENV)/bin/uv pip compile -q --universal --python-version 3.10 --all-extras \
+		--group dev --group meltano --no-annotate --no-header pyproject.toml; \
 	} > .venv-constraints
 	@mv .venv-constraints constraints.txt
 
