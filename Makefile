@@ -57,6 +57,10 @@ bench: $(VENV)/.made ## Measure speed and memory, in a few minutes (LONG=1: ever
 bench-report: $(VENV)/.made ## Measure, and write docs/performance.md
 	@$(BENCH) --report
 
+.PHONY: hub
+hub: $(VENV)/.made ## Write docs/meltano-hub.yml, which the Meltano Hub is to have, from --about
+	@$(BIN)/python -m tests.hub
+
 .PHONY: lint
 lint: $(VENV)/.made ## Check style and types
 	$(BIN)/ruff check
@@ -80,8 +84,8 @@ $(MELTANO_VENV)/.made: pyproject.toml constraints.txt
 .PHONY: constraints
 constraints: $(MELTANO_VENV)/.made ## Write constraints.txt anew, with the newest versions
 	@{ sed -n '/^#/p' constraints.txt; \
-		echo 'hatchling>=1.26' | $(MELTANO_VENV)/bin/uv pip compile -q --universal --python-version 3.10 \
-		--all-extras --group dev --group meltano --no-annotate --no-header pyproject.toml -; \
+		$(MELTANO_VENV)/bin/uv pip compile -q --universal --python-version 3.10 --all-extras \
+		--group dev --group meltano --no-annotate --no-header pyproject.toml; \
 	} > .venv-constraints
 	@mv .venv-constraints constraints.txt
 

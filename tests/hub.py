@@ -1,0 +1,124 @@
+"""What the Meltano Hub is to say of the target, made from `--about`; for `make hub`."""
+
+import json
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+import yaml
+
+DEFINITION = Path(__file__).parent.parent / "docs" / "meltano-hub.yml"
+HEAD = """\
+# The definition of the target for the Meltano Hub, made from --about; written by: make hub
+# There it is _data/meltano/loaders/target-moengage-cohort/VARIANT.yml. What only the place where
+# this repository is published can tell is left out, and to be set there: `repo`, and `logo_url`
+# with the logo's file. `variant` becomes that place's owner; until then it is Meltano's own name
+# for the only variant.
+"""
+# A value here is one that Meltano always sets, and set by hand this one means more than by default.
+WITHOUT_VALUE = {"uid_column"}
+
+PREREQUISITES = """\
+The Cohort Sync API has to be enabled for your MoEngage account: you need the workspace ID, the
+Data API key, the data center, and the name of the partner under which to file cohorts.
+"""
+NEXT_STEPS = """\
+1. Say which stream feeds which cohort, in `meltano.yml`:
+
+   ```yaml
+   config:
+     cohorts:
+       public-vip_users:
+         cohort_id: vip
+         cohort_name: VIP users
+   ```
+
+1. See what would be sent. Nothing is sent, and no state is written:
+
+   ```bash
+   TARGET_MOENGAGE_COHORT_DRY_RUN=true meltano run <your tap> target-moengage-cohort
+   ```
+"""
+PREAMBLE = """\
+With the sync modes `mirror` and `one_time` the target keeps a ledger of what MoEngage has
+accepted. Where runs start in a fresh container, set `ledger_uri` to a folder that outlives them.
+"""
+
+
+def about() -> dict[str, t.Any]:
+    """What the installed target says of itself."""
+    command = [sys.executable, "-m", "target_moengage_cohort", "--about", "--format=json"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    return json.loads(done.stdout)
+
+
+def definition(about: dict[str, t.Any]) -> dict[str, t.Any]:
+    """The Hub's definition of the loader that says this of itself."""
+    name = about["name"]
+    return {
+        "capabilities": sorted(about["capabilities"]),
+        "description": about["description"],
+        "domain_url": "https://www.moengage.com",
+        "executable": name,
+        "keywords": ["meltano_sdk", "reverse_etl"],
+        "label": "MoEngage Cohort Sync",
+        "maintenance_status": "beta",
+        "name": name,
+        "namespace": name.replace("-", "_"),
+        "next_steps": NEXT_STEPS,
+        "pip_url": name,
+        "prereq": PREREQUISITES,
+        "quality": "silver",  # by the Hub's rule: made with the SDK, and few use it yet
+        "settings": [setting(*item) for item in about["settings"]["properties"].items()],
+        "settings_group_validation": [about["settings"]["required"]],
+        "settings_preamble": PREAMBLE,
+        "supported_python_versions": about["supported_python_versions"],
+        "variant": "original",
+    }
+
+
+def setting(name: str, schema: dict[str, t.Any]) -> dict[str, t.Any]:
+    """The Hub's definition of a setting, from its JSON schema."""
+    first, *_ = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    made = {
+        "description": schema["description"],
+        "kind": "file" if name.endswith("_path") else first,
+        "label": schema["title"],
+        "name": name,
+    }
+    default = schema.get("default")
+    if "enum" in schema:
+        values = sorted(schema["enum"], key=lambda value: (value != default, value))
+        made["kind"] = "options"
+        made["options"] = [
+            {"label": value.replace("_", " ").capitalize(), "value": value} for value in values
+        ]
+    if schema.get("secret"):
+        made["sensitive"] = True
+    if name in WITHOUT_VALUE:
+        made["placeholder"] = default
+    elif default not in (None, {}):
+        made["value"] = default
+    return made
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes texts of several lines as such."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else "")
+
+
+Dumper.add_representer(str, _text)
+
+
+def written() -> str:
+    """The file's text."""
+    made = definition(about())
+    return HEAD + yaml.dump(made, Dumper=Dumper, allow_unicode=True, width=99)
+
+
+if __name__ == "__main__":
+    DEFINITION.write_text(written())

@@ -1,0 +1,75 @@
+"""What a release consists of: a wheel and an sdist."""
+
+import io
+import subprocess
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from packaging.metadata import Metadata
+from readme_renderer import markdown
+
+from tests.packaging.conftest import Release, build
+from tests.support.project import ROOT
+
+PACKAGE = ROOT / "target_moengage_cohort"
+INFO = f"{PACKAGE.name}-{version('target-moengage-cohort')}.dist-info"
+
+
+@pytest.fixture
+def metadata(release: Release) -> Metadata:
+    """What the wheel says of itself; an exception if a registry would refuse it."""
+    text = zipfile.ZipFile(release.wheel).read(f"{INFO}/METADATA")
+    return Metadata.from_email(text, validate=True)
+
+
+def test_the_wheel_is_the_package_and_no_more(release: Release) -> None:
+    """The wheel holds each file of the package, py.typed among them, its licence, and nothing of
+    the tests."""
+    package = {
+        str(path.relative_to(ROOT))
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and path.parent.name != "__pycache__"
+    }
+    about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
+    found = zipfile.ZipFile(release.wheel).namelist()
+    assert package | {f"{INFO}/{name}" for name in about} == set(found)
+    assert f"{PACKAGE.name}/py.typed" in found
+
+
+def test_the_sdist_builds_the_same_wheel(release: Release, unpacked: Path, tmp_path: Path) -> None:
+    """A wheel that is built from the sdist is the released one, byte for byte."""
+    build(unpacked, tmp_path, "wheel")
+    (wheel,) = tmp_path.iterdir()
+    assert (release.wheel.name, release.wheel.read_bytes()) == (wheel.name, wheel.read_bytes())
+
+
+def test_the_sdist_has_all_that_its_tests_need(unpacked: Path) -> None:
+    """Whoever packages it for a distribution can run the tests: the sdist holds the whole
+    repository, but for what only its hosts run."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no clone: nothing tells what belongs to the repository")
+    command = ["git", "ls-files", ":!.ci", ":!.github"]
+    tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = [name for name in tracked.splitlines() if (ROOT / name).exists()]
+    assert "meltano.yml" in files
+    assert [] == [name for name in files if not (unpacked / name).is_file()]
+
+
+def test_the_metadata_is_valid_and_right(metadata: Metadata) -> None:
+    """A registry's checks accept the metadata; a user may ask for three extras, and every
+    requirement says from which version on."""
+    assert "target-moengage-cohort" == metadata.name
+    assert (">=3.10", "Apache-2.0") == (str(metadata.requires_python), metadata.license_expression)
+    assert ["arrow", "emulator", "s3"] == sorted(metadata.provides_extra)
+    assert [] == [str(one) for one in metadata.requires_dist if not one.specifier]
+
+
+def test_the_description_can_be_shown(metadata: Metadata) -> None:
+    """The README is the description, and renders as PyPI shows it, without a warning."""
+    assert "text/markdown" == metadata.description_content_type
+    assert (ROOT / "README.md").read_text().strip() == metadata.description.strip()
+    warnings = io.StringIO()
+    shown = markdown.render(metadata.description, stream=warnings)
+    assert ("", True) == (warnings.getvalue(), "<table>" in shown)
