@@ -187,6 +187,25 @@ def test_one_time_removes_nobody_and_is_sealed_by_proof(emulator, mirror):
     assert {"1", "2", "3"} == members(emulator)
 
 
+def test_a_one_time_that_is_interrupted_in_a_retry_is_not_sealed(emulator, tmp_path):
+    """Whoever was in a request that was given up when the run was interrupted is sent by the next
+    run, however close together the two were."""
+    once = {"sync_mode": "one_time", **COUNTED}
+    data = lines(WITH_COUNT, *counted("1"))
+    for number in range(20):
+        emulator.reset()
+        emulator.fail_next(503, 10, headers={"Retry-After": "100"})
+
+        def interrupt_soon(_seen, interrupt) -> None:
+            threading.Timer(0.01, interrupt.set).start()
+
+        once["ledger_uri"] = str(tmp_path / str(number))
+        run(emulator, data, before=interrupt_soon, **once)
+        emulator.clear_faults()
+        assert run(emulator, data, **once).error is None
+        assert {"1"} == members(emulator)
+
+
 FAN_OUT = {"cohorts": {"users": {"cohort_id_column": "c", "max_removal_percent": 100}}}
 WITH_COHORT = schema(columns=("uid", "c"))
 

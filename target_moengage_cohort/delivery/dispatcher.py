@@ -193,7 +193,7 @@ class Dispatcher:
         """Wait until what was submitted for one cohort and closed is accepted, or interrupted.
 
         Returns:
-            Whether all of it was.
+            Whether all of it was. Not if interrupted: an idle lane may have given up a request.
 
         Raises:
             TargetError: A request has failed for good.
@@ -201,7 +201,7 @@ class Dispatcher:
         with self._changed:
             lane = self.lanes.get(cohort_id)
             self._wait_while(lambda: lane is not None and not lane.is_idle)
-            return lane is None or lane.is_idle
+            return not self._interrupt.is_set()
 
     def stop(self) -> bool:
         """Start no more requests, and give those under way some seconds to end.
