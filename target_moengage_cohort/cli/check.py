@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import textwrap
 import typing as t
 from functools import partial
@@ -88,10 +87,10 @@ class _Checked:
             said = work()
         except TargetError as error:
             self.note(error)
-            click.echo(f"{coloured('mend', 'red', sys.stdout)}  {name}: see below")
+            click.echo(f"{coloured('mend', 'red')}  {name}: see below")
             return False
         told = _wrapped(f"{name}: {printable(said)}", first="ok    ", then=" " * 6, keep=True)
-        click.echo(told.replace("ok", coloured("ok", "green", sys.stdout), 1))
+        click.echo(told.replace("ok", coloured("ok", "green"), 1))
         return True
 
     def note(self, error: TargetError) -> None:

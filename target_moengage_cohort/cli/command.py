@@ -65,9 +65,9 @@ def example(*lines: str) -> str:
     return "\n".join(("\b", "Example:", *(f"  {line}" for line in lines)))
 
 
-def coloured(text: str, colour: str, stream: t.TextIO) -> str:
-    """Text in a colour, where a terminal shows it and nobody has set NO_COLOR."""
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
+def coloured(text: str, colour: str) -> str:
+    """Text in a colour, for `click.echo`, which leaves it out where there is no terminal."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return text if plain else click.style(text, fg=colour)
 
 
@@ -230,7 +230,7 @@ def _explained(error: BaseException, *, is_stopped: bool) -> int:
 
 def complain(text: str) -> None:
     """Say on standard error what went wrong."""
-    click.echo(f"{coloured('Error:', 'red', sys.stderr)} {text}", err=True)
+    click.echo(f"{coloured('Error:', 'red')} {text}", err=True)
 
 
 @contextlib.contextmanager

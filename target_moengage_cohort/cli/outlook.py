@@ -73,9 +73,9 @@ def outlook(
 
 
 def _fed(mapping: Mapping) -> str:
-    stream = f"Stream {printable(mapping.stream)!r} feeds"
+    stream = f"Stream {mapping.stream!r} feeds"
     if mapping.cohort is not None:
-        name, cohort_id = printable(mapping.cohort.name), printable(mapping.cohort.cohort_id)
+        name, cohort_id = mapping.cohort.name, mapping.cohort.cohort_id
         said = f"{stream} the cohort {name!r}"
         return said if name == cohort_id else f"{said}, id {cohort_id!r}"
     if mapping.cohort_id_column is None:
