@@ -36,13 +36,17 @@ def from_files(paths: Iterable[str]) -> dict[str, t.Any]:
         try:  # once, since it may be a pipe
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            msg = f"{path} cannot be read ({error.strerror})"
+            msg = f"{path} cannot be read ({error.strerror}); name a file with the settings as JSON"
+            raise click.BadParameter(msg) from None
+        except json.JSONDecodeError as error:
+            where = f"line {error.lineno}, column {error.colno}"
+            msg = f"{path} is not valid JSON; mend it at {where}"
             raise click.BadParameter(msg) from None
         except (ValueError, RecursionError):
-            msg = f"{path} is not valid JSON"
+            msg = f"{path} is not valid JSON; it must be text in UTF-8, and not nested too deeply"
             raise click.BadParameter(msg) from None
         if not isinstance(content, dict):
-            msg = f"{path} holds no JSON object"
+            msg = f"{path} holds no JSON object; put the settings into one, by their names"
             raise click.BadParameter(msg)
         config |= content
     return config
@@ -62,7 +66,7 @@ def from_environment() -> dict[str, t.Any]:
     try:
         load_dotenv(override=True)
     except (OSError, ValueError):
-        msg = "the file .env cannot be read as text"
+        msg = "the file .env cannot be read as text; save it in UTF-8, or move it away"
         raise click.BadParameter(msg) from None
     found: dict[str, t.Any] = {}
     for name in sorted(SETTING_NAMES):

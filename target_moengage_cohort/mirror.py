@@ -187,6 +187,18 @@ def _whole_number(value: object) -> int | None:
     return value if type(value) is int and abs(value) < 10**_LONGEST_COUNT else None
 
 
+def most_removals(*, base: int, max_removal_percent: int, proven: bool) -> int:
+    """How many members may leave a cohort in one run that does not empty it.
+
+    Args:
+        base: Members who are accepted or in doubt.
+        max_removal_percent: The setting.
+        proven: Whether the input is known to be complete.
+    """
+    most = base * max_removal_percent // _ALL
+    return max(most, min(base, ALWAYS_ALLOWED_REMOVALS)) if proven else most
+
+
 def guard(
     *, base: int, removals: int, desired: int, max_removal_percent: int, proven: bool
 ) -> str | None:
@@ -211,9 +223,7 @@ def guard(
             f"it would empty the cohort of {base} members, which needs max_removal_percent 100 "
             "and proof that the input is complete"
         )
-    if removals * _ALL <= base * max_removal_percent:
-        return None
-    if proven and removals <= ALWAYS_ALLOWED_REMOVALS:
+    if removals <= most_removals(base=base, max_removal_percent=max_removal_percent, proven=proven):
         return None
     return (
         f"{removals} of {base} members would leave, {removals / base:.2%}, more than "

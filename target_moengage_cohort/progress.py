@@ -136,4 +136,4 @@ class Progress:
         with Live(console=console, transient=True, auto_refresh=False) as live:
             while not self._stopped.wait(_TERMINAL_SECONDS):
                 self._tell()
-                live.update(Text(self.line(), overflow="ellipsis", no_wrap=True), refresh=True)
+                live.update(Text(self.line()), refresh=True)

@@ -239,11 +239,16 @@ class Reader:
             return decode_record(envelope.record)
         except UNDECODABLE:
             what = f"a RECORD of the stream {envelope.stream!r} {_UNREADABLE}"
-            raise InputError(self.where(what)) from None
+            raise self._against_singer(what) from None
 
     def where(self, what: str) -> str:
         """A message that names the latest line."""
         return f"line {self.number} of the input: {what}"
+
+    def _against_singer(self, what: str) -> InputError:
+        return InputError(
+            self.where(f"{what}. The tap breaks the Singer specification; look for a newer version")
+        )
 
     def _any_message(self, line: bytes) -> Message | None:
         if not line.strip():
@@ -252,14 +257,14 @@ class Reader:
             envelope = _decode_envelope(line)
         except msgspec.ValidationError:
             what = "not a Singer message: 'type', 'stream' or 'key_properties' is missing or wrong"
-            raise InputError(self.where(what)) from None
+            raise self._against_singer(what) from None
         except UNDECODABLE:
             self._mend()
             return self._any_message(self.line)
         parse = _PARSERS.get(envelope.type)
         if parse is None:
             what = f"unknown message type; known are {', '.join(_PARSERS)}"
-            raise InputError(self.where(what))
+            raise self._against_singer(what)
         return parse(self, envelope)
 
     def _mend(self) -> None:
@@ -279,7 +284,7 @@ class Reader:
             record = decode(self.line)
         except UNDECODABLE:
             what = f"a RECORD of the stream {stream!r} {_UNREADABLE}"
-            raise InputError(self.where(what)) from None
+            raise self._against_singer(what) from None
         self._stream, self._decode = stream, decode
         return record
 
@@ -291,19 +296,19 @@ class Reader:
             schema = {}
         if not isinstance(schema.get("properties"), dict):
             what = f"the SCHEMA of the stream {stream!r} has no 'properties'"
-            raise InputError(self.where(what))
+            raise self._against_singer(what)
         return Schema(stream, schema, envelope.key_properties or [])
 
     def _parse_state(self, envelope: _Envelope) -> Message:
         value = bytes(envelope.value)
         if not value:
             what = "a STATE has no 'value'"
-            raise InputError(self.where(what))
+            raise self._against_singer(what)
         try:
             value.decode()  # nothing has looked into it yet
         except UnicodeDecodeError:
             what = "the 'value' of a STATE is not UTF-8"
-            raise InputError(self.where(what)) from None
+            raise self._against_singer(what) from None
         return State(value)
 
     def _parse_activate_version(self, envelope: _Envelope) -> Message:
@@ -316,13 +321,13 @@ class Reader:
             manifest = _decode_manifest(envelope.manifest)
         except UNDECODABLE:
             what = f"a BATCH of the stream {stream!r} has no 'encoding' or no 'manifest'"
-            raise InputError(self.where(what)) from None
+            raise self._against_singer(what) from None
         return Batch(stream, encoding, manifest, envelope.version)
 
     def _stream_of(self, envelope: _Envelope) -> str:
         if isinstance(envelope.stream, UnsetType):
             what = f"a message of type {envelope.type} names no 'stream'"
-            raise InputError(self.where(what))
+            raise self._against_singer(what)
         return envelope.stream
 
 

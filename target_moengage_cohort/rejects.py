@@ -155,6 +155,57 @@ def row_of(
     return Schema(mapping.stream, schema, []), row
 
 
+def check(path: str) -> None:
+    """Check that rejected rows can be appended to a file; it is not made if it is not there.
+
+    Raises:
+        SettingsError: They cannot.
+    """
+    folder = Path(path).resolve().parent
+    try:
+        if os.path.lexists(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND)
+            try:
+                _torn_line(descriptor, path)
+            finally:
+                os.close(descriptor)
+        elif not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            raise _unusable(path, "its folder is not there, or not writable")
+    except OSError as error:
+        raise _unusable(path, error.strerror) from None
+
+
+def _unusable(path: str, why: str | None) -> SettingsError:
+    return SettingsError(
+        f"rejects_path: {path} cannot be opened ({why}); make its folder, let both be writable, or "
+        "name another file"
+    )
+
+
+def _torn_line(descriptor: int, path: str) -> int | None:
+    """Where the line begins that a run which died left unfinished, if there is one.
+
+    Raises:
+        SettingsError: What is there is no line of ours, so it is not ours to cut.
+    """
+    size = os.fstat(descriptor).st_size
+    if not size or os.pread(descriptor, 1, size - 1) == b"\n":
+        return None
+    end = size
+    while end > 0:
+        start = max(0, end - 65_536)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    line = os.pread(descriptor, size - end, end)
+    if not line.startswith(_LINE_START[: len(line)]):
+        msg = f"rejects_path: {path} is not a file of rejected rows; name another one"
+        raise SettingsError(msg)
+    return end
+
+
 class RejectsFile:
     """Appends rejected rows, each stream's SCHEMA before its first one.
 
@@ -177,8 +228,7 @@ class RejectsFile:
             with self._locked():
                 self._mend_torn_line()
         except OSError as error:
-            msg = f"rejects_path: {path} cannot be opened ({error.strerror})"
-            raise SettingsError(msg) from None
+            raise _unusable(path, error.strerror) from None
 
     def is_file(self, descriptor: int) -> bool:
         """Whether a descriptor is of this very file."""
@@ -255,22 +305,8 @@ class RejectsFile:
         Raises:
             SettingsError: What is there is no line of ours, so it is not ours to cut.
         """
-        size = os.fstat(self._file).st_size
-        if not size or os.pread(self._file, 1, size - 1) == b"\n":
-            return
-        end = size
-        while end > 0:
-            start = max(0, end - 65_536)
-            newline = os.pread(self._file, end - start, start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
-        line = os.pread(self._file, size - end, end)
-        if not line.startswith(_LINE_START[: len(line)]):
-            msg = f"rejects_path: {self._path} is not a file of rejected rows; name another one"
-            raise SettingsError(msg)
-        os.ftruncate(self._file, end)
+        if (end := _torn_line(self._file, str(self._path))) is not None:
+            os.ftruncate(self._file, end)
 
     def _failed(self, error: OSError) -> TryAgainError:
         return TryAgainError(

@@ -104,7 +104,7 @@ def check(path: str) -> None:
     place = Path(path).resolve()
     fault = None
     if place.exists() and not place.is_file():
-        fault = "is no regular file"
+        fault = "is no regular file; name another one"
     elif not (place.parent.is_dir() and os.access(place.parent, os.W_OK | os.X_OK)):
         fault = "cannot be written; its folder must be there and writable"
     if fault is not None:
@@ -124,7 +124,10 @@ def write(report: Report, path: str) -> None:
     try:
         replace(place, data, unfinished)
     except OSError as error:
-        msg = f"report_path: {path} cannot be written ({error.strerror})"
+        msg = (
+            f"report_path: {path} cannot be written ({error.strerror}); see that its folder is "
+            "writable and its disk has room. What was sent is sent; the next run goes on from there"
+        )
         raise SettingsError(msg) from None
 
 

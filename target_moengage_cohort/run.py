@@ -207,7 +207,7 @@ class Run:
                 return
             if code:
                 how = f"with exit code {code}" if code > 0 else f"by signal {-code}"
-                msg = f"the tap ended {how}, so nobody is removed; see its messages"
+                msg = f"the tap ended {how}, so nobody is removed; see its messages, run again"
                 raise InputError(msg)  # noqa: TRY301 - as the checks below
             for snapshot in snapshots:
                 snapshot.completeness.check()

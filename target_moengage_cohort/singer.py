@@ -58,7 +58,19 @@ def _read_files(
     return configuration.from_files(value), configuration.ENVIRONMENT in value
 
 
-@click.command(NAME, help="Execute the Singer target.")
+_HELP = """Keep MoEngage cohorts equal to what a tap sends: Singer messages on standard input, STATE
+on standard output.
+
+What people do beside a sync: moengage-cohort --help
+"""
+_EXAMPLE = """\b
+Example:
+  tap-postgres --config tap.json --catalog catalog.json \\
+    | target-moengage-cohort --config config.json > state.json
+"""
+
+
+@click.command(NAME, help=_HELP, epilog=_EXAMPLE)
 @click.option(
     "--version",
     is_flag=True,
@@ -79,6 +91,8 @@ def _read_files(
     multiple=True,
     is_eager=True,
     callback=_read_files,
+    type=click.Path(readable=False),  # for completion; reading it says more of what is wrong
+    metavar="TEXT",
     help="Configuration file location or 'ENV' to use environment variables.",
 )
 @click.option(

@@ -60,7 +60,7 @@ class SdkTransform:
         try:
             self._mapper = PluginMapper(plugin_config=copy.deepcopy(config), logger=logger)
         except SingerSDKError as error:
-            msg = f"stream_maps: {error}"
+            msg = f"stream_maps: {error}; see the SDK's stream maps"
             raise SettingsError(msg) from None
         except Exception as error:  # noqa: BLE001 - the SDK takes any stream map for a good one
             msg = f"stream_maps: cannot be used ({type(error).__name__}); see the SDK's stream maps"
@@ -79,10 +79,13 @@ class SdkTransform:
                 stream, copy.deepcopy(message.schema), message.key_properties
             )
         except (SingerSDKError, NotImplementedError) as error:
-            msg = f"stream_maps: for the stream {stream!r}: {error}"
+            msg = f"stream_maps: for the stream {stream!r}: {error}; see the SDK's stream maps"
             raise SettingsError(msg) from None
         except Exception as error:  # noqa: BLE001 - the SDK takes any schema for a good one
-            msg = f"the SCHEMA of the stream {stream!r} is no JSON schema ({type(error).__name__})"
+            msg = (
+                f"the SCHEMA of the stream {stream!r} is no JSON schema ({type(error).__name__}); "
+            )
+            msg += "look for a newer version of the tap, or mend its catalog"
             raise InputError(msg) from None
         found = []
         for stream_map in self._mapper.stream_maps[stream]:
@@ -149,6 +152,9 @@ def _validator(stream: str, schema: dict[str, t.Any]) -> jsonschema.protocols.Va
     try:
         DEFAULT_JSONSCHEMA_VALIDATOR.check_schema(schema)
     except jsonschema.SchemaError as error:
-        msg = f"the SCHEMA of the stream {stream!r} is no JSON schema: {error.message}"
+        msg = (
+            f"the SCHEMA of the stream {stream!r} is no JSON schema: {error.message}; look for a "
+            "newer version of the tap, or mend its catalog"
+        )
         raise InputError(msg) from None
     return DEFAULT_JSONSCHEMA_VALIDATOR(schema, format_checker=jsonschema.FormatChecker(formats=()))

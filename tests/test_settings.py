@@ -298,9 +298,8 @@ def test_rules_of_a_mapping(fault, mapping):
 @pytest.mark.parametrize("key", ["membership_column", "expected_count_column"])
 def test_two_roles_of_one_column_are_refused(key):
     """A column that is two things at once is a mistake."""
-    assert (f"cohorts.vip: uid_column and {key} name the same column 'uid'",) == faults(
-        cohorts={"vip": {key: "uid", "sync_mode": "mirror"}}
-    )
+    what = f"cohorts.vip: uid_column and {key} name the same column 'uid'; change one of them"
+    assert (what,) == faults(cohorts={"vip": {key: "uid", "sync_mode": "mirror"}})
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import typing as t
 
 from target_moengage_cohort.batches.lines import Lines
 from target_moengage_cohort.batches.relation import Relation
-from target_moengage_cohort.batches.storage import local_file, shown
+from target_moengage_cohort.batches.storage import INCOMPLETE, local_file, shown
 from target_moengage_cohort.errors import InputError
 from target_moengage_cohort.ledger.duckdb import Engine, quoted
 from target_moengage_cohort.ledger.folder import temporary_spill
@@ -77,7 +77,7 @@ class Batches:
             named = f"the batch file {shown(url)} ({where})"
             path = local_file(url, self._storage, self._folder)
             if encoding.compression == "gzip" and not path.stat().st_size:
-                msg = f"{named} is empty, which no gzip file is, so the input is not complete"
+                msg = f"{named} is empty, which no gzip file is, {INCOMPLETE}"
                 raise InputError(msg)
             try:
                 yield from opened(self, path, named, sink, cursor or self._cursor)
@@ -158,7 +158,7 @@ class Batches:
                         )
                     first += rows
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: of a name
-            msg = f"{where} cannot be read ({type(error).__name__}), so the input is not complete"
+            msg = f"{where} cannot be read ({type(error).__name__}), {INCOMPLETE}"
             raise InputError(msg) from None
 
 

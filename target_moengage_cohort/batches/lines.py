@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
+from target_moengage_cohort.batches.storage import INCOMPLETE
 from target_moengage_cohort.decoding import (
     LONGEST_LINE,
     UNDECODABLE,
@@ -71,7 +72,7 @@ class Lines:
 
     def _too_long(self) -> InputError:
         self._number += 1
-        what = f"longer than {LONGEST_LINE >> 20} MiB, so it is no row; the input is not complete"
+        what = f"longer than {LONGEST_LINE >> 20} MiB, which no row is, {INCOMPLETE}"
         return InputError(self.where(what))
 
     def rows(self) -> Iterator[t.Any]:
@@ -114,7 +115,7 @@ class Lines:
             raise self._broken() from None
 
     def _broken(self) -> InputError:
-        return InputError(self.where("not valid JSON, or no object; the input is not complete"))
+        return InputError(self.where(f"not valid JSON, or no object, {INCOMPLETE}"))
 
     def _read(self) -> Iterator[bytes]:
         try:
@@ -127,7 +128,7 @@ class Lines:
         except (OSError, EOFError, zlib.error) as error:
             msg = (
                 f"{self._where} breaks off or is damaged after row {self._number} "
-                f"({type(error).__name__}), so the input is not complete"
+                f"({type(error).__name__}), {INCOMPLETE}"
             )
             raise InputError(msg) from None
 

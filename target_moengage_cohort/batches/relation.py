@@ -13,6 +13,7 @@ import duckdb
 import msgspec
 from msgspec import UNSET
 
+from target_moengage_cohort.batches.storage import INCOMPLETE
 from target_moengage_cohort.columns import Columns, assemble
 from target_moengage_cohort.decoding import UNDECODABLE, decode_record
 from target_moengage_cohort.errors import InputError
@@ -193,7 +194,8 @@ class Relation:
         try:
             return decode_record(self._records[self._number - self._before - 1].encode())
         except UNDECODABLE:
-            raise InputError(self.where("a value in it has no JSON")) from None
+            what = "a value in it has no JSON; leave its column out in the tap"
+            raise InputError(self.where(what)) from None
 
     def where(self, what: str) -> str:
         """A message that names the latest row."""
@@ -265,7 +267,7 @@ class Relation:
             yield
         except (duckdb.Error, OSError, ValueError) as error:  # the last two: pyarrow's
             why = type(error).__name__
-            msg = f"{self._where} cannot be read ({why}), so the input is not complete"
+            msg = f"{self._where} cannot be read ({why}), {INCOMPLETE}"
             raise InputError(msg) from None
 
 

@@ -18,6 +18,9 @@ from target_moengage_cohort.errors import InputError
 if t.TYPE_CHECKING:
     from target_moengage_cohort.settings.batches import BatchStorage
 
+INCOMPLETE = "so the input is not complete; run the tap again"
+"""Ends what is said of a file that is not there, or cannot be read to its end."""
+
 _FILE = "file://"
 _TALKATIVE_LOGGERS = (
     "adlfs",
@@ -61,7 +64,8 @@ def local_file(url: str, storage: BatchStorage | None, folder: Path) -> Path:
     if not _is_file(path):
         path = written  # some taps do not quote what they put into a URL
     if not _is_file(path):
-        msg = f"the batch file {shown(url)} is not there, so the input is not complete"
+        msg = f"the batch file {shown(url)} is not there, so the input is not complete; "
+        msg += "run the tap again, or say where its files are (batch_config.storage.root)"
         raise InputError(msg)
     return path
 
@@ -89,7 +93,8 @@ def _parts(url: str) -> SplitResult:
         return urlsplit(url)
     except ValueError:
         name = posixpath.basename(re.split("[?#]", url)[0])
-        msg = f"the batch file {name} has an address that is no URL; the input is not complete"
+        msg = f"the batch file {name} has an address that is no URL; set the storage in the "
+        msg += "tap's batch_config, or look for a newer version of the tap"
         raise InputError(msg) from None
 
 

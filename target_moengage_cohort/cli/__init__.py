@@ -12,6 +12,7 @@ import click
 
 _MODULES = {
     "adopt": "ledger",
+    "check": "check",
     "confirm": "confirm",
     "emulator": "emulator",
     "empty": "empty",
@@ -39,13 +40,32 @@ class _Commands(click.Group):
         return t.cast("click.Command", getattr(found, cmd_name))
 
 
+_EPILOG = """\b
+Completion of commands, options and files by the Tab key:
+  bash, in ~/.bashrc:
+    eval "$(_MOENGAGE_COHORT_COMPLETE=bash_source moengage-cohort)"
+  zsh, in ~/.zshrc:
+    eval "$(_MOENGAGE_COHORT_COMPLETE=zsh_source moengage-cohort)"
+  fish, in ~/.config/fish/completions/moengage-cohort.fish:
+    _MOENGAGE_COHORT_COMPLETE=fish_source moengage-cohort | source
+
+\b
+Example:
+  moengage-cohort check --config config.json
+"""
+
+
 @click.group(
     name="moengage-cohort",
     cls=_Commands,
+    epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def cli() -> None:
-    """What people do beside a sync of cohorts to MoEngage."""
+    """What people do beside a sync of cohorts to MoEngage.
+
+    Each COMMAND has a --help of its own. A sync is what target-moengage-cohort does.
+    """
 
 
 def main() -> None:

@@ -60,6 +60,17 @@ def text(_context: click.Context, _parameter: click.Parameter, value: t.Any) -> 
     return value
 
 
+def example(*lines: str) -> str:
+    """The end of a command's help: something to type, kept as it stands."""
+    return "\n".join(("\b", "Example:", *(f"  {line}" for line in lines)))
+
+
+def coloured(text: str, colour: str) -> str:
+    """Text in a colour, for `click.echo`, which leaves it out where there is no terminal."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if plain else click.style(text, fg=colour)
+
+
 class Session:
     """One command at work.
 
@@ -156,6 +167,7 @@ def configured(work: Callable[..., int]) -> Callable[..., t.Any]:
         "given",
         multiple=True,
         required=True,
+        type=click.Path(readable=False),  # for completion; reading it says more of what is wrong
         metavar="FILE|ENV",
         help="Configuration file, or ENV for the environment, as the target takes it; may be "
         "given several times.",
@@ -218,7 +230,7 @@ def _explained(error: BaseException, *, is_stopped: bool) -> int:
 
 def complain(text: str) -> None:
     """Say on standard error what went wrong."""
-    click.echo(f"Error: {text}", err=True)
+    click.echo(f"{coloured('Error:', 'red')} {text}", err=True)
 
 
 @contextlib.contextmanager

@@ -11,12 +11,16 @@ from target_moengage_cohort.cli.command import (
     Session,
     complain,
     configured,
+    example,
     text,
 )
 from target_moengage_cohort.errors import SettingsError
 
 
-@click.command()
+@click.command(
+    short_help="Let removals go that wait, or that the guard withholds.",
+    epilog=example("moengage-cohort confirm users --config config.json"),
+)
 @click.argument("streams", callback=text, nargs=-1, metavar="STREAM...")
 @click.option(
     "--withheld", callback=text, metavar="PLAN_ID", help="Override the guard for this plan."

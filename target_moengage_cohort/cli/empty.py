@@ -6,7 +6,7 @@ import typing as t
 
 import click
 
-from target_moengage_cohort.cli.command import DONE, Session, ask, configured, text
+from target_moengage_cohort.cli.command import DONE, Session, ask, configured, example, text
 from target_moengage_cohort.cli.sending import Sending
 from target_moengage_cohort.membership import Action
 
@@ -14,7 +14,10 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger import Ledger
 
 
-@click.command()
+@click.command(
+    short_help="Remove everybody from a cohort.",
+    epilog=example("moengage-cohort empty vip --config config.json"),
+)
 @click.argument("cohort", callback=text)
 @click.option("--yes", is_flag=True, help="Ask no question.")
 @configured

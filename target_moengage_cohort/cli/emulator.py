@@ -6,11 +6,17 @@ import signal
 
 import click
 
+from target_moengage_cohort.cli.command import example
+
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 _MISSING = "the emulator is not installed: pip install 'target-moengage-cohort[emulator]'"
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(
+    context_settings={"show_default": True},
+    short_help="Be MoEngage on this machine, to try things out.",
+    epilog=example("moengage-cohort emulator --port 8025"),
+)
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option(
     "--port",
@@ -66,7 +72,7 @@ def emulator(
             click.echo(f"MoEngage emulator, to sync to or to open in a browser: {running.url}")
             signal.sigwait(_SIGNALS)
     except OSError as error:
-        msg = f"cannot listen on {host} port {port}: {error.strerror or error}"
+        msg = f"cannot listen on {host} port {port}: {error.strerror or error}; choose another"
         raise click.ClickException(msg) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

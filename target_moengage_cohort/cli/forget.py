@@ -7,7 +7,7 @@ import typing as t
 import click
 import msgspec
 
-from target_moengage_cohort.cli.command import DONE, FAILED, Session, complain, configured
+from target_moengage_cohort.cli.command import DONE, FAILED, Session, complain, configured, example
 from target_moengage_cohort.cli.identifiers import read_members
 from target_moengage_cohort.cli.sending import Sending
 from target_moengage_cohort.errors import (
@@ -27,7 +27,10 @@ if t.TYPE_CHECKING:
 _AT_ONCE = 10_000
 
 
-@click.command()
+@click.command(
+    short_help="Remove people from all cohorts, and erase them here.",
+    epilog=example("moengage-cohort forget people.csv --config config.json"),
+)
 @click.argument("file", required=False, metavar="[FILE|-]")
 @configured
 def forget(session: Session, file: str | None) -> int:
@@ -157,7 +160,7 @@ def _asked() -> list[Member]:
         for what in ("User ID", "Anonymous ID")
     )
     if not (uid or anonymous_id):
-        msg = "neither a user ID nor an anonymous ID was given"
+        msg = "neither a user ID nor an anonymous ID was given; type one, or name a file"
         raise InputError(msg)
     return [Member(uid or None, anonymous_id or None)]
 

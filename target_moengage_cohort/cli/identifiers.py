@@ -43,7 +43,7 @@ def read_members(path: str, *, needs_header: bool) -> Iterator[list[Member]]:
         msg = f"{name}: {_said(error)}"
         raise InputError(msg) from None
     if is_empty:
-        msg = f"{name}: holds no identifier"
+        msg = f"{name}: holds no identifier; put one on each line"
         raise InputError(msg)
 
 
@@ -52,8 +52,10 @@ def _said(error: Exception) -> str:
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError):
-        return f"cannot be read ({error.strerror})"
-    return "is not text in UTF-8" if isinstance(error, UnicodeError) else "is not valid CSV"
+        return f"cannot be read ({error.strerror}); name a file that can"
+    if isinstance(error, UnicodeError):
+        return "is not text in UTF-8; save it as that"
+    return "is not valid CSV; see that every quote is closed"
 
 
 @contextlib.contextmanager
@@ -95,6 +97,7 @@ def _rows(rows: t.Any, places: dict[str, int]) -> Iterator[Member]:
             if len(row) > place and row[place]
         }
         if not found:
-            msg = f"line {rows.line_num + 1} names nobody"  # the header was read before
+            line = rows.line_num + 1  # the header was read before
+            msg = f"line {line} names nobody; delete it, or fill it in"
             raise InputError(msg)
         yield Member(**found)

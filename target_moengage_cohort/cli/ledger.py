@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from target_moengage_cohort.cli.command import DONE, Session, configured, text
+from target_moengage_cohort.cli.command import DONE, Session, configured, example, text
 from target_moengage_cohort.cli.identifiers import read_members
 from target_moengage_cohort.errors import SettingsError, TryAgainError
 from target_moengage_cohort.membership import Cohort, cohort_name_fault
@@ -19,7 +19,10 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.settings import Loaded, Mapping
 
 
-@click.command()
+@click.command(
+    short_help="Take members as accepted without sending them.",
+    epilog=example("moengage-cohort adopt vip --csv members.csv --config config.json"),
+)
 @click.argument("cohort", callback=text)
 @click.option(
     "--csv",
@@ -43,7 +46,7 @@ def adopt(session: Session, cohort: str, file: str, stream: str | None, name: st
     """
     session.refuse_dry_run()
     if not Path(file).is_file():
-        msg = f"--csv: {file} is no regular file, and it must be read twice"
+        msg = f"--csv: {file} is no regular file, and it must be read twice; save it as one"
         raise SettingsError(msg)
     count = sum(len(members) for members in read_members(file, needs_header=True))
     with session.ledgers() as ledgers:
@@ -95,7 +98,7 @@ def _identity(
             raise SettingsError(msg)
         return mapping.cohort, mapping.stream
     if fault := cohort_name_fault(name or cohort_id):
-        msg = f"--name: {fault}"
+        msg = f"--name: {fault}; choose another"
         raise SettingsError(msg)
     description = None if mapping is None else mapping.cohort_description
     return Cohort(cohort_id, name or cohort_id, description), stream
@@ -139,12 +142,18 @@ def _feeding(loaded: Loaded, cohort_id: str, stream: str) -> Mapping | None:
     return mapping
 
 
-@click.group()
+@click.group(
+    short_help="Change a cohort's stream or name.",
+    epilog=example("moengage-cohort ledger rename vip 'VIP users' --config config.json"),
+)
 def ledger() -> None:
     """Change to whom a ledger belongs."""
 
 
-@ledger.command()
+@ledger.command(
+    short_help="Let another stream feed a cohort.",
+    epilog=example("moengage-cohort ledger reassign vip customers --config config.json"),
+)
 @click.argument("cohort", callback=text)
 @click.argument("stream", callback=text)
 @configured
@@ -166,7 +175,10 @@ def reassign(session: Session, cohort: str, stream: str) -> int:
     return DONE
 
 
-@ledger.command()
+@ledger.command(
+    short_help="Give a cohort another name.",
+    epilog=example("moengage-cohort ledger rename vip 'VIP users' --config config.json"),
+)
 @click.argument("cohort", callback=text)
 @click.argument("name", callback=text)
 @configured
@@ -178,7 +190,7 @@ def rename(session: Session, cohort: str, name: str) -> int:
     """
     session.refuse_dry_run()
     if fault := cohort_name_fault(name):
-        msg = f"cohort_name: {fault}; MoEngage may drop such a name without a word"
+        msg = f"cohort_name: {fault}; MoEngage may drop such a name without a word; choose another"
         raise SettingsError(msg)
     with session.ledgers() as ledgers:
         known = ledgers.open_known(cohort)
@@ -186,7 +198,7 @@ def rename(session: Session, cohort: str, name: str) -> int:
             if entry.name == name and entry.cohort_id != cohort:
                 msg = (
                     f"the cohort {entry.cohort_id!r} has the name {name!r}; MoEngage uses a name "
-                    "for one segment only"
+                    "for one segment only, so choose another"
                 )
                 raise SettingsError(msg)
         before = known.entry.name

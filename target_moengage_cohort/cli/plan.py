@@ -10,7 +10,7 @@ import typing as t
 import click
 import msgspec
 
-from target_moengage_cohort.cli.command import DONE, configured
+from target_moengage_cohort.cli.command import DONE, configured, example
 from target_moengage_cohort.report import shortened
 from target_moengage_cohort.wiring import wired
 
@@ -63,17 +63,18 @@ class CohortPlan(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
 
 
-@click.command()
+@click.command(
+    short_help="Say what a run would do, and what that costs.",
+    epilog=example(
+        "tap-postgres --config tap.json --catalog catalog.json \\",
+        "  | moengage-cohort plan --config config.json",
+    ),
+)
 @configured
 @click.option("--json", "as_json", is_flag=True, help="For programs: a list, one item a cohort.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 5 if there is something to do.")
 def plan(session: Session, *, as_json: bool, detailed_exitcode: bool) -> int:
-    """Say what a run would do with a tap's output on standard input; send and change nothing.
-
-    \b
-    tap-postgres --config tap.json --catalog catalog.json \\
-      | moengage-cohort plan --config target.json
-    """  # noqa: D301 - click's mark for lines to keep
+    """Say what a run would do with a tap's output on standard input; send and change nothing."""
     settings = msgspec.structs.replace(session.settings, dry_run=True, report_path=msgspec.UNSET)
     loaded = msgspec.structs.replace(session.loaded, settings=settings)
     logging.getLogger("target_moengage_cohort").setLevel(logging.ERROR)  # the table says it all

@@ -112,7 +112,9 @@ def withheld(session: Session, plan_id: str) -> str:
             known += found
     if unread is not None:
         raise unread
-    listed = f"withheld are {', '.join(sorted(known))}" if known else "nothing is withheld"
+    listed = "nothing is; see moengage-cohort status"
+    if known:
+        listed = f"withheld are {', '.join(sorted(known))}"
     msg = f"no plan {plan_id!r} is withheld in {folder}; {listed}"
     raise SettingsError(msg)
 

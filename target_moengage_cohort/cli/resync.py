@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import click
 
-from target_moengage_cohort.cli.command import DONE, Session, ask, configured, text
+from target_moengage_cohort.cli.command import DONE, Session, ask, configured, example, text
 
 
-@click.command()
+@click.command(
+    short_help="Let the next run send everybody again.",
+    epilog=example("moengage-cohort resync vip --config config.json"),
+)
 @click.argument("cohorts", callback=text, nargs=-1, metavar="[COHORT]...")
 @click.option("--yes", is_flag=True, help="Ask no question.")
 @configured

@@ -8,7 +8,7 @@ import typing as t
 
 import click
 
-from target_moengage_cohort.cli.command import DONE, configured
+from target_moengage_cohort.cli.command import DONE, configured, example
 from target_moengage_cohort.errors import SettingsError
 from target_moengage_cohort.wiring import wired
 
@@ -21,7 +21,14 @@ _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 8.0
 
 
-@click.command(options_metavar="--config FILE|ENV --")
+@click.command(
+    options_metavar="--config FILE|ENV --",
+    short_help="Start a tap, and sync what it sends.",
+    epilog=example(
+        "moengage-cohort run --config config.json -- \\",
+        "  tap-postgres --config tap.json --catalog catalog.json > state.json",
+    ),
+)
 @configured
 @click.argument("tap", nargs=-1, required=True, type=click.UNPROCESSED, metavar="TAP [ARGUMENT]…")
 def run(session: Session, tap: tuple[str, ...]) -> int:
@@ -29,11 +36,7 @@ def run(session: Session, tap: tuple[str, ...]) -> int:
 
     The same as a pipe from the tap to target-moengage-cohort, but that the tap's exit code is
     known: with 0 the input is complete, with anything else nobody is removed.
-
-    \b
-    moengage-cohort run --config target.json -- \\
-      tap-postgres --config tap.json --catalog catalog.json > state.json
-    """  # noqa: D301 - click's mark for lines to keep
+    """
     settings = session.settings
     with session.ledgers(read_only=settings.dry_run) as ledgers, _started(tap) as process:
 
@@ -64,7 +67,10 @@ def _started(command: tuple[str, ...]) -> Iterator[subprocess.Popen[bytes]]:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         )
     except OSError as error:
-        msg = f"{command[0]} cannot be started ({error.strerror})"
+        msg = (
+            f"{command[0]} cannot be started ({error.strerror}); see that the tap is installed and "
+            "on the PATH"
+        )
         raise SettingsError(msg) from None
     try:
         yield process

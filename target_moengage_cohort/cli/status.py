@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 import click
 import msgspec
 
-from target_moengage_cohort.cli.command import DONE, FAILED, Session, configured
+from target_moengage_cohort.cli.command import DONE, FAILED, Session, configured, example
 from target_moengage_cohort.errors import BusyError, TargetError
 from target_moengage_cohort.ledger import PlanKind, RunEntry, RunProgress, runs_under_way
 from target_moengage_cohort.report import printable
@@ -90,7 +90,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     runs: list[RunProgress]
 
 
-@click.command()
+@click.command(
+    short_help="Tell what was accepted, what waits and what is withheld.",
+    epilog=example("moengage-cohort status --config config.json"),
+)
 @click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
 @configured
 def status(session: Session, *, as_json: bool) -> int:

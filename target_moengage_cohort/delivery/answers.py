@@ -38,6 +38,10 @@ _SHORTEST_TELLING = 4
 _REDACTED = "[redacted]"
 _WORD = r"[^\s\"'`,;:()\[\]{}<>=]"
 _NUMBER = r"\s*\d+(\.\d+)?\s*"
+_CREDENTIALS = (
+    "MoEngage refused the credentials ({}); check workspace_id, data_api_key and data_center, and "
+    "that the key may use Cohort Sync"
+)
 _AROUND_WORDS = ".…!?/\\#*|&-_"
 
 
@@ -62,12 +66,14 @@ class Answer(msgspec.Struct, frozen=True):
         summary: For people, scrubbed: the status and what the API says, or what went wrong.
         wait_seconds: How long the server asks to wait, or ``None`` if it does not say.
         sent: Whether the request may have left; ``False`` if no connection was made.
+        app_name: The workspace's name, where an accepted log-in tells it; scrubbed.
     """
 
     outcome: Outcome
     summary: str
     wait_seconds: float | None = None
     sent: bool = True
+    app_name: str | None = None
 
 
 class _Error(msgspec.Struct):
@@ -82,6 +88,7 @@ class _AnswerBody(msgspec.Struct):
 
     status: t.Any = None
     error: _Error | str | None = None
+    app_name: t.Any = None
 
 
 _decode = msgspec.json.Decoder(_AnswerBody).decode
@@ -121,7 +128,9 @@ def classify(
             return Answer(Outcome.RETRY, "the answer was cut off")
         body = _AnswerBody()
     if status == 200 and body.status == "success":  # noqa: PLR2004 - "accepted" in the API's words
-        return Answer(Outcome.ACCEPTED, "accepted")
+        if not isinstance(body.app_name, str):
+            return Answer(Outcome.ACCEPTED, "accepted")
+        return Answer(Outcome.ACCEPTED, "accepted", app_name=scrub(body.app_name, secrets()))
     outcome = _OUTCOMES.get(status, Outcome.RETRY if status >= 500 else Outcome.UNEXPECTED)  # noqa: PLR2004
     if status == 200 and body.status == "fail":  # noqa: PLR2004
         outcome = Outcome.REFUSED
@@ -165,10 +174,7 @@ def verdict(answer: Answer, cohort_id: str, max_retry_seconds: int) -> TargetErr
     """
     cohort, said = f"the cohort {cohort_id!r}", answer.summary
     if answer.outcome is Outcome.CREDENTIALS:
-        return SettingsError(
-            f"MoEngage refused the credentials ({said}); check workspace_id, data_api_key and "
-            "data_center, and that the key may use Cohort Sync"
-        )
+        return SettingsError(_CREDENTIALS.format(said))
     if answer.outcome in {Outcome.REFUSED, Outcome.TOO_LARGE}:
         return InputError(
             f"MoEngage refused a request of {cohort}: {said}; trying again as it is will not "
@@ -186,6 +192,34 @@ def verdict(answer: Answer, cohort_id: str, max_retry_seconds: int) -> TargetErr
     return TryAgainError(
         f"no request was accepted within {max_retry_seconds} s (max_retry_seconds), the last one "
         f"of {cohort}: {said}; run it again, it goes on from the last STATE"
+    )
+
+
+def login_verdict(answer: Answer) -> TargetError | None:
+    """What is wrong after the answer to a log-in; ``None`` if the credentials are good."""
+    said = answer.summary
+    if answer.outcome is Outcome.ACCEPTED:
+        return None
+    if answer.outcome is Outcome.CREDENTIALS:
+        return SettingsError(_CREDENTIALS.format(said))
+    if answer.outcome in {Outcome.RETRY, Outcome.RATE_LIMITED}:
+        return TryAgainError(
+            f"MoEngage could not check the credentials: {said}; try again in a minute, and if it "
+            "stays so, check the network, data_center and api_url"
+        )
+    if answer.outcome is Outcome.OUR_FAULT:
+        return InternalError(
+            f"MoEngage takes the request to check the credentials for malformed: {said}. No "
+            "setting is to blame for that; please report it"
+        )
+    if answer.outcome is Outcome.REFUSED:
+        return SettingsError(
+            f"MoEngage refused to check the credentials: {said}; check workspace_id, data_api_key, "
+            "partner and data_center"
+        )
+    return SettingsError(
+        f"unexpected answer to the request to check the credentials: {said}; check api_url and "
+        "data_center"
     )
 
 

@@ -24,11 +24,15 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.settings import Settings
 
 COHORT_SYNC_PATH = "/v1/integrations/cohortsync"
+AUTHENTICATION_PATH = "/v1/integrations/authentication"
 _MAX_ANSWER_BYTES = 65_536
 _CONNECT_TIMEOUT_SECONDS = 15
 _UNTRUSTED = (
     "the server's TLS certificate is not trusted ({}); check api_url, and if a proxy or a CA of "
     "your own stands between, name its certificates' file in REQUESTS_CA_BUNDLE"
+)
+_Auth: t.TypeAlias = (
+    "tuple[str, str] | t.Callable[[requests.PreparedRequest], requests.PreparedRequest]"
 )
 _BROKEN = (
     requests.ConnectionError,
@@ -41,7 +45,7 @@ class Client:
     """Sends request bodies to the Cohort Sync API; safe to share between threads."""
 
     def __init__(self, settings: Settings) -> None:
-        self._url = settings.base_url + COHORT_SYNC_PATH
+        self._settings = settings
         self._auth = (settings.workspace_id, settings.data_api_key)
         self._headers = {
             "MOE-APPKEY": settings.workspace_id,
@@ -63,8 +67,31 @@ class Client:
         Args:
             body: As `Envelope.body` makes it.
         """
+        return self._asked(COHORT_SYNC_PATH, body, self._auth, lambda: self._secrets(body))
+
+    def log_in(self) -> Answer:
+        """Have MoEngage check the credentials, once; it touches no cohort."""
+        settings = self._settings
+        login = {
+            "app_id": settings.workspace_id,
+            "app_secret": settings.data_api_key,
+            "source": settings.partner,
+            "region": settings.data_center,
+        }
+        return self._asked(
+            AUTHENTICATION_PATH, msgspec.json.encode(login), _in_the_body, self._credentials
+        )
+
+    def _asked(
+        self,
+        path: str,
+        body: bytes,
+        auth: _Auth,
+        secrets: t.Callable[[], Iterator[str]],
+    ) -> Answer:
+        """Post a body to one of the endpoints, once, and classify what comes of it."""
         try:
-            response, content = self._posted(body)
+            response, content = self._posted(path, body, auth)
         except requests.RequestException as error:
             return self._failed(error)
         except OSError as error:
@@ -76,17 +103,17 @@ class Client:
             response.headers,
             content,
             now=time.time(),
-            secrets=lambda: self._secrets(body),
+            secrets=secrets,
         )
 
-    def _posted(self, body: bytes) -> tuple[requests.Response, bytes]:
+    def _posted(self, path: str, body: bytes, auth: _Auth) -> tuple[requests.Response, bytes]:
         """Post a body; return the answer, and so much of its content as an answer may have."""
         deadline = time.monotonic() + self._timeout[1]
         with self._session().post(
-            self._url,
+            self._settings.base_url + path,
             data=body,
             headers=self._headers,
-            auth=self._auth,
+            auth=auth,
             timeout=self._timeout,
             proxies=self._proxies,
             allow_redirects=False,
@@ -126,11 +153,19 @@ class Client:
             session = self._threads.session = requests.Session()
         return session
 
-    def _secrets(self, body: bytes) -> Iterator[str]:
+    def _credentials(self) -> Iterator[str]:
         yield self._auth[1]
         yield b64encode(":".join(self._auth).encode()).decode()
+
+    def _secrets(self, body: bytes) -> Iterator[str]:
+        yield from self._credentials()
         for member in msgspec.json.decode(body)["parameters"]["members"]:
             yield from member.values()
+
+
+def _in_the_body(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Add no header: the body has the credentials, and without this ~/.netrc might add others."""
+    return request
 
 
 def _why_untrusted(error: BaseException | None) -> str | None:

@@ -7,7 +7,9 @@ import errno
 import fcntl
 import os
 import resource
+import tempfile
 import typing as t
+from pathlib import Path
 
 import msgspec
 
@@ -15,7 +17,6 @@ from target_moengage_cohort.errors import LedgerError
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 Step: t.TypeAlias = "Callable[[str], None]"
 """Is told of each step between which a crash matters; the tests kill the process there."""
@@ -64,6 +65,23 @@ def make_folder(path: Path) -> None:
         for folder in reversed(missing):
             folder.mkdir(mode=0o700, exist_ok=True)
             sync(folder.parent)
+
+
+def try_out(path: Path) -> None:
+    """See that a folder is there, or can be made, and takes files and locks; leave no trace.
+
+    Raises:
+        OSError: It does not.
+    """
+    place = next(folder for folder in (path, *path.parents) if folder.exists())
+    with tempfile.TemporaryDirectory(prefix=".moengage-cohort-", dir=place) as made:
+        descriptor = _open(Path(made) / "file")
+        try:
+            os.write(descriptor, b"\n")
+            os.fsync(descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(descriptor)
 
 
 def sync(path: Path) -> None:

@@ -20,7 +20,15 @@ import msgspec
 
 from target_moengage_cohort.errors import LedgerError, SettingsError
 from target_moengage_cohort.ledger import sidefile
-from target_moengage_cohort.ledger.files import Lock, Step, make_folder, read_whole, write_whole
+from target_moengage_cohort.ledger.files import (
+    Lock,
+    Step,
+    make_folder,
+    mended,
+    read_whole,
+    try_out,
+    write_whole,
+)
 from target_moengage_cohort.ledger.records import FORMAT, CohortEntry
 from target_moengage_cohort.settings.addresses import state_path
 
@@ -70,6 +78,7 @@ class Folder:
 
     Attributes:
         path: The folder.
+        exists: Whether it is there.
         hash_key: What members' hashes are keyed with; known once prepared.
         identity: The destination and its key in one word, which every ledger repeats; likewise.
     """
@@ -82,7 +91,7 @@ class Folder:
         parent = settings.ledger_folder
         self.root = Path(parent).absolute() if parent is not None else state_path() / "ledger"
         self.path = self.root / _stem(settings.base_url, settings.workspace_id)
-        self._exists = self.path.is_dir()
+        self.exists = os.path.isdir(self.path)  # noqa: PTH112 - not to be seen is no error yet
         self._used: set[tuple[str, int]] = set()
 
     def prepare(self) -> None:
@@ -94,7 +103,7 @@ class Folder:
         """
         if not self._read_only:
             make_folder(self.path)
-            self._exists = True
+            self.exists = True
             self._step("make folder")
         with self._locked():
             destination = self._destination(self._settings)
@@ -103,6 +112,17 @@ class Folder:
                 sidefile.remove_stale(self.path)
         self.hash_key = destination.hash_key
         self.identity = _stem(destination.base_url, destination.workspace_id, self.hash_key)
+
+    def check(self) -> None:
+        """See that the folder can be used, or made; nothing is made or changed but locks.
+
+        Raises:
+            LedgerError: The disk refuses it.
+            SettingsError: The folder is another destination's, or of a newer format.
+        """
+        with mended(self.path, "used"):
+            try_out(self.path)
+        self.prepare()
 
     def _destination(self, settings: Settings) -> _Destination:
         path = self.path / "destination.json"
@@ -129,7 +149,7 @@ class Folder:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Keep other processes from changing what is not one cohort's alone."""
-        if not self._exists:
+        if not self.exists:
             yield
             return
         lock = Lock(self.path / "destination.lock", is_optional=self._read_only)
@@ -147,7 +167,7 @@ class Folder:
 
     def lock(self, cohort_id: str) -> Lock | None:
         """The lock of a cohort's ledger; ``None`` where there is nothing to lock."""
-        if not self._exists:
+        if not self.exists:
             return None
         path = self.database(cohort_id).with_suffix(".lock")
         return Lock(path, is_optional=self._read_only)
@@ -155,7 +175,8 @@ class Folder:
     def has(self, cohort_id: str) -> bool:
         """Whether the cohort has a ledger."""
         path = self.database(cohort_id)
-        return path.exists() or path.with_suffix(".json").exists()
+        files = (path, path.with_suffix(".json"))
+        return any(os.path.exists(file) for file in files)  # noqa: PTH110 - as above
 
     def entry(self, cohort_id: str) -> CohortEntry | None:
         """What the catalogue says of a cohort.

@@ -87,7 +87,7 @@ class Journal(Store):
     def _answered(self, number: int, state: str) -> None:
         with self._using():
             if number not in self._in_flight:
-                msg = f"the ledger {self._file.path} knows of no request {number} under way"
+                msg = f"the ledger {self._file.path} has no request {number} under way; run again"
                 raise LedgerError(msg)
             with self._change(state):
                 self._run("UPDATE {s}.requests SET state = ? WHERE number = ?", [state, number])

@@ -96,6 +96,20 @@ class Ledgers:
     ) -> None:
         self.close()
 
+    @property
+    def exists(self) -> bool:
+        """Whether the destination's folder is there, so that some cohort may have a ledger."""
+        return self._files.exists
+
+    def check(self) -> None:
+        """See that ledgers can be used here, or made; nothing is made or changed but locks.
+
+        Raises:
+            LedgerError: The disk refuses it.
+            SettingsError: The folder is another destination's, or of a newer format.
+        """
+        self._files.check()
+
     def has(self, cohort_id: str) -> bool:
         """Whether the cohort has a ledger; cheap."""
         return self._files.has(cohort_id)
@@ -160,10 +174,12 @@ class Ledgers:
         entry = self._files.entry(cohort_id)
         if entry is None:
             like = nearest(cohort_id, [entry.cohort_id for entry in self.entries()])
-            hint = f"; did you mean {like!r}?" if like else ""
+            hint = (
+                f"did you mean {like!r}?" if like else "moengage-cohort status lists those with one"
+            )
             msg = (
                 f"cohort {cohort_id!r} of partner {self._settings.partner!r} has no ledger in "
-                f"{self.folder}{hint}"
+                f"{self.folder}; {hint}"
             )
             raise SettingsError(msg)
         return self._opened(entry)

@@ -144,7 +144,10 @@ def mapping_faults(mapping: Mapping, raw: StreamMapping) -> Iterator[str]:
     seen: dict[str, str] = {}
     for role, column in mapping.columns.items():
         if column in seen:
-            yield f"{where}: {seen[column]} and {role}_column name the same column {column!r}"
+            yield (
+                f"{where}: {seen[column]} and {role}_column name the same column {column!r}; "
+                "change one of them"
+            )
         seen[column] = f"{role}_column"
 
 
@@ -184,6 +187,6 @@ def shared_cohort_faults(mappings: t.Iterable[Mapping]) -> Iterator[str]:
         elif (other := by_name.get(cohort.name)) is not None:
             yield (
                 f"cohorts: the streams {other!r} and {mapping.stream!r} give two cohorts one name "
-                f"{cohort.name!r}; MoEngage uses a name for one segment only"
+                f"{cohort.name!r}; MoEngage uses a name for one segment only, so change one of them"
             )
         by_id[cohort.cohort_id] = by_name[cohort.name] = mapping.stream

@@ -30,6 +30,7 @@ COMMANDS = {
     "plan --json": (("plan", "--json"), INPUT, 0),
     "plan of a broken line": (("plan",), INPUT + f"{MEMBER}\n".encode(), 1),
     "plan of a bad row": (("plan",), INPUT + lines(record(uid=[MEMBER])), 1),
+    "check": (("check",), b"", 0),
     "run": (("run", "--", "cat", "{data}"), INPUT, 0),
     "status": (("status",), b"", 0),
     "status --json": (("status", "--json"), b"", 0),
