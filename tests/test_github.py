@@ -87,7 +87,7 @@ def test_what_github_reads_passes(check):
         ("dependabot", "dependabot.yml", "interval: monthly", "interval: hourly", "hourly"),
         ("forms", "ISSUE_TEMPLATE/bug.yml", "type: textarea", "type: textbox", "textbox"),
         ("forms", "ISSUE_TEMPLATE/idea.yml", "description:", "about:", "about"),
-        ("chooser", "ISSUE_TEMPLATE/config.yml", "true", "perhaps", "perhaps"),
+        ("chooser", "ISSUE_TEMPLATE/config.yml", "false", "perhaps", "perhaps"),
     ],
 )
 def test_each_check_finds_a_fault(tmp_path, check, file, old, new, finding):
