@@ -9,8 +9,13 @@ UV := $(shell command -v uv 2>/dev/null)
 # Meltano has an environment of its own, as its users have it: it pins what the package leaves open.
 VENV := .venv
 MELTANO_VENV := .venv-meltano
+AUDIT_VENV := .venv-audit
+BUILD_VENV := .venv-build
 BIN := $(VENV)/bin
 EXTRAS := emulator,arrow,s3
+
+# The package as it lies here; or, as CI has it, a wheel: make environments WHEEL=dist/….whl
+PACKAGE = $(if $(WHEEL),'$(WHEEL)[$(EXTRAS)]',-e '.[$(EXTRAS)]')
 
 # $(call environment,FOLDER,WHAT TO INSTALL)
 define environment
@@ -72,20 +77,35 @@ format: $(VENV)/.made ## Put the code into the agreed style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+.PHONY: audit
+audit: $(AUDIT_VENV)/.made ## Look for known vulnerabilities in constraints.txt; asks PyPI
+	$(AUDIT_VENV)/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
+.PHONY: build
+build: $(BUILD_VENV)/.made ## Build wheel and sdist into dist
+	rm -rf dist
+	$(BUILD_VENV)/bin/python -m hatchling build
+
 .PHONY: environments
 environments: $(VENV)/.made $(MELTANO_VENV)/.made ## Make the environments to work in
 
 $(VENV)/.made: pyproject.toml constraints.txt
-	$(call environment,$(VENV),--group dev -e '.[$(EXTRAS)]')
+	$(call environment,$(VENV),--group dev $(PACKAGE))
 
 $(MELTANO_VENV)/.made: pyproject.toml constraints.txt
 	$(call environment,$(MELTANO_VENV),--group meltano)
+
+$(AUDIT_VENV)/.made: pyproject.toml constraints.txt
+	$(call environment,$(AUDIT_VENV),--group audit)
+
+$(BUILD_VENV)/.made: pyproject.toml constraints.txt
+	$(call environment,$(BUILD_VENV),hatchling)
 
 .PHONY: constraints
 constraints: $(MELTANO_VENV)/.made ## Write constraints.txt anew, with the newest versions
 	@{ sed -n '/^#/p' constraints.txt; \
 		$(MELTANO_VENV)/bin/uv pip compile -q --universal --python-version 3.10 --all-extras \
-		--group dev --group meltano --no-annotate --no-header pyproject.toml; \
+		--group audit --group dev --group meltano --no-annotate --no-header pyproject.toml; \
 	} > .venv-constraints
 	@mv .venv-constraints constraints.txt
 
