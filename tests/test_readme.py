@@ -1,4 +1,4 @@
-"""The README says what the program does."""
+"""README and docs/ say what the program does."""
 
 import ast
 import json
@@ -14,13 +14,15 @@ from target_moengage_cohort.settings import json_schema
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 SETTINGS = json_schema()
 MAPPING = SETTINGS["properties"]["cohorts"]["additionalProperties"]["properties"]
 
 
-def table(head: str) -> list[list[str]]:
-    """The cells of the table whose first line starts with `head`."""
-    lines = README[README.index(f"\n{head}") + 1 :].splitlines()[2:]
+def table(page: str, head: str) -> list[list[str]]:
+    """The cells of a page's table whose first line starts with `head`."""
+    lines = page[page.index(f"\n{head}") + 1 :].splitlines()[2:]
     rows = lines[: next(n for n, line in enumerate(lines) if not line.startswith("|"))]
     return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in rows]
 
@@ -33,30 +35,30 @@ def default(name: str) -> str:
 
 
 def test_the_settings_table_is_that_of_about():
-    """The README's settings table has the names, defaults and descriptions of --about."""
+    """configuration.md's settings table has the names, defaults and descriptions of --about."""
     expected = [
         [name, default(name), setting["description"]]
         for name, setting in SETTINGS["properties"].items()
     ]
-    assert expected == table("| setting | default |")
+    assert expected == table(CONFIGURATION, "| setting | default |")
 
 
 def test_the_mapping_table_is_that_of_about():
-    """The README's table of a mapping's keys has the names and descriptions of --about."""
+    """configuration.md's table of a mapping's keys has the names and descriptions of --about."""
     expected = [[name, key["description"]] for name, key in MAPPING.items()]
-    assert expected == table("| key |")
+    assert expected == table(CONFIGURATION, "| key |")
 
 
 def test_the_name_rules_are_those_that_are_checked():
-    """The README's rules for cohort names are those of the code."""
-    listed = re.search(r"none of `` (.*?) ``", README).group(1).split()
+    """configuration.md's rules for cohort names are those of the code."""
+    listed = re.search(r"none of `` (.*?) ``", CONFIGURATION).group(1).split()
     assert sorted(COHORT_NAME_FORBIDDEN) == sorted(listed)
-    assert f"at most {COHORT_NAME_MAX_LENGTH} characters" in README
+    assert f"at most {COHORT_NAME_MAX_LENGTH} characters" in CONFIGURATION
 
 
 def test_the_table_of_commands_is_complete():
-    """The README's table names every command of moengage-cohort, and no other."""
-    described = [name for name, _ in table("| command |")]
+    """operations.md's table names every command of moengage-cohort, and no other."""
+    described = [name for name, _ in table(OPERATIONS, "| command |")]
     assert cli.list_commands(click.Context(cli)) == sorted(described)
 
 

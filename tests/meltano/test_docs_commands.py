@@ -1,0 +1,223 @@
+"""The commands of README and docs/, run as they stand there."""
+
+import json
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from target_moengage_cohort.emulator import Emulator
+from tests.support.documents import PAGES, ROOT, Block, blocks, name
+from tests.support.newcomer import EXAMPLES, Newcomer
+from tests.support.postgres import Postgres
+from tests.support.processes import run_guarded
+from tests.support.project import plain_environment, program
+
+DOCS = ROOT / "docs"
+
+
+def shell(page: Path) -> list[Block]:
+    """The blocks of a page that are run."""
+    return [block for block in blocks(page, "sh") if block.reason is None]
+
+
+@pytest.fixture
+def emulated() -> Iterator[Emulator]:
+    """An emulator that takes README's credentials."""
+    with Emulator(workspace_id="your-workspace-id", data_api_key="your-key") as running:
+        yield running
+
+
+@pytest.fixture
+def newcomer(tmp_path: Path, postgres: Postgres, emulated: Emulator) -> Newcomer:
+    return Newcomer(tmp_path, postgres, emulated)
+
+
+def test_five_minutes_of_readme(newcomer: Newcomer) -> None:
+    """README's steps, one after the other: the dry run sends nothing, then both cohorts are what
+    SQL says; the same as a pipe."""
+    newcomer.follow_readme()
+    requests = []
+    for block in shell(ROOT / "README.md"):
+        newcomer.run(block.text)
+        requests.append((("DRY_RUN" in block.text), newcomer.moengage.totals().requests))
+    assert [0] == [count for is_dry, count in requests if is_dry]
+    assert newcomer.wanted("vip") == newcomer.accepted("vip")
+    assert newcomer.wanted("newsletter") == newcomer.accepted("newsletter")
+    assert "bookmarks" in json.loads((newcomer.folder / "new-state.json").read_text())
+
+
+def test_the_ways_of_proof(newcomer: Newcomer) -> None:
+    """Each way of proof, as its page has it, lets 15 of 100 members leave, which the guard would
+    not, and the report names the way; of 25 it withholds the removals, and Meltano ends with 1."""
+    newcomer.follow_readme()
+    own_count = {"expected_count_column": None}
+    newcomer.configure("target.json", own_count)
+    newcomer.configure("deferred.json", own_count, removals="deferred")
+    newcomer.run("meltano run tap-postgres target-moengage-cohort")
+    exit_code, step, in_a_pipe = shell(DOCS / "completeness.md")
+
+    leave(newcomer, 15)
+    newcomer.run(exit_code.text)
+    assert ("tap_exit", 15) == told(newcomer, "complete", "removed")
+    assert newcomer.wanted("newsletter") == newcomer.accepted("newsletter")
+
+    leave(newcomer, 15)
+    newcomer.run(step.text)
+    assert ("count", 15) == told(newcomer, "complete", "removals_waiting")
+    assert newcomer.wanted("newsletter") == newcomer.accepted("newsletter")
+
+    leave(newcomer, 15)
+    newcomer.run(in_a_pipe.text)
+    assert ("end_of_input", 15) == told(newcomer, "complete", "removals_waiting")
+    assert newcomer.wanted("newsletter") == newcomer.accepted("newsletter")
+
+    leave(newcomer, 25)
+    run = "meltano run tap-postgres target-moengage-cohort"
+    newcomer.run(f"code=0; {run} || code=$?; test $code = 1")
+    assert (25,) == told(newcomer, "removals_withheld")
+    assert "withheld" == json.loads(newcomer.report.read_text())["status"]
+
+
+def leave(newcomer: Newcomer, count: int) -> None:
+    newcomer.postgres.execute(
+        "update users set subscribed = false where user_id in "
+        "(select user_id from users where subscribed order by user_id limit %s)",
+        (count,),
+    )
+
+
+def told(newcomer: Newcomer, *fields: str) -> tuple:
+    reported = newcomer.reported("newsletter")
+    return tuple(reported[field] for field in fields)
+
+
+def test_the_commands_of_operations(newcomer: Newcomer) -> None:
+    """What operations.md shows runs, in its order, and leaves both cohorts as SQL says."""
+    newcomer.follow_readme()
+    page = DOCS / "operations.md"
+    newcomer.write("skip.json", {"on_reject": "skip", "rejects_path": "rejects.singer"})
+    adopted, *_ = [block for block in blocks(page, "text") if "anonymous_id" in block.text]
+    (newcomer.folder / "members.csv").write_text(adopted.text)
+    (newcomer.folder / "ids.csv").write_text("uid\nu-1\nu-2\n")
+    for block in shell(page):
+        if "rejects.singer" in block.text:
+            newcomer.run(REJECT)
+        newcomer.run(block.text)
+    assert newcomer.wanted("vip") == newcomer.accepted("vip")
+    assert newcomer.wanted("newsletter") == newcomer.accepted("newsletter") - {"mended"}
+    assert "mended" in newcomer.accepted("newsletter")
+
+
+REJECT = """
+python3 - > rows.singer <<'END'
+import json
+columns = {"uid": {}, "row_count": {}}
+schema = {"type": "SCHEMA", "stream": "public-newsletter", "key_properties": []}
+print(json.dumps(schema | {"schema": {"type": "object", "properties": columns}}))
+row = {"uid": None, "row_count": 1}
+print(json.dumps({"type": "RECORD", "stream": "public-newsletter", "record": row}))
+END
+target-moengage-cohort --config target.json --config skip.json < rows.singer || test $? -eq 3
+sed -i 's/"uid":null/"uid":"mended"/' rejects.singer
+"""
+
+
+def test_the_emulator_in_ci(tmp_path: Path) -> None:
+    """emulator.md's example passes, and fails if somebody is missing."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    (block,) = shell(DOCS / "emulator.md")
+    text = block.text.replace("8025", str(port))
+    environment = plain_environment(tmp_path / "home")
+    folders = {str(Path(program(each)).parent) for each in ("moengage-cohort", "bash")}
+    environment["PATH"] = ":".join([*folders, environment["PATH"]])
+    done = run_guarded(["bash", "-c", text], cwd=tmp_path, env=environment, timeout=60)
+    assert 0 == done.returncode, done.stderr
+    lacking = text.replace('{"uid": "u-2"}', '{"uid": "u-1"}')
+    assert lacking != text
+    done = run_guarded(["bash", "-c", lacking], cwd=tmp_path, env=environment, timeout=60)
+    assert 1 == done.returncode, done.stderr
+
+
+def test_the_emulator_in_a_python_test(desk_run) -> None:
+    """emulator.md's test passes with a pipeline that retries, and fails with one that does not."""
+    (block,) = blocks(DOCS / "emulator.md", "python")
+    names: dict = {"run_my_pipeline": desk_run}
+    exec(compile(block.text, block.place, "exec"), names)
+    names["test_the_pipeline_recovers_from_errors"]()
+    names["run_my_pipeline"] = lambda api_url: api_url
+    with pytest.raises(AssertionError):
+        names["test_the_pipeline_recovers_from_errors"]()
+
+
+@pytest.fixture
+def desk_run(tmp_path: Path):
+    """A pipeline: the target as a process, on two rows."""
+
+    def run(api_url: str) -> None:
+        config = {
+            "workspace_id": "demo-workspace",
+            "data_api_key": "demo-key",
+            "data_center": "01",
+            "partner": "acme",
+            "api_url": api_url,
+            "cohorts": {"users": {"cohort_id": "vip"}},
+        }
+        (tmp_path / "target.json").write_text(json.dumps(config))
+        schema = {"type": "object", "properties": {"uid": {}}}
+        messages = [
+            {"type": "SCHEMA", "stream": "users", "schema": schema, "key_properties": []},
+            *({"type": "RECORD", "stream": "users", "record": {"uid": u}} for u in ("u-1", "u-2")),
+        ]
+        subprocess.run(
+            [program("target-moengage-cohort"), "--config", str(tmp_path / "target.json")],
+            input="".join(json.dumps(message) + "\n" for message in messages),
+            text=True,
+            check=True,
+            capture_output=True,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("example", ["postgres", "snowflake", "bigquery"])
+def test_meltano_takes_the_examples(tmp_path: Path, example: str) -> None:
+    """`meltano config` takes each example as it is, without installing anything or asking the
+    Hub, and hands the cohorts and the secrets of the environment to the target."""
+    shutil.copy(EXAMPLES / example / "meltano.yml", tmp_path)
+    environment = plain_environment(tmp_path / "home") | {
+        "MELTANO_CLI_DISABLE_VERSION_CHECK": "true",
+        "MELTANO_HUB_URL": "http://127.0.0.1:9",  # nobody listens there
+        "TARGET_MOENGAGE_COHORT_DRY_RUN": "true",
+    }
+    done = run_guarded(
+        [program("meltano"), "config", "print", "target-moengage-cohort"],
+        cwd=tmp_path,
+        env=environment,
+        timeout=60,
+    )
+    assert 0 == done.returncode, done.stderr
+    config = json.loads(done.stdout)
+    assert config["dry_run"] is True
+    assert all("cohort_id" in mapping for mapping in config["cohorts"].values())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_what_is_not_run_is_at_least_bash(page: Path) -> None:
+    """Every shell block is bash that parses."""
+    for block in blocks(page, "sh"):
+        done = subprocess.run(
+            ["bash", "-n"], input=block.text, capture_output=True, text=True, check=False
+        )
+        assert 0 == done.returncode, f"{block.place}: {done.stderr}"
+
+
+def test_every_page_with_commands_is_run() -> None:
+    """Whatever page has a shell block without a reason not to run it is run by a test above."""
+    run = {"README.md", "docs/completeness.md", "docs/operations.md", "docs/emulator.md"}
+    assert run == {name(page) for page in PAGES if shell(page)}

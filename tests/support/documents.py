@@ -1,0 +1,58 @@
+"""README and docs/, as tests read them: their blocks, and what stands in front of each."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+_FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
+)
+_NOT_RUN = re.compile(r"<!-- not run: (.+) -->\s*$")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block.
+
+    Attributes:
+        place: The page and the line.
+        language: What it is said to be.
+        text: What is in it, without the indentation of a list around it.
+        reason: Why it is not run, if a comment in front of it says so.
+    """
+
+    place: str
+    language: str
+    text: str
+    reason: str | None
+
+
+def name(page: Path) -> str:
+    """A page's path in the repository."""
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path, *languages: str) -> list[Block]:
+    """The blocks of a page, or those of some languages."""
+    text = page.read_text()
+    found = []
+    for match in _FENCE.finditer(text):
+        reason = _NOT_RUN.search(text[: match.start()])
+        indent = match["indent"]
+        lines = [line.removeprefix(indent) for line in match["text"].splitlines(keepends=True)]
+        block = Block(
+            place=f"{name(page)}:{text.count(chr(10), 0, match.start()) + 1}",
+            language=match["language"],
+            text="".join(lines),
+            reason=reason[1] if reason else None,
+        )
+        if not languages or block.language in languages:
+            found.append(block)
+    return found
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks."""
+    return _FENCE.sub("", page.read_text())
