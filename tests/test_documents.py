@@ -123,7 +123,7 @@ def test_commands_exist_with_their_options(page):
         command = singer.command
         if program == "moengage-cohort":
             command = cli
-            while isinstance(command, click.Group) and arguments and arguments[0] != "COMMAND":
+            while isinstance(command, click.Group) and re.match("[a-z]", "".join(arguments)):
                 chosen = command.get_command(click.Context(command), arguments.pop(0))
                 assert chosen is not None, (page, arguments)
                 command = chosen
