@@ -38,24 +38,23 @@ CLEAR_JOURNAL = ("DROP TABLE {s}.journal", "DROP TABLE {s}.requests", *_JOURNAL)
 """Cheaper than deleting rows, however many there are."""
 
 VERDICT = (
-    # Per member: its row of the last request that was accepted, and of the last one after it
-    # without an answer. Rows rise with their requests, and are all that must be joined later.
+    # Per member: the last request that was accepted, and the last one after it without an answer.
     "CREATE OR REPLACE TABLE {v}.verdict AS SELECT h, accepted, "
     "CASE WHEN accepted IS NULL OR asked > accepted THEN asked END AS asked FROM ("
-    "SELECT h, max(j.rowid) FILTER (state = 'accepted') AS accepted, "
-    "max(j.rowid) FILTER (state = 'sent') AS asked "
+    "SELECT h, max(number) FILTER (state = 'accepted') AS accepted, "
+    "max(number) FILTER (state = 'sent') AS asked "
     "FROM {s}.journal AS j JOIN {s}.requests AS r USING (number) "
     "WHERE state <> 'refused' AND number < ? GROUP BY h)"
 )
 """What the journal up to a request's number, the parameter, says; ``{v}`` is where to put it."""
 
 _LAST = (
-    "FROM {s}.journal AS j JOIN {s}.requests AS r USING (number) "
-    "WHERE j.rowid IN (SELECT %s FROM {v}.verdict WHERE %s IS NOT NULL)"
+    "FROM {s}.journal AS j JOIN {v}.verdict AS v ON v.h = j.h AND v.%s = j.number "
+    "JOIN {s}.requests AS r ON r.number = j.number"
 )
 _NEWLY_ACCEPTED = "SELECT j.h, j.uid, j.anonymous_id " + _LAST.replace("%s", "accepted")
-_NEWLY_ACCEPTED += f" AND r.action = {_ADD}"
-_NEWLY_REMOVED = "SELECT j.h " + _LAST.replace("%s", "accepted") + f" AND r.action = {_REMOVE}"
+_NEWLY_ACCEPTED += f" WHERE r.action = {_ADD}"
+_NEWLY_REMOVED = "SELECT j.h " + _LAST.replace("%s", "accepted") + f" WHERE r.action = {_REMOVE}"
 _NEWLY_DOUBTED = "SELECT j.h, j.uid, j.anonymous_id, r.action " + _LAST.replace("%s", "asked")
 _SETTLED = "(SELECT h FROM {v}.verdict WHERE accepted IS NOT NULL)"
 _TOUCHED = "(SELECT h FROM {v}.verdict WHERE accepted IS NOT NULL OR asked IS NOT NULL)"

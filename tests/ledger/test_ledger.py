@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from target_moengage_cohort.errors import LedgerError
-from target_moengage_cohort.ledger import Known, PlanKind, RunEntry
+from target_moengage_cohort.ledger import Known, PlanKind, RunEntry, journal
 from target_moengage_cohort.membership import Cohort, Member
 from tests.ledger.story import PLAN
 from tests.ledger.support import (
@@ -393,3 +393,20 @@ def test_reading_is_refused_while_another_engine_writes(tmp_path):
         holder.kill()
         holder.communicate()
     assert duckdb.connect(str(database)).execute("SELECT 1 FROM meta").fetchall()
+
+
+def test_a_fold_in_steps_is_exact(room, ledger, monkeypatch):
+    """Where a fold takes several steps, between which checkpoints move the rows of the file,
+    nobody is lost, doubled, or taken for another."""
+    monkeypatch.setattr(journal, "FOLDED_AT_ONCE", 200_000)  # groups of DuckDB's rows go whole
+    monkeypatch.setattr(journal, "DELETED_AT_ONCE", 130_000)
+    before, new = members(*range(1_100_000)), members(*range(1_100_000, 1_400_000))
+    ledger.adopt([before])
+    gone, left = before[:600_000:2], [*before[1:600_000:2], *before[600_000:]]
+    for start in range(0, 300_000, 10_000):
+        accept(ledger, REMOVE, gone[start : start + 10_000])
+        accept(ledger, ADD, new[start : start + 10_000])
+    ledger.fold()
+    expected = room.open(Cohort("expected", "Expected"), "another")
+    expected.adopt([left, new])
+    assert expected.numbers().accepted == ledger.numbers().accepted
