@@ -14,6 +14,26 @@ if t.TYPE_CHECKING:
     from typing_extensions import Self
 
 
+def end_at_sigint() -> None:
+    """Let SIGINT end the process at once, while nothing is under way that could be lost.
+
+    Not by an exception: Python drops one that is raised in a callback of its import system, the
+    process goes on, and whoever sent the signal waits.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+
+
+def raise_at_sigint() -> None:
+    """Undo `end_at_sigint`: whoever asks a person, unseen, must give the terminal its echo back."""
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end(number: int, _frame: FrameType | None) -> t.NoReturn:
+    os._exit(128 + number)
+
+
 class Interrupt:
     """An event that a thread can wait for, and that `select` can, too.
 

@@ -187,7 +187,20 @@ def _whole_number(value: object) -> int | None:
     return value if type(value) is int and abs(value) < 10**_LONGEST_COUNT else None
 
 
-def most_removals(*, base: int, max_removal_percent: int, proven: bool) -> int:
+def most_leaving(*, base: int, max_removal_percent: int, proven: bool) -> int:
+    """How many members may leave a cohort in one run that nobody joins in, as `guard` has it.
+
+    Args:
+        base: Members who are accepted or in doubt.
+        max_removal_percent: The setting.
+        proven: Whether the input is known to be complete.
+    """
+    most = _most_removals(base=base, max_removal_percent=max_removal_percent, proven=proven)
+    may_be_emptied = proven and max_removal_percent == _ALL
+    return most if may_be_emptied else min(most, max(base - 1, 0))
+
+
+def _most_removals(*, base: int, max_removal_percent: int, proven: bool) -> int:
     """How many members may leave a cohort in one run that does not empty it.
 
     Args:
@@ -223,7 +236,8 @@ def guard(
             f"it would empty the cohort of {base} members, which needs max_removal_percent 100 "
             "and proof that the input is complete"
         )
-    if removals <= most_removals(base=base, max_removal_percent=max_removal_percent, proven=proven):
+    most = _most_removals(base=base, max_removal_percent=max_removal_percent, proven=proven)
+    if removals <= most:
         return None
     return (
         f"{removals} of {base} members would leave, {removals / base:.2%}, more than "

@@ -12,6 +12,7 @@ import duckdb
 import pytest
 import yaml
 
+import target_moengage_cohort
 from target_moengage_cohort import singer
 from target_moengage_cohort.cli import cli
 from target_moengage_cohort.settings import json_schema, load
@@ -19,7 +20,7 @@ from tests.support.documents import PAGES, ROOT, blocks, name, prose
 from tests.support.singer import lines, record, run, schema
 
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*/meltano.yml"))
-PACKAGE = ROOT / "target_moengage_cohort"
+PACKAGE = Path(target_moengage_cohort.__file__).parent  # perhaps not in this tree
 REQUIRED = {"workspace_id": "w", "data_api_key": "k", "data_center": "01", "partner": "acme"}
 pages = pytest.mark.parametrize("page", PAGES, ids=name)
 

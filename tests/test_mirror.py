@@ -20,7 +20,7 @@ from target_moengage_cohort.mirror import (
     bookmarked_stream,
     decide,
     guard,
-    most_removals,
+    most_leaving,
 )
 from target_moengage_cohort.settings import load
 
@@ -402,17 +402,21 @@ def test_the_guard(counts, desired, percent, proven):
 @pytest.mark.parametrize("proven", [True, False])
 @pytest.mark.parametrize("percent", [0, 1, 10, 33, 99, 100])
 def test_the_most_that_may_leave_is_what_the_guard_lets_go(percent, proven):
-    """most_removals is the largest number that the guard lets leave a cohort that others join."""
+    """most_leaving is the largest number that the guard lets leave a cohort that nobody joins."""
     for base in (1, 2, 9, 10, 19, 20, 21, 199, 201, 1000):
         allowed = [
             removals
             for removals in range(base + 1)
             if guard(
-                base=base, removals=removals, desired=1, max_removal_percent=percent, proven=proven
+                base=base,
+                removals=removals,
+                desired=base - removals,
+                max_removal_percent=percent,
+                proven=proven,
             )
             is None
         ]
-        most = most_removals(base=base, max_removal_percent=percent, proven=proven)
+        most = most_leaving(base=base, max_removal_percent=percent, proven=proven)
         assert max(allowed) == most
 
 

@@ -199,28 +199,34 @@ def test_ctrl_c_while_starting_is_no_failure_of_its_own(tmp_path):
     assert (130, b"") == (process.returncode, err)
 
 
-CALLED_BACK = (
-    """
-import signal, sys, weakref
+CALLED_BACK = """
+import importlib, signal, sys, weakref
 from importlib.abc import MetaPathFinder
+
+program, late = sys.argv.pop(1), sys.argv.pop(1)
 
 class Finder(MetaPathFinder):
     def find_spec(self, name, *_):
-        if name == "target_moengage_cohort.singer":
+        if name == late:
             gone = type("Gone", (), {})()
             callback = weakref.ref(gone, lambda _: signal.raise_signal(signal.SIGINT))
             del gone
 
 sys.meta_path.insert(0, Finder())
+signal.signal(signal.SIGINT, signal.default_int_handler)
+importlib.import_module(program).main()
 """
-    + AT_A_TERMINAL
+
+
+@pytest.mark.parametrize(
+    ("program", "late", "arguments"),
+    [("__main__", "singer", ["--version"]), ("cli", "cli.status", ["status", "--help"])],
 )
-
-
-def test_ctrl_c_in_a_callback_of_the_import_system_is_not_lost(tmp_path):
+def test_ctrl_c_in_a_callback_of_the_import_system_is_not_lost(tmp_path, program, late, arguments):
     """SIGINT while Python runs a callback whose exceptions it drops ends the process, too."""
+    modules = [f"target_moengage_cohort.{module}" for module in (program, late)]
     done = subprocess.run(
-        [sys.executable, "-c", CALLED_BACK, "--version"],
+        [sys.executable, "-c", CALLED_BACK, *modules, *arguments],
         capture_output=True,
         env=environment(tmp_path),
         timeout=60,

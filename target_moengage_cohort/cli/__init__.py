@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import io
-import signal
 import sys
 import typing as t
 
 import click
+
+from target_moengage_cohort.interrupts import end_at_sigint
 
 _MODULES = {
     "adopt": "ledger",
@@ -72,7 +73,5 @@ def main() -> None:
     """Run the command line."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # names may hold what a terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        cli(prog_name="moengage-cohort")
-    except KeyboardInterrupt:  # before a command takes over the signals
-        sys.exit(128 + signal.SIGINT)
+    end_at_sigint()  # until a command begins
+    cli(prog_name="moengage-cohort")

@@ -22,7 +22,7 @@ from target_moengage_cohort.errors import (
     TargetError,
     anonymous_traceback,
 )
-from target_moengage_cohort.interrupts import Interrupt, TerminationSignals
+from target_moengage_cohort.interrupts import Interrupt, TerminationSignals, raise_at_sigint
 from target_moengage_cohort.ledger import Ledgers
 
 if t.TYPE_CHECKING:
@@ -176,6 +176,7 @@ def configured(work: Callable[..., int]) -> Callable[..., t.Any]:
     @functools.wraps(work)
     def run(*, given: dict[str, t.Any], **parameters: t.Any) -> None:
         context = click.get_current_context()
+        raise_at_sigint()
         with _surrounded():
             code = _run(context, given, lambda session: work(session, **parameters))
         if code:

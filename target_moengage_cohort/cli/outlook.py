@@ -8,7 +8,7 @@ import msgspec
 
 from target_moengage_cohort.membership import SyncMode
 from target_moengage_cohort.messages import DELETED_AT
-from target_moengage_cohort.mirror import most_removals
+from target_moengage_cohort.mirror import most_leaving
 from target_moengage_cohort.report import printable, shortened
 from target_moengage_cohort.settings import Removals
 
@@ -162,10 +162,9 @@ def _numbers(mapping: Mapping, held: Held) -> str:
         return f"{said}; it is sealed, so nothing more is sent"
     if mapping.sync_mode is not SyncMode.MIRROR:
         return said
+    percent = mapping.max_removal_percent
     proven, unproven = (
-        most_removals(
-            base=held.members, max_removal_percent=mapping.max_removal_percent, proven=proven
-        )
+        most_leaving(base=held.members, max_removal_percent=percent, proven=proven)
         for proven in (True, False)
     )
     said += f", of whom {unproven:,} may leave in one run"

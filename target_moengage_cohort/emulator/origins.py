@@ -56,11 +56,17 @@ def refuse(host: str, origin: str | None, server: str) -> str | None:
     Returns:
         The reason and what to do; None if the request may pass.
     """
-    if origin is not None and origin.partition("://")[2] != host:
+    if origin is not None and origin.partition("://")[2].lower() != host.lower():
         return "this is not for other sites' pages: open the emulator's own"
-    if not _is_private(host) and ip_address(server).is_loopback:
+    if not _is_private(host) and _is_loopback(server):
         return "this comes over loopback by a public name: ask for localhost or 127.0.0.1"
     return None
+
+
+def _is_loopback(server: str) -> bool:
+    """Say whether an address is this machine's own, also where IPv6 stands for IPv4."""
+    address = ip_address(server)
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _is_private(host: str) -> bool:

@@ -157,7 +157,7 @@ class Journal(Store):
         for first in reversed(range(DELETED_AT_ONCE, last + 1, DELETED_AT_ONCE)):
             with self._change("thin"):
                 self._run(f"DELETE FROM {{s}}.{table} WHERE {rows} AND rowid >= {first}")
-            self._cursor.execute(f"CHECKPOINT {self._tables}")
+            self._checkpoint()
 
     def _judge(self, before: int) -> None:
         """Say in a table beside the file, per member, what the journal amounts to."""

@@ -119,6 +119,13 @@ class Store:
                 raise
             self._step(f"{name}: committed")
 
+    def _checkpoint(self) -> None:
+        """Have DuckDB forget what it keeps in memory of rows that were deleted.
+
+        Nobody may have a half-read result of this file.
+        """
+        self._cursor.execute(f"CHECKPOINT {self._tables}")
+
     def _run(self, statement: str, parameters: Sequence[object] = ()) -> None:
         """Execute a statement that names the tables' schema ``{s}`` and the folded one ``{v}``."""
         self._cursor.execute(statement.format(s=self._tables, v=self._folded), parameters)

@@ -87,6 +87,7 @@ class Upkeep(Journal):
                             f"DELETE FROM {{s}}.{table} WHERE h IN (SELECT h FROM {given})",
                             parameters,
                         )
+                self._checkpoint()
                 self._settle()
 
     def clear_removed(self) -> None:

@@ -126,7 +126,7 @@ def test_the_example_of_the_emulator_works(tmp_path):
         env=surroundings(tmp_path),
     )
     try:
-        assert b"MoEngage emulator on http://127.0.0.1:" in process.stdout.readline()
+        assert b" http://127.0.0.1:" in process.stdout.readline()
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)

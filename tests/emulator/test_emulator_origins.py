@@ -59,6 +59,7 @@ def test_own_origin(client, emulator):
         ("emulator.example.com", "10.0.0.7", True),  # listening for others on purpose
         ("emulator.example.com", "127.0.0.1", False),
         ("emulator.example.com", "::1", False),
+        ("emulator.example.com", "::ffff:127.0.0.1", False),
         ("host.docker.internal:8025", "127.0.0.1", True),
         ("[::1", "127.0.0.1", False),
     ],
