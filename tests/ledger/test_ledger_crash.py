@@ -11,6 +11,8 @@ from target_moengage_cohort.membership import Cohort
 from tests.ledger.story import EVERYONE, FORGOTTEN, PLAN, STORY, after
 from tests.ledger.support import COHORT, REMOVE, STREAM, assert_holds, flat, ledgers
 
+pytestmark = pytest.mark.xdist_group("tellings")  # which take long to tell
+
 FORGET = [name for name, _ in STORY].index("forget")
 
 
