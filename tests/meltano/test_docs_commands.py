@@ -54,7 +54,11 @@ def test_five_minutes_of_readme(newcomer: Newcomer) -> None:
     assert newcomer.wanted("vip") == newcomer.accepted("vip")
     assert newcomer.wanted("newsletter") == newcomer.accepted("newsletter")
     assert {".env", ".meltano/", "ledger/"} == set(ignored)
-    assert list((newcomer.folder / "ledger").rglob("*.duckdb"))
+    assert 2 == len(list((newcomer.folder / "ledger").rglob("cohort-*.duckdb")))
+    sent = newcomer.moengage.totals().requests
+    newcomer.run("meltano run tap-postgres target-moengage-cohort")
+    assert 1 == newcomer.reported("vip")["unchanged"]
+    assert sent == newcomer.moengage.totals().requests
     assert "bookmarks" in json.loads((newcomer.folder / "new-state.json").read_text())
 
 
