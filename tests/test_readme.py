@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -62,11 +63,22 @@ def test_the_table_of_commands_is_complete():
     assert cli.list_commands(click.Context(cli)) == sorted(described)
 
 
-@pytest.mark.parametrize("target", ["demo", "test"])
+@pytest.mark.parametrize("target", ["demo", "test", "build"])
 def test_the_commands_are_there(target):
-    """The README's two commands are targets of the Makefile."""
+    """The README's commands of make are targets of the Makefile."""
     assert f"make {target}" in README
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_the_wheel_is_that_which_is_built():
+    """README names the wheel of this version, and the lines of the examples that it replaces: one
+    of the loader, one of the utility."""
+    wheel = f"target_moengage_cohort-{version('target-moengage-cohort')}-py3-none-any.whl"
+    line = "pip_url: target-moengage-cohort"
+    assert f"/dist/{wheel}" in README
+    assert f"`{line}`" in README
+    for example in (ROOT / "docs" / "examples").glob("*/meltano.yml"):
+        assert 2 == example.read_text().split("\n").count(f"    {line}")
 
 
 def test_every_test_states_its_behaviour():

@@ -38,8 +38,10 @@ def newcomer(tmp_path: Path, postgres: Postgres, emulated: Emulator) -> Newcomer
 
 def test_five_minutes_of_readme(newcomer: Newcomer) -> None:
     """README's steps, one after the other: the dry run sends nothing, then both cohorts are what
-    SQL says; the same as a pipe."""
+    SQL says, and both have a ledger in the project's folder; a second run sends nothing; the same
+    as a pipe."""
     newcomer.follow_readme()
+    ignored = (newcomer.folder / ".gitignore").read_text().split()
     requests = []
     (check,) = shell(DOCS / "troubleshooting.md")
     said = newcomer.run(check.text)
@@ -51,17 +53,27 @@ def test_five_minutes_of_readme(newcomer: Newcomer) -> None:
     assert [0] == [count for is_dry, count in requests if is_dry]
     assert newcomer.wanted("vip") == newcomer.accepted("vip")
     assert newcomer.wanted("newsletter") == newcomer.accepted("newsletter")
+    assert {".env", ".meltano/", "ledger/"} == set(ignored)
+    assert 2 == len(list((newcomer.folder / "ledger").rglob("cohort-*.duckdb")))
+    sent = newcomer.moengage.totals().requests
+    newcomer.run("meltano run tap-postgres target-moengage-cohort")
+    assert 1 == newcomer.reported("vip")["unchanged"]
+    assert sent == newcomer.moengage.totals().requests
     assert "bookmarks" in json.loads((newcomer.folder / "new-state.json").read_text())
 
 
 def test_the_ways_of_proof(newcomer: Newcomer) -> None:
     """Each way of proof, as its page has it, lets 15 of 100 members leave, which the guard would
-    not, and the report names the way; of 25 it withholds the removals, and Meltano ends with 1."""
+    not, and the report names the way; of 25 it withholds the removals, and Meltano ends with 1,
+    until the override lets them go, in Meltano and without."""
     newcomer.follow_readme()
     own_count = {"expected_count_column": None}
     newcomer.configure("target.json", own_count)
     newcomer.configure("deferred.json", own_count, removals="deferred")
     exit_code, step, in_a_pipe = shell(DOCS / "completeness.md")
+    (overriding,) = [
+        block for block in blocks(DOCS / "completeness.md", "sh") if "--withheld" in block.text
+    ]
     newcomer.run(exit_code.text)
 
     leave(newcomer, 15)
@@ -85,6 +97,13 @@ def test_the_ways_of_proof(newcomer: Newcomer) -> None:
     assert (25,) == told(newcomer, "removals_withheld")
     assert "withheld" == json.loads(newcomer.report.read_text())["status"]
 
+    for command in overriding.text.splitlines():
+        (plan_id,) = told(newcomer, "plan_id")
+        newcomer.run(command.replace("3f9a1c07be52", plan_id))
+        assert newcomer.wanted("newsletter") == newcomer.accepted("newsletter")
+        leave(newcomer, 25)
+        newcomer.run(f"code=0; {run} || code=$?; test $code = 1")
+
 
 def leave(newcomer: Newcomer, count: int) -> None:
     newcomer.postgres.execute(
@@ -97,6 +116,23 @@ def leave(newcomer: Newcomer, count: int) -> None:
 def told(newcomer: Newcomer, *fields: str) -> tuple:
     reported = newcomer.reported("newsletter")
     return tuple(reported[field] for field in fields)
+
+
+def test_deferred_removals_by_a_job(newcomer: Newcomer) -> None:
+    """With what operations.md has for production in .env, the example's second job adds, and
+    removes in its last step."""
+    newcomer.follow_readme()
+    (production,) = [b for b in blocks(DOCS / "operations.md", "ini") if "REMOVALS" in b.text]
+    text = production.text.replace("/var/lib/moengage-cohort", str(newcomer.folder / "kept"))
+    with (newcomer.folder / ".env").open("a") as env:
+        env.write(text)
+    newcomer.run("meltano run sync-and-confirm")
+    leave(newcomer, 15)
+    newcomer.run("meltano run sync-and-confirm")
+    assert ("count", 15) == told(newcomer, "complete", "removals_waiting")
+    assert newcomer.wanted("newsletter") == newcomer.accepted("newsletter")
+    assert newcomer.wanted("vip") == newcomer.accepted("vip")
+    assert list((newcomer.folder / "kept" / "ledger").rglob("*.duckdb"))
 
 
 def test_the_commands_of_operations(newcomer: Newcomer) -> None:
@@ -209,6 +245,21 @@ def test_meltano_takes_the_examples(tmp_path: Path, example: str) -> None:
     config = json.loads(done.stdout)
     assert config["dry_run"] is True
     assert all("cohort_id" in mapping for mapping in config["cohorts"].values())
+    listed = run_guarded(
+        [program("meltano"), "job", "list", "--format=json"],
+        cwd=tmp_path,
+        env=environment,
+        timeout=60,
+    )
+    assert 0 == listed.returncode, listed.stderr
+    confirming = {"sync-and-confirm"} if "mirror" in listed_modes(config) else set()
+    assert {"sync-cohorts"} | confirming == {
+        job["job_name"] for job in json.loads(listed.stdout)["jobs"]
+    }
+
+
+def listed_modes(config: dict) -> set[str]:
+    return {mapping.get("sync_mode", "incremental") for mapping in config["cohorts"].values()}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

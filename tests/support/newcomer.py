@@ -21,6 +21,10 @@ select id as user_id, id * 10 as lifetime_value, id % 2 = 0 as subscribed,
        timestamptz '2026-01-01' + id * interval '1 second' as updated_at
 from generate_series(1, 200) id
 """
+READER = "reader"  # whom README grants what the tap has to read
+MAKE_READER = f"""
+do $$ begin create role {READER} login; exception when duplicate_object then null; end $$
+"""
 WANTED = {
     "vip": "select uid from vip_users where is_member",
     "newsletter": "select uid from newsletter",
@@ -51,7 +55,8 @@ class Newcomer:
             "TARGET_MOENGAGE_COHORT_API_URL": moengage.url,
             "TARGET_MOENGAGE_COHORT_REPORT_PATH": str(self.report),
         }
-        for name, value in tap_settings(postgres).items():
+        self.tap = tap_settings(postgres) | {"user": READER}
+        for name, value in self.tap.items():
             self.environment[f"TAP_POSTGRES_{name.upper()}"] = str(value)
         project = yaml.safe_load((EXAMPLES / "postgres" / "meltano.yml").read_text())
         for kind, name in PLUGINS.items():
@@ -60,6 +65,7 @@ class Newcomer:
                 plugin["executable"] = program(name)
         (folder / "meltano.yml").write_text(yaml.safe_dump(project, sort_keys=False))
         postgres.execute(USERS)
+        postgres.execute(MAKE_READER)
 
     def follow_readme(self) -> None:
         """Make README's views and its files, and run nothing."""
@@ -70,7 +76,7 @@ class Newcomer:
         self.run(env.text)
         (target,) = blocks(readme, "json")
         self.write("target.json", json.loads(target.text) | {"api_url": self.moengage.url})
-        self.write("tap.json", tap_settings(self.postgres) | {"filter_schemas": ["public"]})
+        self.write("tap.json", self.tap | {"filter_schemas": ["public"]})
         self.write("catalog.json", self._catalog("public-newsletter"))
 
     def configure(self, name: str, mapping: dict, **settings: object) -> None:
