@@ -177,6 +177,7 @@ class Run:
                 self._judge_input()
                 drained = self._settle()
                 self._complete = drained and self._input_ended and self._error is None
+                self._warn_of_absent()
         except TargetError as error:
             self._error = self._error or error
         except Exception as error:  # noqa: BLE001 - the ledgers must be closed, and the run reported
@@ -217,6 +218,18 @@ class Run:
         for snapshot in snapshots:
             snapshot.proof = snapshot.completeness.proof(
                 tap_succeeded=self._tap_exit is not None, version_is_fresh=snapshot.is_fresh
+            )
+
+    def _warn_of_absent(self) -> None:
+        """Tell of streams that a complete input should have had: nothing else shows it."""
+        absent = self._intake.absent if self._complete else []
+        if absent:
+            names = ", ".join(map(repr, absent))
+            logger.warning(
+                "%s %s is in cohorts, but the input has nothing of it; its cohort stays as it was. "
+                "See that the tap selects it, and that its user may read it",
+                "the stream" if len(absent) == 1 else "each of the streams",
+                names,
             )
 
     def _settle(self) -> bool:

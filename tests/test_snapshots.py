@@ -460,3 +460,38 @@ def test_a_run_stopped_while_its_tap_lingers_has_no_proof(emulator, mirror, tmp_
     settings = {"ledger_uri": str(tmp_path / "ledger"), "sync_mode": "incremental"}
     seen = run(emulator, lines(schema("e")), tap_exit=lambda: None, **settings)
     assert "failed" == seen.report.status
+
+
+ABSENT = "is in cohorts, but the input has nothing of it"
+
+
+@pytest.mark.parametrize(
+    ("cohorts", "said"),
+    [
+        ({"users": {}, "gone": {}}, [f"the stream 'gone' {ABSENT}"]),
+        ({"b": {}, "users": {}, "a": {}}, [f"each of the streams 'a', 'b' {ABSENT}"]),
+        ({"users": {}}, []),
+        ({}, []),
+    ],
+)
+def test_a_configured_stream_without_a_schema_is_told_of(mirror, caplog, cohorts, said):
+    """A complete input that lacks a stream of `cohorts` succeeds, and a warning names the stream."""
+    seen = mirror(schema(), *users("1"), cohorts=cohorts)
+    assert "succeeded" == seen.report.status
+    assert ["users"] == [cohort.stream for cohort in seen.report.cohorts]
+    warned = [line for line in caplog.messages if ABSENT in line]
+    assert said == [line.partition(";")[0] for line in warned]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [schema(columns=("uid", "_reject_reason")), record(uid="1", _reject_reason="x")],
+        [schema(), *users("1"), b"{broken"],
+    ],
+    ids=["replay", "broken"],
+)
+def test_other_inputs_need_not_have_each_stream(mirror, caplog, messages):
+    """Neither replayed rejects nor an input that was cut short says that a stream is missing."""
+    mirror(*messages, cohorts={"users": {}, "gone": {}})
+    assert ABSENT not in caplog.text
