@@ -219,9 +219,10 @@ def guard(
     if not desired:
         if proven and max_removal_percent == _ALL:
             return None
+        look = "; nothing shows that the tap succeeded, so look at its messages first"
         return (
             f"it would empty the cohort of {base} members, which needs max_removal_percent 100 "
-            "and proof that the input is complete"
+            f"and proof that the input is complete{'' if proven else look}"
         )
     if removals <= most_removals(base=base, max_removal_percent=max_removal_percent, proven=proven):
         return None

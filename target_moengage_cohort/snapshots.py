@@ -224,7 +224,7 @@ class Snapshots:
                     removals=plan.removals > 0,
                 )
         if decision.reason is not None:
-            self._warn(destination, decision)
+            self._warn(snapshot, destination, decision)
         # Removals first: where one shares an anonymous id with a member who joins, or who turned
         # out to be the same person, the addition must have the last word.
         if decision.removals is Fate.DELIVERED:
@@ -270,9 +270,11 @@ class Snapshots:
             destination.settlement.plan_id = plan.plan_id
         return plans
 
-    def _warn(self, destination: Destination, decision: Decision) -> None:
+    def _warn(self, snapshot: Snapshot, destination: Destination, decision: Decision) -> None:
         plan_id = destination.settlement.plan_id
-        advice = "mend the rows that were rejected, or what cut the input short"
+        advice = "see what cut the input short, and run it again"
+        if snapshot.completeness.rejected:
+            advice = "mend the rows that were rejected"
         if Fate.WITHHELD in {decision.additions, decision.removals}:
             advice = (
                 "withheld; if it is right, override the guard with: moengage-cohort confirm "

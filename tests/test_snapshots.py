@@ -145,16 +145,17 @@ def test_deferred_removals_wait(emulator, mirror):
 
 
 @pytest.mark.parametrize("end", [b"{broken", b'{"type": "NOTHING"}'])
-def test_an_input_that_breaks_removes_nobody(emulator, mirror, end):
+def test_an_input_that_breaks_removes_nobody(emulator, mirror, caplog, end):
     """A broken line adds who was read before it, removes nobody and writes no STATE."""
     mirror(schema(), *users(*map(str, range(100))))
     seen = mirror(schema(), *users(*map(str, range(99)), "new"), state({"a": 1}), end)
     assert isinstance(seen.error, InputError)
     assert {*map(str, range(100)), "new"} == members(emulator)
     assert [] == seen.states
+    assert "so nobody is removed; see what cut the input short" in caplog.text
 
 
-def test_a_rejected_row_removes_nobody(emulator, mirror, tmp_path):
+def test_a_rejected_row_removes_nobody(emulator, mirror, caplog, tmp_path):
     """A row without identifier may be anybody's: nobody is removed, exit 3 tells, no STATE."""
     mirror(schema(), *users(*map(str, range(100))))
     options = {"on_reject": "skip", "rejects_path": str(tmp_path / "rejects.singer")}
@@ -163,6 +164,8 @@ def test_a_rejected_row_removes_nobody(emulator, mirror, tmp_path):
     (cohort,) = seen.report.cohorts
     assert ("withheld", "no", 1) == (seen.report.status, cohort.complete, cohort.removals_withheld)
     assert [] == seen.states
+    assert "so nobody is removed; mend the rows that were rejected\n" in caplog.text
+    assert "cut the input short" not in caplog.text
 
 
 def test_deleted_and_non_member_rows_count_as_absent(emulator, mirror):
