@@ -166,6 +166,11 @@ def summary(report: Report, requests_per_minute: int) -> str:
     return "\n".join(lines)
 
 
+def counted(number: int, what: str) -> str:
+    """So many of a thing, whose name is given in the singular."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def printable(text: str) -> str:
     """A name on one line, whatever it holds."""
     return "".join(character if character.isprintable() else " " for character in text)
