@@ -478,7 +478,7 @@ ABSENT = "is in cohorts, but the input has nothing of it"
     ],
 )
 def test_a_configured_stream_without_a_schema_is_told_of(mirror, caplog, cohorts, said):
-    """A complete input that lacks a stream of `cohorts` succeeds, and a warning names the stream."""
+    """A complete input that lacks a stream of `cohorts` succeeds, and a warning names it."""
     seen = mirror(schema(), *users("1"), cohorts=cohorts)
     assert "succeeded" == seen.report.status
     assert ["users"] == [cohort.stream for cohort in seen.report.cohorts]

@@ -250,7 +250,7 @@ def test_everything_can_come_from_the_environment(tmp_path, emulator):
         check=False,
     )
     assert (0, b"") == (process.returncode, process.stdout)
-    assert b"dry_run: it would take 1 requests" in process.stderr
+    assert b"dry_run: it would take 1 request, " in process.stderr
 
 
 @pytest.mark.parametrize("content", [b"{no json", b"[]", None], ids=["broken", "list", "missing"])
@@ -293,7 +293,7 @@ def test_a_dry_run_tells_the_cost_and_does_nothing(tmp_path, emulator):
         cohort["rejected"],
         cohort["requests"],
     )
-    assert "0.5 minutes at the rate limit" in ended.stderr
+    assert ", under a minute at the rate limit" in ended.stderr
 
 
 def test_the_report_has_the_fields_of_the_contract(tmp_path, emulator):

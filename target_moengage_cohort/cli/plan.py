@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from target_moengage_cohort.cli.command import DONE, configured, example
-from target_moengage_cohort.report import shortened
+from target_moengage_cohort.report import counted, lasting, shortened, sized
 from target_moengage_cohort.wiring import wired
 
 if t.TYPE_CHECKING:
@@ -160,7 +160,8 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _cost(requests: int, size: int, minutes: float) -> str:
-    return f"{requests} requests, {size} bytes, {minutes:.1f} minutes at the rate limit"
+    cost = f"{counted(requests, 'request')}, {sized(size)}"
+    return f"{cost}, {lasting(minutes)} at the rate limit" if requests else cost
 
 
 def _line(cohort_id: str, cells: tuple[str, ...]) -> str:
