@@ -37,6 +37,7 @@ if t.TYPE_CHECKING:
     from collections import Counter
 
     from target_moengage_cohort.delivery.pace import Pace
+    from target_moengage_cohort.destinations import Settlement
     from target_moengage_cohort.intake import Transform
     from target_moengage_cohort.interrupts import Interrupt
     from target_moengage_cohort.ledger import Ledger, Ledgers
@@ -283,12 +284,13 @@ class Run:
             for entry in self._cohorts if not self._settings.dry_run else ():
                 ledger = self.destinations.ledgers.get(entry.cohort_id or "")
                 if ledger is not None:
+                    settlement = self.destinations.by_id[ledger.entry.cohort_id].settlement
                     ledger.note_run(
                         RunEntry(
                             run_id=self._ledgers.run_id,
                             started_at=self._started_at,
                             finished_at=_now(),
-                            status=self._status,
+                            status=self._ended([settlement]),
                             sync_mode=entry.sync_mode,
                             complete=entry.complete,
                             records=entry.records,
@@ -324,11 +326,16 @@ class Run:
 
     @property
     def _status(self) -> t.Literal["succeeded", "failed", "withheld", "dry_run"]:
+        return self._ended(known.settlement for known in self.destinations.by_id.values())
+
+    def _ended(
+        self, settlements: t.Iterable[Settlement]
+    ) -> t.Literal["succeeded", "failed", "withheld", "dry_run"]:
+        """How the run ended for some cohorts."""
         if self._error is not None or not self._complete:
             return "failed"
         if self._settings.dry_run:
             return "dry_run"
-        settlements = (known.settlement for known in self.destinations.by_id.values())
         withheld = any(each.removals_withheld or each.additions_withheld for each in settlements)
         return "withheld" if withheld else "succeeded"
 
