@@ -133,7 +133,7 @@ def test_the_exit_code_of_the_tap_is_proof(emulator, mirror, tmp_path):
     assert {"1"} == members(emulator)
 
 
-def test_deferred_removals_wait(emulator, mirror):
+def test_deferred_removals_wait(emulator, mirror, caplog):
     """With removals: deferred the additions go, and the removals wait."""
     mirror(schema(), *users("1", "2", "3"), removals="deferred")
     seen = mirror(schema(), *users("1", "4"), state({"a": 1}), removals="deferred")
@@ -142,6 +142,19 @@ def test_deferred_removals_wait(emulator, mirror):
     assert ("succeeded", 2, 0) == (seen.report.status, cohort.removals_waiting, cohort.removed)
     assert cohort.plan_id
     assert [{"a": 1}] == seen.states
+    assert "the guard" not in caplog.text
+
+
+def test_a_run_tells_that_the_guard_will_withhold_what_waits(mirror, caplog):
+    """Where the guard will object to the confirmation, the run says so, and ends as it would."""
+    everybody = users(*map(str, range(30)))
+    mirror(schema(), *everybody, removals="deferred")
+    seen = mirror(schema(), *everybody[:5], removals="deferred")
+    assert ("succeeded", 25) == (seen.report.status, seen.report.cohorts[0].removals_waiting)
+    assert (
+        "cohort 'users': 25 of 30 members would leave, 83.33%, more than max_removal_percent 10; "
+        "the guard will withhold them when they are confirmed" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("end", [b"{broken", b'{"type": "NOTHING"}'])
