@@ -93,7 +93,7 @@ BAD_LINES = {
     ),
     "lacks column": (
         lines(schema(columns=["id", "name"])).strip(),
-        "uid_column: the stream 'users' has no column 'uid'; it has id, name",
+        "uid_column: the stream 'users' has no column 'uid'; it has id, name; name one of these",
     ),
 }
 
@@ -184,7 +184,7 @@ def test_a_stream_that_is_not_listed_is_an_error(tmp_path, emulator):
     ("settings", "message"),
     [
         ({"data_center": "07"}, "data_center: must be one of 01, 02"),
-        ({"cohorts": {"s": {"cohort_name": "a:b"}}}, "cohorts.s.cohort_name: must not contain :"),
+        ({"cohorts": {"s": {"cohort_name": "a:b"}}}, "cohorts.s.cohort_name: must not contain ':'"),
         ({"api_url": "http://192.0.2.1"}, "api_url: must be https"),
         ({"max_payload_bytes": 999}, "max_payload_bytes: must be >= 1000"),
         ({"on_reject": "skip"}, "on_reject: skip needs rejects_path"),
