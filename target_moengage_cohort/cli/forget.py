@@ -123,7 +123,7 @@ def _told(done: _Done, unknown: Sequence[str]) -> int:
         f"{counted(len(done.removed), 'ledger')}; {clean:,} of {len(done.kept):,} hold nothing of "
         "them any more"
     )
-    if done.kept and not (done.removed or repeat):
+    if done.kept and clean == len(done.kept) and not done.removed:
         click.echo(
             "nobody of them was known in any ledger; compare the identifiers to the character"
         )

@@ -198,3 +198,14 @@ def test_nobody_else_of_a_shared_device_is_forgotten(desk):
     desk.fill("a", [BOTH, other])
     assert 0 == desk.run("forget", "-", text=f"{BOTH.uid}\n").exit_code
     assert {other} == desk.there("a") == desk.accepted("a")
+
+
+def test_nobody_known_is_told_though_another_cohort_refuses(desk):
+    """What the ledgers know of the people is told whatever becomes of cohorts without a ledger."""
+    desk.fill("a", people(2))
+    desk.raw["cohorts"] = {"a": {}, "b": {}}
+    desk.emulator.fail_next(400, cohort_id="b")
+    result = desk.run("forget", "-", text=f"{GONE}\n")
+    assert 1 == result.exit_code
+    assert "nobody of them was known in any ledger" in result.stdout
+    assert "cohort 'b': MoEngage refused" in result.stderr
