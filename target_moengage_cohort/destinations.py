@@ -37,6 +37,7 @@ class Settlement(msgspec.Struct):
         additions_withheld: Additions that are held back.
         plan_id: What a person confirms.
         reason: Why not everything was delivered.
+        objection: What the guard will say against removals that wait, once they are confirmed.
         is_sealed: Whether the cohort is finished with: nothing is sent.
         sent_before: Members of this run who were accepted before the plan was made.
         refused: Members of this run whom MoEngage has refused.
@@ -48,6 +49,7 @@ class Settlement(msgspec.Struct):
     additions_withheld: int = 0
     plan_id: str | None = None
     reason: str | None = None
+    objection: str | None = None
     is_sealed: bool = False
     sent_before: int = 0
     refused: set[Key] = msgspec.field(default_factory=set)

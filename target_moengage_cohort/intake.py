@@ -110,6 +110,13 @@ class Intake:
         """The number of lines read."""
         return self._reader.number
 
+    @property
+    def absent(self) -> list[str]:
+        """The configured streams of which the input had no SCHEMA; none for replayed rejects."""
+        if any(REASON in schema.schema["properties"] for schema in self._schemas.values()):
+            return []
+        return sorted(self._loaded.mappings.keys() - self.sinks.keys())
+
     def read(self, source: t.IO[t.Any], interrupt: Interrupt) -> None:
         """Read an input to its end, or until interrupted.
 

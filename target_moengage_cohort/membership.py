@@ -121,7 +121,8 @@ def cohort_name_fault(name: str) -> str | None:
     if name.startswith("."):
         return "must not start with a period"
     if bad := [character for character in COHORT_NAME_FORBIDDEN if character in name]:
-        return f"must not contain {' '.join(bad)}"
+        quoted = (f"'{character}'" for character in bad)
+        return f"must not contain {', '.join(quoted)}"
     return None
 
 

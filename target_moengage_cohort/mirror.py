@@ -232,9 +232,10 @@ def guard(
     if not desired:
         if proven and max_removal_percent == _ALL:
             return None
+        look = "; nothing shows that the tap succeeded, so look at its messages first"
         return (
             f"it would empty the cohort of {base} members, which needs max_removal_percent 100 "
-            "and proof that the input is complete"
+            f"and proof that the input is complete{'' if proven else look}"
         )
     most = _most_removals(base=base, max_removal_percent=max_removal_percent, proven=proven)
     if removals <= most:
@@ -264,6 +265,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         remaining: How many the cohort has once its removals are made.
         seals: Whether the cohort is finished with this: a one_time cohort after a proven input.
         reason: For people, where not all of it is delivered.
+        objection: What the guard will say against removals that wait, once they are confirmed.
     """
 
     additions: Fate
@@ -271,6 +273,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     remaining: int
     seals: bool
     reason: str | None = None
+    objection: str | None = None
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -302,7 +305,7 @@ def decide(differs: Differs, rules: Rules, proof: Proof) -> Decision:
             f"{differs.joining} members would join {differs.base}, {share:.2%} more, and "
             f"max_addition_percent is {limit}"
         )
-    removals = Fate.DELIVERED
+    removals, objection = Fate.DELIVERED, None
     if proof is Proof.NO:
         removals = Fate.LEFT
         if differs.removals:
@@ -310,17 +313,17 @@ def decide(differs: Differs, rules: Rules, proof: Proof) -> Decision:
                 f"{differs.removals} members are not in the input, which is not known to be "
                 "complete, so nobody is removed"
             )
-    elif rules.deferred:
-        removals = Fate.WAITING
     else:
         against = guard(
             base=differs.base,
             removals=differs.removals,
             desired=remaining,
             max_removal_percent=rules.max_removal_percent,
-            proven=proof.is_proof,
+            proven=rules.deferred or proof.is_proof,  # a confirmation is proof
         )
-        if against is not None:
+        if rules.deferred:
+            removals, objection = Fate.WAITING, against
+        elif against is not None:
             removals = Fate.WITHHELD
             reasons.append(against)
     seals = rules.seals and additions is Fate.DELIVERED and proof.is_proof
@@ -330,4 +333,5 @@ def decide(differs: Differs, rules: Rules, proof: Proof) -> Decision:
         remaining=remaining,
         seals=seals,
         reason="; ".join(reasons) or None,
+        objection=objection,
     )

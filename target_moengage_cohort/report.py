@@ -149,21 +149,51 @@ def summary(report: Report, requests_per_minute: int) -> str:
     if (more := len(by_size) - _COHORTS_IN_SUMMARY) > 0:
         lines.append(f"… and {more} more cohorts; report_path has them all")
     size = sum(cohort.bytes for cohort in cohorts)
-    text = f"{report.status}: it {verb} {report.requests} requests, {size / 1e6:.1f} MB"
-    if dry:
-        text += f", {report.requests / requests_per_minute:.1f} minutes at the rate limit"
-    else:
-        text += f", {report.retries} retries; throttled for {report.throttled_seconds:.0f} s"
+    text = f"{report.status}: it {verb} {counted(report.requests, 'request')}, {sized(size)}"
+    if dry and report.requests:
+        text += f", {lasting(report.requests / requests_per_minute)} at the rate limit"
+    elif not dry:
+        retries = counted(report.retries, "retry", "retries")
+        text += f", {retries}; throttled for {report.throttled_seconds:.0f} s"
     lines.append(text)
     if waiting := sum(cohort.removals_waiting for cohort in cohorts):
         streams = " ".join(sorted({each.stream for each in cohorts if each.removals_waiting}))
-        lines.append(f"{waiting} removals wait for: moengage-cohort confirm {streams} --config …")
+        wait = "waits" if waiting == 1 else "wait"
+        lines.append(
+            f"{counted(waiting, 'removal')} {wait} for: moengage-cohort confirm {streams} "
+            "--config …"
+        )
     if report.status == "withheld":
         held = sum(cohort.removals_withheld for cohort in cohorts)
-        lines.append(f"withheld, {held} removals among it; the warnings above say what and why")
+        removals = counted(held, "removal")
+        lines.append(f"withheld, {removals} among it; the warnings above say what and why")
     if doubt := sum(cohort.in_doubt for cohort in cohorts):
-        lines.append(f"{doubt} members are in doubt: nobody knows whether they are accepted")
+        if doubt == 1:
+            lines.append("1 member is in doubt: nobody knows whether it is accepted")
+        else:
+            lines.append(f"{doubt:,} members are in doubt: nobody knows whether they are accepted")
     return "\n".join(lines)
+
+
+def counted(number: int, what: str, plural: str | None = None) -> str:
+    """So many of a thing; without a plural of its own, its name gets an s."""
+    return f"{number:,} {what if number == 1 else plural or what + 's'}"
+
+
+def sized(size: int) -> str:
+    """A number of bytes, in a unit that shows what matters of it."""
+    for unit, bytes_ in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
+        if size >= bytes_:
+            return f"{size / bytes_:,.1f} {unit}"
+    return counted(size, "byte")
+
+
+def lasting(minutes: float) -> str:
+    """A duration, as exactly as it can be foretold."""
+    if minutes < 1:
+        return "under a minute"
+    tenths = f"{minutes:,.1f}".removesuffix(".0")
+    return f"{tenths} {'minute' if tenths == '1' else 'minutes'}"
 
 
 def printable(text: str) -> str:

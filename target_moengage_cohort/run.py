@@ -37,6 +37,7 @@ if t.TYPE_CHECKING:
     from collections import Counter
 
     from target_moengage_cohort.delivery.pace import Pace
+    from target_moengage_cohort.destinations import Settlement
     from target_moengage_cohort.intake import Transform
     from target_moengage_cohort.interrupts import Interrupt
     from target_moengage_cohort.ledger import Ledger, Ledgers
@@ -177,6 +178,7 @@ class Run:
                 self._judge_input()
                 drained = self._settle()
                 self._complete = drained and self._input_ended and self._error is None
+                self._warn_of_absent()
         except TargetError as error:
             self._error = self._error or error
         except Exception as error:  # noqa: BLE001 - the ledgers must be closed, and the run reported
@@ -217,6 +219,18 @@ class Run:
         for snapshot in snapshots:
             snapshot.proof = snapshot.completeness.proof(
                 tap_succeeded=self._tap_exit is not None, version_is_fresh=snapshot.is_fresh
+            )
+
+    def _warn_of_absent(self) -> None:
+        """Tell of streams that a complete input should have had: nothing else shows it."""
+        absent = self._intake.absent if self._complete else []
+        if absent:
+            names = ", ".join(map(repr, absent))
+            logger.warning(
+                "%s %s is in cohorts, but the input has nothing of it; its cohort stays as it was. "
+                "See that the tap selects it, and that its user may read it",
+                "the stream" if len(absent) == 1 else "each of the streams",
+                names,
             )
 
     def _settle(self) -> bool:
@@ -270,12 +284,13 @@ class Run:
             for entry in self._cohorts if not self._settings.dry_run else ():
                 ledger = self.destinations.ledgers.get(entry.cohort_id or "")
                 if ledger is not None:
+                    settlement = self.destinations.by_id[ledger.entry.cohort_id].settlement
                     ledger.note_run(
                         RunEntry(
                             run_id=self._ledgers.run_id,
                             started_at=self._started_at,
                             finished_at=_now(),
-                            status=self._status,
+                            status=self._ended([settlement]),
                             sync_mode=entry.sync_mode,
                             complete=entry.complete,
                             records=entry.records,
@@ -311,11 +326,16 @@ class Run:
 
     @property
     def _status(self) -> t.Literal["succeeded", "failed", "withheld", "dry_run"]:
+        return self._ended(known.settlement for known in self.destinations.by_id.values())
+
+    def _ended(
+        self, settlements: t.Iterable[Settlement]
+    ) -> t.Literal["succeeded", "failed", "withheld", "dry_run"]:
+        """How the run ended for some cohorts."""
         if self._error is not None or not self._complete:
             return "failed"
         if self._settings.dry_run:
             return "dry_run"
-        settlements = (known.settlement for known in self.destinations.by_id.values())
         withheld = any(each.removals_withheld or each.additions_withheld for each in settlements)
         return "withheld" if withheld else "succeeded"
 

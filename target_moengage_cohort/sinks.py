@@ -295,5 +295,6 @@ def _missing_column(
 ) -> SettingsError:
     columns = ", ".join(sorted(properties)) or "none"
     return SettingsError(
-        f"{setting}: the stream {stream!r} has no column {column!r}; it has {columns}"
+        f"{setting}: the stream {stream!r} has no column {column!r}; it has {columns}; "
+        "name one of these, or select it in the tap"
     )

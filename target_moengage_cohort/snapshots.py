@@ -204,6 +204,7 @@ class Snapshots:
         decision = decide(difference.differs, rules, snapshot.proof)
         settlement = destination.settlement
         settlement.differs, settlement.reason = difference.differs, decision.reason
+        settlement.objection = decision.objection
         if decision.removals in {Fate.WITHHELD, Fate.LEFT}:
             settlement.removals_withheld = difference.differs.removals
         if decision.removals is Fate.WAITING:
@@ -223,8 +224,7 @@ class Snapshots:
                     additions=plan.additions > 0,
                     removals=plan.removals > 0,
                 )
-        if decision.reason is not None:
-            self._warn(destination, decision)
+        self._warn(snapshot, destination, decision)
         # Removals first: where one shares an anonymous id with a member who joins, or who turned
         # out to be the same person, the addition must have the last word.
         if decision.removals is Fate.DELIVERED:
@@ -270,15 +270,26 @@ class Snapshots:
             destination.settlement.plan_id = plan.plan_id
         return plans
 
-    def _warn(self, destination: Destination, decision: Decision) -> None:
-        plan_id = destination.settlement.plan_id
-        advice = "mend the rows that were rejected, or what cut the input short"
+    def _warn(self, snapshot: Snapshot, destination: Destination, decision: Decision) -> None:
+        cohort_id, plan_id = destination.cohort.cohort_id, destination.settlement.plan_id
+        if decision.objection is not None:
+            logger.warning(
+                "cohort %r: %s; the guard will withhold them when they are confirmed, so look at "
+                "the tap's messages first",
+                cohort_id,
+                decision.objection,
+            )
+        if decision.reason is None:
+            return
+        advice = "see what cut the input short, and run it again"
+        if snapshot.completeness.rejected:
+            advice = "mend the rows that were rejected"
         if Fate.WITHHELD in {decision.additions, decision.removals}:
             advice = (
                 "withheld; if it is right, override the guard with: moengage-cohort confirm "
                 f"--withheld {plan_id} --config …"
             )
-        logger.warning("cohort %r: %s; %s", destination.cohort.cohort_id, decision.reason, advice)
+        logger.warning("cohort %r: %s; %s", cohort_id, decision.reason, advice)
 
     def _submit(
         self, destination: Destination, action: Action, chunks: Iterable[Sequence[Member]]

@@ -453,6 +453,8 @@ def test_the_guard_by_numbers(allowed, base, removals, desired, percent, proven)
     assert allowed == (against is None)
     if against is not None:
         assert f"max_removal_percent {100 if not desired else percent}" in against
+        look = "nothing shows that the tap succeeded, so look at its messages first"
+        assert (not desired and not proven) == (look in against)
 
 
 def counts(*, kept=0, gone=0, linked=0, new=0, resent=0, in_doubt=0, strays=0):

@@ -128,19 +128,33 @@ def test_the_summary_shows_the_largest_cohorts_first():
     ("line", "made"),
     [
         (
-            "succeeded: it took 3 requests, 1.5 MB, 1 retries; throttled for 2 s",
+            "succeeded: it took 3 requests, 1.5 MB, 1 retry; throttled for 2 s",
             report(cohort(bytes=1_500_000), requests=3, retries=1, throttled_seconds=2.4),
         ),
         (
-            "dry_run: it would take 600 requests, 0.0 MB, 2.0 minutes at the rate limit",
+            "dry_run: it would take 600 requests, 0 bytes, 2 minutes at the rate limit",
             report(status="dry_run", requests=600),
         ),
+        (
+            "dry_run: it would take 1 request, 12.3 KB, under a minute at the rate limit",
+            report(cohort(bytes=12_345), status="dry_run", requests=1),
+        ),
+        ("dry_run: it would take 0 requests, 0 bytes", report(status="dry_run")),
+        (
+            "1 removal waits for: moengage-cohort confirm s --config …",
+            report(cohort(removals_waiting=1)),
+        ),
+        (
+            "withheld, 1 removal among it; the warnings above say what and why",
+            report(cohort(removals_withheld=1), status="withheld"),
+        ),
+        ("1 member is in doubt: nobody knows whether it is accepted", report(cohort(in_doubt=1))),
         (
             "7 members are in doubt: nobody knows whether they are accepted",
             report(cohort(in_doubt=7)),
         ),
     ],
-    ids=["run", "dry run", "doubt"],
+    ids=["run", "dry run", "short", "nothing", "waiting", "withheld", "one in doubt", "doubt"],
 )
 def test_the_summary_says_what_it_took(line, made):
     """The last lines are the run's cost, and what nobody knows the answer to."""
@@ -150,3 +164,37 @@ def test_the_summary_says_what_it_took(line, made):
 def test_rows_of_no_cohort_are_listed_by_their_stream():
     """A count of rows that name no cohort is no cohort."""
     assert "(no cohort: s)" in reports.summary(report(cohort(None)), 300)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0 bytes", 0),
+        ("1 byte", 1),
+        ("999 bytes", 999),
+        ("1.0 KB", 1_000),
+        ("999.9 KB", 999_949),
+        ("1.0 MB", 1_000_000),
+        ("2.5 GB", 2_500_000_000),
+    ],
+)
+def test_a_size_has_a_unit_that_shows_it(text, size):
+    """Whatever its size, something other than zero is never shown as zero."""
+    assert text == reports.sized(size)
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [
+        ("under a minute", 0.0033),
+        ("under a minute", 0.99),
+        ("1 minute", 1),
+        ("1 minute", 1.04),
+        ("1.5 minutes", 1.5),
+        ("2 minutes", 2),
+        ("1,234.5 minutes", 1234.5),
+    ],
+)
+def test_a_duration_in_words(text, minutes):
+    """Below a minute nothing more is known; above it a tenth is."""
+    assert text == reports.lasting(minutes)

@@ -164,7 +164,9 @@ def test_a_mapped_column_must_be_in_the_schema(setting, mapping):
         sinks(columns="uid id _sdc_deleted_at", **mapping)
     assert str(raised.value).startswith(setting)
     if "always" not in setting:
-        assert str(raised.value).endswith("; it has _sdc_deleted_at, id, uid")
+        assert str(raised.value).endswith(
+            "; it has _sdc_deleted_at, id, uid; name one of these, or select it in the tap"
+        )
 
 
 def test_the_default_uid_column_may_be_missing_beside_an_anonymous_id():
@@ -212,7 +214,7 @@ class TestManyCohorts:
             ("the column 'id' is a boolean", True, "n"),
             ("the column 'id' is neither text nor a whole number", ["a"], "n"),
             ("the column 'name' names no cohort", "b", None),
-            ("the name of the cohort 'b' must not contain :", "b", "x:y"),
+            ("the name of the cohort 'b' must not contain ':'", "b", "x:y"),
             ("the cohort 'b' has the name of the cohort 'a'", "b", "Alpha"),
         ],
     )

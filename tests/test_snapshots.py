@@ -133,7 +133,7 @@ def test_the_exit_code_of_the_tap_is_proof(emulator, mirror, tmp_path):
     assert {"1"} == members(emulator)
 
 
-def test_deferred_removals_wait(emulator, mirror):
+def test_deferred_removals_wait(emulator, mirror, caplog):
     """With removals: deferred the additions go, and the removals wait."""
     mirror(schema(), *users("1", "2", "3"), removals="deferred")
     seen = mirror(schema(), *users("1", "4"), state({"a": 1}), removals="deferred")
@@ -142,19 +142,33 @@ def test_deferred_removals_wait(emulator, mirror):
     assert ("succeeded", 2, 0) == (seen.report.status, cohort.removals_waiting, cohort.removed)
     assert cohort.plan_id
     assert [{"a": 1}] == seen.states
+    assert "the guard" not in caplog.text
+
+
+def test_a_run_tells_that_the_guard_will_withhold_what_waits(mirror, caplog):
+    """Where the guard will object to the confirmation, the run says so, and ends as it would."""
+    everybody = users(*map(str, range(30)))
+    mirror(schema(), *everybody, removals="deferred")
+    seen = mirror(schema(), *everybody[:5], removals="deferred")
+    assert ("succeeded", 25) == (seen.report.status, seen.report.cohorts[0].removals_waiting)
+    assert (
+        "cohort 'users': 25 of 30 members would leave, 83.33%, more than max_removal_percent 10; "
+        "the guard will withhold them when they are confirmed" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("end", [b"{broken", b'{"type": "NOTHING"}'])
-def test_an_input_that_breaks_removes_nobody(emulator, mirror, end):
+def test_an_input_that_breaks_removes_nobody(emulator, mirror, caplog, end):
     """A broken line adds who was read before it, removes nobody and writes no STATE."""
     mirror(schema(), *users(*map(str, range(100))))
     seen = mirror(schema(), *users(*map(str, range(99)), "new"), state({"a": 1}), end)
     assert isinstance(seen.error, InputError)
     assert {*map(str, range(100)), "new"} == members(emulator)
     assert [] == seen.states
+    assert "so nobody is removed; see what cut the input short" in caplog.text
 
 
-def test_a_rejected_row_removes_nobody(emulator, mirror, tmp_path):
+def test_a_rejected_row_removes_nobody(emulator, mirror, caplog, tmp_path):
     """A row without identifier may be anybody's: nobody is removed, exit 3 tells, no STATE."""
     mirror(schema(), *users(*map(str, range(100))))
     options = {"on_reject": "skip", "rejects_path": str(tmp_path / "rejects.singer")}
@@ -163,6 +177,8 @@ def test_a_rejected_row_removes_nobody(emulator, mirror, tmp_path):
     (cohort,) = seen.report.cohorts
     assert ("withheld", "no", 1) == (seen.report.status, cohort.complete, cohort.removals_withheld)
     assert [] == seen.states
+    assert "so nobody is removed; mend the rows that were rejected\n" in caplog.text
+    assert "cut the input short" not in caplog.text
 
 
 def test_deleted_and_non_member_rows_count_as_absent(emulator, mirror):
@@ -460,3 +476,38 @@ def test_a_run_stopped_while_its_tap_lingers_has_no_proof(emulator, mirror, tmp_
     settings = {"ledger_uri": str(tmp_path / "ledger"), "sync_mode": "incremental"}
     seen = run(emulator, lines(schema("e")), tap_exit=lambda: None, **settings)
     assert "failed" == seen.report.status
+
+
+ABSENT = "is in cohorts, but the input has nothing of it"
+
+
+@pytest.mark.parametrize(
+    ("cohorts", "said"),
+    [
+        ({"users": {}, "gone": {}}, [f"the stream 'gone' {ABSENT}"]),
+        ({"b": {}, "users": {}, "a": {}}, [f"each of the streams 'a', 'b' {ABSENT}"]),
+        ({"users": {}}, []),
+        ({}, []),
+    ],
+)
+def test_a_configured_stream_without_a_schema_is_told_of(mirror, caplog, cohorts, said):
+    """A complete input that lacks a stream of `cohorts` succeeds, and a warning names it."""
+    seen = mirror(schema(), *users("1"), cohorts=cohorts)
+    assert "succeeded" == seen.report.status
+    assert ["users"] == [cohort.stream for cohort in seen.report.cohorts]
+    warned = [line for line in caplog.messages if ABSENT in line]
+    assert said == [line.partition(";")[0] for line in warned]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [schema(columns=("uid", "_reject_reason")), record(uid="1", _reject_reason="x")],
+        [schema(), *users("1"), b"{broken"],
+    ],
+    ids=["replay", "broken"],
+)
+def test_other_inputs_need_not_have_each_stream(mirror, caplog, messages):
+    """Neither replayed rejects nor an input that was cut short says that a stream is missing."""
+    mirror(*messages, cohorts={"users": {}, "gone": {}})
+    assert ABSENT not in caplog.text

@@ -18,6 +18,7 @@ from target_moengage_cohort.errors import (
     TryAgainError,
 )
 from target_moengage_cohort.membership import Action, Cohort, Member
+from target_moengage_cohort.report import counted
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,9 +44,9 @@ def forget(session: Session, file: str | None) -> int:
     """
     session.refuse_dry_run()
     members = _asked() if file is None else _read(file)
-    click.echo(f"{len(members)} members were named")
+    identifiers = sum((each.uid is not None) + (each.anonymous_id is not None) for each in members)
     with session.ledgers() as ledgers:
-        done = _Done(kept=[entry.cohort_id for entry in ledgers.entries()])
+        done = _Done(identifiers, [entry.cohort_id for entry in ledgers.entries()])
         done.left = [*done.kept]
         _forget_kept(session, ledgers, members, done)
         if not done.left:
@@ -60,16 +61,18 @@ class _Done(msgspec.Struct):
     """How far it is.
 
     Attributes:
+        identifiers: How many were read.
         kept: The cohorts that have a ledger.
         left: Cohorts that were not reached yet.
-        touched: How many ledgers had any of the members.
+        removed: How many removals were accepted, by the cohorts whose ledgers had anybody.
         unkept: How many cohorts without a ledger were told to remove them.
         failures: Cohorts that may still have them, each with why.
     """
 
+    identifiers: int
     kept: list[str]
     left: list[str] = []
-    touched: int = 0
+    removed: dict[str, int] = {}
     unkept: int = 0
     failures: dict[str, TargetError] = {}
 
@@ -80,7 +83,8 @@ def _forget_kept(
     while done.left and not session.interrupt.is_set():
         cohort_id = done.left[0]
         try:
-            done.touched += _forget(session, ledgers, cohort_id, members)
+            if removed := _forget(session, ledgers, cohort_id, members):
+                done.removed[cohort_id] = removed
         except (BusyError, InputError, LedgerError) as error:  # of this cohort alone
             done.failures[cohort_id] = error
         except TargetError as error:
@@ -111,12 +115,21 @@ def _forget_unkept(
 def _told(done: _Done, unknown: Sequence[str]) -> int:
     """Say what was done, and what is left to do; return the exit code."""
     repeat = list(dict.fromkeys([*done.failures, *done.left]))
+    for cohort_id, removed in done.removed.items():
+        click.echo(f"cohort {cohort_id!r}: {counted(removed, 'removal')} accepted")
+    clean = len(set(done.kept) - set(repeat))
     click.echo(
-        f"{len(set(done.kept) - set(repeat))} of {len(done.kept)} ledgers hold nothing of them any "
-        f"more; {done.touched} cohorts had some of them"
+        f"{counted(done.identifiers, 'identifier')} read; erased from "
+        f"{counted(len(done.removed), 'ledger')}; {clean:,} of {len(done.kept):,} hold nothing of "
+        "them any more"
     )
+    if done.kept and clean == len(done.kept) and not done.removed:
+        click.echo(
+            "nobody of them was known in any ledger; compare the identifiers to the character"
+        )
     if done.unkept:
-        click.echo(f"{done.unkept} cohorts without a ledger were told to remove them")
+        told = counted(done.unkept, "cohort")
+        click.echo(f"{told} without a ledger told to remove them, whether they are in it or not")
     for stream in unknown:
         complain(
             f"stream {stream!r}: it names its cohorts itself and they have no ledger, so they are "
@@ -169,8 +182,8 @@ def _read(file: str) -> list[Member]:
     return [member for members in read_members(file, needs_header=False) for member in members]
 
 
-def _forget(session: Session, ledgers: Ledgers, cohort_id: str, members: Sequence[Member]) -> bool:
-    """Have a cohort forget members; return whether it had any of them.
+def _forget(session: Session, ledgers: Ledgers, cohort_id: str, members: Sequence[Member]) -> int:
+    """Have a cohort forget members; return how many of them it had, whose removal is accepted.
 
     Raises:
         TargetError: It may not have forgotten all of them.
@@ -184,7 +197,7 @@ def _forget(session: Session, ledgers: Ledgers, cohort_id: str, members: Sequenc
         ledger.forget([*members, *uids])  # even if none: plans and deleted rows hold ids, too
     finally:
         ledger.close()
-    return bool(found)
+    return len(found)
 
 
 def _found(ledger: Ledger, members: Sequence[Member]) -> list[Member]:

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import itertools
+import re
 import sys
 import typing as t
 from pathlib import Path
@@ -19,6 +20,11 @@ if t.TYPE_CHECKING:
 STANDARD_INPUT = "-"
 _COLUMNS = ("uid", "anonymous_id")
 _AT_ONCE = 10_000
+_LIKE_A_HEADER = re.compile(
+    r"(?:(?:[a-z]+[ _-])*|user|customer|client|contact|member|account|anonymous|device|external)"
+    r"(?:[u_]?id|uuid|guid|e-?mail|identifier)s?",
+    re.IGNORECASE,
+)
 
 
 def read_members(path: str, *, needs_header: bool) -> Iterator[list[Member]]:
@@ -81,6 +87,12 @@ def _members(file: t.TextIO, *, needs_header: bool) -> Iterator[Member]:
         return
     if needs_header or any(mark in first for mark in ',;\t"'):
         msg = "the first line must name the columns, with commas: uid, anonymous_id, or both"
+        raise InputError(msg)
+    if _LIKE_A_HEADER.fullmatch(first.strip()):
+        msg = (
+            "the first line looks like a column's name; name the column uid or anonymous_id, "
+            "whichever it holds (if the line is a uid itself, put a line uid above it)"
+        )
         raise InputError(msg)
     for line in itertools.chain((first,), file):
         if uid := line.rstrip("\r\n"):

@@ -170,6 +170,9 @@ def reassign(session: Session, cohort: str, stream: str) -> int:
     with session.ledgers() as ledgers:
         known = ledgers.open_known(cohort)
         before = known.entry.stream
+        if before == stream:
+            click.echo(f"cohort {cohort!r}: is already fed by the stream {stream!r}")
+            return DONE
         known.reassign(stream)
     click.echo(f"cohort {cohort!r}: fed by the stream {stream!r} from now on, not by {before!r}")
     return DONE

@@ -11,12 +11,12 @@ import click
 import msgspec
 
 from target_moengage_cohort.cli.command import DONE, configured, example
-from target_moengage_cohort.report import shortened
+from target_moengage_cohort.report import counted, lasting, shortened, sized
 from target_moengage_cohort.wiring import wired
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.cli.command import Session
-    from target_moengage_cohort.destinations import Destination
+    from target_moengage_cohort.destinations import Destination, Settlement
     from target_moengage_cohort.report import CohortReport
     from target_moengage_cohort.run import Run
 
@@ -107,12 +107,8 @@ def _plan(entry: CohortReport, destination: Destination, requests_per_minute: in
         verdict = "sealed: nothing more is sent"
     elif differs is None:
         verdict = "no guard: the records say who leaves"
-    elif settled.reason is not None:
-        verdict = settled.reason
-    elif settled.removals_waiting:
-        verdict = f"{settled.removals_waiting} removals would wait for confirm"
     else:
-        verdict = "within the guard"
+        verdict = "; ".join(_held_back(settled)) or "within the guard"
     return CohortPlan(
         cohort_id=destination.cohort.cohort_id,
         cohort_name=destination.cohort.name,
@@ -130,6 +126,16 @@ def _plan(entry: CohortReport, destination: Destination, requests_per_minute: in
         complete=entry.complete.value,
         verdict=verdict,
     )
+
+
+def _held_back(settled: Settlement) -> t.Iterator[str]:
+    """What would not be delivered at once, and why."""
+    if settled.reason is not None:
+        yield settled.reason if settled.plan_id is None else f"withheld: {settled.reason}"
+    if settled.removals_waiting:
+        yield f"{counted(settled.removals_waiting, 'removal')} would wait for confirm"
+    if settled.objection is not None:
+        yield f"the guard would withhold them then: {settled.objection}"
 
 
 def _table(plans: list[CohortPlan]) -> str:
@@ -160,7 +166,8 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _cost(requests: int, size: int, minutes: float) -> str:
-    return f"{requests} requests, {size} bytes, {minutes:.1f} minutes at the rate limit"
+    cost = f"{counted(requests, 'request')}, {sized(size)}"
+    return f"{cost}, {lasting(minutes)} at the rate limit" if requests else cost
 
 
 def _line(cohort_id: str, cells: tuple[str, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import typing as t
 
 import msgspec
@@ -65,15 +66,26 @@ def waiting(ledgers: Ledgers, streams: Sequence[str], now: float) -> list[Task]:
         ]
         # A one_time that is done has nothing more to confirm, and that is no fault.
         if not found and not any(ledger.is_sealed for ledger in fed):
-            faults.append(
-                f"nothing waits for the stream {stream!r} in {ledgers.folder}; its latest run "
-                "must have had removals: deferred, this ledger, and an input without any fault"
-            )
+            faults.append(_nothing_waits(ledgers, stream))
         faults += [fault for task in found for fault in _faults(task, now)]
         tasks += found
     if faults:
         raise SettingsError(*faults)
     return tasks
+
+
+def _nothing_waits(ledgers: Ledgers, stream: str) -> str:
+    for entry in ledgers.entries():
+        if entry.cohort_id == stream != entry.stream:
+            return (
+                f"nothing waits for the stream {stream!r} in {ledgers.folder}; it is the id of a "
+                f"cohort, which the stream {entry.stream!r} feeds: did you mean "
+                f"moengage-cohort confirm {shlex.quote(entry.stream)}?"
+            )
+    return (
+        f"nothing waits for the stream {stream!r} in {ledgers.folder}; its latest run "
+        "must have had removals: deferred, this ledger, and an input without any fault"
+    )
 
 
 def _faults(task: Task, now: float) -> Iterator[str]:
@@ -114,7 +126,7 @@ def withheld(session: Session, plan_id: str) -> str:
         raise unread
     listed = "nothing is; see moengage-cohort status"
     if known:
-        listed = f"withheld are {', '.join(sorted(known))}"
+        listed = f"withheld are {', '.join(sorted(known))}; give one of these"
     msg = f"no plan {plan_id!r} is withheld in {folder}; {listed}"
     raise SettingsError(msg)
 

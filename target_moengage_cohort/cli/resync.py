@@ -12,7 +12,9 @@ from target_moengage_cohort.cli.command import DONE, Session, ask, configured, e
     epilog=example("moengage-cohort resync vip --config config.json"),
 )
 @click.argument("cohorts", callback=text, nargs=-1, metavar="[COHORT]...")
-@click.option("--yes", is_flag=True, help="Ask no question.")
+@click.option(
+    "--yes", is_flag=True, help="Ask no question (one is asked only if no COHORT is named)."
+)
 @configured
 def resync(session: Session, cohorts: tuple[str, ...], *, yes: bool) -> int:
     """Let the next run send every member of these cohorts again; without a COHORT, of all.

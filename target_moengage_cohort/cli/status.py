@@ -11,7 +11,7 @@ import msgspec
 from target_moengage_cohort.cli.command import DONE, FAILED, Session, configured, example
 from target_moengage_cohort.errors import BusyError, TargetError
 from target_moengage_cohort.ledger import PlanKind, RunEntry, RunProgress, runs_under_way
-from target_moengage_cohort.report import printable
+from target_moengage_cohort.report import counted, printable
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger import CohortEntry, Ledger, Ledgers, Plan
@@ -222,12 +222,20 @@ def _cohort_lines(cohort: CohortStatus) -> t.Iterator[str]:
         yield "  no stream feeds it (see `cohorts` in the configuration)"
     if cohort.sealed:
         yield "  sealed: no run sends anything more"
-    for plans, kind in ((cohort.waiting, "waiting"), (cohort.withheld, "withheld")):
-        for plan in plans or ():
-            yield (
-                f"  {kind}: {plan.plan_id}, {plan.additions:,} additions, "
-                f"{plan.removals:,} removals{', outdated' if plan.outdated else ''}"
-            )
+    for plan in cohort.waiting or ():
+        yield f"  waiting: {_told(plan)}"
+    for plan in cohort.withheld or ():
+        yield f"  withheld: {_told(plan)}"
+        if plan.outdated:
+            yield "    run its stream again"
+        else:
+            command = f"moengage-cohort confirm --withheld {plan.plan_id} --config …"
+            yield f"    if it is right: {command}"
+
+
+def _told(plan: PlanStatus) -> str:
+    changes = f"{counted(plan.additions, 'addition')}, {counted(plan.removals, 'removal')}"
+    return f"{plan.plan_id}, {changes}{', outdated' if plan.outdated else ''}"
 
 
 def _shown(text: str, width: int) -> str:

@@ -93,6 +93,14 @@ def test_every_stream_is_checked_before_anything_is_sent(desk):
     assert [] == desk.removals()
 
 
+def test_the_id_of_a_cohort_is_no_stream(desk):
+    """Whoever gives a cohort's id is told of the stream that feeds it."""
+    desk.fill("vip", people(1), stream="users")
+    result = desk.run("confirm", "vip")
+    assert 1 == result.exit_code
+    assert "did you mean moengage-cohort confirm users?" in result.stderr
+
+
 def test_another_destination_has_nothing_waiting(desk):
     """A plan of one workspace is not found from another."""
     desk.fill("vip", [*TWENTY, *people(1)])

@@ -24,7 +24,11 @@ def test_a_person_is_removed_everywhere_and_erased(desk):
     assert GONE.encode() in bytes_below(desk.folder / "ledger")
     result = desk.run("forget", "-", text=f"{GONE}\n{PLANTED}both\r\n\n")
     assert 0 == result.exit_code
-    assert "3 of 3 ledgers hold nothing of them any more; 2 cohorts had" in result.stdout
+    assert [
+        "cohort 'a': 2 removals accepted",
+        "cohort 'b': 1 removal accepted",
+        "2 identifiers read; erased from 2 ledgers; 3 of 3 hold nothing of them any more",
+    ] == result.stdout.splitlines()
     assert set(people(2)) == desk.there("a") == desk.accepted("a")
     assert set() == desk.there("b") == desk.accepted("b")
     assert set(people(3)) == desk.there("c")
@@ -32,7 +36,10 @@ def test_a_person_is_removed_everywhere_and_erased(desk):
     for identifier in (GONE, BOTH.uid, BOTH.anonymous_id):
         assert identifier.encode() not in kept
     assert f"{PLANTED}0002".encode() in kept
-    assert "0 cohorts had" in desk.run("forget", "-", text=f"{GONE}\n").stdout
+    again = desk.run("forget", "-", text=f"{GONE}\n")
+    assert 0 == again.exit_code
+    assert "1 identifier read; erased from 0 ledgers" in again.stdout
+    assert "nobody of them was known in any ledger; compare the identifiers" in again.stdout
 
 
 def test_a_csv_names_both_kinds_of_identifiers(desk):
@@ -65,7 +72,8 @@ def test_a_refused_removal_leaves_its_cohort_to_be_repeated(desk):
     desk.emulator.fail_next(400, cohort_id="b")
     result = desk.run("forget", "-", text=GONE)
     assert 1 == result.exit_code
-    assert "2 of 3 ledgers hold nothing of them any more; 2 cohorts had" in result.stdout
+    assert "erased from 2 ledgers; 2 of 3 hold nothing of them any more" in result.stdout
+    assert "nobody of them" not in result.stdout
     assert "cohort 'b': MoEngage refused" in result.stderr
     assert "repeat this command for it" in result.stderr
     assert set(people(2)) == desk.accepted("a") == desk.accepted("c")
@@ -144,6 +152,38 @@ def test_whoever_shares_an_identifier_with_them_is_forgotten_too(desk):
     assert BOTH.uid.encode() not in bytes_below(desk.folder / "ledger")
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "user_id",
+        "id",
+        "UUID",
+        "Email",
+        "userId",
+        "customer_uuid",
+        "UID",
+        "e-mail",
+        "_id",
+        "User ID",
+    ],
+)
+def test_a_column_of_another_name_is_no_uid(desk, header):
+    """A header that is neither uid nor anonymous_id is an error, not the uid of a person."""
+    desk.fill("a", people(1))
+    result = desk.run("forget", "-", text=f"{header}\n{GONE}\n")
+    assert 1 == result.exit_code
+    assert "name the column uid or anonymous_id" in result.stderr
+    assert [] == desk.removals()
+
+
+@pytest.mark.parametrize("uid", ["david", "id7", "ann@id", "4711", "x" * 100_000, "mail.ru"])
+def test_a_uid_is_no_header(desk, uid):
+    """A first line that names no column is a uid like all others, whatever letters it ends with."""
+    desk.fill("a", [Member(uid), *people(1)])
+    assert 0 == desk.run("forget", "-", text=f"{uid}\n").exit_code
+    assert set(people(1)) == desk.there("a")
+
+
 @pytest.mark.parametrize("separator", [";", "\t"])
 def test_a_file_with_other_separators_is_refused(desk, separator):
     """Columns cut by anything but commas would read as uids that nobody has."""
@@ -158,3 +198,14 @@ def test_nobody_else_of_a_shared_device_is_forgotten(desk):
     desk.fill("a", [BOTH, other])
     assert 0 == desk.run("forget", "-", text=f"{BOTH.uid}\n").exit_code
     assert {other} == desk.there("a") == desk.accepted("a")
+
+
+def test_nobody_known_is_told_though_another_cohort_refuses(desk):
+    """What the ledgers know of the people is told whatever becomes of cohorts without a ledger."""
+    desk.fill("a", people(2))
+    desk.raw["cohorts"] = {"a": {}, "b": {}}
+    desk.emulator.fail_next(400, cohort_id="b")
+    result = desk.run("forget", "-", text=f"{GONE}\n")
+    assert 1 == result.exit_code
+    assert "nobody of them was known in any ledger" in result.stdout
+    assert "cohort 'b': MoEngage refused" in result.stderr

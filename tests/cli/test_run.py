@@ -245,7 +245,7 @@ def test_state_alone_is_on_standard_output(taps):
     code, out, err = taps.end(taps.start(script, told(STAYING)))
     assert (0, STATE) == (code, out)
     assert "the tap speaks\n" in err
-    assert "\nsucceeded: it took 1 requests" in err
+    assert "\nsucceeded: it took 1 request, " in err
 
 
 def test_a_signal_ends_the_tap_too(taps):

@@ -9,6 +9,7 @@ from target_moengage_cohort.ledger import (
     SideFile,
 )
 from tests.cli.conftest import people
+from tests.support.singer import lines, record, run, schema
 
 RUN = RunEntry(
     run_id="a-run",
@@ -167,3 +168,23 @@ def test_a_broken_ledger_does_not_hide_the_others(desk):
     assert [("bad", None), ("good", 1)] == [
         (cohort["cohort_id"], cohort["accepted"]) for cohort in told["cohorts"]
     ]
+
+
+def test_a_cohort_is_told_of_what_became_of_itself(desk):
+    """Where one cohort of a run is withheld, the others' last run is not; and the line of what is
+    withheld has the command that lets it go."""
+    everybody = people(*range(30))
+    for cohort in ("held", "fine"):
+        desk.fill(cohort, everybody)
+    desk.raw |= {"sync_mode": "mirror", "cohorts": {"held": {}, "fine": {}}}
+    rows = [record("fine", uid=member.uid) for member in everybody]
+    rows += [record("held", uid=member.uid) for member in everybody[:5]]
+    done = run(desk.emulator, lines(schema("fine"), schema("held"), *rows), **desk.raw)
+    assert "withheld" == done.report.status
+    cohorts = json.loads(desk.run("status", "--json").stdout)["cohorts"]
+    told = {each["cohort_id"]: each["last_run"]["status"] for each in cohorts}
+    assert {"held": "withheld", "fine": "succeeded"} == told
+    (plan,) = (plan for each in cohorts for plan in each["withheld"])
+    command = f"moengage-cohort confirm --withheld {plan['plan_id']} --config …"
+    shown = desk.run("status").stdout
+    assert f"0 additions, 25 removals\n    if it is right: {command}\n" in shown

@@ -139,7 +139,7 @@ def test_adopt_needs_to_know_the_stream_and_the_name(desk):
         ((), "no stream's cohort_id is 'vip'; give --stream"),
         (("--stream", "mistyped"), "the stream 'mistyped' is not listed"),
         (("--stream", "one"), "feeds the cohort 'one', not 'vip'"),
-        (("--stream", "fan", "--name", "a:b"), "--name: must not contain :"),
+        (("--stream", "fan", "--name", "a:b"), "--name: must not contain ':'"),
     ):
         result = said(*options)
         assert 1 == result.exit_code
@@ -208,6 +208,8 @@ def test_a_cohort_goes_over_to_another_stream(desk):
     result = desk.run("ledger", "reassign", "vip", "new")
     assert 0 == result.exit_code
     assert "fed by the stream 'new' from now on, not by 'old'" in result.stdout
+    again = desk.run("ledger", "reassign", "vip", "new")
+    assert (0, True) == (again.exit_code, "is already fed by the stream 'new'" in again.stdout)
     with desk.ledgers() as ledgers:
         ledger = ledgers.open(Cohort("vip", "vip"), "new")
         assert 1 == ledger.numbers().accepted.count
