@@ -39,11 +39,12 @@ def _set_up_logging() -> None:
         sys.exit(f"Error: {variable}: must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
 
 
-def _show_version(
+def show_version(
     context: click.Context,
     _parameter: click.Parameter,
     value: bool,  # noqa: FBT001 - as click calls it
 ) -> None:
+    """Print the versions and end, if the option is given."""
     if value:
         click.echo(version())
         context.exit()
@@ -76,7 +77,7 @@ Example:
     is_flag=True,
     is_eager=True,
     expose_value=False,
-    callback=_show_version,
+    callback=show_version,
     help="Display the package version.",
 )
 @click.option("--about", is_flag=True, help="Display package metadata and settings.")

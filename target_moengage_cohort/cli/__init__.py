@@ -10,6 +10,7 @@ import typing as t
 import click
 
 from target_moengage_cohort.interrupts import end_at_sigint
+from target_moengage_cohort.singer import show_version
 
 _MODULES = {
     "adopt": "ledger",
@@ -61,6 +62,14 @@ Example:
     cls=_Commands,
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=show_version,
+    help="Display the package version.",
 )
 def cli() -> None:
     """What people do beside a sync of cohorts to MoEngage.

@@ -9,7 +9,7 @@ import msgspec
 from target_moengage_cohort.membership import SyncMode
 from target_moengage_cohort.messages import DELETED_AT
 from target_moengage_cohort.mirror import most_leaving
-from target_moengage_cohort.report import printable, shortened
+from target_moengage_cohort.report import counted, printable, shortened
 from target_moengage_cohort.settings import Removals
 
 if t.TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _known(mapping: Mapping, held: Sequence[Held] | None, settings: Settings) ->
     elif mapping.cohort is not None:
         yield f"{_numbers(mapping, held[0])}."
     else:
-        yield f"{_counted(len(held), 'cohort')} so far."
+        yield f"{counted(len(held), 'cohort')} so far."
         by_size = sorted(held, key=lambda each: each.members or 0, reverse=True)
         for each in by_size[:_MOST_COHORTS]:
             yield f"{shortened(each.cohort_id, _ID_WIDTH)}: {_numbers(mapping, each)}."
@@ -157,7 +157,7 @@ def _numbers(mapping: Mapping, held: Held) -> str:
     """How many members a cohort has, and how many of them may leave."""
     if held.members is None:
         return "another run is at work on it; its numbers are there when that has ended"
-    said = f"{_counted(held.members, 'member')} now"
+    said = f"{counted(held.members, 'member')} now"
     if held.is_sealed:
         return f"{said}; it is sealed, so nothing more is sent"
     if mapping.sync_mode is not SyncMode.MIRROR:
@@ -169,10 +169,6 @@ def _numbers(mapping: Mapping, held: Held) -> str:
     )
     said += f", of whom {unproven:,} may leave in one run"
     return said if proven == unproven else f"{said}, or {proven:,} with proof"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _sent(mapping: Mapping, settings: Settings) -> str:

@@ -10,7 +10,9 @@ import threading
 
 import click
 import pytest
+from click.testing import CliRunner
 
+from target_moengage_cohort import version
 from target_moengage_cohort.cli import cli
 from tests.cli.conftest import PLANTED, people
 from tests.support.singer import environment
@@ -226,3 +228,9 @@ def test_an_unreadable_ledger_says_what_to_do(desk):
     result = desk.run("resync", "vip")
     assert 1 == result.exit_code
     assert str(database) in result.stderr
+
+
+def test_the_version_is_the_targets():
+    """moengage-cohort --version says what target-moengage-cohort --version says."""
+    result = CliRunner().invoke(cli, ["--version"])
+    assert (0, f"{version()}\n") == (result.exit_code, result.output)
