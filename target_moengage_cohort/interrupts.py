@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -9,6 +10,7 @@ import time
 import typing as t
 
 if t.TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType, TracebackType
 
     from typing_extensions import Self
@@ -24,10 +26,17 @@ def end_at_sigint() -> None:
         signal.signal(signal.SIGINT, _end)
 
 
-def raise_at_sigint() -> None:
-    """Undo `end_at_sigint`: whoever asks a person, unseen, must give the terminal its echo back."""
-    if signal.getsignal(signal.SIGINT) is _end:
+@contextlib.contextmanager
+def raising_at_sigint() -> Iterator[None]:
+    """Suspend `end_at_sigint`: whoever asks a person, unseen, must give the terminal its echo."""
+    is_ours = signal.getsignal(signal.SIGINT) is _end
+    if is_ours:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGINT, _end)
 
 
 def _end(number: int, _frame: FrameType | None) -> t.NoReturn:

@@ -183,7 +183,7 @@ def counted(number: int, what: str, plural: str | None = None) -> str:
 def sized(size: int) -> str:
     """A number of bytes, in a unit that shows what matters of it."""
     for unit, bytes_ in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
-        if size >= bytes_:
+        if size >= 0.99995 * bytes_:  # 1,000.0 of the unit below
             return f"{size / bytes_:,.1f} {unit}"
     return counted(size, "byte")
 

@@ -174,6 +174,7 @@ def test_rows_of_no_cohort_are_listed_by_their_stream():
         ("999 bytes", 999),
         ("1.0 KB", 1_000),
         ("999.9 KB", 999_949),
+        ("1.0 MB", 999_950),
         ("1.0 MB", 1_000_000),
         ("2.5 GB", 2_500_000_000),
     ],

@@ -22,7 +22,7 @@ from target_moengage_cohort.errors import (
     TargetError,
     anonymous_traceback,
 )
-from target_moengage_cohort.interrupts import Interrupt, TerminationSignals, raise_at_sigint
+from target_moengage_cohort.interrupts import Interrupt, TerminationSignals, raising_at_sigint
 from target_moengage_cohort.ledger import Ledgers
 
 if t.TYPE_CHECKING:
@@ -176,7 +176,6 @@ def configured(work: Callable[..., int]) -> Callable[..., t.Any]:
     @functools.wraps(work)
     def run(*, given: dict[str, t.Any], **parameters: t.Any) -> None:
         context = click.get_current_context()
-        raise_at_sigint()
         with _surrounded():
             code = _run(context, given, lambda session: work(session, **parameters))
         if code:
@@ -188,15 +187,17 @@ def configured(work: Callable[..., int]) -> Callable[..., t.Any]:
 def _run(context: click.Context, given: dict[str, t.Any], work: Callable[[Session], int]) -> int:
     """Do a command's work; say what went wrong, if anything did, and return the exit code."""
     session: Session | None = None
-    try:
-        loaded = settings.load(given)
-        loaded.warn(logger)
-        session = Session(loaded, context.find_object(Surroundings) or Surroundings())
-        code = work(session)
-    except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
-        raise  # click's own
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - see `_explained`
-        code = _explained(error, is_stopped=session is not None and session.stopped_by is not None)
+    with raising_at_sigint():
+        try:
+            loaded = settings.load(given)
+            loaded.warn(logger)
+            session = Session(loaded, context.find_object(Surroundings) or Surroundings())
+            code = work(session)
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+            raise  # click's own
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - see `_explained`
+            is_stopped = session is not None and session.stopped_by is not None
+            code = _explained(error, is_stopped=is_stopped)
     if session is None:
         return code
     session.interrupt.set()  # else a late signal would want to, when it is closed

@@ -64,7 +64,8 @@ class _Done(msgspec.Struct):
         identifiers: How many were read.
         kept: The cohorts that have a ledger.
         left: Cohorts that were not reached yet.
-        removed: How many removals were accepted, by the cohorts whose ledgers had anybody.
+        removed: How many removals were accepted, by cohort.
+        erased: How many ledgers had anything of them.
         unkept: How many cohorts without a ledger were told to remove them.
         failures: Cohorts that may still have them, each with why.
     """
@@ -73,6 +74,7 @@ class _Done(msgspec.Struct):
     kept: list[str]
     left: list[str] = []
     removed: dict[str, int] = {}
+    erased: int = 0
     unkept: int = 0
     failures: dict[str, TargetError] = {}
 
@@ -83,8 +85,10 @@ def _forget_kept(
     while done.left and not session.interrupt.is_set():
         cohort_id = done.left[0]
         try:
-            if removed := _forget(session, ledgers, cohort_id, members):
+            removed, was_known = _forget(session, ledgers, cohort_id, members)
+            if removed:
                 done.removed[cohort_id] = removed
+            done.erased += was_known
         except (BusyError, InputError, LedgerError) as error:  # of this cohort alone
             done.failures[cohort_id] = error
         except TargetError as error:
@@ -120,10 +124,10 @@ def _told(done: _Done, unknown: Sequence[str]) -> int:
     clean = len(set(done.kept) - set(repeat))
     click.echo(
         f"{counted(done.identifiers, 'identifier')} read; erased from "
-        f"{counted(len(done.removed), 'ledger')}; {clean:,} of {len(done.kept):,} hold nothing of "
+        f"{counted(done.erased, 'ledger')}; {clean:,} of {len(done.kept):,} hold nothing of "
         "them any more"
     )
-    if done.kept and clean == len(done.kept) and not done.removed:
+    if done.kept and clean == len(done.kept) and not done.erased:
         click.echo(
             "nobody of them was known in any ledger; compare the identifiers to the character"
         )
@@ -182,8 +186,13 @@ def _read(file: str) -> list[Member]:
     return [member for members in read_members(file, needs_header=False) for member in members]
 
 
-def _forget(session: Session, ledgers: Ledgers, cohort_id: str, members: Sequence[Member]) -> int:
-    """Have a cohort forget members; return how many of them it had, whose removal is accepted.
+def _forget(
+    session: Session, ledgers: Ledgers, cohort_id: str, members: Sequence[Member]
+) -> tuple[int, bool]:
+    """Have a cohort forget members.
+
+    Returns:
+        How many removals were accepted, and whether its ledger had anything of them.
 
     Raises:
         TargetError: It may not have forgotten all of them.
@@ -194,10 +203,11 @@ def _forget(session: Session, ledgers: Ledgers, cohort_id: str, members: Sequenc
         if found:
             _remove(session, ledger, found)
         uids = [Member(member.uid) for member in found if member.uid is not None]
-        ledger.forget([*members, *uids])  # even if none: plans and deleted rows hold ids, too
+        # Even if none was found: plans and deleted rows hold ids, too.
+        was_known = ledger.forget([*members, *uids])
     finally:
         ledger.close()
-    return len(found)
+    return len(found), was_known
 
 
 def _found(ledger: Ledger, members: Sequence[Member]) -> list[Member]:

@@ -21,8 +21,9 @@ STANDARD_INPUT = "-"
 _COLUMNS = ("uid", "anonymous_id")
 _AT_ONCE = 10_000
 _LIKE_A_HEADER = re.compile(
-    r"(?:(?:[a-z]+[ _-])*|user|customer|client|contact|member|account|anonymous|device|external)"
-    r"(?:[u_]?id|uuid|guid|e-?mail|identifier)s?",
+    r"(?:(?:[a-z0-9]+[ _.-])*|user|customer|client|contact|member|account|anonymous|device"
+    r"|external)"
+    r"(?:[u_]?id|uuid|guid|e-?mail(?:[ _-]?address)?|phone|msisdn|identifier)s?",
     re.IGNORECASE,
 )
 

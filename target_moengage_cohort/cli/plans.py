@@ -75,8 +75,10 @@ def waiting(ledgers: Ledgers, streams: Sequence[str], now: float) -> list[Task]:
 
 
 def _nothing_waits(ledgers: Ledgers, stream: str) -> str:
-    for entry in ledgers.entries():
-        if entry.cohort_id == stream != entry.stream:
+    entries = ledgers.entries()
+    for entry in entries:
+        # Only where it is no stream, too: confirming another one's removals would be worse.
+        if entry.cohort_id == stream and all(each.stream != stream for each in entries):
             return (
                 f"nothing waits for the stream {stream!r} in {ledgers.folder}; it is the id of a "
                 f"cohort, which the stream {entry.stream!r} feeds: did you mean "

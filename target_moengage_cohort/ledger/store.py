@@ -130,6 +130,11 @@ class Store:
         """Execute a statement that names the tables' schema ``{s}`` and the folded one ``{v}``."""
         self._cursor.execute(statement.format(s=self._tables, v=self._folded), parameters)
 
+    def _deleted(self, statement: str, parameters: Sequence[object] = ()) -> int:
+        """Execute a DELETE, likewise; return how many rows went."""
+        self._run(statement, parameters)
+        return int(self._cursor.fetchall()[0][0])
+
     def _run_all(self, statements: Iterable[str]) -> None:
         for statement in statements:
             self._run(statement)

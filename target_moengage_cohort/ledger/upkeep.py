@@ -168,8 +168,11 @@ class Upkeep(Journal):
             self._settle()
             return self._value(count) - before
 
-    def forget(self, members: Sequence[Member]) -> None:
+    def forget(self, members: Sequence[Member]) -> bool:
         """Erase whoever has an identifier of one of these, from the file itself, too.
+
+        Returns:
+            Whether there was anything of them, be it in a plan or among those who were removed.
 
         Raises:
             LedgerError: DuckDB or the disk refuses it; the next open finishes what was begun.
@@ -183,14 +186,15 @@ class Upkeep(Journal):
                 "(SELECT anonymous_id FROM forgotten WHERE anonymous_id IS NOT NULL)"
             )
             with self._change("forget"):
-                for table in ("accepted", "doubts"):
-                    self._run(f"DELETE FROM {{s}}.{table} WHERE {same}")
-                self._run(f"DELETE FROM {{s}}.plan_members WHERE {same}")
+                erased = sum(
+                    self._deleted(f"DELETE FROM {{s}}.{table} WHERE {same}")
+                    for table in ("accepted", "doubts", "plan_members")
+                )
                 hashes = ", ".join(
                     self._engine.hash_sql(*columns)
                     for columns in (("uid", "NULL"), ("NULL", "anonymous_id"))
                 )
-                self._run(
+                erased += self._deleted(
                     "DELETE FROM {s}.removed WHERE h IN "
                     f"(SELECT unnest([{hashes}]) FROM forgotten)"
                 )
@@ -199,6 +203,7 @@ class Upkeep(Journal):
             cursor.execute("DROP TABLE forgotten")
             self._rewrite()
             self._settle()
+        return erased > 0
 
     def _rewrite(self) -> None:
         """Leave nothing of deleted rows in the file, nor beside it."""

@@ -99,6 +99,8 @@ def test_the_id_of_a_cohort_is_no_stream(desk):
     result = desk.run("confirm", "vip")
     assert 1 == result.exit_code
     assert "did you mean moengage-cohort confirm users?" in result.stderr
+    desk.fill("another", people(1), stream="vip")
+    assert "did you mean" not in desk.run("confirm", "vip").stderr
 
 
 def test_another_destination_has_nothing_waiting(desk):

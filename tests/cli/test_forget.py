@@ -27,7 +27,7 @@ def test_a_person_is_removed_everywhere_and_erased(desk):
     assert [
         "cohort 'a': 2 removals accepted",
         "cohort 'b': 1 removal accepted",
-        "2 identifiers read; erased from 2 ledgers; 3 of 3 hold nothing of them any more",
+        "2 identifiers read; erased from 3 ledgers; 3 of 3 hold nothing of them any more",
     ] == result.stdout.splitlines()
     assert set(people(2)) == desk.there("a") == desk.accepted("a")
     assert set() == desk.there("b") == desk.accepted("b")
@@ -165,6 +165,9 @@ def test_whoever_shares_an_identifier_with_them_is_forgotten_too(desk):
         "e-mail",
         "_id",
         "User ID",
+        "email_address",
+        "crm2_id",
+        "phone",
     ],
 )
 def test_a_column_of_another_name_is_no_uid(desk, header):
@@ -198,6 +201,16 @@ def test_nobody_else_of_a_shared_device_is_forgotten(desk):
     desk.fill("a", [BOTH, other])
     assert 0 == desk.run("forget", "-", text=f"{BOTH.uid}\n").exit_code
     assert {other} == desk.there("a") == desk.accepted("a")
+
+
+def test_whoever_is_in_a_plan_alone_was_known(desk):
+    """A person who was never sent, and is erased from a plan that waits, was known there."""
+    desk.fill("a", people(2))
+    desk.plan("a", people(1, 2), kind=PlanKind.WITHHELD, additions=True)
+    result = desk.run("forget", "-", text=f"{GONE}\n")
+    assert 0 == result.exit_code
+    assert "1 identifier read; erased from 1 ledger; 1 of 1 hold" in result.stdout
+    assert "nobody of them" not in result.stdout
 
 
 def test_nobody_known_is_told_though_another_cohort_refuses(desk):

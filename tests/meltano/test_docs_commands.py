@@ -123,7 +123,11 @@ def test_deferred_removals_by_a_job(newcomer: Newcomer) -> None:
     removes in its last step."""
     newcomer.follow_readme()
     (production,) = [b for b in blocks(DOCS / "operations.md", "ini") if "REMOVALS" in b.text]
+    (newcomer.folder / "kept").mkdir()
+    del newcomer.environment["TARGET_MOENGAGE_COHORT_REPORT_PATH"]
+    newcomer.report = newcomer.folder / "kept" / "report.json"
     text = production.text.replace("/var/lib/moengage-cohort", str(newcomer.folder / "kept"))
+    text = text.replace("# TARGET_", "TARGET_")
     with (newcomer.folder / ".env").open("a") as env:
         env.write(text)
     newcomer.run("meltano run sync-and-confirm")
