@@ -410,3 +410,6 @@ def test_a_fold_in_steps_is_exact(room, ledger, monkeypatch):
     expected = room.open(Cohort("expected", "Expected"), "another")
     expected.adopt([left, new])
     assert expected.numbers().accepted == ledger.numbers().accepted
+    with expected.tables() as (cursor, wanted), ledger.tables() as (_, found):
+        rows = f"FROM {wanted}.accepted EXCEPT FROM {found}.accepted"
+        assert [] == cursor.execute(rows).fetchall()
