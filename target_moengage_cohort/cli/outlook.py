@@ -167,6 +167,8 @@ def _numbers(mapping: Mapping, held: Held) -> str:
         most_leaving(base=held.members, max_removal_percent=percent, proven=proven)
         for proven in (True, False)
     )
+    if mapping.removals is Removals.DEFERRED:
+        return f"{said}, of whom {proven:,} may leave by one confirm"
     said += f", of whom {unproven:,} may leave in one run"
     return said if proven == unproven else f"{said}, or {proven:,} with proof"
 

@@ -241,6 +241,13 @@ def test_the_guards_numbers_come_from_the_ledger(desk):
     assert "300 members now, of whom 30 may leave in one run. sent" in told
 
 
+def test_removals_that_wait_are_judged_as_proven(desk):
+    """With removals that wait, what may leave is what one confirm lets go."""
+    desk.raw["cohorts"] = {"vip": {"sync_mode": "mirror", "removals": "deferred"}}
+    desk.fill("vip", people(*range(50)))
+    assert "50 members now, of whom 20 may leave by one confirm." in said(desk.run("check"))
+
+
 def test_the_cohorts_of_a_fan_out_are_told_one_by_one(desk):
     """Of a stream that feeds many cohorts the ten largest are told, and how many more there are."""
     desk.raw["cohorts"] = {"users": {"cohort_id_column": "segment", "sync_mode": "mirror"}}
