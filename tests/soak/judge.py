@@ -35,12 +35,15 @@ class Judged:
         given: The input.
         members: By cohort, who was in it.
         known: By cohort, what its ledger held.
+        asked: By cohort and by who was in doubt, all that was asked without an answer since they
+            were not; the ledger has the last of it.
         plans: By cohort, what may and must become of it.
     """
 
     given: Given
     members: Members
     known: dict[str, Held]
+    asked: dict[str, dict[Key, set[str]]]
     plans: dict[str, Plan]
 
 
@@ -76,6 +79,7 @@ class Judge:
         self._town, self._emulator, self._wire = town, emulator, wire
         self._ledger_uri, self._is_late = ledger_uri, is_late
         self._known: dict[str, Held] = {}
+        self._asked: dict[str, dict[Key, set[str]]] = {}
 
     def before(self, given: Given, percent: int | None) -> Judged:
         """What a run may and must do.
@@ -104,7 +108,7 @@ class Judge:
                 leaving = plan.leaving | given.ever(cohort, present=False)
                 plan = plan._replace(joining=joining, leaving=leaving if mode != "add" else set())
             plans[cohort] = plan
-        return Judged(given, now, self._known, plans)
+        return Judged(given, now, self._known, self._asked, plans)
 
     def before_confirm(self, waiting: list[Waiting]) -> Judged:
         """What a confirmation may do, and must do if only one run's removals can be waiting.
@@ -121,7 +125,7 @@ class Judge:
             cohort: Plan(set(), leaving[cohort], found - leaving[cohort])
             for cohort, found in now.items()
         }
-        return Judged(Given(), now, self._known, plans)
+        return Judged(Given(), now, self._known, self._asked, plans)
 
     def _waiting(self, one: Waiting, now: Members) -> Members:
         """By cohort, whose removal waits that the guard lets go."""
@@ -162,9 +166,9 @@ class Judge:
 
     def _late(self, judged: Judged, cohort: str) -> dict[bool, set[Key]]:
         """Who may join (True) or leave by what an earlier run had sent."""
-        doubts = judged.known.get(cohort, NOTHING).doubts if self._is_late else {}
+        asked = judged.asked.get(cohort, {}) if self._is_late else {}
         return {
-            joins: {key for key, action in doubts.items() if (action == ADD) == joins}
+            joins: {key for key, actions in asked.items() if joins in {a == ADD for a in actions}}
             for joins in (True, False)
         }
 
@@ -178,6 +182,12 @@ class Judge:
     def _look(self, now: Members) -> None:
         """Whoever is in a cohort is known, and whoever is surely accepted is in it."""
         self._known = held(t.cast("Emulator", self._wire), self._ledger_uri)
+        before, self._asked = self._asked, {}
+        for cohort, known in self._known.items():
+            asked = before.get(cohort, {})
+            self._asked[cohort] = {
+                key: asked.get(key, set()) | {action} for key, action in known.doubts.items()
+            }
         for cohort, found in now.items():
             known = self._known.get(cohort, NOTHING)
             strangers = found - known.base
