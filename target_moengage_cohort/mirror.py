@@ -201,13 +201,7 @@ def most_leaving(*, base: int, max_removal_percent: int, proven: bool) -> int:
 
 
 def _most_removals(*, base: int, max_removal_percent: int, proven: bool) -> int:
-    """How many members may leave a cohort in one run that does not empty it.
-
-    Args:
-        base: Members who are accepted or in doubt.
-        max_removal_percent: The setting.
-        proven: Whether the input is known to be complete.
-    """
+    """How many members may leave a cohort in one run that does not empty it."""
     most = base * max_removal_percent // _ALL
     return max(most, min(base, ALWAYS_ALLOWED_REMOVALS)) if proven else most
 

@@ -39,15 +39,24 @@ def _set_up_logging() -> None:
         sys.exit(f"Error: {variable}: must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
 
 
-def show_version(
+def _show_version(
     context: click.Context,
     _parameter: click.Parameter,
     value: bool,  # noqa: FBT001 - as click calls it
 ) -> None:
-    """Print the versions and end, if the option is given."""
     if value:
         click.echo(version())
         context.exit()
+
+
+version_option = click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Display the package version.",
+)
 
 
 def _read_files(
@@ -72,14 +81,7 @@ Example:
 
 
 @click.command(NAME, help=_HELP, epilog=_EXAMPLE)
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=show_version,
-    help="Display the package version.",
-)
+@version_option
 @click.option("--about", is_flag=True, help="Display package metadata and settings.")
 @click.option(
     "--format",

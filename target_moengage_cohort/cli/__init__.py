@@ -10,7 +10,7 @@ import typing as t
 import click
 
 from target_moengage_cohort.interrupts import end_at_sigint
-from target_moengage_cohort.singer import show_version
+from target_moengage_cohort.singer import version_option
 
 _MODULES = {
     "adopt": "ledger",
@@ -63,14 +63,7 @@ Example:
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=show_version,
-    help="Display the package version.",
-)
+@version_option
 def cli() -> None:
     """What people do beside a sync of cohorts to MoEngage.
 

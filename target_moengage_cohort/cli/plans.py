@@ -76,14 +76,14 @@ def waiting(ledgers: Ledgers, streams: Sequence[str], now: float) -> list[Task]:
 
 def _nothing_waits(ledgers: Ledgers, stream: str) -> str:
     entries = ledgers.entries()
-    for entry in entries:
-        # Only where it is no stream, too: confirming another one's removals would be worse.
-        if entry.cohort_id == stream and all(each.stream != stream for each in entries):
-            return (
-                f"nothing waits for the stream {stream!r} in {ledgers.folder}; it is the id of a "
-                f"cohort, which the stream {entry.stream!r} feeds: did you mean "
-                f"moengage-cohort confirm {shlex.quote(entry.stream)}?"
-            )
+    feeding = {entry.cohort_id: entry.stream for entry in entries}.get(stream)
+    # Not where it is a stream, too: confirming another one's removals would be worse.
+    if feeding is not None and all(entry.stream != stream for entry in entries):
+        return (
+            f"nothing waits for the stream {stream!r} in {ledgers.folder}; it is the id of a "
+            f"cohort, which the stream {feeding!r} feeds: did you mean "
+            f"moengage-cohort confirm {shlex.quote(feeding)}?"
+        )
     return (
         f"nothing waits for the stream {stream!r} in {ledgers.folder}; its latest run "
         "must have had removals: deferred, this ledger, and an input without any fault"

@@ -6,8 +6,10 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from target_moengage_cohort.emulator import Emulator
 from tests.support.documents import PAGES, ROOT, Block, blocks, name
@@ -239,31 +241,24 @@ def test_meltano_takes_the_examples(tmp_path: Path, example: str) -> None:
         "MELTANO_HUB_URL": "http://127.0.0.1:9",  # nobody listens there
         "TARGET_MOENGAGE_COHORT_DRY_RUN": "true",
     }
-    done = run_guarded(
-        [program("meltano"), "config", "print", "target-moengage-cohort"],
-        cwd=tmp_path,
-        env=environment,
-        timeout=60,
-    )
-    assert 0 == done.returncode, done.stderr
-    config = json.loads(done.stdout)
+
+    def told(*arguments: str) -> Any:
+        command = [program("meltano"), *arguments]
+        done = run_guarded(command, cwd=tmp_path, env=environment, timeout=60)
+        assert 0 == done.returncode, done.stderr
+        return json.loads(done.stdout)
+
+    config = told("config", "print", "target-moengage-cohort")
     assert config["dry_run"] is True
     assert all("cohort_id" in mapping for mapping in config["cohorts"].values())
-    listed = run_guarded(
-        [program("meltano"), "job", "list", "--format=json"],
-        cwd=tmp_path,
-        env=environment,
-        timeout=60,
-    )
-    assert 0 == listed.returncode, listed.stderr
-    confirming = {"sync-and-confirm"} if "mirror" in listed_modes(config) else set()
-    assert {"sync-cohorts"} | confirming == {
-        job["job_name"] for job in json.loads(listed.stdout)["jobs"]
-    }
-
-
-def listed_modes(config: dict) -> set[str]:
-    return {mapping.get("sync_mode", "incremental") for mapping in config["cohorts"].values()}
+    cohorts = config["cohorts"].items()
+    mirrors = {stream for stream, mapping in cohorts if mapping.get("sync_mode") == "mirror"}
+    jobs = {"sync-cohorts", "sync-and-confirm"} if mirrors else {"sync-cohorts"}
+    assert jobs == {job["job_name"] for job in told("job", "list", "--format=json")["jobs"]}
+    project = yaml.safe_load((tmp_path / "meltano.yml").read_text())
+    (utility,) = project["plugins"]["utilities"]
+    confirm = utility["commands"].get("confirm", {"args": ""})
+    assert mirrors == {arg for arg in confirm["args"].split()[1:] if not arg.startswith("-")}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
