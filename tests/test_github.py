@@ -98,6 +98,13 @@ def test_each_check_finds_a_fault(tmp_path, check, file, old, new, finding):
     assert finding in done.stdout
 
 
+def test_what_is_left_out_of_a_test_run_is_there():
+    """Whatever the workflows tell pytest to ignore is a file or folder of this project."""
+    ignored = [path for text in WORKFLOWS.values() for path in re.findall(r"--ignore=(\S+)", text)]
+    assert ignored
+    assert [] == [path for path in ignored if not (ROOT / path).exists()]
+
+
 def loose(text: str) -> list[str]:
     """What a workflow uses from elsewhere without a commit's hash and its version beside it."""
     used = re.findall(r"^[\s-]*uses: (?!\$/)(.+)$", text, re.MULTILINE)
