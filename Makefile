@@ -40,19 +40,19 @@ test: lint environments ## Run all checks and all tests
 
 .PHONY: test-long
 test-long: environments ## Kill runs, take mirrors through random histories, and fuzz, for half an hour
-	KILLS=100 EXAMPLES=50 FUZZ=50 SPEED=1 $(BIN)/python -m pytest -n $(WORKERS) tests/delivery/test_pace.py tests/test_kills.py tests/test_convergence.py tests/test_fuzz_input.py tests/test_fuzz_settings.py $(PYTEST_ARGS)
+	KILLS=100 EXAMPLES=50 FUZZ=50 SPEED=1 $(BIN)/python -m pytest -n $(WORKERS) tests/delivery/test_pace.py tests/system/test_kills.py tests/system/test_convergence.py tests/singer/test_fuzz_input.py tests/settings/test_fuzz_settings.py $(PYTEST_ARGS)
 
 # As in: make soak MINUTES=30 SEED=7
 .PHONY: soak
 soak: $(VENV)/.made ## Run through troubles and compare all cohorts after each (MINUTES=5, SEED=)
-	@$(BIN)/python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tools.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: demo
 demo: environments ## Sync cohorts from a real PostgreSQL to an emulated MoEngage, with the real Meltano
-	@$(BIN)/python -m tests.demo
+	@$(BIN)/python -m tools.demo
 
 # As in: make bench MEMBERS=100000 ONLY='mirror batch' LONG=1
-BENCH = $(BIN)/python -m tests.benchmarks $(if $(MEMBERS),--members $(MEMBERS)) $(if $(LONG),--long)
+BENCH = $(BIN)/python -m tools.benchmarks $(if $(MEMBERS),--members $(MEMBERS)) $(if $(LONG),--long)
 
 .PHONY: bench
 bench: $(VENV)/.made ## Measure speed and memory, in a few minutes (LONG=1: everything)
@@ -64,7 +64,7 @@ bench-report: $(VENV)/.made ## Measure, and write docs/performance.md
 
 .PHONY: hub
 hub: $(VENV)/.made ## Write docs/meltano-hub.yml, which the Meltano Hub is to have, from --about
-	@$(BIN)/python -m tests.hub
+	@$(BIN)/python -m tools.hub
 
 .PHONY: lint
 lint: $(VENV)/.made ## Check style and types

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from target_moengage_cohort.interrupts import end_at_sigint
+from target_moengage_cohort.core.interrupts import end_at_sigint
 
 
 def main() -> None:
     """Run the target's command line."""
     end_at_sigint()  # until the run takes over the signals
-    from target_moengage_cohort import singer  # noqa: PLC0415
+    from target_moengage_cohort.cli import target_command as singer  # noqa: PLC0415
 
     singer.main()
 

@@ -20,9 +20,15 @@ from singer_sdk.exceptions import (
 from singer_sdk.helpers.capabilities import PluginCapabilities, TargetCapabilities
 from singer_sdk.plugin_base import _ConfigInput
 
-from target_moengage_cohort import NAME, configuration, singer
+from target_moengage_cohort import NAME
 from target_moengage_cohort import settings as settings_room
-from target_moengage_cohort.errors import MissingKeyError, RecordBeforeSchemaError, SettingsError
+from target_moengage_cohort.cli import target_command as singer
+from target_moengage_cohort.core.errors import (
+    MissingKeyError,
+    RecordBeforeSchemaError,
+    SettingsError,
+)
+from target_moengage_cohort.settings import sources as configuration
 
 if sys.version_info >= (3, 12):
     from typing import override
@@ -36,7 +42,7 @@ if t.TYPE_CHECKING:
     from singer_sdk.helpers.capabilities import CapabilitiesEnum
     from singer_sdk.singerlib.encoding.base import GenericSingerReader
 
-    from target_moengage_cohort.sync import Sync
+    from target_moengage_cohort.sync.process import Sync
 
 
 class StreamWithoutSchemaError(RecordBeforeSchemaError, RecordsWithoutSchemaException):
@@ -87,7 +93,7 @@ class TargetMoEngageCohort(Target):
                 raise ConfigValidationError(msg, errors=list(error.faults)) from None
             return list(error.faults)
         loaded.warn(self.logger)
-        from target_moengage_cohort.sync import Sync  # noqa: PLC0415 - --about needs none of it
+        from target_moengage_cohort.sync.process import Sync  # noqa: PLC0415 - --about needs none of it
 
         self._sync = Sync(loaded)
         return []
@@ -138,7 +144,7 @@ class TargetMoEngageCohort(Target):
         if about:
             cls.print_about(about_format)
             return
-        from target_moengage_cohort import sync  # noqa: PLC0415 - as above
+        from target_moengage_cohort.sync import process as sync  # noqa: PLC0415 - as above
 
         config = config or _ConfigInput()
         sync.run(config.config, from_environment=config.parse_env, source=file_input)

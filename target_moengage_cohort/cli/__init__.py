@@ -9,21 +9,21 @@ import typing as t
 
 import click
 
-from target_moengage_cohort.interrupts import end_at_sigint
-from target_moengage_cohort.singer import version_option
+from target_moengage_cohort.cli.target_command import version_option
+from target_moengage_cohort.core.interrupts import end_at_sigint
 
 _MODULES = {
-    "adopt": "ledger",
-    "check": "check",
-    "confirm": "confirm",
-    "emulator": "emulator",
-    "empty": "empty",
-    "forget": "forget",
-    "ledger": "ledger",
-    "plan": "plan",
-    "resync": "resync",
-    "run": "run",
-    "status": "status",
+    "adopt": "ledger_command",
+    "check": "check_command",
+    "confirm": "confirm_command",
+    "emulator": "emulator_command",
+    "empty": "empty_command",
+    "forget": "forget_command",
+    "ledger": "ledger_command",
+    "plan": "plan_command",
+    "resync": "resync_command",
+    "run": "run_command",
+    "status": "status_command",
 }
 
 

@@ -11,8 +11,8 @@ import sys
 import typing as t
 from pathlib import Path
 
-from target_moengage_cohort.errors import InputError
-from target_moengage_cohort.membership import Member
+from target_moengage_cohort.core.errors import InputError
+from target_moengage_cohort.core.membership import Member
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator

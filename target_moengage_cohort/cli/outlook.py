@@ -6,11 +6,11 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.membership import SyncMode
-from target_moengage_cohort.messages import DELETED_AT
-from target_moengage_cohort.mirror import most_leaving
-from target_moengage_cohort.report import counted, printable, shortened
+from target_moengage_cohort.core.membership import SyncMode
 from target_moengage_cohort.settings import Removals
+from target_moengage_cohort.singer.messages import DELETED_AT
+from target_moengage_cohort.sync.mirror.guard import most_leaving
+from target_moengage_cohort.sync.report import counted, printable, shortened
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

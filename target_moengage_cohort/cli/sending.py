@@ -5,14 +5,14 @@ from __future__ import annotations
 import typing as t
 from collections import defaultdict
 
-from target_moengage_cohort.checkpoints import Checkpoints
+from target_moengage_cohort.core.errors import InputError
+from target_moengage_cohort.core.interrupts import Interrupt
+from target_moengage_cohort.core.membership import Change, Cohort
 from target_moengage_cohort.delivery.attempts import Callbacks, Timing
-from target_moengage_cohort.delivery.client import Client
+from target_moengage_cohort.delivery.checkpoints import Checkpoints
 from target_moengage_cohort.delivery.dispatcher import Dispatcher
 from target_moengage_cohort.delivery.pace import Pace
-from target_moengage_cohort.errors import InputError
-from target_moengage_cohort.interrupts import Interrupt
-from target_moengage_cohort.membership import Change, Cohort
+from target_moengage_cohort.moengage.transport import Client
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,10 +20,10 @@ if t.TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from target_moengage_cohort.cli.command import Session
-    from target_moengage_cohort.errors import TargetError
+    from target_moengage_cohort.cli.session import Session
+    from target_moengage_cohort.core.errors import TargetError
+    from target_moengage_cohort.core.membership import Action, Member
     from target_moengage_cohort.ledger import Ledger
-    from target_moengage_cohort.membership import Action, Member
 
 Batches: t.TypeAlias = "Iterable[tuple[Action, Sequence[Member]]]"
 

@@ -15,19 +15,19 @@ from collections import Counter
 import backoff
 import msgspec
 
-from target_moengage_cohort.delivery.answers import Answer, Outcome, offence, verdict
-from target_moengage_cohort.membership import Action
+from target_moengage_cohort.core.membership import Action
+from target_moengage_cohort.moengage.answers import Answer, Outcome, offence, verdict
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from target_moengage_cohort.checkpoints import Checkpoints
+    from target_moengage_cohort.core.errors import TargetError
+    from target_moengage_cohort.core.interrupts import Interrupt
+    from target_moengage_cohort.core.membership import Cohort, Member
+    from target_moengage_cohort.delivery.checkpoints import Checkpoints
     from target_moengage_cohort.delivery.lanes import Lane, Lanes, Request
     from target_moengage_cohort.delivery.pace import Pace
-    from target_moengage_cohort.errors import TargetError
-    from target_moengage_cohort.interrupts import Interrupt
     from target_moengage_cohort.ledger import Ledger
-    from target_moengage_cohort.membership import Cohort, Member
     from target_moengage_cohort.settings import Settings
 
 logger = logging.getLogger(__name__)

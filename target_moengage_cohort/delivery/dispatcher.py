@@ -11,19 +11,19 @@ import time
 import typing as t
 from collections import Counter
 
+from target_moengage_cohort.core.errors import InternalError, TargetError, anonymous_traceback
 from target_moengage_cohort.delivery.attempts import Attempts, Callbacks, Timing, Totals
 from target_moengage_cohort.delivery.lanes import Lanes
-from target_moengage_cohort.errors import InternalError, TargetError, anonymous_traceback
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from target_moengage_cohort.checkpoints import Checkpoints
+    from target_moengage_cohort.core.interrupts import Interrupt
+    from target_moengage_cohort.core.membership import Change
+    from target_moengage_cohort.delivery.checkpoints import Checkpoints
     from target_moengage_cohort.delivery.lanes import Lane
     from target_moengage_cohort.delivery.pace import Pace
-    from target_moengage_cohort.interrupts import Interrupt
     from target_moengage_cohort.ledger import Ledger
-    from target_moengage_cohort.membership import Change
     from target_moengage_cohort.settings import Settings
 
 GRACE_SECONDS = 8.0

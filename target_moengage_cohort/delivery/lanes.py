@@ -21,7 +21,7 @@ from target_moengage_cohort.delivery.packing import Body, CohortBuffer, Envelope
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from target_moengage_cohort.membership import Change, Cohort
+    from target_moengage_cohort.core.membership import Change, Cohort
     from target_moengage_cohort.settings import Settings
 
 OPEN_WEIGHT_LIMIT = 96 << 20

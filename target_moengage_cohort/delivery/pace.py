@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pyrate_limiter import Rate, RateItem, SQLiteBucket
 
-from target_moengage_cohort.errors import SettingsError
+from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.settings.addresses import state_path
 
 if t.TYPE_CHECKING:

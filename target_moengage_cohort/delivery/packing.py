@@ -14,12 +14,12 @@ from datetime import datetime, timezone
 
 import msgspec
 
-from target_moengage_cohort.membership import Action, Cohort, Member
+from target_moengage_cohort.core.membership import Action, Cohort, Member
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from target_moengage_cohort.membership import Change, Key
+    from target_moengage_cohort.core.membership import Change, Key
 
 _MEMBER_OVERHEAD_BYTES = 320  # a dict's slot, a key, a payload and a tuple, as CPython keeps them
 _BODY_OVERHEAD_BYTES = 2_000

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from email.utils import formatdate
 from hashlib import blake2b
 
-from . import answers, rules
+from . import responses, rules
 from .cohorts import Key, Workspace
 from .faults import Faults
 from .limits import RateLimit, RollingWindow
@@ -74,7 +74,7 @@ class State:
             refusal = rules.check_credentials(incoming, self.options)
             verdict = refusal or self._judge(incoming, record)
             self._changed.notify_all()
-            headers = answers.JSON | self._rate.headers(now, wall) | self._date(wall)
+            headers = responses.JSON | self._rate.headers(now, wall) | self._date(wall)
             return self._reply(record, verdict, headers)
 
     def answered(self, record: RequestRecord | None, *, gone: bool = False) -> None:
@@ -99,10 +99,10 @@ class State:
     def log_in(self, incoming: Incoming) -> Reply:
         """Answer a request that only checks credentials; it is neither limited nor logged."""
         refusal = rules.check_login(incoming, self.options)
-        headers = answers.JSON | self._date(self.options.clock.wall())
+        headers = responses.JSON | self._date(self.options.clock.wall())
         if refusal is None:
-            return Reply(None, 200, headers, answers.KNOWN)
-        return Reply(None, refusal.status, headers, answers.failure(refusal, 0))
+            return Reply(None, 200, headers, responses.KNOWN)
+        return Reply(None, refusal.status, headers, responses.failure(refusal, 0))
 
     @property
     def held(self) -> bool:
@@ -260,20 +260,20 @@ class State:
         delay = self._faults.delay()
         if verdict is None:
             record.status = 200
-            return Reply(record, 200, headers, answers.ACCEPTED, delay)
+            return Reply(record, 200, headers, responses.ACCEPTED, delay)
         record.status = verdict.status
         if isinstance(verdict, Refusal):
             record.error_type = verdict.type
             record.reason = None if record.fault else verdict.message[:_REASON_LENGTH]
-            body = answers.failure(verdict, record.number)
+            body = responses.failure(verdict, record.number)
             return Reply(record, verdict.status, headers, body, delay)
         record.fault = verdict.kind
         if verdict.status is None:
             return Reply(record, None, {}, b"", delay)
-        refusal = answers.refusal_of(verdict, verdict.status)
+        refusal = responses.refusal_of(verdict, verdict.status)
         record.error_type = refusal.type
         injected = verdict.body
-        body = answers.failure(refusal, record.number) if injected is None else injected.encode()
+        body = responses.failure(refusal, record.number) if injected is None else injected.encode()
         headers |= {name.lower(): value for name, value in verdict.headers.items()}
         return Reply(record, verdict.status, headers, body, delay)
 

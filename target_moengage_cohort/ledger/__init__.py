@@ -1,7 +1,8 @@
 """What MoEngage has accepted, kept by us: the accepted and in-doubt members of each cohort."""
 
-from target_moengage_cohort.ledger.ledger import Ledger
-from target_moengage_cohort.ledger.ledgers import Ledgers
+from target_moengage_cohort.ledger.duckdb.ledger import Ledger
+from target_moengage_cohort.ledger.duckdb.run_files import RunProgress, SideFile, runs_under_way
+from target_moengage_cohort.ledger.duckdb.store import Ledgers
 from target_moengage_cohort.ledger.records import (
     FORMAT,
     CohortEntry,
@@ -13,7 +14,6 @@ from target_moengage_cohort.ledger.records import (
     PlanKind,
     RunEntry,
 )
-from target_moengage_cohort.ledger.sidefile import RunProgress, SideFile, runs_under_way
 
 __all__ = [
     "FORMAT",
@@ -38,7 +38,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Import what only mirrors need when it is asked for."""
     if name in {"Difference", "Staging"}:
-        from target_moengage_cohort.ledger import staging  # noqa: PLC0415
+        from target_moengage_cohort.ledger.duckdb import staging  # noqa: PLC0415
 
         return getattr(staging, name)
     msg = f"module {__name__!r} has no attribute {name!r}"

@@ -7,10 +7,10 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.membership import Cohort
+from target_moengage_cohort.core.membership import Cohort
 
 if t.TYPE_CHECKING:
-    from target_moengage_cohort.membership import Action, Member
+    from target_moengage_cohort.core.membership import Action, Member
 
 FORMAT = 1
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import platformdirs
 
-from target_moengage_cohort.errors import SettingsError
+from target_moengage_cohort.core.errors import SettingsError
 
 _FILE = "file://"
 

@@ -11,8 +11,8 @@ import typing as t
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from target_moengage_cohort.membership import SyncMode
-from target_moengage_cohort.settings.batches import (
+from target_moengage_cohort.core.membership import SyncMode
+from target_moengage_cohort.settings.batch_config import (
     BatchConfigSetting,  # noqa: TC001 - msgspec resolves it
 )
 from target_moengage_cohort.settings.keys import (
@@ -27,7 +27,7 @@ from target_moengage_cohort.settings.keys import (
 )
 
 if t.TYPE_CHECKING:
-    from target_moengage_cohort.settings.batches import (
+    from target_moengage_cohort.settings.batch_config import (
         BatchStorage,
     )
 

@@ -8,7 +8,7 @@ import typing as t
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from target_moengage_cohort.membership import SyncMode
+from target_moengage_cohort.core.membership import SyncMode
 
 
 class Removals(str, enum.Enum):

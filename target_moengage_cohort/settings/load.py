@@ -10,7 +10,7 @@ import typing as t
 import msgspec
 from msgspec import UNSET
 
-from target_moengage_cohort.errors import SettingsError
+from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.settings.addresses import api_url, ledger_folder
 from target_moengage_cohort.settings.declared import OnReject, Settings
 from target_moengage_cohort.settings.forms import by_stream, nested

@@ -7,7 +7,7 @@ import typing as t
 import msgspec
 from msgspec import UNSET
 
-from target_moengage_cohort.membership import Cohort, SyncMode, cohort_name_fault
+from target_moengage_cohort.core.membership import Cohort, SyncMode, cohort_name_fault
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from target_moengage_cohort.cli import cli
-from target_moengage_cohort.cli.command import Session, Surroundings
 from target_moengage_cohort.cli.sending import Sending
+from target_moengage_cohort.cli.session import Session, Surroundings
+from target_moengage_cohort.core.membership import Action, Cohort, Member
 from target_moengage_cohort.ledger import Ledgers, Plan, PlanKind
-from target_moengage_cohort.membership import Action, Cohort, Member
 from target_moengage_cohort.settings import load
 from tests.support.singer import config
 

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from target_moengage_cohort.membership import Action
+from target_moengage_cohort.core.membership import Action
 from tests.cli.conftest import people
 from tests.cli.test_status import contents
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger import PlanKind
-from target_moengage_cohort.membership import Member
 from tests.cli.conftest import PLANTED, people
 
 BOTH = Member(f"{PLANTED}both", f"{PLANTED}anonymous")

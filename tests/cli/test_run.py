@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from target_moengage_cohort.membership import Member
+from target_moengage_cohort.core.membership import Member
 from tests.cli.conftest import PLANTED, people
 from tests.support.singer import environment, lines, record, schema, state
 
@@ -278,7 +278,7 @@ def test_ctrl_c_reaches_the_tap_and_us(taps):
 @pytest.mark.parametrize("script", [STAY, FLOOD, STUBBORN])
 def test_a_tap_does_not_outlive_our_failure(taps, monkeypatch, script):
     """Once we have failed, a tap that waits, writes on, or heeds no signal is ended."""
-    monkeypatch.setattr("target_moengage_cohort.cli.run._GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("target_moengage_cohort.cli.run_command._GRACE_SECONDS", 0.3)
     pid = taps.folder / "pid"
     pid.touch()
     broken = told([*STAYING[:5], *people(50)], b"{broken" + PLANTED.encode())

@@ -2,8 +2,8 @@
 
 import pytest
 
+from target_moengage_cohort.core.membership import Cohort, Member
 from target_moengage_cohort.ledger import PlanKind
-from target_moengage_cohort.membership import Cohort, Member
 from tests.cli.conftest import people
 
 

@@ -5,10 +5,10 @@ import threading
 
 import pytest
 
+from target_moengage_cohort.core.errors import InputError, SettingsError, TryAgainError
 from target_moengage_cohort.delivery import dispatcher as dispatcher_module
 from target_moengage_cohort.delivery.attempts import Timing
 from target_moengage_cohort.emulator import Emulator
-from target_moengage_cohort.errors import InputError, SettingsError, TryAgainError
 from tests.support.singer import UNLIMITED, lines, record, run, schema, state
 
 

@@ -8,9 +8,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from target_moengage_cohort.core.errors import InputError, InternalError
 from target_moengage_cohort.delivery.attempts import Timing
 from target_moengage_cohort.emulator import Emulator
-from target_moengage_cohort.errors import InputError, InternalError
 from tests.support.singer import UNLIMITED, lines, record, run, schema, state
 
 COLUMNS = ("uid", "anonymous_id", "is_member", "cohort", "_sdc_deleted_at")

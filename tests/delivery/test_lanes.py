@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
 from target_moengage_cohort.delivery import lanes as lanes_module
 from target_moengage_cohort.delivery.lanes import Lanes
-from target_moengage_cohort.membership import Action, Change, Cohort, Member
 from target_moengage_cohort.settings import load
 from tests.support.strategies import histories
 

@@ -15,16 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from target_moengage_cohort.delivery.answers import Answer
+from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.interrupts import Interrupt
 from target_moengage_cohort.delivery.attempts import Timing
-from target_moengage_cohort.delivery.client import Client
 from target_moengage_cohort.delivery.pace import Pace
 from target_moengage_cohort.emulator import Emulator
-from target_moengage_cohort.errors import SettingsError
-from target_moengage_cohort.interrupts import Interrupt
 from target_moengage_cohort.ledger import Ledgers
-from target_moengage_cohort.run import Run
+from target_moengage_cohort.moengage.answers import Answer
+from target_moengage_cohort.moengage.transport import Client
 from target_moengage_cohort.settings import load
+from target_moengage_cohort.sync.run import Run
 from tests.support.hurried import FastClock
 from tests.support.singer import config, environment, lines, record, schema
 from tests.support.strategies import histories

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
 from target_moengage_cohort.delivery.packing import CohortBuffer, Envelope, iso_timestamp
-from target_moengage_cohort.membership import Action, Change, Cohort, Member
 from tests.support.strategies import histories
 
 COHORT = Cohort("vip", "VIP “users”", "d")

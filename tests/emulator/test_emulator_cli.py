@@ -10,7 +10,7 @@ import time
 import pytest
 import requests
 
-from target_moengage_cohort.cli.emulator import emulator as command
+from target_moengage_cohort.cli.emulator_command import emulator as command
 from target_moengage_cohort.emulator import Options, Order
 
 RUN = "from target_moengage_cohort.cli import main; main()"

@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from target_moengage_cohort.ledger import journal
+from target_moengage_cohort.ledger.duckdb import journal
 from tests.ledger.story import STORY, Teller
 
 

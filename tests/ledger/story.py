@@ -3,8 +3,8 @@
 import copy
 from pathlib import Path
 
+from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger import Ledger, Plan, PlanKind
-from target_moengage_cohort.membership import Member
 from tests.ledger.support import ADD, COHORT, REMOVE, STREAM, Changes, State, ledgers, members
 
 PLAN = Plan(

@@ -4,8 +4,8 @@ import typing as t
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from target_moengage_cohort.core.membership import Action, Cohort, Member
 from target_moengage_cohort.ledger import Ledger, Ledgers
-from target_moengage_cohort.membership import Action, Cohort, Member
 from target_moengage_cohort.settings import load
 
 ADD, REMOVE = Action.ADD, Action.REMOVE

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from target_moengage_cohort.errors import BusyError, LedgerError, SettingsError
+from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
+from target_moengage_cohort.core.membership import Cohort
 from target_moengage_cohort.ledger import RunProgress, SideFile, runs_under_way
-from target_moengage_cohort.membership import Cohort
 from tests.ledger.support import ADD, COHORT, REMOVE, STREAM, flat, ledgers, members
 
 HOLD = """
@@ -301,7 +301,7 @@ def test_many_cohorts_are_open_at_once(tmp_path):
     many = """
 import resource, sys
 from pathlib import Path
-from target_moengage_cohort.membership import Cohort
+from target_moengage_cohort.core.membership import Cohort
 from tests.ledger.support import ADD, STREAM, ledgers, members
 resource.setrlimit(resource.RLIMIT_NOFILE, (150, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 with ledgers(Path(sys.argv[1])) as room:

@@ -10,9 +10,10 @@ import duckdb
 import msgspec
 import pytest
 
-from target_moengage_cohort.errors import LedgerError
-from target_moengage_cohort.ledger import Known, PlanKind, RunEntry, journal
-from target_moengage_cohort.membership import Cohort, Member
+from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.core.membership import Cohort, Member
+from target_moengage_cohort.ledger import Known, PlanKind, RunEntry
+from target_moengage_cohort.ledger.duckdb import journal
 from tests.ledger.story import PLAN
 from tests.ledger.support import (
     ADD,
@@ -316,7 +317,7 @@ def test_an_answer_to_an_unknown_request_is_an_error(ledger):
 FULL = """
 import json, os, resource, sys
 from pathlib import Path
-from target_moengage_cohort.errors import LedgerError
+from target_moengage_cohort.core.errors import LedgerError
 from tests.ledger.support import ADD, COHORT, STREAM, ledgers, members
 room = ledgers(Path(sys.argv[1]))
 ledger = room.open(COHORT, STREAM)

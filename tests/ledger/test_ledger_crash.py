@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from target_moengage_cohort.core.membership import Cohort
 from target_moengage_cohort.ledger import Ledgers
-from target_moengage_cohort.membership import Cohort
 from tests.ledger.story import EVERYONE, FORGOTTEN, PLAN, STORY, after
 from tests.ledger.support import COHORT, REMOVE, STREAM, assert_holds, flat, ledgers
 

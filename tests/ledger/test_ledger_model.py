@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from target_moengage_cohort.ledger import journal
-from target_moengage_cohort.membership import Member
+from target_moengage_cohort.core.membership import Member
+from target_moengage_cohort.ledger.duckdb import journal
 from tests.ledger.support import ADD, COHORT, REMOVE, STREAM, Model, assert_holds, ledgers
 from tests.support.strategies import histories
 

@@ -8,9 +8,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given, settings
 
-from target_moengage_cohort.errors import LedgerError
-from target_moengage_cohort.ledger import Counted, Ledgers, comparison, staging
-from target_moengage_cohort.membership import Action, Cohort, Member
+from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.core.membership import Action, Cohort, Member
+from target_moengage_cohort.ledger import Counted, Ledgers
+from target_moengage_cohort.ledger.duckdb import comparison, staging
 from target_moengage_cohort.settings import load
 
 BASE = {"workspace_id": "ws", "data_api_key": "key", "data_center": "02", "partner": "acme"}

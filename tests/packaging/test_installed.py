@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from target_moengage_cohort.emulator import Emulator
-from tests.demo.shop import WANTED, open_shop, wanted
 from tests.packaging.conftest import MINORS, Release, fetch, install, interpreter
 from tests.support.postgres import Postgres
 from tests.support.processes import run_guarded
 from tests.support.project import ROOT, destination, plain_environment, program, tap_settings
+from tools.demo.shop import WANTED, open_shop, wanted
 
 TARGET = "target-moengage-cohort"
 CLI = "moengage-cohort"

@@ -10,13 +10,13 @@ import time
 import uuid
 from pathlib import Path
 
-from target_moengage_cohort.delivery.client import Client
+from target_moengage_cohort.core.interrupts import Interrupt
 from target_moengage_cohort.delivery.pace import Pace
 from target_moengage_cohort.emulator import Clock
-from target_moengage_cohort.interrupts import Interrupt
 from target_moengage_cohort.ledger import Ledgers
-from target_moengage_cohort.run import Run
+from target_moengage_cohort.moengage.transport import Client
 from target_moengage_cohort.settings import load
+from target_moengage_cohort.sync.run import Run
 
 
 class FastClock(Clock):

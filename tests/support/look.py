@@ -3,9 +3,9 @@
 import typing as t
 from dataclasses import dataclass, field
 
+from target_moengage_cohort.core.membership import Key, Member
 from target_moengage_cohort.emulator import Emulator
 from target_moengage_cohort.ledger import Ledgers
-from target_moengage_cohort.membership import Key, Member
 from target_moengage_cohort.settings import load
 from tests.support.singer import config
 

@@ -2,7 +2,7 @@
 
 import typing as t
 
-from target_moengage_cohort.membership import Key
+from target_moengage_cohort.core.membership import Key
 from tests.support.look import Held
 from tests.support.warehouse import Row
 

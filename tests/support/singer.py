@@ -14,18 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from target_moengage_cohort import decoding, snapshot
-from target_moengage_cohort.delivery.answers import Answer, Outcome
+from target_moengage_cohort.core.errors import TargetError
+from target_moengage_cohort.core.interrupts import Interrupt
 from target_moengage_cohort.delivery.attempts import Timing
-from target_moengage_cohort.delivery.client import Client
 from target_moengage_cohort.emulator import Emulator
-from target_moengage_cohort.errors import TargetError
-from target_moengage_cohort.interrupts import Interrupt
 from target_moengage_cohort.ledger import Ledgers
-from target_moengage_cohort.report import Report
-from target_moengage_cohort.run import Run
+from target_moengage_cohort.moengage.answers import Answer, Outcome
+from target_moengage_cohort.moengage.transport import Client
 from target_moengage_cohort.settings import load
-from target_moengage_cohort.transforms import SdkTransform
+from target_moengage_cohort.singer import decoding
+from target_moengage_cohort.singer.stream_maps import SdkTransform
+from target_moengage_cohort.sync.mirror import mirror_sink as snapshot
+from target_moengage_cohort.sync.report import Report
+from target_moengage_cohort.sync.run import Run
 
 UNLIMITED = 1_000_000
 

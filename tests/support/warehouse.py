@@ -7,7 +7,7 @@ import random
 import typing as t
 from dataclasses import dataclass, field
 
-from target_moengage_cohort.membership import Key, Member
+from target_moengage_cohort.core.membership import Key, Member
 from tests.support.singer import activate_version, lines, record, schema, state
 
 FAN = ("fan-1", "fan-2", "fan-3")

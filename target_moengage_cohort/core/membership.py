@@ -1,0 +1,186 @@
+"""Members, cohorts and changes of membership: the words of the domain, and its pure rules."""
+
+from __future__ import annotations
+
+import enum
+import typing as t
+from decimal import Decimal
+
+import msgspec
+
+from target_moengage_cohort.core.errors import RowError
+
+Key: t.TypeAlias = "str | tuple[str]"
+"""A member within a cohort: the ``uid``, or ``(anonymous_id,)`` where there is no uid.
+
+The two are different name spaces, so a key of one never equals a key of the other.
+"""
+
+COHORT_NAME_MAX_LENGTH = 200
+COHORT_NAME_FORBIDDEN = ':|*?\\<>=$"'
+COHORT_NAME_RESERVED = "all users"
+
+_MAX_DIGITS = 1_000
+"""Longer numbers are no identifiers; the bound keeps `1e999999999` from becoming a gigabyte."""
+
+_TOO_LARGE = 10**_MAX_DIGITS
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Action(str, enum.Enum):
+    """What a change does; the values are those of the Cohort Sync API's ``action``."""
+
+    ADD = "add_members"
+    REMOVE = "remove_members"
+
+
+class SyncMode(str, enum.Enum):
+    """How a stream's records become changes."""
+
+    INCREMENTAL = "incremental"
+    ADD = "add"
+    REMOVE = "remove"
+    MIRROR = "mirror"
+    ONE_TIME = "one_time"
+
+
+class Cohort(msgspec.Struct, frozen=True):
+    """A cohort as MoEngage is told of it.
+
+    Attributes:
+        cohort_id: "Unique identifier for the cohort".
+        name: The segment's name in MoEngage; see `cohort_name_fault`.
+        description: Optional text.
+    """
+
+    cohort_id: str
+    name: str
+    description: str | None = None
+
+
+class Member(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """A person, by the identifiers that MoEngage looks users up with; at least one is set."""
+
+    uid: str | None = None
+    anonymous_id: str | None = None
+
+    @property
+    def key(self) -> Key:
+        """Who this is: the uid if there is one, else the anonymous id in its own name space."""
+        if self.uid is not None:
+            return self.uid
+        return (t.cast("str", self.anonymous_id),)
+
+    def encode(self) -> bytes:
+        """The member as an element of ``parameters.members``: compact JSON in UTF-8.
+
+        Raises:
+            RowError: An identifier holds characters that UTF-8 cannot carry.
+        """
+        try:
+            return _encode(self)
+        except UnicodeEncodeError:
+            reason = "an identifier holds half of a surrogate pair, which is no text"
+            raise RowError(reason) from None
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """One member joins or leaves one cohort.
+
+    Attributes:
+        cohort: Which cohort.
+        action: Joins or leaves.
+        key: Who; what "the last change wins" compares.
+        payload: The member as `Member.encode` gives it.
+        anonymous_id: The member's anonymous id, which may stand under another key, too: first
+            alone, then beside the uid of the person whom it turned out to be.
+    """
+
+    cohort: Cohort
+    action: Action
+    key: Key
+    payload: bytes
+    anonymous_id: str | None = None
+
+
+def cohort_name_fault(name: str) -> str | None:
+    """Say why MoEngage would drop a cohort's name, perhaps in silence.
+
+    The rules are those of MoEngage's documentation of Cohort Sync.
+
+    Returns:
+        The rule that the name breaks, or ``None`` for a good name.
+    """
+    if not name.strip():
+        return "must not be blank"
+    if len(name) > COHORT_NAME_MAX_LENGTH:
+        return f"must have at most {COHORT_NAME_MAX_LENGTH} characters, not {len(name)}"
+    if name.strip().casefold() == COHORT_NAME_RESERVED:
+        return "must not be 'All Users', which MoEngage keeps for itself"
+    if name.startswith("."):
+        return "must not start with a period"
+    if bad := [character for character in COHORT_NAME_FORBIDDEN if character in name]:
+        quoted = (f"'{character}'" for character in bad)
+        return f"must not contain {', '.join(quoted)}"
+    return None
+
+
+def identifier(value: object) -> str | None:
+    """Turn a record's value into an identifier, never through a float and never trimmed.
+
+    Args:
+        value: As the reader decodes it: strings, integers, `Decimal` for other numbers.
+
+    Returns:
+        The identifier, or ``None`` where the value is null or empty, which means absent.
+
+    Raises:
+        RowError: The value is of a type that is no identifier.
+    """
+    if isinstance(value, str):
+        return value or None
+    if value is None or value is msgspec.UNSET:
+        return None
+    if isinstance(value, bool):
+        reason = "is a boolean"
+    elif isinstance(value, int):
+        if -_TOO_LARGE < value < _TOO_LARGE:
+            return str(value)
+        reason = f"is a number of more than {_MAX_DIGITS} digits"
+    elif isinstance(value, Decimal):
+        if not value.is_finite() or value.adjusted() >= _MAX_DIGITS:
+            reason = f"is a number of more than {_MAX_DIGITS} digits"
+        elif value == (whole := int(value)):
+            return str(whole)
+        else:
+            reason = "is a number with a fraction"
+    elif isinstance(value, float):
+        reason = "is a float, which may have lost digits; make it text or an integer"
+    else:
+        reason = "is neither text nor a whole number"
+    raise RowError(reason)
+
+
+_MEMBERSHIP: dict[object, Action] = {
+    **dict.fromkeys((1, "1", "true", "t", "yes", "add"), Action.ADD),
+    **dict.fromkeys((0, "0", "false", "f", "no", "remove"), Action.REMOVE),
+}
+
+
+def membership(value: object) -> Action:
+    """Read a ``membership_column``: does the record's member belong to the cohort?
+
+    Args:
+        value: A boolean, 0 or 1, or one of true/false, t/f, yes/no, add/remove in any case.
+
+    Raises:
+        RowError: Null, absent, or anything else.
+    """
+    if isinstance(value, str):
+        value = value.lower()
+    action = _MEMBERSHIP.get(value) if isinstance(value, (str, int, Decimal)) else None
+    if action is None:
+        reason = "is null" if value is None or value is msgspec.UNSET else "says neither yes nor no"
+        raise RowError(reason)
+    return action

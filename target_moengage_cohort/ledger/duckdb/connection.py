@@ -1,0 +1,250 @@
+"""A ledger's file in use: attached, locked, read and changed; what all of `Ledger` stands on."""
+
+# ruff: noqa: S608 - the names in statements are our own; values are parameters
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+import msgspec
+
+from target_moengage_cohort.core.errors import LedgerError, SettingsError
+from target_moengage_cohort.core.membership import Member
+from target_moengage_cohort.ledger.duckdb import schema
+from target_moengage_cohort.ledger.duckdb.catalog import newer
+from target_moengage_cohort.ledger.duckdb.engine import NOTHING, translated
+from target_moengage_cohort.ledger.records import FORMAT, CohortEntry
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from target_moengage_cohort.core.files import Lock, Step
+    from target_moengage_cohort.ledger.duckdb.catalog import Folder
+    from target_moengage_cohort.ledger.duckdb.engine import Attachable, Cursor, Engine
+
+CHUNK = 10_000
+"""Members in a list that an iterator yields."""
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a ledger is put together from."""
+
+    engine: Engine
+    folder: Folder
+    file: Attachable
+    lock: Lock | None
+    entry: CohortEntry
+    created: bool
+    read_only: bool
+    step: Step
+    closed: Callable[[], object]
+
+
+class Store:
+    """The file, and what is known of it without asking.
+
+    Attributes:
+        entry: What the catalogue says of the cohort.
+        created: Whether it was made by this `Ledgers`.
+        exists: Whether there is a file; not where one would have been made, but must not be.
+        is_sealed: Whether a one_time cohort has had its good run.
+        last_timestamp: Of the latest request, in milliseconds; 0 if there was none.
+        revision: Rises with every request, and with whatever else makes a plan outdated.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._engine = parts.engine
+        self._folder = parts.folder
+        self._file = parts.file
+        self._file_lock = parts.lock
+        self._read_only = parts.read_only
+        self._step = parts.step
+        self._closed = parts.closed
+        self._is_closed = False
+        self._failure: LedgerError | None = None
+        self.entry = parts.entry
+        self.created = parts.created
+        self.is_sealed = False
+        self.last_timestamp = 0
+        self.revision = 0
+        self.exists = not self._read_only or self._file.path.exists()
+        self._tables = self._file.name if self.exists else NOTHING
+        self._folded = f"memory.f{self._file.name}"
+        self._cursor = self._engine.cursor()
+
+    # Reading and writing
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[Cursor]:
+        """Attach the file and keep it so, and keep other threads out."""
+        with self._file.lock:
+            if self._failure is not None:
+                raise self._failure
+            if self._is_closed:
+                msg = f"the ledger {self._file.path} was closed; run again"
+                raise LedgerError(msg)
+            self._file.pins += 1
+            try:
+                with self._failing():
+                    if self.exists:
+                        self._engine.attach(self._file)
+                    yield self._cursor
+            finally:
+                self._file.pins -= 1
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """After an error of the disk or the engine nobody knows what is recorded: give up."""
+        try:
+            with translated(self._file.path):
+                yield
+        except LedgerError as error:
+            self._failure = error  # what comes later tells of it, too
+            raise
+
+    @contextlib.contextmanager
+    def _change(self, name: str) -> Iterator[Cursor]:
+        """Change the tables in one transaction, durable when this ends."""
+        with self._using() as cursor:
+            cursor.execute("BEGIN")
+            try:
+                yield cursor
+                self._step(f"{name}: before commit")
+                cursor.execute("COMMIT")
+            except BaseException:
+                msg = f"the ledger {self._file.path} was given up after an error; run again"
+                self._failure = LedgerError(msg)
+                with contextlib.suppress(Exception):
+                    cursor.execute("ROLLBACK")
+                raise
+            self._step(f"{name}: committed")
+
+    def _checkpoint(self) -> None:
+        """Have DuckDB forget what it keeps in memory of rows that were deleted.
+
+        Nobody may have a half-read result of this file.
+        """
+        self._cursor.execute(f"CHECKPOINT {self._tables}")
+
+    def _run(self, statement: str, parameters: Sequence[object] = ()) -> None:
+        """Execute a statement that names the tables' schema ``{s}`` and the folded one ``{v}``."""
+        self._cursor.execute(statement.format(s=self._tables, v=self._folded), parameters)
+
+    def _deleted(self, statement: str, parameters: Sequence[object] = ()) -> int:
+        """Execute a DELETE, likewise; return how many rows went."""
+        self._run(statement, parameters)
+        return int(self._cursor.fetchall()[0][0])
+
+    def _run_all(self, statements: Iterable[str]) -> None:
+        for statement in statements:
+            self._run(statement)
+
+    def _value(self, query: str) -> int:
+        rows = self._cursor.execute(query).fetchall()  # all: a half-read result keeps its file open
+        return int(rows[0][0])
+
+    def _given(self, members: Sequence[Member]) -> tuple[str, list[object]]:
+        """Members as a table with the columns h, uid, anonymous_id and i, and its parameters."""
+        h = self._engine.hash_sql("uid", "anonymous_id")
+        given = (
+            f"(SELECT {h} AS h, * FROM (SELECT unnest(?::VARCHAR[]) AS uid, "
+            "unnest(?::VARCHAR[]) AS anonymous_id, unnest(range(?)) AS i))"
+        )
+        uids = [member.uid for member in members]
+        return given, [uids, [member.anonymous_id for member in members], len(members)]
+
+    def _rows(self, select: str, parameters: Sequence[object] = ()) -> Iterator[list[t.Any]]:
+        """Yield a query's rows in chunks, as they are now: what comes after does not show."""
+        with self._using():
+            cursor = self._engine.cursor()
+            cursor.execute(f"CREATE TEMP TABLE rows AS {select}", parameters)
+            cursor.execute("FROM rows")
+
+        def chunks() -> Iterator[list[t.Any]]:
+            with contextlib.closing(cursor), translated(self._file.path):
+                while rows := cursor.fetchmany(CHUNK):
+                    yield rows
+
+        return chunks()
+
+    def _members(self, select: str, parameters: Sequence[object] = ()) -> Iterator[list[Member]]:
+        """Yield the members of a query for uid and anonymous_id, in chunks."""
+        rows = self._rows(select, parameters)
+        return ([Member(uid, anonymous_id) for uid, anonymous_id in chunk] for chunk in rows)
+
+    # The one row of meta, and the catalogue
+
+    def _write_meta(self, **values: object) -> None:
+        names = ", ".join(f"{name} = ?" for name in values)
+        self._run(f"UPDATE {{s}}.meta SET {names}", list(values.values()))
+
+    def _outdate(self) -> None:
+        """Raise the revision within a transaction: plans made before are outdated."""
+        self.revision += 1
+        self._write_meta(revision=self.revision)
+
+    def _list(self, **changes: object) -> None:
+        """Change what the catalogue says."""
+        self.entry = msgspec.structs.replace(self.entry, **changes)
+        with self._failing():
+            self._folder.write_entry(self.entry)
+
+    def _unsettle(self) -> None:
+        """Note that there will be doubt, before there is."""
+        if self.entry.is_settled:
+            self._list(is_settled=False)
+
+    def load(self) -> None:
+        """Read meta, which is the truth; check that this is the file we want.
+
+        Raises:
+            SettingsError: It is not.
+        """
+        if not self.exists:
+            return
+        with self._using() as cursor:
+            self._migrate()
+            (row,) = cursor.execute(f"FROM {self._tables}.meta").fetchall()
+        (_, destination, partner, cohort_id, name, description, stream, *numbers) = row
+        self.last_timestamp, self.revision, self.is_sealed, self._is_rewritten = numbers
+        mine = (self._folder.identity, self.entry.partner, self.entry.cohort_id)
+        if mine != (destination, partner, cohort_id):
+            msg = (
+                f"ledger_uri: the ledger {self._file.path} belongs to another destination or "
+                "cohort, or destination.json beside it was replaced; put the files of one backup "
+                "back together, or use another ledger_uri"
+            )
+            raise SettingsError(msg)
+        facts = {"name": name, "description": description, "stream": stream}
+        if any(getattr(self.entry, field) != value for field, value in facts.items()):
+            self.entry = msgspec.structs.replace(self.entry, **facts)
+            if not self._read_only:
+                self._list()
+
+    def _migrate(self) -> None:
+        found = self._value(f"SELECT format FROM {self._tables}.meta")
+        if found > FORMAT:
+            raise SettingsError(newer(self._file.path))
+        if found < FORMAT and not self._read_only:
+            with self._change("migrate"):
+                for step in range(found, FORMAT):
+                    self._run_all(schema.MIGRATIONS[step])
+                self._write_meta(format=FORMAT)
+
+    def abandon(self) -> None:
+        """Let go of the file, whatever state it is in."""
+        with self._file.lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            try:
+                self._cursor.close()
+                with translated(self._file.path):
+                    self._engine.detach(self._file)
+            except LedgerError:
+                if self._failure is None:  # or else that has been said already
+                    raise
+            finally:
+                if self._file_lock is not None:
+                    self._file_lock.release()
+                self._closed()

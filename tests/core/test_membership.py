@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from target_moengage_cohort.core.errors import RowError
+from target_moengage_cohort.core.membership import (
+    Action,
+    Member,
+    cohort_name_fault,
+    identifier,
+    membership,
+)
+
+decode = msgspec.json.Decoder(float_hook=Decimal).decode
+
+
+@given(st.text(min_size=1))
+def test_text_is_an_identifier_as_it_is(text):
+    """Text is taken as it is: not trimmed, case-folded or normalised."""
+    assert text == identifier(text)
+
+
+@pytest.mark.parametrize("value", [None, "", msgspec.UNSET], ids=["null", "empty", "absent"])
+def test_null_and_empty_mean_absent(value):
+    """Null, empty and missing values are no identifier, and no error."""
+    assert None is identifier(value)
+
+
+@given(st.integers(-(10**1000) + 1, 10**1000 - 1))
+def test_whole_numbers_keep_every_digit(number):
+    """An integer read from JSON becomes its digits, however long it is."""
+    assert str(number) == identifier(decode(str(number)))
+
+
+@given(st.integers(-(10**60), 10**60), st.integers(1, 30))
+def test_integral_decimals_keep_every_digit(number, zeros):
+    """A number with a fraction of zeros becomes its whole digits, never through a float."""
+    assert str(number) == identifier(decode(f"{number}.{'0' * zeros}"))
+
+
+@given(st.integers(1, 10**20), st.integers(0, 900))
+def test_exponents_are_written_out(number, exponent):
+    """A whole number in scientific notation becomes its digits."""
+    assert str(number) + "0" * exponent == identifier(decode(f"{number}e{exponent}"))
+
+
+@given(st.integers(1, 9), st.integers(1_000, 10**17))
+def test_huge_exponents_are_refused_without_being_written_out(digit, exponent):
+    """An exponent of millions takes neither the time nor the memory of its digits."""
+    with pytest.raises(RowError, match="more than 1000 digits"):
+        identifier(decode(f"{digit}e{exponent}"))
+
+
+@given(st.integers(1, 10**30), st.integers(1, 10**17))
+def test_fractions_are_refused(number, exponent):
+    """A number with a fraction is no identifier, however small the fraction is."""
+    value = Decimal(f"{number}1e-{exponent}")
+    with pytest.raises(RowError, match="fraction"):
+        identifier(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (True, "is a boolean"),
+        (1.0, "is a float, which may have lost digits; make it text or an integer"),
+        (10**1000, "is a number of more than 1000 digits"),
+        (-(10**1000), "is a number of more than 1000 digits"),
+        (Decimal("Infinity"), "is a number of more than 1000 digits"),
+        (Decimal("NaN"), "is a number of more than 1000 digits"),
+        ([7341], "is neither text nor a whole number"),
+        ({"id": 7341}, "is neither text nor a whole number"),
+        (b"7341", "is neither text nor a whole number"),
+    ],
+    ids=["boolean", "float", "long", "long negative", "infinity", "nan", "list", "object", "bytes"],
+)
+def test_other_types_are_refused_without_their_value(value, reason):
+    """What is neither text nor a whole number is refused, and the reason does not show it."""
+    with pytest.raises(RowError) as raised:
+        identifier(value)
+    assert reason == raised.value.reason
+
+
+@pytest.mark.parametrize("value", [Decimal("-0.0"), decode("-0"), decode("0.00")], ids=str)
+def test_zero_is_one_identifier(value):
+    """Zero is `0`, whatever its sign."""
+    assert identifier(value) == "0"
+
+
+@pytest.mark.parametrize(
+    ("action", "value"),
+    [
+        *((Action.ADD, value) for value in (True, 1, Decimal("1.0"), "1", "t", "YES", "Add")),
+        *((Action.REMOVE, value) for value in (False, 0, Decimal(0), "0", "F", "No", "remove")),
+    ],
+    ids=repr,
+)
+def test_membership_words(action, value):
+    """Booleans, 0 and 1, and the known words in any case say whether a member belongs."""
+    assert action is membership(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "is null"),
+        (msgspec.UNSET, "is null"),
+        ("", "says neither yes nor no"),
+        (" yes", "says neither yes nor no"),
+        ("maybe", "says neither yes nor no"),
+        (2, "says neither yes nor no"),
+        (-1, "says neither yes nor no"),
+        (Decimal("1e99999999"), "says neither yes nor no"),
+        ([1], "says neither yes nor no"),
+        ({}, "says neither yes nor no"),
+    ],
+    ids=repr,
+)
+def test_anything_else_is_no_membership(value, reason):
+    """Null or an unknown word rejects the row and is never taken for a no."""
+    with pytest.raises(RowError) as raised:
+        membership(value)
+    assert reason == raised.value.reason
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [
+        (None, "VIP users (paying) & others"),
+        (None, "x" * 200),
+        (None, "€" * 200),
+        ("must have at most 200 characters, not 201", "x" * 201),
+        ("must not be blank", ""),
+        ("must not be blank", " \t"),
+        ("must not be 'All Users', which MoEngage keeps for itself", "All Users"),
+        ("must not be 'All Users', which MoEngage keeps for itself", " all users "),
+        (None, "All Users of ours"),
+        ("must not start with a period", ".vip"),
+        (None, "v.i.p."),
+        ("must not contain ':', '|'", "a|b:c"),
+        *((f"must not contain '{bad}'", f"a{bad}b") for bad in ':|*?\\<>=$"'),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_cohort_names_keep_moengages_rules(fault, name):
+    """Every documented rule of cohort names is checked, since MoEngage may drop one silently."""
+    assert fault == cohort_name_fault(name)
+
+
+@pytest.mark.parametrize(
+    ("key", "member"),
+    [
+        ("u1", Member("u1")),
+        ("u1", Member("u1", "a1")),
+        (("u1",), Member(None, "u1")),
+    ],
+    ids=["uid", "both", "anonymous"],
+)
+def test_a_member_is_its_uid_else_its_anonymous_id(key, member):
+    """The uid says who it is if there is one; the two kinds are name spaces of their own."""
+    assert key == member.key
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.none() | st.text(st.characters(exclude_categories=["Cs"])),
+)
+def test_members_are_encoded_compactly(uid, anonymous_id):
+    """A member is compact UTF-8 JSON that holds the identifiers it has, and no others."""
+    member = {"uid": uid} | ({} if anonymous_id is None else {"anonymous_id": anonymous_id})
+    encoded = Member(uid, anonymous_id).encode()
+    assert member == json.loads(encoded)
+    assert len(encoded) <= len(
+        json.dumps(member, ensure_ascii=False, separators=(",", ":")).encode()
+    )
+
+
+def test_half_a_surrogate_pair_is_a_faulty_row():
+    """An identifier that is no text rejects its row, without showing it."""
+    with pytest.raises(RowError, match="half of a surrogate pair") as raised:
+        Member("secret\ud800").encode()
+    assert "secret" not in str(raised.value)

@@ -1,0 +1,285 @@
+"""Ledgers that cannot be used: a clear error, nothing is sent, and nothing lost."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import duckdb
+import pytest
+from click.testing import CliRunner
+
+from target_moengage_cohort.cli import cli
+from target_moengage_cohort.cli.session import Surroundings
+from target_moengage_cohort.core.errors import LedgerError, SettingsError
+from target_moengage_cohort.ledger import FORMAT, Ledgers
+from target_moengage_cohort.settings import load
+from tests.support.look import held, members
+from tests.support.singer import (
+    config,
+    environment,
+    finish,
+    lines,
+    record,
+    run,
+    schema,
+    start,
+    state,
+)
+
+MODES = ("mirror", "incremental")
+LIMITED = """
+import resource, sys
+limit = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+from target_moengage_cohort.__main__ import main
+main()
+"""
+
+
+def users(*uids, stream="users", **row):
+    return [record(stream, uid=uid, **row) for uid in uids]
+
+
+def said(*uids):
+    return lines(schema(), *users(*uids), state({"at": "the end"}))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "ledger"
+
+
+@pytest.fixture
+def go(emulator, folder):
+    """Runs the stream `users` with the folder's ledger."""
+
+    def sync(data, **settings):
+        return run(emulator, data, **{"ledger_uri": str(folder), **settings})
+
+    return sync
+
+
+def refused(seen, kind, *words):
+    """Check that a run failed clearly, sent nothing and wrote no STATE."""
+    assert isinstance(seen.error, kind)
+    assert 1 == seen.error.exit_code
+    assert [word for word in words if word not in str(seen.error)] == []
+    assert ([], [], "failed") == (seen.attempts, seen.states, seen.report.status)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_folder_that_cannot_be_made_fails_the_run(emulator, go, tmp_path, mode):
+    """A ledger below a regular file is an error with its path, before anything is sent."""
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "ledger"
+    seen = go(said("a"), sync_mode=mode, ledger_uri=str(path))
+    refused(seen, LedgerError, str(path), "cannot be made", "mend its folder or its disk")
+    assert 0 == emulator.totals().requests
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_ledger_that_is_broken_fails_the_run(go, folder, mode):
+    """A file that is no database is an error with its path, and stays as it is."""
+    go(said("a"), sync_mode=mode)
+    (path,) = folder.rglob("*.duckdb")
+    path.write_bytes(b"broken" * 10_000)
+    refused(go(said("b"), sync_mode=mode), LedgerError, str(path))
+    assert b"broken" * 10_000 == path.read_bytes()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_ledger_of_a_newer_format_is_refused(go, folder, mode, dry_run):
+    """A ledger that a later version has made is left alone, and the message says to upgrade."""
+    go(said("a"), sync_mode=mode)
+    (path,) = folder.rglob("*.duckdb")
+    with duckdb.connect(path) as database:
+        database.execute("UPDATE meta SET format = ?", [FORMAT + 1])
+    before = path.read_bytes()
+    seen = go(said("b"), sync_mode=mode, dry_run=dry_run)
+    refused(seen, SettingsError, str(path), "newer version of this program", "upgrade")
+    assert before == path.read_bytes()
+
+
+def test_a_folder_of_a_newer_format_is_refused(go, folder):
+    """Likewise a folder whose layout a later version has changed."""
+    go(said("a"))
+    (path,) = folder.rglob("destination.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": FORMAT + 1}))
+    refused(go(said("b")), SettingsError, str(path.parent), "newer version of this program")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_a_ledger_of_another_destination_is_refused(emulator, go, folder, mode, what):
+    """What one workspace has accepted says nothing of another, so a copy of it is refused."""
+    go(said("a"), sync_mode=mode)
+    other = config(emulator, ledger_uri=str(folder), workspace_id="another")
+    (mine,) = folder.iterdir()
+    with Ledgers(load(other).settings, run_id="x", wait=lambda _: False) as ledgers:
+        theirs = ledgers.folder
+        if what == "file":
+            ledgers.staging()  # makes the folder
+    shutil.copytree(
+        mine, theirs, dirs_exist_ok=True, ignore=lambda *_: ["destination.json"] * (what == "file")
+    )
+    seen = go(said("b"), sync_mode=mode, workspace_id="another")
+    refused(seen, SettingsError, str(theirs), "belongs to another destination", "ledger_uri")
+    assert {"a"} == members(emulator, "users")
+
+
+@pytest.mark.parametrize("mode", [*MODES, "add", "remove", "one_time"])
+def test_a_cohort_of_another_stream_or_name_is_refused_in_every_mode(emulator, go, mode):
+    """A second stream, or another name, is refused with the command that would allow it."""
+    vip = {"cohort_id": "vip", "cohort_name": "VIP"}
+    go(said("a"), cohorts={"users": vip})
+    others = lines(schema("others"), *users("b", stream="others"), state({"at": 1}))
+    seen = go(others, cohorts={"others": vip}, sync_mode=mode)
+    refused(seen, SettingsError, "'others'", "'vip'", "moengage-cohort ledger reassign")
+    seen = go(said("b"), cohorts={"users": vip | {"cohort_name": "VIPs"}}, sync_mode=mode)
+    refused(seen, SettingsError, "'VIPs'", "'vip'", "moengage-cohort ledger rename")
+    assert {"a"} == members(emulator, "vip")
+
+
+LONG = [f"user-{number:04d}-{'x' * 180}" for number in range(3_000)]  # 600 kB
+
+
+@pytest.fixture
+def limited(emulator, folder, tmp_path):
+    """Runs the target as a process that may not make files larger than so many bytes."""
+
+    def start_and_end(limit, mode):
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(config(emulator, ledger_uri=str(folder), sync_mode=mode)))
+        return subprocess.run(
+            [sys.executable, "-c", LIMITED, str(limit), "--config", str(path)],
+            input=said(*LONG),
+            capture_output=True,
+            check=False,
+            timeout=60,
+            env=environment(tmp_path),
+        )
+
+    return start_and_end
+
+
+@pytest.mark.parametrize(
+    ("mode", "limit"), [("mirror", 100_000), ("mirror", 400_000), ("incremental", 400_000)]
+)
+def test_a_full_disk_stops_the_run(emulator, go, folder, limited, mode, limit):
+    """When the ledger's disk is full, the run ends with 1 and without STATE, whatever MoEngage has
+    is known as accepted or in doubt, and the next run makes all right."""
+    done = limited(limit, mode)
+    err = done.stderr.decode()
+    assert (1, b"") == (done.returncode, done.stdout)
+    assert f"the ledger {folder}" in err
+    assert not any(word in err for word in ("user-", "Traceback"))
+    there = members(emulator, "users")
+    assert len(there) < len(LONG)
+    assert bool(there) == (limit > 200_000)
+    if there:
+        assert there <= held(emulator, str(folder))["users"].base
+    for requests in (None, 0):
+        seen = go(said(*LONG), sync_mode=mode)
+        assert (None, [{"at": "the end"}]) == (seen.error, seen.states)
+        assert requests in {None, len(seen.attempts)}
+    assert {*LONG} == members(emulator, "users")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_full_disk_is_told_with_its_cause_and_what_to_do(limited, mode):
+    """The error that ends the run is the one of the disk, with advice, not what came of it."""
+    *_, last = limited(300_000, mode).stderr.decode().strip().splitlines()
+    assert "its disk have room. Nothing more is sent; mend it, then run again" in last
+
+
+class Full:
+    """A disk that is full at the so-many-th step of a name, and has room again after it."""
+
+    def __init__(self, name, number):
+        self.name = f"{name}: before commit"
+        self.left = number
+
+    def __call__(self, name):
+        self.left -= name == self.name
+        if not self.left and name == self.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("name", "after"), [("sent", 5), ("accepted", 6)])
+def test_an_error_of_one_ledger_stops_the_sending_to_all_cohorts(emulator, go, mode, name, after):
+    """After an error of a ledger no other request starts, of whatever cohort; the next run makes
+    all right, and knows whom MoEngage may have."""
+    rows = [record(uid=uid, cohort=cohort) for uid in LONG[:40] for cohort in ("one", "two")]
+    data = lines(schema(columns=("uid", "cohort")), *rows, state({"at": "the end"}))
+    settings = {
+        "sync_mode": mode,
+        "max_payload_bytes": 1_000,
+        "max_concurrency": 1,
+        "cohorts": {"users": {"cohort_id_column": "cohort"}},
+    }
+    seen = go(data, step=Full(name, 6), **settings)
+    assert isinstance(seen.error, LedgerError)
+    assert "No space left on device" in str(seen.error)
+    assert (after, []) == (len(seen.attempts), seen.states)
+    again = go(data, **settings)
+    assert (None, [{"at": "the end"}]) == (again.error, again.states)
+    assert all({*LONG[:40]} == members(emulator, cohort) for cohort in ("one", "two"))
+    assert [] == go(data, **settings).attempts
+
+
+@pytest.fixture
+def holder(emulator, folder, tmp_path):
+    """A process whose run has the ledger of the cohort `users`, until its input ends."""
+    settings = config(emulator, ledger_uri=str(folder), max_payload_bytes=1_000)
+    process = start(tmp_path / "holder", settings)
+    process.stdin.write(lines(schema(), *users(*LONG[:8])))
+    process.stdin.flush()
+    emulator.wait_until(lambda totals: totals.requests >= 1, timeout=30)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_run_of_a_cohort_is_told_who_holds_it(emulator, go, holder, folder, tmp_path):
+    """A run of a cohort that another run has ends with 4 and names it; other cohorts go on, and
+    so does the first run."""
+    (tmp_path / "input").write_bytes(said("x"))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config(emulator, ledger_uri=str(folder), sync_mode="mirror")))
+    script = "import pathlib, sys; print(pathlib.Path(sys.argv[1]).read_text(), end='')"
+    tap = [sys.executable, "-I", "-S", "-c", script, str(tmp_path / "input")]
+    result = CliRunner().invoke(
+        cli, ["run", "--config", str(path), "--", *tap], obj=Surroundings(busy_seconds=0.3)
+    )
+    assert (4, "") == (result.exit_code, result.stdout)
+    assert "the ledger of cohort 'users' is held by run " in result.stderr
+    assert f"(process {holder.pid} on " in result.stderr
+    assert "run again when it ends" in result.stderr
+    data = lines(schema("others"), *users("y", stream="others"))
+    assert go(data).error is None
+    assert {"y"} == members(emulator, "others")
+    done = finish(holder, lines(state({"at": 1})))
+    assert (0, [{"at": 1}]) == (done.code, done.states)
+    assert {*LONG[:8]} == members(emulator, "users")
+    assert go(said("x")).error is None
+
+
+def test_a_run_that_waits_for_another_one_ends_at_a_signal(emulator, holder, folder, tmp_path):
+    """A run waits half a minute for another one of its cohort, but not once it is to end."""
+    before = emulator.totals().requests
+    settings = config(emulator, ledger_uri=str(folder), sync_mode="mirror")
+    second = start(tmp_path / "second", settings)
+    second.stdin.write(said("x"))
+    second.stdin.flush()
+    while len([*folder.rglob("spill-*")]) < 2:  # the holder's and its own
+        assert second.poll() is None
+    second.terminate()
+    done = finish(second)
+    assert (143, []) == (done.code, done.states)
+    assert before == emulator.totals().requests
+    assert holder.poll() is None

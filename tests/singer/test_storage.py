@@ -1,0 +1,186 @@
+"""Files of BATCH messages in a storage: a real S3 server on loopback, or another folder."""
+
+import logging
+import socket
+import typing as t
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
+
+from target_moengage_cohort.core.errors import InputError
+from target_moengage_cohort.singer.batches.storage import local_file, shown
+from tests.support.batches import MAIN_KINDS, Kind, batch
+from tests.support.singer import config as settings_of
+from tests.support.singer import finish, lines, record, run, schema, start, state
+
+BUCKET = "acme-batches"
+SECRET = "PLANTED"
+USERS = [{"uid": uid} for uid in "abc"]
+
+every_kind = pytest.mark.parametrize("kind", MAIN_KINDS.values(), ids=MAIN_KINDS)
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What opens the storage is in the settings alone."""
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE"):
+        monkeypatch.delenv(f"AWS_{name}", raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+def params(endpoint: str) -> dict[str, t.Any]:
+    retries = {"retries": {"max_attempts": 0}}
+    return {
+        "key": "user",
+        "secret": SECRET,
+        "endpoint_url": endpoint,
+        "client_kwargs": {"region_name": "eu-west-1"},
+        "config_kwargs": retries,
+    }
+
+
+@pytest.fixture
+def bucket(endpoint: str) -> Iterator[s3fs.S3FileSystem]:
+    """An empty bucket."""
+    files = s3fs.S3FileSystem(
+        **params(endpoint), skip_instance_cache=True, use_listings_cache=False
+    )
+    files.mkdir(BUCKET)
+    yield files
+    files.rm(BUCKET, recursive=True)
+
+
+def storage(root: str, **more: t.Any) -> dict[str, t.Any]:
+    return {"batch_config": {"storage": {"root": root, **more}}}
+
+
+def upload(bucket: s3fs.S3FileSystem, kind: Kind, folder: Path, key: str) -> str:
+    """Put a file of users into the bucket, and give its URL."""
+    path = folder / "made"
+    kind.write(path, USERS)
+    bucket.put_file(str(path), f"{BUCKET}/{key}")
+    return f"s3://{BUCKET}/{key}"
+
+
+def uids(emulator) -> set[str | None]:
+    return {member.uid for member in emulator.members("users")}
+
+
+@every_kind
+def test_files_on_s3(emulator, endpoint, bucket, tmp_path, kind):
+    """With the keys and the endpoint of an S3 store in the settings, a file there is read, and
+    left where it is."""
+    url = upload(bucket, kind, tmp_path, f"dir/users-1.{kind.suffix}")
+    options = storage(f"s3://{BUCKET}/dir", params=params(endpoint))
+    seen = run(emulator, lines(schema(), batch(kind, url), state({"a": 1})), **options)
+    assert seen.error is None
+    assert (set("abc"), [{"a": 1}]) == (uids(emulator), seen.states)
+    assert bucket.exists(url)
+
+
+def test_a_process_reads_files_on_s3(emulator, endpoint, bucket, tmp_path):
+    """The target as a process of its own reads from S3, too, with settings from a file."""
+    kind = MAIN_KINDS["parquet"]
+    url = upload(bucket, kind, tmp_path, f"dir/users-1.{kind.suffix}")
+    options = settings_of(emulator, **storage(f"s3://{BUCKET}/dir", params=params(endpoint)))
+    ended = finish(
+        start(tmp_path / "home", options), lines(schema(), batch(kind, url), state({"a": 1}))
+    )
+    assert (0, [{"a": 1}]) == (ended.code, ended.states), ended.stderr
+    assert set("abc") == uids(emulator)
+
+
+@every_kind
+@pytest.mark.parametrize("trouble", ["missing file", "missing bucket", "no server"])
+def test_a_store_that_fails_is_an_incomplete_input(
+    emulator, endpoint, bucket, tmp_path, caplog, kind, trouble
+):
+    """A file that is not there, or a store that cannot be reached, fails the run before STATE;
+    nobody is removed, and nothing shows what opens the store."""
+    options = {"sync_mode": "mirror", "ledger_uri": str(tmp_path / "ledger")}
+    options["max_removal_percent"] = 100
+    assert run(emulator, lines(schema(), record(uid="kept")), **options).error is None
+    good = upload(bucket, kind, tmp_path, f"dir/users-1.{kind.suffix}")
+    name = f"users-{2 if trouble == 'missing file' else 1}.{kind.suffix}"
+    root = f"s3://{BUCKET}/dir" if trouble != "missing bucket" else "s3://no-such-bucket"
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    where = endpoint if trouble != "no server" else f"http://127.0.0.1:{port}"
+    url = good.replace(f"users-1.{kind.suffix}", name)
+    with caplog.at_level(logging.DEBUG, logger="target_moengage_cohort"):
+        data = lines(schema(), batch(kind, url), state({"a": 1}))
+        seen = run(emulator, data, **options, **storage(root, params=params(where)))
+    assert isinstance(seen.error, InputError)
+    assert name in str(seen.error)
+    assert ([], {"kept"}) == (seen.states, uids(emulator))
+    assert SECRET not in str(seen.error) + caplog.text + repr(msgspec.json.encode(seen.report))
+
+
+@every_kind
+@pytest.mark.parametrize("as_url", [False, True], ids=["path", "url"])
+@pytest.mark.parametrize("named", ["file:///no/such/folder/{}", "/no/such/folder/{}", "s3://b/{}"])
+def test_a_root_alone_finds_files_by_their_names(emulator, tmp_path, kind, as_url, named):
+    """With storage.root a file is looked up there by its name, whatever place the message names:
+    a folder of the tap's own machine, or a store."""
+    root = tmp_path / "shared ü"
+    root.mkdir()
+    name = f"users 1.{kind.suffix}"
+    kind.write(root / name, USERS)
+    options = storage(f"file://{root}" if as_url else str(root))
+    seen = run(emulator, lines(schema(), batch(kind, named.format(name))), **options)
+    assert seen.error is None
+    assert set("abc") == uids(emulator)
+
+
+@every_kind
+def test_a_root_does_not_give_what_is_outside_it(emulator, tmp_path, kind):
+    """With storage.root nothing else is opened, though the manifest names a file that is there."""
+    root = tmp_path / "empty"
+    root.mkdir()
+    path = tmp_path / f"users.{kind.suffix}"
+    kind.write(path, USERS)
+    for named in (path.as_uri(), f"{root}/../users.{kind.suffix}"):
+        seen = run(emulator, lines(schema(), batch(kind, named)), **storage(str(root)))
+        assert isinstance(seen.error, InputError)
+    assert set() == uids(emulator)
+
+
+@pytest.mark.parametrize(
+    ("expected", "url"),
+    [
+        ("https://host/dir/a.json", "https://u:S3CRET@host/dir/a.json?sig=S3CRET#S3CRET"),
+        ("s3://bucket/a.json", "s3://KEY:S3CRET@bucket/a.json"),
+        ("a.json", "simplecache::s3://KEY:S3CRET@bucket/a.json"),
+        ("a.json", "my_store://KEY:S3CRET@bucket/a.json?x"),
+        ("file:///dir/a.json", "file:///dir/a.json"),
+        ("/dir/a.json", "/dir/a.json"),
+        ("not a url ", "not a url ?sig=S3CRET"),
+    ],
+)
+def test_an_address_is_shown_without_what_opens_it(expected, url):
+    """A message names a file by its address, without credentials, query and fragment."""
+    assert expected == shown(url)
+
+
+@pytest.mark.parametrize("form", ["file://{}", "file://localhost{}", "{}"])
+def test_a_local_file_may_be_named_in_several_ways(tmp_path, form):
+    """A path, and a URL with or without localhost, name the same file; quoted or not."""
+    path = tmp_path / "a b.json"
+    path.write_bytes(b"")
+    assert path == local_file(form.format(path), None, tmp_path)
+    if form != "{}":
+        assert path == local_file(form.format(path).replace(" ", "%20"), None, tmp_path)

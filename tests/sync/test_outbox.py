@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
+from target_moengage_cohort.ledger import Known
+from target_moengage_cohort.sync.changes.outbox import sift
+from tests.support.strategies import histories
+
+COHORT = Cohort("c", "c")
+ADD, REMOVE = Action.ADD, Action.REMOVE
+
+identifiers = st.sampled_from([None, "x", "y", "z"])  # the same texts in both name spaces
+members = st.builds(Member, identifiers, identifiers).filter(lambda member: member != Member())
+actions = st.sampled_from(Action)
+steps = histories(st.tuples(actions, members), 20)
+
+
+def change(action, member):
+    return Change(COHORT, action, member.key, member.encode(), member.anonymous_id)
+
+
+def changes(history):
+    return [change(action, member) for action, member in history]
+
+
+@st.composite
+def beginnings(draw):
+    """What a ledger may know beforehand, and who may really be in the cohort then."""
+    known, there = {}, {}
+    for member in draw(st.lists(members, unique_by=lambda member: member.key)):
+        state = draw(st.sampled_from(["unseen", "accepted", "removed", "forgotten", "in doubt"]))
+        is_there = state == "accepted" or (state in {"unseen", "in doubt"} and draw(st.booleans()))
+        if state == "forgotten":  # a ledger keeps no identifiers of who was removed
+            known[member.key] = Known(REMOVE, None)
+        elif state != "unseen":
+            action = {"accepted": ADD, "removed": REMOVE, "in doubt": None}[state]
+            known[member.key] = Known(action, member)
+        if is_there:
+            there[member.key] = member
+    return known, there
+
+
+def news(asked, known):
+    """The changes that are needed."""
+    return [new for new in sift(asked, known) if new is not None]
+
+
+def replayed(there, history):
+    """Who is in the cohort after the changes, and by which identifiers."""
+    there = {**there}
+    for action, member in history:
+        if action is ADD:
+            there[member.key] = member
+        else:
+            there.pop(member.key, None)
+    return there
+
+
+@given(beginnings(), steps)
+def test_what_is_left_out_makes_no_difference(beginning, history):
+    """Promise 2: the needed changes lead to the same members as all of them, whatever became of
+    those who were in doubt or never seen."""
+    known, there = beginning
+    assert replayed(there, history) == replayed(there, news(changes(history), known))
+
+
+@given(beginnings(), steps, st.data())
+def test_the_way_changes_are_cut_does_not_matter(beginning, history, data):
+    """What is known is brought up to date, so that a later look knows what an earlier one took."""
+    known, _ = beginning
+    whole, parts = {**known}, {**known}
+    cut = data.draw(st.integers(0, len(history)))
+    needed = news(changes(history[:cut]), parts) + news(changes(history[cut:]), parts)
+    assert news(changes(history), whole) == needed
+    assert whole == parts
+
+
+@given(beginnings(), steps)
+def test_a_history_that_was_taken_needs_nothing_more(beginning, history):
+    """The last change of each member, asked for again, is known to be done or on its way."""
+    known, _ = beginning
+    news(changes(history), known)
+    last = {member.key: (action, member) for action, member in history}
+    assert [] == news(changes(last.values()), known)
+
+
+@given(beginnings(), steps)
+def test_no_needed_change_repeats_what_is_expected(beginning, history):
+    """A member who is not in doubt gets no addition by the same identifiers and no removal twice
+    in a row."""
+    known, _ = beginning
+    latest = {key: (said.action, said.member) for key, said in known.items()}
+    for action, member in news(changes(history), known):
+        before = latest.get(member.key, (None, None))
+        assert before != (action, member)
+        assert (REMOVE, REMOVE) != (before[0], action)
+        latest[member.key] = (action, member)
+
+
+@given(beginnings(), steps)
+def test_a_removal_has_the_identifiers_of_the_latest_addition(beginning, history):
+    """A removal repeats what was accepted, and has the record's identifiers where nothing was."""
+    known, _ = beginning
+    latest = {key: said.member for key, said in known.items() if said.member is not None}
+    for action, member in history:
+        for sent in news([change(action, member)], known):
+            expected = member if action is ADD else latest.get(member.key, member)
+            assert (action, expected) == sent
+            latest[member.key] = expected
+
+
+@pytest.mark.parametrize(
+    ("known", "action", "member", "needed"),
+    [
+        (Known(ADD, Member("u", "a")), ADD, Member("u", "a"), None),
+        (Known(ADD, Member("u", "a")), ADD, Member("u", "b"), Member("u", "b")),
+        (Known(ADD, Member("u", "a")), ADD, Member("u"), Member("u")),
+        (Known(ADD, Member("u")), ADD, Member("u", "a"), Member("u", "a")),
+        (Known(ADD, Member("u", "a")), REMOVE, Member("u"), Member("u", "a")),
+        (Known(ADD, Member("u", "a")), REMOVE, Member("u", "b"), Member("u", "a")),
+        (Known(ADD, Member("u")), REMOVE, Member("u", "b"), Member("u")),
+        (Known(REMOVE, None), REMOVE, Member("u", "b"), None),
+        (Known(REMOVE, Member("u", "a")), REMOVE, Member("u", "b"), None),
+        (Known(REMOVE, None), ADD, Member("u"), Member("u")),
+        (Known(REMOVE, Member("u")), ADD, Member("u"), Member("u")),
+        (Known(None, Member("u", "a")), ADD, Member("u", "a"), Member("u", "a")),
+        (Known(None, Member("u", "a")), ADD, Member("u", "b"), Member("u", "b")),
+        (Known(None, Member("u", "a")), REMOVE, Member("u"), Member("u", "a")),
+        (None, ADD, Member("u"), Member("u")),
+        (None, REMOVE, Member("u", "a"), Member("u", "a")),
+        (None, REMOVE, Member(None, "a"), Member(None, "a")),
+    ],
+    ids=[
+        "accepted",
+        "changed anonymous id",
+        "lost anonymous id",
+        "new anonymous id",
+        "removal without the anonymous id",
+        "removal with another anonymous id",
+        "removal with a new anonymous id",
+        "removed",
+        "removed with another anonymous id",
+        "removed and joins",
+        "queued to leave and joins",
+        "addition of a doubt",
+        "changed addition of a doubt",
+        "removal of a doubt",
+        "addition of the unseen",
+        "removal of the unseen",
+        "removal of the unseen by an anonymous id",
+    ],
+)
+def test_what_is_needed(known, action, member, needed):
+    """What is expected of a member decides whether a change is needed, and by which identifiers
+    it goes."""
+    state = {} if known is None else {member.key: known}
+    expected = [] if needed is None else [(action, needed)]
+    assert expected == news([change(action, member)], state)
+    if needed is None:
+        assert {member.key: known} == state
+    else:
+        assert {member.key: Known(action, needed)} == state
+
+
+def test_the_two_name_spaces_are_apart():
+    """A uid and an anonymous id of the same text are two members."""
+    known = {"x": Known(ADD, Member("x"))}
+    history = [(ADD, Member("x")), (ADD, Member(None, "x")), (REMOVE, Member(None, "x"))]
+    assert history[1:] == news(changes(history), known)
+    assert {"x": Known(ADD, Member("x")), ("x",): Known(REMOVE, Member(None, "x"))} == known

@@ -1,0 +1,44 @@
+"""The benchmarks at a size at which they take seconds, so that they do not rot."""
+
+import pytest
+
+from tools.benchmarks import report
+from tools.benchmarks.__main__ import BENCHMARKS
+from tools.benchmarks.cold import least_requests, least_seconds
+from tools.benchmarks.sections import Figure, Section
+from tools.benchmarks.sizes import Sizes
+
+TINY = Sizes(members=2_000, rounds=1)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_each_benchmark_measures_all_that_it_names(name):
+    """Each benchmark fills its table, none of whose commands fails."""
+    section = BENCHMARKS[name](TINY)
+    assert [] == section.failures
+    assert name == section.name
+    assert {len(section.columns)} == {len(row) for row in section.rows}
+    assert section.figures
+
+
+def test_the_report_keeps_what_is_written_by_hand(tmp_path):
+    """Writing the report anew changes what was measured, and nothing before or after it."""
+    path = tmp_path / "docs" / "performance.md"
+    slow, fast = (Figure("speed", value, 25, " times") for value in (24.0, 26.0))
+    report.write([Section("First", ["", "s"], [["a", "1"]], "Of a.", "one", [slow])], path)
+    assert "| speed | 24.0 times | at least 25 times | **not met** |" in path.read_text()
+    by_hand = path.read_text().replace("# Performance", "# Speed") + "\nThe disk bounds it.\n"
+    path.write_text(by_hand)
+    report.write([Section("Second", ["", "s"], [["b", "2"]], "Of b.", "two", [fast])], path)
+    written = path.read_text()
+    assert "| speed | 26.0 times | at least 25 times | met |" in written
+    assert written.startswith("# Speed\n")
+    assert written.endswith("\nThe disk bounds it.\n")
+    assert "First" not in written
+    assert "make bench ONLY=two" in written
+
+
+def test_the_least_is_what_the_limits_force():
+    """A million UUIDs fill 368 bodies, and the last of them waits for one window."""
+    assert 368 == least_requests(1_000_000)
+    assert [0, 0, 62, 62, 124] == [least_seconds(n, 62) for n in (1, 300, 301, 600, 601)]

@@ -1,0 +1,28 @@
+"""The soak in short: a few rounds in each world, with small cohorts and a fixed seed."""
+
+import os
+
+import pytest
+
+from tools.soak.scenes import TROUBLES
+from tools.soak.soak import WORLDS, Soak
+
+SEED = int(os.environ.get("SEED", "20261126"))
+ROUNDS = 3
+
+
+@pytest.mark.parametrize("number", range(len(WORLDS)))
+def test_a_soak_finds_no_difference(number, tmp_path):
+    """Promises 1, 2, 4, 5 and 7: through kills, signals, faults, cut inputs and full disks nobody
+    is wronged, and after complete runs all cohorts are as they should be."""
+    print(f"SEED={SEED}")  # is shown if the test fails
+    soak = Soak(SEED, 0.05, tmp_path)
+    try:
+        soak.world(number, rounds=ROUNDS)
+    except BaseException:
+        print("\n".join(soak.history))
+        raise
+    runs = soak.figures.runs
+    assert 2 <= runs["complete"]
+    assert 0 < soak.figures.compared
+    assert {*runs} <= {"complete", "confirm", *TROUBLES}

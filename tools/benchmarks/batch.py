@@ -1,0 +1,113 @@
+"""A mirror's steady state by BATCH, in each format, beside the SDK's sink that does nothing."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tools.benchmarks.batches import Format, write_batches
+from tools.benchmarks.cohort import Bench, Mirror, bench, mirror_settings
+from tools.benchmarks.data import Shape, write_first, write_messages
+from tools.benchmarks.processes import Command, Ran, RunFailedError, in_turn
+from tools.benchmarks.sections import Figure, Section, count
+from tools.benchmarks.sizes import Sizes
+
+COLUMNS = ["", "rows a file", "records", "seconds", "µs a record", "against the SDK's sink"]
+AIMS = {Format.PARQUET: 120, Format.JSONL_GZIP: 45}
+READ_BY_SDK = (Format.PARQUET, Format.JSONL_GZIP)
+NOTE = (
+    "The mirror of usual rows by batch files on the disk, 0.1 % changed, each process whole; "
+    "against what the SDK's sink that does nothing takes for a RECORD of the same rows, its own "
+    "start-up left out. The last rows are that sink on the same batch files, whose records the SDK "
+    "does not validate. Medians of runs in turn, after one of the target that does not count."
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command, and what it reads."""
+
+    title: str
+    rows_a_file: int
+    records: int
+    command: Command
+    aim: float | None = None
+
+
+def measure(sizes: Sizes) -> Section:
+    """Measure each format, with many rows in a file and with as few as by the SDK's default."""
+    with bench(**mirror_settings()) as place:
+        of_target, of_sdk = _cases(place, sizes)
+        failures = {case: failure for case in of_target if (failure := _failure(case))}
+        works = [case for case in of_target if case not in failures]
+        cases = [_by_record(place, sizes), *works, *of_sdk]
+        commands = [partial(place.sdk, place.empty), *(case.command for case in cases)]
+        start_up, *results = in_turn(sizes.rounds, commands)
+    sdk = (results[0].seconds - start_up.seconds) / sizes.sdk_records
+    rows: list[list[str]] = []
+    figures: list[Figure] = []
+    for case, ran in zip(cases, results, strict=True):
+        times = sdk * case.records / ran.seconds
+        rows.append(_row(case, ran, times))
+        figures += _figures(case, times)
+    for case in failures:
+        figures += _figures(case, None)
+    told = list(failures.values())
+    return Section("A mirror by BATCH", COLUMNS, rows, NOTE, "batch", figures, told)
+
+
+def _by_record(place: Bench, sizes: Sizes) -> Case:
+    """The SDK's sink on RECORD messages."""
+    whole, few = place.folder / "whole.singer", place.folder / "few.singer"
+    write_messages(sizes.members, Shape.USUAL, 1, whole)
+    write_first(sizes.sdk_records, whole, few)
+    whole.unlink()
+    return Case("the SDK's sink, by RECORD", 0, sizes.sdk_records, partial(place.sdk, few))
+
+
+def _cases(place: Bench, sizes: Sizes) -> tuple[list[Case], list[Case]]:
+    """The target on each kind of batch files, and the SDK's sink on those that it can read."""
+    mirror = Mirror(place, sizes.members)
+    of_target, of_sdk = [], []
+    for rows in sizes.files:
+        for format_ in Format:
+            sources = _files(place, sizes.members, format_, rows)
+            command = partial(mirror.run, sources)
+            aim = AIMS.get(format_)
+            of_target.append(Case(format_.value, rows, sizes.members, command, aim))
+            if format_ in READ_BY_SDK and rows == sizes.files[0]:
+                title = f"the SDK's sink, {format_.value}"
+                of_sdk.append(Case(title, rows, sizes.members, partial(place.sdk, sources[1])))
+    return of_target, of_sdk
+
+
+def _files(place: Bench, size: int, format_: Format, rows: int) -> list[Path]:
+    """Write both versions as batch files."""
+    folders = [place.folder / f"{format_.name}-{rows}-{version}" for version in range(2)]
+    return [
+        write_batches(size, version, format_, rows, folder)
+        for version, folder in enumerate(folders)
+    ]
+
+
+def _failure(case: Case) -> str | None:
+    """Run a command once, and say why if it fails."""
+    try:
+        case.command()
+    except RunFailedError as error:
+        return f"{case.title}, {count(case.rows_a_file)} rows a file: {error}"
+    return None
+
+
+def _figures(case: Case, times: float | None) -> list[Figure]:
+    if case.aim is None:
+        return []
+    name = f"mirror by BATCH, {count(case.records)} usual records, {case.title} of "
+    name += f"{count(case.rows_a_file)} rows, against the SDK's sink"
+    return [Figure(name, times, case.aim, " times")]
+
+
+def _row(case: Case, ran: Ran, times: float) -> list[str]:
+    rows_a_file = count(case.rows_a_file) if case.rows_a_file else ""
+    each = f"{ran.seconds / case.records * 1e6:.2f}"
+    ratio = f"{times:.1f} times"
+    return [case.title, rows_a_file, count(case.records), f"{ran.seconds:.2f}", each, ratio]

@@ -1,0 +1,87 @@
+"""The usual rows as the batch files of a tap made with the SDK, and the messages that name them."""
+
+import enum
+import gzip
+import json
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+from pyarrow import parquet
+
+from tools.benchmarks.data import RECORD, STREAM, Shape, changed, people, schema
+
+
+class Format(str, enum.Enum):
+    """The formats of batch files."""
+
+    PARQUET = "Parquet"
+    ARROW = "Arrow IPC"
+    JSONL = "JSONL"
+    JSONL_GZIP = "gzip JSONL"
+
+
+SUFFIXES = {
+    Format.PARQUET: ".parquet",
+    Format.ARROW: ".arrow",
+    Format.JSONL: ".json",
+    Format.JSONL_GZIP: ".json.gz",
+}
+ENCODINGS = {
+    Format.PARQUET: {"format": "parquet"},
+    Format.ARROW: {"format": "arrow"},
+    Format.JSONL: {"format": "jsonl", "compression": "none"},
+    Format.JSONL_GZIP: {"format": "jsonl", "compression": "gzip"},
+}
+
+
+def write_batches(size: int, version: int, format_: Format, rows: int, folder: Path) -> Path:
+    """Write a version of the cohort as batch files.
+
+    Args:
+        size: How many members the cohort has.
+        version: 0 or 1.
+        format_: The files' format.
+        rows: How many rows a file has, at most.
+        folder: Where the files are to be; made.
+
+    Returns:
+        The file of messages: a SCHEMA, and a BATCH for each file.
+    """
+    folder.mkdir()
+    messages = [schema(Shape.USUAL)]
+    connection = duckdb.connect()
+    for begin in range(0, size + changed(size), rows):
+        query = f"select * exclude (n) from ({people(size, version, begin, begin + rows)})"
+        if format_ in {Format.JSONL, Format.JSONL_GZIP}:
+            query = f"select {RECORD} || chr(10) as line from ({query})"
+        table = connection.sql(query).to_arrow_table()
+        if not len(table):
+            continue  # in version 0 nobody is new
+        path = folder / f"{begin:012}{SUFFIXES[format_]}"
+        write(table, format_, path)
+        messages.append(
+            json.dumps(
+                {
+                    "type": "BATCH",
+                    "stream": STREAM,
+                    "encoding": ENCODINGS[format_],
+                    "manifest": [path.as_uri()],
+                }
+            )
+        )
+    named = folder / "messages.singer"
+    named.write_text("".join(f"{line}\n" for line in messages))
+    return named
+
+
+def write(table: pa.Table, format_: Format, path: Path) -> None:
+    """Write one batch file."""
+    if format_ is Format.PARQUET:
+        parquet.write_table(table, path)
+    elif format_ is Format.ARROW:
+        with pa.ipc.new_file(path, table.schema) as file:
+            file.write_table(table)
+    else:
+        data = "".join(table["line"].to_pylist()).encode()
+        path.write_bytes(gzip.compress(data, 6) if format_ is Format.JSONL_GZIP else data)

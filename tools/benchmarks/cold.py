@@ -1,0 +1,90 @@
+"""A first sync, paced as MoEngage asks, beside the least that its limits allow."""
+
+import json
+import math
+
+from tools.benchmarks.cohort import bench
+from tools.benchmarks.data import STREAM, Shape, write_messages
+from tools.benchmarks.processes import Ran, RunFailedError
+from tools.benchmarks.sections import Figure, Section, count
+from tools.benchmarks.sizes import Sizes
+
+COLUMNS = [
+    "sync_mode",
+    "members",
+    "seconds",
+    "least by 62 s",
+    "over it",
+    "least by 60 s",
+    "over it",
+    "requests",
+    "least by bytes",
+    "over it",
+]
+MODES = ("incremental", "mirror")
+REQUESTS_A_WINDOW = 300
+WINDOWS = (62, 60)
+PAYLOAD_BYTES = 128_000
+UUID_CHARACTERS = 36
+NOTE = (
+    f"UUIDs that MoEngage has none of, by RECORD with narrow rows, at {REQUESTS_A_WINDOW} requests "
+    "a minute; the emulator is a process of its own with that limit. The least time is that "
+    "between the first request and the last one if no more are started in any 62 seconds, as the "
+    "target promises, or in any 60, as MoEngage asks. The least of requests is all bytes of the "
+    f"members over what a body of {PAYLOAD_BYTES:,} bytes has room for."
+)
+
+
+def measure(sizes: Sizes) -> Section:
+    """Measure a first sync without a ledger, and one with it."""
+    rows: list[list[str]] = []
+    figures: list[Figure] = []
+    for mode in MODES:
+        ran, requests = _measure(mode, sizes.members)
+        fewest = least_requests(sizes.members)
+        waits = [least_seconds(requests, window) for window in WINDOWS]
+        ratios = [ran.seconds / wait if wait else None for wait in waits]
+        row = [mode, count(sizes.members), f"{ran.seconds:.1f}"]
+        for wait, ratio in zip(waits, ratios, strict=True):
+            row += [str(wait), "" if ratio is None else f"{ratio:.3f}"]
+        rows.append([*row, count(requests), count(fewest), f"{requests / fewest:.4f}"])
+        what = f"first sync of {count(sizes.members)}, {mode}"
+        figures += [
+            Figure(f"{what}: time over the least by 62 s", ratios[0], 1.05, at_most=True),
+            Figure(f"{what}: requests over the least", requests / fewest, 1.005, at_most=True),
+        ]
+    return Section("A first sync", COLUMNS, rows, NOTE, "cold", figures)
+
+
+def _measure(mode: str, size: int) -> tuple[Ran, int]:
+    with bench(sync_mode=mode, requests_per_minute=REQUESTS_A_WINDOW) as place:
+        source = place.folder / "messages.singer"
+        write_messages(size, Shape.NARROW, 0, source)
+        ran = place.target(source)
+        report, cohort = place.report()
+    if (cohort["added"], report["retries"]) != (size, 0):
+        message = f"a run added {cohort['added']:,} of {size:,}, with {report['retries']} retries"
+        raise RunFailedError(message)
+    return ran, report["requests"]
+
+
+def least_seconds(requests: int, window: int) -> int:
+    """How long the last of so many requests must wait for, after the first."""
+    return (requests - 1) // REQUESTS_A_WINDOW * window
+
+
+def least_requests(members: int) -> int:
+    """How many bodies the members' bytes fill, if a member could be cut in two."""
+    body = {
+        "action": "add_members",
+        "partner": "acme",
+        "timestamp": "2026-11-24T04:00:00.123Z",
+        "parameters": {"cohort_name": STREAM, "cohort_id": STREAM, "members": []},
+    }
+    member = len(_json({"uid": "0" * UUID_CHARACTERS})) + len(",")
+    room = PAYLOAD_BYTES - len(_json(body)) + len(",")  # the first has no comma before it
+    return math.ceil(members * member / room)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))

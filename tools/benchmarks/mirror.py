@@ -1,0 +1,116 @@
+"""A mirror's steady state by RECORD, beside the SDK's sink that does nothing and the floor."""
+
+from functools import partial
+from pathlib import Path
+
+from tools.benchmarks.cohort import Bench, Mirror, bench, mirror_settings
+from tools.benchmarks.data import Shape, write_first, write_messages
+from tools.benchmarks.processes import Ran, in_turn
+from tools.benchmarks.sections import Figure, Section, count
+from tools.benchmarks.sizes import Sizes
+
+COLUMNS = [
+    "",
+    "records",
+    "seconds",
+    "µs a record",
+    "without start-up",
+    "the target against it",
+    "without start-up",
+]
+NOTE = (
+    "A mirror reads all its members again, of whom 0.1 % have changed (half are gone, half are "
+    "new), and sends the difference; beside it a target made with the SDK whose sink does nothing, "
+    "and the floor, which decodes the same lines with msgspec and drops them. Medians of processes "
+    "timed whole, run in turn; what a run on no input at all takes is the start-up. *narrow* rows "
+    "hold a uid and nothing else, *usual* ones what an SQL tap writes. The SDK's sink gets fewer "
+    "records, and in its ratio only the target's start-up counts."
+)
+
+
+def measure(sizes: Sizes) -> Section:
+    """Measure both shapes at one size, and in the long form at ten times that."""
+    rows: list[list[str]] = []
+    figures: list[Figure] = []
+    for size in [sizes.members, *([10 * sizes.members] if sizes.long else [])]:
+        with bench(**mirror_settings()) as place:
+            mirror = Mirror(place, size)
+            for shape in Shape:
+                results = _measure(place, mirror, size, shape, sizes)
+                rows += _rows(shape, size, sizes.sdk_records, results)
+                figures += _figures(shape, size, sizes.sdk_records, results)
+    return Section("A mirror by RECORD", COLUMNS, rows, NOTE, "mirror", figures)
+
+
+def _measure(
+    place: Bench, mirror: Mirror, size: int, shape: Shape, sizes: Sizes
+) -> dict[str, tuple[Ran, Ran]]:
+    """Run everything; for each command what it took, and what it takes on no input."""
+    sources = [place.folder / f"{version}.singer" for version in range(2)]
+    for version, source in enumerate(sources):
+        write_messages(size, shape, version, source)
+    few = place.folder / "few.singer"
+    write_first(sizes.sdk_records, sources[1], few)
+    lines = [partial(place.floor, source) for source in (sources[1], place.empty)]
+    blocks = [partial(place.floor, source, "--blocks") for source in (sources[1], place.empty)]
+    commands = [
+        partial(mirror.run, sources),
+        partial(place.target, place.empty),
+        *(partial(place.sdk, source) for source in (few, place.empty)),
+        *lines,
+        *blocks,
+    ]
+    ran = in_turn(sizes.rounds_of(size), commands)
+    _remove(*sources, few)
+    names = ["target", "sdk", "floor", "blocks"]
+    return dict(zip(names, zip(ran[::2], ran[1::2], strict=True), strict=True))
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink()
+
+
+def _per_record(ran: Ran, empty: Ran, records: int) -> tuple[float, float]:
+    """Seconds for a record: of the whole process, and without its start-up."""
+    return ran.seconds / records, (ran.seconds - empty.seconds) / records
+
+
+def _rows(
+    shape: Shape, size: int, sdk_records: int, results: dict[str, tuple[Ran, Ran]]
+) -> list[list[str]]:
+    titles = {
+        "target": "the target",
+        "sdk": "the SDK's sink that does nothing",
+        "floor": "the floor: msgspec, line by line",
+        "blocks": "the floor by blocks: msgspec, `decode_lines`",
+    }
+    ours = _per_record(*results["target"], size)
+    rows = []
+    for name, title in titles.items():
+        records = sdk_records if name == "sdk" else size
+        whole, inner = _per_record(*results[name], records)
+        seconds = results[name][0].seconds
+        row = [f"{shape.value}: {title}", count(records), f"{seconds:.2f}"]
+        row += [f"{each * 1e6:.2f}" for each in (whole, inner)]
+        if name == "target":
+            row += ["", ""]
+        elif name == "sdk":
+            row += [f"{inner / each:.1f} times" for each in ours]
+        else:
+            row += [f"{whole / ours[0]:.0%} of it", f"{inner / ours[1]:.0%} of it"]
+        rows.append(row)
+    return rows
+
+
+def _figures(
+    shape: Shape, size: int, sdk_records: int, results: dict[str, tuple[Ran, Ran]]
+) -> list[Figure]:
+    ours, _ = _per_record(*results["target"], size)
+    _, sdk = _per_record(*results["sdk"], sdk_records)
+    floor, _ = _per_record(*results["floor"], size)
+    what = f"mirror by RECORD, {count(size)} {shape.value} records"
+    return [
+        Figure(f"{what}, against the SDK's sink", sdk / ours, 25, " times"),
+        Figure(f"{what}, of the floor's speed", 100 * floor / ours, 50, " %"),
+    ]

@@ -1,0 +1,86 @@
+"""The sending path without a network: members become changes, payloads and request bodies."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import duckdb
+import msgspec
+
+from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
+from target_moengage_cohort.delivery.packing import CohortBuffer, Envelope, iso_timestamp
+from tools.benchmarks.data import STREAM, people
+from tools.benchmarks.sections import Figure, Section, count
+from tools.benchmarks.sizes import Sizes
+
+COLUMNS = ["", "members", "seconds", "members a second", "the sending path against it"]
+PAYLOAD_BYTES = 128_000
+AT_ONCE = 3_000
+NOTE = (
+    "Members with a UUID, from the struct to the bodies of requests (`Member.encode`, `Change`, "
+    "`CohortBuffer.put` and `take`, `Envelope.body`), in one thread of this process; beside it "
+    "msgspec encoding the same members, one by one and as lists. Medians of runs in turn."
+)
+
+
+def measure(sizes: Sizes) -> Section:
+    """Measure the path and the floor."""
+    found = duckdb.sql(f"select uid from ({people(sizes.members, 0)})").fetchall()
+    members = [Member(uid) for (uid,) in found]
+    ways = {"the sending path": send, "floor: one by one": encode_each, "as lists": encode_lists}
+    seconds: dict[str, list[float]] = {title: [] for title in ways}
+    for _ in range(sizes.rounds):
+        for title, way in ways.items():
+            seconds[title].append(timed(way, members))
+    medians = {title: statistics.median(each) for title, each in seconds.items()}
+    first, *_ = medians.values()
+    rows = [
+        [
+            title,
+            count(len(members)),
+            f"{median:.2f}",
+            count(len(members) / median),
+            "" if median == first else f"{median / first:.0%} of it",
+        ]
+        for title, median in medians.items()
+    ]
+    name = f"packing and encoding, {count(len(members))} members, in a second"
+    figures = [Figure(name, len(members) / first, 1_000_000)]
+    return Section("Packing and encoding", COLUMNS, rows, NOTE, "packing", figures)
+
+
+def timed(way: Callable[[list[Member]], int], members: list[Member]) -> float:
+    """Say how many seconds something takes."""
+    begin = time.perf_counter()
+    way(members)
+    return time.perf_counter() - begin
+
+
+def send(members: list[Member]) -> int:
+    """Turn members into request bodies; return how many bytes they have."""
+    cohort = Cohort(STREAM, STREAM)
+    envelope = Envelope(cohort, "acme", send_timestamp=True)
+    buffer = CohortBuffer(envelope, PAYLOAD_BYTES)
+    timestamp = iso_timestamp(1_795_492_800_000)
+    size = 0
+    for epoch, member in enumerate(members):
+        change = Change(cohort, Action.ADD, member.key, member.encode(), member.anonymous_id)
+        buffer.put(change, epoch, 0.0)
+        if buffer.has_closed:
+            body = buffer.take(0.0)
+            size += len(envelope.body(body.action, timestamp, body.members))
+    while (body := buffer.take(0.0)) is not None:
+        size += len(envelope.body(body.action, timestamp, body.members))
+    return size
+
+
+def encode_each(members: list[Member]) -> int:
+    """Encode members one by one; return how many bytes they have."""
+    encode = msgspec.json.Encoder().encode
+    return sum(len(encode(member)) for member in members)
+
+
+def encode_lists(members: list[Member]) -> int:
+    """Encode members by the list; return how many bytes they have."""
+    encode = msgspec.json.Encoder().encode
+    return sum(len(encode(members[n : n + AT_ONCE])) for n in range(0, len(members), AT_ONCE))

@@ -1,0 +1,90 @@
+"""`docs/performance.md`: what was measured last, between two marks; the rest is written by hand."""
+
+import os
+import platform
+import subprocess
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+from tests.support.project import ROOT
+from tools.benchmarks.sections import Section, table
+
+PATH = ROOT / "docs" / "performance.md"
+BEGIN = "<!-- measured: what stands from here on is written by `make bench-report` -->"
+END = "<!-- measured: end -->"
+AIMS = ["", "measured", "aim", ""]
+PACKAGES = ("target-moengage-cohort", "duckdb", "msgspec", "singer-sdk", "pyarrow")
+NOTE = (
+    "The aims are those that this project has set itself; a ratio is of one run on one machine. To "
+    "measure anew: `make bench-report`, or with `LONG=1`, with nothing else at work."
+)
+NEW = f"""# Performance
+
+{BEGIN}
+{END}
+
+## What bounds these figures
+"""
+
+
+def aims(sections: list[Section]) -> str:
+    """A table of the figures that have an aim."""
+    return table(AIMS, [figure.cells() for section in sections for figure in section.figures])
+
+
+def write(sections: list[Section], path: Path = PATH) -> None:
+    """Put what was measured in place of what was measured before, and keep the rest.
+
+    Args:
+        sections: What was found.
+        path: The file; made if it is not there.
+    """
+    text = path.read_text() if path.exists() else NEW
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    parts = [
+        BEGIN,
+        surroundings(),
+        "## Figures and aims",
+        aims(sections),
+        NOTE,
+        *(section.text() for section in sections),
+        END,
+    ]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(before + "\n\n".join(parts) + after)
+
+
+def surroundings() -> str:
+    """The machine, the versions and the day."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    today = datetime.now(timezone.utc).date()
+    packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    cores = f"{os.cpu_count()} cores, {processor()}, {memory / 1e9:.0f} GB of memory"
+    lines = [
+        f"Machine: {cores}, {platform.system()}",
+        f"Versions: Python {platform.python_version()}, {packages}",
+        f"Commit {commit()}, {today}",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def processor() -> str:
+    """The processor's model."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def commit() -> str:
+    """The commit that was measured, and whether anything has changed since."""
+    command = ["git", "describe", "--always", "--exclude=*", "--dirty= with changes"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"  # no clone, or no git
+    return done.stdout.strip()
