@@ -1,5 +1,5 @@
 # Everything is made inside this folder (.venv, .venv-meltano); nothing is installed anywhere else.
-# Python 3.10 or newer and make are all it takes; where uv is installed, it is used and saves time.
+# Python 3.11 or newer and make are all it takes; where uv is installed, it is used and saves time.
 
 SHELL := /bin/sh
 PYTHON ?= python3
@@ -19,8 +19,8 @@ PACKAGE = $(if $(WHEEL),'$(WHEEL)[$(EXTRAS)]',-e '.[$(EXTRAS)]')
 
 # $(call environment,FOLDER,WHAT TO INSTALL)
 define environment
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-		|| { echo 'Python 3.10 or newer is needed: make … PYTHON=python3.12' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'Python 3.11 or newer is needed: make … PYTHON=python3.12' >&2; exit 1; }
 	@echo 'Making $(1), which takes about half a minute …'
 	@rm -rf $(1)
 	@$(PYTHON) -m venv $(1)
@@ -104,7 +104,7 @@ $(BUILD_VENV)/.made: pyproject.toml constraints.txt
 .PHONY: constraints
 constraints: $(MELTANO_VENV)/.made ## Write constraints.txt anew, with the newest versions
 	@{ sed -n '/^#/p' constraints.txt; \
-		$(MELTANO_VENV)/bin/uv pip compile -q --universal --python-version 3.10 --all-extras \
+		$(MELTANO_VENV)/bin/uv pip compile -q --universal --python-version 3.11 --all-extras \
 		--group audit --group dev --group meltano --no-annotate --no-header pyproject.toml; \
 	} > .venv-constraints
 	@mv .venv-constraints constraints.txt

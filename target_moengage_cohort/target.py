@@ -90,8 +90,8 @@ class TargetMoEngageCohort(Target):
         except SettingsError as error:
             if raise_errors:
                 msg = "Config validation failed"
-                raise ConfigValidationError(msg, errors=list(error.faults)) from None
-            return list(error.faults)
+                raise ConfigValidationError(msg, errors=list(map(str, error.faults))) from None
+            return list(map(str, error.faults))
         loaded.warn(self.logger)
         from target_moengage_cohort.sync.process import Sync  # noqa: PLC0415 - --about needs none of it
 

@@ -10,7 +10,7 @@ from functools import partial
 import click
 import msgspec
 
-from target_moengage_cohort.cli.outlook import Held, outlook
+from target_moengage_cohort.cli.outlook import CohortSize, outlook
 from target_moengage_cohort.cli.session import (
     DONE,
     FAILED,
@@ -22,18 +22,18 @@ from target_moengage_cohort.cli.session import (
 )
 from target_moengage_cohort.core.errors import BusyError, SettingsError, TargetError
 from target_moengage_cohort.core.files import try_out
+from target_moengage_cohort.core.text import printable
 from target_moengage_cohort.moengage.answers import login_verdict
 from target_moengage_cohort.moengage.transport import Client
 from target_moengage_cohort.settings.addresses import state_path
 from target_moengage_cohort.sync import rejections as rejects
 from target_moengage_cohort.sync import report
-from target_moengage_cohort.sync.report import printable
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from target_moengage_cohort.ledger import CohortEntry, Ledger, Ledgers
-    from target_moengage_cohort.settings import Loaded, Mapping, Settings
+    from target_moengage_cohort.settings import Config, Mapping, Settings
 
 _TIMEOUT_SECONDS = 15  # somebody waits at a prompt
 _COLUMNS = 80
@@ -58,7 +58,7 @@ def check(session: Session) -> int:
     for name, work in _steps(session.settings):
         checked.step(name, work)
     mappings = _mappings(session.loaded)
-    held: dict[str, list[Held] | None] = {mapping.stream: [] for mapping in mappings}
+    held: dict[str, list[CohortSize] | None] = {mapping.stream: [] for mapping in mappings}
     with session.ledgers(read_only=True, is_patient=False) as ledgers:
         if _uses_ledgers(session.settings, mappings, ledgers):
             usable = checked.step("ledger", lambda: _ledger(ledgers))
@@ -96,7 +96,7 @@ class _Checked:
 
     def note(self, error: TargetError) -> None:
         """Keep what must be mended."""
-        self.faults += error.faults if isinstance(error, SettingsError) else [str(error)]
+        self.faults += map(str, error.faults if isinstance(error, SettingsError) else (error,))
 
 
 def _steps(settings: Settings) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -145,7 +145,7 @@ def _file(path: str, test: Callable[[str], None]) -> str:
     return path
 
 
-def _mappings(loaded: Loaded) -> list[Mapping]:
+def _mappings(loaded: Config) -> list[Mapping]:
     """The streams' mappings; where every stream is a cohort by its own name, one for all."""
     return list(loaded.mappings.values()) or [
         msgspec.structs.replace(loaded.mapping("STREAM"), cohort=None)
@@ -162,9 +162,9 @@ def _ledger(ledgers: Ledgers) -> str:
     return f"{ledgers.folder}{'' if ledgers.exists else ' (the first run makes it)'}"
 
 
-def _held(mapping: Mapping, ledgers: Ledgers, checked: _Checked) -> list[Held] | None:
+def _held(mapping: Mapping, ledgers: Ledgers, checked: _Checked) -> list[CohortSize] | None:
     """What the ledgers have of a stream's cohorts; ``None`` if they cannot be read."""
-    found: list[Held] = []
+    found: list[CohortSize] = []
     cohort, faults = mapping.cohort, len(checked.faults)
     try:
         known = [each.cohort_id for each in ledgers.entries() if _is_fed(each, mapping)]
@@ -185,18 +185,18 @@ def _is_fed(entry: CohortEntry, mapping: Mapping) -> bool:
     return mapping.cohort_id_column is None or entry.stream == mapping.stream
 
 
-def _numbers(cohort_id: str, opened: Callable[[], Ledger], checked: _Checked) -> Held | None:
+def _numbers(cohort_id: str, opened: Callable[[], Ledger], checked: _Checked) -> CohortSize | None:
     """What the ledger has of a cohort; ``None``, and a fault, if it cannot be read."""
     try:
         ledger = opened()
     except BusyError:  # by a run that will have ended when the next one starts
-        return Held(cohort_id=cohort_id)
+        return CohortSize(cohort_id=cohort_id)
     except TargetError as error:  # it must not hide the others'
         checked.note(error)
         return None
     try:
         members, is_sealed = ledger.numbers().base, ledger.is_sealed
-        return Held(cohort_id=cohort_id, members=members, is_sealed=is_sealed)
+        return CohortSize(cohort_id=cohort_id, members=members, is_sealed=is_sealed)
     finally:
         ledger.close()
 

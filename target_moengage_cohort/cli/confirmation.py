@@ -70,7 +70,7 @@ def waiting(ledgers: Ledgers, streams: Sequence[str], now: float) -> list[Task]:
         faults += [fault for task in found for fault in _faults(task, now)]
         tasks += found
     if faults:
-        raise SettingsError(*faults)
+        raise SettingsError.combine(map(SettingsError, faults))
     return tasks
 
 

@@ -18,7 +18,7 @@ from target_moengage_cohort.core.errors import (
     TryAgainError,
 )
 from target_moengage_cohort.core.membership import Action, Cohort, Member
-from target_moengage_cohort.sync.report import counted
+from target_moengage_cohort.core.text import format_count
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,11 +120,11 @@ def _told(done: _Done, unknown: Sequence[str]) -> int:
     """Say what was done, and what is left to do; return the exit code."""
     repeat = list(dict.fromkeys([*done.failures, *done.left]))
     for cohort_id, removed in done.removed.items():
-        click.echo(f"cohort {cohort_id!r}: {counted(removed, 'removal')} accepted")
+        click.echo(f"cohort {cohort_id!r}: {format_count(removed, 'removal')} accepted")
     clean = len(set(done.kept) - set(repeat))
     click.echo(
-        f"{counted(done.identifiers, 'identifier')} read; erased from "
-        f"{counted(done.erased, 'ledger')}; {clean:,} of {len(done.kept):,} hold nothing of "
+        f"{format_count(done.identifiers, 'identifier')} read; erased from "
+        f"{format_count(done.erased, 'ledger')}; {clean:,} of {len(done.kept):,} hold nothing of "
         "them any more"
     )
     if done.kept and clean == len(done.kept) and not done.erased:
@@ -132,7 +132,7 @@ def _told(done: _Done, unknown: Sequence[str]) -> int:
             "nobody of them was known in any ledger; compare the identifiers to the character"
         )
     if done.unkept:
-        told = counted(done.unkept, "cohort")
+        told = format_count(done.unkept, "cohort")
         click.echo(f"{told} without a ledger told to remove them, whether they are in it or not")
     for stream in unknown:
         complain(

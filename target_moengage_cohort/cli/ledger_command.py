@@ -16,7 +16,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from target_moengage_cohort.core.membership import Member
-    from target_moengage_cohort.settings import Loaded, Mapping
+    from target_moengage_cohort.settings import Config, Mapping
 
 
 @click.command(
@@ -78,7 +78,7 @@ def _until_stopped(session: Session, chunks: Iterable[list[Member]]) -> Iterator
 
 
 def _identity(
-    loaded: Loaded, cohort_id: str, stream: str | None, name: str | None
+    loaded: Config, cohort_id: str, stream: str | None, name: str | None
 ) -> tuple[Cohort, str]:
     """A cohort as its stream's runs will call it, and the stream.
 
@@ -104,7 +104,7 @@ def _identity(
     return Cohort(cohort_id, name or cohort_id, description), stream
 
 
-def _of_cohort(loaded: Loaded, cohort_id: str) -> Mapping | None:
+def _of_cohort(loaded: Config, cohort_id: str) -> Mapping | None:
     """The mapping that names a cohort; ``None`` where every stream is a cohort by its own name.
 
     Raises:
@@ -122,7 +122,7 @@ def _of_cohort(loaded: Loaded, cohort_id: str) -> Mapping | None:
     raise SettingsError(msg)
 
 
-def _feeding(loaded: Loaded, cohort_id: str, stream: str) -> Mapping | None:
+def _feeding(loaded: Config, cohort_id: str, stream: str) -> Mapping | None:
     """The mapping of a stream that may feed a cohort, if the configuration has mappings.
 
     A utility in Meltano need not have them, though the target does.

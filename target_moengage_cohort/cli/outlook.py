@@ -7,10 +7,10 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.membership import SyncMode
+from target_moengage_cohort.core.text import format_count, printable, shorten
 from target_moengage_cohort.settings import Removals
 from target_moengage_cohort.singer.messages import DELETED_AT
 from target_moengage_cohort.sync.mirror.guard import most_leaving
-from target_moengage_cohort.sync.report import counted, printable, shortened
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ _MODES = {
 }
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True):
+class CohortSize(msgspec.Struct, frozen=True, kw_only=True):
     """What the ledger has of a cohort.
 
     Attributes:
@@ -48,7 +48,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def outlook(
-    mapping: Mapping, held: Sequence[Held] | None, settings: Settings
+    mapping: Mapping, held: Sequence[CohortSize] | None, settings: Settings
 ) -> Iterator[tuple[str, str]]:
     """Tell what the runs of one stream would do.
 
@@ -126,7 +126,9 @@ def _guard(mapping: Mapping) -> str:
     return f"{said}. More is withheld, until you confirm it."
 
 
-def _known(mapping: Mapping, held: Sequence[Held] | None, settings: Settings) -> Iterator[str]:
+def _known(
+    mapping: Mapping, held: Sequence[CohortSize] | None, settings: Settings
+) -> Iterator[str]:
     if held is None:
         yield "it cannot be used, so who is in the cohort is not known."
     elif not held:
@@ -134,10 +136,10 @@ def _known(mapping: Mapping, held: Sequence[Held] | None, settings: Settings) ->
     elif mapping.cohort is not None:
         yield f"{_numbers(mapping, held[0])}."
     else:
-        yield f"{counted(len(held), 'cohort')} so far."
+        yield f"{format_count(len(held), 'cohort')} so far."
         by_size = sorted(held, key=lambda each: each.members or 0, reverse=True)
         for each in by_size[:_MOST_COHORTS]:
-            yield f"{shortened(each.cohort_id, _ID_WIDTH)}: {_numbers(mapping, each)}."
+            yield f"{shorten(each.cohort_id, _ID_WIDTH)}: {_numbers(mapping, each)}."
         if (more := len(held) - _MOST_COHORTS) > 0:
             yield f"and {more:,} more; moengage-cohort status has them all."
 
@@ -153,11 +155,11 @@ def _new(mapping: Mapping, settings: Settings) -> str:
     )
 
 
-def _numbers(mapping: Mapping, held: Held) -> str:
+def _numbers(mapping: Mapping, held: CohortSize) -> str:
     """How many members a cohort has, and how many of them may leave."""
     if held.members is None:
         return "another run is at work on it; its numbers are there when that has ended"
-    said = f"{counted(held.members, 'member')} now"
+    said = f"{format_count(held.members, 'member')} now"
     if held.is_sealed:
         return f"{said}; it is sealed, so nothing more is sent"
     if mapping.sync_mode is not SyncMode.MIRROR:

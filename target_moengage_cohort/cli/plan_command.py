@@ -11,12 +11,12 @@ import click
 import msgspec
 
 from target_moengage_cohort.cli.session import DONE, configured, example
-from target_moengage_cohort.sync.report import counted, lasting, shortened, sized
+from target_moengage_cohort.core.text import format_count, format_minutes, format_size, shorten
 from target_moengage_cohort.sync.wiring import wired
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.cli.session import Session
-    from target_moengage_cohort.sync.cohorts import Destination, Settlement
+    from target_moengage_cohort.sync.cohorts import Settlement, SyncedCohort
     from target_moengage_cohort.sync.report import CohortReport
     from target_moengage_cohort.sync.run import Run
 
@@ -100,7 +100,7 @@ def _plans(running: Run, requests_per_minute: int) -> list[CohortPlan]:
     return sorted(found, key=lambda each: each.cohort_id)
 
 
-def _plan(entry: CohortReport, destination: Destination, requests_per_minute: int) -> CohortPlan:
+def _plan(entry: CohortReport, destination: SyncedCohort, requests_per_minute: int) -> CohortPlan:
     settled = destination.settlement
     differs = settled.differs
     if settled.is_sealed:
@@ -133,7 +133,7 @@ def _held_back(settled: Settlement) -> t.Iterator[str]:
     if settled.reason is not None:
         yield settled.reason if settled.plan_id is None else f"withheld: {settled.reason}"
     if settled.removals_waiting:
-        yield f"{counted(settled.removals_waiting, 'removal')} would wait for confirm"
+        yield f"{format_count(settled.removals_waiting, 'removal')} would wait for confirm"
     if settled.objection is not None:
         yield f"the guard would withhold them then: {settled.objection}"
 
@@ -166,11 +166,11 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _cost(requests: int, size: int, minutes: float) -> str:
-    cost = f"{counted(requests, 'request')}, {sized(size)}"
-    return f"{cost}, {lasting(minutes)} at the rate limit" if requests else cost
+    cost = f"{format_count(requests, 'request')}, {format_size(size)}"
+    return f"{cost}, {format_minutes(minutes)} at the rate limit" if requests else cost
 
 
 def _line(cohort_id: str, cells: tuple[str, ...]) -> str:
-    name = shortened(cohort_id, _COHORT_WIDTH)
+    name = shorten(cohort_id, _COHORT_WIDTH)
     numbers = (cell.rjust(width) for cell, width in zip(cells, _WIDTHS, strict=True))
     return " ".join((name.ljust(_COHORT_WIDTH), *numbers))

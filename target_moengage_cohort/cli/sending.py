@@ -17,8 +17,7 @@ from target_moengage_cohort.moengage.transport import Client
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
     from target_moengage_cohort.cli.session import Session
     from target_moengage_cohort.core.errors import TargetError
@@ -105,12 +104,7 @@ class Sending:
         for action, members in batches:
             if self._interrupt.is_set():
                 return
-            self._dispatcher.submit(
-                [
-                    Change(cohort, action, member.key, member.encode(), member.anonymous_id)
-                    for member in members
-                ]
-            )
+            self._dispatcher.submit([Change(cohort, action, member) for member in members])
             count += len(members)
         self._submitted[cohort.cohort_id] = count  # only now: before, it was not all of them
 

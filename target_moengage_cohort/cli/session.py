@@ -35,7 +35,7 @@ DONE, FAILED, WITHHELD = 0, 1, 3
 _SIGNAL = 128  # and its number
 
 
-class Surroundings(msgspec.Struct, frozen=True):
+class SessionTiming(msgspec.Struct, frozen=True):
     """What a command takes as it is; tests bring their own, as click's `Context.obj`.
 
     Attributes:
@@ -88,7 +88,7 @@ class Session:
         is_abandoned: Whether a thread still waits for an answer, in vain.
     """
 
-    def __init__(self, loaded: settings.Loaded, surroundings: Surroundings) -> None:
+    def __init__(self, loaded: settings.Config, surroundings: SessionTiming) -> None:
         self.loaded = loaded
         self.settings = loaded.settings
         self.clock = surroundings.clock
@@ -192,7 +192,7 @@ def _run(context: click.Context, given: dict[str, t.Any], work: Callable[[Sessio
         try:
             loaded = settings.load(given)
             loaded.warn(logger)
-            session = Session(loaded, context.find_object(Surroundings) or Surroundings())
+            session = Session(loaded, context.find_object(SessionTiming) or SessionTiming())
             code = work(session)
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise  # click's own
@@ -223,7 +223,7 @@ def _explained(error: BaseException, *, is_stopped: bool) -> int:
             complain(str(error))
     elif isinstance(error, SettingsError):
         for fault in error.faults:
-            complain(fault)
+            complain(str(fault))
     elif isinstance(error, TargetError):
         complain(str(error))
     else:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import typing as t
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import click
 import msgspec
 
 from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, example
 from target_moengage_cohort.core.errors import BusyError, TargetError
+from target_moengage_cohort.core.text import format_count, printable
 from target_moengage_cohort.ledger import PlanKind, RunEntry, RunProgress, runs_under_way
-from target_moengage_cohort.sync.report import counted, printable
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger import CohortEntry, Ledger, Ledgers, Plan
-    from target_moengage_cohort.settings import Loaded
+    from target_moengage_cohort.settings import Config
 
 _ID_WIDTH, _STREAM_WIDTH = 22, 17
 
@@ -114,7 +114,7 @@ def status(session: Session, *, as_json: bool) -> int:
     return FAILED if any(cohort.fault is not None for cohort in found.cohorts) else DONE
 
 
-def _cohort(ledgers: Ledgers, entry: CohortEntry, loaded: Loaded) -> CohortStatus:
+def _cohort(ledgers: Ledgers, entry: CohortEntry, loaded: Config) -> CohortStatus:
     known = CohortStatus(
         cohort_id=entry.cohort_id,
         cohort_name=entry.name,
@@ -147,7 +147,7 @@ def _opened(ledgers: Ledgers, ledger: Ledger, known: CohortStatus) -> CohortStat
         ledger.close()
 
 
-def _is_fed(entry: CohortEntry, loaded: Loaded) -> bool | None:
+def _is_fed(entry: CohortEntry, loaded: Config) -> bool | None:
     if not loaded.mappings:
         return None
     mapping = loaded.mappings.get(entry.stream)
@@ -172,7 +172,7 @@ def _plans(ledgers: Ledgers, ledger: Ledger, kind: PlanKind) -> list[PlanStatus]
 
 
 def _moment(plan: Plan) -> str:
-    moment = datetime.fromtimestamp(plan.made_at, timezone.utc)
+    moment = datetime.fromtimestamp(plan.made_at, UTC)
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
@@ -234,7 +234,9 @@ def _cohort_lines(cohort: CohortStatus) -> t.Iterator[str]:
 
 
 def _told(plan: PlanStatus) -> str:
-    changes = f"{counted(plan.additions, 'addition')}, {counted(plan.removals, 'removal')}"
+    changes = (
+        f"{format_count(plan.additions, 'addition')}, {format_count(plan.removals, 'removal')}"
+    )
     return f"{plan.plan_id}, {changes}{', outdated' if plan.outdated else ''}"
 
 

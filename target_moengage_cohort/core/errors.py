@@ -1,35 +1,55 @@
 """What can go wrong, grouped by what can be done about it.
 
-Every message says what failed, where (stream, cohort, setting) and what to do. No message
-holds a credential or a member's identifier.
+Every message says what failed, where (stream, cohort, setting) and what to do next. No message
+contains a credential or a member's identifier. Every error has a stable code for programs: a
+message may be reworded, a code never changes its meaning.
 """
 
 from __future__ import annotations
 
 import traceback
+import typing as t
 
 
 class TargetError(Exception):
-    """The root of all errors that end a run with a message instead of a traceback.
+    """Root of all errors that end a run with a message instead of a traceback.
+
+    Args:
+        code: Stable name of what went wrong, such as `count_mismatch`.
+        message: For the person who can act.
 
     Attributes:
+        code: As given.
         exit_code: What the process ends with.
     """
 
-    exit_code = 1
+    exit_code: t.ClassVar[int] = 1
+
+    def __init__(self, code: str, message: str | None = None) -> None:
+        if message is None:  # SHIM until every raise names its code
+            code, message = "", code
+        super().__init__(message)
+        self.code = code
 
 
 class SettingsError(TargetError):
-    """Fix the settings; nothing was lost, and trying again as it is cannot help.
+    """Fix the settings. Nothing was lost, and a retry without a fix fails again.
 
     Attributes:
-        faults: One message for each fault, each naming the setting and the rule.
+        faults: One error for each fault; an error of a single fault is its own.
     """
 
-    def __init__(self, *faults: str) -> None:
-        """Take one message for each fault."""
-        super().__init__("; ".join(faults))
-        self.faults = faults
+    def __init__(self, code: str, message: str | None = None) -> None:
+        super().__init__(code, message)
+        self.faults: tuple[SettingsError, ...] = (self,)
+
+    @classmethod
+    def combine(cls, faults: t.Iterable[SettingsError]) -> t.Self:
+        """Return one error for several faults, with the code of the first one."""
+        faults = tuple(faults)
+        combined = cls(faults[0].code, "; ".join(map(str, faults)))
+        combined.faults = faults
+        return combined
 
 
 class InputError(TargetError):
@@ -37,7 +57,7 @@ class InputError(TargetError):
 
 
 class RecordBeforeSchemaError(InputError):
-    """A RECORD of a stream that sent no SCHEMA."""
+    """A RECORD of a stream that has sent no SCHEMA."""
 
 
 class MissingKeyError(InputError):
@@ -45,37 +65,40 @@ class MissingKeyError(InputError):
 
 
 class TryAgainError(TargetError):
-    """MoEngage or the network did not take it in time; the next run goes on from STATE."""
+    """MoEngage or the network failed for too long. The next run resumes from STATE."""
 
 
 class BusyError(TryAgainError):
-    """Another run has the cohort's ledger; try again when it has ended."""
+    """Another run holds the cohort's ledger. Try again when it has ended."""
 
     exit_code = 4
 
 
 class LedgerError(TargetError):
-    """The ledger cannot be read or written; mend its folder or its disk, then run again.
+    """The ledger cannot be read or written. Fix its directory or disk, then run again.
 
-    It never proves that something was *not* recorded, so nothing more is sent after it.
+    The error never proves that something was *not* recorded, so nothing more is sent after it.
     """
 
 
 class InternalError(TargetError):
-    """A fault of this program; the message says how to report it."""
+    """A bug in this program. The message says how to report it."""
 
 
 class RowError(Exception):
-    """One row cannot be delivered; ``reason`` is fit for a log and for the rejects file.
+    """One row cannot be delivered; the reason is fit for a log and for the rejects file.
 
     Attributes:
+        code: Stable name of the reason.
         reason: What is wrong with the row, without any of its values.
-        cohort_id: The cohort that the row belongs to, where that is known.
+        cohort_id: The cohort that the row belongs to, if known.
     """
 
-    def __init__(self, reason: str, cohort_id: str | None = None) -> None:
-        """Take the reason."""
+    def __init__(self, code: str, reason: str | None = None, cohort_id: str | None = None) -> None:
+        if reason is None:  # SHIM, likewise
+            code, reason = "", code
         super().__init__(reason)
+        self.code = code
         self.reason = reason
         self.cohort_id = cohort_id
 
@@ -85,6 +108,9 @@ class MissingKeyRowError(RowError):
 
 
 def anonymous_traceback(error: BaseException) -> str:
-    """Where an unforeseen error came from, without its text, which may quote an identifier."""
+    """Return where an error came from, without its text, which may quote an identifier."""
     frames = "".join(traceback.format_tb(error.__traceback__))
-    return f"{type(error).__name__}, a fault of this program; please report these lines:\n{frames}"
+    return (
+        f"{type(error).__name__}: this is a bug in target-moengage-cohort; please report these "
+        f"lines:\n{frames}"
+    )

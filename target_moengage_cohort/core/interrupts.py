@@ -12,8 +12,7 @@ import typing as t
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType, TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
 
 def end_at_sigint() -> None:

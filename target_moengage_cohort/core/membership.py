@@ -24,18 +24,22 @@ _MAX_DIGITS = 1_000
 """Longer numbers are no identifiers; the bound keeps `1e999999999` from becoming a gigabyte."""
 
 _TOO_LARGE = 10**_MAX_DIGITS
+_TOO_MANY_DIGITS = f"is a number of more than {_MAX_DIGITS} digits"
+
+_ESCAPED_BYTES = 6  # that JSON in UTF-8 takes at most for one character
+_MEMBER_BYTES = 40  # of a member without its identifiers
 
 _encode = msgspec.json.Encoder().encode
 
 
-class Action(str, enum.Enum):
+class Action(enum.StrEnum):
     """What a change does; the values are those of the Cohort Sync API's ``action``."""
 
     ADD = "add_members"
     REMOVE = "remove_members"
 
 
-class SyncMode(str, enum.Enum):
+class SyncMode(enum.StrEnum):
     """How a stream's records become changes."""
 
     INCREMENTAL = "incremental"
@@ -73,35 +77,49 @@ class Member(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         return (t.cast("str", self.anonymous_id),)
 
     def encode(self) -> bytes:
-        """The member as an element of ``parameters.members``: compact JSON in UTF-8.
+        """Return the member as an element of ``parameters.members``: compact JSON in UTF-8."""
+        return _encode(self)
+
+    def check_size(self, room: int) -> None:
+        """Check that the encoded member fits into a request; most need no encoding for that.
+
+        Args:
+            room: Bytes that a request has for its members.
 
         Raises:
-            RowError: An identifier holds characters that UTF-8 cannot carry.
+            RowError: It does not fit.
         """
-        try:
-            return _encode(self)
-        except UnicodeEncodeError:
-            reason = "an identifier holds half of a surrogate pair, which is no text"
-            raise RowError(reason) from None
+        longest = max(len(self.uid or ""), len(self.anonymous_id or ""))
+        if largest_size(longest, has_both=True) > room and (size := len(self.encode())) > room:
+            reason = (
+                f"the member takes {size} bytes, and a request has room for {room} "
+                "(max_payload_bytes)"
+            )
+            raise RowError("member_too_large", reason)
+
+
+def largest_size(longest: int, *, has_both: bool) -> int:
+    """Return the most bytes that an encoded member can take.
+
+    Args:
+        longest: Characters of its longest identifier.
+        has_both: Whether it may have two identifiers.
+    """
+    return _MEMBER_BYTES + _ESCAPED_BYTES * longest * (1 + has_both)
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
-    """One member joins or leaves one cohort.
+    """One member to add to or to remove from one cohort.
 
     Attributes:
-        cohort: Which cohort.
-        action: Joins or leaves.
-        key: Who; what "the last change wins" compares.
-        payload: The member as `Member.encode` gives it.
-        anonymous_id: The member's anonymous id, which may stand under another key, too: first
-            alone, then beside the uid of the person whom it turned out to be.
+        cohort: The cohort.
+        action: Addition or removal.
+        member: The member.
     """
 
     cohort: Cohort
     action: Action
-    key: Key
-    payload: bytes
-    anonymous_id: str | None = None
+    member: Member
 
 
 def cohort_name_fault(name: str) -> str | None:
@@ -136,30 +154,32 @@ def identifier(value: object) -> str | None:
         The identifier, or ``None`` where the value is null or empty, which means absent.
 
     Raises:
-        RowError: The value is of a type that is no identifier.
+        RowError: The value cannot be an identifier.
     """
     if isinstance(value, str):
+        if not value.isascii() and value.encode(errors="replace").decode() != value:
+            raise RowError("invalid_identifier", "contains half of a surrogate pair")
         return value or None
     if value is None or value is msgspec.UNSET:
         return None
-    if isinstance(value, bool):
-        reason = "is a boolean"
-    elif isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         if -_TOO_LARGE < value < _TOO_LARGE:
             return str(value)
-        reason = f"is a number of more than {_MAX_DIGITS} digits"
-    elif isinstance(value, Decimal):
-        if not value.is_finite() or value.adjusted() >= _MAX_DIGITS:
-            reason = f"is a number of more than {_MAX_DIGITS} digits"
-        elif value == (whole := int(value)):
-            return str(whole)
-        else:
-            reason = "is a number with a fraction"
-    elif isinstance(value, float):
+        raise RowError("invalid_identifier", _TOO_MANY_DIGITS)
+    if isinstance(value, Decimal):
+        return _whole_number(value)
+    reason = "is neither text nor a whole number"
+    if isinstance(value, float):
         reason = "is a float, which may have lost digits; make it text or an integer"
-    else:
-        reason = "is neither text nor a whole number"
-    raise RowError(reason)
+    raise RowError("invalid_identifier", "is a boolean" if isinstance(value, bool) else reason)
+
+
+def _whole_number(value: Decimal) -> str:
+    if not value.is_finite() or value.adjusted() >= _MAX_DIGITS:
+        raise RowError("invalid_identifier", _TOO_MANY_DIGITS)
+    if value != (whole := int(value)):
+        raise RowError("invalid_identifier", "is a number with a fraction")
+    return str(whole)
 
 
 _MEMBERSHIP: dict[object, Action] = {
@@ -181,6 +201,11 @@ def membership(value: object) -> Action:
         value = value.lower()
     action = _MEMBERSHIP.get(value) if isinstance(value, (str, int, Decimal)) else None
     if action is None:
-        reason = "is null" if value is None or value is msgspec.UNSET else "says neither yes nor no"
-        raise RowError(reason)
+        is_null = value is None or value is msgspec.UNSET
+        raise RowError(
+            "invalid_membership",
+            "is null"
+            if is_null
+            else "must be a boolean, 0/1, true/false, t/f, yes/no or add/remove",
+        )
     return action

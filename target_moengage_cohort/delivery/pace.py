@@ -167,7 +167,7 @@ class Pace:
         while True:
             try:
                 self._file_lock.acquire(timeout=_LOCK_POLL_SECONDS)
-            except Timeout:  # noqa: PERF203 - the loop is the wait
+            except Timeout:
                 if self._wait(0):
                     return False
             else:

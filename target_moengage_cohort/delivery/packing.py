@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import typing as t
 from collections import deque
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -75,7 +75,7 @@ class Envelope(msgspec.Struct, frozen=True):
 
 def iso_timestamp(milliseconds: int) -> str:
     """Format milliseconds since 1970 as the API's ``timestamp``: ISO 8601 in UTC."""
-    moment = datetime.fromtimestamp(milliseconds // 1000, timezone.utc)
+    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
 
 
@@ -199,7 +199,7 @@ class CohortBuffer:
         """Take a change; the last one of a member wins.
 
         Args:
-            change: Its payload must fit into a body by itself.
+            change: Its encoded member must fit into a body by itself.
             epoch: The epoch of its record.
             now: The time, for `opened_at`.
 
@@ -207,14 +207,13 @@ class CohortBuffer:
             Whether the change stands for its own record; ``False`` if it replaced an older
             change, whose record's epoch it took over.
         """
-        key, payload = change.key, change.payload
+        member = change.member
+        key, payload, anonymous_id = member.key, member.encode(), member.anonymous_id
         if change.action is _ADD:
             body, other = self._adds, self._removes
         else:
             body, other = self._removes, self._adds
-        if change.anonymous_id is not None and (
-            other.anonymous_ids.get(change.anonymous_id, key) != key
-        ):
+        if anonymous_id is not None and other.anonymous_ids.get(anonymous_id, key) != key:
             other = self._close(other)  # perhaps the same person's: it must go first
         if (old := body.entries.get(key)) is not None:
             grown = len(payload) - len(old[0])
@@ -222,7 +221,7 @@ class CohortBuffer:
                 body.entries[key] = (payload, old[1])
                 body.size += grown
                 self.open_weight += grown
-                self._note_anonymous_id(body, change)
+                self._note_anonymous_id(body, member)
                 return False
         place = body if old is not None else other
         if (replaced := place.entries.get(key)) is not None:
@@ -238,12 +237,12 @@ class CohortBuffer:
         body.entries[key] = (payload, epoch)
         body.size += cost
         self.open_weight += cost + _MEMBER_OVERHEAD_BYTES
-        self._note_anonymous_id(body, change)
+        self._note_anonymous_id(body, member)
         return replaced is None
 
-    def _note_anonymous_id(self, body: _OpenBody, change: Change) -> None:
+    def _note_anonymous_id(self, body: _OpenBody, member: Member) -> None:
         """Remember under which key an anonymous id stands in a body."""
-        anonymous_id, key = change.anonymous_id, change.key
+        anonymous_id, key = member.anonymous_id, member.key
         if anonymous_id is not None:
             known = body.anonymous_ids.get(anonymous_id)
             if known is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import typing as t
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 import msgspec
 
@@ -15,7 +15,7 @@ DropReason = t.Literal["cohort_name", "name_taken", "segment_limit", "older"]
 FaultKind = t.Literal["status", "share", "drop_before", "drop_after", "poison"]
 
 
-class Order(str, Enum):
+class Order(StrEnum):
     """What decides between two requests of one cohort; the package docstring explains each."""
 
     ARRIVAL = "arrival"

@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 import typing as t
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -23,7 +23,7 @@ UNSUPPORTED = Refusal(415, "Unsupported media type", "The content type must be a
 MALFORMED = Refusal(400, "Malformed JSON", "The body is not valid JSON")
 RATE_EXCEEDED = Refusal(429, "Rate Limits Exceeded", "The limit of requests a minute is exceeded")
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MISSING = re.compile(r"missing required field `(\w+)`")
 _PATH = re.compile(r"at `\$\.?(\w+)(?:\.(\w+))?")
 
@@ -166,7 +166,7 @@ def _moment(timestamp: str) -> int | Refusal:
     except msgspec.ValidationError:
         return _missing("timestamp", "The timestamp is not ISO 8601")
     if parsed.tzinfo is None:
-        parsed = parsed.replace(tzinfo=timezone.utc)
+        parsed = parsed.replace(tzinfo=UTC)
     since = parsed - _EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 

@@ -20,7 +20,7 @@ from .model import Options
 from .state import State
 
 if t.TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
     from .model import CohortSummary, Member, RequestRecord, Totals
 

@@ -15,7 +15,7 @@ if t.TYPE_CHECKING:
 FORMAT = 1
 
 
-class Counted(msgspec.Struct, frozen=True):
+class MemberSet(msgspec.Struct, frozen=True):
     """How large a set of members is, and which set it is.
 
     Attributes:
@@ -27,7 +27,7 @@ class Counted(msgspec.Struct, frozen=True):
     digest: str
 
 
-class Numbers(msgspec.Struct, frozen=True):
+class LedgerCounts(msgspec.Struct, frozen=True):
     """What a ledger holds.
 
     Attributes:
@@ -36,7 +36,7 @@ class Numbers(msgspec.Struct, frozen=True):
         base: Members who are accepted, in doubt, or both.
     """
 
-    accepted: Counted
+    accepted: MemberSet
     in_doubt: int
     base: int
 
@@ -66,7 +66,7 @@ class CohortEntry(msgspec.Struct, frozen=True, kw_only=True):
         return Cohort(self.cohort_id, self.name, self.description)
 
 
-class PlanKind(str, enum.Enum):
+class PlanKind(enum.StrEnum):
     """Why a plan was not carried out."""
 
     WAITING = "waiting"
@@ -122,7 +122,7 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     removed: int
 
 
-class Known(msgspec.Struct, frozen=True):
+class Expected(msgspec.Struct, frozen=True):
     """What a member's membership is expected to be.
 
     Attributes:
@@ -134,7 +134,7 @@ class Known(msgspec.Struct, frozen=True):
     member: Member | None
 
 
-class Differs(msgspec.Struct, frozen=True, kw_only=True):
+class DiffCounts(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot compared with what a ledger holds, in numbers.
 
     Attributes:
@@ -146,11 +146,11 @@ class Differs(msgspec.Struct, frozen=True, kw_only=True):
         additions: How many must be added.
         removals: How many must be removed.
         unchanged: How many of the desired need no request.
-        dropped: Known by an anonymous id that now stands beside a uid; nothing is sent for them.
+        dropped: Expected by an anonymous id that now stands beside a uid; nothing is sent for them.
     """
 
-    desired: Counted
-    accepted: Counted
+    desired: MemberSet
+    accepted: MemberSet
     in_doubt: int
     base: int
     joining: int

@@ -32,7 +32,7 @@ if t.TYPE_CHECKING:
     )
 
 
-class OnReject(str, enum.Enum):
+class OnReject(enum.StrEnum):
     """What happens at a row that cannot be delivered."""
 
     FAIL = "fail"

@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 from target_moengage_cohort.core.membership import SyncMode
 
 
-class Removals(str, enum.Enum):
+class Removals(enum.StrEnum):
     """When the removals of a mirror are sent."""
 
     IMMEDIATE = "immediate"

@@ -33,7 +33,7 @@ _OBJECTS = ("cohorts", "batch_config", "stream_maps", "stream_map_config")
 _ADDRESSES = {"api_url": api_url, "ledger_uri": ledger_folder}
 
 
-class Loaded(msgspec.Struct, frozen=True):
+class Config(msgspec.Struct, frozen=True):
     """A configuration that keeps every rule.
 
     Attributes:
@@ -71,11 +71,11 @@ class Loaded(msgspec.Struct, frozen=True):
         raw = StreamMapping()
         mapping = resolve(self.settings, stream, raw, uid_by_hand=self.uid_by_hand)
         if faults := list(mapping_faults(mapping, raw)):
-            raise SettingsError(*faults)
+            raise SettingsError.combine(map(SettingsError, faults))
         return mapping
 
 
-def load(raw: t.Mapping[str, t.Any]) -> Loaded:
+def load(raw: t.Mapping[str, t.Any]) -> Config:
     """Check a configuration and give it types.
 
     Args:
@@ -93,7 +93,7 @@ def load(raw: t.Mapping[str, t.Any]) -> Loaded:
         raise SettingsError(msg) from None
 
 
-def _loaded(raw: t.Mapping[str, t.Any]) -> Loaded:
+def _loaded(raw: t.Mapping[str, t.Any]) -> Config:
     given = {name: value for name, value in raw.items() if value is not None and value != ""}
     fields = msgspec.structs.fields(Settings)
     faults = [f"{f.name}: is required" for f in fields if f.required and f.name not in given]
@@ -102,7 +102,7 @@ def _loaded(raw: t.Mapping[str, t.Any]) -> Loaded:
     values["cohorts"], found_in_cohorts = _stream_mappings(given.get("cohorts", {}))
     faults += sorted(found) + found_in_cohorts
     if faults:
-        raise SettingsError(*faults)
+        raise SettingsError.combine(map(SettingsError, faults))
     settings = Settings(**values)
     mappings = {
         stream: resolve(settings, stream, mapping, uid_by_hand="uid_column" in given)
@@ -113,9 +113,9 @@ def _loaded(raw: t.Mapping[str, t.Any]) -> Loaded:
         faults += mapping_faults(mapping, settings.cohorts[stream])
     faults += shared_cohort_faults(mappings.values())
     if faults:
-        raise SettingsError(*faults)
+        raise SettingsError.combine(map(SettingsError, faults))
     unknown = {name: nearest(name, SETTING_NAMES) for name in raw if name not in SETTING_NAMES}
-    return Loaded(settings, mappings, "uid_column" in given, unknown)
+    return Config(settings, mappings, "uid_column" in given, unknown)
 
 
 def _gathered(raw: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
@@ -203,7 +203,7 @@ def _keys(name: str, struct: type[_S], value: t.Any, *, of: str) -> _S:
     types = {key: field.type for key, field in fields.items()}
     converted, found = _converted(f"{name}.", types, given)
     if faults := faults + found:
-        raise SettingsError(*sorted(faults))
+        raise SettingsError.combine(map(SettingsError, sorted(faults)))
     return struct(**converted)
 
 
@@ -224,8 +224,8 @@ def _converted(
     for name in types.keys() & given.keys():
         try:
             values[name] = _convert(prefix + name, types[name], given[name])
-        except SettingsError as error:  # noqa: PERF203 - all faults are told at once
-            faults += error.faults
+        except SettingsError as error:
+            faults += map(str, error.faults)
     return values, faults
 
 
@@ -304,7 +304,7 @@ def _stream_mappings(value: object) -> tuple[dict[str, StreamMapping], list[str]
                 f"cohorts.{stream}", StreamMapping, keys, of="a cohort's mapping"
             )
         except SettingsError as error:
-            faults += error.faults
+            faults += map(str, error.faults)
     return mappings, sorted(faults)
 
 

@@ -14,15 +14,14 @@ import typing as t
 import msgspec
 from msgspec import Meta
 
+from target_moengage_cohort.core.membership import largest_size
+
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
 LONGEST = 1_000
 """Characters of an identifier; whatever is longer is not plain."""
-
-_ESCAPED = 6  # bytes that JSON in UTF-8 takes at most for a character
-_MEMBER_BYTES = 40  # of a member without its identifiers
 
 Text = t.Annotated[str, Meta(min_length=1)]
 
@@ -188,18 +187,8 @@ def assemble(
         present=present,
         cohorts=cohorts,
         expected_counts=expected_counts,
-        largest=largest_member(longest, has_both=anonymous_ids is not None),
+        largest=largest_size(longest, has_both=anonymous_ids is not None),
     )
-
-
-def largest_member(longest: int, *, has_both: bool) -> int:
-    """The most bytes that a member may take in a request.
-
-    Args:
-        longest: The characters of the longest identifier.
-        has_both: Whether members may have two of them.
-    """
-    return _MEMBER_BYTES + _ESCAPED * longest * (1 + has_both)
 
 
 def _longest(values: Sequence[str | None]) -> int:

@@ -109,7 +109,7 @@ class SdkTransform:
         for stream_map in self._mapper.stream_maps[stream]:
             try:
                 transformed = self._transformed(stream_map, record)
-            except RowError as error:  # noqa: PERF203 - each output stands for itself
+            except RowError as error:
                 found.append((stream_map.stream_alias, error))
             else:
                 if transformed is not None:

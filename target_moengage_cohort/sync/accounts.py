@@ -14,13 +14,13 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort import settings
     from target_moengage_cohort.ledger import Ledger
-    from target_moengage_cohort.ledger.records import Numbers
-    from target_moengage_cohort.sync.cohorts import Destination
+    from target_moengage_cohort.ledger.records import LedgerCounts
+    from target_moengage_cohort.sync.cohorts import SyncedCohort
     from target_moengage_cohort.sync.mirror.guard import Proof
 
 
 def cohort_reports(
-    destinations: Iterable[Destination],
+    destinations: Iterable[SyncedCohort],
     lanes: Mapping[str, Lane],
     unplaced: Mapping[settings.Mapping, int],
     proofs: Mapping[str, Proof],
@@ -59,10 +59,10 @@ def cohort_reports(
     return found
 
 
-def _cohort_report(destination: Destination, lane: Lane, proof: Proof) -> CohortReport:
+def _cohort_report(destination: SyncedCohort, lane: Lane, proof: Proof) -> CohortReport:
     cohort, mapping, settled = destination.cohort, destination.mapping, destination.settlement
     ledger, differs = destination.ledger, settled.differs
-    numbers: Numbers | None = None
+    numbers: LedgerCounts | None = None
     if ledger is not None:
         with contextlib.suppress(LedgerError):  # the run has failed with it already
             numbers = ledger.numbers()

@@ -21,7 +21,7 @@ from target_moengage_cohort.delivery.packing import Envelope
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger import Ledger
-    from target_moengage_cohort.ledger.records import CohortEntry, Differs
+    from target_moengage_cohort.ledger.records import CohortEntry, DiffCounts
     from target_moengage_cohort.settings import Mapping, Settings
 
 _SMALLEST_MEMBER_BYTES = len(b'{"uid":"1"}')
@@ -43,7 +43,7 @@ class Settlement(msgspec.Struct):
         refused: Members of this run whom MoEngage has refused.
     """
 
-    differs: Differs | None = None
+    differs: DiffCounts | None = None
     removals_waiting: int = 0
     removals_withheld: int = 0
     additions_withheld: int = 0
@@ -55,7 +55,7 @@ class Settlement(msgspec.Struct):
     refused: set[Key] = msgspec.field(default_factory=set)
 
 
-class Destination(msgspec.Struct, eq=False):
+class SyncedCohort(msgspec.Struct, eq=False):
     """A cohort that a stream feeds, and what was read of it.
 
     Attributes:
@@ -87,17 +87,17 @@ class Destination(msgspec.Struct, eq=False):
             InputError: A request has no room for the member any more.
         """
         try:
-            payload = fitting(member.encode(), self.capacity)
+            member.check_size(self.capacity)
         except RowError as error:
             msg = (
                 f"the cohort {self.cohort.cohort_id!r}: {error.reason}; it was accepted when there "
                 "was more room, so raise max_payload_bytes again"
             )
             raise InputError(msg) from None
-        return Change(self.cohort, action, member.key, payload, member.anonymous_id)
+        return Change(self.cohort, action, member)
 
 
-class Destinations:
+class Cohorts:
     """All cohorts of a run: no two streams feed one, and no two share a name.
 
     Args:
@@ -116,10 +116,10 @@ class Destinations:
         self._ledger = ledger
         self._names: dict[str, str] = {}
         self._numbers: Counter[str] = Counter()
-        self.by_id: dict[str, Destination] = {}
+        self.by_id: dict[str, SyncedCohort] = {}
         self.ledgers: dict[str, Ledger] = {}
 
-    def of_entry(self, entry: CohortEntry, mapping: Mapping) -> Destination:
+    def of_entry(self, entry: CohortEntry, mapping: Mapping) -> SyncedCohort:
         """The destination for a cohort that a stream has fed before.
 
         Raises:
@@ -135,11 +135,11 @@ class Destinations:
             )
             raise SettingsError(msg) from None
 
-    def of_stream(self, stream: str) -> list[Destination]:
+    def of_stream(self, stream: str) -> list[SyncedCohort]:
         """The destinations that a stream feeds, as far as they were met."""
         return [known for known in self.by_id.values() if known.mapping.stream == stream]
 
-    def of(self, cohort: Cohort, mapping: Mapping) -> Destination:
+    def of(self, cohort: Cohort, mapping: Mapping) -> SyncedCohort:
         """The destination for a stream's cohort, made when it is met first.
 
         Raises:
@@ -160,7 +160,7 @@ class Destinations:
             raise RowError(reason, cohort.cohort_id)
         return known
 
-    def _new(self, cohort: Cohort, mapping: Mapping) -> Destination:
+    def _new(self, cohort: Cohort, mapping: Mapping) -> SyncedCohort:
         if fault := cohort_name_fault(cohort.name):
             reason = f"the name of the cohort {cohort.cohort_id!r} {fault}"
             raise RowError(reason)
@@ -182,23 +182,8 @@ class Destinations:
         self._names[cohort.name] = cohort.cohort_id
         number = self._numbers[mapping.stream]
         self._numbers[mapping.stream] += 1
-        destination = Destination(cohort, mapping, capacity, number, ledger)
+        destination = SyncedCohort(cohort, mapping, capacity, number, ledger)
         if mapping.sync_mode is SyncMode.ONE_TIME and ledger is not None:
             destination.settlement.is_sealed = ledger.is_sealed
         self.by_id[cohort.cohort_id] = destination
         return destination
-
-
-def fitting(payload: bytes, capacity: int) -> bytes:
-    """An encoded member, if a request has room for it.
-
-    Raises:
-        RowError: It has not.
-    """
-    if len(payload) > capacity:
-        reason = (
-            f"the member takes {len(payload)} bytes, and a request has room for {capacity} "
-            "(max_payload_bytes)"
-        )
-        raise RowError(reason)
-    return payload

@@ -34,12 +34,12 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.interrupts import Interrupt
     from target_moengage_cohort.delivery.dispatcher import Dispatcher
-    from target_moengage_cohort.settings import Loaded, Mapping
+    from target_moengage_cohort.settings import Config, Mapping
     from target_moengage_cohort.singer.batches.batch_files import Batches, Relation
     from target_moengage_cohort.singer.columns import Columns
     from target_moengage_cohort.singer.messages import Message
     from target_moengage_cohort.sync.changes.outbox import Changes
-    from target_moengage_cohort.sync.cohorts import Destinations
+    from target_moengage_cohort.sync.cohorts import Cohorts
     from target_moengage_cohort.sync.mirror.settlement import Snapshots
     from target_moengage_cohort.sync.rejections import Rejections
 
@@ -87,10 +87,10 @@ class Intake:
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: Config,
         transform: Transform | None,
         *,
-        destinations: Destinations,
+        destinations: Cohorts,
         dispatcher: Dispatcher,
         changes: Changes,
         snapshots: Snapshots,

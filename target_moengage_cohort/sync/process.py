@@ -34,7 +34,7 @@ class Sync:
         interrupt: Ends the run early.
     """
 
-    def __init__(self, loaded: settings.Loaded) -> None:
+    def __init__(self, loaded: settings.Config) -> None:
         self.interrupt = Interrupt()
         self._loaded = loaded
         self._run: Run | None = None
@@ -108,7 +108,7 @@ def run(given: dict[str, t.Any], *, from_environment: bool, source: t.IO[str] | 
         sys.exit(code)
 
 
-def _loaded(given: dict[str, t.Any], *, from_environment: bool) -> settings.Loaded:
+def _loaded(given: dict[str, t.Any], *, from_environment: bool) -> settings.Config:
     if from_environment:
         logger.info("Parsing env var for settings config...")
         given = given | configuration.from_environment()

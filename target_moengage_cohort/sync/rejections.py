@@ -10,7 +10,7 @@ import re
 import threading
 import typing as t
 from collections import Counter
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -150,7 +150,7 @@ def row_of(
     }
     row = {column: value for column, value in given.items() if column is not None}
     if action is Action.REMOVE and mapping.sync_mode is not SyncMode.REMOVE:
-        row[DELETED_AT] = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        row[DELETED_AT] = datetime.now(UTC).isoformat(timespec="milliseconds")
     schema = {"type": "object", "properties": {column: {} for column in (*row, MAPPED)}}
     return Schema(mapping.stream, schema, []), row
 
@@ -254,7 +254,7 @@ class RejectsFile:
         added = {
             REASON: reason,
             "_reject_run_id": self._run_id,
-            "_reject_at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            "_reject_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
         messages.append({"type": "RECORD", "stream": stream.stream, "record": record | added})
         data = b"".join(_encode(message) + b"\n" for message in messages)

@@ -10,7 +10,8 @@ import msgspec
 
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.files import replace
-from target_moengage_cohort.ledger.records import Counted  # noqa: TC001 - msgspec resolves it
+from target_moengage_cohort.core.text import format_count, format_minutes, format_size, shorten
+from target_moengage_cohort.ledger.records import MemberSet  # noqa: TC001 - msgspec resolves it
 from target_moengage_cohort.sync.mirror.guard import Proof
 
 _COHORTS_IN_SUMMARY = 12
@@ -62,8 +63,8 @@ class CohortReport(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int = 0
     complete: Proof = Proof.NO
     ledger: t.Literal["created", "opened", "none"] = "none"
-    desired: Counted | None = None
-    accepted: Counted | None = None
+    desired: MemberSet | None = None
+    accepted: MemberSet | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,29 +144,30 @@ def summary(report: Report, requests_per_minute: int) -> str:
     for cohort in by_size[:_COHORTS_IN_SUMMARY]:
         name = cohort.cohort_id if cohort.cohort_id is not None else f"(no cohort: {cohort.stream})"
         lines.append(
-            f"{shortened(name, 30):<30} {cohort.records:>9} {cohort.added:>9} "
+            f"{shorten(name, 30):<30} {cohort.records:>9} {cohort.added:>9} "
             f"{cohort.removed:>9} {cohort.rejected:>8} {cohort.requests:>6}"
         )
     if (more := len(by_size) - _COHORTS_IN_SUMMARY) > 0:
         lines.append(f"… and {more} more cohorts; report_path has them all")
     size = sum(cohort.bytes for cohort in cohorts)
-    text = f"{report.status}: it {verb} {counted(report.requests, 'request')}, {sized(size)}"
+    requests = format_count(report.requests, "request")
+    text = f"{report.status}: it {verb} {requests}, {format_size(size)}"
     if dry and report.requests:
-        text += f", {lasting(report.requests / requests_per_minute)} at the rate limit"
+        text += f", {format_minutes(report.requests / requests_per_minute)} at the rate limit"
     elif not dry:
-        retries = counted(report.retries, "retry", "retries")
+        retries = format_count(report.retries, "retry", "retries")
         text += f", {retries}; throttled for {report.throttled_seconds:.0f} s"
     lines.append(text)
     if waiting := sum(cohort.removals_waiting for cohort in cohorts):
         streams = " ".join(sorted({each.stream for each in cohorts if each.removals_waiting}))
         wait = "waits" if waiting == 1 else "wait"
         lines.append(
-            f"{counted(waiting, 'removal')} {wait} for: moengage-cohort confirm {streams} "
+            f"{format_count(waiting, 'removal')} {wait} for: moengage-cohort confirm {streams} "
             "--config …"
         )
     if report.status == "withheld":
         held = sum(cohort.removals_withheld for cohort in cohorts)
-        removals = counted(held, "removal")
+        removals = format_count(held, "removal")
         lines.append(f"withheld, {removals} among it; the warnings above say what and why")
     if doubt := sum(cohort.in_doubt for cohort in cohorts):
         if doubt == 1:
@@ -173,35 +175,3 @@ def summary(report: Report, requests_per_minute: int) -> str:
         else:
             lines.append(f"{doubt:,} members are in doubt: nobody knows whether they are accepted")
     return "\n".join(lines)
-
-
-def counted(number: int, what: str, plural: str | None = None) -> str:
-    """So many of a thing; without a plural of its own, its name gets an s."""
-    return f"{number:,} {what if number == 1 else plural or what + 's'}"
-
-
-def sized(size: int) -> str:
-    """A number of bytes, in a unit that shows what matters of it."""
-    for unit, bytes_ in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
-        if size >= 0.99995 * bytes_:  # 1,000.0 of the unit below
-            return f"{size / bytes_:,.1f} {unit}"
-    return counted(size, "byte")
-
-
-def lasting(minutes: float) -> str:
-    """A duration, as exactly as it can be foretold."""
-    if minutes < 1:
-        return "under a minute"
-    tenths = f"{minutes:,.1f}".removesuffix(".0")
-    return f"{tenths} {'minute' if tenths == '1' else 'minutes'}"
-
-
-def printable(text: str) -> str:
-    """A name on one line, whatever it holds."""
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
-def shortened(text: str, width: int) -> str:
-    """A name in a column of a table."""
-    text = printable(text)
-    return text if len(text) <= width else text[: width - 1] + "…"

@@ -22,14 +22,13 @@ from target_moengage_cohort.core.membership import (
 from target_moengage_cohort.singer.columns import Columns, PlainRows, kinds
 from target_moengage_cohort.singer.decoding import can_be_looked_for, decoder, row_type
 from target_moengage_cohort.singer.messages import DELETED_AT
-from target_moengage_cohort.sync.cohorts import fitting
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from collections.abc import Mapping as AbstractMapping
 
     from target_moengage_cohort.settings import Mapping
-    from target_moengage_cohort.sync.cohorts import Destination, Destinations
+    from target_moengage_cohort.sync.cohorts import Cohorts, SyncedCohort
 
 _ADD, _REMOVE = Action.ADD, Action.REMOVE
 _NOBODY = Member()
@@ -59,7 +58,7 @@ class Sink:
         mapping: Mapping,
         properties: AbstractMapping[str, t.Any],
         key_properties: Sequence[str],
-        destinations: Destinations,
+        destinations: Cohorts,
     ) -> None:
         self.mapping = mapping
         self.columns = {**mapping.columns}
@@ -78,14 +77,14 @@ class Sink:
             (key, roles.get(key, f"key_{number}")) for number, key in enumerate(self.keys)
         ]
         self._destinations = destinations
-        self.fixed: Destination | None = None
+        self.fixed: SyncedCohort | None = None
         if mapping.cohort is not None:
             try:
                 self.fixed = destinations.of(mapping.cohort, mapping)
             except RowError as error:
                 msg = f"cohorts.{mapping.stream}: {error.reason}"
                 raise SettingsError(msg) from None
-        self._fan_out: dict[tuple[t.Any, t.Any], Destination] = {}
+        self._fan_out: dict[tuple[t.Any, t.Any], SyncedCohort] = {}
         self._has_uid = "uid" in self.columns
         self._has_anonymous_id = "anonymous_id" in self.columns
         self._has_membership = "membership" in self.columns
@@ -128,20 +127,20 @@ class Sink:
         Raises:
             RowError: The record cannot be delivered.
         """
-        destination, action, member, payload = self.read(row)
+        destination, action, member = self.read(row)
         if action is None:
             destination.skipped += 1
             return None
-        return Change(destination.cohort, action, member.key, payload, member.anonymous_id)
+        return Change(destination.cohort, action, member)
 
-    def read(self, row: t.Any) -> tuple[Destination, Action | None, Member, bytes]:
+    def read(self, row: t.Any) -> tuple[SyncedCohort, Action | None, Member]:
         """Read who a record is about, and what it says of the cohort.
 
         Args:
             row: As `change` has it.
 
         Returns:
-            The cohort, what the record asks for, the member, and the member encoded.
+            The cohort, what the record asks for, and the member.
 
         Raises:
             RowError: The record cannot be delivered.
@@ -155,16 +154,16 @@ class Sink:
                     raise MissingKeyRowError(reason)
             action = self._action(row)
             if action is None:
-                return destination, None, _NOBODY, b""
+                return destination, None, _NOBODY
             member = self._member(row)
-            payload = fitting(member.encode(), destination.capacity)
+            member.check_size(destination.capacity)
         except RowError as error:
             destination.rejected += 1
             error.cohort_id = destination.cohort.cohort_id
             raise
-        return destination, action, member, payload
+        return destination, action, member
 
-    def place(self, columns: Columns) -> list[Destination] | None:
+    def place(self, columns: Columns) -> list[SyncedCohort] | None:
         """Find the cohort of each of many plain rows.
 
         Returns:
@@ -182,7 +181,7 @@ class Sink:
             return None
         return [found[raw] for raw in cohorts]
 
-    def changes(self, columns: Columns, places: Sequence[Destination]) -> list[Change]:
+    def changes(self, columns: Columns, places: Sequence[SyncedCohort]) -> list[Change]:
         """Turn many plain rows into changes.
 
         Args:
@@ -200,10 +199,7 @@ class Sink:
         actions = _actions(columns, self.mapping.sync_mode)
         anonymous_ids = columns.anonymous_ids or [None] * count
         members = map(Member, columns.uids, anonymous_ids)
-        return [
-            Change(cohort, action, member.key, member.encode(), member.anonymous_id)
-            for cohort, action, member in zip(cohorts, actions, members, strict=True)
-        ]
+        return list(map(Change, cohorts, actions, members))
 
     def _action(self, row: t.Any) -> Action | None:
         mode = self.mapping.sync_mode
@@ -222,7 +218,7 @@ class Sink:
 
     def _member(self, row: t.Any) -> Member:
         uid = row.uid if self._has_uid else None
-        if type(uid) is not str or not uid:
+        if type(uid) is not str or not uid or not uid.isascii():
             uid = self._identifier(uid, "uid")
         anonymous_id = None
         if self._has_anonymous_id:
@@ -233,7 +229,7 @@ class Sink:
             raise RowError(reason)
         return Member(uid, anonymous_id)
 
-    def _destination(self, row: t.Any) -> Destination:
+    def _destination(self, row: t.Any) -> SyncedCohort:
         """The cohort that a row of a stream with many cohorts names."""
         named = self.mapping.cohort_name_column is not None
         try:
@@ -245,7 +241,7 @@ class Sink:
                 known.rejected += 1
             raise
 
-    def _named(self, raw: tuple[t.Any, t.Any]) -> Destination:
+    def _named(self, raw: tuple[t.Any, t.Any]) -> SyncedCohort:
         """The cohort of an id and a name, as the columns have them; nothing is counted."""
         try:
             if (known := self._fan_out.get(raw)) is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import typing as t
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from target_moengage_cohort.core.errors import (
     InputError,
@@ -26,7 +26,7 @@ from target_moengage_cohort.settings.declared import OnReject
 from target_moengage_cohort.sync import report as reports
 from target_moengage_cohort.sync.accounts import cohort_reports
 from target_moengage_cohort.sync.changes.outbox import Changes
-from target_moengage_cohort.sync.cohorts import Destinations
+from target_moengage_cohort.sync.cohorts import Cohorts
 from target_moengage_cohort.sync.intake import Intake
 from target_moengage_cohort.sync.mirror.guard import Proof
 from target_moengage_cohort.sync.mirror.settlement import Snapshots
@@ -40,7 +40,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.core.membership import Action, Cohort, Member
     from target_moengage_cohort.delivery.pace import Pace
     from target_moengage_cohort.ledger import Ledger, Ledgers
-    from target_moengage_cohort.settings import Loaded, Mapping
+    from target_moengage_cohort.settings import Config, Mapping
     from target_moengage_cohort.sync.cohorts import Settlement
     from target_moengage_cohort.sync.intake import Transform
 
@@ -71,7 +71,7 @@ class Run:
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: Config,
         *,
         attempt: t.Callable[[bytes], Answer],
         pace: Pace | None,
@@ -99,7 +99,7 @@ class Run:
             reports.check(settings.report_path)
         self._rejections = Rejections(settings, ledgers.run_id)
         self._checkpoints = Checkpoints()
-        self.destinations = Destinations(settings, self._open_ledger)
+        self.destinations = Cohorts(settings, self._open_ledger)
         self._dispatcher = Dispatcher(
             settings,
             callbacks=Callbacks(_accept if settings.dry_run else attempt, self._emit, self._reject),
@@ -190,7 +190,7 @@ class Run:
         for close in (self._rejections.close, self._close_ledgers):
             try:
                 close()
-            except TargetError as error:  # noqa: PERF203 - each is closed, whatever happens
+            except TargetError as error:
                 self._error = self._error or error
         self._progress.stop()
         self._report()
@@ -382,4 +382,4 @@ def _accept(_body: bytes) -> Answer:
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

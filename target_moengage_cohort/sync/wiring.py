@@ -16,12 +16,12 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger import Ledgers
     from target_moengage_cohort.moengage.answers import Answer
     from target_moengage_cohort.moengage.transport import Client
-    from target_moengage_cohort.settings import Loaded, Settings
+    from target_moengage_cohort.settings import Config, Settings
 
 logger = logging.getLogger(__name__)
 
 
-def wired(loaded: Loaded, interrupt: Interrupt, ledgers: Ledgers) -> Run:
+def wired(loaded: Config, interrupt: Interrupt, ledgers: Ledgers) -> Run:
     """A run that sends to MoEngage and writes STATE to standard output.
 
     Args:

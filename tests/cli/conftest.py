@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from target_moengage_cohort.cli import cli
 from target_moengage_cohort.cli.sending import Sending
-from target_moengage_cohort.cli.session import Session, Surroundings
+from target_moengage_cohort.cli.session import Session, SessionTiming
 from target_moengage_cohort.core.membership import Action, Cohort, Member
 from target_moengage_cohort.ledger import Ledgers, Plan, PlanKind
 from target_moengage_cohort.settings import load
@@ -42,7 +42,7 @@ class Desk:
         path.write_text(json.dumps(self.raw))
         files = [str(path)] if config_files is None else config_files
         options = [part for file in files for part in ("--config", file)]
-        place = Surroundings(**({"busy_seconds": 0.3} | surroundings))
+        place = SessionTiming(**({"busy_seconds": 0.3} | surroundings))
         result = CliRunner().invoke(
             cli, [*arguments, *options], obj=place, input=text, prog_name="moengage-cohort"
         )
@@ -68,7 +68,7 @@ class Desk:
 
     def fill(self, cohort_id, members, *, stream=None, name=None):
         """Have members accepted into a cohort, with a ledger."""
-        session = Session(load(self.raw), Surroundings())
+        session = Session(load(self.raw), SessionTiming())
         with session.ledgers() as ledgers:
             cohort = Cohort(cohort_id, name or cohort_id)
             ledger = ledgers.open(cohort, stream or cohort_id)

@@ -221,7 +221,10 @@ importlib.import_module(program).main()
 
 @pytest.mark.parametrize(
     ("program", "late", "arguments"),
-    [("__main__", "cli.target_command", ["--version"]), ("cli", "cli.status_command", ["status", "--help"])],
+    [
+        ("__main__", "cli.target_command", ["--version"]),
+        ("cli", "cli.status_command", ["status", "--help"]),
+    ],
 )
 def test_ctrl_c_in_a_callback_of_the_import_system_is_not_lost(tmp_path, program, late, arguments):
     """SIGINT while Python runs a callback whose exceptions it drops ends the process, too."""

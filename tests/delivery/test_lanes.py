@@ -24,7 +24,7 @@ SETTINGS = load(
 
 def change(cohort: str, uid: str, action: Action = Action.ADD) -> Change:
     member = Member(uid)
-    return Change(Cohort(cohort, cohort), action, member.key, member.encode())
+    return Change(Cohort(cohort, cohort), action, member)
 
 
 def fill(lanes: Lanes, cohort: str, start: int = 0, count: int = 100) -> None:

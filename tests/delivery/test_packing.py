@@ -19,7 +19,7 @@ TIMESTAMP = iso_timestamp(1_800_000_000_123)
 
 def change(uid: str, action: Action = Action.ADD) -> Change:
     member = Member(uid)
-    return Change(COHORT, action, member.key, member.encode())
+    return Change(COHORT, action, member)
 
 
 def taken(buffer: CohortBuffer) -> list:
@@ -82,7 +82,9 @@ def test_no_body_could_have_taken_its_next_member(events, limit):
             body = buffer.take(-1.0)
             assert action is body.action
             assert len(encoded(body)) <= limit
-            assert ENVELOPE.overhead(action) + len(body.members) + 1 + len(one.payload) > limit
+            assert (
+                ENVELOPE.overhead(action) + len(body.members) + 1 + len(one.member.encode()) > limit
+            )
     assert all(len(encoded(body)) <= limit for body in taken(buffer))
 
 
@@ -129,7 +131,7 @@ def test_opposite_changes_of_perhaps_one_person_keep_their_order(events, limit):
         member = Member(
             None if uid is None else f"u{uid}", None if anonymous is None else f"a{anonymous}"
         )
-        one = Change(COHORT, action, member.key, member.encode(), member.anonymous_id)
+        one = Change(COHORT, action, member)
         buffer.put(one, number, 0.0)
         last[member.key] = number
         assert buffer.open_weight >= 0
@@ -196,7 +198,7 @@ def test_a_million_uuids_take_no_more_requests_than_the_bytes_force():
     size = requests = 0
     for _ in range(1_000_000):
         one = change(str(uuid.UUID(int=random.getrandbits(128))))
-        size += len(one.payload) + 1
+        size += len(one.member.encode()) + 1
         buffer.put(one, 0, 0.0)
         if buffer.has_closed:
             requests += 1

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from target_moengage_cohort.cli import cli
-from target_moengage_cohort.cli.session import Surroundings
+from target_moengage_cohort.cli.session import SessionTiming
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.ledger import FORMAT, Ledgers
 from target_moengage_cohort.settings import load
@@ -254,7 +254,7 @@ def test_a_second_run_of_a_cohort_is_told_who_holds_it(emulator, go, holder, fol
     script = "import pathlib, sys; print(pathlib.Path(sys.argv[1]).read_text(), end='')"
     tap = [sys.executable, "-I", "-S", "-c", script, str(tmp_path / "input")]
     result = CliRunner().invoke(
-        cli, ["run", "--config", str(path), "--", *tap], obj=Surroundings(busy_seconds=0.3)
+        cli, ["run", "--config", str(path), "--", *tap], obj=SessionTiming(busy_seconds=0.3)
     )
     assert (4, "") == (result.exit_code, result.stdout)
     assert "the ledger of cohort 'users' is held by run " in result.stderr

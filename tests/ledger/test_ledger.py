@@ -12,7 +12,7 @@ import pytest
 
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.membership import Cohort, Member
-from target_moengage_cohort.ledger import Known, PlanKind, RunEntry
+from target_moengage_cohort.ledger import Expected, PlanKind, RunEntry
 from target_moengage_cohort.ledger.duckdb import journal
 from tests.ledger.story import PLAN
 from tests.ledger.support import (
@@ -71,11 +71,11 @@ def test_what_is_queued_is_known_best(ledger):
     ledger.queued([(REMOVE, Member("1")), (ADD, Member("9")), (REMOVE, Member("9", "x"))])
     ledger.queued([(ADD, Member("1", "new")), (ADD, Member(None, "1"))])
     assert {
-        "1": Known(ADD, Member("1", "new")),
-        "2": Known(ADD, Member("2")),
-        "3": Known(ADD, Member("3", "a")),
-        "9": Known(REMOVE, Member("9", "x")),
-        ("1",): Known(ADD, Member(None, "1")),
+        "1": Expected(ADD, Member("1", "new")),
+        "2": Expected(ADD, Member("2")),
+        "3": Expected(ADD, Member("3", "a")),
+        "9": Expected(REMOVE, Member("9", "x")),
+        ("1",): Expected(ADD, Member(None, "1")),
     } == ledger.known([*members(1, 2, 3, 4, 9), Member(None, "1")])
     assert {} == ledger.known([])
 

@@ -10,13 +10,13 @@ from hypothesis import example, given, settings
 
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.membership import Action, Cohort, Member
-from target_moengage_cohort.ledger import Counted, Ledgers
+from target_moengage_cohort.ledger import Ledgers, MemberSet
 from target_moengage_cohort.ledger.duckdb import comparison, staging
 from target_moengage_cohort.settings import load
 
 BASE = {"workspace_id": "ws", "data_api_key": "key", "data_center": "02", "partner": "acme"}
 ADD, REMOVE = Action.ADD, Action.REMOVE
-EMPTY = Counted(0, "0" * 32)
+EMPTY = MemberSet(0, "0" * 32)
 
 _numbers = itertools.count(1)
 

@@ -61,7 +61,7 @@ def test_the_metadata_is_valid_and_right(metadata: Metadata) -> None:
     """A registry's checks accept the metadata; a user may ask for three extras, and every
     requirement says from which version on."""
     assert "target-moengage-cohort" == metadata.name
-    assert (">=3.10", "Apache-2.0") == (str(metadata.requires_python), metadata.license_expression)
+    assert (">=3.11", "Apache-2.0") == (str(metadata.requires_python), metadata.license_expression)
     assert ["arrow", "emulator", "s3"] == sorted(metadata.provides_extra)
     assert [] == [str(one) for one in metadata.requires_dist if not one.specifier]
 

@@ -4,8 +4,7 @@ import json
 import subprocess
 import urllib.parse
 import urllib.request
-
-from typing_extensions import Self
+from typing import Self
 
 from tests.support.processes import guarded
 from tests.support.project import program

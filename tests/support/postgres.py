@@ -15,10 +15,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psycopg
-from typing_extensions import Self
 
 from tests.support.processes import guarded
 

@@ -78,7 +78,7 @@ def _general_name(host: str) -> x509.GeneralName:
 
 
 def _builder(subject, issuer, key, days=1) -> x509.CertificateBuilder:
-    now = dt.datetime.now(dt.timezone.utc)
+    now = dt.datetime.now(dt.UTC)
     return x509.CertificateBuilder(
         issuer,
         subject,

@@ -11,11 +11,11 @@ from hypothesis import example, given
 
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.core.membership import Action, Cohort, Member
-from target_moengage_cohort.ledger import Counted, Differs, Ledgers
+from target_moengage_cohort.ledger import DiffCounts, Ledgers, MemberSet
 from target_moengage_cohort.settings import load
 from target_moengage_cohort.sync.mirror.guard import (
     Completeness,
-    Fate,
+    Disposition,
     Proof,
     Rules,
     bookmarked_stream,
@@ -460,9 +460,9 @@ def test_the_guard_by_numbers(allowed, base, removals, desired, percent, proven)
 def counts(*, kept=0, gone=0, linked=0, new=0, resent=0, in_doubt=0, strays=0):
     """The numbers of a plan, from who stays, leaves, is linked, joins, and is sent again."""
     base, desired = kept + gone + linked, kept + new
-    return Differs(
-        desired=Counted(desired, ""),
-        accepted=Counted(base - strays, ""),
+    return DiffCounts(
+        desired=MemberSet(desired, ""),
+        accepted=MemberSet(base - strays, ""),
         in_doubt=in_doubt,
         base=base,
         joining=new,
@@ -512,17 +512,17 @@ def test_the_fate_of_removals(plan, rules, proof):
     parts, differs = plan
     fate = decide(differs, rules, proof).removals
     if proof is Proof.NO:
-        assert Fate.LEFT is fate
+        assert Disposition.LEFT is fate
     elif rules.deferred:
-        assert Fate.WAITING is fate
+        assert Disposition.WAITING is fate
     elif not parts["gone"]:
-        assert Fate.DELIVERED is fate
-    elif fate is Fate.DELIVERED:
+        assert Disposition.DELIVERED is fate
+    elif fate is Disposition.DELIVERED:
         share = Fraction(parts["gone"], differs.base)
         few = proof.is_proof and parts["gone"] <= 20
         assert few or share <= Fraction(rules.max_removal_percent, 100)
     else:
-        assert Fate.WITHHELD is fate
+        assert Disposition.WITHHELD is fate
 
 
 EXCHANGE = ({"gone": 5, "new": 5}, counts(gone=5, new=5))
@@ -536,9 +536,9 @@ def test_a_cohort_is_emptied_with_proof_only(plan, rules, proof):
     parts, differs = plan
     decision = decide(differs, rules, proof)
     left = differs.base
-    if decision.additions is Fate.DELIVERED:
+    if decision.additions is Disposition.DELIVERED:
         left += parts["new"]
-    if decision.removals is Fate.DELIVERED:
+    if decision.removals is Disposition.DELIVERED:
         left -= parts["gone"]
     if differs.base and not left:
         assert proof.is_proof
@@ -557,7 +557,7 @@ def test_the_fate_of_additions(plan, rules, proof):
         and Fraction(parts["new"], differs.base) > Fraction(limit, 100)
     )
     fate = decide(differs, rules, proof).additions
-    assert (Fate.WITHHELD if is_over else Fate.DELIVERED) is fate
+    assert (Disposition.WITHHELD if is_over else Disposition.DELIVERED) is fate
 
 
 @given(plans(), rules, proofs)
@@ -565,8 +565,8 @@ def test_what_is_not_delivered_has_a_reason(plan, rules, proof):
     """A person is told why something is withheld, or left although it differs, and only then."""
     parts, differs = plan
     decision = decide(differs, rules, proof)
-    is_held = Fate.WITHHELD in {decision.additions, decision.removals}
-    is_left = decision.removals is Fate.LEFT and parts["gone"] > 0
+    is_held = Disposition.WITHHELD in {decision.additions, decision.removals}
+    is_left = decision.removals is Disposition.LEFT and parts["gone"] > 0
     assert (is_held or is_left) == (decision.reason is not None)
 
 
@@ -576,7 +576,7 @@ def test_what_seals(plan, rules, proof):
     _, differs = plan
     decision = decide(differs, rules, proof)
     assert decision.seals == (
-        rules.seals and proof.is_proof and decision.additions is Fate.DELIVERED
+        rules.seals and proof.is_proof and decision.additions is Disposition.DELIVERED
     )
 
 
@@ -623,7 +623,9 @@ def test_decisions(expected, differs, rules, proof):
     """One half of a plan that is held back does not hold back the other."""
     decision = decide(differs, rules, proof)
     fates = {"additions": decision.additions, "removals": decision.removals}
-    held = [f"{half} {fate.value}" for half, fate in fates.items() if fate is not Fate.DELIVERED]
+    held = [
+        f"{half} {fate.value}" for half, fate in fates.items() if fate is not Disposition.DELIVERED
+    ]
     assert expected == ("; ".join(held) or "both delivered")
 
 
@@ -647,7 +649,7 @@ def test_growth_of_a_one_time_cohort_is_guarded(tmp_path):
         decision = decide(differs, rules_of(addition=50, seals=True), Proof.END_OF_INPUT)
         staging.close()
     assert (10, 0) == (differs.additions, differs.removals)
-    assert Fate.WITHHELD is decision.additions
+    assert Disposition.WITHHELD is decision.additions
 
 
 def test_no_record_of_a_version_is_no_proof():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 
 from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
-from target_moengage_cohort.ledger import Known
+from target_moengage_cohort.ledger import Expected
 from target_moengage_cohort.sync.changes.outbox import sift
 from tests.support.strategies import histories
 
@@ -19,7 +19,7 @@ steps = histories(st.tuples(actions, members), 20)
 
 
 def change(action, member):
-    return Change(COHORT, action, member.key, member.encode(), member.anonymous_id)
+    return Change(COHORT, action, member)
 
 
 def changes(history):
@@ -34,10 +34,10 @@ def beginnings(draw):
         state = draw(st.sampled_from(["unseen", "accepted", "removed", "forgotten", "in doubt"]))
         is_there = state == "accepted" or (state in {"unseen", "in doubt"} and draw(st.booleans()))
         if state == "forgotten":  # a ledger keeps no identifiers of who was removed
-            known[member.key] = Known(REMOVE, None)
+            known[member.key] = Expected(REMOVE, None)
         elif state != "unseen":
             action = {"accepted": ADD, "removed": REMOVE, "in doubt": None}[state]
-            known[member.key] = Known(action, member)
+            known[member.key] = Expected(action, member)
         if is_there:
             there[member.key] = member
     return known, there
@@ -115,20 +115,20 @@ def test_a_removal_has_the_identifiers_of_the_latest_addition(beginning, history
 @pytest.mark.parametrize(
     ("known", "action", "member", "needed"),
     [
-        (Known(ADD, Member("u", "a")), ADD, Member("u", "a"), None),
-        (Known(ADD, Member("u", "a")), ADD, Member("u", "b"), Member("u", "b")),
-        (Known(ADD, Member("u", "a")), ADD, Member("u"), Member("u")),
-        (Known(ADD, Member("u")), ADD, Member("u", "a"), Member("u", "a")),
-        (Known(ADD, Member("u", "a")), REMOVE, Member("u"), Member("u", "a")),
-        (Known(ADD, Member("u", "a")), REMOVE, Member("u", "b"), Member("u", "a")),
-        (Known(ADD, Member("u")), REMOVE, Member("u", "b"), Member("u")),
-        (Known(REMOVE, None), REMOVE, Member("u", "b"), None),
-        (Known(REMOVE, Member("u", "a")), REMOVE, Member("u", "b"), None),
-        (Known(REMOVE, None), ADD, Member("u"), Member("u")),
-        (Known(REMOVE, Member("u")), ADD, Member("u"), Member("u")),
-        (Known(None, Member("u", "a")), ADD, Member("u", "a"), Member("u", "a")),
-        (Known(None, Member("u", "a")), ADD, Member("u", "b"), Member("u", "b")),
-        (Known(None, Member("u", "a")), REMOVE, Member("u"), Member("u", "a")),
+        (Expected(ADD, Member("u", "a")), ADD, Member("u", "a"), None),
+        (Expected(ADD, Member("u", "a")), ADD, Member("u", "b"), Member("u", "b")),
+        (Expected(ADD, Member("u", "a")), ADD, Member("u"), Member("u")),
+        (Expected(ADD, Member("u")), ADD, Member("u", "a"), Member("u", "a")),
+        (Expected(ADD, Member("u", "a")), REMOVE, Member("u"), Member("u", "a")),
+        (Expected(ADD, Member("u", "a")), REMOVE, Member("u", "b"), Member("u", "a")),
+        (Expected(ADD, Member("u")), REMOVE, Member("u", "b"), Member("u")),
+        (Expected(REMOVE, None), REMOVE, Member("u", "b"), None),
+        (Expected(REMOVE, Member("u", "a")), REMOVE, Member("u", "b"), None),
+        (Expected(REMOVE, None), ADD, Member("u"), Member("u")),
+        (Expected(REMOVE, Member("u")), ADD, Member("u"), Member("u")),
+        (Expected(None, Member("u", "a")), ADD, Member("u", "a"), Member("u", "a")),
+        (Expected(None, Member("u", "a")), ADD, Member("u", "b"), Member("u", "b")),
+        (Expected(None, Member("u", "a")), REMOVE, Member("u"), Member("u", "a")),
         (None, ADD, Member("u"), Member("u")),
         (None, REMOVE, Member("u", "a"), Member("u", "a")),
         (None, REMOVE, Member(None, "a"), Member(None, "a")),
@@ -162,12 +162,12 @@ def test_what_is_needed(known, action, member, needed):
     if needed is None:
         assert {member.key: known} == state
     else:
-        assert {member.key: Known(action, needed)} == state
+        assert {member.key: Expected(action, needed)} == state
 
 
 def test_the_two_name_spaces_are_apart():
     """A uid and an anonymous id of the same text are two members."""
-    known = {"x": Known(ADD, Member("x"))}
+    known = {"x": Expected(ADD, Member("x"))}
     history = [(ADD, Member("x")), (ADD, Member(None, "x")), (REMOVE, Member(None, "x"))]
     assert history[1:] == news(changes(history), known)
-    assert {"x": Known(ADD, Member("x")), ("x",): Known(REMOVE, Member(None, "x"))} == known
+    assert {"x": Expected(ADD, Member("x")), ("x",): Expected(REMOVE, Member(None, "x"))} == known

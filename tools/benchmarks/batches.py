@@ -12,7 +12,7 @@ from pyarrow import parquet
 from tools.benchmarks.data import RECORD, STREAM, Shape, changed, people, schema
 
 
-class Format(str, enum.Enum):
+class Format(enum.StrEnum):
     """The formats of batch files."""
 
     PARQUET = "Parquet"

@@ -28,7 +28,7 @@ RECORD = """
     || ',"lifetime_value":' || lifetime_value || ',"updated_at":"' || updated_at || '"}'"""
 
 
-class Shape(str, enum.Enum):
+class Shape(enum.StrEnum):
     """What a row of the stream holds."""
 
     NARROW = "narrow"

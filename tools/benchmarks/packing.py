@@ -64,7 +64,7 @@ def send(members: list[Member]) -> int:
     timestamp = iso_timestamp(1_795_492_800_000)
     size = 0
     for epoch, member in enumerate(members):
-        change = Change(cohort, Action.ADD, member.key, member.encode(), member.anonymous_id)
+        change = Change(cohort, Action.ADD, member)
         buffer.put(change, epoch, 0.0)
         if buffer.has_closed:
             body = buffer.take(0.0)

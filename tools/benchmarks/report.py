@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def write(sections: list[Section], path: Path = PATH) -> None:
 def surroundings() -> str:
     """The machine, the versions and the day."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    today = datetime.now(timezone.utc).date()
+    today = datetime.now(UTC).date()
     packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     cores = f"{os.cpu_count()} cores, {processor()}, {memory / 1e9:.0f} GB of memory"
     lines = [

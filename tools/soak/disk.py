@@ -7,8 +7,7 @@ import subprocess
 import types
 import typing as t
 from pathlib import Path
-
-from typing_extensions import Self
+from typing import Self
 
 SIZE_BYTES = 128_000_000
 

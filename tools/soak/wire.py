@@ -5,8 +5,7 @@ import socket
 import struct
 import threading
 import typing as t
-
-from typing_extensions import Self
+from typing import Self
 
 from target_moengage_cohort.emulator import Emulator
 

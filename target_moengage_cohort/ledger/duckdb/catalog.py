@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import os
 import secrets
-import shutil
-import tempfile
-import time
 import typing as t
 from pathlib import Path
 
@@ -28,7 +24,13 @@ from target_moengage_cohort.core.files import (
     try_out,
     write_whole,
 )
-from target_moengage_cohort.ledger.duckdb import run_files as sidefile
+from target_moengage_cohort.core.scratch import (
+    Scratch,
+    remove_dead,
+    remove_dead_temporary,
+    temporary_scratch,
+)
+from target_moengage_cohort.ledger.duckdb import run_files
 from target_moengage_cohort.ledger.records import FORMAT, CohortEntry
 from target_moengage_cohort.settings.addresses import state_path
 
@@ -39,8 +41,6 @@ if t.TYPE_CHECKING:
 
 _NEWEST_VERSIONS = 100
 _KEY_BYTES = 12  # 16 characters: with them and a UUID, MD5 has one block to work on, not two
-_TEMPORARY = "moengage-cohort-"
-_YOUNG_SECONDS = 60.0
 
 
 class _Destination(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,8 +108,8 @@ class Folder:
         with self._locked():
             destination = self._destination(self._settings)
             if not self._read_only:
-                _remove_dead(self.path.glob("spill-*"))
-                sidefile.remove_stale(self.path)
+                remove_dead(self.path.glob("spill-*"))
+                run_files.remove_stale(self.path)
         self.hash_key = destination.hash_key
         self.identity = _stem(destination.base_url, destination.workspace_id, self.hash_key)
 
@@ -257,72 +257,17 @@ class Folder:
 
     # What DuckDB spills
 
-    def spill(self, run_id: str) -> Spill:
+    def spill(self, run_id: str) -> Scratch:
         """A folder for what does not fit into memory; elsewhere if nothing here may change.
 
         Raises:
             LedgerError: It cannot be made.
         """
-        _remove_dead_temporary()
+        remove_dead_temporary()
         if self._read_only:
-            return temporary_spill()
+            return temporary_scratch()
         with self._locked():
-            return Spill(self.path / f"spill-{run_id}")
-
-
-def temporary_spill() -> Spill:
-    """A folder among the machine's temporary files.
-
-    Raises:
-        LedgerError: It cannot be made.
-    """
-    _remove_dead_temporary()
-    return Spill(Path(tempfile.mkdtemp(prefix=_TEMPORARY)))
-
-
-def _remove_dead_temporary() -> None:
-    parent = Path(tempfile.gettempdir())
-    _remove_dead(parent.glob(f"{_TEMPORARY}*"), older_than=_YOUNG_SECONDS)
-
-
-class Spill:
-    """A folder for what does not fit into memory, which is gone after its process.
-
-    Args:
-        path: Where.
-
-    Attributes:
-        path: Where.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        make_folder(path)
-        self._lock = Lock(path / "lock")
-        self._lock.acquire(blocking=True)
-
-    def close(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        self._lock.release()
-
-
-def _remove_dead(folders: t.Iterable[Path], older_than: float = -math.inf) -> None:
-    """Remove spill folders whose process is gone: they hold members' ids.
-
-    Args:
-        folders: Where they are; one may go while we look.
-        older_than: Seconds; a younger one may not have got its lock yet.
-    """
-    for path in folders:
-        with contextlib.suppress(OSError, LedgerError):
-            facts = path.lstat()
-            if facts.st_uid != os.getuid() or time.time() - facts.st_mtime < older_than:
-                continue
-            lock = Lock(path / "lock")
-            if lock.acquire():
-                shutil.rmtree(path, ignore_errors=True)
-                lock.release()
+            return Scratch(self.path / f"spill-{run_id}")
 
 
 def newer(path: Path) -> str:

@@ -10,7 +10,7 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.ledger.duckdb.engine import digest, sums_sql
-from target_moengage_cohort.ledger.records import Counted, Differs
+from target_moengage_cohort.ledger.records import DiffCounts, MemberSet
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ class Comparison:
         self._hash_sql = hash_sql
         self._own = "TRUE" if rows.cohort is None else f"cohort = {rows.cohort}"
 
-    def run(self) -> Differs:
+    def run(self) -> DiffCounts:
         """Fill the tables of what differs."""
         tables = self._tables
         accepted = self._sums(f"FROM {tables.accepted}")
@@ -110,7 +110,7 @@ class Comparison:
         staying = self._find_removals(met, strays)
         dropped = self._drop_linked()
         self._spare_shared()
-        differs = Differs(
+        differs = DiffCounts(
             desired=_counted(t.cast("Sums", desired)),
             accepted=_counted(accepted),
             in_doubt=in_doubt,
@@ -330,6 +330,6 @@ class Comparison:
         return t.cast("Sums", found)
 
 
-def _counted(sums: Sums) -> Counted:
+def _counted(sums: Sums) -> MemberSet:
     count, high, low = sums
-    return Counted(count, digest(high, low))
+    return MemberSet(count, digest(high, low))

@@ -12,7 +12,7 @@ from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger.duckdb import schema
 from target_moengage_cohort.ledger.duckdb.catalog import newer
-from target_moengage_cohort.ledger.duckdb.engine import NOTHING, translated
+from target_moengage_cohort.ledger.duckdb.engine import EMPTY_SCHEMA, translated
 from target_moengage_cohort.ledger.records import FORMAT, CohortEntry
 
 if t.TYPE_CHECKING:
@@ -20,18 +20,18 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.files import Lock, Step
     from target_moengage_cohort.ledger.duckdb.catalog import Folder
-    from target_moengage_cohort.ledger.duckdb.engine import Attachable, Cursor, Engine
+    from target_moengage_cohort.ledger.duckdb.engine import Cursor, DatabaseFile, Engine
 
 CHUNK = 10_000
 """Members in a list that an iterator yields."""
 
 
-class Parts(msgspec.Struct, frozen=True, kw_only=True):
+class LedgerParts(msgspec.Struct, frozen=True, kw_only=True):
     """What a ledger is put together from."""
 
     engine: Engine
     folder: Folder
-    file: Attachable
+    file: DatabaseFile
     lock: Lock | None
     entry: CohortEntry
     created: bool
@@ -52,7 +52,7 @@ class Store:
         revision: Rises with every request, and with whatever else makes a plan outdated.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: LedgerParts) -> None:
         self._engine = parts.engine
         self._folder = parts.folder
         self._file = parts.file
@@ -68,7 +68,7 @@ class Store:
         self.last_timestamp = 0
         self.revision = 0
         self.exists = not self._read_only or self._file.path.exists()
-        self._tables = self._file.name if self.exists else NOTHING
+        self._tables = self._file.name if self.exists else EMPTY_SCHEMA
         self._folded = f"memory.f{self._file.name}"
         self._cursor = self._engine.cursor()
 

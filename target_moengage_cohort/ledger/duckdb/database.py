@@ -10,7 +10,7 @@ import typing as t
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.files import sync
 from target_moengage_cohort.ledger.duckdb import schema
-from target_moengage_cohort.ledger.duckdb.engine import NOTHING, quoted
+from target_moengage_cohort.ledger.duckdb.engine import EMPTY_SCHEMA, quoted
 from target_moengage_cohort.ledger.records import FORMAT, CohortEntry
 
 if t.TYPE_CHECKING:
@@ -18,7 +18,7 @@ if t.TYPE_CHECKING:
     from pathlib import Path
 
     from target_moengage_cohort.core.files import Step
-    from target_moengage_cohort.ledger.duckdb.engine import Attachable, Cursor, Engine
+    from target_moengage_cohort.ledger.duckdb.engine import Cursor, DatabaseFile, Engine
 
 _BLOCK_SIZE = 32_768
 """A small cohort's file is small with it; DuckDB's own block size makes half a megabyte of it."""
@@ -33,9 +33,9 @@ def make_nothing(engine: Engine) -> None:
         duckdb.Error: DuckDB refuses it.
     """
     cursor = engine.cursor()
-    cursor.execute(f"CREATE SCHEMA {NOTHING}")
+    cursor.execute(f"CREATE SCHEMA {EMPTY_SCHEMA}")
     for statement in schema.TABLES:
-        cursor.execute(statement.format(s=NOTHING))
+        cursor.execute(statement.format(s=EMPTY_SCHEMA))
 
 
 def make_database(engine: Engine, path: Path, whose: tuple[str, CohortEntry], step: Step) -> None:
@@ -75,7 +75,7 @@ def make_database(engine: Engine, path: Path, whose: tuple[str, CohortEntry], st
     sync(path.parent)
 
 
-def rewrite_database(engine: Engine, file: Attachable, step: Step) -> None:
+def rewrite_database(engine: Engine, file: DatabaseFile, step: Step) -> None:
     """Copy a ledger into a new file, so that nothing of deleted rows is left.
 
     The caller holds the file's lock; afterwards the file is not attached.

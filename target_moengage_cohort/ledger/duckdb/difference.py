@@ -14,7 +14,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.ledger.duckdb.comparison import Tables
     from target_moengage_cohort.ledger.duckdb.staging import Staging
-    from target_moengage_cohort.ledger.records import Differs
+    from target_moengage_cohort.ledger.records import DiffCounts
 
 _CHUNK = 10_000
 """Members that an iterator holds at a time."""
@@ -27,7 +27,7 @@ class Difference:
         differs: It in numbers.
     """
 
-    def __init__(self, staging: Staging, tables: Tables, differs: Differs) -> None:
+    def __init__(self, staging: Staging, tables: Tables, differs: DiffCounts) -> None:
         """Hand out what a `Comparison` left in the tables."""
         self.differs = differs
         self._staging = staging

@@ -17,7 +17,7 @@ if t.TYPE_CHECKING:
 
     Cursor: t.TypeAlias = duckdb.DuckDBPyConnection
 
-NOTHING = "memory.nothing"
+EMPTY_SCHEMA = "memory.nothing"
 """The schema with the tables of a cohort that has no ledger, for whoever may not make one."""
 
 _MEMORY_LIMIT = "256MB"
@@ -50,7 +50,7 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-class Attachable:
+class DatabaseFile:
     """A ledger's file, as the engine sees it.
 
     Args:
@@ -85,7 +85,7 @@ class Engine:
         self._hash_key = hash_key
         self._read_only = read_only
         self._lock = threading.Lock()
-        self._attached: OrderedDict[Attachable, None] = OrderedDict()
+        self._attached: OrderedDict[DatabaseFile, None] = OrderedDict()
         import duckdb  # noqa: PLC0415
 
         with translated(spill):
@@ -114,7 +114,7 @@ class Engine:
         key = quoted(self._hash_key)
         return f"md5_number({key} || coalesce('u' || {uid}, 'a' || {anonymous_id}))"
 
-    def attach(self, file: Attachable) -> None:
+    def attach(self, file: DatabaseFile) -> None:
         """Attach a ledger's file if it is not, and detach others that are not in use.
 
         The caller holds the file's lock.
@@ -139,7 +139,7 @@ class Engine:
         with self._lock:
             self._attached[file] = None
 
-    def detach(self, file: Attachable) -> None:
+    def detach(self, file: DatabaseFile) -> None:
         """Write everything to a ledger's file and close it.
 
         The caller holds the file's lock.

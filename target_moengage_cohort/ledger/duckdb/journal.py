@@ -8,9 +8,9 @@ import typing as t
 
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.ledger.duckdb import schema
-from target_moengage_cohort.ledger.duckdb.connection import Parts, Store
+from target_moengage_cohort.ledger.duckdb.connection import LedgerParts, Store
 from target_moengage_cohort.ledger.duckdb.engine import digest, sums_sql
-from target_moengage_cohort.ledger.records import Counted, Numbers
+from target_moengage_cohort.ledger.records import LedgerCounts, MemberSet
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ spill them, for each 2,048 rows among which one was deleted, until they are chec
 class Journal(Store):
     """What delivery tells the ledger, and what that amounts to."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: LedgerParts) -> None:
         super().__init__(parts)
         self._unfolded: set[int] = set()
         self._in_flight: set[int] = set()
@@ -206,7 +206,7 @@ class Journal(Store):
         with self._using(), contextlib.closing(self._engine.cursor()) as cursor:
             yield cursor, self._schema()
 
-    def numbers(self) -> Numbers:
+    def numbers(self) -> LedgerCounts:
         """What the ledger holds, as if folded.
 
         Raises:
@@ -221,5 +221,5 @@ class Journal(Store):
                 f"SEMI JOIN {s}.doubts AS d ON d.h = a.h)) FROM {s}.doubts"
             )
             ((in_doubt, beside),) = cursor.execute(doubts).fetchall()
-        counted = Counted(count, digest(int(high), int(low)))
-        return Numbers(accepted=counted, in_doubt=in_doubt, base=count + beside)
+        counted = MemberSet(count, digest(int(high), int(low)))
+        return LedgerCounts(accepted=counted, in_doubt=in_doubt, base=count + beside)

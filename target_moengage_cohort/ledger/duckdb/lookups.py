@@ -8,26 +8,26 @@ import typing as t
 
 from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.ledger.duckdb.journal import Journal
-from target_moengage_cohort.ledger.records import Known
+from target_moengage_cohort.ledger.records import Expected
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from target_moengage_cohort.core.membership import Key
-    from target_moengage_cohort.ledger.duckdb.connection import Parts
+    from target_moengage_cohort.ledger.duckdb.connection import LedgerParts
     from target_moengage_cohort.ledger.duckdb.engine import Cursor
 
 
 class Lookups(Journal):
     """The state that is expected after what a run has queued; called by the reader's thread."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: LedgerParts) -> None:
         super().__init__(parts)
         self._queue = f"memory.q{self._file.name}"
         self._has_queue = False
         self._position = 0
 
-    def known(self, members: Sequence[Member]) -> dict[Key, Known]:
+    def known(self, members: Sequence[Member]) -> dict[Key, Expected]:
         """Say of members what is expected after everything that was queued in this run.
 
         A key that is not in the answer was never seen.
@@ -35,7 +35,7 @@ class Lookups(Journal):
         Raises:
             LedgerError: DuckDB or the disk refuses it.
         """
-        found: dict[Key, Known] = {}
+        found: dict[Key, Expected] = {}
         # What a run has put into the journal was queued before, so with a queue the journal, which
         # grows, need not be read.
         with self._unjudged() if self._has_queue else self.tables() as (cursor, s):
@@ -55,7 +55,7 @@ class Lookups(Journal):
                     member = None
                     if uid is not None or anonymous_id is not None:
                         member = Member(uid, anonymous_id)
-                    found[members[i].key] = Known(action and Action(action), member)
+                    found[members[i].key] = Expected(action and Action(action), member)
         return found
 
     @property

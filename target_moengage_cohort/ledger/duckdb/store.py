@@ -8,15 +8,15 @@ import socket
 import time
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 
 from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
 from target_moengage_cohort.core.files import Holder
 from target_moengage_cohort.ledger.duckdb.catalog import Folder
-from target_moengage_cohort.ledger.duckdb.connection import Parts
+from target_moengage_cohort.ledger.duckdb.connection import LedgerParts
 from target_moengage_cohort.ledger.duckdb.database import make_database, make_nothing, read_entry
-from target_moengage_cohort.ledger.duckdb.engine import Attachable, Engine, translated
+from target_moengage_cohort.ledger.duckdb.engine import DatabaseFile, Engine, translated
 from target_moengage_cohort.ledger.duckdb.ledger import Ledger
 from target_moengage_cohort.ledger.records import CohortEntry, PlanKind
 from target_moengage_cohort.settings.load import nearest
@@ -25,12 +25,11 @@ if t.TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
     from target_moengage_cohort.core.files import Lock, Step
     from target_moengage_cohort.core.membership import Cohort
-    from target_moengage_cohort.ledger.duckdb.catalog import Spill
+    from target_moengage_cohort.core.scratch import Scratch
     from target_moengage_cohort.ledger.duckdb.engine import Cursor
     from target_moengage_cohort.ledger.duckdb.staging import Staging
     from target_moengage_cohort.ledger.records import Plan
@@ -79,7 +78,7 @@ class Ledgers:
         self._busy_seconds = busy_seconds
         self._files = Folder(settings, read_only=read_only, step=step)
         self.folder: Path = self._files.path
-        self._spill: Spill | None = None
+        self._spill: Scratch | None = None
         self._started: Engine | None = None
         self._worker: ThreadPoolExecutor | None = None
         self._open: dict[str, Ledger] = {}
@@ -259,7 +258,7 @@ class Ledgers:
         for ledger in list(self._open.values()):
             try:
                 ledger.close()
-            except LedgerError as error:  # noqa: PERF203 - each must be closed
+            except LedgerError as error:
                 failed = failed or error
         try:
             if self._started is not None:
@@ -300,10 +299,10 @@ class Ledgers:
                 if created:
                     with translated(path):
                         make_database(engine, path, (self._files.identity, entry), self._step)
-            parts = Parts(
+            parts = LedgerParts(
                 engine=engine,
                 folder=self._files,
-                file=Attachable(path, next(self._numbers)),
+                file=DatabaseFile(path, next(self._numbers)),
                 lock=lock,
                 entry=known or entry,
                 created=created and not self.read_only,
@@ -327,7 +326,7 @@ class Ledgers:
         lock = self._files.lock(cohort_id)
         if lock is None:
             return None
-        since = datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="seconds")
+        since = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
         me = Holder(pid=os.getpid(), host=socket.gethostname(), run_id=self.run_id, since=since)
         waited = 0.0
         while not lock.acquire(me):

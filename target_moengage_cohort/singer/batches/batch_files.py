@@ -9,7 +9,7 @@ import functools
 import typing as t
 
 from target_moengage_cohort.core.errors import InputError
-from target_moengage_cohort.ledger.duckdb.catalog import temporary_spill
+from target_moengage_cohort.core.scratch import temporary_scratch
 from target_moengage_cohort.ledger.duckdb.engine import Engine, quoted
 from target_moengage_cohort.singer.batches.columnar import Relation
 from target_moengage_cohort.singer.batches.jsonl import Lines
@@ -19,7 +19,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from target_moengage_cohort.ledger.duckdb.catalog import Spill
+    from target_moengage_cohort.core.scratch import Scratch
     from target_moengage_cohort.ledger.duckdb.engine import Cursor
     from target_moengage_cohort.settings.batch_config import BatchStorage
     from target_moengage_cohort.singer.messages import Batch
@@ -42,7 +42,7 @@ class Batches:
 
     def __init__(self, storage: BatchStorage | None) -> None:
         self._storage = storage
-        self._spill: Spill | None = None
+        self._spill: Scratch | None = None
         self._engine: Engine | None = None
 
     def parts(
@@ -95,7 +95,7 @@ class Batches:
     @property
     def _folder(self) -> Path:
         if self._spill is None:
-            self._spill = temporary_spill()
+            self._spill = temporary_scratch()
         return self._spill.path
 
     def _cursor(self) -> Cursor:

@@ -10,7 +10,7 @@ import typing as t
 from collections import defaultdict
 
 from target_moengage_cohort.core.membership import Action, Member
-from target_moengage_cohort.ledger.records import Known
+from target_moengage_cohort.ledger.records import Expected
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.delivery.dispatcher import Dispatcher
     from target_moengage_cohort.ledger import Ledger, Ledgers
     from target_moengage_cohort.settings import Mapping
-    from target_moengage_cohort.sync.cohorts import Destinations
+    from target_moengage_cohort.sync.cohorts import Cohorts
 
 _HELD_BYTES_LIMIT = 1 << 20
 _AT_ONCE = 2_000
@@ -34,7 +34,7 @@ class Changes:
         dispatcher: Takes what is needed.
     """
 
-    def __init__(self, destinations: Destinations, dispatcher: Dispatcher) -> None:
+    def __init__(self, destinations: Cohorts, dispatcher: Dispatcher) -> None:
         self._destinations = destinations
         self._dispatcher = dispatcher
         self._waiting: list[Change] = []
@@ -130,12 +130,14 @@ class Changes:
     def _news(
         self, ledger: Ledger, changes: Sequence[Change]
     ) -> list[tuple[Action, Member] | None]:
-        news = sift(changes, ledger.known([_member(change) for change in changes]))
+        news = sift(changes, ledger.known([change.member for change in changes]))
         ledger.queued([new for new in news if new is not None])
         return news
 
 
-def sift(changes: Iterable[Change], known: dict[Key, Known]) -> list[tuple[Action, Member] | None]:
+def sift(
+    changes: Iterable[Change], known: dict[Key, Expected]
+) -> list[tuple[Action, Member] | None]:
     """Tell the changes that change anything from those that do not.
 
     Args:
@@ -149,8 +151,8 @@ def sift(changes: Iterable[Change], known: dict[Key, Known]) -> list[tuple[Actio
     """
     found: list[tuple[Action, Member] | None] = []
     for change in changes:
-        action, member = change.action, _member(change)
-        expected = known.get(change.key)
+        action, member, key = change.action, change.member, change.member.key
+        expected = known.get(key)
         if expected is not None:
             same = action is Action.REMOVE or expected.member == member
             if expected.action is action and same:
@@ -158,11 +160,6 @@ def sift(changes: Iterable[Change], known: dict[Key, Known]) -> list[tuple[Actio
                 continue
             if action is Action.REMOVE and expected.member is not None:
                 member = expected.member
-        known[change.key] = Known(action, member)
+        known[key] = Expected(action, member)
         found.append((action, member))
     return found
-
-
-def _member(change: Change) -> Member:
-    uid = change.key if isinstance(change.key, str) else None
-    return Member(uid, change.anonymous_id)

@@ -20,7 +20,7 @@ from target_moengage_cohort.core.errors import InputError
 if t.TYPE_CHECKING:
     from collections.abc import Collection
 
-    from target_moengage_cohort.ledger.records import Differs
+    from target_moengage_cohort.ledger.records import DiffCounts
 
 ALWAYS_ALLOWED_REMOVALS = 20
 """With proof, so many may always leave: a percentage of a small cohort is next to nothing."""
@@ -30,7 +30,7 @@ _MOST_VERSIONS = 100  # more of them in one run prove nothing anyway
 _LONGEST_COUNT = 18  # digits
 
 
-class Proof(str, enum.Enum):
+class Proof(enum.StrEnum):
     """What shows that an input was complete; the values are those of the report."""
 
     COUNT = "count"
@@ -240,7 +240,7 @@ def guard(
     )
 
 
-class Fate(enum.Enum):
+class Disposition(enum.Enum):
     """What becomes of one half of a plan."""
 
     DELIVERED = "delivered"
@@ -262,8 +262,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         objection: What the guard will say against removals that wait, once they are confirmed.
     """
 
-    additions: Fate
-    removals: Fate
+    additions: Disposition
+    removals: Disposition
     remaining: int
     seals: bool
     reason: str | None = None
@@ -286,22 +286,22 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     seals: bool
 
 
-def decide(differs: Differs, rules: Rules, proof: Proof) -> Decision:
+def decide(differs: DiffCounts, rules: Rules, proof: Proof) -> Decision:
     """Decide what becomes of a plan, before any of it is sent."""
     reasons = []
-    additions = Fate.DELIVERED
+    additions = Disposition.DELIVERED
     remaining, limit = differs.desired.count, rules.max_addition_percent
     if limit is not None and differs.base and differs.joining * _ALL > differs.base * limit:
-        additions = Fate.WITHHELD
+        additions = Disposition.WITHHELD
         remaining -= differs.joining
         share = differs.joining / differs.base
         reasons.append(
             f"{differs.joining} members would join {differs.base}, {share:.2%} more, and "
             f"max_addition_percent is {limit}"
         )
-    removals, objection = Fate.DELIVERED, None
+    removals, objection = Disposition.DELIVERED, None
     if proof is Proof.NO:
-        removals = Fate.LEFT
+        removals = Disposition.LEFT
         if differs.removals:
             reasons.append(
                 f"{differs.removals} members are not in the input, which is not known to be "
@@ -316,11 +316,11 @@ def decide(differs: Differs, rules: Rules, proof: Proof) -> Decision:
             proven=rules.deferred or proof.is_proof,  # a confirmation is proof
         )
         if rules.deferred:
-            removals, objection = Fate.WAITING, against
+            removals, objection = Disposition.WAITING, against
         elif against is not None:
-            removals = Fate.WITHHELD
+            removals = Disposition.WITHHELD
             reasons.append(against)
-    seals = rules.seals and additions is Fate.DELIVERED and proof.is_proof
+    seals = rules.seals and additions is Disposition.DELIVERED and proof.is_proof
     return Decision(
         additions=additions,
         removals=removals,

@@ -13,7 +13,7 @@ from target_moengage_cohort.core.membership import Action
 if t.TYPE_CHECKING:
     from target_moengage_cohort.delivery.dispatcher import Dispatcher
     from target_moengage_cohort.ledger.duckdb.staging import Staging
-    from target_moengage_cohort.sync.cohorts import Destination
+    from target_moengage_cohort.sync.cohorts import SyncedCohort
 
 _ROWS_AT_ONCE = 100_000
 
@@ -27,7 +27,7 @@ class HeadStart:
         dispatcher: Delivers changes.
     """
 
-    def __init__(self, staging: Staging, destination: Destination, dispatcher: Dispatcher) -> None:
+    def __init__(self, staging: Staging, destination: SyncedCohort, dispatcher: Dispatcher) -> None:
         self._staging = staging
         self._destination = destination
         self._dispatcher = dispatcher

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typing as t
 
-from target_moengage_cohort.core.membership import Action
-from target_moengage_cohort.singer.columns import LONGEST, Columns, largest_member
+from target_moengage_cohort.core.membership import Action, largest_size
+from target_moengage_cohort.singer.columns import LONGEST, Columns
 from target_moengage_cohort.sync.mirror.guard import Completeness, Proof
 
 if t.TYPE_CHECKING:
@@ -14,7 +14,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.duckdb.staging import Staging
     from target_moengage_cohort.settings import Mapping
     from target_moengage_cohort.singer.batches.batch_files import Relation
-    from target_moengage_cohort.sync.cohorts import Destination
+    from target_moengage_cohort.sync.cohorts import SyncedCohort
     from target_moengage_cohort.sync.mirror.head_start import HeadStart
     from target_moengage_cohort.sync.rows import Sink
 
@@ -61,7 +61,7 @@ class Snapshot:
         """
         if self._counts:
             self.completeness.expect(row.expected_count)
-        destination, action, member, _ = sink.read(row)
+        destination, action, member = sink.read(row)
         if destination.settlement.is_sealed:
             return
         self._uids.append(member.uid)
@@ -71,7 +71,7 @@ class Snapshot:
             self._cohorts.append(destination.number)
         self._flush_if_worth()
 
-    def take_all(self, columns: Columns, places: Sequence[Destination]) -> bool:
+    def take_all(self, columns: Columns, places: Sequence[SyncedCohort]) -> bool:
         """Take many plain rows.
 
         Args:
@@ -104,7 +104,7 @@ class Snapshot:
         self._flush_if_worth()
         return True
 
-    def take_relation(self, relation: Relation, destination: Destination) -> bool:
+    def take_relation(self, relation: Relation, destination: SyncedCohort) -> bool:
         """Take all rows of a columnar file, which never become Python's.
 
         Args:
@@ -120,7 +120,7 @@ class Snapshot:
         if not relation.is_uniform:
             return False
         facts = relation.facts()
-        largest = largest_member(facts.longest, has_both=facts.pairs > 0)
+        largest = largest_size(facts.longest, has_both=facts.pairs > 0)
         disagree = self._counts and (facts.least != facts.most or facts.counted != facts.count)
         if (
             facts.nameless

@@ -18,7 +18,7 @@ from target_moengage_cohort.core.membership import Action, SyncMode
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.settings.keys import Removals
 from target_moengage_cohort.singer.messages import DELETED_AT
-from target_moengage_cohort.sync.mirror.guard import Decision, Fate, Rules, decide
+from target_moengage_cohort.sync.mirror.guard import Decision, Disposition, Rules, decide
 from target_moengage_cohort.sync.mirror.head_start import HeadStart
 from target_moengage_cohort.sync.mirror.mirror_sink import Snapshot
 
@@ -31,7 +31,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger import Ledger, Ledgers
     from target_moengage_cohort.ledger.duckdb.difference import Difference
     from target_moengage_cohort.settings import Mapping
-    from target_moengage_cohort.sync.cohorts import Destination, Destinations
+    from target_moengage_cohort.sync.cohorts import Cohorts, SyncedCohort
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _COHORTS_AT_ONCE = 32  # plans under way, so that cohorts overlap and memory sta
 class _UnderWay(msgspec.Struct, frozen=True):
     """A plan that is being delivered."""
 
-    destination: Destination
+    destination: SyncedCohort
     ledger: Ledger
     difference: Difference
     decision: Decision
@@ -63,7 +63,7 @@ class Snapshots:
     def __init__(
         self,
         ledgers: Ledgers,
-        destinations: Destinations,
+        destinations: Cohorts,
         dispatcher: Dispatcher,
         *,
         interrupt: Interrupt,
@@ -162,7 +162,7 @@ class Snapshots:
             snapshot.staging.close()
         return True
 
-    def _fed(self, snapshot: Snapshot) -> list[tuple[Destination, Ledger]]:
+    def _fed(self, snapshot: Snapshot) -> list[tuple[SyncedCohort, Ledger]]:
         """The cohorts that a stream, of which all has come, feeds or has fed."""
         snapshot.flush()
         mapping = snapshot.mapping
@@ -187,7 +187,7 @@ class Snapshots:
             if entry.stream == mapping.stream and entry.cohort_id not in self._destinations.by_id:
                 self._destinations.of_entry(entry, mapping)
 
-    def _begin(self, snapshot: Snapshot, destination: Destination, ledger: Ledger) -> _UnderWay:
+    def _begin(self, snapshot: Snapshot, destination: SyncedCohort, ledger: Ledger) -> _UnderWay:
         """Work out one cohort's plan, and send of it what may be sent."""
         mapping = snapshot.mapping
         seals = mapping.sync_mode is SyncMode.ONE_TIME
@@ -205,16 +205,16 @@ class Snapshots:
         settlement = destination.settlement
         settlement.differs, settlement.reason = difference.differs, decision.reason
         settlement.objection = decision.objection
-        if decision.removals in {Fate.WITHHELD, Fate.LEFT}:
+        if decision.removals in {Disposition.WITHHELD, Disposition.LEFT}:
             settlement.removals_withheld = difference.differs.removals
-        if decision.removals is Fate.WAITING:
+        if decision.removals is Disposition.WAITING:
             settlement.removals_waiting = difference.differs.removals
-        if decision.additions is Fate.WITHHELD:
+        if decision.additions is Disposition.WITHHELD:
             settlement.additions_withheld = difference.differs.additions
         plans = self._plans(destination, difference, decision, ledger.revision)
         if not self._dry_run:
             ledger.drop_plans(PlanKind.WAITING)
-            if decision.removals is not Fate.LEFT:
+            if decision.removals is not Disposition.LEFT:
                 ledger.drop_plans(PlanKind.WITHHELD)
             for plan in plans:
                 self._ledgers.begin(plan.stream)  # another run may have begun, but not got in
@@ -227,24 +227,24 @@ class Snapshots:
         self._warn(snapshot, destination, decision)
         # Removals first: where one shares an anonymous id with a member who joins, or who turned
         # out to be the same person, the addition must have the last word.
-        if decision.removals is Fate.DELIVERED:
+        if decision.removals is Disposition.DELIVERED:
             self._submit(destination, Action.REMOVE, difference.removals())
-        if decision.additions is Fate.DELIVERED:
+        if decision.additions is Disposition.DELIVERED:
             self._submit(destination, Action.ADD, difference.additions())
         self._dispatcher.close(destination.cohort.cohort_id)  # the plan is whole
         kept = tuple(plan.plan_id for plan in plans)
         return _UnderWay(destination, ledger, difference, decision, kept)
 
     def _plans(
-        self, destination: Destination, difference: Difference, decision: Decision, revision: int
+        self, destination: SyncedCohort, difference: Difference, decision: Decision, revision: int
     ) -> list[Plan]:
         """The parts of a plan that are not delivered now."""
         mapping, differs = destination.mapping, difference.differs
         seals = mapping.sync_mode is SyncMode.ONE_TIME
         fates = (decision.additions, decision.removals)
         halves = {
-            PlanKind.WAITING: [fate is Fate.WAITING for fate in fates],
-            PlanKind.WITHHELD: [fate is Fate.WITHHELD for fate in fates],
+            PlanKind.WAITING: [fate is Disposition.WAITING for fate in fates],
+            PlanKind.WITHHELD: [fate is Disposition.WITHHELD for fate in fates],
         }
         plans = []
         for kind, (additions, removals) in halves.items():
@@ -264,13 +264,13 @@ class Snapshots:
                 removals=differs.removals if removals else 0,
                 desired=decision.remaining,
                 max_removal_percent=mapping.max_removal_percent,
-                seals=seals and decision.additions is Fate.DELIVERED,
+                seals=seals and decision.additions is Disposition.DELIVERED,
             )
             plans.append(plan)
             destination.settlement.plan_id = plan.plan_id
         return plans
 
-    def _warn(self, snapshot: Snapshot, destination: Destination, decision: Decision) -> None:
+    def _warn(self, snapshot: Snapshot, destination: SyncedCohort, decision: Decision) -> None:
         cohort_id, plan_id = destination.cohort.cohort_id, destination.settlement.plan_id
         if decision.objection is not None:
             logger.warning(
@@ -284,7 +284,7 @@ class Snapshots:
         advice = "see what cut the input short, and run it again"
         if snapshot.completeness.rejected:
             advice = "mend the rows that were rejected"
-        if Fate.WITHHELD in {decision.additions, decision.removals}:
+        if Disposition.WITHHELD in {decision.additions, decision.removals}:
             advice = (
                 "withheld; if it is right, override the guard with: moengage-cohort confirm "
                 f"--withheld {plan_id} --config …"
@@ -292,7 +292,7 @@ class Snapshots:
         logger.warning("cohort %r: %s; %s", cohort_id, decision.reason, advice)
 
     def _submit(
-        self, destination: Destination, action: Action, chunks: Iterable[Sequence[Member]]
+        self, destination: SyncedCohort, action: Action, chunks: Iterable[Sequence[Member]]
     ) -> None:
         refused = frozenset(destination.settlement.refused)  # as far as a head start went
         for chunk in chunks:
@@ -308,9 +308,9 @@ class Snapshots:
         ledger, decision = plan.ledger, plan.decision
         if not self._dry_run:
             ledger.fold()
-            if decision.additions is Fate.DELIVERED:
+            if decision.additions is Disposition.DELIVERED:
                 ledger.drop_linked(plan.difference)
-            if decision.removals is not Fate.LEFT:
+            if decision.removals is not Disposition.LEFT:
                 ledger.clear_removed()
             for plan_id in plan.kept:
                 ledger.renew_plan(plan_id)

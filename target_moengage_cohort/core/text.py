@@ -1,0 +1,35 @@
+"""Numbers and names as people read them."""
+
+from __future__ import annotations
+
+
+def format_count(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun, such as ``1 request``; the default plural adds an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def format_size(size: int) -> str:
+    """Return a number of bytes in the unit that shows what matters of it."""
+    for unit, bytes_ in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
+        if size >= 0.99995 * bytes_:  # 1,000.0 of the unit below
+            return f"{size / bytes_:,.1f} {unit}"
+    return format_count(size, "byte")
+
+
+def format_minutes(minutes: float) -> str:
+    """Return a duration as exactly as it can be predicted."""
+    if minutes < 1:
+        return "under a minute"
+    tenths = f"{minutes:,.1f}".removesuffix(".0")
+    return f"{tenths} {'minute' if tenths == '1' else 'minutes'}"
+
+
+def printable(text: str) -> str:
+    """Return a name on one line, whatever characters it contains."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def shorten(text: str, width: int) -> str:
+    """Return a name that fits a column of a table."""
+    text = printable(text)
+    return text if len(text) <= width else text[: width - 1] + "…"
