@@ -157,7 +157,7 @@ class Cohorts:
             raise SettingsError(msg)
         if known.cohort.name != cohort.name:
             reason = f"cohort {cohort.cohort_id!r} had another name in this run"
-            raise RowError(reason, cohort.cohort_id)
+            raise RowError("cohort_renamed", reason, cohort.cohort_id)
         return known
 
     def _new(self, cohort: Cohort, mapping: Mapping) -> SyncedCohort:

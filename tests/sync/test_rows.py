@@ -182,7 +182,7 @@ def test_the_default_uid_column_may_be_missing_beside_an_anonymous_id():
 def test_key_properties_must_be_there():
     """A record that lacks a key property is against the specification; null is not lacking."""
     sink, _ = sinks(keys=["uid", "id", "id"])
-    assert "u1" == change(sink, uid="u1", id=None).key
+    assert "u1" == change(sink, uid="u1", id=None).member.key
     with pytest.raises(MissingKeyRowError, match="it lacks the key property 'id'"):
         change(sink, uid="u1")
     with pytest.raises(MissingKeyRowError, match="'uid'"):
