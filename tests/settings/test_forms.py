@@ -9,35 +9,11 @@ from hypothesis import given
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.settings import load
 from target_moengage_cohort.settings.load import SETTING_NAMES
+from tests.settings.support import BASE, settings
 
-BASE = {"workspace_id": "ws", "data_api_key": "key", "data_center": "02", "partner": "acme"}
 NUMBERS = ("requests_per_minute", "max_payload_bytes", "max_retry_seconds", "flush_seconds")
 SWITCHES = ("send_timestamp", "dry_run", "validate_records", "flattening_enabled")
 TEXTS = ("uid_column", "anonymous_id_column", "report_path", "flattening_separator")
-
-
-def settings(**extra):
-    return load(BASE | extra).settings
-
-
-@pytest.mark.parametrize(
-    ("expected", "value"),
-    [
-        *((True, value) for value in (True, "true", "True", "1", 1, "yes", "ON")),
-        *((False, value) for value in (False, "false", "FALSE", "0", 0, "no", "Off")),
-    ],
-    ids=repr,
-)
-def test_switches_may_be_words(expected, value):
-    """A switch from the environment is a word."""
-    assert expected is settings(dry_run=value).dry_run
-
-
-@pytest.mark.parametrize("text", ["no", "on", "Yes", "true", "1", " a ", "null", "{}"])
-def test_text_stays_as_it_is(text):
-    """Text that would be a switch or a number elsewhere is text where text is wanted."""
-    loaded = load(BASE | {"uid_column": text, "cohorts": {"s": {"cohort_id": text}}})
-    assert (text, text) == (loaded.settings.uid_column, loaded.mappings["s"].cohort.cohort_id)
 
 
 streams = st.text(st.sampled_from("ab-._é "), min_size=1, max_size=8)
@@ -51,7 +27,7 @@ def objects(*keys):
 
 
 def forms(nested):
-    """An object setting in all forms in which it may come."""
+    """Return an object setting in all its forms."""
     flat = {f"{outer}.{key}": leaf for outer, keys in nested.items() for key, leaf in keys.items()}
     return [nested, json.dumps(nested), flat, json.dumps(flat)]
 
@@ -60,7 +36,7 @@ def outcome(cohorts):
     try:
         return load(BASE | {"cohorts": cohorts}).mappings
     except SettingsError as error:
-        return sorted(error.faults)
+        return sorted(map(str, error.faults))
 
 
 @given(objects("cohort_name", "cohort_id", "cohort_description", "anonymous_id_column"))
@@ -95,7 +71,7 @@ params = st.recursive(
 
 
 def flattened(value):
-    """An object as Meltano flattens it for the environment."""
+    """Return an object as Meltano flattens it for the environment."""
     found = {}
     for key, leaf in value.items():
         below = flattened(leaf) if isinstance(leaf, dict) else {"": leaf}
@@ -105,8 +81,8 @@ def flattened(value):
 
 @given(params)
 def test_a_flattened_batch_config_is_the_nested_one(params):
-    """`batch_config` loads the same from dotted keys, as JSON text or not, in part or all the
-    way up, with what its parameters nest."""
+    """`batch_config` loads the same from dotted keys, as JSON text or not, flattened in part or in
+    full, nested parameters included."""
     storage = {"root": "s3://bucket", "params": params}
     config = {"encoding": {"format": "parquet"}, "storage": storage}
     whole, flat = {"batch_config": config}, flattened(config)
@@ -123,7 +99,7 @@ def test_a_flattened_batch_config_is_the_nested_one(params):
 
 
 def test_loading_leaves_the_configuration_alone():
-    """A configuration half nested and half flattened is read as one, and not changed."""
+    """A partly flattened configuration is read as one, and not changed."""
     raw = BASE | {"cohorts": {"vip": {"cohort_id": "x"}, "vip.cohort_name": "n"}}
     before = json.dumps(raw)
     cohort = load(raw).mappings["vip"].cohort
