@@ -16,9 +16,10 @@ if t.TYPE_CHECKING:
     import duckdb
 
     Cursor: t.TypeAlias = duckdb.DuckDBPyConnection
+    Row: t.TypeAlias = tuple[t.Any, ...]
 
 EMPTY_SCHEMA = "memory.nothing"
-"""The schema with the tables of a cohort that has no ledger, for whoever may not make one."""
+"""The schema with the tables of a cohort without a ledger, for read-only stores."""
 
 _MEMORY_LIMIT = "256MB"
 _THREADS = 2
@@ -27,7 +28,7 @@ _ATTACHED = 64
 
 @contextlib.contextmanager
 def translated(path: Path | str) -> Iterator[None]:
-    """Turn what DuckDB or the disk says into a `LedgerError` without any member's id."""
+    """Turn an error of DuckDB or the disk into a `LedgerError` without any identifier."""
     import duckdb  # noqa: PLC0415 - as in `Engine`
 
     try:
@@ -39,46 +40,31 @@ def translated(path: Path | str) -> Iterator[None]:
         if text and (isinstance(error, (duckdb.IOException, OSError)) or "IO Error: " in text):
             detail = f"{detail}: {text}"
         msg = (
-            f"the ledger {path} cannot be used ({detail}); its folder must be writable and its "
-            "disk have room. Nothing more is sent; mend it, then run again"
+            f"the ledger {path} cannot be used ({detail}); its directory must be writable and its "
+            "disk must have free space. Nothing more is sent. Fix the problem, then run again"
         )
-        raise LedgerError(msg) from None
+        raise LedgerError("ledger_unusable", msg) from None
 
 
 def quoted(text: str) -> str:
-    """A string as an SQL literal."""
+    """Return a string as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 class DatabaseFile:
-    """A ledger's file, as the engine sees it.
-
-    Args:
-        path: The file.
-        number: Which one; its tables are in the database ``c<number>``.
-
-    Attributes:
-        lock: Whoever uses the tables holds it.
-        pins: How many uses are under way; while there are any, the file stays attached.
-    """
+    """A ledger's file in the engine, and its name there."""
 
     def __init__(self, path: Path, number: int) -> None:
         self.path = path
         self.name = f"c{number}"
-        self.lock = threading.RLock()
-        self.pins = 0
+        self.lock = threading.RLock()  # locked while the tables are in use
+        self.pins = 0  # the uses under way; while there are any, the file stays attached
 
 
 class Engine:
-    """A DuckDB instance; DuckDB is imported for the first one, since many runs need none.
+    """A DuckDB instance, which spills to a directory when its memory is full.
 
-    Args:
-        hash_key: What members' hashes are keyed with.
-        spill: A folder for what does not fit into memory.
-        read_only: Whether files are attached for reading only.
-
-    Raises:
-        LedgerError: DuckDB refuses it.
+    DuckDB is imported for the first one, because many runs need none.
     """
 
     def __init__(self, hash_key: str, spill: Path, *, read_only: bool) -> None:
@@ -101,27 +87,19 @@ class Engine:
             )
 
     def cursor(self) -> Cursor:
-        """A new cursor: one thread at a time may use it."""
+        """Return a new cursor, for use by one thread at a time."""
         return self._connection.cursor()
 
     def hash_sql(self, uid: str, anonymous_id: str) -> str:
-        """The SQL expression (UHUGEINT) of a member's hash.
+        """Return the SQL expression (UHUGEINT) of a member's hash, given those of its identifiers.
 
-        Args:
-            uid: The SQL expression of the uid.
-            anonymous_id: That of the anonymous id, which counts where there is no uid.
+        The anonymous id counts if the uid is null.
         """
         key = quoted(self._hash_key)
         return f"md5_number({key} || coalesce('u' || {uid}, 'a' || {anonymous_id}))"
 
     def attach(self, file: DatabaseFile) -> None:
-        """Attach a ledger's file if it is not, and detach others that are not in use.
-
-        The caller holds the file's lock.
-
-        Raises:
-            duckdb.Error: DuckDB refuses it.
-        """
+        """Attach a file whose lock the caller holds, and detach others that are not in use."""
         with self._lock:
             if file in self._attached:
                 self._attached.move_to_end(file)
@@ -140,13 +118,7 @@ class Engine:
             self._attached[file] = None
 
     def detach(self, file: DatabaseFile) -> None:
-        """Write everything to a ledger's file and close it.
-
-        The caller holds the file's lock.
-
-        Raises:
-            duckdb.Error: DuckDB refuses it.
-        """
+        """Write everything to a file whose lock the caller holds, and close it."""
         with self._lock:
             if file not in self._attached:
                 return
@@ -159,7 +131,7 @@ class Engine:
 
 
 def sums_sql(h: str) -> str:
-    """The SQL expressions of the two sums that `digest` takes."""
+    """Return the SQL expressions of the two sums that `digest` takes."""
     return (
         f"coalesce(sum(({h} >> 64)::HUGEINT), 0), "
         f"coalesce(sum(({h} & 18446744073709551615::UHUGEINT)::HUGEINT), 0)"
@@ -167,5 +139,5 @@ def sums_sql(h: str) -> str:
 
 
 def digest(high: int, low: int) -> str:
-    """The digest of a set of members: the sum of their hashes modulo 2**128."""
+    """Return the digest of a set of members: the sum of their hashes modulo 2**128."""
     return f"{((high << 64) + low) % 2**128:032x}"

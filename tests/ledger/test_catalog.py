@@ -1,7 +1,8 @@
-"""The destination's folder: identity, catalogue, locks, versions and what dead runs leave."""
+"""The destination's directory: identity, catalog, locks, versions and leftovers of dead runs."""
 
 import hashlib
 import json
+import socket
 import stat
 import subprocess
 import sys
@@ -11,21 +12,20 @@ import pytest
 
 from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
 from target_moengage_cohort.core.membership import Cohort
-from target_moengage_cohort.ledger import RunProgress, SideFile, runs_under_way
+from target_moengage_cohort.ledger.records import RunProgress
 from tests.ledger.support import ADD, COHORT, REMOVE, STREAM, flat, ledgers, members
 
 HOLD = """
 import sys
 from pathlib import Path
-from target_moengage_cohort.ledger import RunProgress, SideFile
+from target_moengage_cohort.ledger.records import RunProgress
 from tests.ledger.support import ADD, COHORT, STREAM, ledgers, members
 room = ledgers(Path(sys.argv[1]), run_id="run-of-another", clock=lambda: 0)
 ledger = room.open(COHORT, STREAM)
 ledger.accepted(ledger.sent(ADD, members(1, 2), 1))
 ledger.sent(ADD, members(3), 1)
-side = SideFile(room.folder, "run-of-another")
-side.write(RunProgress(run_id="run-of-another", pid=1, host="h", started_at="s", streams=["x"],
-                       records=5, accepted=2, requests=1))
+room.write_progress(RunProgress(run_id="run-of-another", pid=1, host="h", started_at="s",
+                                streams=["x"], records=5, accepted=2, requests=1))
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -33,7 +33,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def other(tmp_path):
-    """Another process that holds the cohort's ledger, with a request on its way."""
+    """Another process that has the cohort's ledger open, with an unanswered request."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)],
         stdin=subprocess.PIPE,
@@ -48,7 +48,7 @@ def other(tmp_path):
 
 
 def contents(folder: Path) -> dict[str, tuple[int, str]]:
-    """Each file but locks: when it was changed, and its bytes' digest."""
+    """Return the time of change and the digest of each file but locks."""
     return {
         str(path): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
         for path in folder.rglob("*")
@@ -57,18 +57,23 @@ def contents(folder: Path) -> dict[str, tuple[int, str]]:
 
 
 def test_a_busy_ledger_names_its_holder(tmp_path, other):
-    """A ledger that another process holds is waited for, then refused with that run's name."""
+    """A run waits for a ledger that another process has, then fails with that run's name."""
     waits = []
     with ledgers(tmp_path, busy_seconds=1, wait=waits.append) as room:
-        with pytest.raises(BusyError, match=rf"'vips'.*run-of-another.*{other.pid}.*1970-01-01"):
+        with pytest.raises(BusyError) as raised:
             room.open(COHORT, STREAM)
+        assert "ledger_busy" == raised.value.code
+        assert (
+            f"the ledger of cohort 'vips' is held by run run-of-another (process {other.pid} on "
+            f"{socket.gethostname()}, since 1970-01-01T00:00:00+00:00); run again when it ends"
+        ) == str(raised.value)
         assert 1 <= sum(waits) < 1.5
         room.open(Cohort("another", "Another"), STREAM)
 
 
 @pytest.mark.usefixtures("other")
-def test_a_run_that_is_to_end_does_not_wait_for_a_ledger(tmp_path):
-    """A wait for a busy ledger ends as soon as the run is to end."""
+def test_an_interrupted_run_does_not_wait_for_a_ledger(tmp_path):
+    """A run that must end stops waiting for a busy ledger."""
     waits = []
 
     def wait(seconds):
@@ -81,10 +86,10 @@ def test_a_run_that_is_to_end_does_not_wait_for_a_ledger(tmp_path):
 
 
 def test_a_ledger_is_free_once_it_is_closed(tmp_path):
-    """Closing a ledger lets the next run have it, and its lock names nobody any more."""
+    """Closing a ledger lets the next run open it, and empties its lock file."""
     with ledgers(tmp_path) as first, ledgers(tmp_path, busy_seconds=0, run_id="run-2") as second:
         ledger = first.open(COHORT, STREAM)
-        with pytest.raises(BusyError, match="run-1"):
+        with pytest.raises(BusyError):
             second.open(COHORT, STREAM)
         ledger.close()
         assert not second.open(COHORT, STREAM).created
@@ -93,25 +98,25 @@ def test_a_ledger_is_free_once_it_is_closed(tmp_path):
 
 
 def test_what_a_killed_run_leaves_is_removed(tmp_path, other):
-    """The spill folder and the side file of a killed run go when ledgers are next opened, not
-    before it is dead."""
+    """The spill directory and the progress file of a killed run are removed when ledgers are next
+    opened, but not while it is alive."""
     with ledgers(tmp_path) as room:
         folder = room.folder
         assert 2 == len(list(folder.glob("spill-*")))
-        (progress,) = runs_under_way(folder)
+        (progress,) = room.runs_under_way()
         assert ("run-of-another", 5) == (progress.run_id, progress.records)
         (folder / "spill-run-of-another" / "block").write_bytes(b"ids")
     other.kill()
     other.wait()
-    assert [] == runs_under_way(folder)
-    with ledgers(tmp_path):
+    with ledgers(tmp_path) as room:
+        assert [] == room.runs_under_way()
         assert ["spill-run-1"] == [path.name for path in folder.glob("spill-*")]
         assert [] == list(folder.glob("run-*"))
 
 
-def test_looking_changes_nothing_on_disk(tmp_path, other):
-    """A reader of what a killed run left counts its journal and its WAL in, and leaves every
-    byte and time as it was."""
+def test_reading_changes_nothing_on_disk(tmp_path, other):
+    """A read-only store includes the journal and the WAL of a killed run, and leaves every byte
+    and time as it was."""
     other.kill()
     other.wait()
     before = contents(tmp_path)
@@ -131,16 +136,16 @@ def test_looking_changes_nothing_on_disk(tmp_path, other):
         assert numbers == room.open(COHORT, STREAM).numbers()
 
 
-def test_looking_makes_no_folder(tmp_path):
-    """Where there is no ledger yet, a reader finds new cohorts and makes nothing."""
+def test_reading_creates_no_directory(tmp_path):
+    """A read-only store without ledgers opens empty ones and creates nothing."""
     with ledgers(tmp_path / "none", read_only=True) as room:
         assert 0 == room.open(COHORT, STREAM).numbers().base
         assert [] == room.entries()
     assert not (tmp_path / "none").exists()
 
 
-def test_a_destination_has_one_folder_and_one_key(tmp_path):
-    """Members' digests are the same in each run of a destination, and others in another one."""
+def test_a_destination_has_one_directory_and_one_key(tmp_path):
+    """Digests are the same in each run of a destination, and different in another one."""
     digests = []
     for workspace in ("w", "w", "another"):
         with ledgers(tmp_path, setting={"workspace_id": workspace}) as room:
@@ -152,7 +157,7 @@ def test_a_destination_has_one_folder_and_one_key(tmp_path):
 
 
 def test_files_of_another_destination_are_refused(tmp_path):
-    """A folder, or one ledger, that was copied from another destination's is refused."""
+    """A directory or a ledger that was copied from another destination is refused."""
     rooms = [ledgers(tmp_path, setting={"workspace_id": workspace}) for workspace in "ab"]
     for room in rooms:
         room.open(COHORT, STREAM)
@@ -161,69 +166,102 @@ def test_files_of_another_destination_are_refused(tmp_path):
     (database,) = first.glob("*.duckdb")
     (second / database.name).write_bytes(database.read_bytes())
     with ledgers(tmp_path, setting={"workspace_id": "b"}) as room:
-        with pytest.raises(SettingsError, match="another destination or cohort"):
-            room.open(COHORT, STREAM)
-        with pytest.raises(SettingsError, match="another destination or cohort"):
-            room.open(COHORT, STREAM)
+        for _ in range(2):
+            with pytest.raises(SettingsError) as raised:
+                room.open(COHORT, STREAM)
+            assert "ledger_mismatch" == raised.value.code
+        assert (
+            f"ledger_uri: the ledger {second / database.name} belongs to another destination or "
+            "cohort, or the destination.json in its directory was replaced; restore all files from "
+            "one backup, or use another ledger_uri"
+        ) == str(raised.value)
     (second / "destination.json").write_bytes((first / "destination.json").read_bytes())
-    with pytest.raises(SettingsError, match="another destination"):
+    with pytest.raises(SettingsError) as raised:
         ledgers(tmp_path, setting={"workspace_id": "b"})
+    assert "ledger_mismatch" == raised.value.code
+    assert (
+        f"ledger_uri: the directory {second} belongs to another destination (base URL and "
+        "workspace_id); give it back its own name, or use another ledger_uri"
+    ) == str(raised.value)
 
 
 def test_a_newer_format_is_refused(tmp_path):
-    """A folder or a ledger of a newer version of the program is refused."""
+    """A directory or a ledger of a newer version of the program is refused."""
     with ledgers(tmp_path) as room:
         ledger = room.open(COHORT, STREAM)
         with ledger.tables() as (cursor, schema):
             cursor.execute(f"UPDATE {schema}.meta SET format = 2")
-    with ledgers(tmp_path) as room, pytest.raises(SettingsError, match="newer version"):
+    with ledgers(tmp_path) as room, pytest.raises(SettingsError) as raised:
         room.open(COHORT, STREAM)
+    assert "ledger_newer" == raised.value.code
+    (database,) = room.folder.glob("*.duckdb")
+    assert (
+        f"the ledger {database} was created by a newer version of target-moengage-cohort; upgrade "
+        "this installation"
+    ) == str(raised.value)
     path = room.folder / "destination.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
-    with pytest.raises(SettingsError, match="newer version"):
+    with pytest.raises(SettingsError) as raised:
         ledgers(tmp_path)
+    assert "ledger_newer" == raised.value.code
 
 
 @pytest.mark.parametrize("read_only", [False, True])
 def test_another_stream_or_name_is_refused_with_the_way_out(tmp_path, read_only):
-    """A ledger of another stream, or of a cohort of another name, is refused; the message says
-    which command changes that."""
+    """A ledger of another stream or of a cohort with another name is refused; the message names
+    the command that changes it."""
     with ledgers(tmp_path) as room:
         room.open(COHORT, STREAM)
     with ledgers(tmp_path, read_only=read_only) as room:
-        with pytest.raises(SettingsError, match=r"'vip_users'.*moengage-cohort ledger reassign"):
+        with pytest.raises(SettingsError) as raised:
             room.open(COHORT, "others")
-        with pytest.raises(SettingsError, match=r"'VIPs'.*moengage-cohort ledger rename"):
+        assert "cohort_of_other_stream" == raised.value.code
+        assert (
+            "cohorts.others: the ledger of cohort 'vips' belongs to stream 'vip_users'; to let "
+            "'others' populate the cohort from now on, run: moengage-cohort ledger reassign COHORT "
+            "STREAM --config …"
+        ) == str(raised.value)
+        with pytest.raises(SettingsError) as raised:
             room.open(Cohort(COHORT.cohort_id, "Gold"), STREAM)
+        assert "cohort_renamed" == raised.value.code
+        assert (
+            "cohorts.vip_users.cohort_name: the ledger of cohort 'vips' has the name 'VIPs', not "
+            "'Gold'; to rename the cohort, run: moengage-cohort ledger rename COHORT NAME "
+            "--config …"
+        ) == str(raised.value)
         assert "VIPs" == room.open(COHORT, STREAM).entry.name
 
 
 def test_a_new_description_is_noted(tmp_path):
-    """The description of a cohort may change, and the catalogue has the latest."""
+    """The description of a cohort may change, and the catalog has the latest one."""
     for description in (None, "old", "new"):
         with ledgers(tmp_path) as room:
             room.open(Cohort("vips", "VIPs", description), STREAM)
             assert [description] == [entry.description for entry in room.entries()]
 
 
-def test_the_catalogue_lists_the_cohorts_of_a_partner(tmp_path):
-    """The catalogue lists a partner's cohorts by id, and a mistyped id gets the nearest one."""
+def test_the_catalog_lists_the_cohorts_of_a_partner(tmp_path):
+    """The catalog lists a partner's cohorts by id, and the error for an unknown id suggests one."""
     with ledgers(tmp_path) as room:
         for cohort_id in ("vips", "buyers"):
             room.open(Cohort(cohort_id, cohort_id), STREAM)
         assert room.has("vips")
         assert not room.has("vip")
         assert ["buyers", "vips"] == [entry.cohort_id for entry in room.entries()]
-        with pytest.raises(SettingsError, match=rf"'vip' .*{room.folder}.*'vips'"):
+        with pytest.raises(SettingsError) as raised:
             room.open_known("vip")
+        assert "no_ledger" == raised.value.code
+        assert (
+            f"cohort 'vip' of partner 'acme' has no ledger in {room.folder}; did you mean 'vips'?"
+        ) == str(raised.value)
         assert "buyers" == room.open_known("buyers").entry.cohort_id
     with ledgers(tmp_path, setting={"partner": "other"}) as room:
         assert [] == room.entries()
         assert not room.has("vips")
 
 
-def test_a_lost_entry_of_the_catalogue_is_made_again(tmp_path):
-    """The catalogue's entry of a ledger comes back with the ledger's own words."""
+def test_a_lost_entry_of_the_catalog_is_restored(tmp_path):
+    """The catalog's entry is restored from the ledger itself."""
     with ledgers(tmp_path) as room:
         room.open(COHORT, STREAM)
     (room.folder / next(room.folder.glob("cohort-*.json"))).unlink()
@@ -233,7 +271,7 @@ def test_a_lost_entry_of_the_catalogue_is_made_again(tmp_path):
 
 
 def test_a_version_that_an_unfinished_run_used_is_not_new(tmp_path):
-    """A version proves nothing once an unfinished run has read it; a finished one is forgotten."""
+    """A version is not new after an unfinished run has read it, but is new after a finished one."""
     with ledgers(tmp_path) as room:
         assert room.use_version(STREAM, 1)
         assert room.use_version(STREAM, 1)
@@ -251,12 +289,12 @@ def test_a_version_that_an_unfinished_run_used_is_not_new(tmp_path):
         assert room.use_version(STREAM, 10)
 
 
-def test_files_are_their_owner_s_alone(tmp_path):
-    """Folders are 0700 and files 0600 while a run is under way, those of DuckDB included."""
+def test_only_the_owner_can_read_files(tmp_path):
+    """Directories are 0700 and files 0600 while a run is under way, including those of DuckDB."""
     with ledgers(tmp_path / "a" / "b") as room:
         ledger = room.open(COHORT, STREAM)
         ledger.sent(ADD, members(1), 1)
-        SideFile(room.folder, "run-1").write(
+        room.write_progress(
             RunProgress(
                 run_id="run-1",
                 pid=1,
@@ -275,29 +313,48 @@ def test_files_are_their_owner_s_alone(tmp_path):
             assert (0o700 if path.is_dir() else 0o600) == mode, path.name
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_with_advice(tmp_path):
-    """A ledger below a file is an error that names the path and what to do."""
+def test_a_directory_that_cannot_be_created_is_an_error_with_advice(tmp_path):
+    """A ledger below a file is an error that names the path and says what to do."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(LedgerError, match=r"file.*mend its folder or its disk"):
+    with pytest.raises(LedgerError) as raised:
         ledgers(tmp_path / "file" / "ledger")
+    assert "ledger_unusable" == raised.value.code
+    message = str(raised.value)
+    assert message.startswith(f"the ledger path {tmp_path / 'file' / 'ledger'}")
+    assert message.endswith(
+        "cannot be created (NotADirectoryError: Not a directory); fix the directory or the disk, "
+        "then run again"
+    )
 
 
-def test_a_broken_file_is_an_error_with_advice(tmp_path):
-    """A ledger whose file is no database, or a broken entry, is an error that names the file."""
+def test_a_corrupt_file_is_an_error_with_advice(tmp_path):
+    """A ledger that is not a database, or a corrupt entry, is an error that names the file."""
     with ledgers(tmp_path) as room:
         room.open(COHORT, STREAM)
     (database,) = room.folder.glob("*.duckdb")
     database.write_bytes(b"no database" * 1000)
-    with ledgers(tmp_path) as room, pytest.raises(LedgerError, match=database.name):
+    with ledgers(tmp_path) as room, pytest.raises(LedgerError) as raised:
         room.open(COHORT, STREAM)
-    database.with_suffix(".json").write_text("{")
-    with ledgers(tmp_path) as room, pytest.raises(LedgerError, match="broken"):
+    assert "ledger_unusable" == raised.value.code
+    message = str(raised.value)
+    assert message.startswith(f"the ledger {database} cannot be used (IOException: ")
+    assert message.endswith(
+        "); its directory must be writable and its disk must have free space. Nothing more is "
+        "sent. Fix the problem, then run again"
+    )
+    (entry := database.with_suffix(".json")).write_text("{")
+    with ledgers(tmp_path) as room, pytest.raises(LedgerError) as raised:
         room.entries()
+    assert "ledger_unusable" == raised.value.code
+    with ledgers(tmp_path) as room, pytest.raises(LedgerError) as raised:
+        room.open_known(COHORT.cohort_id)
+    assert "ledger_corrupt" == raised.value.code
+    assert f"the ledger file {entry} is corrupt; restore it from a backup" == str(raised.value)
 
 
-def test_many_cohorts_are_open_at_once(tmp_path):
-    """More cohorts than are kept attached, or than the soft limit of open files allows, work at
-    once, and each holds its own members."""
+def test_many_cohorts_are_open_together(tmp_path):
+    """More cohorts than are kept attached, or than the soft limit of open files allows, can be used
+    together, and each has its own members."""
     many = """
 import resource, sys
 from pathlib import Path
@@ -320,8 +377,8 @@ with ledgers(Path(sys.argv[1])) as room:
     )
 
 
-def test_removing_is_noted_for_whoever_looks_again(tmp_path):
-    """A removal that was accepted is known in the next run."""
+def test_an_accepted_removal_is_known_later(tmp_path):
+    """The next run knows a removal that was accepted."""
     with ledgers(tmp_path) as room:
         ledger = room.open(COHORT, STREAM)
         ledger.accepted(ledger.sent(REMOVE, members(1), 1))
@@ -330,9 +387,9 @@ def test_removing_is_noted_for_whoever_looks_again(tmp_path):
     assert {"1": REMOVE} == {key: found.action for key, found in known.items()}
 
 
-def test_the_catalogue_of_another_partner_is_left_alone(tmp_path):
-    """Where another partner's catalogue entry was lost, neither partner's cohort is taken for the
-    other's, and its own next run writes it anew."""
+def test_the_catalog_of_another_partner_is_left_alone(tmp_path):
+    """If another partner's entry was lost, no cohort is taken for the other partner's, and the
+    other partner's next run restores the entry."""
     theirs = {"partner": "other"}
     for setting in ({}, theirs):
         with ledgers(tmp_path, setting=setting) as room:
