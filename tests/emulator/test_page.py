@@ -37,12 +37,10 @@ FOREIGN = """() => {
     fetch("http://127.0.0.1:9/").catch(() => {});
 }"""
 
-pytestmark = pytest.mark.xdist_group("browser")  # one browser, in one process
-
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """Give a real browser with a profile of its own."""
+    """Yield a real browser with a profile of its own."""
     if not CHROMIUM:
         pytest.skip(MISSING)
     with sync_playwright() as playwright:
@@ -55,27 +53,27 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def page(browser, emulator):
-    """Open the page; in the end nothing was complained of, and nobody else was asked."""
+    """Open the page; check at the end that it had no errors and contacted only the emulator."""
     page = browser.new_page()
-    complaints, asked = [], set()
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: asked.add(request.url.removeprefix(emulator.url)))
+    errors, requested = [], set()
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: requested.add(request.url.removeprefix(emulator.url)))
     page.goto(emulator.url)
     expect(page.get_by_role("status")).to_have_text("Live")
     yield page
     page.close()
-    assert [] == complaints
-    assert {"/", "/_emulator/overview"} == {url for url in asked if not url.startswith("data:")}
+    assert [] == errors
+    assert {"/", "/_emulator/overview"} == {url for url in requested if not url.startswith("data:")}
 
 
 def rows(page, title):
-    """Find the rows of a table by its title, without the head."""
+    """Return the rows of a table by its title, without the head."""
     return page.get_by_role("table", name=title).locator("tbody").get_by_role("row")
 
 
 def test_shows_cohorts(client, page):
-    """The page shows cohorts with their sizes as requests come, without being loaded again."""
+    """The page updates cohorts and their sizes as requests arrive, without being reloaded."""
     page.evaluate("document.body.dataset.mark = 'the same document'")
     expect(rows(page, "Cohorts")).to_have_text(["None yet."])
     client.add(*(f"u{number}" for number in range(1_200)))
@@ -88,7 +86,7 @@ def test_shows_cohorts(client, page):
 
 
 def test_keeps_what_is_there(client, page):
-    """A refresh changes texts and keeps rows: nothing flashes, and a selection stays."""
+    """A refresh changes texts and keeps rows: nothing flashes, and selections are kept."""
     client.add("u1")
     expect(rows(page, "Cohorts")).to_have_text(["VIP acme / vip1"])
     row = rows(page, "Cohorts").first.element_handle()
@@ -101,7 +99,7 @@ def test_keeps_what_is_there(client, page):
 
 
 def test_shows_size(client, page, payload):
-    """Each request has its size against the limit, and a bar that is filled as far."""
+    """Each request is shown with its share of the size limit, as a number and as a bar."""
     client.add("u1")
     client.post(payload("u1"), headers={"Content-Type": "text/plain"})
     body = client.add(*("x" * 32 + str(number) for number in range(1_500))).request.body
@@ -121,7 +119,7 @@ def test_shows_size(client, page, payload):
 
 
 def test_shows_refusals(client, emulator, page):
-    """What was refused, dropped in silence, or failed on demand is listed with its reason."""
+    """Refused, silently dropped and failed requests are listed with a reason."""
     client.post(b"{")
     client.post(b"", auth=None)
     client.add("u1", cohort_name="a: b")
@@ -134,9 +132,9 @@ def test_shows_refusals(client, emulator, page):
 
     expect(rows(page, "Refused or not applied")).to_contain_text(
         [
-            "503appliedFault on demandServer Error",
-            "400refusedFault on demand: it lists a poison memberMissingAttributeError",
-            "200droppedDropped in silence: the cohort's name breaks a rule",
+            "503appliedInjected faultServer Error",
+            "400refusedInjected fault: the request lists a poison memberMissingAttributeError",
+            "200droppedSilently dropped: the cohort's name breaks a rule",
             "401refusedAuthentication is requiredAuthentication required",
             "400refusedThe body is not valid JSONMalformed JSON",
         ]
@@ -145,7 +143,7 @@ def test_shows_refusals(client, emulator, page):
 
 
 def test_shows_faults(emulator, page):
-    """Faults that wait are shown while they do."""
+    """Pending faults are shown until they are removed."""
     emulator.fail_next(503, 2, cohort_id="vip")
     emulator.drop_next(when="after")
     emulator.fail_share(0.05, statuses=(500, 503))
@@ -158,17 +156,17 @@ def test_shows_faults(emulator, page):
             "Next 2 requests of cohort vip: answer 503",
             "Next 1 request: connection reset after the change",
             "5.0% of requests: answer 500, 503",
-            "Answers come 0.2 s late",
+            "Answers are delayed by 0.2 s",
             "Requests that list 1 poison member: answer 400",
             "All answers are held back",
         ]
     )
     emulator.clear_faults()
-    expect(page.get_by_text("Faults waiting")).to_be_hidden()
+    expect(page.get_by_text("Pending faults")).to_be_hidden()
 
 
 def test_shows_the_limit(client, emulator, page):
-    """The limit a minute is shown with what is used up of it, others' requests included."""
+    """The limit per minute is shown with its use, other integrations' requests included."""
     client.add("u1")
     emulator.use_up(99)
 
@@ -176,7 +174,7 @@ def test_shows_the_limit(client, emulator, page):
 
 
 def test_names_are_text(client, page):
-    """Whatever a client calls its cohorts, it is text on the page and nothing else."""
+    """Cohort names are shown as text, whatever they contain."""
     client.add("u1", cohort_name="VIP", cohort_id=IMAGE, partner=SCRIPT)
     client.add("u1", cohort_name=SCRIPT)
     client.sync("u1", action=SCRIPT)
@@ -188,7 +186,7 @@ def test_names_are_text(client, page):
 
 
 def test_policy(browser, emulator):
-    """The page's policy lets in no style, image, frame, connection or script but the page's own."""
+    """The page's policy allows only its own styles, images, frames, connections and scripts."""
     page = browser.new_page()
     page.goto(emulator.url)
     page.evaluate(FOREIGN)
@@ -206,8 +204,8 @@ def test_policy(browser, emulator):
     page.close()
 
 
-def test_tells_no_member(client, emulator, page):
-    """No member's identifier is on the page or in what it asks for, however a request fails."""
+def test_shows_no_member(client, emulator, page):
+    """No member's identifier is on the page or in its data, however a request fails."""
     member = {"uid": "secret-uid", "anonymous_id": "secret-anonymous"}
     client.add(member)
     client.remove(member)
@@ -217,13 +215,13 @@ def test_tells_no_member(client, emulator, page):
     client.add(member)
 
     expect(rows(page, "Requests")).to_have_count(5)
-    told = page.content() + client.control("GET", "overview").text
-    assert "MissingAttributeError" in told
-    assert [] == re.findall(r"secret|7777777", told)
+    shown = page.content() + client.control("GET", "overview").text
+    assert "MissingAttributeError" in shown
+    assert [] == re.findall(r"secret|7777777", shown)
 
 
 def test_fits(client, page):
-    """On a phone nothing stands out at the side, even with long names, in dark and in light."""
+    """On a phone nothing overflows at the side, even with long names, in dark and light mode."""
     client.add("u1", cohort_name="W" * 200, cohort_id="x" * 300)
     client.add("u1", cohort_name="W" * 201)
     page.set_viewport_size({"width": 360, "height": 700})
@@ -241,7 +239,7 @@ def test_fits(client, page):
 
 
 def test_emulator_ends(browser, start):
-    """When the emulator has ended, the page says so and keeps what it said last."""
+    """When the emulator has stopped, the page says so and keeps its last content."""
     client = start()
     client.add("u1")
     page = browser.new_page()
@@ -255,7 +253,7 @@ def test_emulator_ends(browser, start):
 
 
 def test_overview_is_bounded(client, emulator):
-    """The overview has the last 50 requests and the last 50 that failed, the newest first."""
+    """The overview has the last 50 requests and the last 50 failed ones, newest first."""
     emulator.fail_next(500, 60)
     for _ in range(120):
         client.add("u1")

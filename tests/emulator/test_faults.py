@@ -21,7 +21,7 @@ def test_fail_next(client, emulator):
 
 
 def test_fail_next_details(client, emulator):
-    """A fault can have an error of its own, a body of its own, or be applied all the same."""
+    """A fault can have its own error or body, and the change can be applied anyway."""
     emulator.fail_next(403, error_type="Account Suspended", message="Pay first")
     emulator.fail_next(502, body="<html>", headers={"Content-Type": "text/html"}, applied=True)
     suspended, proxy = client.add("u1"), client.add("u2")
@@ -37,14 +37,14 @@ def test_fail_next_details(client, emulator):
     [(403, "BlockedClient"), (429, "Rate Limits Exceeded"), (500, "Server Error")],
 )
 def test_default_types(client, emulator, status, expected):
-    """A fault looks like the documented error of its status."""
+    """A fault imitates the documented error of its status."""
     emulator.fail_next(status)
 
     assert expected == client.add("u1").json()["error"]["type"]
 
 
 def test_one_cohort_only(client, emulator):
-    """A fault for one cohort waits for it and leaves others alone."""
+    """A fault for one cohort waits for its next request and does not affect other cohorts."""
     emulator.fail_next(500, cohort_id="two")
 
     assert 200 == client.add("u1", cohort_id="one").status_code
@@ -53,7 +53,7 @@ def test_one_cohort_only(client, emulator):
 
 
 def test_script(client, emulator):
-    """Faults happen in the order in which they were given, one to a request."""
+    """Faults are injected in the order in which they were set up, one per request."""
     emulator.fail_next(500)
     emulator.drop_next()
     emulator.fail_next(429)
@@ -80,7 +80,7 @@ def test_drop_next(client, emulator, when, expected):
 
 
 def test_fail_share(client, emulator):
-    """A share of the requests fails, the same ones for the same seed."""
+    """A share of the requests fails, the same ones with the same seed."""
 
     def statuses():
         emulator.fail_share(0.3, seed=7, statuses=(500, 503))
@@ -97,7 +97,7 @@ def test_fail_share(client, emulator):
     [{"uid": "bad"}, {"anonymous_id": "bad"}, {"uid": "u2", "anonymous_id": "bad"}],
 )
 def test_poison(client, emulator, member):
-    """A request that lists a poison member is 400 as a whole, and may echo its identifier."""
+    """A request that lists a poison member is refused with 400, which may echo the identifier."""
     emulator.poison(["bad", "worse"], "No such user: {id}")
     refused = client.add("u1", member)
 
@@ -108,7 +108,7 @@ def test_poison(client, emulator, member):
 
 
 def test_latency(client, emulator):
-    """A slow answer comes after its seconds, for as many requests as it was set up for."""
+    """Answers are delayed by the given seconds, for the given number of requests."""
     emulator.latency(0.1, count=1)
     started = time.monotonic()
     client.add("u1")
@@ -118,7 +118,7 @@ def test_latency(client, emulator):
 
 
 def test_client_that_gives_up(client, emulator, payload):
-    """A client that gave up waiting has no answer in the log, though its change is applied."""
+    """A client that stops waiting has no answer in the log, though its change is applied."""
     emulator.hold()
     with pytest.raises(requests.ReadTimeout):
         client.session.post(
@@ -138,7 +138,7 @@ def test_client_that_gives_up(client, emulator, payload):
 
 
 def test_overlap(client, emulator):
-    """A request that comes while another of its cohort is unanswered is marked."""
+    """A request that arrives while another of its cohort is unanswered is marked."""
     emulator.hold()
     threads = []
     for number, cohort in enumerate(("one", "two", "one"), start=1):
@@ -158,7 +158,7 @@ def test_overlap(client, emulator):
 
 
 def test_clear_faults(client, emulator):
-    """All faults are forgotten at once."""
+    """All faults are removed together."""
     emulator.fail_next(500, 10)
     emulator.fail_share(1.0)
     emulator.poison(["u1"])
@@ -169,7 +169,7 @@ def test_clear_faults(client, emulator):
 
 
 @pytest.mark.parametrize(
-    "order",
+    "inject",
     [
         lambda emulator: emulator.fail_next(200),
         lambda emulator: emulator.fail_next(500, 0),
@@ -180,7 +180,7 @@ def test_clear_faults(client, emulator):
         lambda emulator: emulator.requests(cohort="typo"),
     ],
 )
-def test_wrong_orders(emulator, order):
-    """A fault that makes no sense is refused when it is set up."""
+def test_invalid_faults(emulator, inject):
+    """An invalid fault is refused when it is set up."""
     with pytest.raises(ValueError, match=r"at `|unknown field"):
-        order(emulator)
+        inject(emulator)

@@ -1,4 +1,4 @@
-"""What the workspace holds: its cohorts, their members, and in which order changes count."""
+"""The workspace: its cohorts, their members, and the order in which changes count."""
 
 from __future__ import annotations
 
@@ -6,15 +6,8 @@ import typing as t
 
 import msgspec
 
-from .model import (
-    Action,
-    CohortSummary,
-    CohortSync,
-    DropReason,
-    Member,
-    Order,
-    RequestRecord,
-)
+from .model import Action, CohortSummary, CohortSync, DropReason, Member, RequestRecord
+from .options import Order
 from .rules import is_good_name
 
 Key = tuple[str, str]
@@ -28,11 +21,11 @@ class _Roster:
         self._written: dict[str, int] = {}
 
     def change(self, action: Action, incoming: dict[str, str | None]) -> int:
-        """Apply a change and say how many members joined or left."""
+        """Apply a change and return how many members were added or removed."""
         if action == "add_members":
-            fresh = {key: incoming[key] for key in incoming if key not in self.members}
-            self.members.update(fresh)
-            return len(fresh)
+            new = {key: incoming[key] for key in incoming if key not in self.members}
+            self.members.update(new)
+            return len(new)
         leaving = incoming.keys() & self.members.keys()
         for key in leaving:
             del self.members[key]
@@ -55,7 +48,7 @@ class _Roster:
 
 
 class _Late(msgspec.Struct):
-    """A change that is held back until so many later requests of its cohort have come."""
+    """A change that is held back for a number of further requests of its cohort."""
 
     sync: CohortSync
     moment: int
@@ -84,7 +77,7 @@ class Cohort:
         return len(self._uids.members) + len(self._anonymous_ids.members)
 
     def summary(self) -> CohortSummary:
-        """Describe the cohort."""
+        """Return the cohort's summary."""
         return CohortSummary(
             partner=self.partner,
             cohort_id=self.cohort_id,
@@ -95,10 +88,10 @@ class Cohort:
         )
 
     def snapshot(self) -> t.Iterator[Member]:
-        """Iterate over the members as they are now, whatever is changed meanwhile.
+        """Iterate over the members of this moment, unaffected by later changes.
 
         Returns:
-            Those with a uid first, each kind in the order in which they joined.
+            Those with a uid first, each kind in the order in which they were added.
         """
         uids = list(self._uids.members.items())
         anonymous_ids = list(self._anonymous_ids.members)
@@ -112,7 +105,7 @@ class Cohort:
         return members()
 
     def take(self, sync: CohortSync, moment: int, order: Order, record: RequestRecord) -> None:
-        """Apply a change, or drop it, as the order says; the record says which."""
+        """Apply or drop a change, depending on the order, and note it in the record."""
         newest = self._newest is None or moment >= self._newest
         if order is Order.DROP_OLDER and not newest:
             record.outcome, record.dropped = "dropped", "older"
@@ -127,16 +120,16 @@ class Cohort:
                 changed = roster.change(sync.action, incoming)
             record.changed += changed
 
-    def apply_late(self, order: Order, due: t.Callable[[_Late], bool]) -> int:
-        """Apply those changes that were held back and are due, in order of arrival.
+    def apply_late(self, order: Order, is_due: t.Callable[[_Late], bool]) -> int:
+        """Apply those held-back changes that are due, in order of arrival.
 
         Returns:
-            How many were due.
+            The number of these changes.
         """
         waiting, self.late = self.late, []
         ready: list[_Late] = []
         for late in waiting:
-            (ready if due(late) else self.late).append(late)
+            (ready if is_due(late) else self.late).append(late)
         for late in ready:
             self.take(late.sync, late.moment, order, late.record)
         return len(ready)
@@ -146,9 +139,9 @@ class Workspace:
     """All cohorts of one workspace.
 
     Args:
-        order: What decides between two requests of one cohort.
-        late_after: After how many later requests of its cohort a held change is applied.
-        max_cohorts: How many segments there can be.
+        order: The rule that decides between two requests of one cohort.
+        late_after: The number of further requests for which a late change is held back.
+        max_cohorts: The largest number of segments.
     """
 
     def __init__(self, order: Order, late_after: int, max_cohorts: int) -> None:
@@ -161,11 +154,11 @@ class Workspace:
     def receive(
         self, sync: CohortSync, arrived: int, record: RequestRecord, *, cut_off: bool
     ) -> None:
-        """Take a valid request for its cohort; the record says what became of it.
+        """Pass a valid request to its cohort, and note the outcome in the record.
 
         Args:
             sync: The request.
-            arrived: When it came, in microseconds since the epoch: its moment if it has none.
+            arrived: Its arrival in microseconds since the epoch; used if it has no timestamp.
             record: Its entry in the log.
             cut_off: Whether its sender gets no answer, or a 5xx.
         """
@@ -185,14 +178,14 @@ class Workspace:
         cohort.apply_late(self._order, lambda late: late.wait <= 0)
 
     def apply_late(self, cohort_id: str | None = None, partner: str | None = None) -> int:
-        """Apply all that is held back now.
+        """Apply all changes that are held back.
 
         Args:
             cohort_id: Only in this cohort.
             partner: Only in this partner's cohorts.
 
         Returns:
-            How many changes that were.
+            The number of changes.
         """
         return sum(
             cohort.apply_late(self._order, lambda _: True)
@@ -201,34 +194,31 @@ class Workspace:
         )
 
     def cohorts(self) -> list[CohortSummary]:
-        """Describe all cohorts, in the order in which they were created."""
+        """Return all cohorts, in the order of their creation."""
         return [cohort.summary() for cohort in self._cohorts.values()]
 
     def find(self, cohort_id: str, partner: str | None = None) -> Cohort | None:
-        """Find a cohort.
+        """Return a cohort, or None if it does not exist.
 
         Args:
             cohort_id: Its identifier.
             partner: Its partner; may be left out if only one partner uses the identifier.
 
-        Returns:
-            The cohort, or None if there is none.
-
         Raises:
-            LookupError: If several partners have a cohort of this identifier.
+            LookupError: If several partners have a cohort with this identifier.
         """
-        found = [
+        matches = [
             cohort
             for cohort in self._cohorts.values()
             if cohort.cohort_id == cohort_id and partner in {None, cohort.partner}
         ]
-        if len(found) > 1:
-            msg = f"{len(found)} partners have a cohort {cohort_id!r}: name one"
+        if len(matches) > 1:
+            msg = f"{len(matches)} partners have a cohort {cohort_id!r}: specify the partner"
             raise LookupError(msg)
-        return found[0] if found else None
+        return matches[0] if matches else None
 
     def _open(self, sync: CohortSync) -> Cohort | DropReason:
-        """Find or create a request's cohort, or say why MoEngage wouldn't."""
+        """Find or create a request's cohort, or return why MoEngage would drop the request."""
         if not is_good_name(sync.cohort_name):
             return "cohort_name"
         key = (sync.partner, sync.cohort_id)

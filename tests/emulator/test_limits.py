@@ -33,7 +33,7 @@ def test_largest_window(gaps):
 
 @given(GAPS, st.integers(1, 5))
 def test_rate_limit(gaps, limit):
-    """No 60 seconds admit more than the limit, and a refusal is never without need."""
+    """No 60 seconds admit more than the limit, and no request is refused below it."""
     rate = RateLimit(limit)
     admitted = []
     for now in moments(gaps):
@@ -45,7 +45,7 @@ def test_rate_limit(gaps, limit):
 
 @given(GAPS, st.integers(1, 5))
 def test_reset(gaps, limit):
-    """Who waits until `x-ratelimit-reset` is admitted."""
+    """A client that waits until `x-ratelimit-reset` is admitted."""
     rate = RateLimit(limit)
     wall = 1_800_000_000.25
     for now in moments(gaps):
@@ -57,7 +57,7 @@ def test_reset(gaps, limit):
 
 
 def test_headers(client, emulator):
-    """Every answer says the limit, what is left and when a request leaves the window."""
+    """Every answer has the limit, the remainder and the time when a request leaves the window."""
     now = emulator.clock.wall()
     client.add("u1")
     emulator.clock.advance(10)
@@ -95,7 +95,7 @@ def test_300_a_minute(client, emulator):
 
 
 def test_refusals_do_not_count(start, payload):
-    """Neither a 429 nor a 401 uses up the limit, but an error of the payload does."""
+    """Neither a 429 nor a 401 counts towards the limit, but an error of the payload does."""
     client = start(requests_per_minute=2, clock=ManualClock())
     client.post(payload("u1"), auth=None)
 

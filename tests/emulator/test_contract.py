@@ -30,7 +30,7 @@ def test_accepts(client, emulator):
 
 
 def test_removes(client, emulator):
-    """Removing takes out those who are there and ignores the others."""
+    """A removal removes existing members and ignores the others."""
     client.add("u1", "u2", {"anonymous_id": "u1"})
 
     assert 200 == client.remove("u1", "nobody").status_code
@@ -38,7 +38,7 @@ def test_removes(client, emulator):
 
 
 def test_adding_twice(client, emulator):
-    """Adding a member who is there changes nothing, not even the other identifier."""
+    """Adding an existing member changes nothing, not even the other identifier."""
     client.add({"uid": "u1", "anonymous_id": "a1"})
     client.add({"uid": "u1", "anonymous_id": "a2"})
 
@@ -47,7 +47,7 @@ def test_adding_twice(client, emulator):
 
 
 def test_cohorts_of_partners(client, emulator):
-    """Cohorts of two partners are two, though they have one identifier."""
+    """Cohorts of two partners are separate, even with the same identifier."""
     client.add("u1", partner="acme", cohort_name="A", cohort_description="first")
     client.add("u2", partner="other", cohort_name="B")
 
@@ -73,7 +73,7 @@ def test_cohorts_of_partners(client, emulator):
     ],
 )
 def test_credentials(client, emulator, payload, auth, headers, expected):
-    """Credentials that are missing or wrong are 401, and nothing is applied."""
+    """Missing or wrong credentials are answered with 401, and nothing is applied."""
     response = client.post(payload("u1"), auth=auth(emulator), headers=headers)
 
     assert (401, expected, None) == error_of(response)
@@ -82,7 +82,7 @@ def test_credentials(client, emulator, payload, auth, headers, expected):
 
 @pytest.mark.parametrize("kind", [None, "", "text/plain", "application/jsonp", "text/json"])
 def test_content_type(client, payload, kind):
-    """Another content type than JSON is 415."""
+    """A content type other than JSON is answered with 415."""
     response = client.post(payload("u1"), headers={"Content-Type": kind})
 
     assert (415, "Unsupported media type", None) == error_of(response)
@@ -98,7 +98,7 @@ def test_content_type_with_parameters(client, payload):
 
 
 def test_size(client, payload):
-    """A body of 128,000 bytes is accepted; one byte more is 413."""
+    """A body of 128,000 bytes is accepted; one more byte is answered with 413."""
     body = json.dumps(payload("u1")).encode()
 
     assert 200 == client.post(body.ljust(128_000)).status_code
@@ -106,7 +106,7 @@ def test_size(client, payload):
 
 
 def test_size_is_an_option(start, payload):
-    """The limit of bytes can be set, and a body far above it is read to its end."""
+    """The byte limit is an option, and a body far above it is read to its end."""
     client = start(max_payload_bytes=500)
     body = json.dumps(payload("u1")).encode()
 
@@ -128,7 +128,7 @@ def test_size_is_an_option(start, payload):
     ],
 )
 def test_malformed(client, body):
-    """What isn't JSON in UTF-8 is `Malformed JSON`, wherever it breaks."""
+    """A body that isn't JSON in UTF-8 is `Malformed JSON`, wherever it breaks."""
     assert (400, "Malformed JSON", None) == error_of(client.post(body))
 
 
@@ -150,7 +150,7 @@ def test_malformed(client, body):
     ],
 )
 def test_attributes(client, emulator, payload, path, value):
-    """An attribute that is missing or of a wrong type is named, and nothing is applied."""
+    """A missing or ill-typed attribute is named, and nothing is applied."""
     body = payload("u1")
     *parents, name = path.split(".")
     target = body["parameters"] if parents else body
@@ -164,7 +164,7 @@ def test_attributes(client, emulator, payload, path, value):
 
 @pytest.mark.parametrize("body", [[], "x", None, 5])
 def test_no_object(client, body):
-    """JSON that is no object misses all attributes."""
+    """JSON other than an object lacks all attributes."""
     assert (400, "MissingAttributeError", "body") == error_of(
         client.post(json.dumps(body).encode())
     )
@@ -175,7 +175,7 @@ def test_no_object(client, body):
     ["2026-11-22T04:00:00.123Z", "2026-11-22T04:00:00Z", "2026-11-22T09:30:00.5+05:30"],
 )
 def test_timestamp(client, emulator, timestamp):
-    """A timestamp of ISO 8601 is accepted, and unknown attributes are no error."""
+    """ISO 8601 timestamps are accepted, and unknown attributes are ignored."""
     response = client.add("u1", timestamp=timestamp, some_other="x")
 
     assert 200 == response.status_code
@@ -187,7 +187,7 @@ def test_timestamp(client, emulator, timestamp):
     ["x" * 201, "All Users", ".VIP", *(f"V{sign}P" for sign in ':|*?\\<>=$"')],
 )
 def test_bad_names(client, emulator, name):
-    """A name that breaks a rule is accepted in silence, applied to nothing, and recorded."""
+    """A request with a forbidden name is answered with 200 but dropped, and the log says so."""
     response = client.add("u1", cohort_name=name)
 
     (record,) = emulator.requests()
@@ -198,14 +198,14 @@ def test_bad_names(client, emulator, name):
 
 @pytest.mark.parametrize("name", ["x" * 200, "all users", "V.I.P.", "VIP (new)", "Ünïcode 你好"])
 def test_good_names(client, emulator, name):
-    """A name at the edge of the rules is good."""
+    """A name at the edge of the rules is accepted."""
     client.add("u1", cohort_name=name)
 
     assert [name] == [cohort.name for cohort in emulator.cohorts()]
 
 
 def test_names_are_taken(client, emulator):
-    """A name that another cohort has is accepted in silence but applied to nothing."""
+    """A request with another cohort's name is answered with 200 but dropped."""
     client.add("u1", cohort_id="one", cohort_name="VIP")
     client.add("u2", cohort_id="two", cohort_name="VIP")
 
@@ -214,7 +214,7 @@ def test_names_are_taken(client, emulator):
 
 
 def test_rename(client, emulator):
-    """A new name for a cohort is applied to it, and the first name stays."""
+    """A request with a new name is applied to the same cohort, which keeps its first name."""
     client.add("u1", cohort_name="Old")
     client.add("u2", cohort_name="New")
 
@@ -222,7 +222,7 @@ def test_rename(client, emulator):
 
 
 def test_segment_limit(start):
-    """A workspace that is full takes no new cohort, in silence."""
+    """A full workspace silently drops requests for a new cohort."""
     client = start(max_cohorts=1)
     client.add("u1", cohort_id="one")
     client.add("u1", cohort_id="two")
@@ -233,7 +233,7 @@ def test_segment_limit(start):
 
 
 def test_authentication(client, emulator):
-    """The credential check accepts the right credentials, and counts as no request."""
+    """The credential check accepts the right credentials, and does not count as a request."""
     body = {
         "app_id": emulator.workspace_id,
         "app_secret": emulator.data_api_key,
@@ -260,7 +260,7 @@ def test_authentication(client, emulator):
     ],
 )
 def test_authentication_fails(client, emulator, changes, headers, expected):
-    """The credential check refuses what is wrong or missing."""
+    """The credential check refuses wrong or missing values."""
     body = {
         "app_id": emulator.workspace_id,
         "app_secret": emulator.data_api_key,
@@ -273,7 +273,7 @@ def test_authentication_fails(client, emulator, changes, headers, expected):
 
 
 def test_other_methods(client, emulator):
-    """Cohort Sync takes POST only, and other paths are unknown."""
+    """Cohort Sync accepts POST only, and other paths are unknown."""
     url = emulator.url + "/v1/integrations/cohortsync"
 
     assert 405 == client.session.get(url).status_code

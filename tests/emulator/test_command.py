@@ -19,7 +19,7 @@ WITHOUT_EXTRA = "import sys; sys.modules['{}'] = None; " + RUN
 
 @pytest.fixture
 def launch():
-    """Start `moengage-cohort` as a process."""
+    """Return a function that starts `moengage-cohort` as a process."""
     processes = []
 
     def start(*arguments, code=RUN):
@@ -39,8 +39,8 @@ def launch():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_lives_and_ends(launch, number):
-    """It says where it and its page are, on loopback, and a signal ends it with 0, wordless."""
+def test_starts_and_stops(launch, number):
+    """It prints its address on loopback, serves the page there, and exits with 0 on a signal."""
     process = launch("emulator", "--port", "0")
     line = process.stdout.readline()
     url = line.split()[-1]
@@ -55,7 +55,7 @@ def test_lives_and_ends(launch, number):
 
 
 def test_ends_with_requests_unanswered(launch, payload):
-    """A signal ends it at once, even while a request waits for its answer."""
+    """A signal stops it immediately, even while a request is unanswered."""
     process = launch("emulator", "--port", "0", "--workspace-id", "w", "--data-api-key", "k")
     url = process.stdout.readline().split()[-1]
     requests.post(f"{url}/_emulator/faults/latency", json={"seconds": 100}, timeout=10)
@@ -86,7 +86,7 @@ def test_ends_with_requests_unanswered(launch, payload):
 
 
 def test_options_reach_it(launch, payload):
-    """Order, credentials and limit are what the options say."""
+    """Order, credentials and limit come from the options."""
     process = launch(
         *("emulator", "--port", "0", "--order", "drop-older", "--requests-per-minute", "3"),
     )
@@ -109,7 +109,7 @@ def test_options_reach_it(launch, payload):
 
 @pytest.mark.parametrize("module", ["starlette", "uvicorn"])
 def test_without_extra(launch, module):
-    """Without the extra it says in one line how to install it, and exits with 1."""
+    """Without the extra it prints in one line how to install it, and exits with 1."""
     process = launch("emulator", "--port", "0", code=WITHOUT_EXTRA.format(module))
     out, error = process.communicate(timeout=10)
 
@@ -119,7 +119,7 @@ def test_without_extra(launch, module):
 
 
 def test_port_in_use(launch):
-    """A port that is taken is an error in one line, and exit 1."""
+    """A port in use is a one-line error with exit code 1."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = launch("emulator", "--port", str(port))
@@ -130,7 +130,7 @@ def test_port_in_use(launch):
 
 
 def test_help(launch):
-    """The help names the credentials that are accepted by default."""
+    """The help names the default credentials."""
     out, _ = launch("emulator", "--help").communicate(timeout=10)
 
     words = "".join(out.split())  # lines break at hyphens
@@ -139,7 +139,7 @@ def test_help(launch):
 
 
 def test_defaults_agree():
-    """The command's choices and defaults are those of the emulator's options."""
+    """The command has the choices and defaults of the emulator's options."""
     options = Options()
     defaults = {option.name: option.default for option in command.params}
     (order,) = (option for option in command.params if option.name == "order")

@@ -1,6 +1,6 @@
-"""A larger warehouse than tests/support/warehouse.py: streams in each sync mode, and their churn.
+"""The model of the soak: a warehouse with streams in each sync mode, and their churn.
 
-It is the model of the soak; nothing of the target's own judgement is in it.
+It is larger than tests/support/warehouse.py, and independent of the target's own decisions.
 """
 
 import random
@@ -12,29 +12,29 @@ from tests.support.warehouse import Mark, Row
 FAN = tuple(f"fan-{number}" for number in range(1, 5))
 LARGEST = {"users": 20_000, **dict.fromkeys(FAN, 3_000), "events": 5_000, "adds": 3_000}
 ONE_TIME_SIZE = 1_500
-PREFIX = "soaked"  # of every identifier, so that a leak is found by it
-LATEST_STATES = 3  # of a run's incremental rows, beside the one at the end
+PREFIX = "soaked"  # of every identifier, to detect leaks
+STATES = 3  # among a run's incremental rows, in addition to the one at the end
 
 
 @dataclass(frozen=True)
 class Position:
-    """How far a tap has read the two streams that have a history; it is what STATE holds."""
+    """The position of a tap in the two streams with a history; the content of STATE."""
 
     events: int = 0
     adds: int = 0
 
 
 @dataclass
-class Town:
-    """Who is wanted in which cohort, and what happened in the streams with a history.
+class Model:
+    """The desired members of each cohort, and the rows of the streams with a history.
 
     Attributes:
-        scale: Of the sizes of cohorts; 1 is up to 20,000 members.
+        scale: The scale of the cohorts' sizes; 1 is up to 20,000 members.
         wanted: By cohort and key, each member.
-        history: What the incremental stream and the one that only adds have had, oldest first.
-        position: What the STATE that was kept says of it.
-        one_time: The number of the one_time stream that a run reads; each is sealed once.
-        sealed: Whether that is known to be.
+        history: The rows of the incremental and the add-only stream, oldest first.
+        position: The position in the latest STATE.
+        one_time: The number of the current one_time stream; each is finished once.
+        finished: Whether the current one_time stream is finished.
     """
 
     scale: float
@@ -42,7 +42,7 @@ class Town:
     history: dict[str, list[Row]] = field(default_factory=lambda: {"events": [], "adds": []})
     position: Position = Position()
     one_time: int = 1
-    sealed: bool = False
+    finished: bool = False
 
     @property
     def streams(self) -> dict[str, tuple[str, ...]]:
@@ -68,7 +68,7 @@ class Town:
         return {cohort: stream for stream, all_ in self.streams.items() for cohort in all_}
 
     def churn(self, chance: random.Random) -> None:
-        """Let members join and leave: mostly a few, now and then many or a whole cohort."""
+        """Add and remove members: mostly a few, sometimes many or a whole cohort."""
         if not self.wanted:
             self._begin(chance)
             return
@@ -77,11 +77,11 @@ class Town:
             self._toggle(cohort, chance, share * size)
         if chance.random() < 0.1:
             self.wanted[chance.choice(FAN)] = {}
-        if not self.sealed:
-            return  # as it was at each try, since who has joined a one_time cohort stays
+        if not self.finished:
+            return  # retries have the same members, since a one_time cohort removes none
         if chance.random() < 0.5:
             self.one_time += 1
-            self.sealed = False
+            self.finished = False
         self._fill_one_time(chance)
 
     def _begin(self, chance: random.Random) -> None:
@@ -111,28 +111,28 @@ class Town:
         return [_member(cohort, number) for number in chosen]
 
     def messages(self, chance: random.Random, *, wavers: bool) -> list[Row | Mark]:
-        """All that a tap says in a run, with the streams and rows in an order of their own.
+        """Return all messages of a tap in a run, with streams and rows in random order.
 
         Args:
-            chance: The dice.
-            wavers: Whether members may have a row before their last one that says otherwise.
+            chance: The source of randomness.
+            wavers: Whether members may have an earlier row that contradicts their last one.
         """
-        said: list[Row | Mark] = []
+        messages: list[Row | Mark] = []
         position = self.position
         for stream in chance.sample(list(self.streams), len(self.streams)):
-            said.append(Mark("schema", stream))
+            messages.append(Mark("schema", stream))
             if stream not in self.history:
-                said += self._snapshot(stream, chance, wavers=wavers)
+                messages += self._snapshot(stream, chance, wavers=wavers)
                 continue
             start, rows = getattr(self.position, stream), self.history[stream]
-            marks = sorted(chance.choices(range(start, len(rows) + 1), k=LATEST_STATES))
+            marks = sorted(chance.choices(range(start, len(rows) + 1), k=STATES))
             for mark in marks:
-                said += rows[getattr(position, stream) : mark]
+                messages += rows[getattr(position, stream) : mark]
                 position = _moved(position, stream, mark)
-                said.append(Mark("state", position))
-            said += rows[getattr(position, stream) :]
+                messages.append(Mark("state", position))
+            messages += rows[getattr(position, stream) :]
             position = _moved(position, stream, len(rows))
-        return [*said, Mark("state", position)]
+        return [*messages, Mark("state", position)]
 
     def _snapshot(self, stream: str, chance: random.Random, *, wavers: bool) -> list[Row]:
         rows = []
@@ -155,7 +155,7 @@ class Town:
 
 
 def _member(cohort: str, number: int) -> Member:
-    """One of a cohort's people: with a uid, with an anonymous id, or with both."""
+    """Return a possible member: with a uid, an anonymous id, or both."""
     name = f"{PREFIX}-{cohort}-{number}"
     if cohort == "users" and number % 10 == 0:
         return Member(None, f"{name}-anonymous")

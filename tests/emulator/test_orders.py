@@ -31,7 +31,7 @@ def at(second):
 
 @pytest.fixture(scope="session")
 def play(payload):
-    """Send changes to a state with an order, and give it."""
+    """Return a function that sends changes to a state with an order, and returns it."""
 
     def run(order, changes, *, cut_off=False):
         state = State(Options(order=order, clock=ManualClock()))
@@ -41,7 +41,7 @@ def play(payload):
             body = json.dumps(change).encode()
             if cut_off and lost:
                 fault = Fault("drop_after", applied=True)
-                state.steer(lambda faults, fault=fault: faults.schedule(fault, 1))
+                state.change_faults(lambda faults, fault=fault: faults.schedule(fault, 1))
             incoming = Incoming(body, len(body), basic, "demo-workspace", "application/json")
             state.answered(state.receive(incoming).record)
         return state
@@ -54,7 +54,7 @@ def uids(state):
 
 
 def applied(changes):
-    """Give the members after changes that are applied one after the other."""
+    """Return the members after changes that are applied one after the other."""
     members = set()
     for action, ids, *_ in changes:
         members = members | ids if action == "add_members" else members - ids
@@ -63,13 +63,13 @@ def applied(changes):
 
 @given(CHANGES)
 def test_arrival(play, changes):
-    """By arrival the last change that came wins, whatever its timestamp."""
+    """With arrival the last change to arrive wins, whatever its timestamp."""
     assert applied(changes) == uids(play(Order.ARRIVAL, changes))
 
 
 @given(CHANGES)
 def test_last_writer_wins(play, changes):
-    """With last-writer-wins the result is that of the changes sorted by timestamp."""
+    """With last-writer-wins the result equals that of the changes sorted by timestamp."""
     by_time = sorted(changes, key=itemgetter(2))
 
     assert applied(by_time) == uids(play(Order.LAST_WRITER_WINS, changes))
@@ -77,7 +77,7 @@ def test_last_writer_wins(play, changes):
 
 @given(CHANGES)
 def test_drop_older(play, changes):
-    """With drop-older a change counts only if none before it was newer."""
+    """With drop-older a change counts only if no earlier one has a newer timestamp."""
     kept = [c for i, c in enumerate(changes) if all(c[2] >= e[2] for e in changes[:i])]
     state = play(Order.DROP_OLDER, changes)
     dropped = state.requests(lambda r: r.dropped == "older")
@@ -88,7 +88,7 @@ def test_drop_older(play, changes):
 
 @given(CHANGES)
 def test_late(play, changes):
-    """With late a change that was cut off is applied right after the next request."""
+    """With late a cut-off change is applied right after the next request."""
     effective, held = [], []
     for change in changes:
         due, held = held, [change] if change[3] else []
@@ -102,7 +102,7 @@ def test_late(play, changes):
 
 @pytest.mark.parametrize("order", list(Order))
 def test_the_right_client(start, payload, order):
-    """Who repeats a request until it is answered, before the next one, is right in all orders."""
+    """A client that repeats each request until it is answered is correct in all orders."""
     client = start(order=order.value)
     first = payload("u1", "u2", timestamp=at(1))
     client.emulator.drop_next(when="after")
@@ -127,7 +127,7 @@ def test_the_right_client(start, payload, order):
     ],
 )
 def test_the_overtaking_client(start, payload, options, expected):
-    """Who sends a later change before an earlier one is answered ends wrong in most orders."""
+    """A client that sends a change before the previous one is answered is wrong in most orders."""
     client = start(**options)
     client.emulator.fail_next(503)
     first = payload("u1", "u2", timestamp=at(1))
@@ -140,7 +140,7 @@ def test_the_overtaking_client(start, payload, options, expected):
 
 
 def test_late_after(start):
-    """A change that was cut off waits for as many requests of its own cohort as it is told."""
+    """A cut-off change waits for `late_after` requests of its own cohort."""
     client = start(late_after=2)
     client.emulator.drop_next(when="after")
     with pytest.raises(requests.ConnectionError):
@@ -155,7 +155,7 @@ def test_late_after(start):
 
 
 def test_late_on_demand(start):
-    """A change that was cut off is applied when a control call says so."""
+    """A cut-off change can be applied on demand."""
     client = start(order="late")
     client.emulator.fail_next(500)
     client.add("u1")

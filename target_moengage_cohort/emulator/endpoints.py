@@ -43,7 +43,7 @@ class FailNext(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cohort_id: str | None = None
 
     def fault(self) -> Fault:
-        """Give the fault that is asked for."""
+        """Return the requested fault."""
         return Fault(
             "status",
             self.status,
@@ -64,7 +64,7 @@ class DropNext(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cohort_id: str | None = None
 
     def fault(self) -> Fault:
-        """Give the fault that is asked for."""
+        """Return the requested fault."""
         if self.when == "after":
             return Fault("drop_after", applied=True, cohort_id=self.cohort_id)
         return Fault("drop_before", cohort_id=self.cohort_id)
@@ -100,8 +100,8 @@ class RequestsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     after: int = 0
     limit: Count = _DEFAULT_LIMIT
 
-    def wants(self, record: RequestRecord) -> bool:
-        """Say whether an entry of the log is asked for."""
+    def selects(self, record: RequestRecord) -> bool:
+        """Return whether the query selects an entry of the log."""
         return (
             record.number > self.after
             and self.cohort_id in {None, record.cohort_id}
@@ -133,20 +133,20 @@ class CohortsAnswer(msgspec.Struct, frozen=True):
 
 
 class RequestsAnswer(msgspec.Struct, frozen=True):
-    """Answer of `requests`; `more` says that the limit cut it off."""
+    """Answer of `requests`; `more` means that the limit cut it off."""
 
     requests: list[RequestRecord]
     more: bool
 
 
 class Done(msgspec.Struct, frozen=True):
-    """Answer of `others` and `late`: of how many it is true."""
+    """Answer of `others` and `late`: the number of requests or changes."""
 
     count: int
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Answer to a control request that can't be understood or finds nothing."""
+    """Answer to a control request that is invalid or finds nothing."""
 
     error: str
 
@@ -164,15 +164,15 @@ class _Control:
         query = _query(MembersQuery, request)
         members = self._state.members(query.cohort_id, query.partner)
         if members is None:
-            msg = f"there is no cohort {query.cohort_id!r}"
+            msg = f"cohort {query.cohort_id!r} does not exist"
             raise LookupError(msg)
         lines = iterate_in_threadpool(_lines(members))
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
     async def requests(self, request: Request) -> Response:
         query = _query(RequestsQuery, request)
-        found = self._state.requests(query.wants)
-        return _answer(RequestsAnswer(found[: query.limit], more=len(found) > query.limit))
+        records = self._state.requests(query.selects)
+        return _answer(RequestsAnswer(records[: query.limit], more=len(records) > query.limit))
 
     async def totals(self, _request: Request) -> Response:
         return _answer(self._state.totals())
@@ -184,68 +184,68 @@ class _Control:
         return _answer(self._state.faults())
 
     async def clear(self, _request: Request) -> Response:
-        self._state.steer(lambda faults: faults.clear())
+        self._state.change_faults(lambda faults: faults.clear())
         return _answer(self._state.faults())
 
     async def status(self, request: Request) -> Response:
-        order = await _body(FailNext, request)
-        return self._steer(lambda faults: faults.schedule(order.fault(), order.count))
+        body = await _body(FailNext, request)
+        return self._change(lambda faults: faults.schedule(body.fault(), body.count))
 
     async def drop(self, request: Request) -> Response:
-        order = await _body(DropNext, request)
-        return self._steer(lambda faults: faults.schedule(order.fault(), order.count))
+        body = await _body(DropNext, request)
+        return self._change(lambda faults: faults.schedule(body.fault(), body.count))
 
     async def share(self, request: Request) -> Response:
-        order = await _body(ShareOfErrors, request)
-        return self._steer(lambda faults: faults.fail_share(order))
+        body = await _body(ShareOfErrors, request)
+        return self._change(lambda faults: faults.fail_share(body))
 
     async def latency(self, request: Request) -> Response:
-        order = await _body(Latency, request)
-        return self._steer(lambda faults: faults.slow_down(order))
+        body = await _body(Latency, request)
+        return self._change(lambda faults: faults.slow_down(body))
 
     async def poison(self, request: Request) -> Response:
-        order = await _body(Poison, request)
-        return self._steer(lambda faults: faults.poison(order))
+        body = await _body(Poison, request)
+        return self._change(lambda faults: faults.poison(body))
 
     async def hold(self, request: Request) -> Response:
-        order = await _body(Hold, request)
-        return self._steer(lambda faults: faults.hold(held=order.held))
+        body = await _body(Hold, request)
+        return self._change(lambda faults: faults.hold(held=body.held))
 
     async def others(self, request: Request) -> Response:
         return _answer(Done(self._state.use_up((await _body(UseUp, request)).count)))
 
     async def late(self, request: Request) -> Response:
-        order = await _body(ApplyLate, request)
-        return _answer(Done(self._state.apply_late(order.cohort_id, order.partner)))
+        body = await _body(ApplyLate, request)
+        return _answer(Done(self._state.apply_late(body.cohort_id, body.partner)))
 
     async def reset(self, _request: Request) -> Response:
         self._state.reset()
         return _answer(self._state.totals())
 
-    def _steer(self, change: t.Callable[[Faults], None]) -> Response:
-        self._state.steer(change)
+    def _change(self, change: t.Callable[[Faults], None]) -> Response:
+        self._state.change_faults(change)
         return _answer(self._state.faults())
 
 
 def control_routes(state: State) -> list[Route]:
-    """List the control endpoints of a state, relative to `/_emulator`."""
+    """Return the control endpoints of a state, relative to `/_emulator`."""
     control = _Control(state)
-    looking: list[Handler] = [control.cohorts, control.members, control.requests, control.totals]
-    looking += [control.overview]
+    queries: list[Handler] = [control.cohorts, control.members, control.requests, control.totals]
+    queries += [control.overview]
     faults: list[Handler] = [control.status, control.drop, control.share, control.latency]
     faults += [control.poison, control.hold]
-    steering: list[Handler] = [control.others, control.late, control.reset]
+    actions: list[Handler] = [control.others, control.late, control.reset]
     return [
-        *(Route(f"/{handler.__name__}", handler) for handler in looking),
+        *(Route(f"/{handler.__name__}", handler) for handler in queries),
         *(Route(f"/faults/{f.__name__}", f, methods=["POST"]) for f in faults),
-        *(Route(f"/{handler.__name__}", handler, methods=["POST"]) for handler in steering),
+        *(Route(f"/{handler.__name__}", handler, methods=["POST"]) for handler in actions),
         Route("/faults", control.faults),
         Route("/faults", control.clear, methods=["DELETE"]),
     ]
 
 
 def error_handlers() -> dict[t.Any, t.Any]:
-    """Say how errors of the control endpoints are answered: 400 and 404, with the reason."""
+    """Return the handlers of errors: 400 or 404, with the reason."""
 
     async def wrong(_request: Request, error: Exception) -> Response:
         return _answer(Problem(str(error)), 400)

@@ -1,36 +1,36 @@
-"""How runs go: what is drawn for each."""
+"""Random scenarios of runs."""
 
 import random
 import typing as t
 from dataclasses import dataclass
 
 from tools.soak import faults
-from tools.soak.given import Broken
-from tools.soak.runs import Doom, Form, signalled
+from tools.soak.runs import Form, Termination, signalled
+from tools.soak.tap_input import Broken
 
 TROUBLES = ("killed", "signalled", "faulty", "cut", "full disk")
 CLOCK_STEPS = (0.0, -1.0, 60.0, -60.0, 3_600.0, -86_400.0)
-SMALLEST_FILE, LARGEST_FILE = 1_000, 8_000_000  # bytes, between which a ledger's grows
+SMALLEST_FILE, LARGEST_FILE = 1_000, 8_000_000  # bytes; a ledger's size is in between
 SMALLEST_ROOM, LARGEST_ROOM = 4_096, 8_000_000
 
 
 @dataclass(frozen=True)
-class Scene:
-    """How a run goes.
+class Scenario:
+    """The scenario of a run.
 
     Attributes:
-        kind: What it counts as.
-        form: How it is started.
-        percent: The guard's.
+        kind: The kind that it is counted as.
+        form: The kind of process.
+        percent: The limit of the removal guard.
         deferred: Whether removals wait for a confirmation, which follows.
-        counts: Whether rows carry their number.
-        tap_exit: The tap's exit code, which only the form `run` gets to know.
-        cut: How much of the input is lost, from 0 to 1.
-        broken: What is broken at its end.
-        doom: What ends it.
-        gives_up: Whether the first answer that is an error ends it.
-        faults: What happens on the way.
-        clock_step: How far the clock is wrong, in seconds; of the form `in process` only.
+        counts: Whether rows carry the number of rows.
+        tap_exit: The tap's exit code, which only the form `run` learns.
+        cut: The share of the input that is lost, from 0 to 1.
+        broken: The part at its end that is broken.
+        termination: How it is terminated.
+        gives_up: Whether the first error answer ends it.
+        faults: The faults between the target and MoEngage.
+        clock_step: The error of the clock in seconds; only in the form `in process`.
         payload: The largest body, in bytes.
     """
 
@@ -42,7 +42,7 @@ class Scene:
     tap_exit: int = 0
     cut: float = 0.0
     broken: Broken | None = None
-    doom: Doom | None = None
+    termination: Termination | None = None
     gives_up: bool = False
     faults: tuple[str, ...] = ()
     clock_step: float = 0.0
@@ -50,20 +50,20 @@ class Scene:
 
     @property
     def is_calm(self) -> bool:
-        """Whether nothing goes wrong."""
+        """Whether it is free of trouble."""
         return self.kind == "complete"
 
     @property
     def may_fail(self) -> bool:
-        """Whether it may end before all is delivered, though its input is complete."""
-        return self.doom is not None or self.gives_up
+        """Whether it may end before everything is delivered, even with a complete input."""
+        return self.termination is not None or self.gives_up
 
 
-def calm(chance: random.Random, *, again: bool) -> Scene:
-    """A run without trouble; not one that leaves something waiting if it comes again."""
+def calm(chance: random.Random, *, again: bool) -> Scenario:
+    """Return a run without trouble; the second of two does not defer removals."""
     deferred = not again and chance.random() < 0.3
     form: Form = "target" if deferred else chance.choice(["target", "target", "run", "in process"])
-    return Scene(
+    return Scenario(
         "complete",
         form,
         deferred=deferred,
@@ -72,32 +72,32 @@ def calm(chance: random.Random, *, again: bool) -> Scene:
     )
 
 
-def troubled(chance: random.Random, *, is_gentle: bool) -> Scene:
-    """A run with trouble.
+def troubled(chance: random.Random, *, is_gentle: bool) -> Scenario:
+    """Return a run with trouble.
 
     Args:
-        chance: The dice.
-        is_gentle: Whether it must not end while a change of its own may still be applied late.
+        chance: The source of randomness.
+        is_gentle: Whether it must not end while one of its changes may still be applied late.
     """
     kind = chance.choice(["faulty", "cut"] if is_gentle else TROUBLES)
     form: Form = chance.choice(["target", "target", "run"])
-    doom = None
+    termination = None
     if kind in {"killed", "signalled"}:
-        doom = signalled(chance, kills=kind == "killed")
+        termination = signalled(chance, kills=kind == "killed")
     elif kind == "full disk":
-        doom = _full_disk(chance)
+        termination = _full_disk(chance)
     elif chance.random() < 0.3:
         form = "in process"
     losses = _losses(chance) if kind == "cut" or chance.random() < 0.2 else {}
     form = "run" if "tap_exit" in losses and form == "target" else form
     some = chance.sample(faults.KINDS, chance.randint(1, 4))
-    return Scene(
+    return Scenario(
         kind,
         form,
         percent=chance.choice([10, 50, 100]),
         deferred=form != "in process" and chance.random() < 0.25,
         counts=chance.random() < 0.8,
-        doom=doom,
+        termination=termination,
         gives_up=kind == "faulty" and not is_gentle and chance.random() < 0.4,
         faults=tuple(some if kind == "faulty" or chance.random() < 0.3 else ()),
         clock_step=_clock_step(form, chance),
@@ -107,7 +107,7 @@ def troubled(chance: random.Random, *, is_gentle: bool) -> Scene:
 
 
 def _losses(chance: random.Random) -> dict[str, t.Any]:
-    """How an input is not all of what the tap had to say: it is cut, with or without a sign."""
+    """Return how an input is incomplete: cut off, with or without a detectable sign."""
     cut = chance.random()
     how = chance.choice(["cut", "cut", "line", "file", "no file", "tap"])
     if how == "cut":
@@ -122,13 +122,13 @@ def _clock_step(form: Form, chance: random.Random) -> float:
     return step if form == "in process" else 0.0
 
 
-def _full_disk(chance: random.Random) -> Doom:
-    """A limit below, at or above what the ledgers need: of each file, or of all of them."""
+def _full_disk(chance: random.Random) -> Termination:
+    """Return a limit below, at or above the size of the ledgers: per file, or in total."""
     if chance.random() < 0.5:
-        return Doom(largest_file=int(_between(chance, SMALLEST_FILE, LARGEST_FILE)))
-    return Doom(room=int(_between(chance, SMALLEST_ROOM, LARGEST_ROOM)))
+        return Termination(largest_file=int(_between(chance, SMALLEST_FILE, LARGEST_FILE)))
+    return Termination(room=int(_between(chance, SMALLEST_ROOM, LARGEST_ROOM)))
 
 
 def _between(chance: random.Random, least: float, most: float) -> float:
-    """A number whose size is as likely to be small as large."""
+    """Return a random number, uniform in its order of magnitude."""
     return least * (most / least) ** chance.random()

@@ -18,17 +18,17 @@ PRIVATE = (
 @pytest.mark.parametrize("path", ["", "/_emulator/overview", "/_emulator/members?cohort_id=vip"])
 @pytest.mark.parametrize("host", PUBLIC)
 def test_rebinding(client, host, path):
-    """A public name that points to loopback reads nothing: neither the page nor any member."""
+    """Under a public name that points to loopback neither the page nor a member can be read."""
     client.add("secret")
     answer = client.session.get(client.emulator.url + path, headers={"Host": host}, timeout=10)
 
     assert 403 == answer.status_code
-    assert "localhost" in answer.json()["error"]
+    assert b"secret" not in answer.content
 
 
 @pytest.mark.parametrize("host", PRIVATE)
 def test_private_names(client, host):
-    """Addresses and names that can't be public are let in."""
+    """Addresses and names that can't be public are accepted."""
     answer = client.session.get(client.emulator.url, headers={"Host": host}, timeout=10)
 
     assert 200 == answer.status_code
@@ -36,7 +36,7 @@ def test_private_names(client, host):
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
 def test_other_origins(client, emulator, origin):
-    """Another site's page changes nothing, though its browser can reach the emulator."""
+    """Another site's page can't change anything, though its browser reaches the emulator."""
     client.add("u1")
     answer = client.control("POST", "reset", headers={"Origin": origin})
 
@@ -45,7 +45,7 @@ def test_other_origins(client, emulator, origin):
 
 
 def test_own_origin(client, emulator):
-    """A request of the page's own passes."""
+    """A request of the emulator's own page is accepted."""
     client.add("u1")
     answer = client.control("POST", "reset", headers={"Origin": emulator.url})
 
@@ -70,7 +70,7 @@ def test_names_over_the_network(host, server, expected):
 
 
 def test_moengage_endpoints(client, payload):
-    """The endpoints that need credentials take any host: a proxy may stand before them."""
+    """The endpoints that need credentials accept any host: there may be a proxy in between."""
     answer = client.post(payload("u1"), headers={"Host": "api-01.moengage.example"})
 
     assert 200 == answer.status_code

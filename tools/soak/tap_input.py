@@ -1,4 +1,4 @@
-"""What of a tap's messages reaches the target, as RECORD lines and BATCH files."""
+"""The part of a tap's messages that reaches the target, as RECORD lines and BATCH files."""
 
 import gzip
 import random
@@ -13,7 +13,7 @@ from target_moengage_cohort.core.membership import Key
 from tests.support.batches import GZIP, JSONL, PARQUET, Kind, as_table, batch, json_line
 from tests.support.singer import lines, record, schema, state
 from tests.support.warehouse import Mark, Row
-from tools.soak.town import Position, Town
+from tools.soak.model import Model, Position
 
 COLUMNS = ("uid", "anonymous_id", "cohort", "n", "_sdc_deleted_at")
 DELETED_AT = "2026-11-22T04:00:00Z"
@@ -22,16 +22,16 @@ Broken = t.Literal["line", "file", "no file"]
 
 
 @dataclass
-class Given:
-    """An input, and what is known of it; it is what `Plan.of` asks.
+class TapInput:
+    """An input and its properties, in the form that `Plan.of` reads.
 
     Attributes:
         data: Its bytes.
-        fault: Whether the target can tell that it is incomplete.
-        proven: By stream, whether the target can tell that it is complete.
-        states: The places of its STATEs, which are numbers of messages, and what they say.
-        streams: Where each stream begins that did.
-        is_torn: Whether a BATCH file is broken, so that nobody knows how far it was read.
+        fault: Whether the target can detect that it is incomplete.
+        proven: By stream, whether the target can prove that it is complete.
+        states: The values of its STATE messages, by message number.
+        streams: The message number of each stream's SCHEMA.
+        is_torn: Whether a BATCH file is broken, so that an unknown part of it was read.
     """
 
     data: bytes = b""
@@ -43,21 +43,21 @@ class Given:
     _rows: dict[str, list[tuple[int, Row]]] = field(default_factory=lambda: defaultdict(list))
 
     def rows(self, cohort: str) -> list[tuple[int, Row]]:
-        """What is read of a cohort, with the numbers of the messages."""
+        """Return a cohort's rows with the numbers of their messages."""
         return self._rows[cohort]
 
     def met(self, stream: str, before: int | None = None) -> bool:
-        """Whether a stream was begun."""
+        """Return whether a stream has begun."""
         return stream in self.streams and (before is None or self.streams[stream] < before)
 
     def ever(self, cohort: str, *, present: bool) -> set[Key]:
-        """Who has a row that says so, be it the last or not."""
+        """Return the members with any row, the last or not, of this presence."""
         return {row.member.key for _, row in self._rows[cohort] if row.present == present}
 
 
-def given(
-    town: Town,
-    said: list[Row | Mark],
+def write_input(
+    model: Model,
+    all_messages: list[Row | Mark],
     folder: Path,
     chance: random.Random,
     *,
@@ -65,48 +65,50 @@ def given(
     broken: Broken | None = None,
     counts: bool = True,
     tap_exit: int | None = None,
-) -> Given:
+) -> TapInput:
     """Write an input, its BATCH files included.
 
     Args:
-        town: Whose tap it is.
-        said: All that the tap would say.
-        folder: For BATCH files.
-        chance: The dice.
-        cut: How much of it is lost, from 0 to 1.
-        broken: What is broken at its end.
+        model: The model of the tap.
+        all_messages: The tap's complete messages.
+        folder: The folder of BATCH files.
+        chance: The source of randomness.
+        cut: The share of messages that is lost, from 0 to 1.
+        broken: The part at its end that is broken.
         counts: Whether rows carry the count that proves a snapshot complete.
-        tap_exit: The exit code of the tap, if the target gets to know it.
+        tap_exit: The exit code of the tap, if the target learns it.
     """
-    numbers = Counter(each.stream for each in said if isinstance(each, Row))
-    read = said[: len(said) - round(cut * len(said))]
-    found, messages = Given(), []
+    numbers = Counter(each.stream for each in all_messages if isinstance(each, Row))
+    read = all_messages[: len(all_messages) - round(cut * len(all_messages))]
+    tap_input, messages = TapInput(), []
     for at, piece in enumerate(_pieces(read, chance)):
         if isinstance(piece, Mark):
-            messages.append(_mark(found, at, piece))
+            messages.append(_mark(tap_input, at, piece))
             continue
         for row in piece:
-            found.rows(row.cohort).append((at, row))
+            tap_input.rows(row.cohort).append((at, row))
         messages.append(_batch(piece, folder, at, chance, numbers))
     seen = Counter(each.stream for each in read if isinstance(each, Row))
     if broken == "line":
         messages.append(b'{"type": "RECORD", "str')
     elif broken is not None:
-        found.is_torn = _tear(messages, broken)
-    found.data = lines(
+        tap_input.is_torn = _tear(messages, broken)
+    tap_input.data = lines(
         *(line for one in messages for line in (one if isinstance(one, list) else [one]))
     )
-    snapshots = [stream for stream, mode in town.modes.items() if mode in {"mirror", "one_time"}]
+    snapshots = [stream for stream, mode in model.modes.items() if mode in {"mirror", "one_time"}]
     miscounted = any(0 < seen[stream] < numbers[stream] for stream in snapshots)
-    found.fault = broken == "line" or found.is_torn or bool(tap_exit) or (counts and miscounted)
-    found.proven = {
-        stream: (counts and seen[stream] > 0) or tap_exit == 0 for stream in town.streams
+    tap_input.fault = (
+        broken == "line" or tap_input.is_torn or bool(tap_exit) or (counts and miscounted)
+    )
+    tap_input.proven = {
+        stream: (counts and seen[stream] > 0) or tap_exit == 0 for stream in model.streams
     }
-    return found
+    return tap_input
 
 
 def _pieces(read: list[Row | Mark], chance: random.Random) -> t.Iterator[Mark | list[Row]]:
-    """Marks, and rows of one stream that go into one file or stand one after the other."""
+    """Yield marks, and groups of consecutive rows of one stream."""
     rows: list[Row] = []
     longest = chance.randint(1, LONGEST_PIECE)
     for each in read:
@@ -121,18 +123,18 @@ def _pieces(read: list[Row | Mark], chance: random.Random) -> t.Iterator[Mark | 
         yield rows
 
 
-def _mark(found: Given, at: int, mark: Mark) -> dict[str, t.Any]:
+def _mark(tap_input: TapInput, at: int, mark: Mark) -> dict[str, t.Any]:
     if mark.kind == "schema":
-        found.streams[mark.value] = at
+        tap_input.streams[mark.value] = at
         return schema(mark.value, COLUMNS)
-    found.states[at] = mark.value
+    tap_input.states[at] = mark.value
     return state({"at": at, "events": mark.value.events, "adds": mark.value.adds})
 
 
 def _batch(
     rows: list[Row], folder: Path, at: int, chance: random.Random, numbers: Counter[str]
 ) -> t.Any:
-    """One BATCH message, or a list of RECORD messages."""
+    """Return one BATCH message, or a list of RECORD messages."""
     stream = rows[0].stream
     written = [_columns(row, numbers[stream]) for row in rows]
     kind = chance.choice([None, None, None, JSONL, GZIP, PARQUET])
@@ -154,7 +156,7 @@ def _columns(row: Row, number: int) -> dict[str, t.Any]:
 
 
 def _write(kind: Kind, path: Path, rows: list[dict[str, t.Any]]) -> None:
-    if kind.is_columnar:  # in row groups of an ordinary size, other than `Kind.write`
+    if kind.is_columnar:  # in row groups of ordinary size, unlike `Kind.write`
         parquet.write_table(as_table(rows), path)
         return
     data = b"".join(map(json_line, rows))
@@ -162,7 +164,7 @@ def _write(kind: Kind, path: Path, rows: list[dict[str, t.Any]]) -> None:
 
 
 def _tear(messages: list[t.Any], how: Broken) -> bool:
-    """Break the last BATCH file, if there is one, by half of it or altogether."""
+    """Truncate or delete the last BATCH file; return whether there is one."""
     for message in reversed(messages):
         if isinstance(message, dict) and message["type"] == "BATCH":
             path = Path(message["manifest"][0].removeprefix("file://"))
@@ -170,6 +172,6 @@ def _tear(messages: list[t.Any], how: Broken) -> bool:
                 path.unlink()
             else:
                 half = path.read_bytes()[: path.stat().st_size // 2]
-                path.write_bytes(half.rstrip(b"}\n"))  # whole rows alone would show no fault
+                path.write_bytes(half.rstrip(b"}\n"))  # complete rows alone would not be detected
             return True
     return False

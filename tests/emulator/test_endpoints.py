@@ -23,7 +23,7 @@ def test_cohorts(client):
 
 
 def test_members(client):
-    """A cohort's members are lines of JSON in a stable order."""
+    """A cohort's members are returned as lines of JSON in a stable order."""
     client.add("u2", {"anonymous_id": "a1"}, {"uid": "u1", "anonymous_id": "a2"})
     answer = client.control("GET", "members", params={"cohort_id": "vip", "partner": "acme"})
 
@@ -46,7 +46,7 @@ def test_many_members(client, emulator):
     ("query", "status"), [({}, 400), ({"cohort_id": "none"}, 404), ({"cohort_id": "vip"}, 404)]
 )
 def test_members_not_found(client, query, status):
-    """A cohort that isn't there, or is ambiguous, is an error with its reason."""
+    """An unknown or ambiguous cohort is an error with a reason."""
     client.add("u1", partner="a", cohort_name="A")
     client.add("u1", partner="b", cohort_name="B")
     answer = client.control("GET", "members", params=query)
@@ -56,7 +56,7 @@ def test_members_not_found(client, query, status):
 
 
 def test_requests(client, emulator):
-    """The log says of each request what it was and what became of it."""
+    """The log has the details and the outcome of each request."""
     body = client.add("u1", "u2", timestamp="2026-11-22T04:00:00.123Z").request.body
     client.post(b"{")
     first, second = client.control("GET", "requests").json()["requests"]
@@ -111,7 +111,7 @@ def test_requests_of_same_bytes(client, emulator):
     ],
 )
 def test_requests_filtered(client, emulator, query, expected):
-    """The log can be asked for some requests only, and says if there are more."""
+    """The log can be filtered, and the answer shows whether more requests match."""
     client.add("u1", cohort_id="one")
     client.add("u1", cohort_id="two")
     client.remove("u1", cohort_id="one")
@@ -124,7 +124,7 @@ def test_requests_filtered(client, emulator, query, expected):
 
 
 def test_log_is_bounded(start):
-    """The log forgets the oldest requests; totals don't."""
+    """The log drops the oldest requests; totals count them."""
     client = start(log_size=2)
     for _ in range(5):
         client.add("u1")
@@ -134,7 +134,7 @@ def test_log_is_bounded(start):
 
 
 def test_totals(client, emulator):
-    """The totals sum up requests, answers, members and the fullest minute."""
+    """The totals count requests, answers, members and the busiest minute."""
     client.add("u1", "u2")
     client.post(b"", auth=None)
     emulator.clock.advance(60)
@@ -155,8 +155,8 @@ def test_totals(client, emulator):
 
 
 def test_faults(client):
-    """All faults can be set up, looked at and forgotten over HTTP, and no member is shown."""
-    for path, order in (
+    """All faults can be set up, shown and removed over HTTP, and no member is shown."""
+    for path, body in (
         ("status", {"status": 503, "count": 2, "headers": {"Retry-After": "3"}}),
         ("drop", {"when": "after", "cohort_id": "vip"}),
         ("share", {"share": 0.05, "seed": 7, "statuses": [500, 503]}),
@@ -164,7 +164,7 @@ def test_faults(client):
         ("poison", {"ids": ["u7"], "message": "No such user: {id}"}),
         ("hold", {"held": True}),
     ):
-        answer = client.control("POST", f"faults/{path}", json=order)
+        answer = client.control("POST", f"faults/{path}", json=body)
         assert 200 == answer.status_code
     shown = client.control("GET", "faults")
     cleared = client.control("DELETE", "faults").json()
@@ -185,7 +185,7 @@ def test_faults(client):
 
 
 def test_scripted_over_http(client, emulator):
-    """A fault that was set up over HTTP happens."""
+    """A fault that is set up over HTTP is injected."""
     client.control("POST", "faults/status", json={"status": 503, "headers": {"Retry-After": "3"}})
     client.control("POST", "faults/poison", json={"ids": ["u1"], "message": "Not {id}"})
     failed, refused = client.add("u1"), client.add("u1")
@@ -205,8 +205,8 @@ def test_scripted_over_http(client, emulator):
         ("others", {"count": 0}),
     ],
 )
-def test_wrong_orders(client, path, body):
-    """A control call that can't be understood is 400, with the reason."""
+def test_invalid_requests(client, path, body):
+    """An invalid control request is answered with 400 and a reason."""
     answer = client.control("POST", path, json=body)
 
     assert 400 == answer.status_code
@@ -225,7 +225,7 @@ def test_others_and_late(start):
 
 
 def test_reset(client, emulator):
-    """A reset forgets cohorts, log, totals, faults and the limit's window."""
+    """A reset clears cohorts, log, totals, faults and the limit's window."""
     client.add("u1")
     emulator.use_up(299)
     emulator.fail_next(500)
@@ -246,14 +246,14 @@ def test_reset(client, emulator):
         {"log_size": 0},
     ],
 )
-def test_wrong_options(options):
-    """Options that make no sense are refused."""
+def test_invalid_options(options):
+    """Invalid options are refused."""
     with pytest.raises(ValueError, match=r"at least|not a valid"):
         Options(**options)
 
 
 def test_stop(client):
-    """An emulator stops at once though answers are held, and can still be looked at."""
+    """An emulator stops immediately even if answers are held back, and can still be queried."""
     with Emulator() as emulator:
         other = type(client)(emulator)
         other.add("u1")
