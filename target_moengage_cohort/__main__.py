@@ -7,10 +7,10 @@ from target_moengage_cohort.core.interrupts import end_at_sigint
 
 def main() -> None:
     """Run the target's command line."""
-    end_at_sigint()  # until the run takes over the signals
-    from target_moengage_cohort.cli import target_command as singer  # noqa: PLC0415
+    end_at_sigint()  # until the run handles signals itself
+    from target_moengage_cohort.cli import target_command  # noqa: PLC0415
 
-    singer.main()
+    target_command.main()
 
 
 if __name__ == "__main__":

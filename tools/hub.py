@@ -1,4 +1,4 @@
-"""What the Meltano Hub is to say of the target, made from `--about`; for `make hub`."""
+"""The target's definition for the Meltano Hub, generated from `--about`; for `make hub`."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ HEAD = """\
 # with the logo's file. `variant` becomes that place's owner; until then it is Meltano's own name
 # for the only variant.
 """
-# A value here is one that Meltano always sets, and set by hand this one means more than by default.
+# Meltano always sets a value of the definition, and this one means more when set explicitly.
 WITHOUT_VALUE = {"uid_column"}
 
 PREREQUISITES = """\
@@ -47,14 +47,14 @@ accepted. Where runs start in a fresh container, set `ledger_uri` to a folder th
 
 
 def about() -> dict[str, t.Any]:
-    """What the installed target says of itself."""
+    """Return the output of `--about` of the installed target."""
     command = [sys.executable, "-m", "target_moengage_cohort", "--about", "--format=json"]
     done = subprocess.run(command, capture_output=True, check=True)
     return json.loads(done.stdout)
 
 
 def definition(about: dict[str, t.Any]) -> dict[str, t.Any]:
-    """The Hub's definition of the loader that says this of itself."""
+    """Return the Hub's definition of the loader."""
     name = about["name"]
     return {
         "capabilities": sorted(about["capabilities"]),
@@ -69,7 +69,7 @@ def definition(about: dict[str, t.Any]) -> dict[str, t.Any]:
         "next_steps": NEXT_STEPS,
         "pip_url": name,
         "prereq": PREREQUISITES,
-        "quality": "silver",  # by the Hub's rule: made with the SDK, and few use it yet
+        "quality": "silver",  # by the Hub's rule: made with the SDK, with few users so far
         "settings": [setting(*item) for item in about["settings"]["properties"].items()],
         "settings_group_validation": [about["settings"]["required"]],
         "settings_preamble": PREAMBLE,
@@ -79,7 +79,7 @@ def definition(about: dict[str, t.Any]) -> dict[str, t.Any]:
 
 
 def setting(name: str, schema: dict[str, t.Any]) -> dict[str, t.Any]:
-    """The Hub's definition of a setting, from its JSON schema."""
+    """Return the Hub's definition of a setting, from its JSON schema."""
     first, *_ = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
     made = {
         "description": schema["description"],
@@ -104,21 +104,22 @@ def setting(name: str, schema: dict[str, t.Any]) -> dict[str, t.Any]:
 
 
 class Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as such."""
+    """A YAML dumper that writes multi-line strings as blocks."""
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else "")
+def _string(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", value, style="|" if "\n" in value else ""
+    )
 
 
-Dumper.add_representer(str, _text)
+Dumper.add_representer(str, _string)
 
 
-def written() -> str:
-    """The file's text."""
-    made = definition(about())
-    return HEAD + yaml.dump(made, Dumper=Dumper, allow_unicode=True, width=99)
+def text() -> str:
+    """Return the text of the file."""
+    return HEAD + yaml.dump(definition(about()), Dumper=Dumper, allow_unicode=True, width=99)
 
 
 if __name__ == "__main__":
-    DEFINITION.write_text(written())
+    DEFINITION.write_text(text())

@@ -1,4 +1,4 @@
-"""`moengage-cohort`: what people do beside a sync."""
+"""`moengage-cohort`: inspects and manages cohorts; a module for each command."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ import click
 from target_moengage_cohort.cli.target_command import version_option
 from target_moengage_cohort.core.interrupts import end_at_sigint
 
-_MODULES = {
-    "adopt": "ledger_command",
-    "check": "check_command",
-    "confirm": "confirm_command",
-    "emulator": "emulator_command",
-    "empty": "empty_command",
-    "forget": "forget_command",
-    "ledger": "ledger_command",
-    "plan": "plan_command",
-    "resync": "resync_command",
-    "run": "run_command",
-    "status": "status_command",
-}
+_COMMANDS = (
+    "adopt",
+    "check",
+    "confirm",
+    "empty",
+    "emulator",
+    "forget",
+    "ledger",
+    "plan",
+    "resync",
+    "run",
+    "status",
+)
 
 
-class _Commands(click.Group):
-    """Imports a command when it is asked for: none needs all that the others do."""
+class _LazyGroup(click.Group):
+    """Imports the module of a command when it is used: no command needs what all others need."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands' names."""
-        return sorted({*super().list_commands(ctx), *_MODULES})
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names of the commands."""
+        return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of a name."""
-        if (module := _MODULES.get(cmd_name)) is None:
-            return super().get_command(ctx, cmd_name)
-        found = importlib.import_module(f"{__name__}.{module}")
-        return t.cast("click.Command", getattr(found, cmd_name))
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Return the command of a name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"{__name__}.{cmd_name}_command")
+        return t.cast("click.Command", getattr(module, cmd_name))
 
 
 _EPILOG = """\b
-Completion of commands, options and files by the Tab key:
+Shell completion:
   bash, in ~/.bashrc:
     eval "$(_MOENGAGE_COHORT_COMPLETE=bash_source moengage-cohort)"
   zsh, in ~/.zshrc:
@@ -59,21 +59,21 @@ Example:
 
 @click.group(
     name="moengage-cohort",
-    cls=_Commands,
+    cls=_LazyGroup,
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @version_option
 def cli() -> None:
-    """What people do beside a sync of cohorts to MoEngage.
+    """Inspect and manage MoEngage cohorts.
 
-    Each COMMAND has a --help of its own. A sync is what target-moengage-cohort does.
+    To run a sync, use target-moengage-cohort. Each COMMAND has its own --help.
     """
 
 
 def main() -> None:
     """Run the command line."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names may hold what a terminal cannot show
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may have characters it cannot encode
         sys.stdout.reconfigure(errors="backslashreplace")
     end_at_sigint()  # until a command begins
     cli(prog_name="moengage-cohort")

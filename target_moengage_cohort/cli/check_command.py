@@ -1,9 +1,9 @@
-"""`moengage-cohort check`: can a sync work, and what would it do; changes nothing."""
+"""`moengage-cohort check`: validates the configuration and describes each sync; changes nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import textwrap
 import typing as t
 from functools import partial
 
@@ -11,112 +11,92 @@ import click
 import msgspec
 
 from target_moengage_cohort.cli.outlook import CohortSize, outlook
-from target_moengage_cohort.cli.session import (
-    DONE,
-    FAILED,
-    Session,
-    coloured,
-    complain,
-    configured,
-    example,
-)
+from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, faults_of
+from target_moengage_cohort.cli.terminal import coloured, complain, example, wrap
 from target_moengage_cohort.core.errors import BusyError, SettingsError, TargetError
 from target_moengage_cohort.core.files import try_out
 from target_moengage_cohort.core.text import printable
-from target_moengage_cohort.moengage.answers import login_verdict
-from target_moengage_cohort.moengage.transport import Client
+from target_moengage_cohort.moengage.answers import login_error
+from target_moengage_cohort.moengage.transport import Transport
 from target_moengage_cohort.settings.addresses import state_path
-from target_moengage_cohort.sync import rejections as rejects
+from target_moengage_cohort.singer.writer import check_rejects_path
 from target_moengage_cohort.sync import report
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from target_moengage_cohort.ledger import CohortEntry, Ledger, Ledgers
-    from target_moengage_cohort.settings import Config, Mapping, Settings
+    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
+    from target_moengage_cohort.ledger.records import CohortEntry
+    from target_moengage_cohort.settings import Config, Settings, StreamMapping
 
-_TIMEOUT_SECONDS = 15  # somebody waits at a prompt
-_COLUMNS = 80
+_TIMEOUT_SECONDS = 15  # a person waits at the prompt
 _LABEL_WIDTH = 10
 
 logger = logging.getLogger(__name__)
 
 
 @click.command(
-    short_help="Say whether a sync can work, and what it would do.",
+    short_help="Validate the configuration and describe each sync.",
     epilog=example("moengage-cohort check --config config.json"),
 )
 @configured
 def check(session: Session) -> int:
-    """Say whether a sync can work, and what it would do; send no member, and change nothing.
+    """Validate the configuration and describe each sync; send no member and change nothing.
 
-    MoEngage is asked once whether the credentials are good, and the ledger's folder and the files
-    that the settings name are tried. Then it is told what a run does, stream by stream. All that
-    must be mended is told at once, and the exit code is 1 then.
+    Makes one request to MoEngage to check the credentials, and tries the ledger's directory and
+    the files in the settings. Then each stream's sync is described. All problems are reported in
+    one pass; the exit code is 1 if there are any.
     """
-    checked = _Checked()
+    checks = _Checks()
     for name, work in _steps(session.settings):
-        checked.step(name, work)
-    mappings = _mappings(session.loaded)
-    held: dict[str, list[CohortSize] | None] = {mapping.stream: [] for mapping in mappings}
-    with session.ledgers(read_only=True, is_patient=False) as ledgers:
-        if _uses_ledgers(session.settings, mappings, ledgers):
-            usable = checked.step("ledger", lambda: _ledger(ledgers))
-            for mapping in mappings:
-                held[mapping.stream] = _held(mapping, ledgers, checked) if usable else None
+        checks.run(name, work)
+    mappings = _mappings(session.config)
+    sizes = _sizes_by_stream(session, mappings, checks)
     for mapping in mappings:
-        _tell(outlook(mapping, held[mapping.stream], session.settings))
-    _tell(_limits(session.settings))
-    for fault in dict.fromkeys(checked.faults):
-        complain(fault)
-    return FAILED if checked.faults else DONE
+        _print_section(outlook(mapping, sizes[mapping.stream], session.settings))
+    _print_section(_limits(session.settings))
+    for message in dict.fromkeys(map(str, checks.faults)):
+        complain(message)
+    return FAILED if checks.faults else DONE
 
 
-class _Checked:
-    """What was checked so far.
-
-    Attributes:
-        faults: What must be mended.
-    """
+class _Checks:
+    """Runs checks, and collects all faults instead of stopping at the first one."""
 
     def __init__(self) -> None:
-        self.faults: list[str] = []
+        self.faults: list[TargetError] = []
 
-    def step(self, name: str, work: Callable[[], str]) -> bool:
-        """Check one thing; say that it is fine, and what it is, or that it must be mended."""
+    def run(self, name: str, work: Callable[[], str]) -> bool:
+        """Run one check; print its result or its error, and return whether it passed."""
         try:
-            said = work()
+            mark, colour, result = "ok", "green", work()
         except TargetError as error:
-            self.note(error)
-            click.echo(f"{coloured('mend', 'red')}  {name}: see below")
-            return False
-        told = _wrapped(f"{name}: {printable(said)}", first="ok    ", then=" " * 6, keep=True)
-        click.echo(told.replace("ok", coloured("ok", "green"), 1))
-        return True
-
-    def note(self, error: TargetError) -> None:
-        """Keep what must be mended."""
-        self.faults += map(str, error.faults if isinstance(error, SettingsError) else (error,))
+            self.faults += faults_of(error)
+            mark, colour, result = "FAIL", "red", str(error)
+        text = f"{name}: {printable(result)}"
+        line = wrap(text, first=f"{mark:<6}", indent=" " * 6, break_words=False)
+        click.echo(line.replace(mark, coloured(mark, colour), 1))
+        return mark == "ok"
 
 
 def _steps(settings: Settings) -> Iterator[tuple[str, Callable[[], str]]]:
-    """What is checked beside ledgers: its name, and what says where it is or raises an error."""
-    yield "settings", lambda: "all rules are kept"
+    """Return all checks but that of the ledger: a name, and what returns a result or raises."""
+    yield "settings", lambda: "valid"
     yield "credentials", lambda: _credentials(settings)
     yield "state directory", _state_directory
     if settings.transforms_records:
         yield "stream maps", lambda: _stream_maps(settings)
-    for name, test in (("rejects_path", rejects.check), ("report_path", report.check)):
-        if isinstance(path := getattr(settings, name), str):
+    for name, test in (("rejects_path", check_rejects_path), ("report_path", report.check)):
+        if (path := getattr(settings, name)) is not None:
             yield name, partial(_file, path, test)
 
 
 def _credentials(settings: Settings) -> str:
     seconds = min(settings.request_timeout_seconds, _TIMEOUT_SECONDS)
-    answer = Client(msgspec.structs.replace(settings, request_timeout_seconds=seconds)).log_in()
-    if (error := login_verdict(answer)) is not None:
+    answer = Transport(msgspec.structs.replace(settings, request_timeout_seconds=seconds)).log_in()
+    if (error := login_error(answer)) is not None:
         raise error
-    workspace = f"the workspace {answer.app_name!r}" if answer.app_name else "the workspace"
+    workspace = f"workspace {answer.app_name!r}" if answer.app_name else "accepted"
     return f"{workspace} at {settings.base_url}"
 
 
@@ -127,17 +107,17 @@ def _state_directory() -> str:
     except OSError as error:
         msg = (
             f"the state directory {path} cannot be used ({error.strerror}); make it writable, or "
-            "set XDG_STATE_HOME to another one"
+            "set XDG_STATE_HOME to another directory"
         )
-        raise SettingsError(msg) from None
+        raise SettingsError("state_directory_unusable", msg) from None
     return str(path)
 
 
 def _stream_maps(settings: Settings) -> str:
-    from target_moengage_cohort.singer.stream_maps import SdkTransform  # noqa: PLC0415 - slow to import
+    from target_moengage_cohort.singer.stream_maps import StreamMaps  # noqa: PLC0415 - slow to import
 
-    SdkTransform(settings, logger)
-    return "the streams below are what they make"
+    StreamMaps(settings, logger)
+    return "valid; the streams below are their output"
 
 
 def _file(path: str, test: Callable[[str], None]) -> str:
@@ -145,85 +125,80 @@ def _file(path: str, test: Callable[[str], None]) -> str:
     return path
 
 
-def _mappings(loaded: Config) -> list[Mapping]:
-    """The streams' mappings; where every stream is a cohort by its own name, one for all."""
-    return list(loaded.mappings.values()) or [
-        msgspec.structs.replace(loaded.mapping("STREAM"), cohort=None)
+def _mappings(config: Config) -> list[StreamMapping]:
+    """Return the streams' mappings, or a single one for all streams if none is configured."""
+    return list(config.mappings.values()) or [
+        msgspec.structs.replace(config.mapping("STREAM"), cohort_id=None)
     ]
 
 
-def _uses_ledgers(settings: Settings, mappings: list[Mapping], ledgers: Ledgers) -> bool:
-    needed = any(mapping.is_snapshot for mapping in mappings)
-    return needed or settings.ledger_folder is not None or ledgers.exists
+def _sizes_by_stream(
+    session: Session, mappings: Sequence[StreamMapping], checks: _Checks
+) -> dict[str, list[CohortSize] | None]:
+    """Return the sizes of each stream's cohorts; ``None`` if their ledgers cannot be used."""
+    with session.ledgers(read_only=True, is_patient=False) as ledgers:
+        needs_ledger = any(mapping.is_snapshot for mapping in mappings)
+        if not (needs_ledger or session.settings.ledger_folder is not None or ledgers.exists):
+            return {mapping.stream: [] for mapping in mappings}
+        usable = checks.run("ledger", lambda: _ledger(ledgers))
+        return {
+            mapping.stream: _sizes(mapping, ledgers, checks) if usable else None
+            for mapping in mappings
+        }
 
 
-def _ledger(ledgers: Ledgers) -> str:
+def _ledger(ledgers: LedgerStore) -> str:
     ledgers.check()
-    return f"{ledgers.folder}{'' if ledgers.exists else ' (the first run makes it)'}"
+    return f"{ledgers.folder}{'' if ledgers.exists else ' (created by the first run)'}"
 
 
-def _held(mapping: Mapping, ledgers: Ledgers, checked: _Checked) -> list[CohortSize] | None:
-    """What the ledgers have of a stream's cohorts; ``None`` if they cannot be read."""
-    found: list[CohortSize] = []
-    cohort, faults = mapping.cohort, len(checked.faults)
+def _sizes(
+    mapping: StreamMapping, ledgers: LedgerStore, checks: _Checks
+) -> list[CohortSize] | None:
+    sizes = []
+    before = len(checks.faults)
     try:
-        known = [each.cohort_id for each in ledgers.entries() if _is_fed(each, mapping)]
-        for cohort_id in known:
-            opened = partial(ledgers.open_known, cohort_id)
-            if cohort is not None:  # which is refused if it is another stream's, or has a new name
-                opened = partial(ledgers.open, cohort, mapping.stream)
-            if (numbers := _numbers(cohort_id, opened, checked)) is not None:
-                found.append(numbers)
+        cohort_ids = [each.cohort_id for each in ledgers.entries() if _is_fed(each, mapping)]
     except TargetError as error:
-        checked.note(error)
-    return found if found or faults == len(checked.faults) else None
+        checks.faults += faults_of(error)
+        return None
+    for cohort_id in cohort_ids:
+        open_ledger = partial(ledgers.open_known, cohort_id)
+        if mapping.cohort is not None:  # refused if it is another stream's, or has a new name
+            open_ledger = partial(ledgers.open, mapping.cohort, mapping.stream)
+        try:
+            sizes.append(_size(cohort_id, open_ledger))
+        except TargetError as error:  # it must not hide those of other cohorts
+            checks.faults += faults_of(error)
+    return sizes if sizes or len(checks.faults) == before else None
 
 
-def _is_fed(entry: CohortEntry, mapping: Mapping) -> bool:
+def _is_fed(entry: CohortEntry, mapping: StreamMapping) -> bool:
     if mapping.cohort is not None:
         return entry.cohort_id == mapping.cohort.cohort_id
     return mapping.cohort_id_column is None or entry.stream == mapping.stream
 
 
-def _numbers(cohort_id: str, opened: Callable[[], Ledger], checked: _Checked) -> CohortSize | None:
-    """What the ledger has of a cohort; ``None``, and a fault, if it cannot be read."""
+def _size(cohort_id: str, open_ledger: Callable[[], CohortLedger]) -> CohortSize:
     try:
-        ledger = opened()
-    except BusyError:  # by a run that will have ended when the next one starts
+        with contextlib.closing(open_ledger()) as ledger:
+            members = ledger.numbers().base
+            return CohortSize(cohort_id=cohort_id, members=members, is_sealed=ledger.is_sealed)
+    except BusyError:  # another run, which will have ended before the next one starts
         return CohortSize(cohort_id=cohort_id)
-    except TargetError as error:  # it must not hide the others'
-        checked.note(error)
-        return None
-    try:
-        members, is_sealed = ledger.numbers().base, ledger.is_sealed
-        return CohortSize(cohort_id=cohort_id, members=members, is_sealed=is_sealed)
-    finally:
-        ledger.close()
 
 
 def _limits(settings: Settings) -> Iterator[tuple[str, str]]:
     rate, size = settings.requests_per_minute, settings.max_payload_bytes
     count = settings.max_concurrency
-    yield "", f"Requests: at most {rate:,} a minute, {size:,} bytes each, {count} at once"
+    yield "", f"Requests: at most {rate:,} per minute, {size:,} bytes each, {count} concurrently"
     if settings.dry_run:
-        yield "", "dry_run is set: a run sends nothing, and writes no STATE"
+        yield "", "dry_run is set: a run sends nothing and writes no STATE"
 
 
-def _tell(lines: Iterator[tuple[str, str]]) -> None:
-    """Show what is said of each thing, within 80 columns; first, and after a gap, of what."""
+def _print_section(lines: Iterator[tuple[str, str]]) -> None:
+    """Print an empty line, then labelled lines within 80 columns."""
     click.echo()
-    for label, said in lines:
+    for label, text in lines:
         first = f"  {label:<{_LABEL_WIDTH}}" if label else ""
-        click.echo(_wrapped(said, first=first, then=" " * max(len(first), 2)))
-
-
-def _wrapped(text: str, *, first: str, then: str, keep: bool = False) -> str:
-    """A text within 80 columns, unless words that are longer are to be kept, to be copied."""
-    return textwrap.fill(
-        text,
-        _COLUMNS,
-        initial_indent=first,
-        subsequent_indent=then,
-        break_on_hyphens=False,
-        break_long_words=not keep,
-    )
+        click.echo(wrap(text, first=first, indent=" " * max(len(first), 2)))

@@ -1,95 +1,101 @@
-"""`moengage-cohort confirm`: a word that lets removals go."""
+"""`moengage-cohort confirm`: sends removals that await confirmation."""
 
 from __future__ import annotations
 
 import click
 
-from target_moengage_cohort.cli import confirmation as plans
-from target_moengage_cohort.cli.session import (
-    DONE,
-    WITHHELD,
-    Session,
-    complain,
-    configured,
-    example,
-    text,
+from target_moengage_cohort.cli.confirmation import (
+    PendingPlan,
+    deliver,
+    find_withheld,
+    pending_plans,
 )
+from target_moengage_cohort.cli.session import DONE, WITHHELD, Session, configured
+from target_moengage_cohort.cli.terminal import complain, example, release_command, require_utf8
 from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.text import format_count
+from target_moengage_cohort.sync.mirror.guard import guard
 
 
 @click.command(
-    short_help="Let removals go that wait, or that the guard withholds.",
+    short_help="Send pending or withheld removals.",
     epilog=example("moengage-cohort confirm users --config config.json"),
 )
-@click.argument("streams", callback=text, nargs=-1, metavar="STREAM...")
+@click.argument("streams", callback=require_utf8, nargs=-1, metavar="STREAM...")
 @click.option(
-    "--withheld", callback=text, metavar="PLAN_ID", help="Override the guard for this plan."
+    "--withheld", callback=require_utf8, metavar="PLAN_ID", help="Override the guard for this plan."
 )
 @configured
 def confirm(session: Session, streams: tuple[str, ...], withheld: str | None) -> int:
-    """Say that the tap has succeeded, so that the removals that wait may go.
+    """Confirm that the tap succeeded, and send the pending removals of its streams.
 
-    For streams with `removals: deferred`: run this once their tap has exited with 0, within an
-    hour. The guard still holds; what it withholds, --withheld lets go on your word.
+    For streams with `removals: deferred`: run this within an hour after their tap has exited with
+    0. The guard still applies; --withheld sends what it withholds.
     """
     if bool(streams) == (withheld is not None):
-        msg = "give the streams that have succeeded, or --withheld and the id of one plan"
+        msg = "give the streams whose tap succeeded, or --withheld and the ID of one plan"
         raise click.UsageError(msg)
     if session.settings.dry_run:
         click.echo("dry_run is set: nothing is confirmed.")
         return DONE
     if withheld is not None:
         return _override(session, withheld)
-    return _confirm(session, list(dict.fromkeys(streams)))
-
-
-def _confirm(session: Session, streams: list[str]) -> int:
     with session.ledgers() as ledgers:
-        tasks = plans.waiting(ledgers, streams, session.clock())
-        due = [task for task in tasks if not _is_withheld(task)]
-        _carry_out(session, due)
-    return DONE if len(due) == len(tasks) else WITHHELD
+        plans = pending_plans(ledgers, list(dict.fromkeys(streams)), session.clock())
+        allowed = [pending for pending in plans if not _is_withheld(pending)]
+        _deliver(session, allowed)
+    return DONE if len(allowed) == len(plans) else WITHHELD
 
 
-def _is_withheld(task: plans.Task) -> bool:
-    """Let the guard judge a plan; if it objects, withhold the plan and say so."""
-    if (objection := plans.objection(task)) is None:
+def _is_withheld(pending: PendingPlan) -> bool:
+    """Check a plan against the guard; if it exceeds it, withhold the plan and print why."""
+    plan = pending.plan
+    objection = guard(
+        base=plan.base,
+        removals=plan.removals,
+        desired=plan.desired,
+        max_removal_percent=plan.max_removal_percent,
+        proven=True,
+    )
+    if objection is None:
         return False
-    task.ledger.withhold_plan(task.plan.plan_id)
+    pending.ledger.withhold_plan(plan.plan_id)
     complain(
-        f"cohort {task.cohort_id!r}: {objection}; withheld. If it is right, override the guard "
-        f"with: moengage-cohort confirm --withheld {task.plan.plan_id} --config …"
+        f"cohort {pending.cohort_id!r}: {objection}; withheld. If the removals are intended, run: "
+        f"{release_command(plan.plan_id)}"
     )
     return True
 
 
 def _override(session: Session, plan_id: str) -> int:
-    cohort_id = plans.withheld(session, plan_id)
+    cohort_id = find_withheld(session, plan_id)
     with session.ledgers() as ledgers:
         ledger = ledgers.open_known(cohort_id)
-        found = [plan for plan in ledger.plans() if plan.plan_id == plan_id]
-        tasks = [plans.Task(ledger, plan) for plan in found]
-        if not tasks or tasks[0].is_outdated:
+        plans = [PendingPlan(ledger, plan) for plan in ledger.plans() if plan.plan_id == plan_id]
+        if not plans or plans[0].is_outdated:
             msg = (
                 f"cohort {cohort_id!r}: the cohort has changed since plan {plan_id} was withheld; "
-                "run its stream again, and override what is withheld then"
+                "run its stream again, then override the new plan"
             )
-            raise SettingsError(msg)
-        _carry_out(session, tasks)
+            raise SettingsError("plan_outdated", msg)
+        _deliver(session, plans)
     return DONE
 
 
-def _carry_out(session: Session, tasks: list[plans.Task]) -> None:
-    left = list(tasks)
+def _deliver(session: Session, plans: list[PendingPlan]) -> None:
+    """Deliver plans, and print which of them were accepted."""
+    left = list(plans)
 
-    def done(task: plans.Task) -> None:
-        left.remove(task)
-        counts = {"additions": task.plan.additions, "removals": task.plan.removals}
-        told = [f"{count:,} {what} accepted" for what, count in counts.items() if count]
-        click.echo(f"cohort {task.cohort_id!r}: {', '.join(told) or 'there is nothing to remove'}")
+    def report(pending: PendingPlan) -> None:
+        left.remove(pending)
+        counts = {"addition": pending.plan.additions, "removal": pending.plan.removals}
+        parts = [f"{format_count(count, noun)} accepted" for noun, count in counts.items() if count]
+        click.echo(f"cohort {pending.cohort_id!r}: {', '.join(parts) or 'no removals to send'}")
 
     try:
-        plans.carry_out(session, tasks, done)
+        deliver(session, plans, report)
     finally:
-        for task in left:
-            complain(f"cohort {task.cohort_id!r}: not all was accepted; run its stream again")
+        for pending in left:
+            complain(
+                f"cohort {pending.cohort_id!r}: not all changes were accepted; run its stream again"
+            )

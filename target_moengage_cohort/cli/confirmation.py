@@ -1,37 +1,38 @@
-"""Plans that were not carried out: which of them may be now; and how that is done."""
+"""Finds, checks and delivers plans that await confirmation."""
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import typing as t
 
 import msgspec
 
-from target_moengage_cohort.cli.sending import Sending
+from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
+from target_moengage_cohort.cli.terminal import release_command
 from target_moengage_cohort.core.errors import SettingsError, TargetError
 from target_moengage_cohort.core.membership import Action
-from target_moengage_cohort.ledger import CohortEntry, Ledger, Plan, PlanKind
-from target_moengage_cohort.sync.mirror.guard import guard
+from target_moengage_cohort.ledger.records import Plan, PlanKind
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from target_moengage_cohort.cli.session import Session
     from target_moengage_cohort.core.membership import Member
-    from target_moengage_cohort.ledger import Ledgers
+    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
 
-LONGEST_WAIT_SECONDS = 3_600
+MAX_AGE_SECONDS = 3_600
 
 
-class Task(msgspec.Struct, frozen=True):
-    """A plan, and the ledger of its cohort."""
+class PendingPlan(msgspec.Struct, frozen=True):
+    """A plan that was not delivered, and the ledger of its cohort."""
 
-    ledger: Ledger
+    ledger: CohortLedger
     plan: Plan
 
     @property
     def cohort_id(self) -> str:
-        """The cohort's."""
+        """The ID of its cohort."""
         return self.ledger.entry.cohort_id
 
     @property
@@ -40,171 +41,145 @@ class Task(msgspec.Struct, frozen=True):
         return self.plan.revision != self.ledger.revision
 
 
-def waiting(ledgers: Ledgers, streams: Sequence[str], now: float) -> list[Task]:
-    """What waits for the confirmation of some streams, all of it fit to be carried out.
+def pending_plans(ledgers: LedgerStore, streams: Sequence[str], now: float) -> list[PendingPlan]:
+    """Open the ledgers of some streams, and return the plans that await `confirm`.
 
-    Args:
-        ledgers: The destination's; those of the streams' cohorts are opened.
-        streams: The streams.
-        now: Seconds since 1970.
-
-    Raises:
-        BusyError: Another process has one of the ledgers.
-        SettingsError: Nothing waits for a stream, or what waits must not be carried out; with a
-            message for each fault.
+    It is an error if any stream has no pending plan, or one that must not be delivered `now`, in
+    seconds since 1970.
     """
     entries = ledgers.entries()
-    tasks: list[Task] = []
-    faults: list[str] = []
+    plans: list[PendingPlan] = []
+    faults: list[SettingsError] = []
     for stream in streams:
-        fed = [ledgers.open_known(each.cohort_id) for each in entries if each.stream == stream]
-        found = [
-            Task(ledger, plan)
-            for ledger in fed
-            for plan in ledger.plans()
-            if plan.kind is PlanKind.WAITING and not ledgers.is_void(plan)
-        ]
-        # A one_time that is done has nothing more to confirm, and that is no fault.
-        if not found and not any(ledger.is_sealed for ledger in fed):
-            faults.append(_nothing_waits(ledgers, stream))
-        faults += [fault for task in found for fault in _faults(task, now)]
-        tasks += found
+        opened = [ledgers.open_known(each.cohort_id) for each in entries if each.stream == stream]
+        kept = [PendingPlan(ledger, plan) for ledger in opened for plan in ledger.plans()]
+        waiting = [each for each in kept if each.plan.kind is PlanKind.WAITING]
+        pending = [each for each in waiting if not ledgers.is_void(each.plan)]
+        # A sealed one_time cohort has nothing left to confirm, which is not a fault.
+        if not pending and not any(ledger.is_sealed for ledger in opened):
+            faults.append(_nothing_pending(ledgers, stream, kept))
+        faults += [fault for each in pending for fault in _faults(each, now)]
+        plans += pending
     if faults:
-        raise SettingsError.combine(map(SettingsError, faults))
-    return tasks
+        raise SettingsError.combine(faults)
+    return plans
 
 
-def _nothing_waits(ledgers: Ledgers, stream: str) -> str:
+def _nothing_pending(
+    ledgers: LedgerStore, stream: str, kept: Sequence[PendingPlan]
+) -> SettingsError:
+    msg = f"no removals are pending for stream {stream!r} in {ledgers.folder}; "
     entries = ledgers.entries()
-    feeding = {entry.cohort_id: entry.stream for entry in entries}.get(stream)
-    # Not where it is a stream, too: confirming another one's removals would be worse.
-    if feeding is not None and all(entry.stream != stream for entry in entries):
-        return (
-            f"nothing waits for the stream {stream!r} in {ledgers.folder}; it is the id of a "
-            f"cohort, which the stream {feeding!r} feeds: did you mean "
-            f"moengage-cohort confirm {shlex.quote(feeding)}?"
+    owner = {entry.cohort_id: entry.stream for entry in entries}.get(stream)
+    # No hint if a stream has that name, too: its removals are not those of the cohort.
+    if owner is not None and all(entry.stream != stream for entry in entries):
+        msg += (
+            f"it is the ID of a cohort that belongs to stream {owner!r}: did you mean "
+            f"moengage-cohort confirm {shlex.quote(owner)}?"
         )
-    return (
-        f"nothing waits for the stream {stream!r} in {ledgers.folder}; its latest run "
-        "must have had removals: deferred, this ledger, and an input without any fault"
+        return SettingsError("nothing_pending", msg)
+    msg += (
+        "its latest run must have used this ledger and removals: deferred, and read its whole "
+        "input without a fault"
     )
+    for each in kept:
+        if each.plan.kind is PlanKind.WITHHELD and not each.is_outdated:
+            msg += (
+                f". Plan {each.plan.plan_id} is withheld by the guard; if its changes are "
+                f"intended, run: {release_command(each.plan.plan_id)}"
+            )
+    return SettingsError("nothing_pending", msg)
 
 
-def _faults(task: Task, now: float) -> Iterator[str]:
-    where = f"cohort {task.cohort_id!r}, stream {task.plan.stream!r}"
-    age = now - task.plan.made_at
-    if abs(age) > LONGEST_WAIT_SECONDS:
-        when = f"was worked out {age / 60:.0f} minutes ago"
-        if age < 0:
-            when = "was worked out in the future, by this machine's clock,"
-        yield (
-            f"{where}: what waits {when} and must be confirmed within an hour; run the stream again"
+def _faults(pending: PendingPlan, now: float) -> Iterator[SettingsError]:
+    where = f"cohort {pending.cohort_id!r}, stream {pending.plan.stream!r}"
+    age = now - pending.plan.made_at
+    if abs(age) > MAX_AGE_SECONDS:
+        future = "in the future, by this machine's clock,"
+        when = f"{age / 60:.0f} minutes ago" if age > 0 else future
+        yield SettingsError(
+            "plan_expired",
+            f"{where}: the pending removals were computed {when} and must be confirmed within an "
+            "hour; run the stream again",
         )
-    if task.is_outdated:
-        yield f"{where}: the cohort has changed since; run the stream again"
+    if pending.is_outdated:
+        msg = f"{where}: the cohort has changed since; run the stream again"
+        yield SettingsError("plan_outdated", msg)
 
 
-def withheld(session: Session, plan_id: str) -> str:
-    """The id of the cohort that has a withheld plan.
-
-    Raises:
-        SettingsError: None.
-        TargetError: Perhaps one whose ledger cannot be read now.
-    """
-    known: list[str] = []
+def find_withheld(session: Session, plan_id: str) -> str:
+    """Return the ID of the cohort that has a withheld plan."""
+    withheld: list[str] = []
     unread: TargetError | None = None
     with session.ledgers(read_only=True, is_patient=False) as ledgers:
-        folder = ledgers.folder
         for entry in ledgers.entries():
             try:
-                found = _withheld_of(ledgers, entry)
-            except TargetError as error:  # another cohort's may be the one
+                with contextlib.closing(ledgers.open_known(entry.cohort_id)) as ledger:
+                    plans = ledger.plans()
+            except TargetError as error:  # another cohort may have the plan
                 unread = unread or error
                 continue
-            if plan_id in found:
+            plan_ids = [plan.plan_id for plan in plans if plan.kind is PlanKind.WITHHELD]
+            if plan_id in plan_ids:
                 return entry.cohort_id
-            known += found
+            withheld += plan_ids
     if unread is not None:
         raise unread
-    listed = "nothing is; see moengage-cohort status"
-    if known:
-        listed = f"withheld are {', '.join(sorted(known))}; give one of these"
-    msg = f"no plan {plan_id!r} is withheld in {folder}; {listed}"
-    raise SettingsError(msg)
+    hint = "no plan is; see moengage-cohort status"
+    if withheld:
+        hint = f"the withheld plans are: {', '.join(sorted(withheld))}"
+    msg = f"no plan {plan_id!r} is withheld in {ledgers.folder}; {hint}"
+    raise SettingsError("unknown_plan", msg)
 
 
-def _withheld_of(ledgers: Ledgers, entry: CohortEntry) -> list[str]:
-    ledger = ledgers.open_known(entry.cohort_id)
-    try:
-        return [plan.plan_id for plan in ledger.plans() if plan.kind is PlanKind.WITHHELD]
-    finally:
-        ledger.close()
+def deliver(
+    session: Session, plans: Sequence[PendingPlan], accepted: Callable[[PendingPlan], None]
+) -> None:
+    """Deliver plans; not all of them if the command is interrupted.
 
-
-def objection(task: Task) -> str | None:
-    """Why the guard holds a plan's removals back although it was confirmed, if it does."""
-    plan = task.plan
-    return guard(
-        base=plan.base,
-        removals=plan.removals,
-        desired=plan.desired,
-        max_removal_percent=plan.max_removal_percent,
-        proven=True,
-    )
-
-
-def carry_out(session: Session, tasks: Sequence[Task], done: t.Callable[[Task], None]) -> None:
-    """Have plans delivered; not all of them if the command is interrupted.
-
-    Args:
-        session: The command.
-        tasks: The plans.
-        done: Called for each one of which all was accepted, and which is gone from its ledger.
-
-    Raises:
-        TargetError: A request has failed for good, or a ledger.
+    Call `accepted` for each plan that is fully accepted and dropped from its ledger.
     """
-    due = [task for task in tasks if task.plan.additions or task.plan.removals]
-    for task in tasks:
-        if task not in due:
-            _finish(task, [])
-            done(task)
-    if not due:
+    with_changes = [each for each in plans if each.plan.additions or each.plan.removals]
+    for each in plans:
+        if each not in with_changes:
+            _finish(each, [])
+            accepted(each)
+    if not with_changes:
         return
-    siblings = [_siblings(task) for task in due]
-    sending = Sending(session)
+    siblings = [_siblings(each) for each in with_changes]
+    delivery = OperatorDelivery(session)
     try:
-        with sending:
-            for task in due:
-                sending.send(task.ledger, _batches(task))
-            sending.drain()
+        with delivery:
+            for each in with_changes:
+                delivery.send(each.ledger, _batches(each))
+            delivery.drain()
     finally:
-        for task, others in zip(due, siblings, strict=True):
-            if sending.is_accepted(task.cohort_id):
-                _finish(task, others)
-                done(task)
+        for each, others in zip(with_changes, siblings, strict=True):
+            if delivery.is_accepted(each.cohort_id):
+                _finish(each, others)
+                accepted(each)
 
 
-def _siblings(task: Task) -> list[str]:
-    """The other half of what a run worked out for the cohort, which this half does not touch."""
+def _siblings(pending: PendingPlan) -> list[str]:
+    """Return the other plans of the same run and cohort: delivering this one keeps them valid."""
     return [
         plan.plan_id
-        for plan in task.ledger.plans()
-        if plan.plan_id != task.plan.plan_id
-        and (plan.run_id, plan.revision) == (task.plan.run_id, task.plan.revision)
+        for plan in pending.ledger.plans()
+        if plan.plan_id != pending.plan.plan_id
+        and (plan.run_id, plan.revision) == (pending.plan.run_id, pending.plan.revision)
     ]
 
 
-def _batches(task: Task) -> Iterator[tuple[Action, Sequence[Member]]]:
-    for action in (Action.REMOVE, Action.ADD):  # as in a run: the addition has the last word
-        for members in task.ledger.plan_members(task.plan.plan_id, action):
+def _batches(pending: PendingPlan) -> Iterator[tuple[Action, Sequence[Member]]]:
+    for action in (Action.REMOVE, Action.ADD):  # as in a run: the addition must come last
+        for members in pending.ledger.plan_members(pending.plan.plan_id, action):
             yield action, members
 
 
-def _finish(task: Task, siblings: Sequence[str]) -> None:
-    task.ledger.fold()
+def _finish(pending: PendingPlan, siblings: Sequence[str]) -> None:
+    pending.ledger.fold()
     for plan_id in siblings:
-        task.ledger.renew_plan(plan_id)
-    if task.plan.seals:
-        task.ledger.seal()
-    task.ledger.drop_plans(plan_id=task.plan.plan_id)
+        pending.ledger.renew_plan(plan_id)
+    if pending.plan.seals:
+        pending.ledger.seal()
+    pending.ledger.drop_plans(plan_id=pending.plan.plan_id)

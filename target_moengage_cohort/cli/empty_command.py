@@ -1,51 +1,44 @@
-"""`moengage-cohort empty`: remove everybody from a cohort."""
+"""`moengage-cohort empty`: removes all members from a cohort."""
 
 from __future__ import annotations
 
-import typing as t
-
 import click
 
-from target_moengage_cohort.cli.sending import Sending
-from target_moengage_cohort.cli.session import DONE, Session, ask, configured, example, text
+from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
+from target_moengage_cohort.cli.session import DONE, Session, configured
+from target_moengage_cohort.cli.terminal import ask, example, require_utf8
 from target_moengage_cohort.core.membership import Action
-
-if t.TYPE_CHECKING:
-    from target_moengage_cohort.ledger import Ledger
+from target_moengage_cohort.core.text import format_count
 
 
 @click.command(
-    short_help="Remove everybody from a cohort.",
+    short_help="Remove all members from a cohort.",
     epilog=example("moengage-cohort empty vip --config config.json"),
 )
-@click.argument("cohort", callback=text)
-@click.option("--yes", is_flag=True, help="Ask no question.")
+@click.argument("cohort", callback=require_utf8)
+@click.option("--yes", is_flag=True, help="Do not prompt for confirmation.")
 @configured
 def empty(session: Session, cohort: str, *, yes: bool) -> int:
-    """Remove everybody from a cohort who was accepted into it, or may have been.
+    """Remove all members from a cohort that are accepted or unconfirmed.
 
-    Plans for it are void then. The next run of its stream fills it again.
+    Its plans are discarded. The next run of its stream populates it again.
     """
     session.refuse_dry_run()
     if not yes:
         with session.ledgers(read_only=True) as ledgers:
             count = ledgers.open_known(cohort).numbers().base
         if count:
-            ask(f"Remove {count:,} members from the cohort {cohort!r}?", yes=yes)
+            ask(f"Remove {format_count(count, 'member')} from cohort {cohort!r}?")
     with session.ledgers() as ledgers:
         ledger = ledgers.open_known(cohort)
         count = ledger.numbers().base
         ledger.drop_plans()
         if count:
-            _remove_all(session, ledger)
+            with OperatorDelivery(session) as delivery:
+                delivery.send(ledger, ((Action.REMOVE, members) for members in ledger.members()))
+                delivery.drain()
+            ledger.fold()
         left = ledger.numbers().base
-        note = "; it is sealed, so no run fills it again" if ledger.is_sealed else ""
+        note = "; it is sealed, so no run populates it again" if ledger.is_sealed else ""
     click.echo(f"cohort {cohort!r}: {count - left:,} of {count:,} removals accepted{note}")
     return DONE
-
-
-def _remove_all(session: Session, ledger: Ledger) -> None:
-    with Sending(session) as sending:
-        sending.send(ledger, ((Action.REMOVE, members) for members in ledger.members()))
-        sending.drain()
-    ledger.fold()

@@ -1,12 +1,13 @@
-"""`moengage-cohort emulator`."""
+"""`moengage-cohort emulator`: runs a local MoEngage emulator."""
 
 from __future__ import annotations
 
 import signal
+import typing as t
 
 import click
 
-from target_moengage_cohort.cli.session import example
+from target_moengage_cohort.cli.terminal import example
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 _MISSING = "the emulator is not installed: pip install 'target-moengage-cohort[emulator]'"
@@ -14,7 +15,7 @@ _MISSING = "the emulator is not installed: pip install 'target-moengage-cohort[e
 
 @click.command(
     context_settings={"show_default": True},
-    short_help="Be MoEngage on this machine, to try things out.",
+    short_help="Run a local MoEngage emulator.",
     epilog=example("moengage-cohort emulator --port 8025"),
 )
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
@@ -22,7 +23,7 @@ _MISSING = "the emulator is not installed: pip install 'target-moengage-cohort[e
     "--port",
     type=click.IntRange(0, 65535),
     required=True,
-    help="Port to listen on; 0 takes a free one.",
+    help="Port to listen on; 0 chooses a free one.",
 )
 @click.option("--workspace-id", default="demo-workspace", help="Workspace ID to accept.")
 @click.option("--data-api-key", default="demo-key", help="Data API key to accept.")
@@ -30,28 +31,21 @@ _MISSING = "the emulator is not installed: pip install 'target-moengage-cohort[e
     "--order",
     type=click.Choice(["arrival", "last-writer-wins", "drop-older", "late"]),
     default="arrival",
-    help="What decides between two requests of one cohort.",
+    help="How conflicting requests of a cohort are resolved.",
 )
 @click.option(
     "--requests-per-minute",
     type=click.IntRange(min=1),
     default=300,
-    help="Limit of requests in any rolling 60 seconds.",
+    help="Maximum requests in any 60 seconds.",
 )
-def emulator(
-    host: str,
-    port: int,
-    workspace_id: str,
-    data_api_key: str,
-    order: str,
-    requests_per_minute: int,
-) -> None:
-    """Be MoEngage's Cohort Sync API on this machine.
+def emulator(host: str, port: int, **options: t.Any) -> None:
+    """Run a local emulator of MoEngage's Cohort Sync API.
 
-    Prints its address when it listens, and ends at SIGTERM or Ctrl-C. Nothing is kept after that.
-    A browser shows there what it holds and what it was sent, and keeps it up to date.
-    The control endpoints under /_emulator/ say what it holds and let it fail on demand, without
-    credentials: so listen on another address than loopback only where everybody may use them.
+    It prints its address once it listens, and exits on SIGTERM or Ctrl-C. Nothing is kept after
+    that. Open the address in a browser for a live view of its cohorts and requests. The control
+    endpoints under /_emulator/ return its state and inject faults. They need no credentials, so
+    bind to a non-loopback address only on a trusted network.
     """
     try:
         from target_moengage_cohort.emulator import Emulator  # noqa: PLC0415 - an extra
@@ -59,20 +53,13 @@ def emulator(
         if error.name is not None and error.name.partition(".")[0] in {"starlette", "uvicorn"}:
             raise click.ClickException(_MISSING) from None
         raise
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
-        with Emulator(
-            host=host,
-            port=port,
-            workspace_id=workspace_id,
-            data_api_key=data_api_key,
-            order=order,
-            requests_per_minute=requests_per_minute,
-        ) as running:
-            click.echo(f"MoEngage emulator, to sync to or to open in a browser: {running.url}")
+        with Emulator(host=host, port=port, **options) as running:
+            click.echo(f"MoEngage emulator, for the target and your browser: {running.url}")
             signal.sigwait(_SIGNALS)
     except OSError as error:
-        msg = f"cannot listen on {host} port {port}: {error.strerror or error}; choose another"
+        msg = f"cannot listen on {host} port {port}: {error.strerror or error}; choose another one"
         raise click.ClickException(msg) from error
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)

@@ -1,15 +1,17 @@
-"""`moengage-cohort forget`: a person wants to be erased."""
+"""`moengage-cohort forget`: erases users who ask for it."""
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 import click
 import msgspec
 
-from target_moengage_cohort.cli.identifiers import read_members
-from target_moengage_cohort.cli.sending import Sending
-from target_moengage_cohort.cli.session import DONE, FAILED, Session, complain, configured, example
+from target_moengage_cohort.cli.identifiers import BATCH_SIZE, read_members
+from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
+from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured
+from target_moengage_cohort.cli.terminal import complain, example
 from target_moengage_cohort.core.errors import (
     BusyError,
     InputError,
@@ -17,216 +19,193 @@ from target_moengage_cohort.core.errors import (
     TargetError,
     TryAgainError,
 )
-from target_moengage_cohort.core.membership import Action, Cohort, Member
+from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.core.text import format_count
 
 if t.TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from target_moengage_cohort.ledger import Ledger, Ledgers
-
-_AT_ONCE = 10_000
+    from target_moengage_cohort.cli.operator_delivery import Batches
+    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
 
 
 @click.command(
-    short_help="Remove people from all cohorts, and erase them here.",
+    short_help="Remove users from all cohorts and erase them from the ledger.",
     epilog=example("moengage-cohort forget people.csv --config config.json"),
 )
 @click.argument("file", required=False, metavar="[FILE|-]")
 @configured
 def forget(session: Session, file: str | None) -> int:
-    """Remove people from all cohorts of the partner, then erase them from the ledger.
+    """Remove users from all cohorts of the partner, then erase them from the ledger.
 
-    Ids come from FILE (- is standard input): CSV with a header that has uid, anonymous_id or
-    both, or one uid a line. Without FILE you are asked, and nothing is shown of what you type.
-    Name every identifier of a person. Take them out of the warehouse first, else the next run
-    adds them again. Files of rejected rows are yours to clean.
+    Reads identifiers from FILE (- is standard input): CSV with a header that has uid, anonymous_id
+    or both, or one uid per line. Without FILE it prompts for them and hides what you type.
+    List every identifier of each user. Remove the users from the warehouse first, or the next run
+    adds them again. Files of rejected rows are not changed.
     """
     session.refuse_dry_run()
-    members = _asked() if file is None else _read(file)
+    batches = [_prompt()] if file is None else read_members(file, needs_header=False)
+    members = [member for batch in batches for member in batch]
     identifiers = sum((each.uid is not None) + (each.anonymous_id is not None) for each in members)
     with session.ledgers() as ledgers:
-        done = _Done(identifiers, [entry.cohort_id for entry in ledgers.entries()])
-        done.left = [*done.kept]
-        _forget_kept(session, ledgers, members, done)
-        if not done.left:
-            _forget_unkept(session, _unkept(session, ledgers), members, done)
-        unknown = _unknown(session, ledgers)
-    if not session.loaded.mappings:
-        complain("no cohorts are configured here, so those without a ledger are not known")
-    return _told(done, unknown)
+        outcome = _Outcome(identifiers, [entry.cohort_id for entry in ledgers.entries()])
+        _forget_in_ledgers(session, ledgers, members, outcome)
+        if not outcome.left:
+            _remove_without_ledger(session, ledgers, members, outcome)
+        recorded = {entry.stream for entry in ledgers.entries()}
+    mappings = session.config.mappings.values()
+    # Streams that name their cohorts in their rows, none of which has a ledger
+    unknown = [each.stream for each in mappings if not each.cohort and each.stream not in recorded]
+    if not mappings:
+        complain("no cohorts are configured, so cohorts without a ledger are unknown here")
+    return _print_outcome(outcome, unknown)
 
 
-class _Done(msgspec.Struct):
-    """How far it is.
+class _Outcome(msgspec.Struct):
+    """The results so far.
 
     Attributes:
         identifiers: How many were read.
-        kept: The cohorts that have a ledger.
-        left: Cohorts that were not reached yet.
+        recorded: The cohorts that have a ledger.
+        left: The cohorts not reached yet.
         removed: How many removals were accepted, by cohort.
-        erased: How many ledgers had anything of them.
-        unkept: How many cohorts without a ledger were told to remove them.
-        failures: Cohorts that may still have them, each with why.
+        erased: How many ledgers contained any of the users.
+        unrecorded: How many cohorts without a ledger were sent the removals.
+        failures: Cohorts that may still have the users, and why.
     """
 
     identifiers: int
-    kept: list[str]
+    recorded: list[str]
     left: list[str] = []
     removed: dict[str, int] = {}
     erased: int = 0
-    unkept: int = 0
+    unrecorded: int = 0
     failures: dict[str, TargetError] = {}
 
+    def work_through(
+        self, session: Session, cohort_ids: Iterable[str], work: Callable[[str], None]
+    ) -> None:
+        """Do something for each cohort, until the command is stopped or nothing can be sent."""
+        self.left = [*cohort_ids]
+        while self.left and not session.interrupt.is_set():
+            cohort_id = self.left[0]
+            try:
+                work(cohort_id)
+            except TargetError as error:
+                self.failures[cohort_id] = error
+                if not isinstance(error, BusyError | InputError | LedgerError):
+                    return  # it would be the same for all other cohorts
+            self.left.pop(0)
 
-def _forget_kept(
-    session: Session, ledgers: Ledgers, members: Sequence[Member], done: _Done
+
+def _forget_in_ledgers(
+    session: Session, ledgers: LedgerStore, members: Sequence[Member], outcome: _Outcome
 ) -> None:
-    while done.left and not session.interrupt.is_set():
-        cohort_id = done.left[0]
-        try:
-            removed, was_known = _forget(session, ledgers, cohort_id, members)
-            if removed:
-                done.removed[cohort_id] = removed
-            done.erased += was_known
-        except (BusyError, InputError, LedgerError) as error:  # of this cohort alone
-            done.failures[cohort_id] = error
-        except TargetError as error:
-            done.failures[cohort_id] = error
-            return
-        done.left.pop(0)
+    def forget_in(cohort_id: str) -> None:
+        with contextlib.closing(ledgers.open_known(cohort_id)) as ledger:
+            if stored := _find(ledger, members):
+                with _delivery(session, cohort_id) as delivery:
+                    delivery.send(ledger, _removals(stored))
+            uids = [Member(member.uid) for member in stored if member.uid is not None]
+            # Even if none is stored: plans and deleted rows contain identifiers, too.
+            was_known = ledger.forget([*members, *uids])
+        if stored:
+            outcome.removed[cohort_id] = len(stored)
+        outcome.erased += was_known
+
+    outcome.work_through(session, outcome.recorded, forget_in)
 
 
-def _forget_unkept(
-    session: Session, cohorts: Sequence[Cohort], members: Sequence[Member], done: _Done
+def _remove_without_ledger(
+    session: Session, ledgers: LedgerStore, members: Sequence[Member], outcome: _Outcome
 ) -> None:
-    """Remove members from cohorts of which nobody knows who is in them; it does no harm."""
-    done.left = [cohort.cohort_id for cohort in cohorts]
-    for cohort in cohorts:
-        if session.interrupt.is_set():
-            return
-        try:
-            _remove(session, cohort, members)
-            done.unkept += 1
-        except InputError as error:  # of this cohort alone
-            done.failures[cohort.cohort_id] = error
-        except TargetError as error:
-            done.failures[cohort.cohort_id] = error
-            return
-        done.left.pop(0)
+    """Remove users from the configured cohorts that have no ledger, whether they are in or not."""
+    cohorts = (mapping.cohort for mapping in session.config.mappings.values())
+    by_id = {
+        cohort.cohort_id: cohort
+        for cohort in cohorts
+        if cohort is not None and not ledgers.has(cohort.cohort_id)
+    }
+
+    def remove(cohort_id: str) -> None:
+        with _delivery(session, cohort_id) as delivery:
+            delivery.send_unrecorded(by_id[cohort_id], _removals(members))
+        outcome.unrecorded += 1
+
+    outcome.work_through(session, by_id, remove)
 
 
-def _told(done: _Done, unknown: Sequence[str]) -> int:
-    """Say what was done, and what is left to do; return the exit code."""
-    repeat = list(dict.fromkeys([*done.failures, *done.left]))
-    for cohort_id, removed in done.removed.items():
+def _print_outcome(outcome: _Outcome, unknown: Sequence[str]) -> int:
+    """Print the results and the remaining work; return the exit code."""
+    unfinished = list(dict.fromkeys([*outcome.failures, *outcome.left]))
+    for cohort_id, removed in outcome.removed.items():
         click.echo(f"cohort {cohort_id!r}: {format_count(removed, 'removal')} accepted")
-    clean = len(set(done.kept) - set(repeat))
+    remaining = len(set(outcome.recorded) & set(unfinished))
     click.echo(
-        f"{format_count(done.identifiers, 'identifier')} read; erased from "
-        f"{format_count(done.erased, 'ledger')}; {clean:,} of {len(done.kept):,} hold nothing of "
-        "them any more"
+        f"Read {format_count(outcome.identifiers, 'identifier')}. Erased from {outcome.erased:,} "
+        f"of {format_count(len(outcome.recorded), 'ledger')}; "
+        f"{f'{remaining:,} may still contain' if remaining else 'none of the ledgers contains'} "
+        "them now."
     )
-    if done.kept and clean == len(done.kept) and not done.erased:
+    if outcome.recorded and not remaining and not outcome.erased:
         click.echo(
-            "nobody of them was known in any ledger; compare the identifiers to the character"
+            "None of these identifiers was found in any ledger; check that they match exactly."
         )
-    if done.unkept:
-        told = format_count(done.unkept, "cohort")
-        click.echo(f"{told} without a ledger told to remove them, whether they are in it or not")
+    if outcome.unrecorded:
+        cohorts = format_count(outcome.unrecorded, "cohort")
+        click.echo(f"Sent the removals to {cohorts} without a ledger, whose members are unknown.")
     for stream in unknown:
         complain(
-            f"stream {stream!r}: it names its cohorts itself and they have no ledger, so they are "
-            "not known here; let the stream remove these people from them"
+            f"stream {stream!r}: its rows name its cohorts, which have no ledger and are unknown "
+            "here; let the stream remove these users from them"
         )
-    for cohort_id in repeat:
-        why = done.failures.get(cohort_id, "not reached")
-        complain(f"cohort {cohort_id!r}: {why}; repeat this command for it")
-    if not repeat:
+    for cohort_id in unfinished:
+        reason = outcome.failures.get(cohort_id, "not reached")
+        complain(f"cohort {cohort_id!r}: {reason}; repeat this command for it")
+    if not unfinished:
         return FAILED if unknown else DONE
-    is_busy = all(isinstance(done.failures.get(cohort_id), BusyError) for cohort_id in repeat)
+    is_busy = all(isinstance(outcome.failures.get(each), BusyError) for each in unfinished)
     return BusyError.exit_code if is_busy else FAILED
 
 
-def _unkept(session: Session, ledgers: Ledgers) -> list[Cohort]:
-    """The cohorts that the configuration names and that have no ledger."""
-    named = (mapping.cohort for mapping in session.loaded.mappings.values())
-    return [cohort for cohort in named if cohort is not None and not ledgers.has(cohort.cohort_id)]
-
-
-def _unknown(session: Session, ledgers: Ledgers) -> list[str]:
-    """The streams that name their cohorts themselves, and none of these has a ledger."""
-    kept = {entry.stream for entry in ledgers.entries()}
-    return [
-        mapping.stream
-        for mapping in session.loaded.mappings.values()
-        if mapping.cohort is None and mapping.stream not in kept
-    ]
-
-
-def _asked() -> list[Member]:
-    """Have a person type a member's identifiers, unseen."""
+def _prompt() -> list[Member]:
+    """Prompt for the identifiers of one user, hiding the input."""
     uid, anonymous_id = (
         click.prompt(
-            f"{what} (not shown; empty if there is none)",
+            f"{name} (hidden; leave empty if there is none)",
             hide_input=True,
             default="",
             show_default=False,
             err=True,
         )
-        for what in ("User ID", "Anonymous ID")
+        for name in ("User ID", "Anonymous ID")
     )
     if not (uid or anonymous_id):
-        msg = "neither a user ID nor an anonymous ID was given; type one, or name a file"
-        raise InputError(msg)
+        msg = "neither a user ID nor an anonymous ID was entered; enter one, or name a file"
+        raise InputError("no_identifiers", msg)
     return [Member(uid or None, anonymous_id or None)]
 
 
-def _read(file: str) -> list[Member]:
-    return [member for members in read_members(file, needs_header=False) for member in members]
+def _find(ledger: CohortLedger, members: Sequence[Member]) -> list[Member]:
+    """Return the ledger's members that these identify, not those that share another identifier."""
+    stored = (member for batch in _batches(members) for member in ledger.find(batch))
+    return list(dict.fromkeys(stored))
 
 
-def _forget(
-    session: Session, ledgers: Ledgers, cohort_id: str, members: Sequence[Member]
-) -> tuple[int, bool]:
-    """Have a cohort forget members.
-
-    Returns:
-        How many removals were accepted, and whether its ledger had anything of them.
-
-    Raises:
-        TargetError: It may not have forgotten all of them.
-    """
-    ledger = ledgers.open_known(cohort_id)
-    try:
-        found = _found(ledger, members)
-        if found:
-            _remove(session, ledger, found)
-        uids = [Member(member.uid) for member in found if member.uid is not None]
-        # Even if none was found: plans and deleted rows hold ids, too.
-        was_known = ledger.forget([*members, *uids])
-    finally:
-        ledger.close()
-    return len(found), was_known
+def _removals(members: Sequence[Member]) -> Batches:
+    return ((Action.REMOVE, batch) for batch in _batches(members))
 
 
-def _found(ledger: Ledger, members: Sequence[Member]) -> list[Member]:
-    """Who has one of their identifiers; nobody else who merely shares another one with these."""
-    pages = (members[start : start + _AT_ONCE] for start in range(0, len(members), _AT_ONCE))
-    return list(dict.fromkeys(member for page in pages for member in ledger.find(page)))
+def _batches(members: Sequence[Member]) -> Iterator[Sequence[Member]]:
+    return (members[at : at + BATCH_SIZE] for at in range(0, len(members), BATCH_SIZE))
 
 
-def _remove(session: Session, whose: Ledger | Cohort, found: Sequence[Member]) -> None:
-    pages = (found[start : start + _AT_ONCE] for start in range(0, len(found), _AT_ONCE))
-    batches = ((Action.REMOVE, page) for page in pages)
-    with Sending(session) as sending:
-        if isinstance(whose, Cohort):
-            cohort_id = whose.cohort_id
-            sending.send_unrecorded(whose, batches)
-        else:
-            cohort_id = whose.entry.cohort_id
-            sending.send(whose, batches)
-        sending.drain()
-    if not sending.is_accepted(cohort_id):
+@contextlib.contextmanager
+def _delivery(session: Session, cohort_id: str) -> Iterator[OperatorDelivery]:
+    """Deliver the changes sent to a cohort in the block; raise `TryAgainError` if any are left."""
+    with OperatorDelivery(session) as delivery:
+        yield delivery
+        delivery.drain()
+    if not delivery.is_accepted(cohort_id):
         msg = "the removal was not accepted before the command was stopped"
-        raise TryAgainError(msg)
+        raise TryAgainError("interrupted", msg)

@@ -1,4 +1,7 @@
-"""Members named in a file: CSV with a header, or one uid a line. No message shows one of them."""
+"""Reads members from a file: CSV with a header, or one uid per line.
+
+No error message quotes the file's content.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
 STANDARD_INPUT = "-"
+BATCH_SIZE = 10_000
 _COLUMNS = ("uid", "anonymous_id")
-_AT_ONCE = 10_000
-_LIKE_A_HEADER = re.compile(
+_COLUMN_NAME = re.compile(
     r"(?:(?:[a-z0-9]+[ _.-])*|user|customer|client|contact|member|account|anonymous|device"
     r"|external)"
     r"(?:[u_]?id|uuid|guid|e-?mail(?:[ _-]?address)?|phone|msisdn|identifier)s?",
@@ -29,88 +32,85 @@ _LIKE_A_HEADER = re.compile(
 
 
 def read_members(path: str, *, needs_header: bool) -> Iterator[list[Member]]:
-    """Read members, identifiers exactly as they stand, in lists of some thousands.
+    """Read members in batches, their identifiers verbatim, from a UTF-8 file or `STANDARD_INPUT`.
 
-    Args:
-        path: The file, in UTF-8, or `STANDARD_INPUT`.
-        needs_header: Whether it must be CSV with a header; if not, each line may be a uid.
+    Unless it `needs_header`, each line may be a uid.
 
     Raises:
-        InputError: It cannot be read, or a line cannot be used; the message says which line.
+        InputError: It cannot be read, or a line cannot be used; the message has its number.
     """
     name = "standard input" if path == STANDARD_INPUT else path
     is_empty = True
     try:
         with _opened(path) as file:
-            found = _members(file, needs_header=needs_header)
-            while members := list(itertools.islice(found, _AT_ONCE)):
+            members = _members(file, needs_header=needs_header)
+            while batch := list(itertools.islice(members, BATCH_SIZE)):
                 is_empty = False
-                yield members
+                yield batch
     except (OSError, UnicodeError, csv.Error, InputError) as error:
-        msg = f"{name}: {_said(error)}"
-        raise InputError(msg) from None
+        code, fault = _fault(error)
+        raise InputError(code, f"{name}: {fault}") from None
     if is_empty:
-        msg = f"{name}: holds no identifier; put one on each line"
-        raise InputError(msg)
+        raise InputError("no_identifiers", f"{name}: contains no identifiers; put one on each line")
 
 
-def _said(error: Exception) -> str:
-    """What is wrong with a file, without any of what it holds."""
+def _fault(error: Exception) -> tuple[str, str]:
+    """Return the code and the message for a file that cannot be used."""
     if isinstance(error, InputError):
-        return str(error)
+        return error.code, str(error)
     if isinstance(error, OSError):
-        return f"cannot be read ({error.strerror}); name a file that can"
+        return "unreadable_file", f"cannot be read ({error.strerror}); choose another file"
     if isinstance(error, UnicodeError):
-        return "is not text in UTF-8; save it as that"
-    return "is not valid CSV; see that every quote is closed"
+        return "not_utf8", "is not valid UTF-8; save it in that encoding"
+    return "not_csv", "is not valid CSV; check that every quote is closed"
 
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[t.TextIO]:
-    with contextlib.ExitStack() as stack:
-        if path == STANDARD_INPUT:  # which is not ours to close
-            source: t.BinaryIO = sys.stdin.buffer
-        else:
-            source = stack.enter_context(Path(path).open("rb"))
-        file = io.TextIOWrapper(source, encoding="utf-8-sig", newline="")
-        try:
+    if path != STANDARD_INPUT:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
             yield file
-        finally:
-            file.detach()
+        return
+    standard_input = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
+    try:
+        yield standard_input
+    finally:
+        standard_input.detach()  # it is not ours to close
 
 
 def _members(file: t.TextIO, *, needs_header: bool) -> Iterator[Member]:
     first = file.readline()
     header = [name.strip() for name in next(csv.reader([first]), [])]
-    places = {column: header.index(column) for column in _COLUMNS if column in header}
-    if places:
-        yield from _rows(csv.reader(file, strict=True), places)
+    positions = {column: header.index(column) for column in _COLUMNS if column in header}
+    if positions:
+        yield from _members_of_rows(csv.reader(file, strict=True), positions)
         return
     if needs_header or any(mark in first for mark in ',;\t"'):
-        msg = "the first line must name the columns, with commas: uid, anonymous_id, or both"
-        raise InputError(msg)
-    if _LIKE_A_HEADER.fullmatch(first.strip()):
+        msg = "the first line must name the columns, separated by commas: uid, anonymous_id or both"
+        raise InputError("no_header", msg)
+    if _COLUMN_NAME.fullmatch(first.strip()):
         msg = (
-            "the first line looks like a column's name; name the column uid or anonymous_id, "
-            "whichever it holds (if the line is a uid itself, put a line uid above it)"
+            "the first line looks like a column name; name the column uid or anonymous_id, "
+            "depending on what it contains (if the line itself is a uid, insert a line with uid "
+            "above it)"
         )
-        raise InputError(msg)
+        raise InputError("no_header", msg)
     for line in itertools.chain((first,), file):
         if uid := line.rstrip("\r\n"):
             yield Member(uid)
 
 
-def _rows(rows: t.Any, places: dict[str, int]) -> Iterator[Member]:
+def _members_of_rows(rows: t.Any, positions: dict[str, int]) -> Iterator[Member]:
     for row in rows:
         if not row:
             continue
-        found = {
-            column: row[place]
-            for column, place in places.items()
-            if len(row) > place and row[place]
+        identifiers = {
+            column: row[position]
+            for column, position in positions.items()
+            if len(row) > position and row[position]
         }
-        if not found:
+        if not identifiers:
             line = rows.line_num + 1  # the header was read before
-            msg = f"line {line} names nobody; delete it, or fill it in"
-            raise InputError(msg)
-        yield Member(**found)
+            msg = f"line {line} has no identifier; delete it, or fill it in"
+            raise InputError("no_identifier", msg)
+        yield Member(**identifiers)

@@ -1,22 +1,23 @@
-"""`moengage-cohort plan`: what a run would do with a tap's output, and what that would cost."""
+"""`moengage-cohort plan`: shows what a run would do with a tap's output."""
 
 from __future__ import annotations
 
 import logging
 import sys
-import textwrap
 import typing as t
 
 import click
 import msgspec
 
-from target_moengage_cohort.cli.session import DONE, configured, example
+from target_moengage_cohort.cli.session import DONE, Session, configured
+from target_moengage_cohort.cli.terminal import example, wrap
 from target_moengage_cohort.core.text import format_count, format_minutes, format_size, shorten
-from target_moengage_cohort.sync.wiring import wired
+from target_moengage_cohort.sync.process import open_run
 
 if t.TYPE_CHECKING:
-    from target_moengage_cohort.cli.session import Session
-    from target_moengage_cohort.sync.cohorts import Settlement, SyncedCohort
+    from collections.abc import Iterator, Sequence
+
+    from target_moengage_cohort.sync.cohorts import SettlementResult, SyncedCohort
     from target_moengage_cohort.sync.report import CohortReport
     from target_moengage_cohort.sync.run import Run
 
@@ -26,24 +27,18 @@ _WIDTHS = (9, 9, 9, 9, 9, 8)
 
 
 class CohortPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run would do for one cohort.
+    """The changes that a run would make to one cohort.
 
     Attributes:
-        cohort_id: The cohort.
-        cohort_name: Its name.
-        stream: The stream that feeds it.
-        sync_mode: How its records become changes.
-        desired: How many members the input has; ``None`` where that is not what the input says.
-        accepted: How many MoEngage has accepted; ``None`` without a ledger.
-        to_add: How many would join.
-        to_remove: How many would leave.
-        unchanged: How many need no request.
-        in_doubt: How many are in doubt.
-        requests: How many requests a run would send now.
+        desired: Members in the input; ``None`` if the input is not the whole cohort.
+        accepted: Members that MoEngage has accepted; ``None`` without a ledger.
+        unchanged: Members that need no request.
+        in_doubt: Members whose last request got no answer.
+        requests: Requests that a run would send now.
         bytes: The bytes of their bodies.
         minutes: How long they take at the rate limit.
-        complete: What shows that the input is complete.
-        verdict: What the guard says.
+        complete: The proof that the input is complete.
+        verdict: The guard's decision.
     """
 
     cohort_id: str
@@ -64,54 +59,50 @@ class CohortPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @click.command(
-    short_help="Say what a run would do, and what that costs.",
+    short_help="Show what a run would do and how many requests it would take.",
     epilog=example(
         "tap-postgres --config tap.json --catalog catalog.json \\",
         "  | moengage-cohort plan --config config.json",
     ),
 )
 @configured
-@click.option("--json", "as_json", is_flag=True, help="For programs: a list, one item a cohort.")
-@click.option("--detailed-exitcode", is_flag=True, help="Exit 5 if there is something to do.")
+@click.option("--json", "as_json", is_flag=True, help="Output JSON, one item per cohort.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit with 5 if there are changes.")
 def plan(session: Session, *, as_json: bool, detailed_exitcode: bool) -> int:
-    """Say what a run would do with a tap's output on standard input; send and change nothing."""
-    settings = msgspec.structs.replace(session.settings, dry_run=True, report_path=msgspec.UNSET)
-    loaded = msgspec.structs.replace(session.loaded, settings=settings)
-    logging.getLogger("target_moengage_cohort").setLevel(logging.ERROR)  # the table says it all
+    """Show what a run would do with a tap's output, read from standard input.
+
+    Sends nothing and changes nothing.
+    """
+    settings = msgspec.structs.replace(session.settings, dry_run=True, report_path=None)
+    config = msgspec.structs.replace(session.config, settings=settings)
+    logging.getLogger("target_moengage_cohort").setLevel(logging.ERROR)  # the table has it all
     with session.ledgers(read_only=True) as ledgers:
-        running = wired(loaded, session.interrupt, ledgers)
+        running = open_run(config, session.interrupt, ledgers)
         running.read(sys.stdin.buffer)
         running.finish()
     plans = _plans(running, settings.requests_per_minute)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(plans)))
     else:
-        click.echo(_table(plans))
-    something = any(each.to_add or each.to_remove for each in plans)
-    return SOMETHING_TO_DO if something and detailed_exitcode else DONE
+        click.echo("\n".join(_table(plans)))
+    has_changes = any(each.to_add or each.to_remove for each in plans)
+    return SOMETHING_TO_DO if has_changes and detailed_exitcode else DONE
 
 
 def _plans(running: Run, requests_per_minute: int) -> list[CohortPlan]:
-    found = []
-    for entry in running.report.cohorts if running.report is not None else ():
-        destination = running.destinations.by_id.get(entry.cohort_id or "")
-        if destination is not None:
-            found.append(_plan(entry, destination, requests_per_minute))
-    return sorted(found, key=lambda each: each.cohort_id)
+    plans = [
+        _plan(entry, cohort, requests_per_minute)
+        for entry in (running.report.cohorts if running.report is not None else ())
+        if (cohort := running.cohorts.by_id.get(entry.cohort_id or "")) is not None
+    ]
+    return sorted(plans, key=lambda each: each.cohort_id)
 
 
-def _plan(entry: CohortReport, destination: SyncedCohort, requests_per_minute: int) -> CohortPlan:
-    settled = destination.settlement
-    differs = settled.differs
-    if settled.is_sealed:
-        verdict = "sealed: nothing more is sent"
-    elif differs is None:
-        verdict = "no guard: the records say who leaves"
-    else:
-        verdict = "; ".join(_held_back(settled)) or "within the guard"
+def _plan(entry: CohortReport, synced: SyncedCohort, requests_per_minute: int) -> CohortPlan:
+    differs = synced.result.differs
     return CohortPlan(
-        cohort_id=destination.cohort.cohort_id,
-        cohort_name=destination.cohort.name,
+        cohort_id=synced.cohort.cohort_id,
+        cohort_name=synced.cohort.name,
         stream=entry.stream,
         sync_mode=entry.sync_mode,
         desired=None if entry.desired is None else entry.desired.count,
@@ -124,53 +115,50 @@ def _plan(entry: CohortReport, destination: SyncedCohort, requests_per_minute: i
         bytes=entry.bytes,
         minutes=round(entry.requests / requests_per_minute, 2),
         complete=entry.complete.value,
-        verdict=verdict,
+        verdict=_decision(synced.result),
     )
 
 
-def _held_back(settled: Settlement) -> t.Iterator[str]:
-    """What would not be delivered at once, and why."""
-    if settled.reason is not None:
-        yield settled.reason if settled.plan_id is None else f"withheld: {settled.reason}"
-    if settled.removals_waiting:
-        yield f"{format_count(settled.removals_waiting, 'removal')} would wait for confirm"
-    if settled.objection is not None:
-        yield f"the guard would withhold them then: {settled.objection}"
+def _decision(result: SettlementResult) -> str:
+    if result.is_sealed:
+        return "sealed: nothing more is sent"
+    if result.differs is None:
+        return "no guard: the records define the removals"
+    return "; ".join(_held_back(result)) or "within the guard"
 
 
-def _table(plans: list[CohortPlan]) -> str:
-    """A table of at most 80 columns: two lines a cohort, and one for all of them."""
-    head = ("desired", "accepted", "add", "remove", "unchanged", "in doubt")
-    lines = [_line("cohort", head)]
-    for each in plans:
-        counts = (
-            each.desired,
-            each.accepted,
-            each.to_add,
-            each.to_remove,
-            each.unchanged,
-            each.in_doubt,
-        )
-        cells = tuple("-" if count is None else str(count) for count in counts)
-        cost = _cost(each.requests, each.bytes, each.minutes)
-        lines += [_line(each.cohort_id, cells), *_wrapped(f"{cost}; {each.verdict}")]
-    totals = [sum(part) for part in zip(*((p.requests, p.bytes) for p in plans), strict=True)]
-    requests, size = totals or (0, 0)
-    minutes = sum(each.minutes for each in plans)
-    lines.append(f"in all {_cost(requests, size, minutes)}")
-    return "\n".join(lines)
+def _held_back(result: SettlementResult) -> Iterator[str]:
+    """Describe the changes that a run would not deliver itself."""
+    if result.reason is not None:
+        is_incomplete = result.plan_id is None
+        yield result.reason if is_incomplete else f"withheld: {result.reason}"
+    if result.removals_waiting:
+        yield f"{format_count(result.removals_waiting, 'removal')} would wait for confirm"
+    if result.objection is not None:
+        yield f"the guard would then withhold them: {result.objection}"
 
 
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, 80, initial_indent="  ", subsequent_indent="  ")
+def _table(plans: Sequence[CohortPlan]) -> Iterator[str]:
+    """Return a table of at most 80 columns: two lines per cohort, and the total."""
+    yield _row("cohort", ("desired", "accepted", "add", "remove", "unchanged", "in doubt"))
+    for row in plans:
+        counts = row.desired, row.accepted, row.to_add, row.to_remove, row.unchanged, row.in_doubt
+        yield _row(row.cohort_id, ["-" if count is None else str(count) for count in counts])
+        effort = _effort(row.requests, row.bytes, row.minutes)
+        yield wrap(f"{effort}; {row.verdict}", first="  ", indent="  ")
+    total = _effort(
+        sum(each.requests for each in plans),
+        sum(each.bytes for each in plans),
+        sum(each.minutes for each in plans),
+    )
+    yield f"total: {total}"
 
 
-def _cost(requests: int, size: int, minutes: float) -> str:
-    cost = f"{format_count(requests, 'request')}, {format_size(size)}"
-    return f"{cost}, {format_minutes(minutes)} at the rate limit" if requests else cost
+def _effort(requests: int, size: int, minutes: float) -> str:
+    effort = f"{format_count(requests, 'request')}, {format_size(size)}"
+    return f"{effort}, {format_minutes(minutes)} at the rate limit" if requests else effort
 
 
-def _line(cohort_id: str, cells: tuple[str, ...]) -> str:
-    name = shorten(cohort_id, _COHORT_WIDTH)
+def _row(cohort_id: str, cells: Sequence[str]) -> str:
     numbers = (cell.rjust(width) for cell, width in zip(cells, _WIDTHS, strict=True))
-    return " ".join((name.ljust(_COHORT_WIDTH), *numbers))
+    return " ".join((shorten(cohort_id, _COHORT_WIDTH).ljust(_COHORT_WIDTH), *numbers))

@@ -1,44 +1,43 @@
-"""`moengage-cohort resync`: send everything again."""
+"""`moengage-cohort resync`: makes the next run send all members again."""
 
 from __future__ import annotations
 
 import click
 
-from target_moengage_cohort.cli.session import DONE, Session, ask, configured, example, text
+from target_moengage_cohort.cli.session import DONE, Session, configured
+from target_moengage_cohort.cli.terminal import ask, example, require_utf8
+from target_moengage_cohort.core.text import format_count
 
 
 @click.command(
-    short_help="Let the next run send everybody again.",
+    short_help="Re-send all members on the next run.",
     epilog=example("moengage-cohort resync vip --config config.json"),
 )
-@click.argument("cohorts", callback=text, nargs=-1, metavar="[COHORT]...")
-@click.option(
-    "--yes", is_flag=True, help="Ask no question (one is asked only if no COHORT is named)."
-)
+@click.argument("cohorts", callback=require_utf8, nargs=-1, metavar="[COHORT]...")
+@click.option("--yes", is_flag=True, help="Do not prompt for confirmation (only without a COHORT).")
 @configured
 def resync(session: Session, cohorts: tuple[str, ...], *, yes: bool) -> int:
-    """Let the next run send every member of these cohorts again; without a COHORT, of all.
+    """Re-send all members of these cohorts on the next run; without a COHORT, of all cohorts.
 
-    For when MoEngage may have lost something. A mirror sends who is still in its stream, and
-    removes who is not; every other stream sends all that was accepted.
+    Use it if MoEngage may have lost data. A mirror sends the members that are still in its stream
+    and removes the others; any other stream sends all accepted members.
     """
     session.refuse_dry_run()
     chosen = list(dict.fromkeys(cohorts))
     if not chosen:
         with session.ledgers(read_only=True) as ledgers:
             chosen = [entry.cohort_id for entry in ledgers.entries()]
-            folder = ledgers.folder
         if not chosen:
-            click.echo(f"No cohort of this partner has a ledger in {folder}.")
+            click.echo(f"No ledgers for partner {session.settings.partner!r} in {ledgers.folder}.")
             return DONE
-        ask(f"Send all members of {len(chosen):,} cohorts again in the next run?", yes=yes)
+        if not yes:
+            ask(f"Re-send all members of {format_count(len(chosen), 'cohort')}?")
     with session.ledgers() as ledgers:
-        for cohort_id in chosen:  # all of them are there and free, or nothing is done
+        for cohort_id in chosen:  # change nothing unless every ledger is there and free
             ledgers.open_known(cohort_id)
         for cohort_id in chosen:
             if session.interrupt.is_set():
                 break
-            ledger = ledgers.open_known(cohort_id)
-            count = ledger.doubt_all()
-            click.echo(f"cohort {cohort_id!r}: {count:,} members to be sent again")
+            count = ledgers.open_known(cohort_id).doubt_all()
+            click.echo(f"cohort {cohort_id!r}: {format_count(count, 'member')} to be sent again")
     return DONE

@@ -1,4 +1,4 @@
-"""`moengage-cohort run`: starts the tap itself, since its exit code proves an input complete."""
+"""`moengage-cohort run`: runs the tap itself, because its exit code proves the input complete."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import typing as t
 
 import click
 
-from target_moengage_cohort.cli.session import DONE, configured, example
+from target_moengage_cohort.cli.session import DONE, Session, configured
+from target_moengage_cohort.cli.terminal import example
 from target_moengage_cohort.core.errors import SettingsError
-from target_moengage_cohort.sync.wiring import wired
+from target_moengage_cohort.sync.process import open_run
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from target_moengage_cohort.cli.session import Session
 
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 8.0
@@ -23,7 +22,7 @@ _GRACE_SECONDS = 8.0
 
 @click.command(
     options_metavar="--config FILE|ENV --",
-    short_help="Start a tap, and sync what it sends.",
+    short_help="Run a tap and sync its output.",
     epilog=example(
         "moengage-cohort run --config config.json -- \\",
         "  tap-postgres --config tap.json --catalog catalog.json > state.json",
@@ -32,21 +31,21 @@ _GRACE_SECONDS = 8.0
 @configured
 @click.argument("tap", nargs=-1, required=True, type=click.UNPROCESSED, metavar="TAP [ARGUMENT]…")
 def run(session: Session, tap: tuple[str, ...]) -> int:
-    """Start a tap, and sync what it sends; STATE goes to standard output.
+    """Run a tap and sync its output; STATE goes to standard output.
 
-    The same as a pipe from the tap to target-moengage-cohort, but that the tap's exit code is
-    known: with 0 the input is complete, with anything else nobody is removed.
+    Equivalent to a pipe from the tap to target-moengage-cohort, except that the tap's exit code is
+    known: 0 proves that the input is complete. With any other code, no members are removed.
     """
     settings = session.settings
     with session.ledgers(read_only=settings.dry_run) as ledgers, _started(tap) as process:
 
         def tap_exit() -> int | None:
-            """Wait for the tap, but no longer than the run is to last."""
+            """Wait for the tap to exit, but no longer than the run may last."""
             while process.poll() is None and not session.interrupt.wait(_POLL_SECONDS):
                 pass
             return process.poll()
 
-        running = wired(session.loaded, session.interrupt, ledgers)
+        running = open_run(session.config, session.interrupt, ledgers)
         try:
             running.read(t.cast("t.IO[bytes]", process.stdout))
             running.finish(tap_exit)
@@ -57,21 +56,17 @@ def run(session: Session, tap: tuple[str, ...]) -> int:
 
 @contextlib.contextmanager
 def _started(command: tuple[str, ...]) -> Iterator[subprocess.Popen[bytes]]:
-    """A tap for as long as it is read from; it does not outlive that.
-
-    Raises:
-        SettingsError: There is no such command.
-    """
+    """Start a tap; it does not outlive the block."""
     try:
-        process = subprocess.Popen(  # noqa: S603 - what to start is what the command is for
+        process = subprocess.Popen(  # noqa: S603 - the command line names the program to start
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         )
     except OSError as error:
         msg = (
-            f"{command[0]} cannot be started ({error.strerror}); see that the tap is installed and "
-            "on the PATH"
+            f"{command[0]} cannot be started ({error.strerror}); check that the tap is installed "
+            "and on the PATH"
         )
-        raise SettingsError(msg) from None
+        raise SettingsError("tap_not_started", msg) from None
     try:
         yield process
     finally:

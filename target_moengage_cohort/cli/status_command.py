@@ -1,35 +1,37 @@
-"""`moengage-cohort status`: what the ledger knows; changes nothing."""
+"""`moengage-cohort status`: shows what the ledgers contain; changes nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
-from datetime import UTC, datetime
 
 import click
 import msgspec
 
-from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, example
+from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured
+from target_moengage_cohort.cli.terminal import example, release_command
 from target_moengage_cohort.core.errors import BusyError, TargetError
-from target_moengage_cohort.core.text import format_count, printable
-from target_moengage_cohort.ledger import PlanKind, RunEntry, RunProgress, runs_under_way
+from target_moengage_cohort.core.text import format_count, iso_seconds, shorten
+from target_moengage_cohort.ledger.records import PlanKind, RunEntry, RunProgress
 
 if t.TYPE_CHECKING:
-    from target_moengage_cohort.ledger import CohortEntry, Ledger, Ledgers, Plan
+    from collections.abc import Iterator
+
+    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
+    from target_moengage_cohort.ledger.records import CohortEntry
     from target_moengage_cohort.settings import Config
 
-_ID_WIDTH, _STREAM_WIDTH = 22, 17
+_ID_WIDTH, _STREAM_WIDTH, _NAME_WIDTH, _HOST_WIDTH = 22, 17, 70, 24
 
 
 class PlanStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A plan that was not carried out.
+    """A plan that was not delivered.
 
     Attributes:
-        plan_id: What a person confirms.
+        plan_id: The argument of `confirm --withheld`.
         made_at: ISO 8601 in UTC.
-        additions: How many members it adds.
-        removals: How many it removes.
-        desired: How many the cohort is to have afterwards.
-        outdated: Whether the cohort has changed since, so that it cannot be carried out.
+        desired: Members of the cohort afterwards.
+        outdated: Whether the cohort has changed since, so that it cannot be delivered.
     """
 
     plan_id: str
@@ -41,23 +43,20 @@ class PlanStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CohortStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a cohort; of one that is busy or broken, what stands in the catalogue.
+    """A cohort and its ledger, or only its catalogue entry if that is busy or broken.
 
     Attributes:
-        cohort_id: Its id.
-        cohort_name: Its name.
-        stream: The stream that feeds it.
-        fed: Whether the configuration has that stream; ``None`` where every stream is a cohort.
-        busy: Whether another process has its ledger.
-        fault: Why its ledger cannot be read, if it cannot.
+        fed: Whether the configuration has that stream; ``None`` without mappings.
+        busy: Whether another process has its ledger open.
+        fault: Why its ledger cannot be read.
         settled: Whether every request was answered.
-        accepted: How many members MoEngage has accepted.
-        in_doubt: How many members nobody knows the answer for.
+        accepted: Members that MoEngage has accepted.
+        in_doubt: Members whose last request got no answer.
         digest: Of the accepted members.
         sealed: Whether it is finished, as a one_time cohort.
         last_run: The latest run that touched it.
-        waiting: What waits for `confirm`.
-        withheld: What the guard holds back.
+        waiting: Plans that wait for `confirm`.
+        withheld: Plans that the guard withholds.
     """
 
     cohort_id: str
@@ -77,90 +76,74 @@ class CohortStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """What the ledgers of one destination know.
-
-    Attributes:
-        ledger: The folder.
-        cohorts: The cohorts of the configured partner.
-        runs: The runs under way.
-    """
+    """The directory of a destination's ledgers, its partner's cohorts, and the runs in progress."""
 
     ledger: str
     cohorts: list[CohortStatus]
     runs: list[RunProgress]
 
 
-@click.command(
-    short_help="Tell what was accepted, what waits and what is withheld.",
-    epilog=example("moengage-cohort status --config config.json"),
-)
-@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+@click.command(epilog=example("moengage-cohort status --config config.json"))
+@click.option("--json", "as_json", is_flag=True, help="Output full details as JSON.")
 @configured
 def status(session: Session, *, as_json: bool) -> int:
-    """Tell what MoEngage has accepted, what waits and what is withheld.
+    """Show accepted members, pending and withheld changes.
 
-    Accepted is not matched: MoEngage skips users whom it does not know, and cannot be asked.
+    Accepted does not mean matched: MoEngage skips unknown users, and cannot list a cohort.
     """
     with session.ledgers(read_only=True, is_patient=False) as ledgers:
-        found = Status(
+        result = Status(
             ledger=str(ledgers.folder),
-            cohorts=[_cohort(ledgers, entry, session.loaded) for entry in ledgers.entries()],
-            runs=runs_under_way(ledgers.folder),
+            cohorts=[_cohort(ledgers, entry, session.config) for entry in ledgers.entries()],
+            runs=ledgers.runs_under_way(),
         )
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2))
     else:
-        click.echo("\n".join(_lines(found)))
-    return FAILED if any(cohort.fault is not None for cohort in found.cohorts) else DONE
+        click.echo("\n".join(_lines(result, session.settings.partner)))
+    return FAILED if any(cohort.fault is not None for cohort in result.cohorts) else DONE
 
 
-def _cohort(ledgers: Ledgers, entry: CohortEntry, loaded: Config) -> CohortStatus:
-    known = CohortStatus(
+def _cohort(ledgers: LedgerStore, entry: CohortEntry, config: Config) -> CohortStatus:
+    basic = CohortStatus(
         cohort_id=entry.cohort_id,
         cohort_name=entry.name,
         stream=entry.stream,
-        fed=_is_fed(entry, loaded),
+        fed=_is_fed(entry, config),
         settled=entry.is_settled,
     )
     try:
-        return _opened(ledgers, ledgers.open_known(entry.cohort_id), known)
+        with contextlib.closing(ledgers.open_known(entry.cohort_id)) as ledger:
+            counts = ledger.numbers()
+            return msgspec.structs.replace(
+                basic,
+                accepted=counts.accepted.count,
+                in_doubt=counts.in_doubt,
+                digest=counts.accepted.digest,
+                sealed=ledger.is_sealed,
+                last_run=next(iter(ledger.runs()), None),
+                waiting=_plans(ledgers, ledger, PlanKind.WAITING),
+                withheld=_plans(ledgers, ledger, PlanKind.WITHHELD),
+            )
     except BusyError:
-        return msgspec.structs.replace(known, busy=True)
-    except TargetError as error:  # it must not hide the others
-        return msgspec.structs.replace(known, fault=str(error))
+        return msgspec.structs.replace(basic, busy=True)
+    except TargetError as error:  # it must not hide the other cohorts
+        return msgspec.structs.replace(basic, fault=str(error))
 
 
-def _opened(ledgers: Ledgers, ledger: Ledger, known: CohortStatus) -> CohortStatus:
-    try:
-        numbers = ledger.numbers()
-        return msgspec.structs.replace(
-            known,
-            accepted=numbers.accepted.count,
-            in_doubt=numbers.in_doubt,
-            digest=numbers.accepted.digest,
-            sealed=ledger.is_sealed,
-            last_run=next(iter(ledger.runs()), None),
-            waiting=_plans(ledgers, ledger, PlanKind.WAITING),
-            withheld=_plans(ledgers, ledger, PlanKind.WITHHELD),
-        )
-    finally:
-        ledger.close()
-
-
-def _is_fed(entry: CohortEntry, loaded: Config) -> bool | None:
-    if not loaded.mappings:
+def _is_fed(entry: CohortEntry, config: Config) -> bool | None:
+    if not config.mappings:
         return None
-    mapping = loaded.mappings.get(entry.stream)
-    if mapping is None:
+    if (mapping := config.mappings.get(entry.stream)) is None:
         return False
     return mapping.cohort is None or mapping.cohort.cohort_id == entry.cohort_id
 
 
-def _plans(ledgers: Ledgers, ledger: Ledger, kind: PlanKind) -> list[PlanStatus]:
+def _plans(ledgers: LedgerStore, ledger: CohortLedger, kind: PlanKind) -> list[PlanStatus]:
     return [
         PlanStatus(
             plan_id=plan.plan_id,
-            made_at=_moment(plan),
+            made_at=iso_seconds(plan.made_at),
             additions=plan.additions,
             removals=plan.removals,
             desired=plan.desired,
@@ -171,75 +154,60 @@ def _plans(ledgers: Ledgers, ledger: Ledger, kind: PlanKind) -> list[PlanStatus]
     ]
 
 
-def _moment(plan: Plan) -> str:
-    moment = datetime.fromtimestamp(plan.made_at, UTC)
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _lines(found: Status) -> t.Iterator[str]:
-    """The same for people, within 80 columns except for names that are longer."""
-    yield f"Ledger: {found.ledger}"
-    if not found.cohorts:
-        yield "No cohort of this partner has one."
+def _lines(result: Status, partner: str) -> Iterator[str]:
+    """Return the status as text, within 80 columns unless a path or an error is longer."""
+    yield f"Ledger: {result.ledger}"
+    if not result.cohorts:
+        yield f"No ledgers for partner {partner!r}."
     else:
-        yield ""
-        yield (
-            f"{'cohort':<{_ID_WIDTH}} {'stream':<{_STREAM_WIDTH}} {'accepted':>12} "
-            f"{'in doubt':>9} {'last run':<16}"
-        ).rstrip()
-    for cohort in found.cohorts:
+        yield f"\n{_row('cohort', 'stream', 'accepted', 'in doubt', 'last run')}"
+    for cohort in result.cohorts:
         yield from _cohort_lines(cohort)
-    for run in found.runs:
+    for run in result.runs:
         yield (
-            f"Under way: run {run.run_id}\n"
-            f"  process {run.pid} on {_shown(run.host, 24)}, since {run.started_at}\n"
+            f"In progress: run {run.run_id}\n"
+            f"  process {run.pid} on {shorten(run.host, _HOST_WIDTH)}, since {run.started_at}\n"
             f"  {run.records:,} records read, {run.accepted:,} members accepted, "
-            f"{run.requests:,} requests"
+            f"{format_count(run.requests, 'request')}"
         )
 
 
-def _cohort_lines(cohort: CohortStatus) -> t.Iterator[str]:
+def _row(cohort_id: str, stream: str, accepted: str, in_doubt: str, last_run: str) -> str:
+    names = f"{shorten(cohort_id, _ID_WIDTH):<{_ID_WIDTH}} "
+    names += f"{shorten(stream, _STREAM_WIDTH):<{_STREAM_WIDTH}}"
+    return f"{names} {accepted:>12} {in_doubt:>9} {last_run:<16}".rstrip()
+
+
+def _cohort_lines(cohort: CohortStatus) -> Iterator[str]:
     run = cohort.last_run
-    numbers = [
-        "busy" if cohort.busy else "?" if number is None else f"{number:,}"
-        for number in (cohort.accepted, cohort.in_doubt)
-    ]
-    yield (
-        f"{_shown(cohort.cohort_id, _ID_WIDTH):<{_ID_WIDTH}} "
-        f"{_shown(cohort.stream, _STREAM_WIDTH):<{_STREAM_WIDTH}} {numbers[0]:>12} "
-        f"{numbers[1]:>9} {'-' if run is None else run.finished_at[:16].replace('T', ' '):<16}"
-    ).rstrip()
+    accepted, in_doubt = (
+        "busy" if cohort.busy else "?" if count is None else f"{count:,}"
+        for count in (cohort.accepted, cohort.in_doubt)
+    )
+    finished_at = "-" if run is None else run.finished_at[:16].replace("T", " ")
+    yield _row(cohort.cohort_id, cohort.stream, accepted, in_doubt, finished_at)
     if cohort.cohort_name != cohort.cohort_id:
-        yield f"  name: {_shown(cohort.cohort_name, 70)}"
+        yield f"  name: {shorten(cohort.cohort_name, _NAME_WIDTH)}"
     if run is not None:
-        changed = f"{run.added:,} added, {run.removed:,} removed"
-        yield f"  last run: {run.status}, {run.sync_mode}, {changed}"
+        changes = f"{run.added:,} added, {run.removed:,} removed"
+        yield f"  last run: {run.status}, {run.sync_mode}, {changes}"
     if cohort.fault is not None:
         yield f"  cannot be read: {cohort.fault}"
     if cohort.digest is not None:
         yield f"  digest: {cohort.digest}"
     if cohort.fed is False:
-        yield "  no stream feeds it (see `cohorts` in the configuration)"
+        yield "  no stream populates it (see `cohorts` in the configuration)"
     if cohort.sealed:
         yield "  sealed: no run sends anything more"
     for plan in cohort.waiting or ():
-        yield f"  waiting: {_told(plan)}"
+        yield f"  pending: {_plan_text(plan)}"
     for plan in cohort.withheld or ():
-        yield f"  withheld: {_told(plan)}"
-        if plan.outdated:
-            yield "    run its stream again"
-        else:
-            command = f"moengage-cohort confirm --withheld {plan.plan_id} --config …"
-            yield f"    if it is right: {command}"
+        yield f"  withheld: {_plan_text(plan)}"
+        release = f"to send it: {release_command(plan.plan_id)}"
+        yield f"    {'run its stream again' if plan.outdated else release}"
 
 
-def _told(plan: PlanStatus) -> str:
-    changes = (
-        f"{format_count(plan.additions, 'addition')}, {format_count(plan.removals, 'removal')}"
-    )
-    return f"{plan.plan_id}, {changes}{', outdated' if plan.outdated else ''}"
-
-
-def _shown(text: str, width: int) -> str:
-    text = printable(text)
-    return text if len(text) <= width else text[: width - 3] + "..."
+def _plan_text(plan: PlanStatus) -> str:
+    additions = format_count(plan.additions, "addition")
+    removals = format_count(plan.removals, "removal")
+    return f"{plan.plan_id}, {additions}, {removals}{', outdated' if plan.outdated else ''}"

@@ -1,6 +1,6 @@
-"""The command line of ``target-moengage-cohort``: what every Singer target of the SDK's offers.
+"""The command ``target-moengage-cohort``, with the options of every Singer target of the SDK's.
 
-Each part is imported when it is asked for; the SDK alone takes longer than a run without records.
+Each part is imported when it is needed: importing the SDK takes longer than a run without records.
 """
 
 from __future__ import annotations
@@ -21,29 +21,24 @@ _LEVEL_VARIABLES = ("TARGET_MOENGAGE_COHORT_LOGLEVEL", "LOGLEVEL")
 
 def main() -> None:
     """Run the command line, with a log on standard error."""
-    if "SINGER_SDK_LOG_CONFIG" in os.environ:  # the SDK reads the file that it names
-        from target_moengage_cohort.target import TargetMoEngageCohort  # noqa: PLC0415
-
-        TargetMoEngageCohort.cli()
-    else:
-        _set_up_logging()
-        command()
+    _set_up_logging()
+    command()
 
 
 def _set_up_logging() -> None:
     variable = next(filter(os.environ.get, _LEVEL_VARIABLES), None)
     level = os.environ[variable].upper() if variable else "INFO"
-    try:
-        logging.basicConfig(level=level, format=_LOG_FORMAT, style="{")
-    except ValueError:
+    if level not in logging.getLevelNamesMapping():
         sys.exit(f"Error: {variable}: must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
+    if "SINGER_SDK_LOG_CONFIG" in os.environ:  # Meltano asks for structured logs this way
+        from singer_sdk._logging import _setup_console_logging  # noqa: PLC0415 - slow to import
+
+        _setup_console_logging(log_level=level)
+    else:
+        logging.basicConfig(level=level, format=_LOG_FORMAT, style="{")
 
 
-def _show_version(
-    context: click.Context,
-    _parameter: click.Parameter,
-    value: bool,  # noqa: FBT001 - as click calls it
-) -> None:
+def _show_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 - as click calls it
     if value:
         click.echo(version())
         context.exit()
@@ -62,16 +57,16 @@ version_option = click.option(
 def _read_files(
     _context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]
 ) -> tuple[dict[str, t.Any], bool]:
-    """The raw configuration in the files, and whether the environment is to be added."""
-    from target_moengage_cohort.settings import sources as configuration  # noqa: PLC0415
+    """Return the raw configuration in the files, and whether to add the environment's."""
+    from target_moengage_cohort.settings import sources  # noqa: PLC0415
 
-    return configuration.from_files(value), configuration.ENVIRONMENT in value
+    return sources.from_files(value), sources.ENVIRONMENT in value
 
 
-_HELP = """Keep MoEngage cohorts equal to what a tap sends: Singer messages on standard input, STATE
-on standard output.
+_HELP = """Keep MoEngage cohorts in sync with what a tap sends: Singer messages on standard input,
+STATE on standard output.
 
-What people do beside a sync: moengage-cohort --help
+To inspect and manage cohorts: moengage-cohort --help
 """
 _EXAMPLE = """\b
 Example:
@@ -94,7 +89,7 @@ Example:
     multiple=True,
     is_eager=True,
     callback=_read_files,
-    type=click.Path(readable=False),  # for completion; reading it says more of what is wrong
+    type=click.Path(readable=False),  # for shell completion; reading it gives better errors
     metavar="TEXT",
     help="Configuration file location or 'ENV' to use environment variables.",
 )
@@ -111,15 +106,15 @@ def command(
     config: tuple[dict[str, t.Any], bool],
     source: t.IO[str] | None,
 ) -> None:
-    """Run the target, or tell what it is."""
+    """Run the target, or show its metadata and settings."""
     logging.captureWarnings(capture=True)
     warnings.filterwarnings("once", category=DeprecationWarning)
     if about:
-        from target_moengage_cohort.target import TargetMoEngageCohort  # noqa: PLC0415
+        from target_moengage_cohort.settings.about import format_about  # noqa: PLC0415
 
-        TargetMoEngageCohort.print_about(about_format)
+        click.echo(format_about(about_format))
         return
-    from target_moengage_cohort.sync import process as sync  # noqa: PLC0415
+    from target_moengage_cohort.sync import process  # noqa: PLC0415
 
-    given, from_environment = config
-    sync.run(given, from_environment=from_environment, source=source)
+    raw, from_environment = config
+    process.run(raw, from_environment=from_environment, source=source)

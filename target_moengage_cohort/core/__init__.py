@@ -1,1 +1,1 @@
-"""."""
+"""What every other folder may use."""

@@ -1,4 +1,4 @@
-"""What can go wrong, grouped by what can be done about it.
+"""The errors of the program, grouped by their remedy.
 
 Every message says what failed, where (stream, cohort, setting) and what to do next. No message
 contains a credential or a member's identifier. Every error has a stable code for programs: a
@@ -14,20 +14,14 @@ import typing as t
 class TargetError(Exception):
     """Root of all errors that end a run with a message instead of a traceback.
 
-    Args:
-        code: Stable name of what went wrong, such as `count_mismatch`.
-        message: For the person who can act.
-
     Attributes:
-        code: As given.
-        exit_code: What the process ends with.
+        code: Stable name of what went wrong, such as `count_mismatch`.
+        exit_code: The exit code of the process.
     """
 
     exit_code: t.ClassVar[int] = 1
 
-    def __init__(self, code: str, message: str | None = None) -> None:
-        if message is None:  # SHIM until every raise names its code
-            code, message = "", code
+    def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
 
@@ -39,7 +33,7 @@ class SettingsError(TargetError):
         faults: One error for each fault; an error of a single fault is its own.
     """
 
-    def __init__(self, code: str, message: str | None = None) -> None:
+    def __init__(self, code: str, message: str) -> None:
         super().__init__(code, message)
         self.faults: tuple[SettingsError, ...] = (self,)
 
@@ -90,13 +84,11 @@ class RowError(Exception):
 
     Attributes:
         code: Stable name of the reason.
-        reason: What is wrong with the row, without any of its values.
+        reason: The fault of the row, without any of its values.
         cohort_id: The cohort that the row belongs to, if known.
     """
 
-    def __init__(self, code: str, reason: str | None = None, cohort_id: str | None = None) -> None:
-        if reason is None:  # SHIM, likewise
-            code, reason = "", code
+    def __init__(self, code: str, reason: str, cohort_id: str | None = None) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason

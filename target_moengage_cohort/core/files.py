@@ -1,4 +1,4 @@
-"""Files that hold after a crash, and locks between processes."""
+"""Files that survive a crash, and locks between processes."""
 
 from __future__ import annotations
 
@@ -19,21 +19,14 @@ if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 Step: t.TypeAlias = "Callable[[str], None]"
-"""Is told of each step between which a crash matters; the tests kill the process there."""
+"""Called with the name of each step at which a crash matters; tests kill the process there."""
 
 _FREE_DESCRIPTORS = 256
-"""What is left for databases, connections and files beside the locks."""
+"""Descriptors to keep free for databases, connections and files."""
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
-    """Who holds a lock, as the lock's file says.
-
-    Attributes:
-        pid: The process.
-        host: Its machine.
-        run_id: Its run.
-        since: Since when, in UTC.
-    """
+    """The process and run that took a lock, and when in UTC, as the lock's file names them."""
 
     pid: int
     host: str
@@ -42,40 +35,32 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextlib.contextmanager
-def mended(path: Path, doing: str) -> Iterator[None]:
-    """Turn what the disk says into a `LedgerError` that says what to do."""
+def as_ledger_error(path: Path, done: str) -> Iterator[None]:
+    """Turn an `OSError` into a `LedgerError`; `done` is what cannot be done with the path."""
     try:
         yield
     except OSError as error:
         msg = (
-            f"the ledger's {path} cannot be {doing} ({type(error).__name__}: {error.strerror}); "
-            "mend its folder or its disk, then run again"
+            f"the ledger path {path} cannot be {done} ({type(error).__name__}: {error.strerror}); "
+            "fix the directory or the disk, then run again"
         )
-        raise LedgerError(msg) from None
+        raise LedgerError("ledger_unusable", msg) from None
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder, and those above it, for us alone.
-
-    Raises:
-        LedgerError: The disk refuses it.
-    """
-    with mended(path, "made"):
-        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-        for folder in reversed(missing):
-            folder.mkdir(mode=0o700, exist_ok=True)
-            sync(folder.parent)
+def make_directory(path: Path) -> None:
+    """Create a directory and its parents, for the user alone."""
+    with as_ledger_error(path, "created"):
+        missing = [parent for parent in (path, *path.parents) if not parent.exists()]
+        for directory in reversed(missing):
+            directory.mkdir(mode=0o700, exist_ok=True)
+            sync(directory.parent)
 
 
 def try_out(path: Path) -> None:
-    """See that a folder is there, or can be made, and takes files and locks; leave no trace.
-
-    Raises:
-        OSError: It does not.
-    """
-    place = next(folder for folder in (path, *path.parents) if folder.exists())
-    with tempfile.TemporaryDirectory(prefix=".moengage-cohort-", dir=place) as made:
-        descriptor = _open(Path(made) / "file")
+    """Raise an `OSError` unless a directory exists or can be created, and takes files and locks."""
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    with tempfile.TemporaryDirectory(prefix=".moengage-cohort-", dir=existing) as directory:
+        descriptor = _open(Path(directory) / "file")
         try:
             os.write(descriptor, b"\n")
             os.fsync(descriptor)
@@ -85,7 +70,7 @@ def try_out(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make what was written to a file, or renamed in a folder, outlive a power cut."""
+    """Make a written file, or a rename in a directory, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -93,29 +78,17 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, value: msgspec.Struct, step: Step) -> None:
-    """Write a value as JSON, so that a reader finds the old or the new one, never a part.
-
-    Raises:
-        LedgerError: The disk refuses it.
-    """
-    with mended(path, "written"):
-        part = path.with_name(f"{path.name}.part")
-        replace(path, msgspec.json.encode(value), part, step)
+def write_json(path: Path, value: msgspec.Struct, step: Step) -> None:
+    """Write a value as JSON; a reader finds the old or the new one, never a part."""
+    with as_ledger_error(path, "written"):
+        replace(path, msgspec.json.encode(value), path.with_name(f"{path.name}.part"), step)
         sync(path.parent)
 
 
 def replace(path: Path, data: bytes, part: Path, step: Step = lambda _name: None) -> None:
-    """Write a file anew, all of it or nothing, for its owner alone.
+    """Replace a file's content in full or, after an `OSError`, not at all; for its owner alone.
 
-    Args:
-        path: The file.
-        data: What it is to hold.
-        part: Where to write first; in the same folder, and nobody else's.
-        step: See `Step`.
-
-    Raises:
-        OSError: The disk refuses it.
+    `part` is the file to write first, in the same directory and for this use only.
     """
     try:
         descriptor = os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
@@ -135,28 +108,20 @@ def replace(path: Path, data: bytes, part: Path, step: Step = lambda _name: None
 _T = t.TypeVar("_T")
 
 
-def read_whole(path: Path, kind: type[_T]) -> _T | None:
-    """Read what `write_whole` wrote; ``None`` if there is no such file.
-
-    Raises:
-        LedgerError: The file cannot be read, or is not as we write it.
-    """
+def read_json(path: Path, kind: type[_T]) -> _T | None:
+    """Read what `write_json` wrote; return ``None`` if there is no such file."""
     try:
-        with mended(path, "read"):
-            if not path.exists():
-                return None
-            return msgspec.json.decode(path.read_bytes(), type=kind)
+        with as_ledger_error(path, "read"):
+            return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else None
     except msgspec.MsgspecError:
-        msg = f"the ledger's {path} is broken; restore it from a backup"
-        raise LedgerError(msg) from None
+        msg = f"the ledger file {path} is corrupt; restore it from a backup"
+        raise LedgerError("ledger_corrupt", msg) from None
 
 
 class Lock:
-    """A lock that ends with its process, however that ends.
+    """A lock that ends with its process, however that ends; releasing it leaves its file.
 
-    Args:
-        path: Its file, which stays.
-        is_optional: Whether to go on without it where its file cannot be made or opened.
+    An optional lock counts as taken if its file is not writable.
     """
 
     def __init__(self, path: Path, *, is_optional: bool = False) -> None:
@@ -165,12 +130,8 @@ class Lock:
         self._descriptor: int | None = None
 
     def acquire(self, holder: Holder | None = None, *, blocking: bool = False) -> bool:
-        """Take the lock; return whether we have it.
-
-        Raises:
-            LedgerError: The file cannot be made, opened or locked.
-        """
-        with mended(self.path, "locked"):
+        """Take the lock; return whether that succeeded."""
+        with as_ledger_error(self.path, "locked"):
             try:
                 descriptor = _open(self.path)
             except OSError as error:
@@ -182,24 +143,23 @@ class Lock:
                 if holder is not None:
                     os.ftruncate(descriptor, 0)
                     os.pwrite(descriptor, msgspec.json.encode(holder), 0)
-            except BlockingIOError:
+            except BaseException as error:
                 os.close(descriptor)
-                return False
-            except BaseException:
-                os.close(descriptor)
+                if isinstance(error, BlockingIOError):
+                    return False
                 raise
         self._descriptor = descriptor
         return True
 
     def holder(self) -> Holder | None:
-        """Who has the lock, as far as its file says."""
+        """Return the holder that the lock's file names, if any."""
         try:
             return msgspec.json.decode(self.path.read_bytes(), type=Holder)
         except (OSError, msgspec.MsgspecError):
             return None
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with contextlib.suppress(OSError):
@@ -208,7 +168,7 @@ class Lock:
 
 
 def _open(path: Path) -> int:
-    """Open a lock's file; each cohort holds one open, so raise our limit before it is reached."""
+    """Open a lock's file; each cohort keeps one open, so raise the process's limit in time."""
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and descriptor > soft - _FREE_DESCRIPTORS:

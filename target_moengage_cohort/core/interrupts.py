@@ -1,4 +1,4 @@
-"""One way to end every wait at once: reading, pacing, backing off, and waiting for answers."""
+"""One way to end every wait: for input, for the rate limit, for a retry and for responses."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ import typing as t
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType, TracebackType
-    from typing import Self
+    from types import FrameType
 
 
 def end_at_sigint() -> None:
-    """Let SIGINT end the process at once, while nothing is under way that could be lost.
+    """Let SIGINT end the process immediately, while no work is under way that could be lost.
 
-    Not by an exception: Python drops one that is raised in a callback of its import system, the
-    process goes on, and whoever sent the signal waits.
+    A KeyboardInterrupt would not do: Python drops an exception that is raised in a callback of its
+    import system, and the process would continue.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
@@ -27,7 +26,7 @@ def end_at_sigint() -> None:
 
 @contextlib.contextmanager
 def raising_at_sigint() -> Iterator[None]:
-    """Suspend `end_at_sigint`: whoever asks a person, unseen, must give the terminal its echo."""
+    """Suspend `end_at_sigint`, so that a hidden prompt can switch the terminal's echo on again."""
     is_ours = signal.getsignal(signal.SIGINT) is _end
     if is_ours:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -43,10 +42,7 @@ def _end(number: int, _frame: FrameType | None) -> t.NoReturn:
 
 
 class Interrupt:
-    """An event that a thread can wait for, and that `select` can, too.
-
-    Setting it is final. Callbacks run in the thread that sets it.
-    """
+    """An event that threads and `select` can wait for; it is never unset."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -55,16 +51,16 @@ class Interrupt:
         self._read_fd, self._write_fd = os.pipe()
 
     def fileno(self) -> int:
-        """A descriptor that becomes readable when the interrupt is set."""
+        """Return a descriptor that becomes readable when the interrupt is set."""
         return self._read_fd
 
     def call_when_set(self, callback: t.Callable[[], None]) -> None:
-        """Run a callback when the interrupt is set, to wake what waits on something else."""
+        """Run a callback, in the thread that sets the interrupt, to end a wait for other things."""
         self._callbacks.append(callback)
 
     def set(self) -> None:
         """End every wait."""
-        with self._lock:  # once waits end, the descriptors may be given back
+        with self._lock:  # once waits end, the descriptors may be closed
             if self._event.is_set():
                 return
             self._event.set()
@@ -73,32 +69,35 @@ class Interrupt:
             callback()
 
     def is_set(self) -> bool:
-        """Whether waits are to end."""
+        """Return whether waits must end."""
         return self._event.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for so long, or less if interrupted; return whether it was."""
+        """Wait for some seconds, or less if interrupted; return whether it was."""
         return self._event.wait(seconds)
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the descriptors."""
         with self._lock:
             os.close(self._read_fd)
             os.close(self._write_fd)
 
 
-_ONE_WISH_SECONDS = 2.0
+_SAME_REQUEST_SECONDS = 2.0
 
 
 class TerminationSignals:
     """While active, SIGTERM and SIGINT set an interrupt, and a second one ends the process.
 
-    Python runs a signal's handler in the main thread, perhaps while it holds the very lock
-    that the handler would need; so the handler does nothing, and a thread acts on the byte that
-    the interpreter writes to the wake-up descriptor. That thread never waits for anything else.
+    Python runs a signal's handler in the main thread, perhaps while it holds the very lock that the
+    handler needs. So the handler does nothing, and a thread acts on the byte that the interpreter
+    writes to the wake-up descriptor. That thread never waits for anything else.
 
-    Whoever presses Ctrl-C at a pipeline's runner sends SIGINT to all of its processes, and the
-    runner may follow with SIGTERM at once: together they are one wish to stop, not two.
+    Ctrl-C at a pipeline's runner sends SIGINT to all of its processes, and the runner may send
+    SIGTERM right after it. Together they are one request to stop, not two.
+
+    Attributes:
+        received: The first signal, or ``None``.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -108,8 +107,7 @@ class TerminationSignals:
         self._previous: dict[int, t.Any] = {}
         self.received: int | None = None
 
-    def __enter__(self) -> Self:
-        """Take over the signals."""
+    def __enter__(self) -> t.Self:
         self._read_fd, self._write_fd = os.pipe()
         os.set_blocking(self._write_fd, False)
         self._previous_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
@@ -119,13 +117,7 @@ class TerminationSignals:
         self._watcher.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Give the signals back."""
+    def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(self._previous_fd)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
@@ -137,14 +129,14 @@ class TerminationSignals:
         received_at = 0.0
         while byte := os.read(self._read_fd, 1):
             if byte[0] not in self.SIGNALS:
-                continue  # somebody else's handler has it
+                continue  # another handler's
             now = time.monotonic()
             if self.received is None:
                 self.received, received_at = byte[0], now
                 threading.Thread(target=self._interrupt.set, daemon=True).start()
-            elif byte[0] == self.received or now - received_at > _ONE_WISH_SECONDS:
+            elif byte[0] == self.received or now - received_at > _SAME_REQUEST_SECONDS:
                 os._exit(128 + byte[0])
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Keep the default action away; `TerminationSignals` acts on the wake-up descriptor."""
+    """Replace the default action; `TerminationSignals` acts on the wake-up descriptor."""

@@ -1,4 +1,4 @@
-"""Members, cohorts and changes of membership: the words of the domain, and its pure rules."""
+"""Members, cohorts and changes of membership, with their rules."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import msgspec
 from target_moengage_cohort.core.errors import RowError
 
 Key: t.TypeAlias = "str | tuple[str]"
-"""A member within a cohort: the ``uid``, or ``(anonymous_id,)`` where there is no uid.
+"""Identifies a member within a cohort: the ``uid``, or ``(anonymous_id,)`` without a uid.
 
-The two are different name spaces, so a key of one never equals a key of the other.
+The two are separate namespaces, so a key of one never equals a key of the other.
 """
 
 COHORT_NAME_MAX_LENGTH = 200
@@ -21,26 +21,26 @@ COHORT_NAME_FORBIDDEN = ':|*?\\<>=$"'
 COHORT_NAME_RESERVED = "all users"
 
 _MAX_DIGITS = 1_000
-"""Longer numbers are no identifiers; the bound keeps `1e999999999` from becoming a gigabyte."""
+"""The most digits of a numeric identifier; keeps `1e999999999` from becoming a gigabyte."""
 
 _TOO_LARGE = 10**_MAX_DIGITS
-_TOO_MANY_DIGITS = f"is a number of more than {_MAX_DIGITS} digits"
+_TOO_MANY_DIGITS = f"is a number with more than {_MAX_DIGITS} digits"
 
-_ESCAPED_BYTES = 6  # that JSON in UTF-8 takes at most for one character
-_MEMBER_BYTES = 40  # of a member without its identifiers
+_ESCAPED_BYTES = 6  # the most that a character takes as JSON in UTF-8
+_MEMBER_BYTES = 40  # the most that a member takes without its identifiers
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Action(enum.StrEnum):
-    """What a change does; the values are those of the Cohort Sync API's ``action``."""
+    """The effect of a change; the values are those of the Cohort Sync API's ``action``."""
 
     ADD = "add_members"
     REMOVE = "remove_members"
 
 
 class SyncMode(enum.StrEnum):
-    """How a stream's records become changes."""
+    """The way in which a stream's records become changes."""
 
     INCREMENTAL = "incremental"
     ADD = "add"
@@ -50,13 +50,7 @@ class SyncMode(enum.StrEnum):
 
 
 class Cohort(msgspec.Struct, frozen=True):
-    """A cohort as MoEngage is told of it.
-
-    Attributes:
-        cohort_id: "Unique identifier for the cohort".
-        name: The segment's name in MoEngage; see `cohort_name_fault`.
-        description: Optional text.
-    """
+    """A cohort as MoEngage gets it; `name` is that of its segment, see `cohort_name_fault`."""
 
     cohort_id: str
     name: str
@@ -64,14 +58,14 @@ class Cohort(msgspec.Struct, frozen=True):
 
 
 class Member(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A person, by the identifiers that MoEngage looks users up with; at least one is set."""
+    """The identifiers by which MoEngage looks up a user; at least one is set."""
 
     uid: str | None = None
     anonymous_id: str | None = None
 
     @property
     def key(self) -> Key:
-        """Who this is: the uid if there is one, else the anonymous id in its own name space."""
+        """The uid if there is one, else the anonymous id in its own namespace."""
         if self.uid is not None:
             return self.uid
         return (t.cast("str", self.anonymous_id),)
@@ -81,14 +75,8 @@ class Member(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         return _encode(self)
 
     def check_size(self, room: int) -> None:
-        """Check that the encoded member fits into a request; most need no encoding for that.
-
-        Args:
-            room: Bytes that a request has for its members.
-
-        Raises:
-            RowError: It does not fit.
-        """
+        """Raise a `RowError` unless the encoded member fits into a request's bytes for members."""
+        # Encoding takes time, so only long members are encoded for that.
         longest = max(len(self.uid or ""), len(self.anonymous_id or ""))
         if largest_size(longest, has_both=True) > room and (size := len(self.encode())) > room:
             reason = (
@@ -99,23 +87,12 @@ class Member(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 def largest_size(longest: int, *, has_both: bool) -> int:
-    """Return the most bytes that an encoded member can take.
-
-    Args:
-        longest: Characters of its longest identifier.
-        has_both: Whether it may have two identifiers.
-    """
+    """Return the most bytes that an encoded member can take, given its longest identifier."""
     return _MEMBER_BYTES + _ESCAPED_BYTES * longest * (1 + has_both)
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
-    """One member to add to or to remove from one cohort.
-
-    Attributes:
-        cohort: The cohort.
-        action: Addition or removal.
-        member: The member.
-    """
+    """An addition of one member to a cohort, or its removal."""
 
     cohort: Cohort
     action: Action
@@ -123,19 +100,17 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
 
 def cohort_name_fault(name: str) -> str | None:
-    """Say why MoEngage would drop a cohort's name, perhaps in silence.
+    """Return the rule that a cohort's name breaks, or ``None`` for a valid name.
 
-    The rules are those of MoEngage's documentation of Cohort Sync.
-
-    Returns:
-        The rule that the name breaks, or ``None`` for a good name.
+    The rules are those of MoEngage's documentation of Cohort Sync. MoEngage may drop an invalid
+    name silently.
     """
     if not name.strip():
         return "must not be blank"
     if len(name) > COHORT_NAME_MAX_LENGTH:
         return f"must have at most {COHORT_NAME_MAX_LENGTH} characters, not {len(name)}"
     if name.strip().casefold() == COHORT_NAME_RESERVED:
-        return "must not be 'All Users', which MoEngage keeps for itself"
+        return "must not be 'All Users', which MoEngage reserves"
     if name.startswith("."):
         return "must not start with a period"
     if bad := [character for character in COHORT_NAME_FORBIDDEN if character in name]:
@@ -145,16 +120,10 @@ def cohort_name_fault(name: str) -> str | None:
 
 
 def identifier(value: object) -> str | None:
-    """Turn a record's value into an identifier, never through a float and never trimmed.
+    """Return a record's value as an identifier: never trimmed, and never through a float.
 
-    Args:
-        value: As the reader decodes it: strings, integers, `Decimal` for other numbers.
-
-    Returns:
-        The identifier, or ``None`` where the value is null or empty, which means absent.
-
-    Raises:
-        RowError: The value cannot be an identifier.
+    A null or empty value means absent: ``None``. Any other raises a `RowError`. The reader decodes
+    numbers other than integers as `Decimal`.
     """
     if isinstance(value, str):
         if not value.isascii() and value.encode(errors="replace").decode() != value:
@@ -189,23 +158,15 @@ _MEMBERSHIP: dict[object, Action] = {
 
 
 def membership(value: object) -> Action:
-    """Read a ``membership_column``: does the record's member belong to the cohort?
+    """Return what a value of a ``membership_column`` means for the record's member.
 
-    Args:
-        value: A boolean, 0 or 1, or one of true/false, t/f, yes/no, add/remove in any case.
-
-    Raises:
-        RowError: Null, absent, or anything else.
+    Text counts in any case. Any value without a meaning, null and absent too, raises a `RowError`.
     """
     if isinstance(value, str):
         value = value.lower()
     action = _MEMBERSHIP.get(value) if isinstance(value, (str, int, Decimal)) else None
     if action is None:
+        reason = "must be a boolean, 0/1, true/false, t/f, yes/no or add/remove"
         is_null = value is None or value is msgspec.UNSET
-        raise RowError(
-            "invalid_membership",
-            "is null"
-            if is_null
-            else "must be a boolean, 0/1, true/false, t/f, yes/no or add/remove",
-        )
+        raise RowError("invalid_membership", "is null" if is_null else reason)
     return action

@@ -1,4 +1,4 @@
-"""Directories for temporary data, which disappear with their process."""
+"""Directories for temporary data, removed when their process has ended."""
 
 from __future__ import annotations
 
@@ -12,28 +12,18 @@ import typing as t
 from pathlib import Path
 
 from target_moengage_cohort.core.errors import LedgerError
-from target_moengage_cohort.core.files import Lock, make_folder
+from target_moengage_cohort.core.files import Lock, make_directory
 
 _PREFIX = "moengage-cohort-"
 _YOUNG_SECONDS = 60.0
 
 
 class Scratch:
-    """A directory for what does not fit into memory, locked for as long as its process lives.
-
-    Args:
-        path: Where to make it.
-
-    Attributes:
-        path: As given.
-
-    Raises:
-        LedgerError: It cannot be made.
-    """
+    """A directory for data that does not fit into memory, locked while its process lives."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        make_folder(path)
+        make_directory(path)
         self._lock = Lock(path / "lock")
         self._lock.acquire(blocking=True)
 
@@ -44,30 +34,23 @@ class Scratch:
 
 
 def temporary_scratch() -> Scratch:
-    """Make a directory among the machine's temporary files, and remove those of dead processes.
-
-    Raises:
-        LedgerError: It cannot be made.
-    """
+    """Create a directory among the machine's temporary files; remove those of dead processes."""
     remove_dead_temporary()
     return Scratch(Path(tempfile.mkdtemp(prefix=_PREFIX)))
 
 
 def remove_dead_temporary() -> None:
     """Remove temporary directories whose process has died."""
-    parent = Path(tempfile.gettempdir())
-    remove_dead(parent.glob(f"{_PREFIX}*"), older_than=_YOUNG_SECONDS)
+    remove_dead(Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"), older_than=_YOUNG_SECONDS)
 
 
-def remove_dead(folders: t.Iterable[Path], older_than: float = -math.inf) -> None:
-    """Remove directories whose process has died: they contain members' identifiers.
+def remove_dead(directories: t.Iterable[Path], older_than: float = -math.inf) -> None:
+    """Remove directories whose process has died, because they contain members' identifiers.
 
-    Args:
-        folders: The directories; one may disappear meanwhile.
-        older_than: Minimum age in seconds; a younger one may not have its lock yet.
+    Those younger than `older_than` seconds may not have their lock yet.
     """
-    for path in folders:
-        with contextlib.suppress(OSError, LedgerError):
+    for path in directories:
+        with contextlib.suppress(OSError, LedgerError):  # it may disappear meanwhile
             facts = path.lstat()
             if facts.st_uid != os.getuid() or time.time() - facts.st_mtime < older_than:
                 continue

@@ -1,6 +1,8 @@
-"""Numbers and names as people read them."""
+"""Numbers, names and times in readable form."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 
 def format_count(number: int, noun: str, plural: str | None = None) -> str:
@@ -9,7 +11,7 @@ def format_count(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def format_size(size: int) -> str:
-    """Return a number of bytes in the unit that shows what matters of it."""
+    """Return a number of bytes in the most suitable unit."""
     for unit, bytes_ in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
         if size >= 0.99995 * bytes_:  # 1,000.0 of the unit below
             return f"{size / bytes_:,.1f} {unit}"
@@ -33,3 +35,14 @@ def shorten(text: str, width: int) -> str:
     """Return a name that fits a column of a table."""
     text = printable(text)
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def iso_seconds(seconds: float) -> str:
+    """Return a time, in seconds since 1970, as ISO 8601 in UTC."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def utc_now() -> str:
+    """Return the current time in ISO 8601: in UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,8 +1,8 @@
-"""Which STATE is covered: pure bookkeeping between records read and changes accepted.
+"""Which STATE is covered: bookkeeping between records read and changes accepted; pure.
 
-STATE messages cut the input into epochs: a record belongs to the epoch of the next STATE.
-A STATE is covered when no record of its epoch or of an earlier one is open, that is, still
-waits to be accepted or to be superseded by an accepted change (promise 1 of the design).
+STATE messages divide the input into epochs: a record belongs to the epoch of the next STATE.
+A STATE is covered when no record of its epoch or of an earlier one is open. A record is open until
+its change, or a later one that replaced it, is accepted (promise 1).
 """
 
 from __future__ import annotations
@@ -13,62 +13,54 @@ from collections import deque
 if t.TYPE_CHECKING:
     from collections.abc import Mapping
 
-
 HELD_BYTES_LIMIT = 4 << 20
 _FEWEST_HELD = 2
 
 
 class Checkpoints:
-    """Counts open records per epoch and hands out the newest STATE that is covered.
+    """Counts open records per epoch and returns the newest STATE that is covered.
 
     Attributes:
-        held_bytes: The length of the STATE that waits. Where it would pass `HELD_BYTES_LIMIT`,
-            all but the oldest and the newest may be left out: a later one serves for them.
+        epoch: The epoch of a record that is read now.
+        held_bytes: The length of all STATE that waits. Beyond `HELD_BYTES_LIMIT`, any but the
+            oldest and the newest may be dropped: a later one takes their place.
     """
 
     def __init__(self) -> None:
         self._open: dict[int, int] = {}  # epochs in rising order: only the current one is added
         self._states: deque[tuple[int, bytes]] = deque()
-        self._epoch = 0
+        self.epoch = 0
         self._holds: dict[str, int] = {}
         self.held_bytes = 0
 
     @property
     def has_open(self) -> bool:
-        """Whether any record still waits to be accepted."""
+        """Whether any record is open."""
         return bool(self._open)
 
     @property
     def has_covered(self) -> bool:
-        """Whether `take` would give a STATE."""
+        """Whether `take` would return a STATE."""
         return bool(self._states) and self._states[0][0] < self._oldest_open
 
     @property
     def _oldest_open(self) -> int:
-        return min(next(iter(self._open), self._epoch), *self._holds.values(), self._epoch)
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that a record read now belongs to."""
-        return self._epoch
+        return min(next(iter(self._open), self.epoch), *self._holds.values(), self.epoch)
 
     def open(self, count: int = 1) -> None:
-        """Note that ``count`` records of the current epoch wait for an acceptance."""
-        self._open[self._epoch] = self._open.get(self._epoch, 0) + count
+        """Open ``count`` records of the current epoch."""
+        self._open[self.epoch] = self._open.get(self.epoch, 0) + count
 
     def hold(self, stream: str) -> None:
-        """Let no STATE from now on be covered until a stream is released; the first call counts.
-
-        It is for streams of which no record is settled before all of them are.
-        """
-        self._holds.setdefault(stream, self._epoch)
+        """Hold back STATE from now on, for a stream whose records are settled all together."""
+        self._holds.setdefault(stream, self.epoch)  # the first call counts
 
     def release(self, stream: str) -> None:
-        """Let a stream that was held hold nothing back any more."""
+        """Stop holding back STATE for a stream."""
         self._holds.pop(stream, None)
 
     def settle(self, counts: Mapping[int, int]) -> None:
-        """Note that records, counted by their epoch, need no waiting for any more."""
+        """Close records, counted by their epoch."""
         for epoch, count in counts.items():
             left = self._open[epoch] - count
             if left:
@@ -77,24 +69,23 @@ class Checkpoints:
                 del self._open[epoch]
 
     def state(self, value: bytes) -> None:
-        """Note a STATE message; ``value`` is its value as it was read."""
-        nothing_new = self._epoch not in self._open and self._epoch not in self._holds.values()
+        """Add a STATE message; ``value`` is its value as it was read."""
+        nothing_new = self.epoch not in self._open and self.epoch not in self._holds.values()
         if self._states and nothing_new:
-            # Nothing open since the last one: both get covered together, and the newer serves.
+            # Nothing was opened since the last one: both get covered together, so keep the newer.
             self.held_bytes -= len(self._states.pop()[1])
-        self._states.append((self._epoch, value))
+        self._states.append((self.epoch, value))
         self.held_bytes += len(value)
-        self._epoch += 1
+        self.epoch += 1
         while self.held_bytes > HELD_BYTES_LIMIT and len(self._states) > _FEWEST_HELD:
-            # One between the oldest and the newest: those two still tell of progress.
+            # Drop one between the oldest and the newest: those two still allow progress.
             self.held_bytes -= len(self._states[-2][1])
             del self._states[-2]
 
     def take(self) -> bytes | None:
-        """Take the newest covered STATE that was not taken yet, if there is one."""
-        oldest_open = self._oldest_open
+        """Remove and return the newest covered STATE; ``None`` if there is none."""
         newest = None
-        while self._states and self._states[0][0] < oldest_open:
+        while self.has_covered:
             newest = self._states.popleft()[1]
             self.held_bytes -= len(newest)
         return newest

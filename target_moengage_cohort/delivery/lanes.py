@@ -1,9 +1,8 @@
-"""Whose turn it is: the lanes of all cohorts, each one cohort's way to MoEngage; pure.
+"""Which cohort is next: the lanes of all cohorts, each a queue of one cohort's requests; pure.
 
-Lanes take turns: one gets in line when it has a closed body, or when an open one has waited for
-`flush_seconds`. A lane that was claimed is out of the game until it is released, so that the
-requests of one cohort go one after the other. Memory is bounded by closing open bodies, the
-largest first.
+Lanes take turns. A lane queues when it has a closed body, or when an open one has waited for
+`flush_seconds`. A claimed lane does not queue before it is released, so the requests of one cohort
+leave one after the other. Memory is bounded by closing open bodies, the largest first.
 """
 
 from __future__ import annotations
@@ -16,73 +15,47 @@ from contextlib import contextmanager
 
 import msgspec
 
-from target_moengage_cohort.delivery.packing import Body, CohortBuffer, Envelope, iso_timestamp
+from target_moengage_cohort.delivery.packing import CohortBuffer
+from target_moengage_cohort.delivery.ports import CohortCounts
+from target_moengage_cohort.moengage.cohort_sync import Envelope, iso_timestamp
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
     from target_moengage_cohort.core.membership import Change, Cohort
+    from target_moengage_cohort.delivery.body import Body
     from target_moengage_cohort.settings import Settings
 
 OPEN_WEIGHT_LIMIT = 96 << 20
 
 
-class Lane:
-    """One cohort's way to MoEngage, and what went along it.
+class Lane(msgspec.Struct, eq=False):
+    """One cohort's queue of requests, and the counts of those that left it."""
 
-    Attributes:
-        cohort: The cohort.
-        added: Members whose addition was accepted.
-        removed: Members whose removal was accepted.
-        merged: Changes that a later one of the same member replaced before it left.
-        in_doubt: Members of requests that were sent, but that nobody knows the answer to.
-        rejected: Members whom MoEngage has refused alone.
-        refused: Requests that MoEngage has refused for their content.
-        requests: Requests started.
-        bytes: Bytes of their bodies.
-        buffer: What waits; ``None`` while nothing waits or is under way.
-        known: Whether an earlier run has left a ledger of it.
-        claimed: Whether a sender has it.
-        taken: Whether that sender has taken a body.
-        last_timestamp: The latest request's, in milliseconds since 1970.
-    """
-
-    __slots__ = (
-        "added",
-        "buffer",
-        "bytes",
-        "claimed",
-        "cohort",
-        "in_doubt",
-        "known",
-        "last_timestamp",
-        "merged",
-        "queued",
-        "refused",
-        "rejected",
-        "removed",
-        "requests",
-        "scheduled",
-        "taken",
-    )
-
-    def __init__(self, cohort: Cohort) -> None:
-        self.cohort = cohort
-        self.added = self.removed = self.merged = 0
-        self.in_doubt = self.requests = self.bytes = 0
-        self.rejected = self.refused = 0
-        self.buffer: CohortBuffer | None = None
-        self.known = self.claimed = self.taken = self.queued = self.scheduled = False
-        self.last_timestamp = 0
+    cohort: Cohort
+    counts: CohortCounts = msgspec.field(default_factory=CohortCounts)
+    refused: int = 0  # requests that MoEngage has refused for their content
+    buffer: CohortBuffer | None = None  # only while changes wait or are under way
+    has_history: bool = False  # whether an earlier run has left a ledger of the cohort
+    claimed: bool = False  # whether a sender has the lane
+    taken: bool = False  # whether that sender has taken a body
+    queued: bool = False  # whether the lane waits for a sender
+    scheduled: bool = False  # whether it is known when its open bodies will have waited long enough
+    last_timestamp: int = 0  # the latest request's, in milliseconds since 1970
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits or is under way."""
         return self.buffer is None
 
+    @property
+    def has_accepted(self) -> bool:
+        """Whether any request of this run was accepted."""
+        return self.counts.added > 0 or self.counts.removed > 0
+
 
 class Request(msgspec.Struct, frozen=True, eq=False):
-    """A body on its way; ``data`` is the same at every attempt, its timestamp included."""
+    """A body that left its lane; ``data`` and its timestamp are the same at every attempt."""
 
     lane: Lane
     body: Body
@@ -93,9 +66,9 @@ class Lanes:
     """The lanes of all cohorts.
 
     Attributes:
-        by_id: Every cohort's lane, by its id.
+        by_id: Every cohort's lane, by the cohort's id.
         limit: The largest body, in bytes; see `lower_limit`.
-        closed_weight: About how many bytes of memory the closed bodies take.
+        closed_weight: Approximate bytes of memory that the closed bodies take.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -111,11 +84,11 @@ class Lanes:
 
     @property
     def backlog(self) -> int:
-        """About how many requests it takes to send what waits."""
+        """Approximate number of requests that the waiting changes take."""
         return len(self._active) + self.closed_weight // self.limit
 
     def put(self, change: Change, epoch: int, now: float) -> bool:
-        """Take a change; see `CohortBuffer.put`."""
+        """Add a change; see `CohortBuffer.put`."""
         cohort = change.cohort
         lane = self.by_id.get(cohort.cohort_id)
         if lane is None:
@@ -128,7 +101,7 @@ class Lanes:
         open_weight, closed_weight = buffer.open_weight, buffer.closed_weight
         new = buffer.put(change, epoch, now)
         if not new:
-            lane.merged += 1
+            lane.counts.merged += 1
         self._open_weight += buffer.open_weight - open_weight
         if buffer.closed_weight != closed_weight:
             self.closed_weight += buffer.closed_weight - closed_weight
@@ -138,7 +111,7 @@ class Lanes:
         return new
 
     def relieve(self) -> None:
-        """Where open bodies take too much memory, close the largest until half of it is free."""
+        """If open bodies take too much memory, close the largest until half of it is free."""
         if self._open_weight <= OPEN_WEIGHT_LIMIT:
             return
         weights = {lane: lane.buffer.open_weight for lane in self._active if lane.buffer}
@@ -148,20 +121,19 @@ class Lanes:
             self._close(lane)
 
     def close_all(self) -> None:
-        """Let everything leave as soon as it can: no more changes will join what waits."""
+        """Close every open body, so that all of them leave as soon as possible."""
         for lane in self._active:
             self._close(lane)
 
     def close(self, cohort_id: str) -> None:
-        """Let what waits for one cohort leave as soon as it can."""
+        """Close the open bodies of one cohort, so that they leave as soon as possible."""
         if (lane := self.by_id.get(cohort_id)) is not None:
             self._close(lane)
 
     def take_back(self, cohort_id: str) -> list[int]:
-        """Drop the open changes of one cohort, unless they are all that a sender is to take.
+        """Drop the open bodies of one cohort; return the epochs of their records.
 
-        Returns:
-            The epochs of their records.
+        They stay if a sender waits for a body and no other one is available.
         """
         lane = self.by_id.get(cohort_id)
         if lane is None or lane.buffer is None:
@@ -177,12 +149,12 @@ class Lanes:
         return epochs
 
     def claim(self, now: float) -> Lane | None:
-        """Claim the lane whose turn it is, if it is any lane's."""
+        """Claim and return the next lane; ``None`` if no lane has a body that may leave."""
         while (due := self.due_at()) is not None and due <= now:
             opened_at, _, lane = heapq.heappop(self._due)
             lane.scheduled = False
             if lane.claimed or lane.queued or lane.buffer is None:
-                continue  # its release schedules it again
+                continue  # it is scheduled again when it is released
             if lane.buffer.opened_at == opened_at:
                 self._enqueue(lane)
             else:
@@ -195,16 +167,13 @@ class Lanes:
         return lane
 
     def due_at(self) -> float | None:
-        """When the next open body may have waited long enough, or ``None``."""
+        """Return when the next open body may have waited long enough, or ``None``."""
         return self._due[0][0] + self._settings.flush_seconds if self._due else None
 
     def take(self, lane: Lane, now: float, milliseconds: int) -> Request:
-        """Take a claimed lane's next body, now that it may leave.
+        """Remove a claimed lane's next body, and return it as a request.
 
-        Args:
-            lane: The lane.
-            now: The time on the clock of `put`.
-            milliseconds: The time since 1970; the timestamp rises even where this does not.
+        Its timestamp rises even if ``milliseconds``, the time since 1970, does not.
         """
         buffer = t.cast("CohortBuffer", lane.buffer)
         with self._weighed(buffer):
@@ -215,13 +184,14 @@ class Lanes:
         return Request(lane, body, buffer.envelope.body(body.action, timestamp, body.members))
 
     def release(self, lane: Lane) -> None:
-        """Let a claimed lane take its turn again, if it still holds anything."""
+        """Let a claimed lane queue again, if it still has changes."""
         lane.claimed = lane.taken = False
-        if lane.buffer is not None and lane.buffer.is_empty:
+        buffer = t.cast("CohortBuffer", lane.buffer)
+        if buffer.is_empty:
             lane.buffer = None
             self._active.discard(lane)
             return
-        if lane.buffer is not None and lane.buffer.has_closed:
+        if buffer.has_closed:
             self._enqueue(lane)
         if not lane.scheduled:
             self._schedule(lane)
@@ -229,10 +199,8 @@ class Lanes:
     def lower_limit(self, request: Request) -> bool:
         """Lower the limit after a request that was too large, and take its body back.
 
-        What waits is split as it is taken.
-
-        Returns:
-            Whether the limit was lowered; not if the request was from before it was lowered.
+        Waiting bodies are split when they are taken. Return whether the limit was lowered; it is
+        not if the request was built before it was last lowered.
         """
         lowered = len(request.data) <= self.limit
         if lowered:
@@ -246,12 +214,7 @@ class Lanes:
         return lowered
 
     def divide(self, request: Request, *, singly: bool) -> None:
-        """Take back the body of a claimed lane's request in parts that go next.
-
-        Args:
-            request: It has several members.
-            singly: Whether each member is a part; else there are two.
-        """
+        """Take back a request's body of several members as the next bodies: halves, or singles."""
         buffer = t.cast("CohortBuffer", request.lane.buffer)
         with self._weighed(buffer):
             buffer.put_parts(request.body.singles() if singly else request.body.halves())
@@ -263,20 +226,20 @@ class Lanes:
             self._enqueue(lane)
 
     def _enqueue(self, lane: Lane) -> None:
-        """Let a lane that has something to send get in line, unless it is or was claimed."""
+        """Queue a lane that has a body to send, unless it is queued or claimed."""
         if not (lane.queued or lane.claimed):
             lane.queued = True
             self._ready.append(lane)
 
     def _schedule(self, lane: Lane) -> None:
-        """Note when a lane's open bodies will have waited long enough."""
+        """Record when a lane's open bodies will have waited long enough."""
         if lane.buffer is not None and (opened_at := lane.buffer.opened_at) is not None:
             lane.scheduled = True
             heapq.heappush(self._due, (opened_at, next(self._serial), lane))
 
     @contextmanager
     def _weighed(self, buffer: CohortBuffer) -> Iterator[None]:
-        """Keep the sums of weights right while a buffer changes."""
+        """Keep the sums of weights correct while a buffer changes."""
         self._open_weight -= buffer.open_weight
         self.closed_weight -= buffer.closed_weight
         yield

@@ -1,4 +1,4 @@
-"""The emulator as an ASGI application: MoEngage's two endpoints, its page and its control."""
+"""The ASGI application: MoEngage's two endpoints, the page, and the control endpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from .control import control_routes, error_handlers
+from .endpoints import control_routes, error_handlers
 from .model import Incoming
 from .origins import OwnPagesOnly
 from .page import page
@@ -23,14 +23,14 @@ if t.TYPE_CHECKING:
     from .state import State
 
 ABORT = "moengage_emulator_abort"
-"""The key in a request's `scope["state"]` of a function that resets its connection."""
+"""Key in a request's `scope["state"]`: a function that resets its connection."""
 
 _HELD_POLL_SECONDS = 0.005
 _DISCONNECT = "http.disconnect"
 
 
 def build_app(state: State) -> Starlette:
-    """Build the application that speaks for a state."""
+    """Return the application of a state."""
     ours = [Middleware(OwnPagesOnly)]
     return Starlette(
         routes=[
@@ -54,9 +54,9 @@ class _CohortSync:
         if incoming is None:
             return
         reply = self._state.receive(incoming)
-        gone = await self._wait(reply, receive)
-        self._state.answered(reply.record, gone=gone)
-        if gone:
+        has_left = await self._wait(reply, receive)
+        self._state.answered(reply.record, has_left=has_left)
+        if has_left:
             return
         if reply.status is None:
             scope["state"][ABORT]()
@@ -67,7 +67,7 @@ class _CohortSync:
         await response(scope, receive, send)
 
     async def _wait(self, reply: Reply, receive: Receive) -> bool:
-        """Let the answer wait as long as it is delayed or held.
+        """Wait while the answer is delayed or held back.
 
         Returns:
             Whether the client closed the connection meanwhile.
@@ -104,12 +104,12 @@ async def _read(scope: Scope, receive: Receive, max_bytes: int) -> Incoming | No
     """Read a request to its end, so that the client can read the answer even to a huge body.
 
     Args:
-        scope: Its ASGI scope.
-        receive: Gives the next piece of its body.
+        scope: The ASGI scope.
+        receive: Returns the next piece of the body.
         max_bytes: Pieces that begin above this many bytes are counted but not kept.
 
     Returns:
-        The request, or None if the client left before the end of it.
+        The request, or None if the client left before its end.
     """
     pieces: list[bytes] = []
     size = 0

@@ -1,4 +1,4 @@
-"""Faults on demand: what is to happen to the requests that come next."""
+"""Fault injection: the faults that affect the next requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Latency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Poison(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Members that a request must not list; `{id}` in the message becomes the one it did."""
+    """Members that a request must not list; `{id}` in the message is replaced by the one listed."""
 
     ids: frozenset[str]
     message: str = "A member is not valid"
@@ -38,14 +38,14 @@ class Poison(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Scripted(msgspec.Struct):
-    """A fault and how many requests it is still to happen to."""
+    """A fault, and the number of requests that it will still affect."""
 
     fault: Fault
     left: int
 
 
 class FaultsView(msgspec.Struct, frozen=True):
-    """What is set up now; poison is a number, so that no identifier is shown."""
+    """The current faults; poison members are only counted, so that no identifier is shown."""
 
     scripted: list[Scripted]
     share: ShareOfErrors | None
@@ -55,13 +55,13 @@ class FaultsView(msgspec.Struct, frozen=True):
 
 
 class Faults:
-    """The faults that are set up now."""
+    """The current faults."""
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Forget all faults; answers that are held back leave."""
+        """Remove all faults, and release the answers that are held back."""
         self.held = False
         self._script: list[Scripted] = []
         self._share: ShareOfErrors | None = None
@@ -71,16 +71,16 @@ class Faults:
         self._poison: Poison | None = None
 
     def schedule(self, fault: Fault, count: int) -> None:
-        """Let a fault happen to the next so many requests, after those scheduled before."""
+        """Inject a fault into the next `count` requests, after the faults scheduled before."""
         self._script.append(Scripted(fault, count))
 
     def fail_share(self, share: ShareOfErrors) -> None:
-        """Let a share of the requests fail from now on."""
+        """Make a share of the requests fail from now on."""
         self._share = share
         self._random = random.Random(share.seed)  # noqa: S311 - faults must repeat
 
     def slow_down(self, latency: Latency) -> None:
-        """Let answers come late from now on."""
+        """Delay answers from now on."""
         self._latency = latency
         self._slow_left = latency.count or 0
 
@@ -89,11 +89,11 @@ class Faults:
         self._poison = poison
 
     def hold(self, *, held: bool) -> None:
-        """Hold all answers back from now on, or let them go."""
+        """Hold back all answers from now on, or release them."""
         self.held = held
 
     def next(self, cohort_id: str | None) -> Fault | None:
-        """Take the fault that happens to a request of this cohort, if any."""
+        """Take the next fault for a request of this cohort, if there is one."""
         for scripted in self._script:
             if scripted.fault.cohort_id in {None, cohort_id}:
                 scripted.left -= 1
@@ -106,7 +106,7 @@ class Faults:
         return Fault("share", status, applied=self._share.applied)
 
     def delay(self) -> float:
-        """Take the seconds that the next answer is to wait."""
+        """Take the delay of the next answer, in seconds."""
         if self._latency is None:
             return 0.0
         seconds = self._latency.seconds
@@ -117,7 +117,7 @@ class Faults:
         return seconds
 
     def poisoned(self, sync: CohortSync) -> Refusal | None:
-        """Refuse a request that lists a poison member."""
+        """Return the error of a request that lists a poison member, or None."""
         if self._poison is None:
             return None
         listed = [*(self._poison.ids & sync.by_uid.keys())]
@@ -129,7 +129,7 @@ class Faults:
         return Refusal(400, self._poison.error_type, message, self._poison.attribute)
 
     def view(self) -> FaultsView:
-        """Describe what is set up."""
+        """Return the current faults."""
         return FaultsView(
             scripted=[msgspec.structs.replace(scripted) for scripted in self._script],
             share=self._share,

@@ -1,4 +1,4 @@
-"""Rolling windows: how many requests came in the last minute, and whether one more may."""
+"""Rolling windows, and the limit of requests per minute."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WINDOW_SECONDS = 60.0
 
 
 class RollingWindow:
-    """Counts events in the last so many seconds; one that is exactly so old is out.
+    """Counter of the events in a rolling window; an event exactly as old as the window is out.
 
     Args:
         seconds: The width of the window.
@@ -21,26 +21,26 @@ class RollingWindow:
         self._moments: deque[float] = deque()
 
     def add(self, now: float) -> None:
-        """Count an event at this moment, which is not before any that was counted already."""
+        """Count an event, which must not be earlier than the events counted before."""
         self._moments.append(now)
         self.largest = max(self.largest, self.count(now))
 
     def count(self, now: float) -> int:
-        """Say how many events are in the window that ends now."""
+        """Return the number of events in the window that ends now."""
         while self._moments and now - self._moments[0] >= self.seconds:
             self._moments.popleft()
         return len(self._moments)
 
     def until_one_leaves(self, now: float) -> float:
-        """Say in how many seconds the oldest event leaves the window; 0 if it is empty."""
+        """Return the seconds until the oldest event leaves the window; 0 if it is empty."""
         return self._moments[0] + self.seconds - now if self.count(now) else 0.0
 
 
 class RateLimit:
-    """MoEngage's limit of requests a minute; a request that is refused doesn't count.
+    """MoEngage's limit of requests per minute; a refused request doesn't count.
 
     Args:
-        requests: How many are admitted in any rolling 60 seconds.
+        requests: The number admitted in any rolling 60 seconds.
     """
 
     def __init__(self, requests: int) -> None:
@@ -48,7 +48,7 @@ class RateLimit:
         self._window = RollingWindow()
 
     def admit(self, now: float) -> bool:
-        """Count a request at this moment, unless the window is full.
+        """Count a request, unless the window is full.
 
         Returns:
             Whether it is within the limit.
@@ -59,19 +59,19 @@ class RateLimit:
         return True
 
     def used(self, now: float) -> int:
-        """Say how many requests in the window that ends now were admitted."""
+        """Return the number of admitted requests in the window that ends now."""
         return self._window.count(now)
 
     def headers(self, now: float, wall: float) -> dict[str, str]:
-        """Say how much is left, as MoEngage's answers do.
+        """Return the rate-limit headers of an answer.
 
         Args:
             now: The monotonic clock, in seconds.
             wall: Seconds since the epoch at the same moment.
 
         Returns:
-            The three headers. `x-ratelimit-reset` is the first whole second at which a request
-            that was counted has left the window, so that whoever waits for it is admitted.
+            The three headers. `x-ratelimit-reset` is the first whole second at which a counted
+            request has left the window, so a client that waits for it is admitted.
         """
         return {
             "x-ratelimit-limit": str(self._limit),

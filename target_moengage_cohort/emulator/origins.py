@@ -1,11 +1,10 @@
-"""Whose web pages may ask the emulator: its own, and nobody else's.
+"""Protection of the page and the control endpoints against other web sites.
 
-The page and the control endpoints need no credentials, and what they tell may be real: members'
-identifiers, when somebody tries real data out. A browser on this machine reaches loopback for every
-web page it shows. A page from elsewhere must not read answers by letting its own name point to
-loopback (DNS rebinding), which its `Host` gives away; nor change anything by a request whose
-answer it can't read, which its `Origin` gives away. Programs send no `Origin`, and go where they
-are told to.
+They need no credentials, and their answers contain real identifiers if the emulator gets real
+data. A browser on this machine can reach loopback on behalf of every web page it shows. A foreign
+page must not read answers by pointing its own name to loopback (DNS rebinding); its `Host` header
+shows that. Nor may it change anything by a request whose answer it can't read; its `Origin` header
+shows that. Programs send no `Origin`.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ _PRIVATE = (".localhost", ".internal")  # reserved: the public DNS never holds t
 
 
 class OwnPagesOnly:
-    """Middleware that answers 403 to what another site's page asks.
+    """Middleware that answers 403 to requests of other sites' pages.
 
     Args:
-        app: What it protects.
+        app: The application that it protects.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Forward a request, or refuse it."""
         headers = Headers(scope=scope)
         reason = refuse(headers.get("host", ""), headers.get("origin"), scope["server"][0])
         if reason is None:
@@ -46,31 +45,28 @@ class OwnPagesOnly:
 
 
 def refuse(host: str, origin: str | None, server: str) -> str | None:
-    """Say why a request is refused, if it is.
+    """Return why a request is refused and what to do; None if it may pass.
 
     Args:
         host: Its header `Host`.
         origin: Its header `Origin`, which browsers send.
-        server: The IP address that it came in at.
-
-    Returns:
-        The reason and what to do; None if the request may pass.
+        server: The IP address at which it arrived.
     """
     if origin is not None and origin.partition("://")[2].lower() != host.lower():
-        return "this is not for other sites' pages: open the emulator's own"
+        return "requests from other sites' pages are refused: open the emulator's own page"
     if not _is_private(host) and _is_loopback(server):
-        return "this comes over loopback by a public name: ask for localhost or 127.0.0.1"
+        return "public host names are refused over loopback: use localhost or 127.0.0.1"
     return None
 
 
 def _is_loopback(server: str) -> bool:
-    """Say whether an address is this machine's own, also where IPv6 stands for IPv4."""
+    """Return whether an address is a loopback address, including IPv4 mapped to IPv6."""
     address = ip_address(server)
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _is_private(host: str) -> bool:
-    """Say whether a host can't be a public name: a single word, reserved, or an address."""
+    """Return whether a host can't be a public name: a single word, reserved, or an address."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
         if "." in name and not name.endswith(_PRIVATE):

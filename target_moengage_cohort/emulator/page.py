@@ -1,10 +1,9 @@
-"""The page for people, `GET /`: one file without anything from elsewhere, and what it asks for."""
+"""The page at `GET /`: one document without external resources, and the data that it shows."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import re
 import typing as t
 from importlib.resources import files
 
@@ -15,25 +14,26 @@ if t.TYPE_CHECKING:
     from starlette.requests import Request
 
     from .faults import FaultsView
-    from .model import CohortSummary, Order, RequestRecord, Totals
+    from .model import CohortSummary, RequestRecord, Totals
+    from .options import Order
     from .state import State
 
 RECENT = 50
 
 
 class Overview(msgspec.Struct, frozen=True):
-    """What the page shows; no identifier of a member is in it.
+    """The data of the page; it contains no identifier of a member.
 
     Attributes:
-        order: What decides between two requests of one cohort.
-        max_payload_bytes: The largest body that is accepted.
+        order: The rule that decides between two requests of one cohort.
+        max_payload_bytes: The largest accepted body.
         requests_per_minute: The limit in any rolling 60 seconds.
-        used: How much of that is used up now.
-        totals: What happened since the last reset.
-        faults: What is to happen to the requests that come next.
-        cohorts: All of them, in the order in which they were created.
-        requests: The last 50, the newest first.
-        failed: The last 50 that were not answered with 200, or were and not applied.
+        used: How much of the limit is used up now.
+        totals: The sums since the last reset.
+        faults: The faults that affect the next requests.
+        cohorts: All cohorts, in the order of their creation.
+        requests: The last 50 requests, newest first.
+        failed: The last 50 requests that were refused or not applied, newest first.
     """
 
     order: Order
@@ -48,7 +48,7 @@ class Overview(msgspec.Struct, frozen=True):
 
 
 def overview(state: State) -> Overview:
-    """Look at all that the page shows."""
+    """Return the data of the page."""
     return Overview(
         order=state.options.order,
         max_payload_bytes=state.options.max_payload_bytes,
@@ -58,36 +58,42 @@ def overview(state: State) -> Overview:
         faults=state.faults(),
         cohorts=state.cohorts(),
         requests=state.recent(RECENT),
-        failed=state.recent(RECENT, lambda record: not record.is_well),
+        failed=state.recent(RECENT, lambda record: not record.has_succeeded),
     )
 
 
 async def page(_request: Request) -> Response:
-    """Answer with the page."""
+    """Return the page."""
     return Response(_HTML, headers=_HEADERS, media_type="text/html")
 
 
-def _policy(html: str) -> str:
-    """Allow the page its own style, script, icon and emulator, and nothing else.
+def _text(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
-    Args:
-        html: The page, with one `<style>` and one `<script>`.
-    """
-    hashes = {
-        kind: base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
-        for kind, inline in re.findall(r"<(style|script)>(.*?)</\1>", html, re.DOTALL)
-    }
+
+def _hash(inline: str) -> str:
+    return base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+
+
+def _policy(style: str, script: str) -> str:
+    """Return a policy that allows the page its own style, script, icon and data, nothing else."""
     return (
-        f"default-src 'none'; script-src 'sha256-{hashes['script']}'; "
-        f"style-src 'sha256-{hashes['style']}'; connect-src 'self'; img-src data:; "
+        f"default-src 'none'; script-src 'sha256-{_hash(script)}'; "
+        f"style-src 'sha256-{_hash(style)}'; connect-src 'self'; img-src data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
         "require-trusted-types-for 'script'"
     )
 
 
-_HTML = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+# Three files to edit, one to send: a browser asks for nothing else.
+_STYLE, _SCRIPT = _text("page.css"), _text("page.js")
+_HTML = (
+    _text("page.html")
+    .replace("<style></style>", f"<style>{_STYLE}</style>")
+    .replace("<script></script>", f"<script>{_SCRIPT}</script>")
+)
 _HEADERS = {
-    "Content-Security-Policy": _policy(_HTML),
+    "Content-Security-Policy": _policy(_STYLE, _SCRIPT),
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",

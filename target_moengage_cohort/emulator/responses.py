@@ -42,15 +42,7 @@ KNOWN = msgspec.json.encode({"status": "success", "app_name": "MoEngage emulator
 
 
 def failure(refusal: Refusal, number: int) -> bytes:
-    """Encode an error.
-
-    Args:
-        refusal: The error.
-        number: The request's number in the log, which the request id ends with.
-
-    Returns:
-        The body as JSON.
-    """
+    """Encode an error as JSON; the request id ends with the request's number in the log."""
     error = _Error(
         message=refusal.message,
         type=refusal.type,
@@ -61,6 +53,6 @@ def failure(refusal: Refusal, number: int) -> bytes:
 
 
 def refusal_of(fault: Fault, status: int) -> Refusal:
-    """Say which documented error a fault with a status looks like."""
+    """Return the documented error that a fault with a status imitates."""
     kind = fault.error_type or _TYPES.get(status, "Server Error")
     return Refusal(status, kind, fault.message or "Injected by the emulator")

@@ -1,4 +1,4 @@
-"""What MoEngage documents about a request, as pure functions: credentials, payload, names."""
+"""MoEngage's documented rules for requests, as pure functions: credentials, payload, names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from .model import Action, CohortSync, Incoming, Options, Refusal
+from .model import Action, CohortSync, Incoming, Refusal
+
+if t.TYPE_CHECKING:
+    from .options import Options
 
 T = t.TypeVar("T")
 
@@ -21,7 +24,7 @@ UNAUTHENTICATED = Refusal(401, "Authentication required", "Authentication is req
 MISMATCH = Refusal(401, "Authentication Mismatch", "The credentials do not match")
 UNSUPPORTED = Refusal(415, "Unsupported media type", "The content type must be application/json")
 MALFORMED = Refusal(400, "Malformed JSON", "The body is not valid JSON")
-RATE_EXCEEDED = Refusal(429, "Rate Limits Exceeded", "The limit of requests a minute is exceeded")
+RATE_EXCEEDED = Refusal(429, "Rate Limits Exceeded", "The limit of requests per minute is exceeded")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MISSING = re.compile(r"missing required field `(\w+)`")
@@ -72,31 +75,31 @@ def check_credentials(incoming: Incoming, options: Options) -> Refusal | None:
         return UNAUTHENTICATED
     if not colon:
         return UNAUTHENTICATED
-    given = (user.decode(errors="replace"), password.decode(errors="replace"), incoming.app_key)
-    known = (options.workspace_id, options.data_api_key, options.workspace_id)
-    return None if given == known else MISMATCH
+    sent = (user.decode(errors="replace"), password.decode(errors="replace"), incoming.app_key)
+    expected = (options.workspace_id, options.data_api_key, options.workspace_id)
+    return None if sent == expected else MISMATCH
 
 
 def check_login(incoming: Incoming, options: Options) -> Refusal | None:
-    """Judge a request to the endpoint that only checks credentials."""
+    """Validate a request to the endpoint that only checks credentials."""
     login = _decode(_LOGIN, incoming, options.max_payload_bytes)
     if isinstance(login, Refusal):
         return login
-    given = (incoming.app_key, login.app_id, login.app_secret)
-    known = (options.workspace_id, options.workspace_id, options.data_api_key)
-    return None if given == known else MISMATCH
+    sent = (incoming.app_key, login.app_id, login.app_secret)
+    expected = (options.workspace_id, options.workspace_id, options.data_api_key)
+    return None if sent == expected else MISMATCH
 
 
 def parse_sync(incoming: Incoming, max_bytes: int) -> CohortSync | Refusal:
-    """Judge a request's content type, size and payload.
+    """Validate a request's content type, size and payload.
 
     Args:
         incoming: The request.
-        max_bytes: The largest body that is accepted.
+        max_bytes: The largest accepted body.
 
     Returns:
-        The change it asks for, or the first documented error, in this order: 415, 413,
-        malformed JSON, missing or ill-typed attribute.
+        The requested change, or the first documented error in this order: 415, 413, malformed
+        JSON, missing or ill-typed attribute.
     """
     payload = _decode(_PAYLOAD, incoming, max_bytes)
     if isinstance(payload, Refusal):
@@ -124,7 +127,7 @@ def parse_sync(incoming: Incoming, max_bytes: int) -> CohortSync | Refusal:
 
 
 def is_good_name(name: str) -> bool:
-    """Say whether a cohort's name keeps the documented rules."""
+    """Return whether a cohort's name follows the documented rules."""
     return (
         bool(name.strip())
         and len(name) <= MAX_NAME_LENGTH
@@ -148,16 +151,16 @@ def _decode(decoder: msgspec.json.Decoder[T], incoming: Incoming, max_bytes: int
         return MALFORMED
 
 
-def _ill_typed(body: bytes, complaint: str) -> Refusal:
-    """Name the attribute that is wrong, unless the rest of the body isn't JSON anyway."""
+def _ill_typed(body: bytes, reason: str) -> Refusal:
+    """Name the wrong attribute, unless the body is malformed further on."""
     try:
         msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return MALFORMED
-    if missing := _MISSING.search(complaint):
-        return _missing(missing[1], complaint)
-    path = _PATH.search(complaint)
-    return _missing(path[2] or path[1] if path else "body", complaint)
+    if missing := _MISSING.search(reason):
+        return _missing(missing[1], reason)
+    path = _PATH.search(reason)
+    return _missing(path[2] or path[1] if path else "body", reason)
 
 
 def _moment(timestamp: str) -> int | Refusal:

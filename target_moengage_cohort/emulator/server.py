@@ -1,4 +1,4 @@
-"""The emulator on a socket: a server in a background thread, and the handle tests steer it by."""
+"""The emulator on a socket: a server in a background thread, and the handle for tests."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .app import ABORT, build_app
-from .control import DropNext, FailNext, RequestsQuery
+from .endpoints import DropNext, FailNext, RequestsQuery
 from .faults import SERVER_ERRORS, Latency, Poison, ShareOfErrors
-from .model import Options
+from .options import Options
 from .state import State
 
 if t.TYPE_CHECKING:
@@ -33,11 +33,11 @@ T = t.TypeVar("T")
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 whose connections an application can reset without an answer."""
+    """HTTP/1.1 with connections that an application can reset without an answer."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # asyncio does this only for sockets that name their protocol; without it 40 ms an answer.
+        # asyncio sets this only on sockets that name their protocol; it saves 40 ms per answer.
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.app_state = {**self.app_state, ABORT: self.abort}
@@ -50,7 +50,7 @@ class _Protocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """A server that ends as soon as it is told to, whatever is still unanswered."""
+    """A server that stops immediately, even with requests unanswered."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -59,9 +59,9 @@ class _Server(uvicorn.Server):
         self._end = asyncio.Event()
 
     def end(self) -> None:
-        """Tell the server to end; may be called from any thread."""
+        """Stop the server; may be called from any thread."""
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+            with contextlib.suppress(RuntimeError):  # the loop has already ended
                 self._loop.call_soon_threadsafe(self._end.set)
 
     async def main_loop(self) -> None:
@@ -84,12 +84,12 @@ class Emulator:
 
     Args:
         host: The address to listen on.
-        port: The port to listen on; 0 takes a free one.
-        **options: Those of `Options`.
+        port: The port to listen on; 0 chooses a free one.
+        **options: The fields of `Options`.
 
     Attributes:
-        state: All that it knows.
-        clock: Its clock.
+        state: The emulator without its sockets.
+        clock: Its source of time.
         workspace_id: The user of HTTP Basic, and `MOE-APPKEY`.
         data_api_key: The password of HTTP Basic.
     """
@@ -106,7 +106,7 @@ class Emulator:
 
     @property
     def url(self) -> str:
-        """The base URL, without a slash at its end; the port is known once it has started."""
+        """The base URL, without a trailing slash; the port is known once it has started."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
 
@@ -114,8 +114,7 @@ class Emulator:
         """Listen, and answer from a background thread.
 
         Raises:
-            OSError: If the address can't be listened on.
-            RuntimeError: If the server doesn't start.
+            OSError: If the address is not available.
         """
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         listener = socket.create_server((self._host, self._port), family=family, backlog=256)
@@ -142,7 +141,7 @@ class Emulator:
             raise RuntimeError(msg)
 
     def stop(self) -> None:
-        """Reset all connections and end the thread; what it holds can still be looked at."""
+        """Reset all connections and end the thread; the state can still be queried."""
         if self._server is not None and self._thread is not None:
             self._server.end()
             self._thread.join()
@@ -155,24 +154,24 @@ class Emulator:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    # Looking -----------------------------------------------------------------------------
+    # Queries -----------------------------------------------------------------------------
 
     def cohorts(self) -> list[CohortSummary]:
-        """Describe all cohorts, in the order in which they were created."""
+        """Return all cohorts, in the order of their creation."""
         return self.state.cohorts()
 
     def members(self, cohort_id: str, partner: str | None = None) -> set[Member]:
-        """Give a cohort's members; none if there is no such cohort.
+        """Return a cohort's members; none if it does not exist.
 
         Args:
             cohort_id: The cohort.
             partner: Its partner; may be left out if only one uses the identifier.
 
         Returns:
-            `Member(uid, anonymous_id)`, each of which equals the plain tuple.
+            Values `Member(uid, anonymous_id)`; each equals the plain tuple.
 
         Raises:
-            LookupError: If several partners have a cohort of this identifier.
+            LookupError: If several partners have a cohort with this identifier.
         """
         return set(self.state.members(cohort_id, partner) or ())
 
@@ -180,42 +179,42 @@ class Emulator:
         """Copy entries of the log, in order of arrival.
 
         Args:
-            **query: `cohort_id`, `partner`, `action`, `status`, `outcome`: only those;
-                `after`: only those with a larger number.
+            **query: Filters: `cohort_id`, `partner`, `action`, `status`, `outcome`; `after`
+                selects requests with a larger number.
         """
-        return self.state.requests(_checked(RequestsQuery, **query).wants)
+        return self.state.requests(_checked(RequestsQuery, **query).selects)
 
     def totals(self) -> Totals:
-        """Sum up what happened since the last reset."""
+        """Return the sums since the last reset."""
         return self.state.totals()
 
     def wait_until(self, reached: t.Callable[[Totals], bool], timeout: float = 10.0) -> None:
-        """Block until the totals are as wanted, as in `lambda totals: totals.requests >= 3`.
+        """Block until the totals meet a condition, as in `lambda totals: totals.requests >= 3`.
 
         Args:
-            reached: Asked after every request and every answer.
-            timeout: Seconds of real time to wait at most.
+            reached: The condition; evaluated after every request and every answer.
+            timeout: The longest wait in seconds of real time.
 
         Raises:
-            TimeoutError: If they aren't in time.
+            TimeoutError: If the condition is not met in time.
         """
         if not self.state.wait_until(reached, timeout):
             msg = f"not reached within {timeout} s: {self.totals()}"
             raise TimeoutError(msg)
 
-    # Steering ----------------------------------------------------------------------------
+    # Control -----------------------------------------------------------------------------
 
     def fail_next(self, status: int, count: int = 1, **answer: t.Any) -> None:
         """Answer the next requests with a status.
 
         Args:
             status: From 300 to 599.
-            count: How many requests.
-            **answer: `headers`, `error_type`, `message`, `body` (instead of an error's),
-                `applied` (True applies the change all the same), `cohort_id` (only its).
+            count: The number of requests.
+            **answer: `headers`, `error_type`, `message`, `body` (in place of an error's),
+                `applied` (True applies the change anyway), `cohort_id` (only its requests).
         """
-        order = _checked(FailNext, status=status, count=count, **answer)
-        self.state.steer(lambda faults: faults.schedule(order.fault(), count))
+        scripted = _checked(FailNext, status=status, count=count, **answer)
+        self.state.change_faults(lambda faults: faults.schedule(scripted.fault(), count))
 
     def drop_next(
         self,
@@ -226,12 +225,12 @@ class Emulator:
         """Reset the connections of the next requests without an answer.
 
         Args:
-            count: How many requests.
+            count: The number of requests.
             when: Before or after the change is applied.
             cohort_id: Only requests of this cohort.
         """
-        order = _checked(DropNext, when=when, count=count, cohort_id=cohort_id)
-        self.state.steer(lambda faults: faults.schedule(order.fault(), count))
+        scripted = _checked(DropNext, when=when, count=count, cohort_id=cohort_id)
+        self.state.change_faults(lambda faults: faults.schedule(scripted.fault(), count))
 
     def fail_share(
         self,
@@ -242,50 +241,50 @@ class Emulator:
         applied: bool = False,
     ) -> None:
         """Answer a share of the requests, drawn with a seed, with one of the statuses."""
-        order = _checked(ShareOfErrors, share=share, seed=seed, statuses=statuses, applied=applied)
-        self.state.steer(lambda faults: faults.fail_share(order))
+        fault = _checked(ShareOfErrors, share=share, seed=seed, statuses=statuses, applied=applied)
+        self.state.change_faults(lambda faults: faults.fail_share(fault))
 
     def latency(self, seconds: float, count: int | None = None) -> None:
-        """Let answers come late: those to the next `count` requests, or all from now on."""
-        order = _checked(Latency, seconds=seconds, count=count)
-        self.state.steer(lambda faults: faults.slow_down(order))
+        """Delay the answers to the next `count` requests, or all answers from now on."""
+        fault = _checked(Latency, seconds=seconds, count=count)
+        self.state.change_faults(lambda faults: faults.slow_down(fault))
 
     def poison(self, ids: t.Iterable[str], message: str | None = None) -> None:
         """Refuse requests that list one of these members with 400.
 
         Args:
             ids: Identifiers of either kind.
-            message: The error's message; `{id}` in it becomes the identifier.
+            message: The error's message; `{id}` in it is replaced by the identifier.
         """
         text = {} if message is None else {"message": message}
-        order = _checked(Poison, ids=list(ids), **text)
-        self.state.steer(lambda faults: faults.poison(order))
+        fault = _checked(Poison, ids=list(ids), **text)
+        self.state.change_faults(lambda faults: faults.poison(fault))
 
     def hold(self) -> None:
-        """Apply changes but hold all answers back until `release`."""
-        self.state.steer(lambda faults: faults.hold(held=True))
+        """Apply changes, but hold back all answers until `release`."""
+        self.state.change_faults(lambda faults: faults.hold(held=True))
 
     def release(self) -> None:
-        """Let the answers go that were held back."""
-        self.state.steer(lambda faults: faults.hold(held=False))
+        """Release the answers that are held back."""
+        self.state.change_faults(lambda faults: faults.hold(held=False))
 
     def clear_faults(self) -> None:
-        """Forget all faults, and let answers go that were held back."""
-        self.state.steer(lambda faults: faults.clear())
+        """Remove all faults, and release the answers that are held back."""
+        self.state.change_faults(lambda faults: faults.clear())
 
     def use_up(self, count: int) -> int:
-        """Let other integrations send so many requests, and say how many were admitted."""
+        """Simulate requests of other integrations, and return how many were admitted."""
         return self.state.use_up(count)
 
     def apply_late(self, cohort_id: str | None = None, partner: str | None = None) -> int:
-        """Apply the changes that are held back, and say how many there were."""
+        """Apply the changes that are held back, and return their number."""
         return self.state.apply_late(cohort_id, partner)
 
     def reset(self) -> None:
-        """Forget everything: cohorts, log, totals, faults and the rate limit's window."""
+        """Clear everything: cohorts, log, totals, faults and the rate limit's window."""
         self.state.reset()
 
 
 def _checked(kind: type[T], **values: t.Any) -> T:
-    """Build a value as the control endpoints do, with the same checks."""
+    """Return a value with the checks of the control endpoints."""
     return msgspec.convert(values, kind)

@@ -1,4 +1,4 @@
-"""The emulator without its sockets: takes requests, decides, remembers, and tells."""
+"""The emulator without its sockets: requests, decisions, the log and the totals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from email.utils import formatdate
 from hashlib import blake2b
 
 from . import responses, rules
-from .cohorts import Key, Workspace
 from .faults import Faults
 from .limits import RateLimit, RollingWindow
 from .model import (
@@ -19,26 +18,27 @@ from .model import (
     CohortSync,
     Incoming,
     Member,
-    Options,
     Refusal,
     Reply,
     RequestRecord,
     Totals,
 )
+from .workspace import Key, Workspace
 
 if t.TYPE_CHECKING:
     from .faults import FaultsView
     from .model import Fault
+    from .options import Options
 
 SERVER_ERROR = 500
-_REASON_LENGTH = 200  # what is wrong in a body is quoted, whatever its length
+_REASON_LENGTH = 200  # an error quotes the wrong value, which may be of any length
 
 
 class State:
-    """All that one emulator knows. Its methods may be called from any thread.
+    """The state of one emulator. Its methods may be called from any thread.
 
     Args:
-        options: What the emulator is.
+        options: The emulator's options.
     """
 
     def __init__(self, options: Options) -> None:
@@ -47,7 +47,7 @@ class State:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: cohorts, log, totals, faults and the rate limit's window."""
+        """Clear everything: cohorts, log, totals, faults and the rate limit's window."""
         options = self.options
         with self._changed:
             self._faults = Faults()
@@ -64,32 +64,32 @@ class State:
     # Requests ----------------------------------------------------------------------------
 
     def receive(self, incoming: Incoming) -> Reply:
-        """Take a request to the Cohort Sync API and decide what to answer.
+        """Process a request to the Cohort Sync API and return its answer.
 
-        The change is applied now; whoever carries the answer calls `answered` when it leaves.
+        The change is applied now. The caller calls `answered` when the answer leaves.
         """
         with self._changed:
             now, wall = self.options.clock.monotonic(), self.options.clock.wall()
             record = self._enter(incoming, now, wall)
             refusal = rules.check_credentials(incoming, self.options)
-            verdict = refusal or self._judge(incoming, record)
+            error = refusal or self._apply(incoming, record)
             self._changed.notify_all()
             headers = responses.JSON | self._rate.headers(now, wall) | self._date(wall)
-            return self._reply(record, verdict, headers)
+            return self._reply(record, error, headers)
 
-    def answered(self, record: RequestRecord | None, *, gone: bool = False) -> None:
-        """Note that the answer to a request leaves now.
+    def answered(self, record: RequestRecord | None, *, has_left: bool = False) -> None:
+        """Record that the answer to a request leaves now.
 
         Args:
-            record: The request's entry in the log, as its reply has it.
-            gone: Whether the client had closed the connection before.
+            record: The request's entry in the log, from its reply.
+            has_left: Whether the client had closed the connection before.
         """
         with self._changed:
             if record is None or self._unanswered.get(record.number) is not record:
                 return
             del self._unanswered[record.number]
             record.answered = self.options.clock.monotonic()
-            if gone:
+            if has_left:
                 record.status = None
             if record.partner is not None and record.cohort_id is not None:
                 self._busy[record.partner, record.cohort_id] -= 1
@@ -109,50 +109,47 @@ class State:
         """Whether answers are held back."""
         return self._faults.held
 
-    # Looking -----------------------------------------------------------------------------
+    # Queries -----------------------------------------------------------------------------
 
     def cohorts(self) -> list[CohortSummary]:
-        """Describe all cohorts, in the order in which they were created."""
+        """Return all cohorts, in the order of their creation."""
         with self._changed:
             return self._workspace.cohorts()
 
     def members(self, cohort_id: str, partner: str | None = None) -> t.Iterator[Member] | None:
-        """Iterate over a cohort's members as they are now, in a stable order.
+        """Return the current members of a cohort in a stable order, or None if it does not exist.
 
         Args:
             cohort_id: The cohort.
             partner: Its partner; may be left out if only one uses the identifier.
 
-        Returns:
-            The members, or None if there is no such cohort.
-
         Raises:
-            LookupError: If several partners have a cohort of this identifier.
+            LookupError: If several partners have a cohort with this identifier.
         """
         with self._changed:
             cohort = self._workspace.find(cohort_id, partner)
             return cohort.snapshot() if cohort else None
 
-    def requests(self, wanted: t.Callable[[RequestRecord], bool]) -> list[RequestRecord]:
-        """Copy those entries of the log that are wanted, in order of arrival."""
+    def requests(self, is_selected: t.Callable[[RequestRecord], bool]) -> list[RequestRecord]:
+        """Copy the selected entries of the log, in order of arrival."""
         with self._changed:
-            return [copy.copy(record) for record in self._log if wanted(record)]
+            return [copy.copy(record) for record in self._log if is_selected(record)]
 
     def recent(
-        self, count: int, wanted: t.Callable[[RequestRecord], bool] = lambda _: True
+        self, count: int, is_selected: t.Callable[[RequestRecord], bool] = lambda _: True
     ) -> list[RequestRecord]:
-        """Copy the newest entries of the log that are wanted, at most so many, newest first."""
+        """Copy at most `count` of the selected entries of the log, newest first."""
         with self._changed:
-            found = filter(wanted, reversed(self._log))
-            return [copy.copy(record) for record in itertools.islice(found, count)]
+            selected = filter(is_selected, reversed(self._log))
+            return [copy.copy(record) for record in itertools.islice(selected, count)]
 
     def used(self) -> int:
-        """Say how many requests of the limit are used up now."""
+        """Return how many requests of the limit are used up now."""
         with self._changed:
             return self._rate.used(self.options.clock.monotonic())
 
     def totals(self) -> Totals:
-        """Sum up what happened since the last reset."""
+        """Return the sums since the last reset."""
         with self._changed:
             cohorts = self._workspace.cohorts()
             return Totals(
@@ -169,32 +166,32 @@ class State:
             )
 
     def wait_until(self, reached: t.Callable[[Totals], bool], timeout: float) -> bool:
-        """Block until the totals are as wanted.
+        """Block until the totals meet a condition.
 
         Args:
-            reached: Asked after every request and every answer.
-            timeout: Seconds of real time to wait at most.
+            reached: The condition; evaluated after every request and every answer.
+            timeout: The longest wait in seconds of real time.
 
         Returns:
-            Whether they are.
+            Whether the condition was met in time.
         """
         with self._changed:
             return self._changed.wait_for(lambda: reached(self.totals()), timeout)
 
     def faults(self) -> FaultsView:
-        """Describe the faults that are set up."""
+        """Return the current faults."""
         with self._changed:
             return self._faults.view()
 
-    # Steering ----------------------------------------------------------------------------
+    # Control -----------------------------------------------------------------------------
 
-    def steer(self, change: t.Callable[[Faults], None]) -> None:
+    def change_faults(self, change: t.Callable[[Faults], None]) -> None:
         """Change the faults."""
         with self._changed:
             change(self._faults)
 
     def use_up(self, count: int) -> int:
-        """Let the workspace's other integrations send so many requests now.
+        """Simulate requests of the workspace's other integrations.
 
         Returns:
             How many of them were within the limit.
@@ -204,11 +201,11 @@ class State:
             return sum(self._rate.admit(now) for _ in range(count))
 
     def apply_late(self, cohort_id: str | None = None, partner: str | None = None) -> int:
-        """Apply the changes that are held back, and say how many there were."""
+        """Apply the changes that are held back, and return their number."""
         with self._changed:
             return self._workspace.apply_late(cohort_id, partner)
 
-    # Deciding ----------------------------------------------------------------------------
+    # Decisions ---------------------------------------------------------------------------
 
     def _enter(self, incoming: Incoming, now: float, wall: float) -> RequestRecord:
         self._requests += 1
@@ -221,8 +218,8 @@ class State:
         self._most_unanswered = max(self._most_unanswered, len(self._unanswered))
         return record
 
-    def _judge(self, incoming: Incoming, record: RequestRecord) -> Refusal | Fault | None:
-        """Decide about a request whose credentials are right, and apply its change if it may."""
+    def _apply(self, incoming: Incoming, record: RequestRecord) -> Refusal | Fault | None:
+        """Apply the change of an authenticated request, or return why it fails."""
         sync = rules.parse_sync(incoming, self.options.max_payload_bytes)
         if isinstance(sync, CohortSync):
             self._describe(record, sync)
@@ -255,27 +252,27 @@ class State:
         self._busy[key] += 1
 
     def _reply(
-        self, record: RequestRecord, verdict: Refusal | Fault | None, headers: dict[str, str]
+        self, record: RequestRecord, error: Refusal | Fault | None, headers: dict[str, str]
     ) -> Reply:
         delay = self._faults.delay()
-        if verdict is None:
+        if error is None:
             record.status = 200
             return Reply(record, 200, headers, responses.ACCEPTED, delay)
-        record.status = verdict.status
-        if isinstance(verdict, Refusal):
-            record.error_type = verdict.type
-            record.reason = None if record.fault else verdict.message[:_REASON_LENGTH]
-            body = responses.failure(verdict, record.number)
-            return Reply(record, verdict.status, headers, body, delay)
-        record.fault = verdict.kind
-        if verdict.status is None:
+        record.status = error.status
+        if isinstance(error, Refusal):
+            record.error_type = error.type
+            record.reason = None if record.fault else error.message[:_REASON_LENGTH]
+            body = responses.failure(error, record.number)
+            return Reply(record, error.status, headers, body, delay)
+        record.fault = error.kind
+        if error.status is None:
             return Reply(record, None, {}, b"", delay)
-        refusal = responses.refusal_of(verdict, verdict.status)
+        refusal = responses.refusal_of(error, error.status)
         record.error_type = refusal.type
-        injected = verdict.body
+        injected = error.body
         body = responses.failure(refusal, record.number) if injected is None else injected.encode()
-        headers |= {name.lower(): value for name, value in verdict.headers.items()}
-        return Reply(record, verdict.status, headers, body, delay)
+        headers |= {name.lower(): value for name, value in error.headers.items()}
+        return Reply(record, error.status, headers, body, delay)
 
     @staticmethod
     def _date(wall: float) -> dict[str, str]:

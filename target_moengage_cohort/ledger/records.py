@@ -1,4 +1,4 @@
-"""What crosses the ledger's door: frozen values, and nothing of the engine."""
+"""The frozen values that a ledger takes and returns, independent of its engine."""
 
 from __future__ import annotations
 
@@ -16,100 +16,62 @@ FORMAT = 1
 
 
 class MemberSet(msgspec.Struct, frozen=True):
-    """How large a set of members is, and which set it is.
-
-    Attributes:
-        count: Its members.
-        digest: Keyed and independent of their order: equal sets of one cohort have equal digests.
-    """
+    """The size and the digest of a set of members."""
 
     count: int
-    digest: str
+    digest: str  # keyed, of members in any order: equal sets of one cohort have equal digests
 
 
 class LedgerCounts(msgspec.Struct, frozen=True):
-    """What a ledger holds.
+    """A ledger in numbers of members."""
 
-    Attributes:
-        accepted: Members whose addition was accepted, and no later removal.
-        in_doubt: Members of requests that nobody knows the answer to.
-        base: Members who are accepted, in doubt, or both.
-    """
-
-    accepted: MemberSet
-    in_doubt: int
-    base: int
+    accepted: MemberSet  # their addition was accepted, and no later removal
+    in_doubt: int  # unconfirmed: their last request got no answer
+    base: int  # accepted, unconfirmed or both
 
 
 class CohortEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A cohort in the ledger's catalogue.
-
-    Attributes:
-        partner: Under which partner.
-        cohort_id: Its id.
-        name: Its name, which never changes in silence.
-        description: Its latest description.
-        stream: The stream that feeds it.
-        is_settled: Whether every request was answered, and the answer is in the ledger's tables.
-    """
+    """A cohort in the catalog."""
 
     partner: str
     cohort_id: str
-    name: str
-    description: str | None
-    stream: str
-    is_settled: bool
+    name: str  # changes only by `CohortLedger.rename`
+    description: str | None  # the latest one
+    stream: str  # the one that populates the cohort
+    is_settled: bool  # whether no member is unconfirmed
 
     @property
     def cohort(self) -> Cohort:
-        """The cohort as MoEngage is told of it."""
+        """The cohort with the values that MoEngage gets."""
         return Cohort(self.cohort_id, self.name, self.description)
 
 
 class PlanKind(enum.StrEnum):
-    """Why a plan was not carried out."""
+    """The reason why a plan was not carried out."""
 
-    WAITING = "waiting"
-    """For `confirm`, which says that the tap has succeeded."""
-
-    WITHHELD = "withheld"
-    """By the guard, until a person overrides it."""
+    WAITING = "waiting"  # pending until `confirm`, which proves that the tap has succeeded
+    WITHHELD = "withheld"  # the guard holds it back until a person overrides that
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Changes that were worked out but not sent.
+    """Changes that a run computed but did not send, with their numbers of members."""
 
-    Attributes:
-        plan_id: What a person confirms; the same changes have the same id.
-        kind: Why it was not carried out.
-        run_id: The run that made it.
-        stream: The stream that it came from.
-        made_at: When, in seconds since 1970.
-        revision: The ledger's revision at the end of that run; with another one it is outdated.
-        base: How many were accepted, in doubt, or both, before that run sent anything.
-        additions: How many members it adds.
-        removals: How many members it removes.
-        desired: How many members the cohort is to have afterwards.
-        max_removal_percent: The guard's setting for the stream.
-        seals: Whether carrying it out seals a one_time cohort.
-    """
-
-    plan_id: str
+    plan_id: str  # names the plan for `confirm`; the same changes have the same id
     kind: PlanKind
     run_id: str
     stream: str
-    made_at: float
-    revision: int
-    base: int
+    made_at: float  # in seconds since 1970
+    revision: int  # the ledger's at the end of that run; with another one the plan is outdated
+    base: int  # accepted or unconfirmed before that run sent anything
     additions: int
     removals: int
-    desired: int
-    max_removal_percent: int
-    seals: bool = False
+    desired: int  # in the cohort afterwards
+    max_removal_percent: int  # the guard's setting for the stream
+    seals: bool = False  # whether a one_time cohort is finished when this was carried out
 
 
 class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run did for a cohort."""
+    """The outcome of one run for a cohort."""
 
     run_id: str
     started_at: str
@@ -122,39 +84,35 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     removed: int
 
 
+class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a run is."""
+
+    run_id: str
+    pid: int
+    host: str
+    started_at: str  # in UTC
+    streams: list[str]  # those met so far
+    records: int  # lines of the input that were read
+    accepted: int  # changes that MoEngage accepted
+    requests: int  # requests started
+
+
 class Expected(msgspec.Struct, frozen=True):
-    """What a member's membership is expected to be.
+    """The expected membership of a member."""
 
-    Attributes:
-        action: The last one that was accepted or queued; ``None`` where it is in doubt.
-        member: The identifiers that it went with, where they are known.
-    """
-
-    action: Action | None
-    member: Member | None
+    action: Action | None  # the last one accepted or queued; ``None`` if it is unconfirmed
+    member: Member | None  # the identifiers of that action, if they are known
 
 
 class DiffCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot compared with what a ledger holds, in numbers.
+    """A snapshot compared with a ledger, in numbers of members."""
 
-    Attributes:
-        desired: Who is in the snapshot.
-        accepted: Who is accepted.
-        in_doubt: How many members are in doubt.
-        base: How many are accepted, in doubt, or both.
-        joining: How many of the desired are neither accepted nor in doubt.
-        additions: How many must be added.
-        removals: How many must be removed.
-        unchanged: How many of the desired need no request.
-        dropped: Expected by an anonymous id that now stands beside a uid; nothing is sent for them.
-    """
-
-    desired: MemberSet
+    desired: MemberSet  # in the snapshot
     accepted: MemberSet
-    in_doubt: int
-    base: int
-    joining: int
-    additions: int
-    removals: int
-    unchanged: int
-    dropped: int
+    in_doubt: int  # unconfirmed
+    base: int  # accepted, unconfirmed or both
+    joining: int  # in the snapshot, but neither accepted nor unconfirmed
+    additions: int  # to add
+    removals: int  # to remove
+    unchanged: int  # in the snapshot, but need no request
+    dropped: int  # known by an anonymous id that now goes with a uid; nothing is sent for them

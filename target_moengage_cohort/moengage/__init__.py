@@ -1,1 +1,1 @@
-"""."""
+"""MoEngage over HTTP: requests, attempts, and the meaning of answers."""

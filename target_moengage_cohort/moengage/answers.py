@@ -1,21 +1,18 @@
-"""What an answer of the Cohort Sync API means; pure.
+"""The meaning of the Cohort Sync API's answers; pure.
 
 200 with ``"status": "success"`` means *accepted*, not applied. 400 means that the request will
-never do as it is, perhaps for one of its members, 415 that we are at fault, 401 and 403 that the
-run must stop, 413 that the body must be smaller, 429 that it came too early. After 5xx, time-outs
-and dropped connections nobody knows whether it was applied, and sending the same bytes again does
-no harm.
+never be accepted as it is, perhaps because of one of its members. 415 means a bug of ours, 401 and
+403 that the run must stop, 413 that the body must be smaller, 429 that the request came too early.
+After 5xx, time-outs and dropped connections the request may or may not have been applied; sending
+the same bytes again does no harm.
 """
 
 from __future__ import annotations
 
 import enum
-import html
-import json
 import re
 import typing as t
 from email.utils import parsedate_to_datetime
-from urllib.parse import quote, quote_plus
 
 import msgspec
 
@@ -23,30 +20,20 @@ from target_moengage_cohort.core.errors import (
     InputError,
     InternalError,
     SettingsError,
+    TargetError,
     TryAgainError,
 )
+from target_moengage_cohort.moengage.redaction import mask_identifiers, scrub
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from target_moengage_cohort.core.errors import TargetError
-
 LONGEST_WAIT_SECONDS = 120.0
-_LONGEST_MESSAGE = 300
-_LONGEST_QUOTE = 16_384  # what of an error is looked at, to take its first 300 characters
-_SHORTEST_TELLING = 4
-_REDACTED = "[redacted]"
-_WORD = r"[^\s\"'`,;:()\[\]{}<>=]"
 _NUMBER = r"\s*\d+(\.\d+)?\s*"
-_CREDENTIALS = (
-    "MoEngage refused the credentials ({}); check workspace_id, data_api_key and data_center, and "
-    "that the key may use Cohort Sync"
-)
-_AROUND_WORDS = ".…!?/\\#*|&-_"
 
 
 class Outcome(enum.Enum):
-    """What happens next."""
+    """The next step after an answer."""
 
     ACCEPTED = "accepted"
     RETRY = "retry"
@@ -59,21 +46,13 @@ class Outcome(enum.Enum):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A classified answer, or its absence.
-
-    Attributes:
-        outcome: What happens next.
-        summary: For people, scrubbed: the status and what the API says, or what went wrong.
-        wait_seconds: How long the server asks to wait, or ``None`` if it does not say.
-        sent: Whether the request may have left; ``False`` if no connection was made.
-        app_name: The workspace's name, where an accepted log-in tells it; scrubbed.
-    """
+    """A classified answer, or the absence of one; its texts are scrubbed."""
 
     outcome: Outcome
-    summary: str
-    wait_seconds: float | None = None
-    sent: bool = True
-    app_name: str | None = None
+    summary: str  # the status and the API's message, or what went wrong
+    wait_seconds: float | None = None  # that the server asks for
+    sent: bool = True  # whether the request may have left; not if no connection was made
+    app_name: str | None = None  # the workspace's, if an accepted log-in contains it
 
 
 class _Error(msgspec.Struct):
@@ -84,7 +63,7 @@ class _Error(msgspec.Struct):
 
 
 class _AnswerBody(msgspec.Struct):
-    """Lenient: a part of an unforeseen type must not hide what the others say."""
+    """An answer's body; lenient, because a part of an unforeseen type must not hide the others."""
 
     status: t.Any = None
     error: _Error | str | None = None
@@ -112,14 +91,10 @@ def classify(
     now: float,
     secrets: t.Callable[[], Iterable[str]],
 ) -> Answer:
-    """Say what an answer means.
+    """Classify an HTTP response, whose headers' names match in any case.
 
-    Args:
-        status: The HTTP status.
-        headers: The answer's headers, by names of any case.
-        content: The answer's body.
-        now: Seconds since 1970 here, for answers without a ``Date``.
-        secrets: Gives what must not be shown: the key and the request's identifiers.
+    ``now`` are the seconds since 1970 on this machine, for responses without a ``Date``.
+    ``secrets`` returns what must not be shown: the key and the request's identifiers.
     """
     try:
         body = _decode(content)
@@ -135,124 +110,103 @@ def classify(
     if status == 200 and body.status == "fail":  # noqa: PLR2004
         outcome = Outcome.REFUSED
     wait = wait_seconds(headers, now, limited=outcome is Outcome.RATE_LIMITED)
-    said = scrub(_said(body.error), secrets())
+    message = scrub(_message(body.error), secrets())
     if outcome is Outcome.UNEXPECTED and status == 200:  # noqa: PLR2004
-        said = "with a body that is not MoEngage's"
-    return Answer(outcome, f"HTTP {status} {said}".rstrip(), wait)
+        message = "with a body that is not MoEngage's"
+    return Answer(outcome, f"HTTP {status} {message}".rstrip(), wait)
 
 
-def _said(error: _Error | str | None) -> str:
+def _message(error: _Error | str | None) -> str:
     if not isinstance(error, _Error):
-        return _masked(error or "")
-    said = _masked(": ".join(str(part) for part in (error.type, error.message) if part))
+        return mask_identifiers(error or "")
+    message = mask_identifiers(": ".join(str(part) for part in (error.type, error.message) if part))
     if error.attribute:
-        said += f" (attribute {_masked(str(error.attribute))})"
+        message += f" (attribute {mask_identifiers(str(error.attribute))})"
     if re.fullmatch(r"[\w-]{1,64}", str(error.request_id or "")):
-        said += f" (request_id {error.request_id})"
-    return said
+        message += f" (request_id {error.request_id})"
+    return message
 
 
-def _masked(text: str) -> str:
-    """Redact what looks like an identifier: it may be of a member of an earlier request."""
-
-    def word(match: re.Match[str]) -> str:
-        found = match.group()
-        if re.search(r"[0-9@%]|[^\x00-\x7f]", found):
-            return _REDACTED + found[len(found.rstrip(".,;:)")) :]
-        return found
-
-    return re.sub(r"[^\s\"'<>]{3,}", word, text[:_LONGEST_QUOTE])
-
-
-def verdict(answer: Answer, cohort_id: str, max_retry_seconds: int) -> TargetError:
-    """The error that ends a run after an answer that nothing more can be done about.
-
-    Args:
-        answer: The last answer to a request.
-        cohort_id: The request's cohort.
-        max_retry_seconds: The setting, for a request that was retried until then.
-    """
-    cohort, said = f"the cohort {cohort_id!r}", answer.summary
-    if answer.outcome is Outcome.CREDENTIALS:
-        return SettingsError(_CREDENTIALS.format(said))
+def final_error(answer: Answer, cohort_id: str, max_retry_seconds: int) -> TargetError:
+    """Return the error that ends a run after an answer that leaves nothing to try."""
+    cohort, summary = f"cohort {cohort_id!r}", answer.summary
     if answer.outcome in {Outcome.REFUSED, Outcome.TOO_LARGE}:
         return InputError(
-            f"MoEngage refused a request of {cohort}: {said}; trying again as it is will not "
-            "help: look for what it names in the cohort's mapping and rows, or in the settings"
+            "request_refused",
+            f"MoEngage refused a request for {cohort}: {summary}. Retrying it unchanged will not "
+            "help; check what the message names in the cohort's mapping and rows, or in the "
+            "settings",
         )
-    if answer.outcome is Outcome.OUR_FAULT:
-        return InternalError(
-            f"MoEngage takes a request of {cohort} for malformed: {said}. No setting and no row is "
-            "to blame for that; please report it"
-        )
-    if answer.outcome is Outcome.UNEXPECTED:
-        return SettingsError(
-            f"unexpected answer to a request of {cohort}: {said}; check api_url and data_center"
-        )
-    return TryAgainError(
-        f"no request was accepted within {max_retry_seconds} s (max_retry_seconds), the last one "
-        f"of {cohort}: {said}; run it again, it goes on from the last STATE"
-    )
-
-
-def login_verdict(answer: Answer) -> TargetError | None:
-    """What is wrong after the answer to a log-in; ``None`` if the credentials are good."""
-    said = answer.summary
-    if answer.outcome is Outcome.ACCEPTED:
-        return None
-    if answer.outcome is Outcome.CREDENTIALS:
-        return SettingsError(_CREDENTIALS.format(said))
     if answer.outcome in {Outcome.RETRY, Outcome.RATE_LIMITED}:
         return TryAgainError(
-            f"MoEngage could not check the credentials: {said}; try again in a minute, and if it "
-            "stays so, check the network, data_center and api_url"
+            "retries_exhausted",
+            f"no request was accepted within {max_retry_seconds} s (max_retry_seconds). The last "
+            f"one was for {cohort}: {summary}. Run it again; it resumes from the last STATE",
         )
-    if answer.outcome is Outcome.OUR_FAULT:
-        return InternalError(
-            f"MoEngage takes the request to check the credentials for malformed: {said}. No "
-            "setting is to blame for that; please report it"
+    return _error(answer, f"a request for {cohort}")
+
+
+def login_error(answer: Answer) -> TargetError | None:
+    """Return the error after the answer to a log-in; ``None`` if the credentials are good."""
+    summary = answer.summary
+    if answer.outcome is Outcome.ACCEPTED:
+        return None
+    if answer.outcome in {Outcome.RETRY, Outcome.RATE_LIMITED}:
+        return TryAgainError(
+            "moengage_unavailable",
+            f"could not check the credentials: {summary}. Try again in a minute; if it fails "
+            "again, check the network, data_center and api_url",
         )
     if answer.outcome is Outcome.REFUSED:
         return SettingsError(
-            f"MoEngage refused to check the credentials: {said}; check workspace_id, data_api_key, "
-            "partner and data_center"
+            "credentials_refused",
+            f"MoEngage refused to check the credentials: {summary}; check workspace_id, "
+            "data_api_key, partner and data_center",
         )
-    return SettingsError(
-        f"unexpected answer to the request to check the credentials: {said}; check api_url and "
-        "data_center"
-    )
+    return _error(answer, "the request to check the credentials")
 
 
-def offence(answer: Answer) -> str:
-    """Why a member cannot be delivered, who was refused alone."""
-    what = "finds it too large" if answer.outcome is Outcome.TOO_LARGE else "refuses it"
-    return f"MoEngage {what}: {answer.summary}"
+def _error(answer: Answer, request: str) -> TargetError:
+    summary = answer.summary
+    if answer.outcome is Outcome.CREDENTIALS:
+        return SettingsError(
+            "credentials_refused",
+            f"MoEngage refused the credentials ({summary}); check workspace_id, data_api_key and "
+            "data_center, and that the key may use Cohort Sync",
+        )
+    if answer.outcome is Outcome.OUR_FAULT:
+        return InternalError(
+            "malformed_request",
+            f"MoEngage rejected {request} as malformed: {summary}. This is a bug in "
+            "target-moengage-cohort; please report it",
+        )
+    msg = f"unexpected answer to {request}: {summary}; check api_url and data_center"
+    return SettingsError("unexpected_answer", msg)
+
+
+def rejection_reason(answer: Answer) -> str:
+    """Return why a member that was refused alone cannot be delivered."""
+    why = " as too large" if answer.outcome is Outcome.TOO_LARGE else ""
+    return f"MoEngage refused it{why}: {answer.summary}"
 
 
 def wait_seconds(headers: Mapping[str, str], now: float, *, limited: bool) -> float | None:
-    """How long the server asks to wait.
+    """Return how long the server asks to wait; ``None`` if it does not say.
 
-    Its clock need not be ours, so a moment is taken relative to the answer's ``Date``.
-
-    Args:
-        headers: The answer's headers.
-        now: Seconds since 1970 here, for answers without a ``Date``.
-        limited: Whether this is a 429. Other answers tell the limit's reset, too, but do not
-            ask to wait for it.
-
-    Returns:
-        Seconds from 0 to `LONGEST_WAIT_SECONDS`: the longer of the limit's reset and
-        ``Retry-After``; ``None`` if it says neither.
+    It is the longer of the limit's reset and ``Retry-After``, from 0 to `LONGEST_WAIT_SECONDS`. The
+    server's clock may differ from ours, so a moment counts relative to the answer's ``Date``, or
+    to ``now``, seconds since 1970 on this machine, for answers without one. Answers that are not a
+    429 (``limited``) contain the limit's reset, too, but do not ask to wait for it.
     """
-    there = _moment(headers.get("Date", "")) or now
+    server_now = _moment(headers.get("Date", "")) or now
     waits = []
     if limited and re.fullmatch(_NUMBER, reset := headers.get("x-ratelimit-reset", "")):
-        waits.append(float(reset) - there)
+        waits.append(float(reset) - server_now)
     after = headers.get("Retry-After", "")
     if re.fullmatch(_NUMBER, after):
         waits.append(float(after))
     elif (moment := _moment(after)) is not None:
-        waits.append(moment - there)
+        waits.append(moment - server_now)
     return min(max(0.0, *waits), LONGEST_WAIT_SECONDS) if waits else None
 
 
@@ -261,69 +215,3 @@ def _moment(date: str) -> float | None:
         return parsedate_to_datetime(date).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def scrub(text: str, secrets: Iterable[str]) -> str:
-    """Make an API's words fit for a log: no secret, nor a telling part of one.
-
-    Args:
-        text: What the API says; it may quote the request, in part or in another form.
-        secrets: The key and the identifiers of the request's members.
-
-    Returns:
-        The text on one line, at most 300 characters long.
-    """
-    text = _one_line(text[:_LONGEST_QUOTE])
-    if not text:
-        return text
-    found = {_one_line(form) for secret in secrets for form in _forms(secret)} - {""}
-    forms = sorted(found, key=len, reverse=True)
-    lowered = text.lower()
-    for form in forms:
-        if len(form) >= _SHORTEST_TELLING and form.lower() in lowered:
-            text = re.sub(re.escape(form), _REDACTED, text, flags=re.IGNORECASE)
-    for form in forms:
-        if form[:_SHORTEST_TELLING].lower() in lowered:
-            text = _without_beginnings(text, form)
-    haystack = "\n".join(forms).lower()
-
-    def word(match: re.Match[str]) -> str:
-        found = match.group()
-        part = found.strip(_AROUND_WORDS).lower()
-        return _REDACTED if len(part) >= _SHORTEST_TELLING and part in haystack else found
-
-    return re.sub(f"{_WORD}+", word, text)[:_LONGEST_MESSAGE]
-
-
-def _without_beginnings(text: str, form: str) -> str:
-    """Redact where words are a secret's beginning, cut off, or a whole one that is short."""
-    beginning = re.compile(re.escape(form[:_SHORTEST_TELLING]), re.IGNORECASE)
-    position = 0
-    while (match := beginning.search(text, position)) is not None:
-        start, position = match.span()
-        for ours, theirs in zip(form[_SHORTEST_TELLING:], text[position:], strict=False):
-            if ours.lower() != theirs.lower():
-                break
-            position += 1
-        in_word = text[start - 1 : start + 1].isalnum() if start else False
-        if not in_word and not (text[position - 1 : position + 1].isalnum() and text[position:]):
-            text = text[:start] + _REDACTED + text[position:]
-            position = start + len(_REDACTED)
-    return text
-
-
-def _one_line(text: str) -> str:
-    return re.sub(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+", " ", text).strip()
-
-
-def _forms(secret: str) -> set[str]:
-    """A secret as it may stand in a text: plain, or escaped for JSON, a URL or HTML."""
-    return {
-        secret,
-        json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
-        quote(secret, errors="replace"),
-        quote(secret, safe="", errors="replace"),
-        quote_plus(secret, errors="replace"),
-        html.escape(secret),
-    }

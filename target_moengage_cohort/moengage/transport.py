@@ -1,4 +1,4 @@
-"""One attempt at one request, classified; never raises for what MoEngage or the network does."""
+"""One attempt at one request; never raises for what MoEngage or the network does."""
 
 from __future__ import annotations
 
@@ -11,25 +11,21 @@ from base64 import b64encode
 from importlib import metadata
 from urllib.parse import urlsplit
 
-import msgspec
 import requests
 from urllib3.exceptions import NewConnectionError
 
+from target_moengage_cohort.moengage import cohort_sync
 from target_moengage_cohort.moengage.answers import Answer, Outcome, classify
-from target_moengage_cohort.settings import is_loopback
+from target_moengage_cohort.settings import Settings, is_loopback
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from target_moengage_cohort.settings import Settings
-
-COHORT_SYNC_PATH = "/v1/integrations/cohortsync"
-AUTHENTICATION_PATH = "/v1/integrations/authentication"
 _MAX_ANSWER_BYTES = 65_536
 _CONNECT_TIMEOUT_SECONDS = 15
 _UNTRUSTED = (
-    "the server's TLS certificate is not trusted ({}); check api_url, and if a proxy or a CA of "
-    "your own stands between, name its certificates' file in REQUESTS_CA_BUNDLE"
+    "the server's TLS certificate is not trusted ({}); check api_url. If a proxy or a CA of your "
+    "own is involved, set REQUESTS_CA_BUNDLE to the file with its certificates"
 )
 _Auth: t.TypeAlias = (
     "tuple[str, str] | t.Callable[[requests.PreparedRequest], requests.PreparedRequest]"
@@ -41,7 +37,7 @@ _BROKEN = (
 )
 
 
-class Client:
+class Transport:
     """Sends request bodies to the Cohort Sync API; safe to share between threads."""
 
     def __init__(self, settings: Settings) -> None:
@@ -57,57 +53,39 @@ class Client:
         # Plain http is for loopback alone; a proxy would carry the credentials elsewhere.
         loopback = is_loopback(urlsplit(settings.base_url).hostname or "")
         self._proxies = {"http": "", "https": "", "all": ""} if loopback else {}
-        # It logs what it cannot parse, and an answer may quote the key or a member.
+        # It logs unparsable input, and an answer may quote the key or a member.
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)
         self._threads = threading.local()  # a `requests` session is not meant to be shared
 
-    def attempt(self, body: bytes) -> Answer:
-        """Send one request body, once.
-
-        Args:
-            body: As `Envelope.body` makes it.
-        """
-        return self._asked(COHORT_SYNC_PATH, body, self._auth, lambda: self._secrets(body))
+    def send(self, body: bytes) -> Answer:
+        """Send one request body, as `Envelope.body` returns it, once."""
+        path = cohort_sync.COHORT_SYNC_PATH
+        return self._attempt(path, body, self._auth, lambda: self._secrets(body))
 
     def log_in(self) -> Answer:
-        """Have MoEngage check the credentials, once; it touches no cohort."""
-        settings = self._settings
-        login = {
-            "app_id": settings.workspace_id,
-            "app_secret": settings.data_api_key,
-            "source": settings.partner,
-            "region": settings.data_center,
-        }
-        return self._asked(
-            AUTHENTICATION_PATH, msgspec.json.encode(login), _in_the_body, self._credentials
-        )
+        """Have MoEngage check the credentials, once; no cohort is involved."""
+        path, body = cohort_sync.AUTHENTICATION_PATH, cohort_sync.log_in_body(self._settings)
+        return self._attempt(path, body, _add_no_header, self._credentials)
 
-    def _asked(
-        self,
-        path: str,
-        body: bytes,
-        auth: _Auth,
-        secrets: t.Callable[[], Iterator[str]],
+    def _attempt(
+        self, path: str, body: bytes, auth: _Auth, secrets: t.Callable[[], Iterator[str]]
     ) -> Answer:
-        """Post a body to one of the endpoints, once, and classify what comes of it."""
         try:
-            response, content = self._posted(path, body, auth)
+            response, content = self._post(path, body, auth)
         except requests.RequestException as error:
-            return self._failed(error)
+            return self._classify_failure(error)
         except OSError as error:
-            what = f"no request could be made ({error.strerror or type(error).__name__})"
-            what += "; is REQUESTS_CA_BUNDLE or another variable with a path set wrong?"
-            return Answer(Outcome.UNEXPECTED, what, sent=False)
+            summary = (
+                f"the request could not be made ({error.strerror or type(error).__name__}); check "
+                "REQUESTS_CA_BUNDLE and other variables that contain paths"
+            )
+            return Answer(Outcome.UNEXPECTED, summary, sent=False)
         return classify(
-            response.status_code,
-            response.headers,
-            content,
-            now=time.time(),
-            secrets=secrets,
+            response.status_code, response.headers, content, now=time.time(), secrets=secrets
         )
 
-    def _posted(self, path: str, body: bytes, auth: _Auth) -> tuple[requests.Response, bytes]:
-        """Post a body; return the answer, and so much of its content as an answer may have."""
+    def _post(self, path: str, body: bytes, auth: _Auth) -> tuple[requests.Response, bytes]:
+        """Post a body; return the response, and as much of its content as an answer may have."""
         deadline = time.monotonic() + self._timeout[1]
         with self._session().post(
             self._settings.base_url + path,
@@ -124,28 +102,28 @@ class Client:
                 content += chunk
                 if len(content) >= _MAX_ANSWER_BYTES:
                     break
-                if time.monotonic() > deadline:  # each read has a time-out, and this is all
+                if time.monotonic() > deadline:  # the time-out of `requests` is one for each read
                     raise requests.ReadTimeout
         return response, content
 
-    def _failed(self, error: requests.RequestException) -> Answer:
-        """What it means that there was no answer."""
+    def _classify_failure(self, error: requests.RequestException) -> Answer:
+        """Return the answer that stands for a missing response."""
         outcome, sent = Outcome.RETRY, True
         if isinstance(error, requests.ConnectTimeout):
-            what, sent = f"no connection within {self._timeout[0]} s", False
+            summary, sent = f"no connection within {self._timeout[0]} s", False
         elif isinstance(error, requests.Timeout):
-            what = f"no answer within {self._timeout[1]} s"
+            summary = f"no answer within {self._timeout[1]} s"
         elif isinstance(error, requests.exceptions.SSLError):
-            what = "the TLS connection failed"
-            if (why := _why_untrusted(error)) is not None:
-                outcome, what = Outcome.UNEXPECTED, _UNTRUSTED.format(why)
+            summary = "the TLS connection failed"
+            if (reason := _distrust_reason(error)) is not None:
+                outcome, summary = Outcome.UNEXPECTED, _UNTRUSTED.format(reason)
         elif isinstance(error, _BROKEN):
-            what = f"the connection failed ({_cause(error)})"
-            reason = getattr(error.args[0], "reason", None) if error.args else None
-            sent = not isinstance(reason, NewConnectionError)
+            summary = f"the connection failed ({_root_cause(error)})"
+            cause = getattr(error.args[0], "reason", None) if error.args else None
+            sent = not isinstance(cause, NewConnectionError)
         else:
-            outcome, what = Outcome.UNEXPECTED, f"the request failed ({type(error).__name__})"
-        return Answer(outcome, what, sent=sent)
+            outcome, summary = Outcome.UNEXPECTED, f"the request failed ({type(error).__name__})"
+        return Answer(outcome, summary, sent=sent)
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._threads, "session", None)
@@ -159,28 +137,25 @@ class Client:
 
     def _secrets(self, body: bytes) -> Iterator[str]:
         yield from self._credentials()
-        for member in msgspec.json.decode(body)["parameters"]["members"]:
-            yield from member.values()
+        yield from cohort_sync.identifiers(body)
 
 
-def _in_the_body(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Add no header: the body has the credentials, and without this ~/.netrc might add others."""
-    return request
+def _add_no_header(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request  # its body has the credentials; `requests` might add those of ~/.netrc
 
 
-def _why_untrusted(error: BaseException | None) -> str | None:
-    """Why a certificate was refused, in OpenSSL's words; ``None`` if it was something else."""
+def _distrust_reason(error: BaseException | None) -> str | None:
+    """Return OpenSSL's reason to distrust a certificate; ``None`` if the error is another one."""
     while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         inner = error.args[0] if error.args else None
-        reason = getattr(inner, "reason", None)  # urllib3 keeps it there
-        error = (
-            reason if isinstance(reason, BaseException) else error.__cause__ or error.__context__
-        )
+        reason = getattr(inner, "reason", None)  # where urllib3 keeps it
+        outer = error.__cause__ or error.__context__
+        error = reason if isinstance(reason, BaseException) else outer
     return None if error is None else error.verify_message
 
 
-def _cause(error: BaseException) -> str:
-    """The innermost cause's class: enough for a log, and it quotes nothing."""
+def _root_cause(error: BaseException) -> str:
+    """Return the class of the innermost cause: enough for a log, and it quotes nothing."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return type(error).__name__

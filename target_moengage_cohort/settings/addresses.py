@@ -1,4 +1,4 @@
-"""The settings that are addresses: where requests go, and where the ledger is."""
+"""The settings that are addresses: the destination of requests and the place of the ledger."""
 
 from __future__ import annotations
 
@@ -11,48 +11,53 @@ import platformdirs
 
 from target_moengage_cohort.core.errors import SettingsError
 
+DATA_CENTERS = ("01", "02", "03", "04", "05", "06", "101")
 _FILE = "file://"
 
 
 def state_path() -> Path:
-    """The folder for what outlives a run, as the platform has it; it may not be there yet."""
+    """Return the platform's directory for state that outlives a run; it may not exist yet."""
     return Path(platformdirs.user_state_path("target-moengage-cohort"))
 
 
+def data_center(value: object) -> str:
+    """Return the number of a data center that is written as `1`, `01`, `DC-01`, `dc01` or `101`."""
+    match = re.fullmatch(r"(?:dc[-_ ]?)?0*([1-9]\d*)", str(value).strip(), re.IGNORECASE)
+    number = match.group(1).zfill(2) if match and isinstance(value, (str, int)) else ""
+    if number not in DATA_CENTERS:
+        msg = (
+            f"data_center: must be one of {', '.join(DATA_CENTERS)}; there is no default, because "
+            "the wrong data center is another region"
+        )
+        raise SettingsError("invalid_value", msg)
+    return number
+
+
 def api_url(url: str) -> str:
-    """Check a base URL: credentials go over https only, except on loopback.
-
-    Returns:
-        The URL without a trailing slash.
-
-    Raises:
-        SettingsError: The URL breaks a rule.
-    """
+    """Return a base URL without its trailing slash, if it is valid and keeps the key private."""
     fault = None
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        msg = "api_url: is no URL"
-        raise SettingsError(msg) from None
+        raise SettingsError("invalid_value", "api_url: is not a valid URL") from None
     if not re.fullmatch(r"[!-~]+", url) or "\\" in url:
         fault = "must be ASCII without spaces or backslashes"
     elif parts.scheme not in {"http", "https"} or not host:
         fault = "must be an https:// URL with a host"
     elif parts.username is not None or parts.password is not None:
-        fault = "must not hold credentials; use workspace_id and data_api_key"
+        fault = "must not contain credentials; use workspace_id and data_api_key"
     elif "?" in url or "#" in url:
         fault = "must not have a query or a fragment"
     elif parts.scheme == "http" and not is_loopback(host):
-        fault = "must be https, since plain http would show the key to the network"
+        fault = "must be https, because plain http would expose the key to the network"
     if fault:
-        msg = f"api_url: {fault}"
-        raise SettingsError(msg)
+        raise SettingsError("invalid_value", f"api_url: {fault}")
     return url.rstrip("/")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a URL's host is this machine itself."""
+    """Return whether a URL's host is this machine itself."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -60,32 +65,26 @@ def is_loopback(host: str) -> bool:
 
 
 def ledger_folder(uri: str) -> str:
-    """Check where the ledger is to be: a folder, as a path or as a ``file://`` URL.
+    """Return the directory that a path or a ``file://`` URL names, with ``~`` expanded.
 
-    Returns:
-        The path, with the user's home in place of ``~``.
-
-    Raises:
-        SettingsError: It is no folder's address; the message does not quote it, since the address
-            of a database may hold a password.
+    No error quotes the URI, because a database's URI may contain a password.
     """
     fault, path = None, uri
     if uri.lower().startswith(_FILE):
         path = unquote(uri[len(_FILE) :]).removeprefix("localhost")
         if "\0" in path or "\N{REPLACEMENT CHARACTER}" in path:
-            fault = "holds characters that are no text"
+            fault = "contains invalid characters"
         elif not path.startswith(("/", "~")):
-            fault = "must name a whole path after file://, as in file:///var/lib/ledger"
+            fault = "must have an absolute path after file://, as in file:///var/lib/ledger"
     elif re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", uri):
-        fault = "only folders are supported yet; give a path or a file:// URL"
+        fault = "only directories are supported; use a path or a file:// URL"
     elif not uri:
         fault = "must not be blank"
     if fault is None and path.startswith("~"):
         try:
             path = str(Path(path).expanduser())
         except RuntimeError:
-            fault = "starts with ~ but no user of that name has a home; write the whole path"
+            fault = "starts with ~, but that user has no home directory; use an absolute path"
     if fault:
-        msg = f"ledger_uri: {fault}"
-        raise SettingsError(msg)
+        raise SettingsError("invalid_value", f"ledger_uri: {fault}")
     return path

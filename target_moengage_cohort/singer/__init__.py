@@ -1,1 +1,1 @@
-"""."""
+"""A Singer input as messages and rows, and rows as a Singer file."""

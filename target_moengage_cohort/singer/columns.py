@@ -1,9 +1,9 @@
-"""Rows of one stream taken column by column, where each of them says nothing unusual; pure.
+"""Rows of one stream as columns, for the many rows in which nothing is unusual; pure.
 
-Such a row is *plain*: its identifiers are of the type that the schema tells, it is not deleted,
-and it has its keys. msgspec checks all of that while it decodes. One row that is not plain makes
-its whole chunk be read row by row, by the rules of `Sink`, which also know why a row is rejected;
-so nothing is decided twice, and what is unusual costs time instead of correctness.
+Such a row is *plain*: its identifiers are of the type in the schema, it is not deleted, and it has
+its keys. msgspec checks that while it decodes. A row that is not plain makes its whole chunk be
+taken row by row, by the rules of `RowMapper`, which also knows why a row is rejected. So nothing is
+decided twice, and unusual rows take more time but are still correct.
 """
 
 from __future__ import annotations
@@ -15,29 +15,50 @@ import msgspec
 from msgspec import Meta
 
 from target_moengage_cohort.core.membership import largest_size
+from target_moengage_cohort.singer.decoding import UNDECODABLE, attributes, is_decodable_column
+from target_moengage_cohort.singer.lines import count_lines
 
 if t.TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
 LONGEST = 1_000
-"""Characters of an identifier; whatever is longer is not plain."""
+"""Characters of the longest identifier in a plain row."""
 
 Text = t.Annotated[str, Meta(min_length=1)]
 
 
-class Columns(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Plain rows; every list has one item for each row.
+class NotPlainError(Exception):
+    """A chunk contains a row that is not plain: take it row by row."""
+
+
+class RowLayout(msgspec.Struct, frozen=True):
+    """The columns to read of a stream's rows.
 
     Attributes:
-        count: How many rows.
+        columns: Role → column; no two roles share a column.
+        keys: Columns that must be present. Those without a role are attributes ``key_0``,
+            ``key_1`` and so on.
+        plain: Decodes plain rows; ``None`` if all rows are taken row by row.
+    """
+
+    columns: Mapping[str, str]
+    keys: Sequence[str]
+    plain: PlainRows | None = None
+
+
+class Columns(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Plain rows; every list has one item per row.
+
+    Attributes:
+        count: The number of rows.
         uids: Their uids.
         anonymous_ids: Their anonymous ids; ``None`` if the stream has none.
         present: Whether each is a member; ``None``: all are.
-        cohorts: The id and the name of the cohort of each, as its columns have them, the name
-            ``None`` where the id is the name; ``None`` if the stream feeds one cohort.
-        expected_counts: The different row counts that they tell; ``None`` if they tell none.
-        largest: No member takes more bytes in a request.
+        cohorts: The id and name of the cohort of each, as in its columns; the name is ``None`` if
+            the id is the name. ``None`` if the stream has one cohort.
+        expected_counts: The different row counts in them; ``None`` if they have none.
+        largest: Upper bound of the bytes that a member takes in a request.
     """
 
     count: int
@@ -49,45 +70,40 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     largest: int
 
 
-def kinds(columns: Mapping[str, str], properties: Mapping[str, t.Any]) -> dict[str, t.Any] | None:
-    """What msgspec is to expect of each role's column in a plain row.
+def plain_rows(
+    columns: Mapping[str, str], keys: Sequence[str], properties: Mapping[str, t.Any]
+) -> PlainRows | None:
+    """Return a decoder for a stream's plain rows; ``None`` if row by row is better.
 
-    Args:
-        columns: Role → column.
-        properties: The columns of the stream's schema.
-
-    Returns:
-        Role → type, or ``None`` if rows of this stream are better looked at one by one.
+    ``columns`` and ``keys`` are those of a `RowLayout`, ``properties`` those of the schema.
     """
-    found: dict[str, t.Any] = {}
-    optional = {"uid", "anonymous_id"} <= columns.keys()
+    if not all(map(is_decodable_column, (*columns.values(), *keys))):
+        return None
+    types: dict[str, t.Any] = {}
+    is_optional = {"uid", "anonymous_id"} <= columns.keys()
     for role, column in columns.items():
-        types = _types(properties.get(column))
+        named = _json_types(properties.get(column))
         if role in {"uid", "anonymous_id"}:
-            kind = int if "integer" in types and "string" not in types else Text
-            found[role] = kind | None if optional else kind
+            type_ = int if "integer" in named and "string" not in named else Text
+            types[role] = type_ | None if is_optional else type_
         elif role == "membership":
-            if "boolean" not in types:
+            if "boolean" not in named:
                 return None
-            found[role] = bool
+            types[role] = bool
         elif role == "expected_count":
-            found[role] = int
+            types[role] = int
         else:
-            found[role] = None if role == "deleted_at" else Text
-    return found
+            types[role] = None if role == "deleted_at" else Text
+    return PlainRows(types, columns, keys)
 
 
-def _types(schema: t.Any) -> set[str]:
-    """The JSON types that a column's schema names, as far as that can be seen."""
+def _json_types(schema: t.Any) -> set[str]:
+    """Return the JSON types that a column's schema names, as far as that is evident."""
     if not isinstance(schema, dict):
         return set()
     named = schema.get("type")
-    found = (
-        {named} if isinstance(named, str) else {each for each in _list(named) if type(each) is str}
-    )
-    for choice in _list(schema.get("anyOf")):
-        found |= _types(choice)
-    return found
+    types = {each for each in [named, *_list(named)] if type(each) is str}
+    return types.union(*map(_json_types, _list(schema.get("anyOf"))))
 
 
 def _list(value: t.Any) -> list[t.Any]:
@@ -98,36 +114,40 @@ class PlainRows:
     """Decodes plain rows.
 
     Args:
-        kinds: Role → type, from `kinds`.
+        types: Role → the type that msgspec expects.
         columns: Role → column.
-        keys: Columns that must be there.
+        keys: Columns that must be present.
 
     Attributes:
-        row: The struct type of a row; `take` takes a list of them.
+        row: The struct type of a row.
     """
 
     def __init__(
-        self, kinds: Mapping[str, t.Any], columns: Mapping[str, str], keys: Sequence[str]
+        self, types: Mapping[str, t.Any], columns: Mapping[str, str], keys: Sequence[str]
     ) -> None:
         required: list[t.Any] = []
         optional: list[t.Any] = []
-        for role, kind in kinds.items():
-            may_lack = kind is None or type(None) in t.get_args(kind)
+        for role, type_ in types.items():
+            may_lack = type_ is None or type(None) in t.get_args(type_)
             if may_lack and columns[role] not in keys:
-                optional.append((role, kind, None))
+                optional.append((role, type_, None))
             else:
-                required.append((role, kind))
-        names = {role: columns[role] for role in kinds}
-        mapped = set(names.values())
-        for number, key in enumerate(key for key in keys if key not in mapped):
-            required.append((f"key_{number}", t.Any))
-            names[f"key_{number}"] = key
+                required.append((role, type_))
+        names = attributes(columns, keys)
+        required += [(name, t.Any) for name in names if name not in types]
         self.row = msgspec.defstruct("PlainRow", required + optional, rename=names, gc=False)
-        self._roles = kinds.keys()
-        self._numbers = {role for role, kind in kinds.items() if int in (kind, *t.get_args(kind))}
+        self._decode_lines = msgspec.json.Decoder(self.row).decode_lines
+        self._roles = types.keys()
+        self._numbers = {
+            role for role, type_ in types.items() if int in (type_, *t.get_args(type_))
+        }
 
-    def take(self, rows: Sequence[t.Any]) -> Columns | None:
-        """Put decoded rows into columns; ``None`` if one of them is not plain after all."""
+    def decode(self, piece: bytes) -> Columns:
+        """Decode lines that are rows; raise `NotPlainError` if any of them is not plain."""
+        return self.take(decode_all(self._decode_lines, piece))
+
+    def take(self, rows: Sequence[t.Any]) -> Columns:
+        """Put decoded rows into columns; raise `NotPlainError` if one is not plain after all."""
         roles = self._roles
         return assemble(
             self._identifiers("uid", rows),
@@ -153,6 +173,18 @@ class PlainRows:
         return [(row.cohort_id, None) for row in rows]
 
 
+def decode_all(decode_lines: Callable[[bytes], list[t.Any]], piece: bytes) -> list[t.Any]:
+    """Decode all lines of a piece in one step; raise `NotPlainError` if one is of another type."""
+    try:
+        decoded = decode_lines(piece)
+    except UNDECODABLE:
+        raise NotPlainError from None
+    # msgspec also accepts JSON on several lines, and several values on one.
+    if len(decoded) != count_lines(piece):
+        raise NotPlainError
+    return decoded
+
+
 def assemble(
     uids: list[str | None],
     anonymous_ids: list[str | None] | None,
@@ -160,26 +192,22 @@ def assemble(
     present: list[bool] | None,
     cohorts: list[tuple[str, str | None]] | None,
     expected_counts: AbstractSet[int] | None,
-) -> Columns | None:
-    """Put columns together; ``None`` if a row has no identifier, or one has a very long one.
+) -> Columns:
+    """Return the columns of plain rows; no identifier is an empty text.
 
-    Args:
-        uids: See `Columns`; none of the texts is empty.
-        anonymous_ids: Likewise.
-        present: See `Columns`.
-        cohorts: See `Columns`.
-        expected_counts: See `Columns`.
+    Raises:
+        NotPlainError: A row has no identifier, or a very long one.
     """
     if anonymous_ids is None:
         if None in uids:
-            return None
+            raise NotPlainError
         longest = _longest(uids)
     else:
         if (None, None) in zip(uids, anonymous_ids, strict=True):
-            return None
+            raise NotPlainError
         longest = max(_longest(uids), _longest(anonymous_ids))
     if longest > LONGEST:
-        return None
+        raise NotPlainError
     return Columns(
         count=len(uids),
         uids=uids,

@@ -1,4 +1,4 @@
-"""JSON lines into structs, one by one or many at once; pure."""
+"""Decoders for rows and records in JSON; pure."""
 
 from __future__ import annotations
 
@@ -11,136 +11,76 @@ import msgspec
 from msgspec import UNSET
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from target_moengage_cohort.core.errors import InputError
-
-PIECE_BYTES = 1 << 16  # one unusual line among the others costs the speed of one piece
-
-LONGEST_LINE = 1 << 27
-"""Bytes; whoever writes a longer line writes no rows, and all of it would have to be in memory."""
+    from collections.abc import Mapping, Sequence
 
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises where a line is not what a decoder is for."""
-
-
-def _number(digits: str) -> Decimal | None:
-    """A number with a fraction or an exponent, exactly; ``None`` beyond all bounds."""
-    try:
-        return Decimal(digits)
-    except ArithmeticError:
-        return None
-
-
-def _texts_only(value: t.Any) -> t.Any:
-    """A JSON value with ``[]``, which is no identifier, for each text that UTF-8 cannot carry."""
-    if isinstance(value, str):
-        return value if value.encode(errors="replace").decode() == value else []
-    if isinstance(value, list):
-        return [_texts_only(item) for item in value]
-    if isinstance(value, dict):
-        items = ((_texts_only(key), _texts_only(item)) for key, item in value.items())
-        return {key: item for key, item in items if key != []}
-    return value
-
-
-_encode = msgspec.json.Encoder(decimal_format="number").encode
-decode_record = msgspec.json.Decoder(dict[str, t.Any], float_hook=_number).decode
-"""Decodes a whole record; numbers with a fraction or an exponent are `Decimal`."""
-
-
-def row_type(columns: Mapping[str, str], keys: Sequence[str]) -> type[msgspec.Struct]:
-    """A struct type for rows: an attribute for each role and each key, ``UNSET`` if absent.
-
-    Args:
-        columns: Role → column.
-        keys: See `Reader.expect`.
-    """
-    mapped = set(columns.values())
-    roles = {**columns} | {f"key_{n}": key for n, key in enumerate(keys) if key not in mapped}
-    fields = [(role, t.Any, UNSET) for role in roles]
-    return msgspec.defstruct("Row", fields, rename=roles, gc=False)
-
-
-def can_be_looked_for(column: str) -> bool:
-    """Whether a struct type for rows can have a column of this name."""
-    return not re.search(r'["\\\x00-\x1f]', column)
-
+"""What msgspec raises for a line that a decoder does not accept."""
 
 _T = t.TypeVar("_T")
 
 
-def decoder(kind: type[_T]) -> msgspec.json.Decoder[_T]:
-    """A decoder by which numbers with a fraction or an exponent are `Decimal`."""
-    return msgspec.json.Decoder(kind, float_hook=_number)
-
-
-def decode_plain(decode: t.Callable[[bytes], list[t.Any]], piece: bytes) -> list[t.Any] | None:
-    """Decode all lines of a piece at once; ``None`` if one of them is of another kind."""
+def _exact_number(digits: str) -> Decimal | None:
     try:
-        decoded = decode(piece)
-    except UNDECODABLE:
+        return Decimal(digits)
+    except ArithmeticError:  # it is out of range
         return None
-    # msgspec also takes JSON on several lines, and several on one.
-    lines = piece.count(b"\n") + (not piece.endswith(b"\n"))
-    return decoded if len(decoded) == lines else None
 
 
-def mended(line: bytes) -> bytes | None:
-    """Turn a line into JSON as the standard has it; ``None`` if it is none, or a STATE.
+def decoder(type_: type[_T]) -> msgspec.json.Decoder[_T]:
+    """Return a decoder that reads numbers with a fraction or an exponent as `Decimal`."""
+    return msgspec.json.Decoder(type_, float_hook=_exact_number)
 
-    Python's `json` writes ``NaN`` and halves of surrogate pairs, which are no JSON or no text. A
-    number that is none becomes null, as in taps that know of it; a text that is none becomes
-    something that no column may hold.
+
+decode_record = decoder(dict[str, t.Any]).decode
+"""Decodes a whole record; numbers with a fraction or an exponent are `Decimal`."""
+
+
+def attributes(columns: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
+    """Return the attributes of a row by a `RowLayout`, each with its column."""
+    mapped = set(columns.values())
+    return {**columns} | {f"key_{n}": key for n, key in enumerate(keys) if key not in mapped}
+
+
+def row_type(columns: Mapping[str, str], keys: Sequence[str]) -> type[msgspec.Struct]:
+    """Return a struct type for rows: an attribute per role and key, ``UNSET`` if absent."""
+    names = attributes(columns, keys)
+    fields = [(name, t.Any, UNSET) for name in names]
+    return msgspec.defstruct("Row", fields, rename=names, gc=False)
+
+
+def is_decodable_column(name: str) -> bool:
+    """Return whether a struct type for rows can have a column of this name."""
+    return not re.search(r'["\\\x00-\x1f]', name)
+
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+def repair(line: bytes) -> bytes | None:
+    """Return a line as standard JSON; ``None`` if it is not repairable, or is a STATE.
+
+    Python's `json` writes ``NaN``, which is not JSON, and lone surrogates, which UTF-8 cannot
+    encode. The former becomes null, as in taps that avoid it. The latter becomes a list, which no
+    mapped column accepts.
     """
     try:
-        value = json.loads(line, parse_float=_number, parse_constant=lambda _name: None)
-        found = _encode(_texts_only(value))
+        value = json.loads(line, parse_float=_exact_number, parse_constant=lambda _name: None)
+        repaired = _encode(_without_surrogates(value))
     except (ValueError, RecursionError):
         return None
     is_state = isinstance(value, dict) and value.get("type") == "STATE"
-    return None if found == line or is_state else found
+    return None if repaired == line or is_state else repaired
 
 
-def pieces(block: bytes) -> Iterator[bytes]:
-    """Cut whole lines into pieces of some of them."""
-    start = 0
-    while start < len(block):
-        end = block.find(b"\n", start + PIECE_BYTES) + 1 or len(block)
-        yield block[start:end]
-        start = end
-
-
-_Chunk = t.TypeVar("_Chunk", bytes, "bytes | None")
-
-
-def blocks(chunks: Iterable[_Chunk], too_long: t.Callable[[], InputError]) -> Iterator[_Chunk]:
-    """Cut what comes in chunks at the last line break of each; the last line may lack its own.
-
-    ``None`` among the chunks is passed on.
-
-    Args:
-        chunks: What comes.
-        too_long: Makes the error for a line of more than `LONGEST_LINE`, which is the one after
-            all that were yielded.
-
-    Raises:
-        InputError: A line is too long.
-    """
-    parts: list[bytes] = []
-    size = 0
-    for chunk in chunks:
-        if chunk is None:
-            yield chunk
-            continue
-        end = chunk.rfind(b"\n") + 1
-        if end:
-            yield b"".join([*parts, chunk[:end]])
-            parts, size = [], 0
-        if end < len(chunk):
-            parts.append(chunk[end:])
-            size += len(parts[-1])
-            if size > LONGEST_LINE:
-                raise too_long()
-    if parts:
-        yield b"".join(parts)
+def _without_surrogates(value: t.Any) -> t.Any:
+    """Return a JSON value with ``[]`` in place of each text that UTF-8 cannot encode."""
+    if isinstance(value, str):
+        return value if value.encode(errors="replace").decode() == value else []
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        items = (
+            (_without_surrogates(key), _without_surrogates(item)) for key, item in value.items()
+        )
+        return {key: item for key, item in items if key != []}
+    return value

@@ -1,4 +1,4 @@
-"""What a tap says: the Singer messages, as the reader hands them on."""
+"""Singer messages and rows, as the reader hands them on."""
 
 from __future__ import annotations
 
@@ -7,37 +7,68 @@ import typing as t
 import msgspec
 
 if t.TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from target_moengage_cohort.core.errors import RowError
     from target_moengage_cohort.singer.columns import Columns
 
 DELETED_AT = "_sdc_deleted_at"
+RawRecord: t.TypeAlias = dict[str, t.Any]
+
+
+class RowOrigin(t.Protocol):
+    """The origin of the latest row: the tap's output, or a batch file."""
+
+    def record(self) -> dict[str, t.Any]:
+        """Return the whole row."""
+
+    def where(self, what: str) -> str:
+        """Return a message that names the row's place."""
+
+
+class RecordMapper(t.Protocol):
+    """A transformation of streams and whole records before they are mapped to cohorts."""
+
+    def schema(self, message: Schema) -> Sequence[Schema]:
+        """Return the streams that a stream becomes."""
+
+    def record(self, stream: str, record: RawRecord) -> Sequence[tuple[str, RawRecord | RowError]]:
+        """Return the records that a record becomes, each with its stream, or what failed."""
 
 
 class Record(msgspec.Struct):
     """A RECORD message.
 
-    Attributes:
-        type: ``RECORD``.
-        stream: The stream's name.
-        record: A struct with one attribute for each role given to `Reader.expect`; a column that
-            the record lacks is ``UNSET``. Numbers with a fraction or an exponent are `Decimal`.
-        version: The table version that it belongs to, where the tap says so.
+    Its record is a struct with an attribute for each role of the stream's `RowLayout`; a column
+    that it lacks is ``UNSET``. Numbers with a fraction or an exponent are `Decimal`.
     """
 
     type: str
     stream: str
     record: t.Any
-    version: t.Any = None
+    version: t.Any = None  # the table version that it belongs to, if the tap sends one
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """Consecutive rows of one stream, to be taken as columns or else row by row.
+
+    Attributes:
+        columns: Returns all rows as columns; raises `NotPlainError` if it cannot.
+        rows: Yields each row with an attribute for each role; the latest row is then that of the
+            `RowOrigin`.
+    """
+
+    columns: Callable[[], Columns]
+    rows: Callable[[], Iterator[t.Any]]
 
 
 class Rows(msgspec.Struct, frozen=True):
-    """Consecutive RECORDs of one stream and version, all of them plain.
-
-    `Reader.again` gives them one by one.
-    """
+    """Consecutive RECORDs of one stream and version, all of them plain."""
 
     stream: str
     version: int | None
-    columns: Columns
+    chunk: Chunk
+    count: int
 
 
 class Schema(msgspec.Struct, frozen=True):
@@ -49,7 +80,7 @@ class Schema(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """A STATE message; ``value`` is its value byte for byte, so that nothing in it changes."""
+    """A STATE message; ``value`` keeps every byte, so that nothing in it changes."""
 
     value: bytes
 
@@ -62,19 +93,14 @@ class ActivateVersion(msgspec.Struct, frozen=True):
 
 
 class Encoding(msgspec.Struct, frozen=True):
-    """How the files of a BATCH message are written.
+    """The encoding of a BATCH message's files."""
 
-    Attributes:
-        format: ``jsonl``, ``parquet`` or ``arrow``, if we can read them.
-        compression: ``gzip``, or ``none`` or ``None``.
-    """
-
-    format: str
-    compression: str | None = None
+    format: str  # jsonl, parquet or arrow if it is supported
+    compression: str | None = None  # gzip, none or null if it is supported
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """A BATCH message: the files in its manifest hold rows of the stream, and nothing else."""
+    """A BATCH message: the files in its manifest contain rows of the stream, not messages."""
 
     stream: str
     encoding: Encoding

@@ -1,7 +1,7 @@
-"""What the SDK does to whole records: stream maps, flattening, and validation.
+"""Stream maps, flattening and validation of whole records, by the SDK.
 
-This is the slow way, for runs whose settings ask for it. The SDK's own messages may show
-values, so none of them passes: an error names the stream, the expression or path, and the rule.
+This is the slow path, for runs whose settings ask for it. The SDK's own messages may quote values,
+so none is passed on: an error names the stream, the expression or path, and the rule.
 """
 
 from __future__ import annotations
@@ -11,121 +11,89 @@ import logging
 import typing as t
 
 import jsonschema
-from msgspec import UNSET
 from singer_sdk.exceptions import SingerSDKError
-from singer_sdk.mapper import PluginMapper, RemoveRecordTransform
+from singer_sdk.mapper import PluginMapper, RemoveRecordTransform, StreamMap
 from singer_sdk.typing import DEFAULT_JSONSCHEMA_VALIDATOR
 
 from target_moengage_cohort.core.errors import InputError, RowError, SettingsError
-from target_moengage_cohort.singer.messages import DELETED_AT, Schema
+from target_moengage_cohort.singer.messages import DELETED_AT, RawRecord, Schema
 
 if t.TYPE_CHECKING:
-    from singer_sdk.mapper import StreamMap
-
     from target_moengage_cohort.settings import Settings
 
-# At DEBUG these log what expressions evaluate to, that is, members' data.
-_TALKATIVE_LOGGERS = ("singer_sdk.mapper",)
+_FLATTENING = ("enabled", "max_depth", "max_key_length", "separator")
+_SDK_SETTINGS = ("stream_maps", "stream_map_config", *(f"flattening_{n}" for n in _FLATTENING))
 
 
-class SdkTransform:
-    """Stream maps, flattening and validation, as the settings ask for them.
+class StreamMaps:
+    """Stream maps, flattening and validation according to the settings.
 
-    Args:
-        settings: The run's settings.
-        logger: Where the SDK's mapper reports which rules it found.
-
-    Raises:
-        SettingsError: A stream map is not as the SDK wants it.
+    The logger receives the mapper's messages.
     """
 
     def __init__(self, settings: Settings, logger: logging.Logger) -> None:
-        for name in _TALKATIVE_LOGGERS:
-            talkative = logging.getLogger(name)
-            talkative.setLevel(max(logging.INFO, talkative.level))
+        # At DEBUG it logs the values of expressions, which are members' data.
+        talkative = logging.getLogger("singer_sdk.mapper")
+        talkative.setLevel(max(logging.INFO, talkative.level))
         self._validate = settings.validate_records
         self._validators: dict[str, jsonschema.protocols.Validator] = {}
-        config = {
-            name: value
-            for name in (
-                "stream_maps",
-                "stream_map_config",
-                "flattening_enabled",
-                "flattening_max_depth",
-                "flattening_max_key_length",
-                "flattening_separator",
-            )
-            if (value := getattr(settings, name)) is not UNSET and value != {}
-        }
+        values = {name: getattr(settings, name) for name in _SDK_SETTINGS}
+        config = {name: value for name, value in values.items() if value not in (None, {})}
         try:
             self._mapper = PluginMapper(plugin_config=copy.deepcopy(config), logger=logger)
         except SingerSDKError as error:
-            msg = f"stream_maps: {error}; see the SDK's stream maps"
-            raise SettingsError(msg) from None
-        except Exception as error:  # noqa: BLE001 - the SDK takes any stream map for a good one
-            msg = f"stream_maps: cannot be used ({type(error).__name__}); see the SDK's stream maps"
-            raise SettingsError(msg) from None
+            raise _invalid_stream_map(str(error)) from None
+        except Exception as error:  # noqa: BLE001 - the SDK does not check stream maps first
+            why = f"cannot be used ({type(error).__name__})"
+            raise _invalid_stream_map(why) from None
 
     def schema(self, message: Schema) -> list[Schema]:
-        """The streams that a stream becomes.
-
-        Raises:
-            SettingsError: A stream map does not fit the stream.
-            InputError: The schema is no JSON schema.
-        """
+        """Return the streams that a stream becomes."""
         stream = message.stream
         try:
             self._mapper.register_raw_stream_schema(
                 stream, copy.deepcopy(message.schema), message.key_properties
             )
         except (SingerSDKError, NotImplementedError) as error:
-            msg = f"stream_maps: for the stream {stream!r}: {error}; see the SDK's stream maps"
-            raise SettingsError(msg) from None
-        except Exception as error:  # noqa: BLE001 - the SDK takes any schema for a good one
-            msg = (
-                f"the SCHEMA of the stream {stream!r} is no JSON schema ({type(error).__name__}); "
-            )
-            msg += "look for a newer version of the tap, or mend its catalog"
-            raise InputError(msg) from None
-        found = []
+            why = f"for the stream {stream!r}: {error}"
+            raise _invalid_stream_map(why) from None
+        except Exception as error:  # noqa: BLE001 - the SDK does not check schemas first
+            raise _invalid_schema(stream, f" ({type(error).__name__})") from None
+        schemas = []
         for stream_map in self._mapper.stream_maps[stream]:
             if isinstance(stream_map, RemoveRecordTransform):
                 continue
             schema = stream_map.transformed_schema
             keys = list(stream_map.transformed_key_properties or [])
-            found.append(Schema(stream_map.stream_alias, schema, keys))
+            schemas.append(Schema(stream_map.stream_alias, schema, keys))
             if self._validate:
                 self._validators[stream_map.stream_alias] = _validator(stream, schema)
-        return found
+        return schemas
 
-    def record(
-        self, stream: str, record: dict[str, t.Any]
-    ) -> list[tuple[str, dict[str, t.Any] | RowError]]:
-        """The records that a record becomes, each with its stream, or why it cannot.
+    def record(self, stream: str, record: RawRecord) -> list[tuple[str, RawRecord | RowError]]:
+        """Return the records that a record becomes, each with its stream, or what failed.
 
-        A deletion survives a map that drops the column which tells of it.
+        A deletion survives a map that drops its column.
         """
-        found: list[tuple[str, dict[str, t.Any] | RowError]] = []
+        outputs: list[tuple[str, RawRecord | RowError]] = []
         for stream_map in self._mapper.stream_maps[stream]:
+            outcome: RawRecord | RowError | None
             try:
-                transformed = self._transformed(stream_map, record)
+                outcome = self._transformed(stream_map, record)
             except RowError as error:
-                found.append((stream_map.stream_alias, error))
-            else:
-                if transformed is not None:
-                    found.append((stream_map.stream_alias, transformed))
-        return found
+                outcome = error
+            if outcome is not None:
+                outputs.append((stream_map.stream_alias, outcome))
+        return outputs
 
-    def _transformed(
-        self, stream_map: StreamMap, record: dict[str, t.Any]
-    ) -> dict[str, t.Any] | None:
+    def _transformed(self, stream_map: StreamMap, record: RawRecord) -> RawRecord | None:
         if not record:
             return {}  # the SDK would drop it, as if a filter had
         try:
             transformed = stream_map.transform(copy.deepcopy(record))
         except Exception as error:  # noqa: BLE001 - an expression may raise anything
             reason = f"its stream map failed with {type(error).__name__}"
-            raise RowError(reason) from None
+            raise RowError("stream_map_failed", reason) from None
         if transformed is None:
             return None
         if self._validate:
@@ -137,24 +105,32 @@ class SdkTransform:
     def _check(self, stream: str, record: dict[str, t.Any]) -> None:
         try:
             error = next(self._validators[stream].iter_errors(record), None)
-        except Exception as failure:  # noqa: BLE001 - a reference that leads nowhere, for one
+        except Exception as failure:  # noqa: BLE001 - such as an unresolvable reference
             reason = f"the stream's schema cannot be used ({type(failure).__name__})"
-            raise RowError(reason) from None
+            raise RowError("schema_unusable", reason) from None
         if error is not None:
-            # The column alone: below it, a path may hold keys that are data.
-            column = str(error.absolute_path[0]) if error.absolute_path else "the record"
-            reason = f"{column} breaks the rule {error.validator!r} of the stream's schema"
-            raise RowError(reason)
+            # Only the column: deeper in the path, keys may be data.
+            column = f"column {error.absolute_path[0]!r}" if error.absolute_path else "the record"
+            reason = f"{column} violates the rule {error.validator!r} of the stream's schema"
+            raise RowError("schema_violated", reason)
 
 
 def _validator(stream: str, schema: dict[str, t.Any]) -> jsonschema.protocols.Validator:
-    """A validator that checks what the SDK checks: types and rules, but no formats."""
+    """Return a validator with the SDK's checks: types and rules, but no formats."""
     try:
         DEFAULT_JSONSCHEMA_VALIDATOR.check_schema(schema)
     except jsonschema.SchemaError as error:
-        msg = (
-            f"the SCHEMA of the stream {stream!r} is no JSON schema: {error.message}; look for a "
-            "newer version of the tap, or mend its catalog"
-        )
-        raise InputError(msg) from None
+        raise _invalid_schema(stream, f": {error.message}") from None
     return DEFAULT_JSONSCHEMA_VALIDATOR(schema, format_checker=jsonschema.FormatChecker(formats=()))
+
+
+def _invalid_stream_map(why: str) -> SettingsError:
+    return SettingsError("invalid_stream_map", f"stream_maps: {why}; see the SDK's stream maps")
+
+
+def _invalid_schema(stream: str, why: str) -> InputError:
+    return InputError(
+        "invalid_schema",
+        f"the SCHEMA of the stream {stream!r} is not a valid JSON schema{why}; try a newer version "
+        "of the tap, or fix its catalog",
+    )

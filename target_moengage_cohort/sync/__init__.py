@@ -1,1 +1,1 @@
-"""."""
+"""One run: from the messages of a tap to a report."""

@@ -1,7 +1,8 @@
-"""The cohorts of a run: which stream feeds each, what was read of it, and what became of it."""
+"""The cohorts of a run: their streams, their ledgers, and the counts and results of each."""
 
 from __future__ import annotations
 
+import logging
 import typing as t
 from collections import Counter
 
@@ -17,30 +18,30 @@ from target_moengage_cohort.core.membership import (
     SyncMode,
     cohort_name_fault,
 )
-from target_moengage_cohort.delivery.packing import Envelope
+from target_moengage_cohort.moengage.cohort_sync import Envelope
 
 if t.TYPE_CHECKING:
-    from target_moengage_cohort.ledger import Ledger
+    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
     from target_moengage_cohort.ledger.records import CohortEntry, DiffCounts
-    from target_moengage_cohort.settings import Mapping, Settings
+    from target_moengage_cohort.settings import StreamMapping
+    from target_moengage_cohort.sync.context import RunContext
+    from target_moengage_cohort.sync.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 _SMALLEST_MEMBER_BYTES = len(b'{"uid":"1"}')
 
 
-class Settlement(msgspec.Struct):
-    """What became of a snapshot's plan for one cohort, for the report.
+class SettlementResult(msgspec.Struct):
+    """The outcome of a mirror's plan for one cohort, for the report.
 
     Attributes:
-        differs: The snapshot compared with the ledger.
-        removals_waiting: Removals that wait for `confirm`.
-        removals_withheld: Removals that are held back.
-        additions_withheld: Additions that are held back.
-        plan_id: What a person confirms.
+        differs: The difference between input and ledger, in numbers.
         reason: Why not everything was delivered.
-        objection: What the guard will say against removals that wait, once they are confirmed.
-        is_sealed: Whether the cohort is finished with: nothing is sent.
-        sent_before: Members of this run who were accepted before the plan was made.
-        refused: Members of this run whom MoEngage has refused.
+        objection: Why the guard will withhold the waiting removals once they are confirmed.
+        is_sealed: Whether the cohort is finished, so that nothing is sent.
+        sent_before: Members of this run that were accepted before the plan was made.
+        refused: Members of this run that MoEngage has refused.
     """
 
     differs: DiffCounts | None = None
@@ -54,120 +55,139 @@ class Settlement(msgspec.Struct):
     sent_before: int = 0
     refused: set[Key] = msgspec.field(default_factory=set)
 
+    @property
+    def is_withheld(self) -> bool:
+        """Whether any part of the plan is withheld."""
+        return bool(self.removals_withheld or self.additions_withheld)
+
 
 class SyncedCohort(msgspec.Struct, eq=False):
-    """A cohort that a stream feeds, and what was read of it.
+    """A cohort that a stream populates, with counts of its records.
 
     Attributes:
-        cohort: The cohort.
-        mapping: The stream's mapping.
-        capacity: The largest encoded member that fits into a request, in bytes.
+        capacity: Bytes that a request has for its members.
         number: Which of the stream's cohorts it is, from 0.
-        ledger: The cohort's ledger, if it has one.
         records: Records read.
         rejected: Records among them that could not be delivered.
         skipped: Records among them that asked for no change.
-        settlement: What became of a snapshot's plan.
     """
 
     cohort: Cohort
-    mapping: Mapping
+    mapping: StreamMapping
     capacity: int
     number: int
-    ledger: Ledger | None
+    ledger: CohortLedger | None
     records: int = 0
     rejected: int = 0
     skipped: int = 0
-    settlement: Settlement = msgspec.field(default_factory=Settlement)
+    result: SettlementResult = msgspec.field(default_factory=SettlementResult)
 
     def change(self, action: Action, member: Member) -> Change:
-        """A change of this cohort, of a member whom a ledger or a staging has kept.
+        """Return a change of this cohort for a member from a ledger or a staging.
 
         Raises:
-            InputError: A request has no room for the member any more.
+            InputError: A request has no room for the member any longer.
         """
         try:
             member.check_size(self.capacity)
         except RowError as error:
             msg = (
-                f"the cohort {self.cohort.cohort_id!r}: {error.reason}; it was accepted when there "
-                "was more room, so raise max_payload_bytes again"
+                f"cohort {self.cohort.cohort_id!r}: {error.reason}. The member was accepted when "
+                "requests had more room: raise max_payload_bytes again"
             )
-            raise InputError(msg) from None
+            raise InputError("member_too_large", msg) from None
         return Change(self.cohort, action, member)
 
 
 class Cohorts:
-    """All cohorts of a run: no two streams feed one, and no two share a name.
-
-    Args:
-        settings: The run's settings.
-        ledger: Opens a cohort's ledger, if it has one or needs one.
+    """All cohorts of a run. No two streams populate one, and no two have the same name.
 
     Attributes:
-        by_id: The destinations, by the cohort's id.
+        by_id: The cohorts, by their id.
         ledgers: Their ledgers, by the cohort's id.
     """
 
-    def __init__(
-        self, settings: Settings, ledger: t.Callable[[Cohort, Mapping], Ledger | None]
-    ) -> None:
-        self._settings = settings
-        self._ledger = ledger
+    def __init__(self, context: RunContext, store: LedgerStore, progress: Progress) -> None:
+        self._context = context
+        self._store = store
+        self._progress = progress
         self._names: dict[str, str] = {}
-        self._numbers: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
         self.by_id: dict[str, SyncedCohort] = {}
-        self.ledgers: dict[str, Ledger] = {}
-
-    def of_entry(self, entry: CohortEntry, mapping: Mapping) -> SyncedCohort:
-        """The destination for a cohort that a stream has fed before.
-
-        Raises:
-            SettingsError: It cannot be the same cohort any more.
-        """
-        try:
-            return self.of(entry.cohort, mapping)
-        except RowError as error:
-            msg = (
-                f"cohorts: the stream {mapping.stream!r} has fed the cohort {entry.cohort_id!r} "
-                f"before, and now {error.reason}; give it back what it had, or use "
-                "moengage-cohort ledger rename or reassign"
-            )
-            raise SettingsError(msg) from None
+        self.ledgers: dict[str, CohortLedger] = {}
 
     def of_stream(self, stream: str) -> list[SyncedCohort]:
-        """The destinations that a stream feeds, as far as they were met."""
-        return [known for known in self.by_id.values() if known.mapping.stream == stream]
+        """Return the cohorts that a stream populates, as far as they were met."""
+        return [cohort for cohort in self.by_id.values() if cohort.mapping.stream == stream]
 
-    def of(self, cohort: Cohort, mapping: Mapping) -> SyncedCohort:
-        """The destination for a stream's cohort, made when it is met first.
+    def meet(self, cohort: Cohort, mapping: StreamMapping) -> SyncedCohort:
+        """Return a stream's cohort; open its ledger when it is met first.
 
         Raises:
-            SettingsError: Another stream feeds the cohort.
-            RowError: The cohort's name is not fit for MoEngage, or not the one it had.
+            SettingsError: Another stream populates the cohort.
+            RowError: The cohort's name is invalid, or not the one that it had.
         """
-        known = self.by_id.get(cohort.cohort_id)
-        if known is None:
-            return self._new(cohort, mapping)
-        if known.mapping.stream != mapping.stream:
+        synced = self.by_id.get(cohort.cohort_id)
+        if synced is None:
+            return self._add(cohort, mapping)
+        if synced.mapping.stream != mapping.stream:
             msg = (
-                f"cohorts: the streams {known.mapping.stream!r} and {mapping.stream!r} both feed "
-                f"the cohort {cohort.cohort_id!r}; make them one stream, or give each its own"
+                f"cohorts: the streams {synced.mapping.stream!r} and {mapping.stream!r} both "
+                f"populate the cohort {cohort.cohort_id!r}; make them one stream, or give each a "
+                "cohort of its own"
             )
-            raise SettingsError(msg)
-        if known.cohort.name != cohort.name:
+            raise SettingsError("duplicate_cohort", msg)
+        if synced.cohort.name != cohort.name:
             reason = f"cohort {cohort.cohort_id!r} had another name in this run"
             raise RowError("cohort_renamed", reason, cohort.cohort_id)
-        return known
+        return synced
 
-    def _new(self, cohort: Cohort, mapping: Mapping) -> SyncedCohort:
+    def meet_vanished(self, mapping: StreamMapping) -> None:
+        """Meet the cohorts that a stream populated before and has no rows of now."""
+        self._meet_known(mapping, lambda entry: entry.cohort_id not in self.by_id)
+
+    def meet_unsettled(self, mapping: StreamMapping) -> None:
+        """Meet the cohorts of a stream that an earlier run may have left with doubts."""
+        self._meet_known(mapping, lambda entry: not entry.is_settled)
+
+    def _meet_known(
+        self, mapping: StreamMapping, is_meant: t.Callable[[CohortEntry], bool]
+    ) -> None:
+        for entry in self._store.entries():
+            if entry.stream == mapping.stream and is_meant(entry):
+                try:
+                    self.meet(entry.cohort, mapping)
+                except RowError as error:
+                    msg = (
+                        f"cohorts: the stream {mapping.stream!r} has populated the cohort "
+                        f"{entry.cohort_id!r} before, and now {error.reason}. Restore its former "
+                        "mapping, or run: moengage-cohort ledger rename, or ledger reassign"
+                    )
+                    raise SettingsError(error.code, msg) from None
+
+    def _add(self, cohort: Cohort, mapping: StreamMapping) -> SyncedCohort:
+        capacity = self._capacity(cohort)
+        ledger = self._open_ledger(cohort, mapping)
+        if ledger is not None:
+            self.ledgers[cohort.cohort_id] = ledger
+        self._names[cohort.name] = cohort.cohort_id
+        number = self._counts[mapping.stream]
+        self._counts[mapping.stream] += 1
+        synced = SyncedCohort(cohort, mapping, capacity, number, ledger)
+        if mapping.sync_mode is SyncMode.ONE_TIME and ledger is not None:
+            synced.result.is_sealed = ledger.is_sealed
+        self.by_id[cohort.cohort_id] = synced
+        return synced
+
+    def _capacity(self, cohort: Cohort) -> int:
+        """Return how many bytes a request of a cohort has for members, if its name is valid."""
         if fault := cohort_name_fault(cohort.name):
             reason = f"the name of the cohort {cohort.cohort_id!r} {fault}"
-            raise RowError(reason)
+            raise RowError("invalid_cohort_name", reason)
         if (other := self._names.get(cohort.name)) is not None:
             reason = f"the cohort {cohort.cohort_id!r} has the name of the cohort {other!r}"
-            raise RowError(reason)
-        settings = self._settings
+            raise RowError("duplicate_cohort_name", reason)
+        settings = self._context.settings
         envelope = Envelope(cohort, settings.partner, settings.send_timestamp)
         capacity = settings.max_payload_bytes - max(envelope.overhead(action) for action in Action)
         if capacity < _SMALLEST_MEMBER_BYTES:
@@ -175,15 +195,26 @@ class Cohorts:
                 f"the name and description of the cohort {cohort.cohort_id!r} leave no room for "
                 "members (max_payload_bytes)"
             )
-            raise RowError(reason)
-        ledger = self._ledger(cohort, mapping)
-        if ledger is not None:
-            self.ledgers[cohort.cohort_id] = ledger
-        self._names[cohort.name] = cohort.cohort_id
-        number = self._numbers[mapping.stream]
-        self._numbers[mapping.stream] += 1
-        destination = SyncedCohort(cohort, mapping, capacity, number, ledger)
-        if mapping.sync_mode is SyncMode.ONE_TIME and ledger is not None:
-            destination.settlement.is_sealed = ledger.is_sealed
-        self.by_id[cohort.cohort_id] = destination
-        return destination
+            raise RowError("no_room_for_members", reason)
+        return capacity
+
+    def _open_ledger(self, cohort: Cohort, mapping: StreamMapping) -> CohortLedger | None:
+        """Open the ledger of a cohort that has one, or that needs one."""
+        # The stream's own mapping decides, even for rows of a mirror that are replayed.
+        is_snapshot = self._context.config.mapping(mapping.stream).is_snapshot
+        is_needed = is_snapshot or self._context.settings.ledger_folder is not None
+        if not (is_needed or self._store.has(cohort.cohort_id)):
+            return None
+        ledger = self._store.open(cohort, mapping.stream)
+        if ledger.created:
+            logger.warning(
+                "cohort %r: no ledger found; created a new one in %s. This is expected on a "
+                "cohort's first run. Otherwise the previous ledger was lost: every member is sent "
+                "again, and members that have left will not be removed. In a container, keep this "
+                "directory on a volume (ledger_uri)",
+                cohort.cohort_id,
+                self._store.folder,
+                extra={"code": "ledger_created", "cohort_id": cohort.cohort_id},
+            )
+        self._progress.publish(self._store)
+        return ledger

@@ -12,31 +12,77 @@ import uuid
 from target_moengage_cohort import NAME, settings, version
 from target_moengage_cohort.core.errors import SettingsError, TargetError, anonymous_traceback
 from target_moengage_cohort.core.interrupts import Interrupt, TerminationSignals
-from target_moengage_cohort.ledger import Ledgers
-from target_moengage_cohort.settings import sources as configuration
-from target_moengage_cohort.sync.wiring import wired
+from target_moengage_cohort.delivery.delivery import dry_link, live_link
+from target_moengage_cohort.delivery.ports import Timing
+from target_moengage_cohort.ledger.engines import open_store
+from target_moengage_cohort.settings import sources
+from target_moengage_cohort.singer.writer import NoRejects, RejectsFile, write_state
+from target_moengage_cohort.sync import report as reports
+from target_moengage_cohort.sync.context import Endpoints, RunContext
+from target_moengage_cohort.sync.mirror.recorder import NullRecorder, Recorder
+from target_moengage_cohort.sync.run import Run
 
 if t.TYPE_CHECKING:
     from collections import Counter
 
-    from target_moengage_cohort.sync.run import Run
+    from target_moengage_cohort.ledger.interface import LedgerStore
+    from target_moengage_cohort.settings import Config, Settings
+    from target_moengage_cohort.singer.messages import RecordMapper
 
 logger = logging.getLogger(NAME)
 
 
-class Sync:
-    """A run whose parts are made when it begins to read; `read`, then `finish`.
+def open_run(config: Config, interrupt: Interrupt, store: LedgerStore) -> Run:
+    """Put a run together; for a dry run the store must be read-only.
 
-    Args:
-        loaded: The configuration.
-
-    Attributes:
-        interrupt: Ends the run early.
+    Raises:
+        SettingsError: A file or a stream map that the settings name cannot be used.
     """
+    if config.settings.report_path is not None:
+        reports.check(config.settings.report_path)
+    context = RunContext(store.run_id, config, interrupt, Timing())
+    return Run(context, endpoints_of(context, store))
 
-    def __init__(self, loaded: settings.Config) -> None:
+
+def endpoints_of(context: RunContext, store: LedgerStore) -> Endpoints:
+    """Return the endpoints of a run; only this function asks whether it is a dry run."""
+    settings = context.settings
+    record_mapper = record_mapper_of(settings)  # first, because it may refuse the settings
+    if settings.dry_run:
+        return Endpoints(
+            store=store,
+            recorder=NullRecorder(store),
+            link=dry_link(context.interrupt),
+            write_state=lambda _value: None,
+            rejects=NoRejects(),
+            record_mapper=record_mapper,
+        )
+    path = settings.rejects_path
+    return Endpoints(
+        store=store,
+        recorder=Recorder(store),
+        link=live_link(settings, context.interrupt),
+        write_state=write_state,
+        rejects=RejectsFile(path, store.run_id) if path is not None else NoRejects(),
+        record_mapper=record_mapper,
+    )
+
+
+def record_mapper_of(settings: Settings) -> RecordMapper | None:
+    """Return the SDK's stream maps if the settings ask for them; the SDK is slow to import."""
+    if not settings.transforms_records:
+        return None
+    from target_moengage_cohort.singer.stream_maps import StreamMaps  # noqa: PLC0415
+
+    return StreamMaps(settings, logger)
+
+
+class Sync:
+    """A run that is put together when it begins to read; `read`, then `finish`."""
+
+    def __init__(self, config: Config) -> None:
         self.interrupt = Interrupt()
-        self._loaded = loaded
+        self._config = config
         self._run: Run | None = None
 
     def read(self, source: t.IO[t.Any] | None) -> Counter[str]:
@@ -51,19 +97,19 @@ class Sync:
         source = source or sys.stdin
         if source is None or sys.stdout is None:
             msg = "standard input and standard output must be open; a pipe or a file will do"
-            raise SettingsError(msg)
-        ledgers = Ledgers(
-            self._loaded.settings,
+            raise SettingsError("standard_streams_closed", msg)
+        store = open_store(
+            self._config.settings,
             run_id=str(uuid.uuid4()),
             wait=self.interrupt.wait,
-            read_only=self._loaded.settings.dry_run,
+            read_only=self._config.settings.dry_run,
         )
-        self._run = wired(self._loaded, self.interrupt, ledgers)
+        self._run = open_run(self._config, self.interrupt, store)
         self._run.read(source)
         return self._run.counts
 
     def finish(self) -> None:
-        """Have everything delivered that was read.
+        """Deliver everything that was read.
 
         Raises:
             TargetError: What ended the run.
@@ -73,34 +119,38 @@ class Sync:
 
     @property
     def exit_code(self) -> int:
-        """What a run ends with that has no error to tell."""
+        """The exit code of a run without an error."""
         report = self._run.report if self._run is not None else None
         return 0 if report is None else report.exit_code
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether something still waits, in vain, after the run."""
+        """Whether a thread was still waiting after the run."""
         return self._run is not None and self._run.is_abandoned
 
 
-def run(given: dict[str, t.Any], *, from_environment: bool, source: t.IO[str] | None) -> None:
+def run(raw: dict[str, t.Any], *, from_environment: bool, source: t.IO[str] | None) -> None:
     """Run as the target's process: exit 0, 1, 3, 4, or 128 + a signal's number.
 
     Args:
-        given: The raw configuration.
+        raw: The raw configuration.
         from_environment: Whether settings from the environment are added to it, and win.
         source: The input; ``None`` is standard input.
     """
-    os.umask(0o077)  # whatever file we make is its owner's alone
+    os.umask(0o077)  # every file that we create is its owner's alone
     logger.info("%s", version())
-    sync = Sync(_loaded(given, from_environment=from_environment))
+    sync = Sync(_load(raw, from_environment=from_environment))
     with TerminationSignals(sync.interrupt) as signals:
-        code = _completed(sync, source)
+        code = _complete(sync, source)
         if signals.received is not None:
             name = signal.Signals(signals.received).name
-            logger.warning("stopped by %s; the next run goes on from the last STATE", name)
+            logger.warning(
+                "stopped by %s; the next run resumes from the last STATE",
+                name,
+                extra={"code": "interrupted"},
+            )
             code = 128 + signals.received
-    if sync.is_abandoned:  # a thread still waits; Python's own way to exit would, too
+    if sync.is_abandoned:  # a thread still waits, and Python's own way to exit would wait for it
         logging.shutdown()
         os._exit(code)
     _close_stdout()
@@ -108,24 +158,25 @@ def run(given: dict[str, t.Any], *, from_environment: bool, source: t.IO[str] | 
         sys.exit(code)
 
 
-def _loaded(given: dict[str, t.Any], *, from_environment: bool) -> settings.Config:
+def _load(raw: dict[str, t.Any], *, from_environment: bool) -> Config:
     if from_environment:
         logger.info("Parsing env var for settings config...")
-        given = given | configuration.from_environment()
+        raw = raw | sources.from_environment()
     else:
         logger.info("Skipping parse of env var settings...")
     try:
-        loaded = settings.load(given)
+        config = settings.load(raw)
     except SettingsError as error:
-        for fault in (*error.faults, "Config validation failed"):
-            logger.error("%s", fault)  # noqa: TRY400 - a message, and no traceback
+        for fault in error.faults:
+            logger.error("%s", fault, extra={"code": fault.code})  # noqa: TRY400 - no traceback
+        logger.error("Config validation failed")  # noqa: TRY400
         sys.exit(error.exit_code)
-    loaded.warn(logger)
-    return loaded
+    config.warn(logger)
+    return config
 
 
-def _completed(sync: Sync, source: t.IO[str] | None) -> int:
-    """Read an input and have it delivered; say what went wrong, and return the exit code."""
+def _complete(sync: Sync, source: t.IO[str] | None) -> int:
+    """Read an input and have it delivered; log what went wrong, and return the exit code."""
     try:
         counts = sync.read(source)
         logger.info(
@@ -137,16 +188,17 @@ def _completed(sync: Sync, source: t.IO[str] | None) -> int:
         )
         sync.finish()
     except TargetError as error:
-        logger.error("%s", error)  # noqa: TRY400 - a message, and no traceback
+        logger.error("%s", error, extra={"code": error.code})  # noqa: TRY400 - no traceback
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - its text may quote an identifier
-        logger.error("%s", anonymous_traceback(error))  # noqa: TRY400
+        extra = {"code": "internal_error"}
+        logger.error("%s", anonymous_traceback(error), extra=extra)  # noqa: TRY400
         return 1
     return sync.exit_code
 
 
 def _close_stdout() -> None:
-    """Flush standard output now, since Python would do so with a traceback at exit."""
+    """Flush standard output now, because Python would do so with a traceback at exit."""
     if sys.stdout is None:
         return
     try:

@@ -1,139 +1,105 @@
-"""How far a run is: a line on a terminal or in the log now and then, and a file for others."""
+"""How far a run is: a line on a terminal or in the log, and an entry that `status` shows."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
 import sys
 import threading
 import time
 import typing as t
 
 from target_moengage_cohort.core.errors import LedgerError
-from target_moengage_cohort.ledger.duckdb.run_files import RunProgress, SideFile
+from target_moengage_cohort.core.text import format_count
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from target_moengage_cohort.delivery.attempts import Totals
-    from target_moengage_cohort.ledger import Ledgers
+    from target_moengage_cohort.ledger.interface import LedgerStore
+    from target_moengage_cohort.ledger.records import RunProgress
 
 logger = logging.getLogger(__name__)
 
 _LOG_SECONDS = 30.0
-_FILE_SECONDS = 2.0
+_PUBLISH_SECONDS = 2.0
 _TERMINAL_SECONDS = 0.5
 
 
 class Progress:
-    """Shows how far a run is, from a thread of its own, until stopped.
+    """Shows how far a run is, from a thread of its own, from `start` to `stop`.
 
     Args:
-        totals: The run's numbers so far.
-        lines: Gives the number of lines read.
-        backlog: Gives about how many requests what was read still takes.
-        streams: The streams that were met.
-        requests_per_minute: The rate limit.
+        measure: Returns how far the run is.
+        minutes_left: Returns how long the requests for the rows read still take.
     """
 
     def __init__(
-        self,
-        totals: Totals,
-        lines: t.Callable[[], int],
-        backlog: t.Callable[[], int],
-        streams: Iterable[str],
-        requests_per_minute: int,
+        self, measure: t.Callable[[], RunProgress], minutes_left: t.Callable[[], float]
     ) -> None:
-        self._totals = totals
-        self._lines = lines
-        self._backlog = backlog
-        self._streams = streams
-        self._requests_per_minute = requests_per_minute
-        self._file: SideFile | None = None
+        self._measure = measure
+        self._minutes_left = minutes_left
+        self._store: LedgerStore | None = None
         self._lock = threading.Lock()
-        self._began = time.monotonic()
+        self._started = time.monotonic()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def start(self) -> None:
-        """Start to show it."""
+        """Start showing it."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop to show it."""
+        """Stop showing it."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
 
-    def keep(self, ledgers: Ledgers, started_at: str) -> None:
-        """From now on, tell in the ledgers' folder how far the run is, too.
+    def publish(self, store: LedgerStore) -> None:
+        """Show the progress next to the ledgers, too, from now on."""
+        with self._lock:  # its thread would write the first entry at the same time
+            if self._store is None:
+                self._store = store
+                self._write()
 
-        Raises:
-            LedgerError: The folder cannot be written.
-        """
-        if self._file is None and not ledgers.read_only:
-            self._run_id, self._started_at = ledgers.run_id, started_at
-            self._file = SideFile(ledgers.folder, ledgers.run_id)
-            self._write()
-
-    def forget(self) -> None:
-        """Remove the file: the run is over."""
+    def withdraw(self) -> None:
+        """Show the progress next to the ledgers no longer, before these are closed."""
         with self._lock:
-            file, self._file = self._file, None
-            if file is not None:
-                file.close()
-
-    def _write(self) -> None:
-        if (file := self._file) is not None:
-            file.write(
-                RunProgress(
-                    run_id=self._run_id,
-                    pid=os.getpid(),
-                    host=socket.gethostname(),
-                    started_at=self._started_at,
-                    streams=list(self._streams),
-                    records=self._lines(),
-                    accepted=self._totals.accepted,
-                    requests=self._totals.requests,
-                )
-            )
+            self._store = None
 
     def line(self) -> str:
-        """How far the run is, on one line."""
-        totals = self._totals
-        minutes = max((time.monotonic() - self._began) / 60, 1 / 60)
-        left = self._backlog() / self._requests_per_minute
+        """Return how far the run is, on one line."""
+        progress, left = self._measure(), self._minutes_left()
+        duration = f"{left:.1f} min" if left >= 1 else f"{left * 60:.0f} s"
         return (
-            f"{self._lines():,} lines read, {totals.accepted:,} members accepted in "
-            f"{totals.requests:,} requests ({totals.requests / minutes:.0f}/min), "
-            f"about {left:.1f} min left for what was read"
+            f"{progress.records:,} lines read · {progress.accepted:,} sent · "
+            f"{format_count(progress.requests, 'request')} · about {duration} left"
         )
+
+    def _write(self) -> None:
+        if (store := self._store) is not None:
+            store.write_progress(self._measure())
 
     def _run(self) -> None:
         if sys.stderr.isatty():
             self._show_on_terminal()
         else:
-            logged_at = self._began
-            while not self._stopped.wait(min(_FILE_SECONDS, _LOG_SECONDS)):
-                self._tell()
+            logged_at = self._started
+            while not self._stopped.wait(_PUBLISH_SECONDS):
+                self._try_to_write()
                 if (now := time.monotonic()) - logged_at >= _LOG_SECONDS:
                     logger.info("%s", self.line())
                     logged_at = now
 
-    def _tell(self) -> None:
-        """Write the file; that it cannot be written is no reason to stop."""
+    def _try_to_write(self) -> None:
+        """Write the entry next to the ledgers; ignore an error there."""
         with contextlib.suppress(LedgerError), self._lock:
             self._write()
 
     def _show_on_terminal(self) -> None:
-        from rich.console import Console  # noqa: PLC0415 - only where a person watches
+        from rich.console import Console  # noqa: PLC0415 - only for a terminal
         from rich.live import Live  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
 
         console = Console(stderr=True)
         with Live(console=console, transient=True, auto_refresh=False) as live:
             while not self._stopped.wait(_TERMINAL_SECONDS):
-                self._tell()
+                self._try_to_write()
                 live.update(Text(self.line()), refresh=True)

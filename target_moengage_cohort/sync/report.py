@@ -1,49 +1,56 @@
-"""The run's numbers, for programs (JSON) and for people (a summary that fits a screen)."""
+"""The run's report: its numbers for programs, as JSON."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import typing as t
 from pathlib import Path
 
 import msgspec
 
-from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.core.files import replace
-from target_moengage_cohort.core.text import format_count, format_minutes, format_size, shorten
 from target_moengage_cohort.ledger.records import MemberSet  # noqa: TC001 - msgspec resolves it
-from target_moengage_cohort.sync.mirror.guard import Proof
+from target_moengage_cohort.sync.mirror.completeness import Proof
 
-_COHORTS_IN_SUMMARY = 12
+if t.TYPE_CHECKING:
+    from target_moengage_cohort.delivery.ports import CohortCounts
+    from target_moengage_cohort.ledger.records import LedgerCounts
+    from target_moengage_cohort.settings import StreamMapping
+    from target_moengage_cohort.sync.cohorts import SyncedCohort
+
 _WITHHELD_EXIT = 3
+
+Status: t.TypeAlias = t.Literal["succeeded", "failed", "withheld", "dry_run"]
 
 
 class CohortReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run did for one cohort.
+    """The results of a run for one cohort.
 
     Attributes:
         cohort_id: The cohort; ``None`` counts rows that name none.
         cohort_name: Its name.
-        stream: The stream that feeds it.
+        stream: The stream that populates it.
         sync_mode: How its records became changes.
         records: Records read.
         added: Members whose addition was accepted.
         removed: Members whose removal was accepted.
-        unchanged: In a snapshot, desired members who need no request. Elsewhere records that
-            asked for no change of their own: repeats of a member, what the ledger shows to be
+        unchanged: In a mirror, desired members that need no request. Elsewhere records that asked
+            for no change of their own: repeats of a member, changes that the ledger shows to be
             done already, and deleted records in sync mode add.
         rejected: Records that could not be delivered.
-        removals_waiting: Removals that wait for a person.
-        removals_withheld: Removals that are held back: by the guard, or because rejected rows
-            leave the input incomplete.
-        plan_id: What a person confirms.
-        in_doubt: Members of requests that were sent and whose answer nobody knows.
+        removals_waiting: Removals that wait for `confirm`.
+        removals_withheld: Removals that are withheld: by the guard, or because the input is not
+            complete.
+        plan_id: Name of the plan that a person can confirm.
+        in_doubt: Members of requests that were sent without an answer.
         requests: Requests started, retries included.
         bytes: Bytes of their bodies.
-        complete: What shows that the input was complete.
-        ledger: Whether a ledger was used, and whether it was made by this run.
-        desired: Who should be in the cohort, where that is known.
-        accepted: Who MoEngage has accepted, where that is known.
+        complete: The proof that the input was complete.
+        ledger: Whether a ledger was used, and whether this run created it.
+        desired: The members that the cohort should have, if known.
+        accepted: The members that MoEngage has accepted, if known.
     """
 
     cohort_id: str | None
@@ -68,23 +75,23 @@ class CohortReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run did.
+    """The results of a run.
 
     Attributes:
         run_id: Unique; also in the rejects file.
         started_at: ISO 8601 in UTC.
         finished_at: ISO 8601 in UTC.
-        status: How it ended.
+        status: How the run ended.
         requests: Requests started, retries included.
-        retries: How many of them repeated one before.
-        throttled_seconds: For how long the rate limit held requests back.
+        retries: How many of them repeated an earlier one.
+        throttled_seconds: How long the rate limit delayed requests.
         cohorts: Each cohort that the run touched.
     """
 
     run_id: str
     started_at: str
     finished_at: str
-    status: t.Literal["succeeded", "failed", "withheld", "dry_run"]
+    status: Status
     requests: int
     retries: int
     throttled_seconds: float
@@ -92,12 +99,75 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> int:
-        """What a process ends with that has no error to tell."""
+        """The exit code of a process without an error."""
         return _WITHHELD_EXIT if self.status == "withheld" else 0
 
 
+def report_cohort(cohort: SyncedCohort, counts: CohortCounts, proof: Proof) -> CohortReport:
+    """Report the results of a run for one cohort.
+
+    Args:
+        cohort: Its counts, and the outcome of its plan.
+        counts: The counts of its requests.
+        proof: The proof that its stream was complete.
+    """
+    result, differs = cohort.result, cohort.result.differs
+    ledger_counts = _ledger_counts(cohort)
+    unchanged = cohort.skipped + counts.merged
+    if differs is not None:  # a member that left early and is to be removed again is in neither
+        unchanged = max(0, differs.unchanged - result.sent_before)
+    return CohortReport(
+        cohort_id=cohort.cohort.cohort_id,
+        cohort_name=cohort.cohort.name,
+        stream=cohort.mapping.stream,
+        sync_mode=cohort.mapping.sync_mode.value,
+        records=cohort.records,
+        added=counts.added,
+        removed=counts.removed,
+        unchanged=unchanged,
+        rejected=cohort.rejected + counts.rejected,
+        removals_waiting=result.removals_waiting,
+        removals_withheld=result.removals_withheld,
+        plan_id=result.plan_id,
+        in_doubt=counts.in_doubt if ledger_counts is None else ledger_counts.in_doubt,
+        requests=counts.requests,
+        bytes=counts.bytes,
+        complete=proof,
+        ledger=_ledger_use(cohort),
+        desired=None if differs is None else differs.desired,
+        accepted=None if ledger_counts is None else ledger_counts.accepted,
+    )
+
+
+def report_unplaced(mapping: StreamMapping, count: int, proof: Proof) -> CohortReport:
+    """Report the rejected rows of a stream that named no cohort."""
+    return CohortReport(
+        cohort_id=None,
+        cohort_name=None,
+        stream=mapping.stream,
+        sync_mode=mapping.sync_mode.value,
+        records=count,
+        rejected=count,
+        complete=proof,
+    )
+
+
+def _ledger_counts(cohort: SyncedCohort) -> LedgerCounts | None:
+    if cohort.ledger is not None:
+        with contextlib.suppress(LedgerError):  # the run has failed with it already
+            return cohort.ledger.numbers()
+    return None
+
+
+def _ledger_use(cohort: SyncedCohort) -> t.Literal["created", "opened", "none"]:
+    ledger = cohort.ledger
+    if ledger is None or not ledger.exists:
+        return "none"
+    return "created" if ledger.created else "opened"
+
+
 def check(path: str) -> None:
-    """Check that a report can be written, before a run does anything that it would tell of.
+    """Check that a report can be written, before a run does anything that it would report.
 
     Raises:
         SettingsError: It cannot.
@@ -105,16 +175,15 @@ def check(path: str) -> None:
     place = Path(path).resolve()
     fault = None
     if place.exists() and not place.is_file():
-        fault = "is no regular file; name another one"
+        fault = "is not a regular file; choose another file"
     elif not (place.parent.is_dir() and os.access(place.parent, os.W_OK | os.X_OK)):
-        fault = "cannot be written; its folder must be there and writable"
+        fault = "cannot be written; its directory must exist and be writable"
     if fault is not None:
-        msg = f"report_path: {path} {fault}"
-        raise SettingsError(msg)
+        raise SettingsError("report_unwritable", f"report_path: {path} {fault}")
 
 
 def write(report: Report, path: str) -> None:
-    """Write a report as JSON, all of it or nothing; where a link leads, not in its place.
+    """Write a report as JSON, all of it or nothing; to the target of a link, not in its place.
 
     Raises:
         SettingsError: It cannot be written.
@@ -126,52 +195,7 @@ def write(report: Report, path: str) -> None:
         replace(place, data, unfinished)
     except OSError as error:
         msg = (
-            f"report_path: {path} cannot be written ({error.strerror}); see that its folder is "
-            "writable and its disk has room. What was sent is sent; the next run goes on from there"
+            f"report_path: {path} cannot be written ({error.strerror}). Check that its directory "
+            "is writable and its disk has room. The changes were sent; the next run resumes there"
         )
-        raise SettingsError(msg) from None
-
-
-def summary(report: Report, requests_per_minute: int) -> str:
-    """Say what a run did, on at most some twenty lines of at most 80 columns."""
-    dry = report.status == "dry_run"
-    verb = "would take" if dry else "took"
-    cohorts = report.cohorts
-    lines = [
-        f"{'cohort':<30} {'records':>9} {'added':>9} {'removed':>9} {'rejected':>8} {'req.':>6}"
-    ]
-    by_size = sorted(cohorts, key=lambda cohort: cohort.records, reverse=True)
-    for cohort in by_size[:_COHORTS_IN_SUMMARY]:
-        name = cohort.cohort_id if cohort.cohort_id is not None else f"(no cohort: {cohort.stream})"
-        lines.append(
-            f"{shorten(name, 30):<30} {cohort.records:>9} {cohort.added:>9} "
-            f"{cohort.removed:>9} {cohort.rejected:>8} {cohort.requests:>6}"
-        )
-    if (more := len(by_size) - _COHORTS_IN_SUMMARY) > 0:
-        lines.append(f"… and {more} more cohorts; report_path has them all")
-    size = sum(cohort.bytes for cohort in cohorts)
-    requests = format_count(report.requests, "request")
-    text = f"{report.status}: it {verb} {requests}, {format_size(size)}"
-    if dry and report.requests:
-        text += f", {format_minutes(report.requests / requests_per_minute)} at the rate limit"
-    elif not dry:
-        retries = format_count(report.retries, "retry", "retries")
-        text += f", {retries}; throttled for {report.throttled_seconds:.0f} s"
-    lines.append(text)
-    if waiting := sum(cohort.removals_waiting for cohort in cohorts):
-        streams = " ".join(sorted({each.stream for each in cohorts if each.removals_waiting}))
-        wait = "waits" if waiting == 1 else "wait"
-        lines.append(
-            f"{format_count(waiting, 'removal')} {wait} for: moengage-cohort confirm {streams} "
-            "--config …"
-        )
-    if report.status == "withheld":
-        held = sum(cohort.removals_withheld for cohort in cohorts)
-        removals = format_count(held, "removal")
-        lines.append(f"withheld, {removals} among it; the warnings above say what and why")
-    if doubt := sum(cohort.in_doubt for cohort in cohorts):
-        if doubt == 1:
-            lines.append("1 member is in doubt: nobody knows whether it is accepted")
-        else:
-            lines.append(f"{doubt:,} members are in doubt: nobody knows whether they are accepted")
-    return "\n".join(lines)
+        raise SettingsError("report_unwritable", msg) from None

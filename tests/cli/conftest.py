@@ -1,4 +1,4 @@
-"""A desk: a person at the command line, with a configuration, a ledger and an emulator."""
+"""A desk: an operator's configuration, ledger and emulator, and the commands."""
 
 import contextlib
 import json
@@ -10,10 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from target_moengage_cohort.cli import cli
-from target_moengage_cohort.cli.sending import Sending
+from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.session import Session, SessionTiming
 from target_moengage_cohort.core.membership import Action, Cohort, Member
-from target_moengage_cohort.ledger import Ledgers, Plan, PlanKind
+from target_moengage_cohort.ledger.engines import open_store
+from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.settings import load
 from tests.support.singer import config
 
@@ -29,30 +30,30 @@ def people(*numbers):
 
 
 class Desk:
-    """Runs commands, and looks into and changes what they work on."""
+    """Runs commands, and reads and changes what they work on."""
 
     def __init__(self, emulator, folder):
         self.emulator = emulator
         self.folder = folder
         self.raw = config(emulator, ledger_uri=str(folder / "ledger"))
-        self.said = ""
+        self.output = ""
 
-    def run(self, *arguments, config_files=None, text=None, **surroundings):
+    def run(self, *arguments, config_files=None, text=None, **timing):
         path = self.folder / "config.json"
         path.write_text(json.dumps(self.raw))
         files = [str(path)] if config_files is None else config_files
         options = [part for file in files for part in ("--config", file)]
-        place = SessionTiming(**({"busy_seconds": 0.3} | surroundings))
+        context = SessionTiming(**({"busy_seconds": 0.3} | timing))
         result = CliRunner().invoke(
-            cli, [*arguments, *options], obj=place, input=text, prog_name="moengage-cohort"
+            cli, [*arguments, *options], obj=context, input=text, prog_name="moengage-cohort"
         )
-        self.said += result.output
+        self.output += result.output
         return result
 
     @contextlib.contextmanager
     def ledgers(self, *, read_only=False, **changes):
         settings = load(self.raw | changes).settings
-        with Ledgers(
+        with open_store(
             settings,
             run_id=str(uuid.uuid4()),
             wait=threading.Event().wait,
@@ -67,19 +68,19 @@ class Desk:
             yield ledgers.open_known(cohort_id)
 
     def fill(self, cohort_id, members, *, stream=None, name=None):
-        """Have members accepted into a cohort, with a ledger."""
+        """Add members to a cohort, with a ledger."""
         session = Session(load(self.raw), SessionTiming())
         with session.ledgers() as ledgers:
             cohort = Cohort(cohort_id, name or cohort_id)
             ledger = ledgers.open(cohort, stream or cohort_id)
-            with Sending(session) as sending:
-                sending.send(ledger, [(Action.ADD, members)])
-                sending.drain()
-            assert sending.is_accepted(cohort_id)
+            with OperatorDelivery(session) as delivery:
+                delivery.send(ledger, [(Action.ADD, members)])
+                delivery.drain()
+            assert delivery.is_accepted(cohort_id)
         session.interrupt.close()
 
     def plan(self, cohort_id, desired, *, kind=PlanKind.WAITING, additions=False, **changes):
-        """Keep the plan that makes some members all of a cohort; return its id."""
+        """Store a plan that makes some members the whole cohort; return its ID."""
         with self.ledgers() as ledgers:
             ledger = ledgers.open_known(cohort_id)
             staging = ledgers.staging()
@@ -108,13 +109,19 @@ class Desk:
             staging.close()
         return plan.plan_id
 
+    def counts(self, cohort_id):
+        """Return how many members are accepted and how many in doubt."""
+        with self.ledger(cohort_id) as ledger:
+            counts = ledger.numbers()
+        return counts.accepted.count, counts.in_doubt
+
     def accepted(self, cohort_id):
-        """Who is accepted or in doubt by the ledger."""
+        """Return the members that the ledger has as accepted or in doubt."""
         with self.ledger(cohort_id) as ledger:
             return {member for chunk in ledger.members() for member in chunk}
 
     def there(self, cohort_id):
-        """Who is in a cohort of the emulator."""
+        """Return the members of a cohort in the emulator."""
         return {Member(*pair) for pair in self.emulator.members(cohort_id)}
 
     def removals(self):
@@ -123,9 +130,9 @@ class Desk:
 
 @pytest.fixture
 def desk(emulator, tmp_path):
-    """A desk; whatever was said at it, nothing showed an id or the key."""
+    """A desk; at the end, no command has printed an identifier, the key or a traceback."""
     made = Desk(emulator, tmp_path)
     yield made
-    assert PLANTED not in made.said
-    assert made.raw["data_api_key"] not in made.said
-    assert "Traceback" not in made.said
+    assert PLANTED not in made.output
+    assert made.raw["data_api_key"] not in made.output
+    assert "Traceback" not in made.output

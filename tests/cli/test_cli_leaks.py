@@ -1,4 +1,4 @@
-"""Promise 7 for `moengage-cohort`: its commands take ids, fail, and show none of them."""
+"""Promise 7 for `moengage-cohort`: no command shows an identifier or a key."""
 
 import json
 
@@ -49,14 +49,14 @@ COMMANDS = {
 
 @pytest.fixture
 def watched(tmp_path, emulator):
-    """A place where a first run has made a ledger with planted ids."""
+    """A `Watched` whose first run has created a ledger with planted IDs."""
     made = Watched(tmp_path)
     assert 0 == made.run(config(emulator, **MODE), INPUT)
     return made
 
 
 def test_no_command_shows_a_key_or_an_id(watched, emulator):
-    """Whatever commands are told and however they end, only the ledger holds ids afterwards."""
+    """However commands end, only the ledger contains identifiers afterwards."""
     settings = config(emulator, **MODE)
     for name, (command, data, code) in COMMANDS.items():
         assert (name, code) == (name, watched.run(settings, data, *command)), watched.seen
@@ -65,7 +65,7 @@ def test_no_command_shows_a_key_or_an_id(watched, emulator):
 
 @pytest.mark.parametrize("status", [400, 401, 500])
 def test_no_command_shows_what_an_answer_quotes(watched, emulator, status):
-    """MoEngage's error texts may quote ids and the key; the commands that send show neither."""
+    """Identifiers and keys that MoEngage's error messages quote are not shown."""
     refuse(emulator, status)
     settings = config(emulator, **MODE)
     more = INPUT + lines(record(uid=f"{MEMBER}2"))
@@ -76,7 +76,7 @@ def test_no_command_shows_what_an_answer_quotes(watched, emulator, status):
 
 
 def test_no_command_shows_what_is_in_a_broken_ledger(watched, emulator):
-    """A ledger's file that is none is told by its name, and nothing of what is in it."""
+    """A broken ledger file is named, without its content."""
     settings = config(emulator, **MODE)
     files = [*(watched.home / "state").rglob("*.duckdb")]
     assert files

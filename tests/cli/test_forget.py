@@ -3,7 +3,7 @@
 import pytest
 
 from target_moengage_cohort.core.membership import Member
-from target_moengage_cohort.ledger import PlanKind
+from target_moengage_cohort.ledger.records import PlanKind
 from tests.cli.conftest import PLANTED, people
 
 BOTH = Member(f"{PLANTED}both", f"{PLANTED}anonymous")
@@ -14,9 +14,9 @@ def bytes_below(folder):
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_person_is_removed_everywhere_and_erased(desk):
-    """Whoever is named leaves every cohort, with the identifiers that were accepted, and no
-    file of the ledger holds any of them afterwards."""
+def test_users_are_removed_everywhere_and_erased(desk):
+    """forget removes users from every cohort and erases all their identifiers from every file of
+    the ledger."""
     desk.fill("a", [*people(1, 2), BOTH])
     desk.fill("b", people(1))
     desk.fill("c", people(3))
@@ -27,7 +27,7 @@ def test_a_person_is_removed_everywhere_and_erased(desk):
     assert [
         "cohort 'a': 2 removals accepted",
         "cohort 'b': 1 removal accepted",
-        "2 identifiers read; erased from 3 ledgers; 3 of 3 hold nothing of them any more",
+        "Read 2 identifiers. Erased from 3 of 3 ledgers; none of the ledgers contains them now.",
     ] == result.stdout.splitlines()
     assert set(people(2)) == desk.there("a") == desk.accepted("a")
     assert set() == desk.there("b") == desk.accepted("b")
@@ -38,12 +38,14 @@ def test_a_person_is_removed_everywhere_and_erased(desk):
     assert f"{PLANTED}0002".encode() in kept
     again = desk.run("forget", "-", text=f"{GONE}\n")
     assert 0 == again.exit_code
-    assert "1 identifier read; erased from 0 ledgers" in again.stdout
-    assert "nobody of them was known in any ledger; compare the identifiers" in again.stdout
+    assert [
+        "Read 1 identifier. Erased from 0 of 3 ledgers; none of the ledgers contains them now.",
+        "None of these identifiers was found in any ledger; check that they match exactly.",
+    ] == again.stdout.splitlines()
 
 
 def test_a_csv_names_both_kinds_of_identifiers(desk):
-    """In a CSV the columns uid and anonymous_id count, wherever they stand."""
+    """In a CSV, the columns uid and anonymous_id are read, in any position."""
     desk.fill("a", [*people(1, 2), BOTH])
     file = desk.folder / "ids.csv"
     file.write_text(f"email,anonymous_id,uid\nx,,{GONE}\ny,{BOTH.anonymous_id},\n")
@@ -51,99 +53,106 @@ def test_a_csv_names_both_kinds_of_identifiers(desk):
     assert set(people(2)) == desk.there("a") == desk.accepted("a")
 
 
-def test_without_a_file_a_person_is_asked_and_nothing_is_shown(desk):
-    """The prompt takes either identifier, and needs one of them."""
+def test_without_a_file_forget_prompts_and_hides_the_input(desk):
+    """Without a file, forget prompts for either identifier, needs one, and hides the input."""
     desk.fill("a", [*people(1, 2), BOTH])
     result = desk.run("forget", text=f"{GONE}\n\n")
     assert 0 == result.exit_code
-    assert "User ID (not shown" in result.stderr
+    assert "User ID (hidden; leave empty if there is none)" in result.stderr
     assert {*people(2), BOTH} == desk.there("a")
     assert 0 == desk.run("forget", text=f"\n{BOTH.anonymous_id}\n").exit_code
     assert set(people(2)) == desk.there("a")
     neither = desk.run("forget", text="\n\n")
     assert 1 == neither.exit_code
-    assert "neither a user ID nor an anonymous ID" in neither.stderr
+    assert "neither a user ID nor an anonymous ID was entered" in neither.stderr
 
 
-def test_a_refused_removal_leaves_its_cohort_to_be_repeated(desk):
-    """If one cohort's removal is refused, the others are done, and it is named."""
+def test_a_rejected_removal_is_to_be_repeated_for_its_cohort(desk):
+    """If MoEngage rejects the removal in one cohort, the others are done, and that one is named."""
     for cohort in ("a", "b", "c"):
         desk.fill(cohort, people(1, 2))
     desk.emulator.fail_next(400, cohort_id="b")
     result = desk.run("forget", "-", text=GONE)
     assert 1 == result.exit_code
-    assert "erased from 2 ledgers; 2 of 3 hold nothing of them any more" in result.stdout
-    assert "nobody of them" not in result.stdout
-    assert "cohort 'b': MoEngage refused" in result.stderr
-    assert "repeat this command for it" in result.stderr
+    assert "Erased from 2 of 3 ledgers; 1 may still contain them now.\n" in result.stdout
+    assert "None of these" not in result.stdout
+    _, error = result.stderr.splitlines()
+    assert error.startswith("Error: cohort 'b': MoEngage rejected 1 of cohort 'b' (")
+    assert error.endswith("); all others were sent; repeat this command for it")
     assert set(people(2)) == desk.accepted("a") == desk.accepted("c")
     assert set(people(1, 2)) == desk.accepted("b")
     assert 0 == desk.run("forget", "-", text=GONE).exit_code
     assert set(people(2)) == desk.there("b") == desk.accepted("b")
 
 
-def test_after_an_error_of_all_nothing_more_is_sent(desk):
-    """Refused credentials end forget at once; every cohort that was not done is named."""
+def test_refused_credentials_stop_forget(desk):
+    """Refused credentials stop forget immediately; every unfinished cohort is named."""
     for cohort in ("a", "b", "c"):
         desk.fill(cohort, people(1))
     desk.emulator.fail_next(401, 3)
     result = desk.run("forget", "-", text=GONE)
     assert 1 == result.exit_code
-    assert "cohort 'a': MoEngage refused the credentials" in result.stderr
-    assert "cohort 'b': not reached" in result.stderr
-    assert "cohort 'c': not reached" in result.stderr
+    general, first, *others = result.stderr.splitlines()
+    message = "no cohorts are configured, so cohorts without a ledger are unknown here"
+    assert f"Error: {message}" == general
+    assert first.startswith("Error: cohort 'a': ")
+    assert [
+        f"Error: cohort '{cohort}': not reached; repeat this command for it" for cohort in "bc"
+    ] == others
     assert 1 == len(desk.removals())
     assert set(people(1)) == desk.accepted("a") == desk.accepted("c")
 
 
 def test_a_busy_cohort_is_to_be_repeated(desk):
-    """If a run has one of the ledgers, the others are done, and the exit code is 4."""
+    """If a run has one of the ledgers open, the others are done, and the exit code is 4."""
     desk.fill("a", people(1))
     desk.fill("b", people(1))
     with desk.ledger("a"):
         result = desk.run("forget", "-", text=GONE)
     assert 4 == result.exit_code
-    assert "cohort 'a': the ledger of cohort 'a' is held by" in result.stderr
+    assert "Error: cohort 'a': " in result.stderr
     assert set() == desk.there("b")
     assert set(people(1)) == desk.there("a")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "error"),
     [
         (f"user_id,email\n{GONE},x\n", "the first line must name the columns"),
-        ("", "holds no identifier"),
-        ("\n\n", "holds no identifier"),
+        ("", "contains no identifiers; put one on each line"),
+        ("\n\n", "contains no identifiers; put one on each line"),
     ],
 )
-def test_a_list_that_names_nobody_is_an_error(desk, text, said):
-    """A file in which no id can be found does not pass for one whose people were forgotten."""
+def test_a_file_without_identifiers_is_an_error(desk, text, error):
+    """A file without identifiers is an error, and nothing is sent."""
     desk.fill("a", people(1))
     result = desk.run("forget", "-", text=text)
     assert 1 == result.exit_code
-    assert f"standard input: {said}" in result.stderr
+    assert f"standard input: {error}" in result.stderr
     assert [] == desk.removals()
 
 
-def test_cohorts_without_a_ledger_are_told_to_remove_them(desk):
-    """A cohort that the configuration names leaves nobody in it, though nobody knows who is."""
+def test_cohorts_without_a_ledger_are_sent_the_removals(desk):
+    """The removals are also sent to configured cohorts without a ledger."""
     desk.fill("a", people(1, 2))
     desk.raw["cohorts"] = {"a": {}, "b": {}}
-    assert 0 == desk.run("forget", "-", text=f"{GONE}\n").exit_code
+    result = desk.run("forget", "-", text=f"{GONE}\n")
+    assert 0 == result.exit_code
+    assert "Sent the removals to 1 cohort without a ledger" in result.stdout
     (sent,) = desk.emulator.requests(cohort_id="b")
     assert ("remove_members", 1) == (sent.action, sent.members)
 
 
-def test_cohorts_that_nobody_knows_are_told_of(desk):
-    """A stream that names its cohorts itself, without a ledger, is left to the person: exit 1."""
+def test_streams_of_unknown_cohorts_are_reported(desk):
+    """A stream whose rows name its cohorts is an error if none of them has a ledger."""
     desk.raw["cohorts"] = {"fan": {"cohort_id_column": "c"}}
     result = desk.run("forget", "-", text=f"{GONE}\n")
     assert 1 == result.exit_code
-    assert "stream 'fan': it names its cohorts itself" in result.stderr
+    assert "stream 'fan': its rows name its cohorts, which have no ledger" in result.stderr
 
 
-def test_whoever_shares_an_identifier_with_them_is_forgotten_too(desk):
-    """Named by the anonymous id, a person's uid is erased from wherever it stands."""
+def test_all_identifiers_of_a_user_are_erased(desk):
+    """A user named by the anonymous ID is erased with the uid, also from plans."""
     desk.fill("a", [BOTH, *people(2)])
     desk.plan("a", [Member(BOTH.uid), *people(2)], kind=PlanKind.WITHHELD, additions=True)
     file = desk.folder / "ids.csv"
@@ -170,8 +179,8 @@ def test_whoever_shares_an_identifier_with_them_is_forgotten_too(desk):
         "phone",
     ],
 )
-def test_a_column_of_another_name_is_no_uid(desk, header):
-    """A header that is neither uid nor anonymous_id is an error, not the uid of a person."""
+def test_a_column_of_another_name_is_not_a_uid(desk, header):
+    """A column name other than uid and anonymous_id is an error, not the uid of a user."""
     desk.fill("a", people(1))
     result = desk.run("forget", "-", text=f"{header}\n{GONE}\n")
     assert 1 == result.exit_code
@@ -180,8 +189,8 @@ def test_a_column_of_another_name_is_no_uid(desk, header):
 
 
 @pytest.mark.parametrize("uid", ["david", "id7", "ann@id", "4711", "x" * 100_000, "mail.ru"])
-def test_a_uid_is_no_header(desk, uid):
-    """A first line that names no column is a uid like all others, whatever letters it ends with."""
+def test_a_uid_is_not_a_header(desk, uid):
+    """A first line that is not a column name is a uid, even if it resembles one."""
     desk.fill("a", [Member(uid), *people(1)])
     assert 0 == desk.run("forget", "-", text=f"{uid}\n").exit_code
     assert set(people(1)) == desk.there("a")
@@ -189,36 +198,36 @@ def test_a_uid_is_no_header(desk, uid):
 
 @pytest.mark.parametrize("separator", [";", "\t"])
 def test_a_file_with_other_separators_is_refused(desk, separator):
-    """Columns cut by anything but commas would read as uids that nobody has."""
+    """A file whose columns are not separated by commas is an error."""
     result = desk.run("forget", "-", text=f"uid{separator}anonymous_id\n{GONE}{separator}x\n")
     assert 1 == result.exit_code
-    assert "with commas" in result.stderr
+    assert "the first line must name the columns, separated by commas" in result.stderr
 
 
-def test_nobody_else_of_a_shared_device_is_forgotten(desk):
-    """Another person with the same anonymous id stays, unless that id itself is named."""
+def test_another_user_of_a_shared_device_is_kept(desk):
+    """Another user with the same anonymous ID is kept, unless that ID itself is listed."""
     other = Member(f"{PLANTED}other", BOTH.anonymous_id)
     desk.fill("a", [BOTH, other])
     assert 0 == desk.run("forget", "-", text=f"{BOTH.uid}\n").exit_code
     assert {other} == desk.there("a") == desk.accepted("a")
 
 
-def test_whoever_is_in_a_plan_alone_was_known(desk):
-    """A person who was never sent, and is erased from a plan that waits, was known there."""
+def test_a_user_that_is_only_in_a_plan_is_found(desk):
+    """A user that is only in a pending plan counts as found in that ledger."""
     desk.fill("a", people(2))
     desk.plan("a", people(1, 2), kind=PlanKind.WITHHELD, additions=True)
     result = desk.run("forget", "-", text=f"{GONE}\n")
     assert 0 == result.exit_code
-    assert "1 identifier read; erased from 1 ledger; 1 of 1 hold" in result.stdout
-    assert "nobody of them" not in result.stdout
+    assert "Erased from 1 of 1 ledger; " in result.stdout
+    assert "None of these" not in result.stdout
 
 
-def test_nobody_known_is_told_though_another_cohort_refuses(desk):
-    """What the ledgers know of the people is told whatever becomes of cohorts without a ledger."""
+def test_unknown_identifiers_are_reported_despite_a_failure(desk):
+    """Identifiers that no ledger has are reported even if a cohort without a ledger fails."""
     desk.fill("a", people(2))
     desk.raw["cohorts"] = {"a": {}, "b": {}}
     desk.emulator.fail_next(400, cohort_id="b")
     result = desk.run("forget", "-", text=f"{GONE}\n")
     assert 1 == result.exit_code
-    assert "nobody of them was known in any ledger" in result.stdout
-    assert "cohort 'b': MoEngage refused" in result.stderr
+    assert "None of these identifiers was found" in result.stdout
+    assert "cohort 'b': " in result.stderr

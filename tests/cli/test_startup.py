@@ -1,4 +1,4 @@
-"""What the target's command loads, and that it is the SDK's command all the same."""
+"""The modules that the target's command imports, and its likeness to the SDK's command."""
 
 import json
 import os
@@ -11,13 +11,13 @@ import click
 import pytest
 
 from target_moengage_cohort import NAME, version
-from target_moengage_cohort.cli import target_command as singer
+from target_moengage_cohort.cli import target_command
 from target_moengage_cohort.target import TargetMoEngageCohort
 from tests.support.singer import config, environment, finish, lines, record, schema, start, state
 
 SLOW = {"singer_sdk", "duckdb", "requests"}
 PREFIX = "TARGET_MOENGAGE_COHORT_"
-# Whoever started us in the background may have had SIGINT ignored.
+# A process that is started in the background may ignore SIGINT.
 AT_A_TERMINAL = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     "from target_moengage_cohort.__main__ import main; main()"
@@ -37,7 +37,7 @@ def command(home, *arguments, python=(), data=b"", cwd=None, **variables):
 
 
 def imported(home, *arguments, **kwargs) -> set[str]:
-    """The top-level packages that a good run of the command imports."""
+    """Return the top-level packages that a successful run of the command imports."""
     done = command(home, *arguments, python=("-X", "importtime"), **kwargs)
     assert 0 == done.returncode, done.stderr
     timings = [line for line in done.stderr.decode().splitlines() if line.startswith("import time")]
@@ -51,19 +51,25 @@ def written(home, emulator, **settings) -> str:
 
 
 @pytest.mark.parametrize("option", ["--version", "--help"])
-def test_what_tells_of_itself_imports_no_settings(tmp_path, option):
-    """--version and --help need click, and neither the SDK nor what a run needs."""
+def test_metadata_options_import_no_settings(tmp_path, option):
+    """--version and --help import click, but neither the SDK nor the modules of a run."""
     found = imported(tmp_path, option)
     assert "click" in found
     assert set() == found & (SLOW | {"msgspec", "pyrate_limiter", "jsonschema", "rich"})
 
 
 def test_a_run_without_records_imports_no_more_than_it_needs(tmp_path, emulator):
-    """A run with nothing to send needs neither the SDK, DuckDB nor requests."""
+    """A run with nothing to send imports neither the SDK, DuckDB nor requests."""
     path = written(tmp_path, emulator)
     found = imported(tmp_path, "--config", path, data=lines(schema(), state({"a": 1})))
     assert "msgspec" in found
     assert set() == found & SLOW
+
+
+@pytest.mark.parametrize("form", [(), ("--format=json",), ("--format=markdown",)], ids=str)
+def test_about_imports_no_run(tmp_path, form):
+    """--about imports the SDK for its formats, but no module that reads, stores or sends."""
+    assert set() == imported(tmp_path, "--about", *form) & {"duckdb", "pyrate_limiter"}
 
 
 def test_settings_in_the_environment_need_no_sdk(tmp_path, emulator):
@@ -83,7 +89,8 @@ def test_settings_in_the_environment_need_no_sdk(tmp_path, emulator):
     ids=["records", "mirror", "validation", "stream maps"],
 )
 def test_a_run_imports_what_it_needs(tmp_path, emulator, settings, needed):
-    """Records need requests, a mirror DuckDB, and stream maps and validation the SDK."""
+    """Records import requests, a mirror imports DuckDB, and stream maps and validation import the
+    SDK."""
     path = written(tmp_path, emulator, **settings)
     data = lines(schema(), record(uid="u"))
     assert needed <= imported(tmp_path, "--config", path, data=data)
@@ -106,19 +113,19 @@ def test_version_is_what_the_class_says(tmp_path, capsys):
 
 
 def test_the_options_are_the_sdks():
-    """Our command has the options of the SDK's command for targets, told in the same words."""
+    """Our command has the options of the SDK's command for targets, with the same help."""
     sdks = super(TargetMoEngageCohort, TargetMoEngageCohort).get_singer_command()
 
     def shown(of: click.Command) -> str:
-        told = of.get_help(click.Context(of, info_name="target"))
-        return told.partition("Options:")[2].partition("\n\n")[0].rstrip()
+        text = of.get_help(click.Context(of, info_name="target"))
+        return text.partition("Options:")[2].partition("\n\n")[0].rstrip()
 
-    assert shown(sdks) == shown(singer.command)
+    assert shown(sdks) == shown(target_command.command)
 
 
-def test_whoever_embeds_the_class_has_the_same_command():
-    """There is one command line."""
-    assert singer.command is TargetMoEngageCohort.get_singer_command()
+def test_the_class_has_the_same_command():
+    """The class's command line is that of the process."""
+    assert target_command.command is TargetMoEngageCohort.get_singer_command()
 
 
 @pytest.mark.parametrize("valid", [True, False])
@@ -152,7 +159,7 @@ def test_invoke_runs_as_the_command_does(tmp_path, emulator, valid):
     ids=["default", "all programs", "this one"],
 )
 def test_the_log_has_the_sdks_format_and_levels(tmp_path, emulator, variables, lowest):
-    """LOGLEVEL counts, the target's own variable counts more, and lines are as the SDK's."""
+    """Log lines have the SDK's format; the target's own variable takes precedence over LOGLEVEL."""
     data = lines(schema(), record(uid="u"))
     ended = finish(start(tmp_path, config(emulator), **variables), data)
     levels = [line.split(" | ")[1].strip() for line in ended.stderr.splitlines() if " | " in line]
@@ -160,16 +167,17 @@ def test_the_log_has_the_sdks_format_and_levels(tmp_path, emulator, variables, l
     assert ([] if lowest is None else sorted({"INFO", lowest})) == sorted(set(levels))
 
 
-def test_an_unknown_log_level_is_told(tmp_path):
-    """A level that is none ends with 1 and a message that names the variable."""
-    done = command(tmp_path, "--version", LOGLEVEL="loud")
+@pytest.mark.parametrize("variables", [{}, {"SINGER_SDK_LOG_CONFIG": "logs.yaml"}], ids=str)
+def test_an_unknown_log_level_is_an_error(tmp_path, variables):
+    """An unknown level exits with 1 and a message that names the variable."""
+    done = command(tmp_path, "--version", LOGLEVEL="loud", **variables)
     assert 1 == done.returncode
     assert b"LOGLEVEL: must be one of DEBUG, " in done.stderr
     assert b"Traceback" not in done.stderr
 
 
 def test_the_sdks_file_for_logs_is_honoured(tmp_path, emulator):
-    """SINGER_SDK_LOG_CONFIG names a file that says how to log, as for every Singer target."""
+    """SINGER_SDK_LOG_CONFIG names a logging configuration, as for every Singer target."""
     logs = {
         "version": 1,
         "disable_existing_loggers": False,
@@ -185,7 +193,7 @@ def test_the_sdks_file_for_logs_is_honoured(tmp_path, emulator):
 
 
 def test_ctrl_c_while_starting_is_no_failure_of_its_own(tmp_path):
-    """SIGINT before the run has the signals ends with 130 and says nothing."""
+    """SIGINT before the run handles signals exits with 130 and prints nothing."""
     path = tmp_path / "config.json"
     os.mkfifo(path)
     process = subprocess.Popen(
@@ -227,7 +235,7 @@ importlib.import_module(program).main()
     ],
 )
 def test_ctrl_c_in_a_callback_of_the_import_system_is_not_lost(tmp_path, program, late, arguments):
-    """SIGINT while Python runs a callback whose exceptions it drops ends the process, too."""
+    """SIGINT also ends the process while Python runs a callback whose exceptions it drops."""
     modules = [f"target_moengage_cohort.{module}" for module in (program, late)]
     done = subprocess.run(
         [sys.executable, "-c", CALLED_BACK, *modules, *arguments],
@@ -241,10 +249,10 @@ def test_ctrl_c_in_a_callback_of_the_import_system_is_not_lost(tmp_path, program
 
 @pytest.fixture
 def folder(tmp_path):
-    """Where the package seems to be installed; a `.env` may be put above it."""
+    """The directory that the package seems to be installed in, for a `.env` above it."""
     package = tmp_path / "lib" / "target_moengage_cohort"
     package.parent.mkdir()
-    package.symlink_to(Path(singer.__file__).parents[1], target_is_directory=True)
+    package.symlink_to(Path(target_command.__file__).parents[1], target_is_directory=True)
     return package.parent
 
 
@@ -259,7 +267,7 @@ def test_a_file_named_env_counts_as_environment(tmp_path, folder, emulator):
 
 
 def test_a_file_named_env_that_is_no_text_is_wrong_usage(tmp_path, folder):
-    """A `.env` that cannot be read ends with 2 and names the file, without a traceback."""
+    """An unreadable `.env` exits with 2 and a message that names it, without a traceback."""
     (tmp_path / ".env").write_bytes(b"A=\xff\n")
     done = command(tmp_path, "--config=ENV", cwd=folder)
     assert 2 == done.returncode

@@ -2,12 +2,7 @@
 
 import json
 
-from target_moengage_cohort.ledger import (
-    PlanKind,
-    RunEntry,
-    RunProgress,
-    SideFile,
-)
+from target_moengage_cohort.ledger.records import PlanKind, RunEntry, RunProgress
 from tests.cli.conftest import people
 from tests.support.singer import lines, record, run, schema
 
@@ -25,7 +20,7 @@ RUN = RunEntry(
 
 
 def contents(folder):
-    """Every file below a folder, with its bytes, but for who held a lock last."""
+    """Return the bytes of every file in a directory, except the last holder of a lock."""
     return {
         path: path.read_bytes()
         for path in folder.rglob("*")
@@ -34,8 +29,8 @@ def contents(folder):
     }
 
 
-def test_every_number_of_a_cohort_is_told(desk):
-    """For programs, status tells all that the ledger knows of a cohort."""
+def test_the_json_has_everything_about_a_cohort(desk):
+    """--json has everything that the ledger contains about a cohort."""
     desk.fill("vip", people(1, 2, 3), stream="users", name="VIP users")
     desk.plan("vip", people(1, 2))
     desk.plan("vip", people(3), kind=PlanKind.WITHHELD, made_at=1_800_000_000.0, revision=0)
@@ -43,11 +38,11 @@ def test_every_number_of_a_cohort_is_told(desk):
         ledger.note_run(RUN)
         digest = ledger.numbers().accepted.digest
         ledger.seal()
-    told = json.loads(desk.run("status", "--json").stdout)
-    (cohort,) = told["cohorts"]
+    result_json = json.loads(desk.run("status", "--json").stdout)
+    (cohort,) = result_json["cohorts"]
     (waiting,), (withheld,) = cohort.pop("waiting"), cohort.pop("withheld")
-    assert str(desk.folder / "ledger") in told["ledger"]
-    assert [] == told["runs"]
+    assert str(desk.folder / "ledger") in result_json["ledger"]
+    assert [] == result_json["runs"]
     assert {
         "cohort_id": "vip",
         "cohort_name": "VIP users",
@@ -77,7 +72,7 @@ def test_every_number_of_a_cohort_is_told(desk):
 
 
 def test_the_table_fits_a_terminal(desk):
-    """For people, status has lines of at most 80 columns, however long names and numbers are."""
+    """Lines have at most 80 columns, however long names and numbers are."""
     desk.raw["cohorts"] = {"users": {"cohort_id": "another"}}
     desk.fill("c" * 90, people(1, 2), stream="s" * 90, name="n" * 90)
     desk.plan("c" * 90, people(1), plan_id="0123456789ab")
@@ -89,29 +84,28 @@ def test_the_table_fits_a_terminal(desk):
     assert 0 == result.exit_code
     assert 80 >= max(len(line) for line in lines)
     assert "2         2 2026-11-22 04:05" in result.stdout
-    for text in ("last run: succeeded, mirror, 3 added", "no stream feeds it", "outdated"):
+    for text in ("last run: succeeded, mirror, 3 added", "no stream populates it", "outdated"):
         assert text in result.stdout
 
 
-def test_cohorts_that_no_stream_feeds_are_told(desk):
-    """A cohort is fed if its stream is configured, and has not got another cohort_id since."""
+def test_cohorts_without_a_stream_are_marked(desk):
+    """A cohort is fed if its stream is configured and does not have another cohort_id."""
     for cohort, stream in (("gone", "gone"), ("moved", "users"), ("here", "fan")):
         desk.fill(cohort, people(1), stream=stream)
     desk.raw["cohorts"] = {"users": {"cohort_id": "new"}, "fan": {"cohort_id_column": "c"}}
-    told = json.loads(desk.run("status", "--json").stdout)
+    result_json = json.loads(desk.run("status", "--json").stdout)
     assert {"gone": False, "here": True, "moved": False} == {
-        cohort["cohort_id"]: cohort["fed"] for cohort in told["cohorts"]
+        cohort["cohort_id"]: cohort["fed"] for cohort in result_json["cohorts"]
     }
 
 
-def test_a_busy_cohort_is_told_from_the_catalogue_at_once(desk):
-    """status does not wait for a run, and tells its progress from its side file."""
+def test_a_busy_cohort_is_shown_immediately(desk):
+    """status does not wait for a run, and shows the progress from its side file."""
     desk.fill("vip", people(1))
     desk.fill("free", people(1))
     with desk.ledgers() as ledgers:
         ledgers.open_known("vip")
-        side = SideFile(ledgers.folder, "b-run")
-        side.write(
+        ledgers.write_progress(
             RunProgress(
                 run_id="b-run",
                 pid=77,
@@ -123,23 +117,22 @@ def test_a_busy_cohort_is_told_from_the_catalogue_at_once(desk):
                 requests=2,
             )
         )
-        told = json.loads(desk.run("status", "--json", busy_seconds=1_000_000.0).stdout)
+        result_json = json.loads(desk.run("status", "--json", busy_seconds=1_000_000.0).stdout)
         shown = desk.run("status").stdout
-        side.close()
     assert [(True, None), (False, 1)] == [
-        (cohort["busy"], cohort["accepted"]) for cohort in reversed(told["cohorts"])
+        (cohort["busy"], cohort["accepted"]) for cohort in reversed(result_json["cohorts"])
     ]
-    assert ["b-run"] == [run["run_id"] for run in told["runs"]]
+    assert ["b-run"] == [run["run_id"] for run in result_json["runs"]]
     assert "busy" in shown
+    assert "In progress: run b-run\n" in shown
     assert "5,000 records read, 4,000 members accepted, 2 requests" in shown
-    assert "Under way" not in desk.run("status").stdout
+    assert "In progress" not in desk.run("status").stdout
 
 
 def test_status_changes_nothing(desk):
-    """status leaves every file as it is, and makes none where there is no ledger."""
+    """status changes no file, and creates none without a ledger."""
     result = desk.run("status")
     assert 0 == result.exit_code
-    assert "No cohort of this partner has one." in result.stdout
     assert not (desk.folder / "ledger").exists()
     desk.fill("vip", people(1))
     before = contents(desk.folder / "ledger")
@@ -148,7 +141,7 @@ def test_status_changes_nothing(desk):
 
 
 def test_control_characters_of_a_name_stay_out_of_the_terminal(desk):
-    """A cohort's id from a column cannot steer the terminal of who looks at it."""
+    """Control characters in a cohort's ID are not printed."""
     desk.fill("a\x1b[2Jb\n", people(1), stream="users", name="plain")
     shown = desk.run("status").stdout
     assert "a [2Jb" in shown
@@ -156,7 +149,7 @@ def test_control_characters_of_a_name_stay_out_of_the_terminal(desk):
 
 
 def test_a_broken_ledger_does_not_hide_the_others(desk):
-    """status tells which ledger cannot be read, and all about the others, and exits with 1."""
+    """A ledger that cannot be read is named, the others are shown, and the exit code is 1."""
     desk.fill("bad", people(1))
     (database,) = (desk.folder / "ledger").rglob("*.duckdb")
     desk.fill("good", people(1))
@@ -164,15 +157,14 @@ def test_a_broken_ledger_does_not_hide_the_others(desk):
     result = desk.run("status")
     assert 1 == result.exit_code
     assert f"cannot be read: the ledger {database}" in result.stdout
-    told = json.loads(desk.run("status", "--json").stdout)
+    result_json = json.loads(desk.run("status", "--json").stdout)
     assert [("bad", None), ("good", 1)] == [
-        (cohort["cohort_id"], cohort["accepted"]) for cohort in told["cohorts"]
+        (cohort["cohort_id"], cohort["accepted"]) for cohort in result_json["cohorts"]
     ]
 
 
-def test_a_cohort_is_told_of_what_became_of_itself(desk):
-    """Where one cohort of a run is withheld, the others' last run is not; and the line of what is
-    withheld has the command that lets it go."""
+def test_each_cohort_has_its_own_last_run(desk):
+    """Each cohort has its own last status, and a withheld plan the command that releases it."""
     everybody = people(*range(30))
     for cohort in ("held", "fine"):
         desk.fill(cohort, everybody)
@@ -182,9 +174,9 @@ def test_a_cohort_is_told_of_what_became_of_itself(desk):
     done = run(desk.emulator, lines(schema("fine"), schema("held"), *rows), **desk.raw)
     assert "withheld" == done.report.status
     cohorts = json.loads(desk.run("status", "--json").stdout)["cohorts"]
-    told = {each["cohort_id"]: each["last_run"]["status"] for each in cohorts}
-    assert {"held": "withheld", "fine": "succeeded"} == told
+    result_json = {each["cohort_id"]: each["last_run"]["status"] for each in cohorts}
+    assert {"held": "withheld", "fine": "succeeded"} == result_json
     (plan,) = (plan for each in cohorts for plan in each["withheld"])
     command = f"moengage-cohort confirm --withheld {plan['plan_id']} --config …"
     shown = desk.run("status").stdout
-    assert f"0 additions, 25 removals\n    if it is right: {command}\n" in shown
+    assert f"0 additions, 25 removals\n    to send it: {command}\n" in shown

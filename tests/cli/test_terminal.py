@@ -1,4 +1,4 @@
-"""What a person sees at a terminal: help, its examples, completion and colours."""
+"""Terminal output: help, its examples, completion and colours."""
 
 import contextlib
 import json
@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -26,7 +27,7 @@ VARIABLES = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS")
 
 
 def commands(group=cli, words=("moengage-cohort",)):
-    """Every command and group, as the words that call it."""
+    """Yield every command and group, as the words that call it."""
     yield words
     for name in group.list_commands(click.Context(group)):
         command = group.get_command(click.Context(group), name)
@@ -39,45 +40,45 @@ def commands(group=cli, words=("moengage-cohort",)):
 ALL = [*commands(), ("target-moengage-cohort",)]
 
 
-def surroundings(home, **variables):
-    """An environment as at a terminal of 80 columns, with our programs on the PATH."""
+def terminal_environment(home, **variables):
+    """Return the environment of a terminal of 80 columns, with our programs on the PATH."""
     inherited = {name: value for name, value in environment(home).items() if name not in VARIABLES}
     path = f"{home / 'bin'}{os.pathsep}{BIN}{os.pathsep}{inherited['PATH']}"
     return inherited | {"PATH": path, "COLUMNS": "80", "TERM": "xterm"} | variables
 
 
-def helped(words, home):
-    """What a command says when it is asked for help, in a process of its own."""
+def help_text(words, home):
+    """Return the output of --help, from a process of its own."""
     done = subprocess.run(
         [BIN / words[0], *words[1:], "--help"],
         capture_output=True,
         text=True,
-        env=surroundings(home),
+        env=terminal_environment(home),
         check=True,
         timeout=60,
     )
     return done.stdout
 
 
-def example(told):
-    """The example at the end of a help, as it is to be typed."""
-    _, found, text = told.rpartition("\n  Example:\n")
-    assert found, told
+def example(text):
+    """Return the example at the end of a help text."""
+    _, found, text = text.rpartition("\n  Example:\n")
+    assert found, text
     return "\n".join(line.strip() for line in text.rstrip().splitlines())
 
 
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
 def test_help(words, tmp_path):
-    """Each command's help fits 80 columns, cuts nothing short, and ends with an example of it."""
-    told = helped(words, tmp_path)
-    assert [] == [line for line in told.splitlines() if len(line) > 80]
-    assert not re.search(r"\.\.\.$", told.partition("Commands:")[2], re.MULTILINE)
-    assert " ".join(words) in example(told.partition("\nOptions:")[2])
+    """Each help text fits 80 columns, has no shortened summary, and ends with an example."""
+    text = help_text(words, tmp_path)
+    assert [] == [line for line in text.splitlines() if len(line) > 80]
+    assert not re.search(r"\.\.\.$", text.partition("Commands:")[2], re.MULTILINE)
+    assert " ".join(words) in example(text.partition("\nOptions:")[2])
 
 
 @pytest.fixture
 def office(desk):
-    """A folder with all that the examples name, and a tap of the name that they use."""
+    """A directory with all files that the examples name, and an executable tap."""
     desk.fill("vip", people(1, 2), stream="users", name="VIP")
     desk.plan("vip", people(1))
     with desk.ledgers() as ledgers:
@@ -100,30 +101,30 @@ def office(desk):
     "words", [words for words in ALL if words[-1] not in {"emulator", "confirm"}], ids=" ".join
 )
 def test_the_example_works(words, office):
-    """What a command's help ends with can be typed as it stands, and succeeds."""
-    typed = example(helped(words, office.folder))
+    """The example of each help text succeeds as it stands."""
+    command = example(help_text(words, office.folder))
     done = subprocess.run(
-        ["sh", "-c", typed],
+        ["sh", "-c", command],
         input="y\n",
         capture_output=True,
         text=True,
         cwd=office.folder,
-        env=surroundings(office.folder),
+        env=terminal_environment(office.folder),
         check=False,
         timeout=60,
     )
-    office.said += done.stdout + done.stderr
+    office.output += done.stdout + done.stderr
     assert (0, "") == (done.returncode, done.stderr if done.returncode else "")
 
 
 def test_the_example_of_the_emulator_works(tmp_path):
-    """The emulator's example starts it; here at a port that is free for sure."""
-    typed = example(helped(("moengage-cohort", "emulator"), tmp_path))
-    assert "--port 8025" in typed
+    """The emulator's example starts it, here on a free port."""
+    command = example(help_text(("moengage-cohort", "emulator"), tmp_path))
+    assert "--port 8025" in command
     process = subprocess.Popen(
-        ["sh", "-c", f"exec {typed.replace('8025', '0')}"],
+        ["sh", "-c", f"exec {command.replace('8025', '0')}"],
         stdout=subprocess.PIPE,
-        env=surroundings(tmp_path),
+        env=terminal_environment(tmp_path),
     )
     try:
         assert b" http://127.0.0.1:" in process.stdout.readline()
@@ -134,15 +135,15 @@ def test_the_example_of_the_emulator_works(tmp_path):
 
 
 def completed(shell_code, home):
-    """What bash has set up and printed after some code, in the words of the help before it."""
-    told = helped(("moengage-cohort",), home)
-    (turned_on,) = re.findall(r'^ +(eval "\$\(.*=bash_source .*\)")$', told, re.MULTILINE)
+    """Return what bash prints after some code, set up as the help says."""
+    text = help_text(("moengage-cohort",), home)
+    (turned_on,) = re.findall(r'^ +(eval "\$\(.*=bash_source .*\)")$', text, re.MULTILINE)
     done = subprocess.run(
         ["bash", "--norc", "-c", f"{turned_on}\n{shell_code}"],
         capture_output=True,
         text=True,
         cwd=home,
-        env=surroundings(home),
+        env=terminal_environment(home),
         check=True,
         timeout=60,
     )
@@ -162,7 +163,7 @@ def completed(shell_code, home):
     ],
 )
 def test_completion_in_bash(words, found, tmp_path):
-    """As the help says to turn it on, bash completes commands, options and files."""
+    """Set up as the help says, bash completes commands, options and files."""
     (tmp_path / "config.json").write_text("{}")
     count = len(words.split())
     code = (
@@ -178,13 +179,13 @@ def test_completion_in_bash(words, found, tmp_path):
     ("shell", "text"), [("zsh", "compdef _moengage_cohort"), ("fish", "complete --no-files")]
 )
 def test_completion_elsewhere(shell, text, tmp_path):
-    """The variable that the help names for another shell has a script made for it."""
-    (name,) = set(re.findall(rf"(\w+)={shell}_source", helped(("moengage-cohort",), tmp_path)))
+    """For other shells, the variable that the help names prints a script."""
+    (name,) = set(re.findall(rf"(\w+)={shell}_source", help_text(("moengage-cohort",), tmp_path)))
     done = subprocess.run(
         [BIN / "moengage-cohort"],
         capture_output=True,
         text=True,
-        env=surroundings(tmp_path, **{name: f"{shell}_source"}),
+        env=terminal_environment(tmp_path, **{name: f"{shell}_source"}),
         check=True,
         timeout=60,
     )
@@ -201,17 +202,19 @@ def at_terminal(command, home, stdout=None, **variables):
         stdout=theirs if stdout is None else stdout,
         stderr=theirs,
         cwd=home,
-        env=surroundings(home, **variables),
+        env=terminal_environment(home, **variables),
     )
     os.close(theirs)
     return process, ours
 
 
 def shown(terminal, until=None):
-    """What comes to a terminal, to its end, or up to a text."""
+    """Return the output of a terminal to its end, or up to a text; fail after one minute."""
     seen = b""
+    deadline = time.monotonic() + 60
     with contextlib.suppress(OSError):  # Linux's end of file here
         while until is None or until not in seen:
+            assert time.monotonic() < deadline, seen[-200:]
             ready, _, _ = select.select([terminal], [], [], 60)
             if not ready or not (more := os.read(terminal, 65_536)):
                 break
@@ -230,7 +233,7 @@ def shown(terminal, until=None):
     ids=str,
 )
 def test_colours_are_for_a_terminal_that_wants_them(desk, variables, coloured):
-    """check and errors have colours at a terminal, unless NO_COLOR or a dumb terminal is set."""
+    """Output is coloured at a terminal, unless NO_COLOR is set or the terminal is dumb."""
     path = desk.folder / "config.json"
     path.write_text(json.dumps(desk.raw | {"report_path": str(desk.folder / "no" / "report")}))
     process, terminal = at_terminal(
@@ -242,26 +245,26 @@ def test_colours_are_for_a_terminal_that_wants_them(desk, variables, coloured):
     assert 1 == process.returncode
     assert b"Error:" in seen
     marks = {mark: b"\x1b[" in before for mark, before in before_marks(seen).items()}
-    assert dict.fromkeys((b"ok", b"mend", b"Error:"), coloured) == marks
+    assert dict.fromkeys((b"ok", b"FAIL", b"Error:"), coloured) == marks
     assert coloured == bool(COLOUR.search(seen))
 
 
 def before_marks(seen):
-    """What stands right before each mark."""
+    """Return what is right before each mark."""
     return {
         mark: re.search(rb"(\S*)" + mark + rb"(\x1b|\s)", seen).group(1)
-        for mark in (b"ok", b"mend", b"Error:")
+        for mark in (b"ok", b"FAIL", b"Error:")
     }
 
 
 def test_no_colours_in_a_pipe(desk):
-    """What goes to a file or a pipe is plain text."""
+    """Output to a file or a pipe is plain text."""
     path = desk.folder / "config.json"
     path.write_text(json.dumps(desk.raw | {"report_path": str(desk.folder / "no" / "report")}))
     done = subprocess.run(
         [BIN / "moengage-cohort", "check", "--config", str(path)],
         capture_output=True,
-        env=surroundings(desk.folder),
+        env=terminal_environment(desk.folder),
         check=False,
         timeout=60,
     )
@@ -272,7 +275,7 @@ def test_no_colours_in_a_pipe(desk):
 
 @pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}], ids=str)
 def test_progress_at_a_terminal(tmp_path, emulator, variables):
-    """A run's progress is wrapped to the terminal's width, gone at the end, and has no colour."""
+    """A run's progress is wrapped to the terminal's width, and removed at the end."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config(emulator)))
     emulator.hold()
@@ -284,7 +287,7 @@ def test_progress_at_a_terminal(tmp_path, emulator, variables):
     )
     process.stdin.write(lines(schema(), record(uid="u"), state({"a": 1})))
     process.stdin.close()
-    seen = shown(terminal, until=b"what was read")
+    seen = shown(terminal, until=b" left")
     emulator.release()
     seen += shown(terminal)
     assert 0 == process.wait(timeout=30)

@@ -19,8 +19,8 @@ def interrupt():
     made.close()
 
 
-def test_every_kind_of_wait_ends_at_once(interrupt):
-    """A thread that waits, one that selects and a callback are all told."""
+def test_every_kind_of_wait_ends(interrupt):
+    """A wait, a select and a callback all notice the interrupt."""
     called = []
     interrupt.call_when_set(lambda: called.append(threading.current_thread().name))
     waited = threading.Thread(target=lambda: called.append(interrupt.wait(60)))
@@ -36,7 +36,7 @@ def test_every_kind_of_wait_ends_at_once(interrupt):
 
 
 def test_it_is_set_once(interrupt):
-    """Setting it again calls nobody, and it stays set for whoever asks later."""
+    """A second `set` calls no callback, and the interrupt stays set."""
     called = []
     interrupt.call_when_set(lambda: called.append(1))
     interrupt.set()
@@ -46,7 +46,7 @@ def test_it_is_set_once(interrupt):
 
 
 def test_a_wait_ends_by_itself(interrupt):
-    """Without an interrupt a wait lasts as long as was asked."""
+    """Without an interrupt a wait ends after its time."""
     assert [False, False] == [interrupt.wait(0), _readable(interrupt, 0)]
 
 
@@ -56,7 +56,7 @@ def _readable(interrupt, seconds) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_sets_the_interrupt(interrupt, number):
-    """SIGTERM and SIGINT end the waits, even one of the main thread, and say how to exit."""
+    """SIGTERM and SIGINT end the waits, even in the main thread, and are recorded."""
     before = signal.getsignal(number)
     with TerminationSignals(interrupt) as signals:
         assert None is signals.received
@@ -68,7 +68,7 @@ def test_a_signal_sets_the_interrupt(interrupt, number):
 
 
 def test_other_handled_signals_are_left_alone(interrupt):
-    """A signal that somebody else handles neither interrupts nor, after a first one, ends us."""
+    """A signal with another handler neither sets the interrupt nor ends the process."""
     got = threading.Event()
     before = signal.signal(signal.SIGUSR1, lambda *_: got.set())
     try:
@@ -85,7 +85,7 @@ def test_other_handled_signals_are_left_alone(interrupt):
 
 
 def test_without_a_signal_nothing_happens(interrupt):
-    """The block ends by itself, and no signal is told of."""
+    """The block ends normally, and no signal is recorded."""
     with TerminationSignals(interrupt) as signals:
         pass
     assert (None, False) == (signals.received, interrupt.is_set())
@@ -104,7 +104,7 @@ with TerminationSignals(interrupt):
 
 
 def test_a_second_signal_ends_the_process():
-    """Whatever the program waits for, a second signal ends it with that signal's code."""
+    """A second signal ends the process with the signal's code, whatever it waits for."""
     process = subprocess.Popen(
         [sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -117,9 +117,9 @@ def test_a_second_signal_ends_the_process():
         assert "" == process.stderr.read()
 
 
-def test_two_signals_at_once_are_one_wish(interrupt):
-    """Meltano follows Ctrl-C, which all processes of a pipeline get, with SIGTERM: that does not
-    take away the time to end in good order."""
+def test_two_signals_in_quick_succession_are_one_request(interrupt):
+    """Meltano sends SIGTERM right after Ctrl-C, which all processes of a pipeline get: there is
+    still time to end in good order."""
     with TerminationSignals(interrupt) as signals:
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupt.wait(60)

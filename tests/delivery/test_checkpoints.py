@@ -16,7 +16,7 @@ from target_moengage_cohort.delivery.checkpoints import Checkpoints
 
 
 class AgainstNaiveModel(RuleBasedStateMachine):
-    """Compares the counts with a plain list of all that was read, in order."""
+    """A comparison of the counts with a plain list of everything that was read."""
 
     @initialize()
     def begin(self):
@@ -60,7 +60,7 @@ class AgainstNaiveModel(RuleBasedStateMachine):
 
     @property
     def covered(self) -> int:
-        """Where the newest STATE is that nothing open and no held stream comes before, or -1."""
+        """Return the position of the newest STATE after no open record or held stream, or -1."""
         newest = -1
         for index, item in enumerate(self.read):
             if isinstance(item, (int, str)):
@@ -91,13 +91,13 @@ class AgainstNaiveModel(RuleBasedStateMachine):
 
 
 def test_the_newest_covered_state_is_taken_once():
-    """Whatever the order of settling and releasing, `take` gives the newest STATE with nothing open
-    and no held stream before it."""
+    """Whatever the order of settling and releasing, `take` returns the newest STATE with nothing
+    open and no held stream before it."""
     run_state_machine_as_test(AgainstNaiveModel)
 
 
 def test_a_state_without_records_is_covered_at_once():
-    """A STATE that nothing precedes waits for nothing."""
+    """A STATE without preceding records is covered immediately."""
     checkpoints = Checkpoints()
     checkpoints.state(b"1")
     assert b"1" == checkpoints.take()
@@ -131,7 +131,7 @@ def test_states_in_a_row_take_the_room_of_one(count):
 
 
 def test_held_state_is_bounded(monkeypatch):
-    """Promise 8: where much STATE waits, the oldest and the newest are kept, and no more."""
+    """Promise 8: if too much STATE waits, only the oldest and the newest are kept."""
     monkeypatch.setattr(checkpoints_module, "HELD_BYTES_LIMIT", 1_000)
     checkpoints = Checkpoints()
     for number in range(100):
@@ -146,7 +146,7 @@ def test_held_state_is_bounded(monkeypatch):
 
 
 def test_a_held_stream_holds_back_what_comes_later():
-    """Promise 1: a STATE from before a hold goes out, a later one waits for the release."""
+    """Promise 1: a STATE before a hold is emitted; a later one waits for the release."""
     checkpoints = Checkpoints()
     checkpoints.state(b"1")
     checkpoints.hold("s")
@@ -158,7 +158,7 @@ def test_a_held_stream_holds_back_what_comes_later():
 
 
 def test_the_first_hold_of_a_stream_counts():
-    """A second SCHEMA of a held stream lets nothing out that waited, and one release frees all."""
+    """A second SCHEMA of a held stream releases nothing, and one release frees all STATE."""
     checkpoints = Checkpoints()
     checkpoints.hold("s")
     checkpoints.state(b"1")
@@ -169,7 +169,7 @@ def test_the_first_hold_of_a_stream_counts():
 
 
 def test_every_held_stream_holds():
-    """A STATE waits until the last of the streams that were held before it is released."""
+    """A STATE waits for the release of every stream that was held before it."""
     checkpoints = Checkpoints()
     checkpoints.hold("s")
     checkpoints.state(b"1")
@@ -205,7 +205,7 @@ def test_releasing_a_stream_that_is_not_held_changes_nothing():
 
 @given(st.integers(1, 50))
 def test_states_in_a_row_of_a_held_stream_take_the_room_of_one(count):
-    """Promise 8: a tap that repeats STATE all through a snapshot does not fill the memory."""
+    """Promise 8: repeated STATE during a snapshot does not fill the memory."""
     checkpoints = Checkpoints()
     checkpoints.hold("s")
     for number in range(count):

@@ -1,4 +1,4 @@
-"""One member whom MoEngage refuses must not cost the others their place."""
+"""Refused members are isolated from the others."""
 
 import json
 import tempfile
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from target_moengage_cohort.core.errors import InputError, InternalError
-from target_moengage_cohort.delivery.attempts import Timing
+from target_moengage_cohort.delivery.ports import Timing
 from target_moengage_cohort.emulator import Emulator
 from tests.support.singer import UNLIMITED, lines, record, run, schema, state
 
@@ -36,12 +36,19 @@ def kept(path):
 
 @pytest.fixture
 def skipping(tmp_path):
-    """Settings that let a run go on without who is refused, and keep a ledger."""
+    """Settings that let a run skip refused members, and keep a ledger."""
     return {
         "on_reject": "skip",
         "rejects_path": str(tmp_path / "rejects"),
         "ledger_uri": str(tmp_path / "ledger"),
     }
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """An emulator for all examples, each of which resets it."""
+    with Emulator(requests_per_minute=UNLIMITED) as running:
+        yield running
 
 
 @settings(max_examples=25)
@@ -50,18 +57,16 @@ def skipping(tmp_path):
     mode=st.sampled_from(["incremental", "mirror"]),
     payload=st.sampled_from([1_000, 3_000]),
 )
-def test_whoever_is_refused_stands_alone_in_the_end(poison, mode, payload):
-    """All but those whom MoEngage refuses are accepted, they are in the rejects file, nobody is in
-    doubt, STATE passes, and the requests of the cohort stay in order."""
+def test_whoever_is_refused_stands_alone_in_the_end(shared, poison, mode, payload):
+    """All but the refused members are accepted, and the refused ones are in the rejects file. No
+    member is unconfirmed, STATE is emitted, and requests of the cohort stay in order."""
     uids = people(60)
     bad = {uids[number] for number in poison}
-    with (
-        Emulator(requests_per_minute=UNLIMITED) as emulator,
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        emulator.poison(sorted(bad))
+    shared.reset()
+    with tempfile.TemporaryDirectory() as folder:
+        shared.poison(sorted(bad))
         seen = run(
-            emulator,
+            shared,
             lines(schema(), *rows(uids), state({"at": 1})),
             sync_mode=mode,
             max_payload_bytes=payload,
@@ -70,13 +75,13 @@ def test_whoever_is_refused_stands_alone_in_the_end(poison, mode, payload):
             ledger_uri=f"{folder}/ledger",
         )
         (cohort,) = seen.report.cohorts
-        assert {*uids} - bad == members(emulator)
+        assert {*uids} - bad == members(shared)
         assert sorted(bad) == sorted(row["uid"] for row in kept(Path(folder, "rejects")))
         assert (60 - len(bad), len(bad), 0) == (cohort.added, cohort.rejected, cohort.in_doubt)
         assert "succeeded" == seen.report.status
         assert [{"at": 1}] == seen.states
         assert 0 == seen.overlaps
-        stamps = [request.timestamp for request in emulator.requests()]
+        stamps = [request.timestamp for request in shared.requests()]
         assert stamps == sorted(set(stamps))
 
 
@@ -96,7 +101,7 @@ def test_the_reason_is_moengages_without_any_identifier(emulator, skipping):
 
 
 def test_a_refused_removal_can_be_replayed_as_one(emulator, skipping):
-    """The row of a member who could not be removed says that it is a deletion."""
+    """The rejected row of a removal is marked as a deletion."""
     run(emulator, lines(schema(), *rows(people(3))), **skipping)
     emulator.poison(["user-0001"])
     deleted = rows(people(2), _sdc_deleted_at="2026-11-22")
@@ -109,7 +114,7 @@ def test_a_refused_removal_can_be_replayed_as_one(emulator, skipping):
 
 
 def test_where_nothing_is_accepted_it_is_the_settings(emulator, skipping):
-    """After 40 refused requests without any acceptance the run ends with MoEngage's words."""
+    """After 40 refused requests without any acceptance the run ends with MoEngage's message."""
     emulator.fail_next(
         400, 10_000, error_type="MissingAttributeError", message="partner is unknown"
     )
@@ -117,17 +122,19 @@ def test_where_nothing_is_accepted_it_is_the_settings(emulator, skipping):
     data = [record(stream, uid=uid) for stream in streams for uid in people(20)]
     seen = run(emulator, lines(*map(schema, streams), *data, state({"at": 1})), **skipping)
     assert isinstance(seen.error, InputError)
+    assert "request_refused" == seen.error.code
     assert "MissingAttributeError: partner is unknown" in str(seen.error)
     assert 40 <= len(emulator.requests()) <= 43  # of four senders, three may be under way
     assert [] == seen.states
 
 
 def test_a_new_cohort_of_which_nothing_is_accepted_ends_the_run_too(emulator, skipping):
-    """A cohort that MoEngage does not want at all costs 40 requests, whatever others get."""
+    """A cohort that MoEngage refuses altogether takes 40 requests, even if others are accepted."""
     emulator.fail_next(400, 10_000, cohort_id="bad")
     data = [record(stream, uid=uid) for stream in ("good", "bad") for uid in people(2_000)]
     seen = run(emulator, lines(schema("good"), schema("bad"), *data, state({"at": 1})), **skipping)
     assert isinstance(seen.error, InputError)
+    assert "request_refused" == seen.error.code
     assert "'bad'" in str(seen.error)
     assert 40 == len([request for request in emulator.requests() if request.cohort_id == "bad"])
     assert [] == seen.states
@@ -135,8 +142,8 @@ def test_a_new_cohort_of_which_nothing_is_accepted_ends_the_run_too(emulator, sk
 
 @pytest.mark.parametrize("first", [0, 475], ids=["in front", "behind"])
 def test_many_who_are_refused_stand_together_and_keep_nobody_out(emulator, skipping, first):
-    """25 neighbours who are refused cost nobody else their place, wherever they stand, and a later
-    run of a mirror, for which they are all that is left, does not fail for them."""
+    """25 adjacent refused members keep no other member out, wherever they are. A later run of a
+    mirror, which has nothing else to send, does not fail because of them."""
     uids = people(500)
     bad = uids[first : first + 25]
     emulator.poison(bad)
@@ -149,7 +156,7 @@ def test_many_who_are_refused_stand_together_and_keep_nobody_out(emulator, skipp
 
 
 def test_isolation_ends_with_the_time_for_retries(emulator, skipping):
-    """Where MoEngage does nothing but refuse for max_retry_seconds, the run ends."""
+    """If MoEngage refuses every request for max_retry_seconds, the run ends."""
     uids = people(200)
     emulator.poison(uids[1:])
     now = iter(range(0, 1_000_000, 5))
@@ -162,8 +169,8 @@ def test_isolation_ends_with_the_time_for_retries(emulator, skipping):
 
 @pytest.mark.parametrize("on_reject", ["skip", "fail"])
 def test_a_doubt_before_a_refusal_is_settled_by_it(emulator, skipping, on_reject):
-    """Bytes that are refused for their content after a 5xx were not applied before: nobody stays
-    in doubt, and the next run does not try again who is mended."""
+    """Bytes that are refused for their content after a 5xx were not applied before: no member stays
+    in doubt, and the next run does not send the refused one again."""
     emulator.fail_next(503)
     emulator.poison(["user-0000"])
     options = skipping | {"on_reject": on_reject}
@@ -177,17 +184,18 @@ def test_a_doubt_before_a_refusal_is_settled_by_it(emulator, skipping, on_reject
 
 
 def test_refusals_are_counted_whatever_their_request_ids(emulator, skipping, caplog):
-    """After ten of one reason no more are logged one by one, though each has an id of its own."""
+    """After ten refusals for one reason no more are logged individually, despite different request
+    IDs."""
     bad = people(30)
     emulator.poison(bad)
     run(emulator, lines(schema(), *rows([*people(400)])), **skipping)
-    told = [record.getMessage() for record in caplog.records if "rejected" in record.getMessage()]
-    assert 10 == sum("row rejected: " in one for one in told)
-    assert 1 == sum("30 rows in all were rejected" in one for one in told)
+    messages = [record.getMessage() for record in caplog.records]
+    assert 10 == sum("row rejected: " in message for message in messages)
+    assert 1 == sum("30 rows in all were rejected" in message for message in messages)
 
 
 def test_in_a_mirror_a_refused_member_is_tried_again(emulator, skipping):
-    """Who is desired and was refused is sent again by the next run, and then alone."""
+    """A desired member that was refused is sent again by the next run, and then alone."""
     emulator.poison(["user-0003"])
     options = skipping | {"sync_mode": "mirror"}
     data = lines(schema(), *rows(people(9)))
@@ -202,8 +210,8 @@ def test_in_a_mirror_a_refused_member_is_tried_again(emulator, skipping):
 
 @pytest.mark.parametrize("mode", ["mirror", "one_time"])
 def test_replayed_rows_are_no_snapshot(emulator, skipping, mode):
-    """Rejected rows of a snapshot stream are additions when they are replayed, and remove nobody:
-    neither who is not among them, nor who is deleted or says no."""
+    """Replayed rows of a snapshot stream are additions and remove no members: neither missing ones,
+    nor those whose row is deleted or marks a non-member."""
     options = skipping | {
         "cohorts": {"users": {"sync_mode": mode, "membership_column": "is_member"}},
         "max_removal_percent": 100,
@@ -224,7 +232,7 @@ def test_replayed_rows_are_no_snapshot(emulator, skipping, mode):
 
 @pytest.mark.parametrize("replayed_first", [True, False])
 def test_rejected_rows_beside_others_of_a_snapshot_are_refused(emulator, skipping, replayed_first):
-    """Rows that were rejected once cannot stand in one input with the rows of their snapshot."""
+    """Rows that were rejected once cannot be in one input with the rows of their snapshot."""
     both = [
         [schema(), *rows(people(3))],
         [schema(columns=(*COLUMNS, "_reject_reason")), *rows(people(1))],
@@ -232,7 +240,7 @@ def test_rejected_rows_beside_others_of_a_snapshot_are_refused(emulator, skippin
     data = lines(*(message for part in both[:: -1 if replayed_first else 1] for message in part))
     seen = run(emulator, data, sync_mode="mirror", **skipping)
     assert isinstance(seen.error, InputError)
-    assert "replay the rejected ones by themselves" in str(seen.error)
+    assert "replay the rejected rows by themselves" in str(seen.error)
 
 
 @pytest.mark.parametrize(
@@ -241,15 +249,15 @@ def test_rejected_rows_beside_others_of_a_snapshot_are_refused(emulator, skippin
     ids=["same", "prefix", "nothing else"],
 )
 def test_stream_maps_are_applied_to_a_row_once(emulator, skipping, stream_map):
-    """Whoever was refused after stream maps is replayed as they made him, and a row that was
+    """A row that was refused after stream maps is replayed as they made it, and a row that was
     rejected before them passes through them; both are additions."""
     options = skipping | {"stream_maps": {"users": stream_map}, "sync_mode": "mirror"}
     uids = people(9)
     made = {f"p-{uid}" if "+" in stream_map["uid"] else uid for uid in uids}
     bad = sorted(made)[3]
     emulator.poison([bad])
-    mended = [*rows(uids), record(uid=["odd"])]
-    run(emulator, lines(schema(columns=("uid", "n")), *mended), tap_exit=lambda: 0, **options)
+    with_odd = [*rows(uids), record(uid=["odd"])]
+    run(emulator, lines(schema(columns=("uid", "n")), *with_odd), tap_exit=lambda: 0, **options)
     emulator.clear_faults()
     assert made - {bad} == members(emulator)
     again = Path(skipping["rejects_path"]).rename(Path(skipping["rejects_path"] + ".singer"))
@@ -261,7 +269,7 @@ def test_stream_maps_are_applied_to_a_row_once(emulator, skipping, stream_map):
 
 
 def test_a_replay_into_a_new_cohort_is_known_to_the_mirror(emulator, skipping):
-    """Who is replayed into a cohort that had no ledger is removed by the mirror that follows."""
+    """The next mirror removes a member that was replayed into a cohort without a ledger."""
     del skipping["ledger_uri"]
     options = skipping | {
         "cohorts": {"users": {"sync_mode": "mirror", "cohort_id_column": "cohort"}},
@@ -277,7 +285,7 @@ def test_a_replay_into_a_new_cohort_is_known_to_the_mirror(emulator, skipping):
 
 
 def test_a_head_start_rejects_nobody_twice(emulator, skipping):
-    """Who was refused during a head start is not sent again by the difference of the same run."""
+    """A member refused during a head start is not sent again by the difference of the same run."""
     uids = people(300)
     emulator.poison(uids[3:5])
     options = skipping | {"sync_mode": "mirror", "max_payload_bytes": 1_000, "piecemeal": True}
@@ -287,7 +295,7 @@ def test_a_head_start_rejects_nobody_twice(emulator, skipping):
 
 
 def test_a_member_too_large_for_moengage_is_rejected_alone(skipping):
-    """Where a 413 is for a single member, it is rejected like one that is refused."""
+    """A single member that gets a 413 is rejected like a refused one."""
     with Emulator(requests_per_minute=UNLIMITED, max_payload_bytes=500) as emulator:
         data = lines(schema(), record(uid="x" * 600), *rows(people(30)), state({"at": 1}))
         seen = run(emulator, data, **skipping)
@@ -299,8 +307,9 @@ def test_a_member_too_large_for_moengage_is_rejected_alone(skipping):
 
 
 def test_a_415_is_our_fault(emulator):
-    """A request that MoEngage takes for malformed is not blamed on any row."""
+    """A request that MoEngage rejects as malformed is not blamed on any row."""
     emulator.fail_next(415, 1_000)
     seen = run(emulator, lines(schema(), *rows(people(9))))
     assert isinstance(seen.error, InternalError)
+    assert "malformed_request" == seen.error.code
     assert 1 == len(emulator.requests())

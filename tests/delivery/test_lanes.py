@@ -1,4 +1,4 @@
-"""Lanes: whose turn it is."""
+"""Lanes, which decide the next cohort."""
 
 import pytest
 from hypothesis import given
@@ -33,7 +33,7 @@ def fill(lanes: Lanes, cohort: str, start: int = 0, count: int = 100) -> None:
 
 
 def test_nothing_leaves_before_it_is_full_or_old_enough():
-    """An open body waits until flush_seconds after its first change, and not longer."""
+    """An open body waits exactly flush_seconds after its first change."""
     lanes = Lanes(SETTINGS)
     lanes.put(change("a", "u1"), 0, 100.0)
     lanes.put(change("a", "u2"), 0, 130.0)
@@ -43,7 +43,7 @@ def test_nothing_leaves_before_it_is_full_or_old_enough():
 
 
 def test_changes_join_a_body_until_it_is_taken():
-    """What comes after a lane was claimed still joins its body, until a permit is there."""
+    """A change still joins the body of a claimed lane until there is a permit."""
     lanes = Lanes(SETTINGS)
     lanes.put(change("a", "u1"), 0, 0.0)
     lane = lanes.claim(60.0)
@@ -52,7 +52,7 @@ def test_changes_join_a_body_until_it_is_taken():
 
 
 def test_a_claimed_lane_is_nobody_elses():
-    """A lane is claimed once, however much it holds, until it is released."""
+    """A lane is claimed once, however many changes it has, until it is released."""
     lanes = Lanes(SETTINGS)
     fill(lanes, "a")
     lane = lanes.claim(0.0)
@@ -65,7 +65,7 @@ def test_a_claimed_lane_is_nobody_elses():
 
 
 def test_a_lane_that_is_queued_and_due_is_claimed_once():
-    """A lane that may go for two reasons is still given to one sender only."""
+    """A lane that is ready for two reasons is still given to one sender only."""
     lanes = Lanes(SETTINGS)
     lanes.put(change("a", "u"), 0, 0.0)
     lane = lanes.claim(60.0)
@@ -116,7 +116,7 @@ steps = histories(
 
 
 class History:
-    """Lanes with what was put into them, who has claimed what, and what has left."""
+    """Lanes, their changes, the claimed ones, and the changes that have left."""
 
     def __init__(self) -> None:
         self.lanes = Lanes(SETTINGS)
@@ -157,8 +157,8 @@ class History:
 
 @given(steps=steps)
 def test_whatever_happens_all_of_it_leaves_in_order(steps):
-    """After any history of claims, splits and flushes, draining sends what the changes say, and
-    leaves nothing behind: no lane, no weight."""
+    """After any history of claims, splits and flushes, draining sends every change and leaves no
+    lane and no weight behind."""
     history = History()
     do = {
         "put": lambda cohort, number: history.put(cohort, number, Action.ADD),
@@ -177,7 +177,7 @@ def test_whatever_happens_all_of_it_leaves_in_order(steps):
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_cohort_that_holds_nothing_takes_no_buffer(count):
-    """Promise 8: once its changes have left, a cohort keeps only its numbers."""
+    """Promise 8: once its changes have left, a cohort keeps only its counts."""
     lanes = Lanes(SETTINGS)
     fill(lanes, "a", count=count)
     lanes.close_all()
@@ -188,8 +188,7 @@ def test_a_cohort_that_holds_nothing_takes_no_buffer(count):
 
 
 def test_what_is_in_no_closed_body_can_be_taken_back():
-    """Open changes are dropped while a sender is under way with an earlier body, and nothing is
-    left to wait for."""
+    """Open changes are dropped while a sender has an earlier body, and the lane is idle then."""
     lanes = Lanes(SETTINGS)
     fill(lanes, "a", count=100)
     lane = lanes.claim(0.0)

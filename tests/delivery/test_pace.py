@@ -1,4 +1,4 @@
-"""The pace: how many requests may start, for all processes together."""
+"""The pace: the number of requests that may start, in all processes together."""
 
 import fcntl
 import io
@@ -17,16 +17,15 @@ from hypothesis import strategies as st
 
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.interrupts import Interrupt
-from target_moengage_cohort.delivery.attempts import Timing
 from target_moengage_cohort.delivery.pace import Pace
+from target_moengage_cohort.delivery.ports import Link
 from target_moengage_cohort.emulator import Emulator
-from target_moengage_cohort.ledger import Ledgers
+from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.moengage.answers import Answer
-from target_moengage_cohort.moengage.transport import Client
+from target_moengage_cohort.moengage.transport import Transport
 from target_moengage_cohort.settings import load
-from target_moengage_cohort.sync.run import Run
 from tests.support.hurried import FastClock
-from tests.support.singer import config, environment, lines, record, schema
+from tests.support.singer import config, environment, lines, open_run, record, schema
 from tests.support.strategies import histories
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +39,7 @@ def workspace(requests_per_minute: int = 3, workspace_id: str = "w"):
 
 
 class Clock:
-    """A clock that waiting turns."""
+    """A clock that waiting advances."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -66,8 +65,8 @@ steps = histories(
 @given(steps=steps, limit=st.integers(1, 5))
 @settings(max_examples=60)
 def test_never_more_starts_in_a_window_than_allowed(tmp_path_factory, steps, limit):
-    """Promise 3: however two processes share the bucket, no 62 seconds see more starts than the
-    limit, and none while a 429 asked to wait."""
+    """Promise 3: however two processes share the bucket, no 62 seconds have more starts than the
+    limit. No request starts while a 429 asks to wait."""
     clock, starts, held_until = Clock(), [], 0.0
     folder = tmp_path_factory.mktemp("pace")
     paces = [Pace(workspace(limit), clock.wait, folder, clock) for _ in range(2)]
@@ -91,21 +90,15 @@ def test_retries_count(emulator, tmp_path):
     """Promise 3: each attempt of a request needs a permit of its own."""
     clock, starts, interrupt = Clock(), [], Interrupt()
     loaded = load(config(emulator, requests_per_minute=2))
-    client = Client(loaded.settings)
+    client = Transport(loaded.settings)
 
-    def attempt(body: bytes) -> Answer:
+    def send(body: bytes) -> Answer:
         starts.append(clock.now)
-        return client.attempt(body)
+        return client.send(body)
 
-    running = Run(
-        loaded,
-        attempt=attempt,
-        pace=Pace(loaded.settings, clock.wait, tmp_path, clock),
-        write_state=lambda _value: None,
-        interrupt=interrupt,
-        ledgers=Ledgers(loaded.settings, run_id="r", wait=interrupt.wait, read_only=False),
-        timing=Timing(jitter=lambda _seconds: 0.0),
-    )
+    store = open_store(loaded.settings, run_id="r", wait=interrupt.wait)
+    pace = Pace(loaded.settings, clock.wait, tmp_path, clock)
+    running = open_run(loaded, interrupt, store, Link(send, pace))
     emulator.fail_next(500, 5)
     running.read(io.BytesIO(lines(schema(), record(uid="u"))))
     running.finish()
@@ -124,7 +117,7 @@ def test_a_wait_for_a_permit_ends_at_once(tmp_path):
 
 
 def test_the_bucket_is_its_owners_alone(tmp_path):
-    """Promise 7: the bucket's files are 0600, whatever the umask is."""
+    """Promise 7: the bucket's files are 0600, whatever the umask."""
     previous = os.umask(0)
     try:
         pace = Pace(workspace(), lambda _seconds: True, tmp_path)
@@ -137,7 +130,7 @@ def test_the_bucket_is_its_owners_alone(tmp_path):
 
 
 def test_workspaces_do_not_share_a_bucket(tmp_path):
-    """Two workspaces have a limit of their own each."""
+    """Each workspace has its own limit."""
     clock = Clock()
     one = Pace(workspace(1, "one"), clock.wait, tmp_path, clock)
     two = Pace(workspace(1, "two"), clock.wait, tmp_path, clock)
@@ -149,10 +142,12 @@ def test_workspaces_do_not_share_a_bucket(tmp_path):
 
 
 def test_a_state_directory_that_cannot_be_used_is_a_settings_error(tmp_path):
-    """A folder that is no folder is an error that says what to do."""
+    """A file in place of the directory is an error that says what to do."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(SettingsError, match="must be writable"):
+    with pytest.raises(SettingsError) as error:
         Pace(workspace(), lambda _seconds: True, tmp_path / "file")
+    assert "rate_limit_file" == error.value.code
+    assert "must be writable" in str(error.value)
 
 
 def test_a_wait_for_the_lock_ends_when_the_run_is_to_end(tmp_path):
@@ -175,7 +170,7 @@ def test_a_wait_for_the_lock_ends_when_the_run_is_to_end(tmp_path):
 
 
 def test_threads_that_wait_do_not_get_in_each_others_way(tmp_path):
-    """Four threads get exactly as many permits as there are, and then wait."""
+    """Four threads get exactly the available permits, and then wait."""
     ended = threading.Event()
     pace = Pace(workspace(50), ended.wait, tmp_path)
     granted = []
@@ -196,8 +191,8 @@ def test_threads_that_wait_do_not_get_in_each_others_way(tmp_path):
 
 
 def test_two_processes_keep_to_300_a_minute_together(tmp_path):
-    """With 300 a minute and two processes at once, 330 requests see no 429, never more than 300
-    in 60 s, and do not take longer than that makes them."""
+    """With 300 per minute and two concurrent processes, 330 requests get no 429, at most 300 start
+    within 60 s, and they take no longer than that requires."""
     with Emulator(clock=FastClock(SPEED)) as emulator:
         settings = config(emulator, requests_per_minute=300, max_payload_bytes=1_000)
         path = tmp_path / "config.json"
@@ -217,9 +212,9 @@ def test_two_processes_keep_to_300_a_minute_together(tmp_path):
                     stderr=subprocess.PIPE,
                 )
             )
-        told = [process.communicate(timeout=110)[1] for process in processes]
+        errors = [process.communicate(timeout=110)[1] for process in processes]
         totals = emulator.totals()
-        assert [0, 0] == [process.returncode for process in processes], told
+        assert [0, 0] == [process.returncode for process in processes], errors
         assert {"200": 330} == totals.answers
         assert 200 < totals.largest_window <= 300
         first, *_, last = emulator.requests()

@@ -1,15 +1,15 @@
-"""Packing: which changes go into which body."""
+"""Packing: the assignment of changes to bodies."""
 
 import json
 import uuid
 from random import Random
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
-from target_moengage_cohort.delivery.packing import CohortBuffer, Envelope, iso_timestamp
+from target_moengage_cohort.delivery.packing import CohortBuffer
+from target_moengage_cohort.moengage.cohort_sync import Envelope, iso_timestamp
 from tests.support.strategies import histories
 
 COHORT = Cohort("vip", "VIP “users”", "d")
@@ -37,43 +37,14 @@ def members(body) -> list[str]:
     return [member["uid"] for member in json.loads(encoded(body))["parameters"]["members"]]
 
 
-def test_a_body_is_compact_json_with_the_documented_fields():
-    """A body is what MoEngage documents, without a byte of white space."""
-    buffer = CohortBuffer(ENVELOPE, 1_000)
-    buffer.put(change("ü1"), 0, 0.0)
-    data = encoded(buffer.take(-1.0))
-    expected = {
-        "action": "add_members",
-        "partner": "acme",
-        "timestamp": "2027-01-15T08:00:00.123Z",
-        "parameters": {
-            "cohort_name": "VIP “users”",
-            "cohort_id": "vip",
-            "cohort_description": "d",
-            "members": [{"uid": "ü1"}],
-        },
-    }
-    assert expected == json.loads(data)
-    assert json.dumps(expected, separators=(",", ":"), ensure_ascii=False).encode() == data
-
-
-@pytest.mark.parametrize("description", [None, "d"], ids=["plain", "described"])
-@pytest.mark.parametrize("send_timestamp", [True, False], ids=["timed", "untimed"])
-def test_the_overhead_is_that_of_the_body(description, send_timestamp):
-    """The overhead and the members make up a body's length to the byte."""
-    envelope = Envelope(Cohort("c", "n", description), "p", send_timestamp)
-    for action in Action:
-        assert envelope.overhead(action) + 5 == len(envelope.body(action, TIMESTAMP, b"12345"))
-
-
 uids = st.one_of(st.text(min_size=1, max_size=30), st.sampled_from("abcdefgh"))
 events = histories(st.tuples(uids, st.sampled_from(list(Action))), 120)
 
 
 @given(events=events, limit=st.integers(400, 1_200))
 def test_no_body_could_have_taken_its_next_member(events, limit):
-    """Promise 3: a body is never over the limit, and one is closed only for a member that it has
-    no room for."""
+    """Promise 3: no body exceeds the limit, and a body is closed only if the next member does not
+    fit."""
     buffer = CohortBuffer(ENVELOPE, limit)
     for uid, action in events:
         one = change(uid, action)
@@ -90,18 +61,18 @@ def test_no_body_could_have_taken_its_next_member(events, limit):
 
 @given(events=events, limit=st.integers(400, 1_200))
 def test_bodies_in_order_give_each_member_its_last_change(events, limit):
-    """Promise 2: applying the bodies in the order they are taken gives what the events give."""
+    """Promise 2: the bodies, applied in order, have the same result as the events."""
     buffer = CohortBuffer(ENVELOPE, limit)
     for uid, action in events:
         buffer.put(change(uid, action), 0, 0.0)
-    found = {uid: body.action for body in taken(buffer) for uid in members(body)}
-    assert dict(events) == found
+    last = {uid: body.action for body in taken(buffer) for uid in members(body)}
+    assert dict(events) == last
 
 
 @given(events=events, limit=st.integers(400, 1_200), states=st.sets(st.integers(0, 80)))
 def test_every_record_is_settled_by_a_body_that_is_not_older(events, limit, states):
-    """Promise 1: bodies settle exactly the changes that stand for their own records, and a
-    change that replaced an older one settles the older one's epoch."""
+    """Promise 1: a body settles exactly the changes of its own records. A replacement settles the
+    epoch of the change that it replaced."""
     buffer = CohortBuffer(ENVELOPE, limit)
     epoch, opened = 0, {}
     for number, (uid, action) in enumerate(events):
@@ -123,8 +94,8 @@ linked = st.tuples(
 
 @given(events=histories(linked, 60), limit=st.integers(300, 600))
 def test_opposite_changes_of_perhaps_one_person_keep_their_order(events, limit):
-    """Of two changes that share an anonymous id under different keys, the later one is in the
-    same body or a later one, where they are opposite; and the weights are right all the time."""
+    """Of two opposite changes with one anonymous ID under different keys, the later one is in the
+    same body or a later one. The weights are right throughout."""
     buffer = CohortBuffer(ENVELOPE, limit)
     last: dict[tuple, int] = {}
     for number, (uid, anonymous, action) in enumerate(events):
@@ -138,8 +109,8 @@ def test_opposite_changes_of_perhaps_one_person_keep_their_order(events, limit):
     position = {}
     for place, body in enumerate(taken(buffer)):
         for item in json.loads(encoded(body))["parameters"]["members"]:
-            found = Member(item.get("uid"), item.get("anonymous_id"))
-            position[found.key] = (place, found.anonymous_id, body.action)
+            member = Member(item.get("uid"), item.get("anonymous_id"))
+            position[member.key] = (place, member.anonymous_id, body.action)
     for key, (place, anonymous, action) in position.items():
         for other, (other_place, other_anonymous, other_action) in position.items():
             if (
@@ -152,7 +123,7 @@ def test_opposite_changes_of_perhaps_one_person_keep_their_order(events, limit):
 
 
 def test_a_rare_change_does_not_wait_for_ever():
-    """A removal that has waited long enough gets in line behind the additions closed by then."""
+    """A removal that has waited long enough queues behind the additions closed by then."""
     buffer = CohortBuffer(ENVELOPE, 1_000)
     buffer.put(change("leaves", Action.REMOVE), 0, 0.0)
     for number in range(300):
@@ -167,7 +138,7 @@ def test_a_rare_change_does_not_wait_for_ever():
 
 
 def test_the_weights_return_to_zero():
-    """What a buffer says it weighs is gone when all of it was taken."""
+    """A buffer has no weight once all changes are taken."""
     buffer = CohortBuffer(ENVELOPE, 600)
     random = Random(7)
     for _ in range(500):
@@ -178,8 +149,8 @@ def test_the_weights_return_to_zero():
 
 
 def test_a_lowered_limit_splits_what_waits():
-    """After the limit was lowered, bodies that were closed before are taken in pieces that
-    keep to it, in order, and all members are still there once."""
+    """After the limit is lowered, closed bodies are taken in pieces within it, in order, with every
+    member once."""
     buffer = CohortBuffer(ENVELOPE, 1_200)
     uids = [f"user-{number:04}" for number in range(200)]
     for uid in uids:

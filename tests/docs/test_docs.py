@@ -1,4 +1,4 @@
-"""docs/promises.md names tests that are there."""
+"""The tests that docs/promises.md names."""
 
 import ast
 import re
@@ -10,12 +10,12 @@ SECTIONS = re.split(r"^## ", PROMISES, flags=re.MULTILINE)[1:]
 
 
 def named(text: str) -> list[tuple[str, str]]:
-    """The tests that a text names: file below tests/, function."""
+    """Return the tests that a text names, each as its file below tests/ and its function."""
     return re.findall(r"`([\w/]+\.py)::(\w+)`", text)
 
 
 def test_every_test_that_holds_a_promise_is_there():
-    """Each test that docs/promises.md names is a function of the file it is said to be in."""
+    """Each test that docs/promises.md names is a function of the named file."""
     missing = []
     for file, name in named(PROMISES):
         path = TESTS / file

@@ -1,4 +1,4 @@
-"""What README and docs/ quote, name and link to is there."""
+"""Quotes, names and links in README and docs/."""
 
 import ast
 import json
@@ -15,7 +15,8 @@ import yaml
 import target_moengage_cohort
 from target_moengage_cohort.cli import cli
 from target_moengage_cohort.cli import target_command as singer
-from target_moengage_cohort.settings import json_schema, load
+from target_moengage_cohort.settings import load
+from target_moengage_cohort.settings.about import json_schema
 from tests.support.documents import PAGES, ROOT, blocks, name, prose
 from tests.support.singer import lines, record, run, schema
 
@@ -26,7 +27,7 @@ pages = pytest.mark.parametrize("page", PAGES, ids=name)
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub makes of a page's headings."""
+    """Return the anchors that GitHub generates for a page's headings."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {heading.replace(" ", "-") for heading in plain}
@@ -47,7 +48,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_each_page_is_linked_from_readme():
-    """README links every page of docs/, so that none is lost."""
+    """README links every page of docs/."""
     linked = set(re.findall(r"\]\(([^)#\s]+\.md)", (ROOT / "README.md").read_text()))
     assert {name(page) for page in PAGES} - {"README.md"} <= linked
 
@@ -70,7 +71,7 @@ def test_blocks_parse(page):
 
 
 def mappings(value: object) -> list[dict]:
-    """What stands under `cohorts`, however deep."""
+    """Return the values of `cohorts`, at any depth."""
     if isinstance(value, list):
         return [found for each in value for found in mappings(each)]
     if not isinstance(value, dict):
@@ -81,7 +82,7 @@ def mappings(value: object) -> list[dict]:
 
 @pages
 def test_mappings_are_valid(page):
-    """Each configuration and each mapping that is shown is one that the target takes."""
+    """The target accepts each configuration and each mapping in the pages."""
     shown = [json.loads(block.text) for block in blocks(page, "json")]
     whole = [config for config in shown if "workspace_id" in config]
     found = [yaml.safe_load(block.text) for block in blocks(page, "yaml")]
@@ -92,8 +93,8 @@ def test_mappings_are_valid(page):
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.parent.name)
 def test_examples_declare_all_settings(example):
-    """Each example declares every setting of the target with meltano.yml's kind, since Meltano
-    passes on no other from the environment; and its cohorts are valid."""
+    """Each example declares every setting of the target with meltano.yml's kind, because Meltano
+    passes on no other from the environment. Its cohorts are valid."""
     ours = yaml.safe_load((ROOT / "meltano.yml").read_text())["plugins"]
     theirs = yaml.safe_load(example.read_text())["plugins"]
 
@@ -113,7 +114,7 @@ COMMAND = re.compile(r"(?:^|[|;&`\n(]\s*|! |-- )((?:target-)?moengage-cohort(?= 
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The invocations of our programs on a page, in blocks and in the text."""
+    """Return the invocations of our programs on a page, in blocks and in the text."""
     texts = [block.text.replace("\\\n", " ") for block in blocks(page, "sh", "text")]
     texts += [f"`{code}`" for code in re.findall(r"`([^`\n]+)`", prose(page))]
     found = [match[1] for text in texts for match in COMMAND.finditer(text)]
@@ -122,8 +123,7 @@ def commands(page: Path) -> list[list[str]]:
 
 @pages
 def test_commands_exist_with_their_options(page):
-    """Each invocation of our programs, also in the text, names a command and options that are
-    there."""
+    """Each invocation of our programs names an existing command and existing options."""
     for program, *arguments in commands(page):
         command = singer.command
         if program == "moengage-cohort":
@@ -135,7 +135,7 @@ def test_commands_exist_with_their_options(page):
         if isinstance(command, click.Group):
             continue
         words = [word for word in arguments if word != "…"]
-        command.make_parser(click.Context(command)).parse_args(words)  # raises what a person sees
+        command.make_parser(click.Context(command)).parse_args(words)  # raises the error for users
 
 
 def test_steps_of_meltano_are_commands_of_the_examples():
@@ -150,7 +150,7 @@ def test_steps_of_meltano_are_commands_of_the_examples():
 
 
 def messages() -> list[str]:
-    """Each text in the package's sources, with … for what is put into it."""
+    """Return each text in the package's sources, with … for inserted values."""
     found = []
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -174,14 +174,13 @@ def test_quoted_messages_are_those_of_the_code():
 
 
 def test_what_performance_says_in_short_was_measured():
-    """Each figure at the head of performance.md stands in a table of the part that is written by
-    `make bench-report`."""
+    """Each figure at the head of performance.md is in a table written by `make bench-report`."""
     head, _, measured = (ROOT / "docs" / "performance.md").read_text().partition("<!-- measured")
     tables = measured.partition("<!-- measured: end")[0]
-    told = re.findall(r"\b(\d[\d.]*) (?:s|MB|requests)\b", head)
+    figures = re.findall(r"\b(\d[\d.]*) (?:s|MB|requests)\b", head)
     cells = {cell.strip() for row in tables.splitlines() for cell in row.split("|")}
-    assert len(told) > 5
-    assert [] == [figure for figure in told if figure not in cells]
+    assert len(figures) > 5
+    assert [] == [figure for figure in figures if figure not in cells]
 
 
 MODES = ("incremental", "add", "remove", "mirror", "one_time")
@@ -189,7 +188,7 @@ SNAPSHOTS = ("mirror", "one_time")
 
 
 def fates() -> list[list[str]]:
-    """sync-modes.md's table of users: who, whether accepted, the row, and what each mode sends."""
+    """Return the rows of sync-modes.md's table of users: user, acceptance, row, requests."""
     page = (ROOT / "docs" / "sync-modes.md").read_text()
     rows = [row for row in page.splitlines() if re.match(r"\| u\d", row)]
     return [[re.sub(r"[*¹²³]", "", cell).strip() for cell in row[1:-1].split("|")] for row in rows]
@@ -197,7 +196,7 @@ def fates() -> list[list[str]]:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_what_happens_to_whom(emulator, tmp_path, mode):
-    """sync-modes.md's table says for whom the second run of each mode sends something, and what."""
+    """The second run of each mode sends the changes in sync-modes.md's table."""
 
     def sync(mode: str, rows: list[dict]) -> dict[str, str]:
         settings = {"sync_mode": mode, "max_removal_percent": 100}

@@ -1,4 +1,4 @@
-"""What GitHub reads in .github is valid, safe, and agrees with the rest of the repository."""
+"""The files in .github: valid, safe, and consistent with the rest of the repository."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def shell(command: str, folder: Path, **variables: str) -> subprocess.CompletedP
 
 
 def copy_with(folder: Path, file: str, old: str, new: str) -> None:
-    """Copy .github to a folder, and change the first place of `old` in one of its files."""
+    """Copy .github to a directory, and change the first occurrence of `old` in one of its files."""
     shutil.copytree(GITHUB, folder / ".github")
     path = folder / ".github" / file
     assert old in path.read_text()
@@ -61,7 +61,7 @@ def copy_with(folder: Path, file: str, old: str, new: str) -> None:
 
 
 def step(file: str, job: str, name: str) -> str:
-    """The script of a workflow's step."""
+    """Return the script of a workflow's step."""
     return next(step["run"] for step in JOBS[file, job]["steps"] if step.get("name") == name)
 
 
@@ -99,20 +99,20 @@ def test_each_check_finds_a_fault(tmp_path, check, file, old, new, finding):
 
 
 def test_what_is_left_out_of_a_test_run_is_there():
-    """Whatever the workflows tell pytest to ignore is a file or folder of this project."""
+    """Every path that the workflows ignore in pytest exists in this project."""
     ignored = [path for text in WORKFLOWS.values() for path in re.findall(r"--ignore=(\S+)", text)]
     assert ignored
     assert [] == [path for path in ignored if not (ROOT / path).exists()]
 
 
 def loose(text: str) -> list[str]:
-    """What a workflow uses from elsewhere without a commit's hash and its version beside it."""
+    """Return the external actions of a workflow without a commit's hash and version."""
     used = re.findall(r"^[\s-]*uses: (?!\$/)(.+)$", text, re.MULTILINE)
     return [u for u in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", u)]
 
 
 def test_actions_are_pinned():
-    """Each action is named by a commit and its version, the same in all places."""
+    """Each action is pinned to a commit and its version, consistently."""
     assert [] == [use for text in WORKFLOWS.values() for use in loose(text)]
     assert 1 == len(loose("  - uses: actions/checkout@v7\n  - uses: $/.github/workflows/ci.yml"))
     used = set(re.findall(r"uses: ([^$].*)", "".join(WORKFLOWS.values())))
@@ -120,8 +120,8 @@ def test_actions_are_pinned():
 
 
 def test_only_publishing_may_write():
-    """No job has a right to write, but the one that publishes: an identity token for PyPI. It runs
-    nothing of ours, waits for the tests, and has an environment that can ask a person."""
+    """Only the job that publishes may write: an identity token for PyPI. It runs none of our code,
+    waits for the tests, and has an environment with optional approval."""
     granted = {
         (name, right)
         for (_, name), job in JOBS.items()
@@ -136,23 +136,23 @@ def test_only_publishing_may_write():
 
 
 def outputs(folder: Path) -> dict[str, str]:
-    """What the build job tells the others of a folder's pyproject.toml."""
+    """Return the build job's outputs for a directory's pyproject.toml."""
     script, target = step("ci.yml", "build", "Read the Pythons from the classifiers"), "told.txt"
     assert 0 == shell(script, folder, GITHUB_OUTPUT=target).returncode
-    told = (folder / target).read_text()
+    text = (folder / target).read_text()
     (folder / target).unlink()
-    return dict(line.split("=", 1) for line in told.splitlines())
+    return dict(line.split("=", 1) for line in text.splitlines())
 
 
 def test_the_matrix_is_that_of_the_classifiers(tmp_path):
-    """The wheel is tested with every Python and on every system that the classifiers name."""
+    """The wheel is tested with every Python and system in the classifiers."""
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    told = outputs(tmp_path)
-    assert PYTHONS == json.loads(told["pythons"])
-    assert max(PYTHONS, key=lambda version: int(version[2:])) == told["newest"]
+    result = outputs(tmp_path)
+    assert PYTHONS == json.loads(result["pythons"])
+    assert max(PYTHONS, key=lambda version: int(version[2:])) == result["newest"]
     build, wheel = JOBS["ci.yml", "build"], JOBS["ci.yml", "wheel"]
     assert build["outputs"] == {
-        name: f"${{{{ steps.classifiers.outputs.{name} }}}}" for name in told
+        name: f"${{{{ steps.classifiers.outputs.{name} }}}}" for name in result
     }
     matrix = wheel["strategy"]["matrix"]
     assert "${{ fromJSON(needs.build.outputs.pythons) }}" == matrix["python"]
@@ -163,12 +163,12 @@ def test_the_matrix_is_that_of_the_classifiers(tmp_path):
 
 
 def test_another_classifier_is_another_python(tmp_path):
-    """The matrix follows pyproject.toml; nothing else names a version of Python."""
+    """The matrix follows pyproject.toml, the only file that names a version of Python."""
     text = (ROOT / "pyproject.toml").read_text()
     last = f'  "Programming Language :: Python :: {PYTHONS[-1]}",\n'
     (tmp_path / "pyproject.toml").write_text(text.replace(last, f"{last}{last[:-4]}9{last[-3:]}"))
-    told = outputs(tmp_path)
-    assert [*PYTHONS, f"{PYTHONS[-1][:-1]}9"] == json.loads(told["pythons"])
+    result = outputs(tmp_path)
+    assert [*PYTHONS, f"{PYTHONS[-1][:-1]}9"] == json.loads(result["pythons"])
     assert [] == re.findall(r"\b3\.\d+\b", "".join(WORKFLOWS.values()))
 
 
@@ -176,7 +176,7 @@ def test_another_classifier_is_another_python(tmp_path):
     ("tag", "code"), [(f"v{PACKAGE['Version']}", 0), (PACKAGE["Version"], 1), ("v99.0.0", 1)]
 )
 def test_a_release_has_the_tag_of_its_version(tag, code):
-    """A release whose tag is not the version ends before anything is built, and says what it is."""
+    """A release whose tag is not the version fails before the build, with a message."""
     script = step("release.yml", "version", "Compare the tag with pyproject.toml")
     done = shell(script, ROOT, GITHUB_REF_NAME=tag)
     assert code == done.returncode
@@ -184,7 +184,7 @@ def test_a_release_has_the_tag_of_its_version(tag, code):
 
 
 def test_the_five_commands_of_contributing_are_there():
-    """CONTRIBUTING has five commands; what they name is in the Makefile and among the tests."""
+    """The five commands of CONTRIBUTING name existing make targets and tests."""
     block = re.search(r"```sh\n(.*?)```", (GITHUB / "CONTRIBUTING.md").read_text(), re.DOTALL)
     commands = [line.partition("#")[0].split() for line in block.group(1).splitlines()]
     assert 5 == len(commands)

@@ -1,4 +1,4 @@
-"""README and docs/ say what the program does."""
+"""README and docs/, compared with the program."""
 
 import ast
 import json
@@ -11,7 +11,7 @@ import pytest
 
 from target_moengage_cohort.cli import cli
 from target_moengage_cohort.core.membership import COHORT_NAME_FORBIDDEN, COHORT_NAME_MAX_LENGTH
-from target_moengage_cohort.settings import json_schema
+from target_moengage_cohort.settings.about import json_schema
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -22,7 +22,7 @@ MAPPING = SETTINGS["properties"]["cohorts"]["additionalProperties"]["properties"
 
 
 def table(page: str, head: str) -> list[list[str]]:
-    """The cells of a page's table whose first line starts with `head`."""
+    """Return the cells of a page's table whose first line starts with `head`."""
     lines = page[page.index(f"\n{head}") + 1 :].splitlines()[2:]
     rows = lines[: next(n for n, line in enumerate(lines) if not line.startswith("|"))]
     return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in rows]
@@ -51,21 +51,21 @@ def test_the_mapping_table_is_that_of_about():
 
 
 def test_the_name_rules_are_those_that_are_checked():
-    """configuration.md's rules for cohort names are those of the code."""
+    """configuration.md's rules for cohort names match the code."""
     listed = re.search(r"none of `` (.*?) ``", CONFIGURATION).group(1).split()
     assert sorted(COHORT_NAME_FORBIDDEN) == sorted(listed)
     assert f"at most {COHORT_NAME_MAX_LENGTH} characters" in CONFIGURATION
 
 
 def test_the_table_of_commands_is_complete():
-    """operations.md's table names every command of moengage-cohort, and no other."""
+    """operations.md's table names exactly the commands of moengage-cohort."""
     described = [name for name, _ in table(OPERATIONS, "| command |")]
     assert cli.list_commands(click.Context(cli)) == sorted(described)
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "build"])
 def test_the_commands_are_there(target):
-    """The README's commands of make are targets of the Makefile."""
+    """The README's make commands are targets of the Makefile."""
     assert f"make {target}" in README
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 

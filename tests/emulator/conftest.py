@@ -12,7 +12,7 @@ COHORTSYNC = "/v1/integrations/cohortsync"
 
 
 class Client:
-    """Sends requests to an emulator over one connection."""
+    """A client of an emulator over one connection."""
 
     def __init__(self, emulator):
         self.emulator = emulator
@@ -79,6 +79,6 @@ def client(emulator):
 
 @pytest.fixture
 def start():
-    """Start an emulator with options of its own, and give a client of it."""
+    """Return a function that starts an emulator with options and returns a client."""
     with contextlib.ExitStack() as stack:
         yield lambda **options: Client(stack.enter_context(Emulator(**options)))

@@ -1,11 +1,11 @@
-"""Run a story and be killed at each of its steps in turn.
+"""Run a story again and again, killed one step later each time.
 
-    python -m tests.ledger.child FOLDER [ROWS]
+    python -m tests.ledger.child DIRECTORY [ROWS]
 
-ROWS is how many the ledger folds at a time, instead of millions.
+ROWS is the number of rows that the ledger folds at a time, instead of millions.
 
-Everything is imported once; each telling is a fork that has no threads yet. A telling notes in
-the file `told` what it begins and what is done, by lines that outlive it.
+Everything is imported once; each telling is a fork that has no threads yet. A telling records in
+the file `told` each part that it begins and ends, by lines that survive it.
 """
 
 import os
@@ -18,7 +18,7 @@ from tests.ledger.story import STORY, Teller
 
 
 def tell(folder: Path, deadly: int) -> None:
-    """Tell the story; die at a step."""
+    """Tell the story; kill the process at a step."""
     os.umask(0o077)
     notes = os.open(folder / "told", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     steps = 0
@@ -60,5 +60,5 @@ def main(root: Path) -> None:
 
 if __name__ == "__main__":
     for rows in sys.argv[2:]:
-        journal.FOLDED_AT_ONCE = journal.DELETED_AT_ONCE = int(rows)
+        journal.FOLDED_ROWS = journal.DELETED_ROWS = int(rows)
     main(Path(sys.argv[1]))

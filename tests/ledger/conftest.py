@@ -1,4 +1,4 @@
-"""What all tests of the ledger share."""
+"""Fixtures of all tests of the ledger."""
 
 import os
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def private():
-    """Make files for ourselves alone, as the target does from its start."""
+    """Create files for the user alone, as the target does from its start."""
     before = os.umask(0o077)
     yield
     os.umask(before)

@@ -1,10 +1,10 @@
-"""A story of a ledger's life, for tests that kill it at every step."""
+"""The steps of a ledger's life, for tests that kill the process at each of them."""
 
 import copy
 from pathlib import Path
 
 from target_moengage_cohort.core.membership import Member
-from target_moengage_cohort.ledger import Ledger, Plan, PlanKind
+from target_moengage_cohort.ledger.records import Plan, PlanKind
 from tests.ledger.support import ADD, COHORT, REMOVE, STREAM, Changes, State, ledgers, members
 
 PLAN = Plan(
@@ -43,13 +43,13 @@ STORY = (
 
 
 class Teller:
-    """Tells the story to a ledger."""
+    """A performance of the story on a ledger."""
 
     def __init__(self, folder: Path, step) -> None:
         self._folder = folder
         self._step = step
         self._numbers: list[int] = []
-        self._ledger: Ledger | None = None
+        self._ledger = None
 
     def tell(self, position: int) -> None:
         name, value = STORY[position]
@@ -71,14 +71,14 @@ class Teller:
 
 
 class Told(State):
-    """What is to be found after a part of the story."""
+    """The expected state after a part of the story."""
 
     planned: tuple[str, ...] = ()
     cohort_name: str = COHORT.name
 
 
 def after(count: int) -> Told:
-    """What is to be found after so many parts of the story."""
+    """Return the expected state after some parts of the story."""
     now, sent = Told(), []
     for name, value in STORY[:count]:
         if name == "sent":

@@ -1,11 +1,12 @@
-"""Ledgers to test with, and what they are to hold: a model without tables, journals or files."""
+"""Ledgers to test with, and a model of them without tables, journals or files."""
 
 import typing as t
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from target_moengage_cohort.core.membership import Action, Cohort, Member
-from target_moengage_cohort.ledger import Ledger, Ledgers
+from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBLedger
+from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.settings import load
 
 ADD, REMOVE = Action.ADD, Action.REMOVE
@@ -20,8 +21,8 @@ def settings(folder: Path, **changes: t.Any):
 
 def ledgers(folder: Path, *, setting: t.Mapping[str, t.Any] | None = None, **options: t.Any):
     options = {"run_id": "run-1", "wait": lambda _seconds: False, **options}
-    room = Ledgers(settings(folder, **(setting or {})), **options)
-    room.cursor()  # it starts when it is first asked for something
+    room = open_store(settings(folder, **(setting or {})), **options)
+    room._engine()  # noqa: SLF001 - it would start only when it is first needed
     return room
 
 
@@ -35,7 +36,7 @@ def flat(chunks: t.Iterable[list]) -> list:
 
 @dataclass
 class Changes:
-    """A difference of a snapshot, as far as a ledger looks at one."""
+    """A difference between a snapshot and a ledger, without a staging."""
 
     to_add: list[Member] = field(default_factory=list)
     to_remove: list[Member] = field(default_factory=list)
@@ -53,7 +54,7 @@ class Changes:
 
 @dataclass
 class State:
-    """Key → what is known of it."""
+    """The members of a ledger, by key."""
 
     accepted: dict = field(default_factory=dict)
     doubts: dict = field(default_factory=dict)
@@ -61,7 +62,7 @@ class State:
 
 
 class Model:
-    """Requests and their answers, replayed one after the other whenever somebody asks."""
+    """Requests and their answers, replayed one after the other for each question."""
 
     def __init__(self) -> None:
         self.requests: dict[int, tuple[Action, list[Member], str]] = {}
@@ -90,8 +91,8 @@ class Model:
         return now
 
 
-def state_of(ledger: Ledger) -> State:
-    """What a ledger holds, read from its tables."""
+def state_of(ledger: DuckDBLedger) -> State:
+    """Return what a ledger contains, read from its tables."""
     now = State()
     with ledger.tables() as (cursor, s):
         for row in cursor.execute(f"SELECT uid, anonymous_id FROM {s}.accepted").fetchall():
@@ -108,7 +109,7 @@ def state_of(ledger: Ledger) -> State:
     return now
 
 
-def assert_holds(ledger: Ledger, expected: State, everyone: t.Iterable[Member]) -> None:
+def assert_holds(ledger: DuckDBLedger, expected: State, everyone: t.Iterable[Member]) -> None:
     """Check a ledger's tables, numbers and answers against a state."""
     held = state_of(ledger)
     assert expected.accepted == held.accepted

@@ -1,4 +1,4 @@
-"""A ledger in use: what it keeps beside requests, and how it fails."""
+"""A ledger in use: its records and its failures."""
 
 import json
 import subprocess
@@ -12,8 +12,8 @@ import pytest
 
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.membership import Cohort, Member
-from target_moengage_cohort.ledger import Expected, PlanKind, RunEntry
 from target_moengage_cohort.ledger.duckdb import journal
+from target_moengage_cohort.ledger.records import Expected, PlanKind, RunEntry
 from tests.ledger.story import PLAN
 from tests.ledger.support import (
     ADD,
@@ -50,7 +50,7 @@ def uids(chunks):
 
 
 def test_timestamps_and_revisions_last(tmp_path):
-    """The latest timestamp and the revision are there in the next run, whatever was answered."""
+    """The next run has the latest timestamp and the revision, whatever the responses were."""
     with ledgers(tmp_path) as room:
         ledger = room.open(COHORT, STREAM)
         assert ledger.created
@@ -64,8 +64,8 @@ def test_timestamps_and_revisions_last(tmp_path):
         assert room.open(COHORT, STREAM) is ledger
 
 
-def test_what_is_queued_is_known_best(ledger):
-    """The last queued change of a member is what is expected, whatever was accepted before."""
+def test_queued_changes_win(ledger):
+    """A member's last queued change is what is expected, whatever was accepted before."""
     accept(ledger, ADD, [*members(1, 2), Member("3", "a")])
     ledger.fold()
     ledger.queued([(REMOVE, Member("1")), (ADD, Member("9")), (REMOVE, Member("9", "x"))])
@@ -80,8 +80,8 @@ def test_what_is_queued_is_known_best(ledger):
     assert {} == ledger.known([])
 
 
-def test_doubts_of_earlier_runs_are_those_nobody_has_queued(tmp_path):
-    """Doubts from before this run are handed out unless a newer change came or comes in it."""
+def test_doubts_of_earlier_runs_are_those_not_queued_since(tmp_path):
+    """Unconfirmed changes of earlier runs are listed unless this run has queued a newer one."""
     with ledgers(tmp_path) as room:
         ledger = room.open(COHORT, STREAM)
         accept(ledger, ADD, members(0, 2))
@@ -100,7 +100,7 @@ def test_doubts_of_earlier_runs_are_those_nobody_has_queued(tmp_path):
 
 
 def test_plans_are_kept_with_their_members(tmp_path):
-    """Plans of both kinds are there in the next run, can be renewed, withheld and dropped."""
+    """The next run has the plans of both kinds; they can be renewed, withheld and dropped."""
     other = msgspec.structs.replace(PLAN, plan_id="plan-0", kind=PlanKind.WITHHELD, made_at=0.5)
     with ledgers(tmp_path) as room:
         ledger = room.open(COHORT, STREAM)
@@ -125,7 +125,7 @@ def test_plans_are_kept_with_their_members(tmp_path):
 
 
 def test_members_are_those_accepted_or_in_doubt(ledger):
-    """Members are listed once each, and found by either identifier."""
+    """Each member is listed once, and found by either identifier."""
     accept(ledger, ADD, [Member("1", "a"), *members(2, 3), Member(None, "b")])
     accept(ledger, REMOVE, members(3))
     ledger.sent(ADD, [Member("4", "d"), Member("2")], 1)
@@ -134,8 +134,8 @@ def test_members_are_those_accepted_or_in_doubt(ledger):
     assert {Member("1", "a"), Member("4", "d"), Member(None, "b")} == set(ledger.find(asked))
 
 
-def test_a_resync_doubts_everybody(ledger):
-    """A resync doubts all who are accepted, who stay so, and keeps a doubt that is newer."""
+def test_a_resync_makes_every_member_unconfirmed(ledger):
+    """A resync marks all accepted members as unconfirmed, and keeps newer unconfirmed changes."""
     accept(ledger, ADD, members(1, 2))
     ledger.sent(REMOVE, members(2), 1)
     revision = ledger.revision
@@ -148,7 +148,7 @@ def test_a_resync_doubts_everybody(ledger):
 
 
 def test_adopted_members_are_accepted(ledger):
-    """Adopting accepts members without a request, settles their doubts, and counts new ones."""
+    """Adopted members are accepted and confirmed without a request; new ones are counted."""
     accept(ledger, ADD, members(1, 2))
     accept(ledger, REMOVE, members(2))
     ledger.sent(ADD, members(3), 1)
@@ -165,7 +165,7 @@ def test_adopted_members_are_accepted(ledger):
 
 
 def test_linked_members_are_dropped_without_a_removal(tmp_path):
-    """Those whom a difference drops are forgotten, accepted or in doubt, and plans stay good."""
+    """Members that a difference drops are deleted, accepted or not, and plans stay valid."""
     with ledgers(tmp_path) as room:
         ledger = room.open(COHORT, STREAM)
         accept(ledger, ADD, [Member(None, "a"), Member("a"), Member(None, "b")])
@@ -180,7 +180,7 @@ def test_linked_members_are_dropped_without_a_removal(tmp_path):
 
 
 def test_removals_do_not_pile_up_in_a_mirror(ledger):
-    """Accepted removals can be forgotten; members stay as they are."""
+    """Accepted removals can be deleted; members stay as they are."""
     accept(ledger, ADD, members(1, 2))
     accept(ledger, REMOVE, members(2))
     ledger.fold()
@@ -189,7 +189,7 @@ def test_removals_do_not_pile_up_in_a_mirror(ledger):
 
 
 def test_a_seal_lasts(tmp_path):
-    """A sealed cohort is sealed in the next run."""
+    """A sealed cohort is still sealed in the next run."""
     with ledgers(tmp_path) as room:
         ledger = room.open(COHORT, STREAM)
         assert not ledger.is_sealed
@@ -200,7 +200,7 @@ def test_a_seal_lasts(tmp_path):
 
 
 def test_the_newest_runs_are_kept(tmp_path):
-    """The history has the newest hundred runs, the newest first."""
+    """The history has the last hundred runs, the newest first."""
 
     def entry(number):
         return RunEntry(
@@ -223,7 +223,7 @@ def test_the_newest_runs_are_kept(tmp_path):
 
 
 def test_a_renamed_and_reassigned_ledger_opens_by_its_new_names(tmp_path):
-    """After a rename and a reassignment the ledger is the other stream's, members and all."""
+    """After a rename and a reassignment the ledger is the other stream's, with its members."""
     with ledgers(tmp_path) as room:
         ledger = room.open(COHORT, STREAM)
         accept(ledger, ADD, members(1))
@@ -238,7 +238,7 @@ def test_a_renamed_and_reassigned_ledger_opens_by_its_new_names(tmp_path):
 
 
 def test_forgetting_leaves_no_byte(tmp_path):
-    """Whoever is forgotten is in no file of the folder any more, by either identifier."""
+    """After `forget` no file of the directory has either identifier of the member."""
     person = Member("forget-uid", "forget-anonymous")
     with ledgers(tmp_path) as room:
         ledger = room.open(COHORT, STREAM)
@@ -259,7 +259,7 @@ def test_forgetting_leaves_no_byte(tmp_path):
 
 
 def test_threads_use_ledgers_at_the_same_time(room):
-    """Threads that deliver to several cohorts, and one that reads, lose nothing."""
+    """Threads that deliver to several cohorts while another one reads lose nothing."""
     opened = [room.open(Cohort(f"c{i}", f"C{i}"), STREAM) for i in range(3)]
     failures = []
 
@@ -288,13 +288,14 @@ def test_threads_use_ledgers_at_the_same_time(room):
 
 
 def test_after_an_error_a_ledger_does_nothing_more(room, ledger):
-    """An error of the engine makes the ledger unusable, and its message quotes no identifier."""
+    """An error of the engine makes the ledger unusable, and its message has no identifier."""
     accept(ledger, ADD, members(1))
     ledger.fold()
     with ledger.tables() as (cursor, schema):
         cursor.execute(f"ALTER TABLE {schema}.journal ADD COLUMN secret_uid VARCHAR")
     with pytest.raises(LedgerError) as raised:
         ledger.sent(ADD, [Member("secret-uid")], 1)
+    assert "ledger_unusable" == raised.value.code
     assert "secret" not in str(raised.value)
     assert str(room.folder) in str(raised.value)
     for call in (ledger.fold, ledger.numbers, ledger.plans, lambda: ledger.accepted(1)):
@@ -307,11 +308,12 @@ def test_after_an_error_a_ledger_does_nothing_more(room, ledger):
 
 
 def test_an_answer_to_an_unknown_request_is_an_error(ledger):
-    """A request that is not under way cannot be answered."""
+    """A request that is not pending cannot be answered."""
     number = ledger.sent(ADD, members(1), 1)
     ledger.accepted(number)
-    with pytest.raises(LedgerError, match="no request"):
+    with pytest.raises(LedgerError) as raised:
         ledger.refused(number)
+    assert "unknown_request" == raised.value.code
 
 
 FULL = """
@@ -323,7 +325,7 @@ room = ledgers(Path(sys.argv[1]))
 ledger = room.open(COHORT, STREAM)
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-told = {"sent": 0, "accepted": 0, "error": None}
+told = {"sent": 0, "accepted": 0, "error": None, "code": None}
 try:
     while True:
         whom = members(*range(told["sent"] * 500, told["sent"] * 500 + 500))
@@ -334,7 +336,7 @@ try:
         if told["accepted"] % 20 == 0:
             ledger.fold()
 except LedgerError as error:
-    told["error"] = str(error)
+    told["error"], told["code"] = str(error), error.code
 try:
     ledger.sent(ADD, members("x"), 1)
 except LedgerError as error:
@@ -352,8 +354,8 @@ os._exit(0)
 @pytest.mark.parametrize("limit", [20_000, 100_000, 400_000, 900_000])
 @pytest.mark.parametrize("end", ["closes", "dies"])
 def test_a_full_disk_loses_nothing_acknowledged(tmp_path, limit, end):
-    """On a full disk the ledger fails for good with advice; with room again it opens, and holds
-    all that was accepted, and at most the one request more whose note failed."""
+    """On a full disk the ledger fails permanently; with free space again it opens and has all that
+    was accepted, and at most one request more, the one that failed to be recorded."""
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path), str(limit), end],
         check=True,
@@ -362,20 +364,20 @@ def test_a_full_disk_loses_nothing_acknowledged(tmp_path, limit, end):
         capture_output=True,
         text=True,
     )
-    told = json.loads(done.stdout)
-    assert "mend" in told["error"]
-    assert told["error"] == told["after"]
+    result = json.loads(done.stdout)
+    assert "ledger_unusable" == result["code"]
+    assert result["error"] == result["after"]
     with ledgers(tmp_path) as room:
         ledger = room.open(COHORT, STREAM)
         numbers = ledger.numbers()
-        assert numbers.accepted.count in {500 * told["accepted"], 500 * told["sent"]}
-        assert 500 * told["sent"] <= numbers.base <= 500 * (told["sent"] + 1)
+        assert numbers.accepted.count in {500 * result["accepted"], 500 * result["sent"]}
+        assert 500 * result["sent"] <= numbers.base <= 500 * (result["sent"] + 1)
         accept(ledger, ADD, members("later"))
         assert ADD is ledger.known(members("later"))["later"].action
 
 
 def test_reading_is_refused_while_another_engine_writes(tmp_path):
-    """Whatever else holds the database file makes an error of ours, not a crash."""
+    """Another process that has the database file open causes an error, not a crash."""
     with ledgers(tmp_path) as room:
         room.open(COHORT, STREAM)
         (database,) = room.folder.glob("*.duckdb")
@@ -388,8 +390,9 @@ def test_reading_is_refused_while_another_engine_writes(tmp_path):
     )
     try:
         assert "1\n" == holder.stdout.readline()
-        with ledgers(tmp_path) as room, pytest.raises(LedgerError, match="cannot be used"):
+        with ledgers(tmp_path) as room, pytest.raises(LedgerError) as raised:
             room.open(COHORT, STREAM)
+        assert "ledger_unusable" == raised.value.code
     finally:
         holder.kill()
         holder.communicate()
@@ -397,10 +400,10 @@ def test_reading_is_refused_while_another_engine_writes(tmp_path):
 
 
 def test_a_fold_in_steps_is_exact(room, ledger, monkeypatch):
-    """Where a fold takes several steps, between which checkpoints move the rows of the file,
-    nobody is lost, doubled, or taken for another."""
-    monkeypatch.setattr(journal, "FOLDED_AT_ONCE", 200_000)  # groups of DuckDB's rows go whole
-    monkeypatch.setattr(journal, "DELETED_AT_ONCE", 130_000)
+    """If a fold takes several steps, between which checkpoints move the rows of the file, no member
+    is lost, doubled or mistaken for another."""
+    monkeypatch.setattr(journal, "FOLDED_ROWS", 200_000)  # groups of DuckDB's rows go whole
+    monkeypatch.setattr(journal, "DELETED_ROWS", 130_000)
     before, new = members(*range(1_100_000)), members(*range(1_100_000, 1_400_000))
     ledger.adopt([before])
     gone, left = before[:600_000:2], [*before[1:600_000:2], *before[600_000:]]

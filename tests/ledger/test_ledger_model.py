@@ -35,18 +35,18 @@ steps = histories(
 
 @pytest.fixture(params=[None, 2], ids=["at once", "two rows at a time"])
 def folded_at_a_time(request, monkeypatch):
-    """Fold as large ledgers do, too."""
+    """Fold in many steps, as large ledgers do."""
     if request.param:
-        monkeypatch.setattr(journal, "FOLDED_AT_ONCE", request.param)
-        monkeypatch.setattr(journal, "DELETED_AT_ONCE", request.param)
+        monkeypatch.setattr(journal, "FOLDED_ROWS", request.param)
+        monkeypatch.setattr(journal, "DELETED_ROWS", request.param)
 
 
 @given(steps=steps)
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.usefixtures("folded_at_a_time")
 def test_a_ledger_holds_what_its_history_amounts_to(tmp_path_factory, steps):
-    """Whatever is sent, accepted, refused, folded and reopened in any order, the ledger holds
-    what a replay of all requests holds, whether it folds at once or in steps."""
+    """After any sequence of requests, responses, folds and reopenings the ledger has what a replay
+    of all requests has, whether it folds in one step or in many."""
     folder = tmp_path_factory.mktemp("ledger")
     model, waiting, revision = Model(), [], 0
     room = ledgers(folder)

@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.membership import Action, Cohort, Member
-from target_moengage_cohort.ledger import Ledgers, MemberSet
 from target_moengage_cohort.ledger.duckdb import comparison, staging
+from target_moengage_cohort.ledger.engines import open_store
+from target_moengage_cohort.ledger.records import MemberSet
 from target_moengage_cohort.settings import load
 
 BASE = {"workspace_id": "ws", "data_api_key": "key", "data_center": "02", "partner": "acme"}
@@ -24,7 +25,7 @@ _numbers = itertools.count(1)
 @pytest.fixture
 def ledgers(tmp_path):
     loaded = load(BASE | {"ledger_uri": str(tmp_path / "ledger")})
-    with Ledgers(loaded.settings, run_id="r1", wait=lambda _seconds: False) as opened:
+    with open_store(loaded.settings, run_id="r1", wait=lambda _seconds: False) as opened:
         yield opened
 
 
@@ -48,7 +49,7 @@ def deliver(ledger, action, members):
 
 
 def stage(ledgers, *rows):
-    """Rows of cohort 0, each a uid, a pair of identifiers, or a member's absence."""
+    """Stage rows of cohort 0, each a uid, a `Member`, or a list for an absent member."""
     staged = ledgers.staging()
     members = [row[0] if isinstance(row, list) else row for row in rows]
     members = [Member(member) if isinstance(member, str) else member for member in members]
@@ -62,7 +63,7 @@ def stage(ledgers, *rows):
 
 
 def contents(difference):
-    """Everything that a difference hands out."""
+    """Return everything that a difference yields."""
     return SimpleNamespace(
         additions=[member for chunk in difference.additions() for member in chunk],
         removals={member for chunk in difference.removals() for member in chunk},
@@ -92,7 +93,7 @@ ROWS = st.lists(
 
 
 class Model:
-    """A cohort's ledger, and what differs, in plain Python."""
+    """A cohort's ledger and its differences in plain Python."""
 
     def __init__(self):
         self.accepted, self.doubts = {}, {}
@@ -155,7 +156,7 @@ class Model:
 
 
 def fill(ledgers, cuts, rows, *, plain):
-    """Stage rows in chunks that end at the cuts; plain: leave out the columns that say nothing."""
+    """Stage rows in chunks that end at the cuts; plain: leave out columns without information."""
     staged = ledgers.staging()
     for first, end in itertools.pairwise([0, *sorted(cuts), len(rows)]):
         chunk = rows[first:end]
@@ -201,7 +202,7 @@ def test_a_difference_is_that_of_a_plain_model(
     ledgers, monkeypatch, histories, rows, cuts, plain, keeps, clusters
 ):
     """Additions, removals, dropped members, numbers and digests are those of a plain model, and
-    applying them leaves nothing that differs.
+    once they are applied nothing differs.
     """
     monkeypatch.setattr(staging, "_WORTH_CLUSTERING", 0 if clusters else 10**9)
     monkeypatch.setattr(comparison, "_SLICE", 3)
@@ -232,7 +233,7 @@ def test_a_difference_is_that_of_a_plain_model(
         assert (expected.desired.keys() == model.accepted.keys()) is (
             differs.desired.digest == differs.accepted.digest
         )
-        # As the next run finds it: what nobody answered is no longer under way.
+        # As the next run finds it: unanswered requests are no longer pending.
         ledger.close()
         ledger = ledgers.open(Cohort(ledger.entry.cohort_id, ledger.entry.name), "s")
         check_applied(staged, ledger, cohort, difference, keeps=keeps)
@@ -255,29 +256,29 @@ def check_applied(staged, ledger, cohort, difference, *, keeps):
 # What is staged
 
 
-def test_an_empty_snapshot_removes_everybody(ledgers, ledger):
-    """A snapshot without rows wants an empty cohort."""
+def test_an_empty_snapshot_removes_every_member(ledgers, ledger):
+    """A snapshot without rows empties its cohort."""
     ledger.adopt([uids("a", "b")])
     difference = ledgers.staging().difference(ledger, 0)
     assert set(uids("a", "b")) == contents(difference).removals
     assert EMPTY == difference.differs.desired
 
 
-def test_a_cohort_that_vanished_from_the_rows_is_to_be_emptied(ledgers, ledger):
-    """A cohort without rows beside one with rows wants to be empty."""
+def test_a_cohort_that_vanished_from_the_rows_is_emptied(ledgers, ledger):
+    """A cohort without rows is emptied, although another cohort has rows."""
     ledger.adopt([uids("a")])
     difference = stage(ledgers, "a").difference(ledger, 7)
     assert set(uids("a")) == contents(difference).removals
 
 
-def test_an_empty_ledger_adds_everybody_once_in_stream_order(ledgers, ledger):
-    """With nobody accepted, every key of the snapshot is added where its last row stands."""
+def test_an_empty_ledger_adds_every_member_once_in_stream_order(ledgers, ledger):
+    """Without accepted members every key is added, in the order of its last row."""
     found = contents(stage(ledgers, "b", "a", "b", "c").difference(ledger, 0))
     assert uids("a", "b", "c") == found.additions
 
 
-def test_keeping_removes_nobody(ledgers, ledger):
-    """A one_time stream removes and drops nobody, but its numbers are of the snapshot."""
+def test_keeping_removes_no_members(ledgers, ledger):
+    """A one_time stream removes and drops no members, but its numbers are of the snapshot."""
     ledger.adopt([[*uids("gone"), Member(anonymous_id="x")]])
     differs = stage(ledgers, Member("a", "x")).difference(ledger, 0, keeps=True).differs
     assert (1, 0, 0) == (differs.additions, differs.removals, differs.dropped)
@@ -285,27 +286,27 @@ def test_keeping_removes_nobody(ledgers, ledger):
 
 
 def test_any_text_is_an_identifier(ledgers, ledger):
-    """Identifiers come back as they were, whatever their characters."""
+    """Identifiers with any characters come back unchanged."""
     texts = ["\x1f", "\x00", "a\x00b", "'", '"', "\\", "\\u0041", "\n\r", " x ", "null", "[]", "😀"]
     found = contents(stage(ledgers, *texts).difference(ledger, 0))
     assert uids(*texts) == found.additions
 
 
 def test_the_two_name_spaces_are_apart(ledgers, ledger):
-    """A uid and an anonymous id of the same text are two members."""
+    """A uid and an anonymous id with the same text are two members."""
     ledger.adopt([uids("a")])
     difference = stage(ledgers, "a", Member(anonymous_id="a")).difference(ledger, 0)
     assert [Member(anonymous_id="a")] == contents(difference).additions
 
 
 def test_a_snapshot_without_anonymous_ids_takes_them_back(ledgers, ledger):
-    """Who was accepted with an anonymous id and now has none is added again, as they are now."""
+    """A member that was accepted with an anonymous id and has none now is added again."""
     ledger.adopt([[Member("a", "x"), Member("b")]])
     assert uids("a") == contents(stage(ledgers, "a", "b").difference(ledger, 0)).additions
 
 
 def test_an_absence_counts_whatever_follows_it(ledgers, ledger):
-    """A row that is no member's counts, though the chunks after its own have none."""
+    """An absent row counts, although later chunks have none."""
     staged = ledgers.staging()
     staged.append(None, ["a", "a", "b"], None, [True, False, True])
     staged.append(None, ["c"], None, [True])
@@ -314,14 +315,14 @@ def test_an_absence_counts_whatever_follows_it(ledgers, ledger):
 
 
 def test_columns_of_different_lengths_are_refused(ledgers):
-    """A chunk whose columns do not fit together is never staged in part."""
+    """A chunk whose columns differ in length is refused."""
     with pytest.raises(ValueError, match="differ in length"):
         ledgers.staging().append(None, ["a", "b"], [None], None)
 
 
 def test_an_error_of_the_engine_names_no_member(ledgers):
-    """What DuckDB says of a row without identifiers becomes an error with the folder alone, which
-    whoever appends next is told."""
+    """DuckDB's error for a row without identifiers becomes an error with the directory alone, which
+    the next `append` raises."""
     staged = ledgers.staging()
     staged.append([1, 2], ["secret", None], None, None)
     with pytest.raises(LedgerError) as raised:
@@ -331,7 +332,7 @@ def test_an_error_of_the_engine_names_no_member(ledgers):
 
 
 def test_rows_stay_in_stream_order_beyond_the_memory_limit(ledgers, ledger):
-    """The last row of a member wins even when rows have gone to disk and come back."""
+    """The last row of a member wins even if rows were spilled to disk."""
     staged, long = ledgers.staging(), "x" * 20_000
     names = [f"u{number}" for number in range(8_000)]
     for version in "12":
@@ -339,7 +340,7 @@ def test_rows_stay_in_stream_order_beyond_the_memory_limit(ledgers, ledger):
             some = names[chunk : chunk + 1_000]
             staged.append(None, some, [f"{version}{name}{long}" for name in some], None)
     spilled = "SELECT count(*) FROM duckdb_temporary_files()"
-    assert ledgers.cursor().execute(spilled).fetchone() > (0,)
+    assert staged.cursor().execute(spilled).fetchone() > (0,)
     position = 0
     for chunk in staged.difference(ledger, 0).additions():
         found = [(member.uid, member.anonymous_id[: -len(long)]) for member in chunk]
@@ -349,11 +350,11 @@ def test_rows_stay_in_stream_order_beyond_the_memory_limit(ledgers, ledger):
     assert len(names) == position
 
 
-# What is handed out
+# What a difference yields
 
 
 def test_members_come_in_chunks(ledgers, ledger):
-    """Additions and removals come in chunks of at most 10,000, none of them twice."""
+    """Additions and removals come in chunks of at most 10,000, each member once."""
     before = [f"o{number}" for number in range(10_001)]
     after = [f"n{number}" for number in range(20_001)]
     ledger.adopt([uids(*before)])
@@ -366,8 +367,8 @@ def test_members_come_in_chunks(ledgers, ledger):
 
 
 def test_a_plan_can_be_read_while_it_is_delivered(ledgers, ledger):
-    """Requests that another thread journals and folds take nothing from a plan being read, nor do
-    other differences.
+    """A difference stays complete while another thread records and folds requests, and while other
+    differences are computed.
     """
     before = [f"o{number}" for number in range(25_000)]
     ledger.adopt([uids(*before)])
@@ -391,7 +392,7 @@ def test_a_plan_can_be_read_while_it_is_delivered(ledgers, ledger):
 
 
 def test_plans_of_the_same_changes_have_the_same_digest(ledgers, ledger):
-    """A plan's digest depends on the members, their identifiers and actions, not on their order."""
+    """A digest depends on the members, their identifiers and actions, but not on their order."""
     ledger.adopt([uids("o", "p")])
 
     def digest(*rows, additions=True, removals=True):
@@ -413,7 +414,7 @@ def test_plans_of_the_same_changes_have_the_same_digest(ledgers, ledger):
 
 
 def test_an_addition_and_a_removal_of_one_member_differ(ledgers, ledger):
-    """Adding somebody has another digest than removing the same member."""
+    """The addition of a member has another digest than its removal."""
     added = stage(ledgers, "a").difference(ledger, 0).digest(additions=True, removals=True)
     ledger.adopt([uids("a")])
     removed = ledgers.staging().difference(ledger, 0).digest(additions=True, removals=True)
@@ -422,22 +423,22 @@ def test_an_addition_and_a_removal_of_one_member_differ(ledgers, ledger):
 
 
 def test_closing_gives_the_memory_back(ledgers, ledger):
-    """A closed difference and a closed staging leave no tables behind."""
+    """A closed difference and a closed staging leave no tables."""
     staged = stage(ledgers, "a", ["a"], Member("b", "x"))
     ledger.adopt([[Member(anonymous_id="x")]])
     tables = "SELECT table_name FROM duckdb_tables() WHERE database_name LIKE 'staging%'"
     difference = staged.difference(ledger, 0)
     difference.close()
-    assert [("staged",)] == ledgers.cursor().execute(tables).fetchall()
+    assert [("staged",)] == staged.cursor().execute(tables).fetchall()
     staged.close()
-    assert [] == ledgers.cursor().execute(tables).fetchall()
+    assert [] == staged.cursor().execute(tables).fetchall()
 
 
 def test_rows_on_their_way_do_not_keep_the_ledgers_from_closing(tmp_path):
-    """An end in the midst of the rows waits for those that are being kept, and leaves no spill."""
+    """A store that closes while rows are being inserted waits for them, and leaves no spill."""
     for attempt in range(5):
         loaded = load(BASE | {"ledger_uri": str(tmp_path / str(attempt))})
-        with Ledgers(loaded.settings, run_id="r1", wait=lambda _seconds: False) as opened:
+        with open_store(loaded.settings, run_id="r1", wait=lambda _seconds: False) as opened:
             staged = opened.staging()
             staged.append(None, [f"u{number}" for number in range(50_000)], None, None)
             folder = opened.folder

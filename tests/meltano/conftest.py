@@ -1,4 +1,4 @@
-"""Fixtures: one PostgreSQL a session, and for each test a database, an emulator and a project."""
+"""Fixtures: for each test a database, an emulator and a project."""
 
 import itertools
 from collections.abc import Iterator
@@ -14,15 +14,9 @@ from tests.support.project import ROOT, MeltanoProject, destination
 NUMBERS = itertools.count(1)
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[Postgres]:
-    with Postgres() as running:
-        yield running
-
-
 @pytest.fixture
 def postgres(server: Postgres) -> Postgres:
-    """A database of its own."""
+    """A new database."""
     return server.new_database(f"test_{next(NUMBERS)}")
 
 
@@ -34,7 +28,7 @@ def moengage() -> Iterator[Emulator]:
 
 @pytest.fixture
 def project(tmp_path: Path, postgres: Postgres, moengage: Emulator) -> MeltanoProject:
-    """A project whose settings come from the environment only, but for the cohorts."""
+    """A project with all settings except the cohorts in the environment."""
     made = MeltanoProject(tmp_path, postgres, moengage.url)
     for name, value in destination(moengage).items():
         made.environment[f"TARGET_MOENGAGE_COHORT_{name.upper()}"] = value

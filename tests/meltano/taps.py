@@ -1,5 +1,6 @@
-"""The real tap-postgres: in a Unix pipe, and one that can be killed half-way."""
+"""The real tap-postgres: in a Unix pipe, and one that can be killed halfway."""
 
+import copy
 import json
 import shlex
 import subprocess
@@ -26,7 +27,7 @@ exit 137  # also if it was done before the kill
 
 
 class MortalTap:
-    """A program that is tap-postgres, but is killed after some lines once `limit` says so."""
+    """A program that runs tap-postgres, and kills it after some lines if `limit` is set."""
 
     def __init__(self, folder: Path) -> None:
         self._limit = folder / "limit"
@@ -37,7 +38,7 @@ class MortalTap:
         self.program.chmod(0o700)
 
     def limit(self, lines: int | None) -> None:
-        """From now on it is killed after so many lines; or not, if that is `None`."""
+        """Kill it after this many lines from now on; `None` removes the limit."""
         self._limit.unlink(missing_ok=True)
         if lines is not None:
             self._limit.write_text(str(lines))
@@ -55,7 +56,7 @@ class Pipe:
         self.configure()
 
     def configure(self, **mapping: object) -> None:
-        """Feed the cohort `vip` from the one stream, mapped like this."""
+        """Map the one stream to the cohort `vip`."""
         cohort = {"cohort_id": "vip", "cohort_name": "VIP", **mapping}
         self.write("target.json", self._target | {"cohorts": {STREAM: cohort}})
 
@@ -63,7 +64,7 @@ class Pipe:
         (self.folder / name).write_text(json.dumps(value))
 
     def bash(self, command: str) -> subprocess.CompletedProcess:
-        """Run a command; of our programs it has the names, and of them those that are installed."""
+        """Run a command; our programs' names stand for the installed programs."""
         words = (shlex.quote(program(w)) if w in PROGRAMS else w for w in command.split(" "))
         return run_guarded(
             ["bash", "-c", f"set -o pipefail; {' '.join(words)}"],
@@ -72,11 +73,14 @@ class Pipe:
             timeout=120,
         )
 
-    def select(self, **metadata: str | None) -> None:
-        """Discover, and select the one view, to be read like this."""
-        found = self.bash("tap-postgres --config tap.json --discover")
-        catalog = json.loads(found.stdout)
-        (stream,) = [s for s in catalog["streams"] if s["tap_stream_id"] == STREAM]
+    def discover(self) -> list[dict]:
+        """Return the streams of the database, as the tap discovers them."""
+        done = self.bash("tap-postgres --config tap.json --discover")
+        return json.loads(done.stdout)["streams"]
+
+    def select(self, streams: list[dict], **metadata: str) -> None:
+        """Select the one view, with this metadata; underscores stand for hyphens."""
+        (stream,) = copy.deepcopy([s for s in streams if s["tap_stream_id"] == STREAM])
         for entry in stream["metadata"]:
             entry["metadata"]["selected"] = True
             if not entry["breadcrumb"]:

@@ -1,4 +1,4 @@
-"""The commands of README and docs/, run as they stand there."""
+"""The commands of README and docs/, run verbatim."""
 
 import json
 import shutil
@@ -22,13 +22,13 @@ DOCS = ROOT / "docs"
 
 
 def shell(page: Path) -> list[Block]:
-    """The blocks of a page that are run."""
+    """Return the blocks of a page that are run."""
     return [block for block in blocks(page, "sh") if block.reason is None]
 
 
 @pytest.fixture
 def emulated() -> Iterator[Emulator]:
-    """An emulator that takes README's credentials."""
+    """An emulator that accepts README's credentials."""
     with Emulator(workspace_id="your-workspace-id", data_api_key="your-key") as running:
         yield running
 
@@ -39,9 +39,9 @@ def newcomer(tmp_path: Path, postgres: Postgres, emulated: Emulator) -> Newcomer
 
 
 def test_five_minutes_of_readme(newcomer: Newcomer) -> None:
-    """README's steps, one after the other: the dry run sends nothing, then both cohorts are what
-    SQL says, and both have a ledger in the project's folder; a second run sends nothing; the same
-    as a pipe."""
+    """README's steps work in order. The dry run sends nothing; the first run makes both cohorts
+    equal the result of SQL, with ledgers in the project's directory. A second run sends nothing,
+    and the pipe does the same."""
     newcomer.follow_readme()
     ignored = (newcomer.folder / ".gitignore").read_text().split()
     requests = []
@@ -65,9 +65,9 @@ def test_five_minutes_of_readme(newcomer: Newcomer) -> None:
 
 
 def test_the_ways_of_proof(newcomer: Newcomer) -> None:
-    """Each way of proof, as its page has it, lets 15 of 100 members leave, which the guard would
-    not, and the report names the way; of 25 it withholds the removals, and Meltano ends with 1,
-    until the override lets them go, in Meltano and without."""
+    """Each way of proof in its page permits 15 of 100 removals, which the guard would withhold, and
+    the report names the way. It withholds 25, and Meltano exits with 1, until the override releases
+    them, with and without Meltano."""
     newcomer.follow_readme()
     own_count = {"expected_count_column": None}
     newcomer.configure("target.json", own_count)
@@ -121,8 +121,8 @@ def told(newcomer: Newcomer, *fields: str) -> tuple:
 
 
 def test_deferred_removals_by_a_job(newcomer: Newcomer) -> None:
-    """With what operations.md has for production in .env, the example's second job adds, and
-    removes in its last step."""
+    """With operations.md's .env for production, the example's second job adds members, and removes
+    members in its last step."""
     newcomer.follow_readme()
     (production,) = [b for b in blocks(DOCS / "operations.md", "ini") if "REMOVALS" in b.text]
     (newcomer.folder / "kept").mkdir()
@@ -142,7 +142,8 @@ def test_deferred_removals_by_a_job(newcomer: Newcomer) -> None:
 
 
 def test_the_commands_of_operations(newcomer: Newcomer) -> None:
-    """What operations.md shows runs, in its order, and leaves both cohorts as SQL says."""
+    """The commands of operations.md run in order, and leave both cohorts equal to the result of
+    SQL."""
     newcomer.follow_readme()
     page = DOCS / "operations.md"
     newcomer.write("skip.json", {"on_reject": "skip", "rejects_path": "rejects.singer"})
@@ -173,7 +174,7 @@ sed -i 's/"uid":null/"uid":"mended"/' rejects.singer
 
 
 def test_the_emulator_in_ci(tmp_path: Path) -> None:
-    """emulator.md's example passes, and fails if somebody is missing."""
+    """emulator.md's example passes, and fails if a member is missing."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -191,7 +192,7 @@ def test_the_emulator_in_ci(tmp_path: Path) -> None:
 
 
 def test_the_emulator_in_a_python_test(desk_run) -> None:
-    """emulator.md's test passes with a pipeline that retries, and fails with one that does not."""
+    """emulator.md's test passes with a pipeline that retries, and fails without retries."""
     (block,) = blocks(DOCS / "emulator.md", "python")
     names: dict = {"run_my_pipeline": desk_run}
     exec(compile(block.text, block.place, "exec"), names)
@@ -233,12 +234,12 @@ def desk_run(tmp_path: Path):
 
 @pytest.mark.parametrize("example", ["postgres", "snowflake", "bigquery"])
 def test_meltano_takes_the_examples(tmp_path: Path, example: str) -> None:
-    """`meltano config` takes each example as it is, without installing anything or asking the
-    Hub, and hands the cohorts and the secrets of the environment to the target."""
+    """`meltano config` accepts each example without installing anything or contacting the Hub, and
+    passes the cohorts and the secrets of the environment to the target."""
     shutil.copy(EXAMPLES / example / "meltano.yml", tmp_path)
     environment = plain_environment(tmp_path / "home") | {
         "MELTANO_CLI_DISABLE_VERSION_CHECK": "true",
-        "MELTANO_HUB_URL": "http://127.0.0.1:9",  # nobody listens there
+        "MELTANO_HUB_URL": "http://127.0.0.1:9",  # no server listens there
         "TARGET_MOENGAGE_COHORT_DRY_RUN": "true",
     }
 
@@ -263,7 +264,7 @@ def test_meltano_takes_the_examples(tmp_path: Path, example: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_what_is_not_run_is_at_least_bash(page: Path) -> None:
-    """Every shell block is bash that parses."""
+    """Every shell block is valid bash."""
     for block in blocks(page, "sh"):
         done = subprocess.run(
             ["bash", "-n"], input=block.text, capture_output=True, text=True, check=False
@@ -272,7 +273,7 @@ def test_what_is_not_run_is_at_least_bash(page: Path) -> None:
 
 
 def test_every_page_with_commands_is_run() -> None:
-    """Whatever page has a shell block without a reason not to run it is run by a test above."""
+    """Every page with shell blocks to run is run by a test above."""
     run = {"README.md", "docs/completeness.md", "docs/operations.md", "docs/emulator.md"}
     run |= {"docs/troubleshooting.md"}
     assert run == {name(page) for page in PAGES if shell(page)}

@@ -1,4 +1,4 @@
-"""meltano.yml and .env.example say what the target says of itself."""
+"""meltano.yml and .env.example, compared with the target's --about."""
 
 import json
 import re
@@ -63,7 +63,7 @@ def test_meltano_leaves_meltano_yml_as_it_is(project: MeltanoProject) -> None:
 
 
 def test_meltano_yml_has_the_settings_of_the_target(loader: dict, settings: dict) -> None:
-    """meltano.yml declares every setting of --about, with its words, secrets and defaults."""
+    """meltano.yml declares every setting of --about, with its text, secrecy and default."""
     declared = {setting["name"]: setting for setting in loader["settings"]}
     assert list(declared) == list(settings)
     for name, setting in declared.items():
@@ -77,7 +77,7 @@ def test_meltano_yml_has_the_settings_of_the_target(loader: dict, settings: dict
 
 
 def test_meltano_yml_requires_what_the_target_requires(loader: dict, about: dict) -> None:
-    """The settings that Meltano asks for are the ones that the target can't do without."""
+    """Meltano requires exactly the settings that the target requires."""
     assert loader["settings_group_validation"] == [about["settings"]["required"]]
     assert set(loader["capabilities"]) == set(about["capabilities"]) - UNKNOWN_TO_MELTANO
 
@@ -93,7 +93,7 @@ def test_utility_shares_the_settings_of_the_loader(meltano_yml: dict, loader: di
 
 
 def test_each_mirror_of_the_demo_can_be_confirmed(meltano_yml: dict) -> None:
-    """Each stream that the demo mirrors is read whole, and has a confirm command of its own."""
+    """Each mirrored stream of the demo is read whole and has its own confirm command."""
     (utility,) = meltano_yml["plugins"]["utilities"]
     (demo,) = [one for one in meltano_yml["environments"] if one["name"] == "demo"]
     plugins = demo["config"]["plugins"]
@@ -115,7 +115,7 @@ def test_each_mirror_of_the_demo_can_be_confirmed(meltano_yml: dict) -> None:
 def test_the_utility_sees_where_the_loader_sends(
     project: MeltanoProject,
 ) -> None:
-    """Through Meltano, confirm gets the demo's destination and ledger in its environment."""
+    """Through Meltano, confirm receives the demo's destination and ledger in its environment."""
     for name in ("WORKSPACE_ID", "DATA_CENTER", "PARTNER"):
         project.environment.pop(PREFIX + name)
     project.environment[PREFIX + "LEDGER_URI"] = "file:///ledger"
@@ -137,7 +137,7 @@ def test_the_utility_sees_where_the_loader_sends(
 
 
 def test_env_example_has_the_settings_of_the_target(about: dict, settings: dict) -> None:
-    """.env.example holds every setting: the required ones empty, the others with their default."""
+    """.env.example has every setting: the required ones empty, the others with their default."""
     text = (ROOT / ".env.example").read_text()
     found = re.findall(rf"# (.+)\n(# )?{PREFIX}(\w+)=(.*)\n", text)
     assert [name.lower() for _, _, name, _ in found] == list(settings)

@@ -15,7 +15,7 @@ MIRROR = {
     "cohort_id": "members",
     "sync_mode": "mirror",
     "removals": "deferred",
-    "max_removal_percent": 100,  # the guard is not what holds here
+    "max_removal_percent": 100,  # the guard must not withhold anything here
 }
 STEPS = ("tap-postgres", "target-moengage-cohort", "moengage-cohort:confirm-cohort_members")
 
@@ -29,7 +29,7 @@ def members(moengage: Emulator) -> set[str]:
 
 
 def cohort(project: MeltanoProject) -> dict:
-    """What the latest run reported."""
+    """Return the results of the latest run for the cohort."""
     (one,) = json.loads(project.report.read_text())["cohorts"]
     return one
 
@@ -37,8 +37,8 @@ def cohort(project: MeltanoProject) -> dict:
 def test_removals_wait_until_meltano_knows_that_the_tap_has_succeeded(
     tmp_path: Path, postgres: Postgres, moengage: Emulator, project: MeltanoProject
 ) -> None:
-    """A tap that dies half-way keeps `meltano run` from its step that confirms, so that nobody is
-    removed, though who is new is added; the next good run removes who left."""
+    """If a tap crashes, `meltano run` skips the confirm step: new members are added and none are
+    removed. The next successful run removes the missing members."""
     tap = MortalTap(tmp_path)
     project.configure(
         "extractors",

@@ -40,9 +40,9 @@ def run(pipe: Pipe, state: str = "") -> subprocess.CompletedProcess:
 def test_a_pipe_delivers_and_its_state_starts_the_next_run(
     postgres: Postgres, moengage: Emulator, pipe: Pipe
 ) -> None:
-    """Through a pipe everybody arrives, and the last line written is a state for the next run."""
+    """A pipe delivers all members, and its last line is the state for the next run."""
     postgres.execute(TABLE.format(users=USERS, bad=0))
-    pipe.select(**INCREMENTAL)
+    pipe.select(pipe.discover(), **INCREMENTAL)
     done = run(pipe)
     assert done.returncode == 0, done.stderr
     assert {m.uid for m in moengage.members("vip")} == {f"u{n}" for n in range(1, USERS + 1)}
@@ -59,9 +59,9 @@ def test_a_pipe_delivers_and_its_state_starts_the_next_run(
 def test_a_pipe_fails_when_the_tap_fails(
     postgres: Postgres, moengage: Emulator, pipe: Pipe
 ) -> None:
-    """With pipefail a tap that breaks off fails the pipe, and no state passes what is missing."""
+    """With pipefail a failed tap fails the pipe, and no state passes the missing rows."""
     postgres.execute(TABLE.format(users=USERS, bad=USERS))
-    pipe.select(**INCREMENTAL)
+    pipe.select(pipe.discover(), **INCREMENTAL)
     done = run(pipe)
     assert done.returncode != 0
     assert f"u{USERS}" not in {m.uid for m in moengage.members("vip")}
@@ -72,7 +72,7 @@ def test_a_pipe_fails_when_the_tap_fails(
 def test_removals_need_the_exit_code_of_the_tap(
     tmp_path: Path, postgres: Postgres, moengage: Emulator, pipe: Pipe
 ) -> None:
-    """`moengage-cohort run` removes who left once the tap exits with 0, and nobody if it dies."""
+    """`moengage-cohort run` removes members only if the tap exits with 0."""
     tap = MortalTap(tmp_path)
     mirror = (
         "moengage-cohort run --config target.json -- "
@@ -80,8 +80,8 @@ def test_removals_need_the_exit_code_of_the_tap(
     )
     for statement in SMALL_TABLE.split(";"):
         postgres.execute(statement)
-    pipe.configure(sync_mode="mirror", max_removal_percent=100)  # the guard holds nothing back
-    pipe.select(replication_method="FULL_TABLE")
+    pipe.configure(sync_mode="mirror", max_removal_percent=100)  # the guard withholds nothing
+    pipe.select(pipe.discover(), replication_method="FULL_TABLE")
     done = pipe.bash(mirror)
     assert done.returncode == 0, done.stderr
     everybody = {f"u{number}" for number in range(1, 101)}

@@ -53,7 +53,8 @@ def bookmark(project: MeltanoProject, stream: str) -> str:
 def test_second_run_starts_at_the_bookmark_of_the_first(
     postgres: Postgres, moengage: Emulator, project: MeltanoProject
 ) -> None:
-    """A second run reads from the first one's bookmark on, and the cohort is what SQL says."""
+    """A second run resumes from the first one's bookmark, and the cohort equals the result of
+    SQL."""
     fill(postgres, VIP)
     project.configure("loaders", config={"cohorts": COHORTS})
 
@@ -65,7 +66,7 @@ def test_second_run_starts_at_the_bookmark_of_the_first(
 
     postgres.execute("update users set vip = not vip, updated_at = '2026-01-02' where id <= 10")
     second = project.sync()
-    at_the_bookmark = 1  # tap-postgres reads what is not older than the bookmark
+    at_the_bookmark = 1  # tap-postgres reads rows that are not older than the bookmark
     assert second["cohorts"][0]["records"] == 10 + at_the_bookmark
     assert members(moengage, "vip") == vips(postgres)
     assert bookmark(project, "public-cohort_vip").startswith("2026-01-02T00:00:00")
@@ -124,7 +125,7 @@ def test_cohorts_set_by_hand_in_the_environment(
 
 
 def from_environment(folder: Path) -> str:
-    """A program that runs the target with --config=ENV and keeps what `cohorts` looked like."""
+    """A program that runs the target with --config=ENV and records the value of `cohorts`."""
     script = folder / "target-from-environment"
     target = shlex.quote(program("target-moengage-cohort"))
     keep = shlex.quote(str(folder / "cohorts.json"))
@@ -138,7 +139,7 @@ def from_environment(folder: Path) -> str:
 
 
 def test_the_utility_runs_through_meltano(project: MeltanoProject) -> None:
-    """`meltano invoke moengage-cohort` runs the tools that belong to the target."""
+    """`meltano invoke moengage-cohort` runs the target's utility."""
     done = project.meltano("invoke", "moengage-cohort", "emulator", "--help")
     assert done.returncode == 0, done.stderr
     assert "--port" in done.stdout

@@ -1,4 +1,4 @@
-"""Promise 7: credentials go to MoEngage over TLS that is verified, and nowhere else."""
+"""Promise 7: credentials are sent to MoEngage over verified TLS, and nowhere else."""
 
 import socket
 import sys
@@ -54,7 +54,7 @@ def trusting(authority):
 
 
 def test_a_ca_of_ones_own_is_trusted_if_it_is_named(tmp_path, authority):
-    """With REQUESTS_CA_BUNDLE a certificate of our own CA is good, and the request arrives."""
+    """With REQUESTS_CA_BUNDLE a certificate of a private CA is trusted, and the request arrives."""
     with server(authority.context("127.0.0.1")) as (port, seen):
         assert 0 == sync(tmp_path, f"https://127.0.0.1:{port}", **trusting(authority)).code
     basic = b64encode(f"w:{KEY}".encode()).decode()
@@ -71,8 +71,8 @@ def test_a_ca_of_ones_own_is_trusted_if_it_is_named(tmp_path, authority):
     ids=["unknown CA", "another host", "expired"],
 )
 def test_a_wrong_certificate_is_refused(tmp_path, authority, why, host, days, is_trusted):
-    """A certificate that does not prove who the server is ends the run; the message says why and
-    what to do, and the server gets nothing."""
+    """An untrusted certificate ends the run. The message has the reason and the remedy, and the
+    server receives nothing."""
     with server(authority.context(host, days=days)) as (port, seen):
         variables = trusting(authority) if is_trusted else {}
         ended = sync(tmp_path, f"https://127.0.0.1:{port}", **variables)
@@ -84,7 +84,7 @@ def test_a_wrong_certificate_is_refused(tmp_path, authority, why, host, days, is
 
 
 def test_a_server_without_tls_gets_nothing(tmp_path):
-    """Where https is wanted, plain HTTP is never spoken instead."""
+    """If https is configured, plain HTTP is never used instead."""
     with server(None) as (port, seen):
         assert 1 == sync(tmp_path, f"https://127.0.0.1:{port}").code
     assert [] == seen
@@ -92,7 +92,7 @@ def test_a_server_without_tls_gets_nothing(tmp_path):
 
 @pytest.mark.parametrize("is_https", [True, False], ids=["https", "http"])
 def test_a_redirect_is_followed_nowhere(tmp_path, authority, is_https):
-    """Another host, and the same one without TLS, never get the credentials, nor a request."""
+    """Neither another host nor the same one without TLS receives the credentials or a request."""
     context = authority.context("localhost", "127.0.0.1")
     scheme = "https://localhost" if is_https else "http://127.0.0.1"
     with (
@@ -106,8 +106,8 @@ def test_a_redirect_is_followed_nowhere(tmp_path, authority, is_https):
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
 def test_a_proxy_from_the_environment_is_used_and_sees_nothing(tmp_path, authority, variable):
-    """A request goes through the proxy that the environment names, in a tunnel in which the proxy
-    can read neither credentials nor members."""
+    """A request passes through the proxy in the environment, in a tunnel in which the proxy can
+    read neither credentials nor members."""
     with server(authority.context(NAME)) as (port, seen), proxy(port) as (through, asked):
         variables = trusting(authority) | {variable: f"http://127.0.0.1:{through}"}
         assert 0 == sync(tmp_path, f"https://{NAME}", **variables).code
@@ -118,7 +118,7 @@ def test_a_proxy_from_the_environment_is_used_and_sees_nothing(tmp_path, authori
 
 
 def test_no_proxy_names_hosts_that_need_none(tmp_path, authority):
-    """A host in NO_PROXY is asked directly."""
+    """A host in NO_PROXY is contacted directly."""
     with server(authority.context("0.0.0.0")) as (port, seen), proxy(port) as (through, asked):
         variables = {"HTTPS_PROXY": f"http://127.0.0.1:{through}", "NO_PROXY": "0.0.0.0"}
         url = f"https://0.0.0.0:{port}"  # which is this machine, though no loopback address
@@ -130,19 +130,19 @@ def test_no_proxy_names_hosts_that_need_none(tmp_path, authority):
     "host", ["api-01.moengage.com", "0.0.0.0", "10.0.0.1", "localhost.evil.example", "[::2]"]
 )
 def test_plain_http_is_for_loopback_alone(host):
-    """Without TLS, a host that is not this machine is refused before anything is sent."""
+    """Without TLS, any host but this machine is refused before anything is sent."""
     with Emulator() as emulator, pytest.raises(SettingsError, match="api_url: must be https"):
         load(config(emulator, api_url=f"http://{host}"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 must be set up first")
 def test_the_emulator_listens_on_loopback_alone_unless_told():
-    """By default another address of this machine reaches nobody; --host says otherwise."""
+    """By default the emulator is not reachable at a non-loopback address; --host changes that."""
     with EmulatorProcess() as emulator:
         port = int(emulator.url.rpartition(":")[2])
         assert f"http://127.0.0.1:{port}" == emulator.url
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.2", port))
-    with Emulator(host="0.0.0.0") as told:
-        port = int(told.url.rpartition(":")[2])
+    with Emulator(host="0.0.0.0") as exposed:
+        port = int(exposed.url.rpartition(":")[2])
         socket.create_connection(("127.0.0.2", port)).close()

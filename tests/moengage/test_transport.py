@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from target_moengage_cohort.core.membership import Action, Cohort, Member
-from target_moengage_cohort.delivery.packing import Envelope, iso_timestamp
 from target_moengage_cohort.emulator import Emulator, ManualClock
 from target_moengage_cohort.moengage.answers import Outcome
-from target_moengage_cohort.moengage.transport import COHORT_SYNC_PATH, Client
+from target_moengage_cohort.moengage.cohort_sync import COHORT_SYNC_PATH, Envelope, iso_timestamp
+from target_moengage_cohort.moengage.transport import Transport
 from target_moengage_cohort.settings import load
 
 KEY = "Key-0f9a8b7c6d"
@@ -25,10 +25,10 @@ def body(*uids) -> bytes:
     return envelope.body(Action.ADD, iso_timestamp(1_800_000_000_123), members)
 
 
-def client(url, key=KEY, timeout=5.0, workspace_id="ws") -> Client:
+def client(url, key=KEY, timeout=5.0, workspace_id="ws") -> Transport:
     raw = {"workspace_id": workspace_id, "data_api_key": key, "data_center": "01"}
     settings = load(raw | {"partner": "acme", "api_url": url}).settings
-    return Client(msgspec.structs.replace(settings, request_timeout_seconds=timeout))
+    return Transport(msgspec.structs.replace(settings, request_timeout_seconds=timeout))
 
 
 def response(content=ACCEPTED, status="200 OK", *headers, length=None) -> bytes:
@@ -38,7 +38,8 @@ def response(content=ACCEPTED, status="200 OK", *headers, length=None) -> bytes:
 
 
 class Server:
-    """Gives each connection on loopback one prepared answer, and keeps what it was asked."""
+    """A server on loopback that gives each connection one prepared answer and keeps the
+    requests."""
 
     def __init__(self, *answers, stall=False):
         self.requests = []
@@ -100,21 +101,21 @@ def emulator(shared_emulator):
     return shared_emulator
 
 
-def of(emulator, **changes) -> Client:
-    known = {"key": emulator.data_api_key, "workspace_id": emulator.workspace_id}
-    return client(emulator.url, **known | changes)
+def of(emulator, **changes) -> Transport:
+    credentials = {"key": emulator.data_api_key, "workspace_id": emulator.workspace_id}
+    return client(emulator.url, **credentials | changes)
 
 
 def test_an_accepted_request(emulator):
-    """A body that MoEngage takes is accepted, and its members are there."""
-    assert Outcome.ACCEPTED is of(emulator).attempt(body("u1", "\u00fc2")).outcome
+    """A valid body is accepted, and its members are in the cohort."""
+    assert Outcome.ACCEPTED is of(emulator).send(body("u1", "\u00fc2")).outcome
     assert {("u1", None), ("\u00fc2", None)} == emulator.members("vip")
 
 
 @pytest.mark.parametrize("wrong", [{"key": "other"}, {"workspace_id": "other"}], ids=str)
 def test_credentials_that_are_refused(emulator, wrong):
-    """A wrong key or workspace is told as such, without being shown."""
-    answer = of(emulator, **wrong).attempt(body())
+    """A wrong key or workspace is reported as such, without being shown."""
+    answer = of(emulator, **wrong).send(body())
     assert Outcome.CREDENTIALS is answer.outcome
     assert answer.summary.startswith("HTTP 401 Authentication")
 
@@ -124,56 +125,57 @@ def test_credentials_that_are_refused(emulator, wrong):
     [(Outcome.RETRY, 503), (Outcome.TOO_LARGE, 413), (Outcome.UNEXPECTED, 404)],
 )
 def test_other_answers_are_classified(emulator, outcome, status):
-    """A status comes back as an outcome and never as an exception."""
+    """A status becomes an outcome and never an exception."""
     emulator.fail_next(status)
-    answer = of(emulator).attempt(body())
+    answer = of(emulator).send(body())
     assert outcome is answer.outcome
     assert answer.summary.startswith(f"HTTP {status}")
 
 
-def test_a_rate_limit_tells_how_long_to_wait():
+def test_a_rate_limit_says_how_long_to_wait():
     """The header's name is found in any case."""
     with Server(response(b"{}", "429 Slow", "RETRY-AFTER: 7")) as server:
-        answer = client(server.url).attempt(body())
+        answer = client(server.url).send(body())
     assert (Outcome.RATE_LIMITED, 7.0) == (answer.outcome, answer.wait_seconds)
 
 
 def test_an_error_that_quotes_a_member_is_scrubbed(emulator):
-    """MoEngage's own words never show a member's id or the key."""
+    """A message of MoEngage never shows a member's id or the key."""
     emulator.poison(["pl4nt3d-1"], message="No user {id}, key " + emulator.data_api_key)
-    answer = of(emulator).attempt(body("u1", "pl4nt3d-1"))
+    answer = of(emulator).send(body("u1", "pl4nt3d-1"))
     assert Outcome.REFUSED is answer.outcome
     assert "No user [redacted], key [redacted]" in answer.summary
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_dropped_connection_is_tried_again(emulator, when):
-    """Nobody knows whether it was applied, so the same bytes may go again, and then they do."""
+    """A dropped request may or may not have been applied, so the same bytes may be sent again, and
+    are accepted."""
     emulator.drop_next(when=when)
-    attempt = of(emulator).attempt
-    answer = attempt(body())
+    transport = of(emulator)
+    answer = transport.send(body())
     assert Outcome.RETRY is answer.outcome
     assert "the connection failed (ConnectionResetError)" == answer.summary
-    assert Outcome.ACCEPTED is attempt(body()).outcome
+    assert Outcome.ACCEPTED is transport.send(body()).outcome
 
 
-def test_nobody_listens():
-    """A refused connection is tried again."""
+def test_a_refused_connection():
+    """A refused connection is retried."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    answer = client(f"http://127.0.0.1:{port}").attempt(body())
+    answer = client(f"http://127.0.0.1:{port}").send(body())
     expected = (Outcome.RETRY, "the connection failed (ConnectionRefusedError)")
     assert expected == (answer.outcome, answer.summary)
 
 
 def test_the_request_is_exactly_as_documented(tmp_path, monkeypatch):
-    """Path, credentials and headers are ours, though a netrc file has others for the host."""
+    """Path, credentials and headers are ours, even if a netrc file has others for the host."""
     netrc = tmp_path / "netrc"
     netrc.write_text("default login somebody password else\n", encoding="utf-8")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
     with Server(response()) as server:
-        assert Outcome.ACCEPTED is client(server.url + "/base/").attempt(body()).outcome
+        assert Outcome.ACCEPTED is client(server.url + "/base/").send(body()).outcome
     (request,) = server.requests
     assert request.startswith(f"POST /base{COHORT_SYNC_PATH} HTTP/1.1\r\n".encode())
     assert body() == request.split(b"\r\n\r\n", 1)[1]
@@ -187,23 +189,23 @@ def test_the_request_is_exactly_as_documented(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
 def test_no_proxy_stands_between_us_and_loopback(monkeypatch, name):
-    """Plain http is for this machine alone: a proxy of the environment never gets the key."""
+    """Plain http is for this machine only: a proxy in the environment never receives the key."""
     for variable in ("no_proxy", "NO_PROXY", "REQUEST_METHOD"):
         monkeypatch.delenv(variable, raising=False)
     with Server(response()) as proxy, Server(response(), response()) as server:
         monkeypatch.setenv(name, proxy.url)
-        attempt = client(server.url).attempt
-        assert [Outcome.ACCEPTED] * 2 == [attempt(body()).outcome for _ in range(2)]
+        send = client(server.url).send
+        assert [Outcome.ACCEPTED] * 2 == [send(body()).outcome for _ in range(2)]
     assert [] == proxy.requests
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Again", "308 Moved"])
 def test_redirects_are_refused(status):
-    """Credentials and members go to no address that an answer names."""
+    """Credentials and members are never sent to an address that an answer names."""
     with Server(response()) as elsewhere:
         redirect = response(b"", status, f"Location: {elsewhere.url}/", length=0)
         with Server(redirect) as server:
-            answer = client(server.url).attempt(body())
+            answer = client(server.url).send(body())
     assert (Outcome.UNEXPECTED, f"HTTP {status[:3]}") == (answer.outcome, answer.summary)
     assert [] == elsewhere.requests
 
@@ -224,34 +226,34 @@ def test_redirects_are_refused(status):
     ],
     ids=["html", "empty", "good", "cut", "nothing", "no http", "status", "chunks", "large", "long"],
 )
-def test_answers_that_are_no_answers(outcome, answer):
-    """Whatever comes over the line is classified, and none of it is shown."""
+def test_other_bytes_than_an_answer(outcome, answer):
+    """Any bytes in place of an answer are classified, and none of them are shown."""
     with Server(answer) as server:
-        found = client(server.url).attempt(body())
-    assert outcome is found.outcome
-    assert "pl4nt3d" not in found.summary
+        classified = client(server.url).send(body())
+    assert outcome is classified.outcome
+    assert "pl4nt3d" not in classified.summary
 
 
 @pytest.mark.parametrize(
     "start", [b"", b"HTTP/1.1 200 OK\r\n", response(ACCEPTED, length=500)], ids=["", "head", "body"]
 )
 def test_a_server_that_stalls_is_not_waited_for(start):
-    """After the time-out the answer counts as missing, however much of it has come."""
+    """After the time-out the answer counts as missing, even if a part of it has arrived."""
     with Server(start, stall=True) as server:
-        answer = client(server.url, timeout=0.05).attempt(body())
+        answer = client(server.url, timeout=0.05).send(body())
     assert Outcome.RETRY is answer.outcome
 
 
 def test_threads_do_not_share_a_connection(emulator):
-    """Attempts at once from several threads are all answered."""
-    attempt, found = of(emulator).attempt, []
+    """Concurrent attempts from several threads are all answered."""
+    send, outcomes = of(emulator).send, []
     threads = [
-        threading.Thread(target=lambda uid=f"u{n}": found.append(attempt(body(uid)).outcome))
+        threading.Thread(target=lambda uid=f"u{n}": outcomes.append(send(body(uid)).outcome))
         for n in range(8)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [Outcome.ACCEPTED] * 8 == found
+    assert [Outcome.ACCEPTED] * 8 == outcomes
     assert 8 == len(emulator.members("vip"))

@@ -1,4 +1,4 @@
-"""Fixtures: what a release consists of, and environments into which it is installed."""
+"""Fixtures: the files of a release, and environments to install it into."""
 
 import os
 import re
@@ -19,7 +19,7 @@ UNREACHABLE = re.compile(r"error sending request|network was disabled")
 
 
 class Release(t.NamedTuple):
-    """The files that a release consists of."""
+    """The files of a release."""
 
     wheel: Path
     sdist: Path
@@ -66,7 +66,7 @@ def interpreter(minor: int) -> str:
 
 
 def fetch(name: str, *arguments: object, **variables: str) -> subprocess.CompletedProcess:
-    """Run uv, uvx or pipx, which may fetch packages, or skip the test where there is no network."""
+    """Run uv, uvx or pipx, which may fetch packages, or skip the test if the network is down."""
     environment = os.environ | variables | {"UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never"}
     environment["PATH"] = f"{Path(program('uv')).parent}{os.pathsep}{environment['PATH']}"
     command = [program(name), *map(str, arguments)]

@@ -1,4 +1,4 @@
-"""The built wheel in clean environments, of each Python that this machine has."""
+"""The built wheel in clean environments, for each Python on this machine."""
 
 import json
 import shlex
@@ -61,10 +61,10 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    with Postgres() as postgres:
-        open_shop(postgres)
-        yield Shop(postgres, tmp_path_factory.mktemp("shop"))
+def shop(server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    postgres = server.new_database("shop")
+    open_shop(postgres)
+    return Shop(postgres, tmp_path_factory.mktemp("shop"))
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_the_wheel_syncs_the_demo_on_each_python(
     release: Release, shop: Shop, moengage: Emulator, tmp_path: Path, minor: int
 ) -> None:
     """Installed into a clean environment, the target syncs the demo's four cohorts in a pipe, and
-    the command line tells of the mirror among them."""
+    the command line shows the mirror among them."""
     environment = tmp_path / "environment"
     programs = install(release.wheel, interpreter(minor), environment)
     assert (environment / "lib" / f"python3.{minor}").is_dir()
@@ -103,14 +103,14 @@ def test_the_wheel_syncs_the_demo_on_each_python(
 
     status = run(programs, tmp_path, "status", "--config", "target.json", "--json")
     assert 0 == status.returncode, status.stderr
-    told = {one["cohort_id"]: one["accepted"] for one in json.loads(status.stdout)["cohorts"]}
-    assert len(wanted(shop.postgres, "members")) == told["members"]
+    accepted = {one["cohort_id"]: one["accepted"] for one in json.loads(status.stdout)["cohorts"]}
+    assert len(wanted(shop.postgres, "members")) == accepted["members"]
 
 
 def test_without_extras_each_command_starts_or_says_what_to_install(
     release: Release, tmp_path: Path
 ) -> None:
-    """Without an extra all commands start, but for the emulator, which says what to install."""
+    """Without extras all commands start except the emulator, which names the extra to install."""
     programs = install(release.wheel, sys.executable, tmp_path / "environment")
     listed = run(programs, tmp_path, "--help").stdout.partition("Commands:\n")[2]
     commands = [line.split()[0] for line in listed.partition("\n\n")[0].splitlines()]

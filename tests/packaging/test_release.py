@@ -1,4 +1,4 @@
-"""What a release consists of: a wheel and an sdist."""
+"""The files of a release: a wheel and an sdist."""
 
 import io
 import subprocess
@@ -19,14 +19,13 @@ INFO = f"{PACKAGE.name}-{version('target-moengage-cohort')}.dist-info"
 
 @pytest.fixture
 def metadata(release: Release) -> Metadata:
-    """What the wheel says of itself; an exception if a registry would refuse it."""
+    """The wheel's metadata; an exception if a registry would refuse it."""
     text = zipfile.ZipFile(release.wheel).read(f"{INFO}/METADATA")
     return Metadata.from_email(text, validate=True)
 
 
 def test_the_wheel_is_the_package_and_no_more(release: Release) -> None:
-    """The wheel holds each file of the package, py.typed among them, its licence, and nothing of
-    the tests."""
+    """The wheel contains each file of the package, its licence, and nothing of the tests."""
     package = {
         str(path.relative_to(ROOT))
         for path in PACKAGE.rglob("*")
@@ -35,7 +34,6 @@ def test_the_wheel_is_the_package_and_no_more(release: Release) -> None:
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
     found = zipfile.ZipFile(release.wheel).namelist()
     assert package | {f"{INFO}/{name}" for name in about} == set(found)
-    assert f"{PACKAGE.name}/py.typed" in found
 
 
 def test_the_sdist_builds_the_same_wheel(release: Release, unpacked: Path, tmp_path: Path) -> None:
@@ -46,8 +44,8 @@ def test_the_sdist_builds_the_same_wheel(release: Release, unpacked: Path, tmp_p
 
 
 def test_the_sdist_has_all_that_its_tests_need(unpacked: Path) -> None:
-    """Whoever packages it for a distribution can run the tests: the sdist holds the whole
-    repository, but for what only its hosts run."""
+    """The tests can be run from the sdist, which has the whole repository except the files for its
+    hosts."""
     if not (ROOT / ".git").exists():
         pytest.skip("this is no clone: nothing tells what belongs to the repository")
     command = ["git", "ls-files", ":!.ci", ":!.github"]
@@ -58,8 +56,8 @@ def test_the_sdist_has_all_that_its_tests_need(unpacked: Path) -> None:
 
 
 def test_the_metadata_is_valid_and_right(metadata: Metadata) -> None:
-    """A registry's checks accept the metadata; a user may ask for three extras, and every
-    requirement says from which version on."""
+    """A registry's checks accept the metadata. It has three extras, and every requirement has a
+    lower bound."""
     assert "target-moengage-cohort" == metadata.name
     assert (">=3.11", "Apache-2.0") == (str(metadata.requires_python), metadata.license_expression)
     assert ["arrow", "emulator", "s3"] == sorted(metadata.provides_extra)
@@ -67,7 +65,7 @@ def test_the_metadata_is_valid_and_right(metadata: Metadata) -> None:
 
 
 def test_the_description_can_be_shown(metadata: Metadata) -> None:
-    """The README is the description, and renders as PyPI shows it, without a warning."""
+    """The description is the README, and renders as on PyPI, without a warning."""
     assert "text/markdown" == metadata.description_content_type
     assert (ROOT / "README.md").read_text().strip() == metadata.description.strip()
     warnings = io.StringIO()

@@ -1,4 +1,4 @@
-"""Whatever a configuration holds: settings, or errors with a message, and never a traceback."""
+"""Any configuration results in settings or in an error with a message, never in a traceback."""
 
 import json
 import logging
@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from target_moengage_cohort.core.errors import SettingsError, TargetError
 from target_moengage_cohort.settings import Settings, load
-from target_moengage_cohort.settings.keys import StreamMapping
+from target_moengage_cohort.settings.load import MAPPING_KEYS
 from target_moengage_cohort.singer.messages import Schema
-from target_moengage_cohort.singer.stream_maps import SdkTransform
+from target_moengage_cohort.singer.stream_maps import StreamMaps
 from tests.support.oddities import SEED, fuzzed
 from tests.support.singer import environment
 
@@ -48,7 +48,7 @@ numbers = st.sampled_from(
     [10**30, -(10**400), 2**64, 1.5, float("nan"), float("inf"), 10**4_299, True, None, -1, 0]
 )
 deep_values = st.builds(deep, st.sampled_from([300, 900, 3_000]), st.booleans())
-keys = st.sampled_from(StreamMapping.__struct_fields__)
+keys = st.sampled_from(sorted(MAPPING_KEYS))
 values = st.recursive(
     numbers | words | st.text(max_size=5) | st.integers() | deep_values,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words | keys, inner, max_size=3),
@@ -81,28 +81,28 @@ configurations = st.lists(one_setting | dotted, max_size=3).map(
 
 
 def check(odd):
-    """Load a configuration, and use what it says as a run does."""
-    told = ()
+    """Load a configuration, and use it as a run does."""
+    messages = []
     try:
         loaded = load(REQUIRED | odd)
         loaded.warn(QUIET)
         loaded.mapping("users")
         if loaded.settings.transforms_records:
-            made = SdkTransform(loaded.settings, QUIET)
+            made = StreamMaps(loaded.settings, QUIET)
             made.schema(Schema("users", {"properties": {"uid": {"type": "string"}}}, ["uid"]))
             made.record("users", {"uid": "a"})
     except SettingsError as error:
-        told = error.faults
+        messages = [f"{fault.code}: {fault}" for fault in error.faults]
     except TargetError as error:
-        told = (str(error),)
-    assert [] == [each for each in told if not each.strip()]
+        messages = [str(error)]
+    assert [] == [message for message in messages if not message.strip(": ")]
 
 
 @seed(SEED)
 @fuzzed(300)
 @given(configurations)
 def test_any_configuration_loads_or_is_a_message(odd):
-    """Wrong types, huge values, deep nesting, dotted keys and JSON text load or are told."""
+    """Wrong types, huge values, deep nesting, dotted keys and JSON text load or are reported."""
     check(odd)
 
 
@@ -122,7 +122,7 @@ NAMED = {
 
 @pytest.mark.parametrize("odd", NAMED.values(), ids=NAMED)
 def test_odd_configurations_that_have_names(odd):
-    """What is nested too deeply, or is nothing to the SDK, is told in a message."""
+    """A value that is nested too deeply or refused by the SDK is an error with a message."""
     check(odd)
 
 
@@ -142,7 +142,7 @@ ODD_FILES = {
 @pytest.mark.parametrize("content", ODD_FILES.values(), ids=ODD_FILES)
 @pytest.mark.parametrize("program", ["target_moengage_cohort", "target_moengage_cohort.cli"])
 def test_odd_configuration_files_are_no_traceback(tmp_path, program, content):
-    """A configuration file that is no configuration ends both commands with a message."""
+    """A file that is not a configuration ends both commands with a message."""
     path = tmp_path / "config.json"
     path.write_bytes(content)
     start = f"import {program} as p; p.main()"

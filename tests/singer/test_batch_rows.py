@@ -1,4 +1,4 @@
-"""What a file of a BATCH message says is what the same rows would say as RECORD messages."""
+"""Rows in the files of BATCH messages have the same effect as RECORD messages."""
 
 import typing as t
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def members(emulator: Emulator, cohort: str = "users") -> set[tuple[str | None, 
 
 
 def shown(cohort: CohortReport) -> Row:
-    """What a report says of a cohort, but for digests, which each ledger makes in its own way."""
+    """Return a report's values for a cohort, except digests, which differ between ledgers."""
     found = {name: getattr(cohort, name) for name in NUMBERS}
     counts = [None if one is None else one.count for one in (cohort.desired, cohort.accepted)]
     return {**found, "counts": counts, "is_equal": cohort.desired == cohort.accepted}
@@ -67,7 +67,8 @@ def shown(cohort: CohortReport) -> Row:
 def outcome(
     emulator: Emulator, folder: Folder, base: t.Sequence[t.Any], *messages: t.Any, **options: t.Any
 ) -> dict[str, t.Any]:
-    """All that a run leaves behind which a user can see, after another one if there is a base."""
+    """Return everything that a user can see after a run, which may follow a first run on the
+    base."""
     emulator.reset()
     rejects = folder.new("rejects.singer")
     if options.get("on_reject") == "skip":
@@ -133,7 +134,7 @@ MAPPINGS = {
 
 @dataclass
 class Given:
-    """Rows, how they are cut into messages, and what is to be made of them."""
+    """Rows, their distribution over messages, and the settings of the run."""
 
     rows: list[Row]
     types: dict[str, pa.DataType]
@@ -142,7 +143,7 @@ class Given:
     options: dict[str, t.Any]
 
     def messages(self, folder: Folder, kind: Kind | None) -> list[t.Any]:
-        """All rows as RECORD messages, or pieces of them as files of a kind."""
+        """Return all rows as RECORD messages, or pieces of them as files of a kind."""
         if kind is None:
             return [self.schema, *map(record_line, self.rows), state({"a": 1})]
         found, rest = [self.schema], self.rows
@@ -175,7 +176,7 @@ def situations(draw: st.DrawFn, *, columnar: bool) -> Given:
             json_type = draw(st.sampled_from([*JSON_TYPES, None]))
             values[column] = anything if json_type is None else JSON_TYPES[json_type] | texts
             said[column] = {} if json_type is None else {"type": [json_type, "null"]}
-    if draw(st.integers(0, 9)):  # mostly, columns hold what a person would put there
+    if draw(st.integers(0, 9)):  # mostly, columns have realistic values
         is_flag = draw(st.booleans())
         values |= {"is_member": flags if is_flag else says, "cohort": cohort_ids}
         values["_sdc_deleted_at"] = deleted
@@ -223,8 +224,8 @@ def check_same(shared: Emulator, folder: Folder, kind: Kind, given: Given) -> No
 @given(given=situations(columnar=False))
 @settings(max_examples=40)
 def test_a_file_of_lines_says_what_records_say(shared, tmp_path_factory, kind, given):
-    """Whatever rows are in it, a file of JSON lines gives the cohorts, numbers, rejects, STATE
-    and errors that the same rows give as RECORD messages, in each sync mode."""
+    """With any rows, a file of JSON lines has the same cohorts, numbers, rejects, STATE and errors
+    as RECORD messages, in each sync mode."""
     check_same(shared, Folder(tmp_path_factory.mktemp("files")), kind, given)
 
 
@@ -232,8 +233,8 @@ def test_a_file_of_lines_says_what_records_say(shared, tmp_path_factory, kind, g
 @given(given=situations(columnar=True))
 @settings(max_examples=40)
 def test_a_columnar_file_says_what_records_say(shared, tmp_path_factory, kind, given):
-    """Whatever types its columns have, a Parquet or Arrow file gives the cohorts, numbers,
-    rejects, STATE and errors that the same rows give as RECORD messages, in each sync mode."""
+    """With any column types, a Parquet or Arrow file has the same cohorts, numbers, rejects, STATE
+    and errors as RECORD messages, in each sync mode."""
     check_same(shared, Folder(tmp_path_factory.mktemp("files")), kind, given)
 
 
@@ -258,7 +259,7 @@ ODD_LINES = [
 
 @pytest.mark.parametrize("mode", ["incremental", "mirror"])
 def test_json_as_taps_write_it(shared, folder, mode):
-    """Lines that no standard knows, or that look like something else, are read as in RECORD."""
+    """Non-standard or ambiguous lines are read as in RECORD messages."""
     announced = schema(columns=("uid", "other"))
     records = [b'{"type":"RECORD","stream":"users","record":%b}' % one.strip() for one in ODD_LINES]
     path = folder.new("json")

@@ -1,4 +1,4 @@
-"""BATCH messages: formats, places, and the order in which files, rows and records count."""
+"""BATCH messages: formats, places, and the order of files, rows and records."""
 
 import typing as t
 from decimal import Decimal
@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Folder:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_each_kind_of_file_in_each_sync_mode(emulator, folder, kind, mode):
-    """Each format, compressed or not and whatever is said of it, feeds each sync mode."""
+    """Each format, compressed or not and however it is labelled, works in each sync mode."""
     columns = ("uid", "_sdc_deleted_at")
     rows = [
         {"uid": "a", "_sdc_deleted_at": None},
@@ -77,7 +77,7 @@ def test_each_kind_of_file_in_each_sync_mode(emulator, folder, kind, mode):
 @pytest.mark.parametrize("kind", [PARQUET, ARROW], ids=["parquet", "arrow"])
 @pytest.mark.parametrize("type_", [pa.float64(), pa.float32()], ids=str)
 def test_a_column_of_floats_holds_no_identifiers(emulator, folder, kind, type_):
-    """A float may have lost digits, so each is rejected, whole ones too; null is no float."""
+    """Every float is rejected, because it may have lost digits; null is not a float."""
     rejects = folder.new("singer")
     rows = [{"uid": 5.0, "n": "x"}, {"uid": None, "n": "y"}, {"uid": 1.5, "n": "z"}]
     message = folder.batch(kind, rows, {"uid": type_, "n": pa.string()})
@@ -92,7 +92,7 @@ def test_a_column_of_floats_holds_no_identifiers(emulator, folder, kind, type_):
 
 @pytest.mark.parametrize("kind", [PARQUET, ARROW], ids=["parquet", "arrow"])
 def test_a_column_of_timestamps_tells_of_deletions(emulator, folder, kind):
-    """Where `_sdc_deleted_at` is a time and no text, whoever has one is removed."""
+    """If `_sdc_deleted_at` is a time instead of text, members with a time are removed."""
     types = {"uid": pa.string(), "_sdc_deleted_at": pa.timestamp("us", "UTC")}
     rows = [{"uid": "a", "_sdc_deleted_at": 1_790_000_000_000_000}, {"uid": "b"}]
     announced = schema(columns=("uid", "_sdc_deleted_at"))
@@ -104,8 +104,7 @@ def test_a_column_of_timestamps_tells_of_deletions(emulator, folder, kind):
 
 @pytest.mark.parametrize("kind", [PARQUET, ARROW], ids=["parquet", "arrow"])
 def test_whole_rows_of_a_columnar_file_are_rejected(emulator, folder, kind):
-    """A rejected row is kept with all its columns, those that are not mapped too, whatever
-    their types."""
+    """A rejected row is kept with all its columns, mapped or not, of any type."""
     rejects = folder.new("singer")
     row = {"uid": None, "note": "ü", "n": 2**40, "price": Decimal("1.10"), "flag": True}
     row |= {"tags": ["a", "b"], "nothing": None}
@@ -122,8 +121,8 @@ def test_whole_rows_of_a_columnar_file_are_rejected(emulator, folder, kind):
 
 
 def test_a_file_in_the_manner_of_tap_snowflake(emulator, folder):
-    """Tables that arrive in chunks of any size are one Arrow file of several record batches,
-    with the names of the schema and numbers as decimals, and end with a second STATE."""
+    """Tables in chunks of any size are one Arrow file of several record batches, with the names of
+    the schema, numbers as decimals, and a second STATE at the end."""
     types = {"user_id": pa.decimal128(38, 0), "vip": pa.bool_(), "updated_at": pa.timestamp("us")}
     chunks = [
         as_table([{"user_id": Decimal(n), "vip": n % 3 > 0, "updated_at": n} for n in part], types)
@@ -154,8 +153,8 @@ def test_a_file_in_the_manner_of_tap_snowflake(emulator, folder):
 @every_kind
 @pytest.mark.parametrize("name", ["plain", "a b", "ü", "a%41b", "a#b", "a+b"])
 def test_files_are_found_by_the_urls_that_the_sdk_gives_them(emulator, folder, kind, name):
-    """A manifest may hold what the SDK makes of a path or of a file:// URL, or a path as it is,
-    whatever characters are in it."""
+    """A manifest may have the SDK's form of a path or of a file:// URL, or a plain path, with any
+    characters."""
     root = folder.path / name
     root.mkdir(parents=True)
     as_they_are = []
@@ -171,7 +170,7 @@ def test_files_are_found_by_the_urls_that_the_sdk_gives_them(emulator, folder, k
 
 @every_kind
 def test_an_empty_file_and_an_empty_manifest_say_nothing(emulator, folder, kind):
-    """A batch without rows changes nothing, and STATE goes past it."""
+    """A batch without rows changes nothing, and STATE passes it."""
     path = folder.file(kind, [], {"uid": pa.string()})
     data = lines(schema(), batch(kind, path), batch(kind), state({"a": 1}))
     seen = run(emulator, data)
@@ -181,8 +180,8 @@ def test_an_empty_file_and_an_empty_manifest_say_nothing(emulator, folder, kind)
 
 @every_kind
 def test_the_last_change_wins_across_records_files_and_rows(emulator, folder, kind):
-    """RECORD and BATCH of one stream count in the order in which they stand, and so do files of
-    a manifest and rows of a file."""
+    """RECORD and BATCH messages of one stream, files of a manifest and rows of a file are applied
+    in order."""
     announced = schema(columns=("uid", "is_member"))
     mapping = {"cohorts": {"users": {"membership_column": "is_member"}}}
 
@@ -213,7 +212,7 @@ def test_the_last_change_wins_across_records_files_and_rows(emulator, folder, ki
 
 @every_kind
 def test_two_streams_take_turns(emulator, folder, kind):
-    """Files of one stream stand between the records of another, each with a mapping of its own."""
+    """Files of one stream may come between the records of another, each with its own mapping."""
     rows = [{"id": "a", "uid": "no"}, {"id": "b", "uid": "no"}]
     data = lines(
         schema(),
@@ -231,7 +230,7 @@ def test_two_streams_take_turns(emulator, folder, kind):
 
 @every_kind
 def test_state_waits_until_the_rows_of_a_batch_are_accepted(emulator, folder, kind):
-    """STATE after a BATCH comes once all requests for its rows are accepted, not before."""
+    """STATE after a BATCH is emitted only after all requests for its rows are accepted."""
     rows = [{"uid": f"{number:036}"} for number in range(200)]
     data = lines(schema(), folder.batch(kind, rows), state({"a": 1}))
     seen = run(emulator, data, max_payload_bytes=1_000)
@@ -248,8 +247,8 @@ def test_state_waits_until_the_rows_of_a_batch_are_accepted(emulator, folder, ki
 
 @every_kind
 def test_a_batch_s_version_is_that_of_its_rows(emulator, folder, kind):
-    """An ACTIVATE_VERSION after a BATCH of its version proves that a mirror is complete; one
-    that another BATCH follows, or of another version, does not."""
+    """An ACTIVATE_VERSION after a BATCH of its version proves a mirror complete, unless another
+    BATCH follows or the version differs."""
 
     def proof(*messages: t.Any) -> str:
         ledger = str(folder.new("ledger"))
@@ -267,7 +266,7 @@ def test_a_batch_s_version_is_that_of_its_rows(emulator, folder, kind):
 
 @every_kind
 def test_a_dry_run_reads_batches(emulator, folder, kind):
-    """A dry run says what it would send for a batch, and sends nothing."""
+    """A dry run reports the changes for a batch, and sends nothing."""
     data = lines(schema(), folder.batch(kind, USERS), state({"a": 1}))
     seen = run(emulator, data, dry_run=True)
     assert seen.error is None
@@ -277,7 +276,7 @@ def test_a_dry_run_reads_batches(emulator, folder, kind):
 
 
 def test_lines_of_a_file_are_rows_and_no_messages(emulator, folder):
-    """A file holds rows as they are; Singer messages in it are rows that have no uid."""
+    """Lines of a file are rows; Singer messages among them are rows without a uid."""
     path = folder.new("json")
     path.write_bytes(json_line({"uid": "a"}) + record_line({"uid": "b"}) + b"\n")
     seen = run(emulator, lines(schema(), batch(JSONL, path)))
@@ -287,7 +286,7 @@ def test_lines_of_a_file_are_rows_and_no_messages(emulator, folder):
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_a_version_of_batches_is_proven_like_that_of_records(emulator, folder, kind):
-    """An ACTIVATE_VERSION after BATCH messages of its version shows that all of it has come."""
+    """An ACTIVATE_VERSION after BATCH messages of its version proves that all of it has arrived."""
     message = folder.batch(kind, USERS) | {"version": 7}
     seen = run(emulator, lines(schema(), message, activate_version(7)), sync_mode="mirror")
     (cohort,) = seen.report.cohorts

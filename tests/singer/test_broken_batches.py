@@ -1,4 +1,4 @@
-"""BATCH messages and files that cannot be used, and rows in them that cannot be delivered."""
+"""Invalid BATCH messages and files, and their rows that cannot be delivered."""
 
 import gzip
 import io
@@ -17,12 +17,16 @@ import pyarrow as pa
 import pytest
 from pyarrow import ipc
 
-from target_moengage_cohort.core.errors import InputError, MissingKeyError
+from target_moengage_cohort.core.errors import (
+    InputError,
+    MissingKeyError,
+    RecordBeforeSchemaError,
+)
 from target_moengage_cohort.core.interrupts import Interrupt
-from target_moengage_cohort.ledger import Ledgers
-from target_moengage_cohort.moengage.transport import Client
+from target_moengage_cohort.delivery.ports import Link, NoPace
+from target_moengage_cohort.ledger.engines import open_store
+from target_moengage_cohort.moengage.transport import Transport
 from target_moengage_cohort.settings import load
-from target_moengage_cohort.sync.run import Run
 from tests.support.batches import (
     ARROW,
     GZIP,
@@ -39,6 +43,7 @@ from tests.support.singer import (
     activate_version,
     config,
     lines,
+    open_run,
     record,
     run,
     schema,
@@ -55,7 +60,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def cut(path: Path) -> None:
-    """Take away the second half of a file."""
+    """Remove the second half of a file."""
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
 
@@ -102,8 +107,8 @@ DAMAGE = [
 def test_a_file_that_is_missing_or_broken_is_an_incomplete_input(
     emulator, folder, caplog, kind, damage, mode
 ):
-    """The run fails and names the file; who was read before is added, nobody is removed, and no
-    STATE goes past it."""
+    """The run fails and names the file. Members read before it are added, no members are removed,
+    and no STATE passes the file."""
     options = {"ledger_uri": str(folder.path / "ledger"), "max_removal_percent": 100}
     options |= {"sync_mode": mode}
     before = run(emulator, lines(schema(), *(record(uid=uid) for uid in "abc")), **options)
@@ -124,7 +129,7 @@ def test_a_file_that_is_missing_or_broken_is_an_incomplete_input(
 
 @pytest.mark.parametrize("kind", [JSONL, GZIP], ids=["jsonl", "gzip"])
 def test_a_broken_line_is_named_and_what_was_before_it_is_delivered(emulator, folder, kind):
-    """Of a file that is broken in its middle, the rows before that place are added."""
+    """If a file is broken in the middle, the rows before that place are added."""
     path = folder.file(kind, [{"uid": f"u{number}"} for number in range(400)])
     spoil_a_line(path)
     seen = run(emulator, lines(schema(), batch(kind, path)))
@@ -134,8 +139,8 @@ def test_a_broken_line_is_named_and_what_was_before_it_is_delivered(emulator, fo
 
 @every_kind
 def test_a_row_that_cannot_be_delivered_is_named_by_its_file_and_number(emulator, folder, kind):
-    """With `fail` the run stops before the row, and says where it is and nothing of what is in
-    it; who came before it is delivered, and STATE stays before it."""
+    """With `fail` the run stops before the row, and names its place without its values. The rows
+    before it are delivered, and STATE does not pass it."""
     good = [{"uid": f"u{number}"} for number in range(6)]
     path = folder.file(kind, [*good, {"uid": None, "note": SECRET}, {"uid": "after"}])
     data = lines(
@@ -153,7 +158,7 @@ def test_a_row_that_cannot_be_delivered_is_named_by_its_file_and_number(emulator
 
 @every_kind
 def test_a_row_that_no_request_can_hold_is_rejected(emulator, folder, kind):
-    """An identifier longer than a request may be is rejected, as in a RECORD."""
+    """An identifier longer than a request is rejected, as in a RECORD."""
     rejects = folder.new("singer")
     rows = [{"uid": "a"}, {"uid": "x" * 1_500}, {"uid": "b"}]
     options = {"on_reject": "skip", "rejects_path": str(rejects), "max_payload_bytes": 1_000}
@@ -166,8 +171,8 @@ def test_a_row_that_no_request_can_hold_is_rejected(emulator, folder, kind):
 @pytest.mark.parametrize("kind", [JSONL, GZIP], ids=["jsonl", "gzip"])
 @pytest.mark.parametrize("key", ["id", "uid", "anon"])
 def test_a_row_without_its_key_has_the_error_of_a_record(emulator, folder, kind, key):
-    """A row that lacks a key property is refused as one in a RECORD is, also where the key is an
-    identifier and the row has another one."""
+    """A row without a key property is refused as in a RECORD, even if the key is an identifier and
+    the row has the other one."""
     whole = {"uid": "a", "anon": "x", "id": 1}
     rows = [whole, {column: value for column, value in whole.items() if column != key}]
     data = lines(schema(columns=whole, keys=(key,)), folder.batch(kind, rows))
@@ -177,8 +182,18 @@ def test_a_row_without_its_key_has_the_error_of_a_record(emulator, folder, kind,
 
 
 @every_kind
-def test_rejected_rows_can_be_mended_and_replayed(emulator, folder, kind):
-    """What a batch's bad rows leave in the rejects file is a Singer input that can be mended."""
+def test_a_key_without_a_role_may_follow_one_with_a_role(emulator, folder, kind):
+    """Rows of a stream with two keys, the first of which is the uid, are also taken one by one."""
+    rows = [{"uid": "a", "note": "x"}, {"uid": None, "note": "y"}]
+    data = lines(schema(columns=("uid", "note"), keys=("uid", "note")), folder.batch(kind, rows))
+    seen = run(emulator, data, on_reject="skip", rejects_path=str(folder.new("rejects")))
+    assert seen.error is None
+    assert ({"a"}, 1) == (uids(emulator), seen.report.cohorts[0].rejected)
+
+
+@every_kind
+def test_rejected_rows_can_be_fixed_and_replayed(emulator, folder, kind):
+    """A batch's rows in the rejects file are a Singer input that can be fixed and replayed."""
     rejects = folder.new("singer")
     rows = [{"uid": "a", "note": "x"}, {"uid": "", "note": "y"}, {"uid": None, "note": "z"}]
     data = lines(schema(columns=("uid", "note")), folder.batch(kind, rows), state({"a": 1}))
@@ -203,8 +218,8 @@ def test_rejected_rows_can_be_mended_and_replayed(emulator, folder, kind):
     ids=["stream maps", "flattening", "validation"],
 )
 def test_what_needs_whole_records_is_refused_with_batches(emulator, folder, kind, what, options):
-    """Stream maps, flattening and validation would be passed over in silence, so together with
-    a BATCH they are refused, and the error names them."""
+    """Stream maps, flattening and validation would be ignored with a BATCH, so they are refused
+    together, and the error names them."""
     data = lines(schema(), folder.batch(kind, USERS), state({"a": 1}))
     seen = run(emulator, data, **options)
     assert isinstance(seen.error, InputError)
@@ -214,34 +229,41 @@ def test_what_needs_whole_records_is_refused_with_batches(emulator, folder, kind
 
 
 @pytest.mark.parametrize(
-    ("what", "changed"),
+    ("code", "changed"),
     [
-        ("avro", {"encoding": {"format": "avro"}}),
-        ("encoding", {"encoding": {"format": 5}}),
-        ("encoding", {"encoding": {}}),
-        ("encoding", {"encoding": None}),
-        ("zstd", {"encoding": {"format": "jsonl", "compression": "zstd"}}),
-        ("manifest", {"manifest": None}),
-        ("manifest", {"manifest": "file:///x"}),
-        ("manifest", {"manifest": [5]}),
-        ("stream", {"stream": None}),
-        ("before its SCHEMA", {"stream": "unknown"}),
+        ("unsupported_batch_format", {"encoding": {"format": "avro"}}),
+        ("unsupported_batch_format", {"encoding": {"format": "jsonl", "compression": "zstd"}}),
+        ("invalid_batch", {"encoding": {"format": 5}}),
+        ("invalid_batch", {"encoding": {}}),
+        ("invalid_batch", {"encoding": None}),
+        ("invalid_batch", {"manifest": None}),
+        ("invalid_batch", {"manifest": "file:///x"}),
+        ("invalid_batch", {"manifest": [5]}),
+        ("not_a_singer_message", {"stream": None}),
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_message_that_cannot_be_used_is_refused(emulator, folder, what, changed):
-    """A format that is not known, or a BATCH that lacks something, names the line and what."""
+def test_a_message_that_cannot_be_used_is_refused(emulator, folder, code, changed):
+    """An unsupported format or an incomplete BATCH is an error that names the line."""
     message = folder.batch(JSONL, USERS)
     data = lines(schema(), {**message, **changed}, state({"a": 1}))
     seen = run(emulator, data)
     assert isinstance(seen.error, InputError)
+    assert code == seen.error.code
     assert "line 2 of the input" in str(seen.error)
-    assert what in str(seen.error)
+    assert ([], set()) == (seen.states, uids(emulator))
+
+
+def test_a_batch_before_its_schema_is_refused(emulator, folder):
+    """A BATCH of a stream without a SCHEMA is refused as a RECORD is."""
+    data = lines(schema(), folder.batch(JSONL, USERS) | {"stream": "unknown"}, state({"a": 1}))
+    seen = run(emulator, data)
+    assert isinstance(seen.error, RecordBeforeSchemaError)
     assert ([], set()) == (seen.states, uids(emulator))
 
 
 class Nothing(BaseHTTPRequestHandler):
-    """A web server that has nothing."""
+    """A web server without any files."""
 
     def do_GET(self) -> None:
         self.send_error(404)
@@ -249,12 +271,12 @@ class Nothing(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 - the name is http.server's
 
     def log_message(self, *_: object) -> None:
-        """Say nothing on standard error."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def nowhere() -> Iterator[dict[str, str]]:
-    """Hosts with credentials: one that has no file, and one that does not answer."""
+    """Hosts with credentials: one without the file, and one that does not answer."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with ThreadingHTTPServer(("127.0.0.1", 0), Nothing) as server:
@@ -269,8 +291,8 @@ def nowhere() -> Iterator[dict[str, str]]:
 @every_kind
 @pytest.mark.parametrize("where", ["missing", "closed", "unknown scheme", "no url"])
 def test_what_opens_a_url_is_never_shown(emulator, nowhere, caplog, kind, where):
-    """Neither the query of a URL, which may sign it, nor the credentials in it are in an error,
-    in a log at any level, or in a report."""
+    """Neither the query of a URL, which may sign it, nor its credentials appear in an error, in a
+    log at any level, or in a report."""
     host = nowhere.get(where, f"nosuch://user:{SECRET}@host" if "scheme" in where else "http://[")
     url = f"{host}/dir/users.{kind.suffix}?X-Amz-Signature={SECRET}&token={SECRET}#{SECRET}"
     with caplog.at_level(logging.DEBUG):
@@ -282,18 +304,19 @@ def test_what_opens_a_url_is_never_shown(emulator, nowhere, caplog, kind, where)
 
 
 def test_arrow_files_without_pyarrow_name_the_extra(emulator, folder, monkeypatch):
-    """Where pyarrow is not installed, the error says what to install."""
+    """If pyarrow is not installed, the error names the extra to install."""
     message = folder.batch(ARROW, USERS)
     for name in [name for name in sys.modules if name.partition(".")[0] == "pyarrow"]:
         monkeypatch.setitem(sys.modules, name, None)
     seen = run(emulator, lines(schema(), message))
     assert isinstance(seen.error, InputError)
+    assert "pyarrow_missing" == seen.error.code
     assert "install target-moengage-cohort[arrow]" in str(seen.error)
 
 
 @pytest.mark.parametrize("kind", [JSONL, PARQUET, ARROW], ids=lambda kind: kind.format)
 def test_files_without_rows_prove_nothing(emulator, folder, kind):
-    """An empty file and an ACTIVATE_VERSION after it are no proof that nobody is left."""
+    """An empty file and an ACTIVATE_VERSION after it do not prove an audience empty."""
     options = {"sync_mode": "mirror", "max_removal_percent": 100}
     run(emulator, lines(schema(), *(record(uid=uid) for uid in "abc")), **options)
     path = folder.new(kind.suffix)
@@ -308,19 +331,21 @@ def test_files_without_rows_prove_nothing(emulator, folder, kind):
 
 
 def test_nothing_that_should_be_gzip_is_broken(emulator, folder):
-    """A file of no bytes that is said to be compressed is an upload that was cut off."""
+    """An empty file labelled as gzip is an interrupted upload, so it is an error."""
     path = folder.new("json.gz")
     path.write_bytes(b"")
     options = {"sync_mode": "mirror", "max_removal_percent": 100}
     seen = run(emulator, lines(schema(), batch(GZIP, path), state({"a": 1})), **options)
     assert isinstance(seen.error, InputError)
-    assert "is empty, which no gzip file is" in str(seen.error)
+    assert "batch_file_unreadable" == seen.error.code
+    assert "is empty and therefore not a gzip file" in str(seen.error)
     assert [] == seen.states
 
 
 @pytest.mark.parametrize("mode", ["mirror", "incremental"])
 def test_what_duckdb_cannot_read_does_not_matter_in_other_columns(emulator, folder, mode, tmp_path):
-    """A column of a type that DuckDB has not is no hindrance, unless a row of it is rejected."""
+    """An unmapped column of a type that DuckDB lacks does no harm, unless one of its rows is
+    rejected."""
     table = pa.table({"uid": ["a", "b"], "n": pa.array([1, 2], pa.decimal256(60, 2))})
     path = folder.new("arrow")
     with ipc.new_file(path, table.schema) as writer:
@@ -334,7 +359,7 @@ def test_what_duckdb_cannot_read_does_not_matter_in_other_columns(emulator, fold
     skipping = {"on_reject": "skip", "rejects_path": str(tmp_path / "rejects")}
     seen = run(emulator, data, sync_mode=mode, **skipping)
     assert isinstance(seen.error, InputError)
-    assert "cannot be read" in str(seen.error)
+    assert "batch_file_unreadable" == seen.error.code
 
 
 @pytest.mark.parametrize("mode", ["mirror", "incremental"])
@@ -344,14 +369,9 @@ def test_an_interrupt_ends_a_manifest_of_many_files(emulator, folder, mode):
     data = lines(schema(), batch(PARQUET, there, there, missing), state({"a": 1}))
     loaded = load(config(emulator, sync_mode=mode))
     states, interrupt = [], Interrupt()
-    running = Run(
-        loaded,
-        attempt=Client(loaded.settings).attempt,
-        pace=None,
-        write_state=states.append,
-        interrupt=interrupt,
-        ledgers=Ledgers(loaded.settings, run_id="r", wait=interrupt.wait, read_only=False),
-    )
+    store = open_store(loaded.settings, run_id="r", wait=interrupt.wait)
+    link = Link(Transport(loaded.settings).send, NoPace(interrupt))
+    running = open_run(loaded, interrupt, store, link, states.append)
     interrupt.set()
     running.read(io.BytesIO(data))
     running.finish()

@@ -56,7 +56,7 @@ LAYOUTS = {
 
 @st.composite
 def inputs(draw):
-    """A sync mode, a mapping, and what a tap sends."""
+    """Draw a sync mode, a mapping, and the messages of a tap."""
     layout = draw(st.sampled_from(sorted(LAYOUTS)))
     modes = ["mirror", "one_time"] if layout == "counted" else ["mirror", "incremental", "one_time"]
     modes += [] if layout in {"counted", "member"} else ["add", "remove"]
@@ -91,7 +91,7 @@ def inputs(draw):
 
 
 def outcome(data: bytes, **options):
-    """All that shows of a run on an input."""
+    """Return all visible results of a run on an input."""
     with (
         Emulator(requests_per_minute=UNLIMITED) as emulator,
         tempfile.TemporaryDirectory() as folder,
@@ -133,7 +133,7 @@ def without_run(message):
 @example(("mirror", {}, [schema(keys=["uid"]), *[record(uid="u")] * 3, record(x=1)]), "skip")
 @example(("incremental", {}, [schema(keys=["uid"]), *[record(uid="u")] * 3, record()]), "fail")
 def test_the_fast_ways_do_what_the_sdks_way_does(given_input, on_reject):
-    """Decoded many at a time, or a few, or one by one through the SDK's mapper: an input gives the
+    """Decoded in large or small groups, or one by one through the SDK's mapper, an input has the
     same members, numbers, rejects, last STATE and error."""
     mode, mapping, messages = given_input
     options = {"cohorts": {"users": {"sync_mode": mode} | mapping}, "on_reject": on_reject}
@@ -145,8 +145,8 @@ def test_the_fast_ways_do_what_the_sdks_way_does(given_input, on_reject):
 
 @pytest.mark.parametrize("mode", ["incremental", "mirror"])
 def test_an_input_of_many_pieces_is_read_as_the_sdk_reads_it(mode):
-    """Tens of thousands of rows, with STATEs, deletions and rejected rows between, are the same to
-    the fast way and to the SDK's."""
+    """Tens of thousands of rows, with STATEs, deletions and rejected rows between, have the same
+    result on the fast path as on the SDK's."""
     people = [record(uid=f"u{number}", _sdc_deleted_at=None) for number in range(30_000)]
     for place in range(0, 30_000, 7_001):
         people[place]["record"]["_sdc_deleted_at"] = "2026-11-22"

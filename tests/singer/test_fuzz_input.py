@@ -1,4 +1,4 @@
-"""Whatever a tap writes: an error with a message or success, and nobody whom no row named."""
+"""Any input ends in success or in an error with a message, and adds only named members."""
 
 import gzip
 import json
@@ -69,7 +69,7 @@ def good_messages(folder):
 
 
 def lenient(line):
-    """A line as Python's own reader has it, which takes more than the standard's JSON."""
+    """Return a line as Python's lenient JSON reader decodes it."""
     try:
         return json.loads(line.decode(errors="replace"), parse_float=str)
     except (ValueError, RecursionError):
@@ -77,7 +77,7 @@ def lenient(line):
 
 
 def named(line):
-    """Whom the row in a line may mean, or the rows in its batch file."""
+    """Return the members that the row in a line may mean, or the rows in its batch file."""
     message = lenient(line)
     if not isinstance(message, dict) or message.get("type") not in ("RECORD", "BATCH"):
         return set()
@@ -89,7 +89,7 @@ def named(line):
 
 
 def run_on(emulator, messages, **options):
-    """Run on lines, good ones as messages and odd ones as bytes; nobody else is ever accepted."""
+    """Run on valid messages and odd bytes, and check that no other members are accepted."""
     emulator.reset()
     numbered = [
         {**one, "value": {"at": at}} if isinstance(one, dict) and one["type"] == "STATE" else one
@@ -99,7 +99,7 @@ def run_on(emulator, messages, **options):
     seen = run(emulator, data, **options)
     assert not isinstance(seen.error, InternalError), seen.error
     assert seen.error is None or str(seen.error)
-    rows = data.split(b"\n")  # an oddity may hold line breaks
+    rows = data.split(b"\n")  # an oddity may contain line breaks
     stop = re.search(r"line (\d+) of the input", str(seen.error))
     read = rows if stop is None else rows[: int(stop[1])]
     if stop is not None and not named(read[-1]) & {*BATCHED}:
@@ -112,7 +112,7 @@ def run_on(emulator, messages, **options):
 
 
 def surely_there(messages):
-    """Who is accepted whatever the odd lines mean: who joined before them, and is not in them."""
+    """Return the members accepted in any case: added before the odd lines, and not in them."""
     at = next((at for at, one in enumerate(messages) if isinstance(one, bytes)), len(messages))
     present = {}
     for one in messages[:at]:
@@ -129,8 +129,8 @@ def inputs(folder, most):
 
 
 def test_whatever_comes_nobody_is_accepted_whom_no_row_named(place):
-    """Odd lines among good ones end the run with a message or do nothing; whom the rows before
-    them named is accepted, and nobody whom no row named."""
+    """Odd lines among valid ones end the run with a message or have no effect. The members of
+    earlier rows are accepted, and no others."""
     emulator, folder = place
 
     @seed(SEED)
@@ -145,8 +145,8 @@ def test_whatever_comes_nobody_is_accepted_whom_no_row_named(place):
 
 
 def test_whatever_comes_the_sdk_ways_end_with_a_message(place):
-    """The same holds where the SDK maps and validates whole records; where it flattens them, which
-    makes text of lists, there is no traceback."""
+    """The same applies if the SDK maps and validates whole records. If it flattens them, which
+    turns lists into text, no traceback is shown."""
     emulator, folder = place
     slow = {"validate_records": True, "stream_maps": {"users": {"y": "uid"}}}
     flat = {"flattening_enabled": True, "flattening_max_depth": 2}
@@ -163,7 +163,7 @@ def test_whatever_comes_the_sdk_ways_end_with_a_message(place):
 
 
 def test_whatever_comes_a_mirror_removes_nobody_at_a_fault(place):
-    """A mirror whose input has a fault adds and removes nobody; whom it had stays."""
+    """A mirror whose input has a fault adds and removes no members."""
     emulator, folder = place
     before = [typed_schema(), *(record(uid=f"old{number}") for number in range(9))]
 
@@ -185,7 +185,7 @@ def test_whatever_comes_a_mirror_removes_nobody_at_a_fault(place):
 
 
 def rows_of(value):
-    """A RECORD whose uid is good, and an unmapped column with some raw JSON."""
+    """Return a RECORD with a valid uid, and an unmapped column with some raw JSON."""
     return b'{"type":"RECORD","stream":"users","record":{"uid":"a","x":%b}}' % value
 
 
@@ -203,7 +203,7 @@ def batch_of(*manifest):
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 MEGABYTES = 50_000_000
-NOT_JSON = "not valid JSON"
+NOT_JSON, MISSING = "invalid_json", "batch_file_missing"
 NAMED = {
     "50 MB in an unmapped column": ([rows_of(b'"%b"' % (b"y" * MEGABYTES))], None),
     "50 MB in a STATE": ([rows_of(b"1"), state_of(b'"%b"' % (b"y" * MEGABYTES))], None),
@@ -222,33 +222,33 @@ NAMED = {
         None,
     ),
     "NUL bytes between lines": ([rows_of(b"1"), b"\0\0"], NOT_JSON),
-    "broken UTF-8 in a STATE": ([rows_of(b"1"), state_of(b'"\xff"')], "not UTF-8"),
+    "broken UTF-8 in a STATE": ([rows_of(b"1"), state_of(b'"\xff"')], "invalid_state"),
     "broken UTF-8 in an unmapped column": ([rows_of(b'"\xff"')], None),
     "broken UTF-8 in a name": ([rows_of(b'{"\xff":1}')], None),
-    "broken UTF-8 in a uid": ([rows_of(b"1"), with_uid(b'"\xff"')], "cannot be read"),
+    "broken UTF-8 in a uid": ([rows_of(b"1"), with_uid(b'"\xff"')], "invalid_record"),
     "half a surrogate pair in a uid": ([rows_of(b"1"), with_uid(b'"\\ud800"')], "neither text nor"),
     "half a surrogate pair in a name": ([rows_of(b'{"\\ud800":1}')], None),
-    "10,000 digits in a uid": ([rows_of(b"1"), with_uid(b"1" * 10_000)], "cannot be read"),
+    "10,000 digits in a uid": ([rows_of(b"1"), with_uid(b"1" * 10_000)], "invalid_record"),
     "an exponent of 10^9 in a uid": ([rows_of(b"1"), with_uid(b"1e1000000000")], "digits"),
     "an exponent of -10^9 in a uid": ([rows_of(b"1"), with_uid(b"1e-999999999")], "a fraction"),
     "4,000 digits in a STATE": ([rows_of(b"1"), state_of(b"1" * 4_000)], None),
     "an exponent of 10^9 in a STATE": ([rows_of(b"1"), state_of(b"1e1000000000")], None),
     "a million empty lines": ([b"\n" * 1_000_000, rows_of(b"1")], None),
     "no name in a manifest": ([rows_of(b"1"), batch_of()], None),
-    "the name of a folder": ([rows_of(b"1"), batch_of("/")], "is not there"),
-    "/dev/null": ([rows_of(b"1"), batch_of("/dev/null")], "is not there"),
-    "/dev/zero": ([rows_of(b"1"), batch_of("/dev/zero")], "is not there"),
-    "standard input": ([rows_of(b"1"), batch_of("/dev/stdin")], "is not there"),
-    "a name with NUL": ([rows_of(b"1"), batch_of("file:///a%00")], "is not there"),
-    "a name too long": ([rows_of(b"1"), batch_of("/" + "x" * 300)], "is not there"),
-    "an empty name": ([rows_of(b"1"), batch_of("")], "is not there"),
-    "5,000 names": ([rows_of(b"1"), batch_of(*["/nowhere"] * 5_000)], "is not there"),
-    "a scheme that is unknown": ([rows_of(b"1"), batch_of("nope://x")], "another Python package"),
-    "a scheme that wants more": ([rows_of(b"1"), batch_of("github://x")], "cannot be got"),
-    "a scheme of an archive": ([rows_of(b"1"), batch_of("zip://x")], "cannot be got"),
+    "the name of a folder": ([rows_of(b"1"), batch_of("/")], MISSING),
+    "/dev/null": ([rows_of(b"1"), batch_of("/dev/null")], MISSING),
+    "/dev/zero": ([rows_of(b"1"), batch_of("/dev/zero")], MISSING),
+    "standard input": ([rows_of(b"1"), batch_of("/dev/stdin")], MISSING),
+    "a name with NUL": ([rows_of(b"1"), batch_of("file:///a%00")], MISSING),
+    "a name too long": ([rows_of(b"1"), batch_of("/" + "x" * 300)], MISSING),
+    "an empty name": ([rows_of(b"1"), batch_of("")], MISSING),
+    "5,000 names": ([rows_of(b"1"), batch_of(*["/nowhere"] * 5_000)], MISSING),
+    "a scheme that is unknown": ([rows_of(b"1"), batch_of("nope://x")], "storage_package_missing"),
+    "a scheme that wants more": ([rows_of(b"1"), batch_of("github://x")], "batch_file_not_fetched"),
+    "a scheme of an archive": ([rows_of(b"1"), batch_of("zip://x")], "batch_file_not_fetched"),
     "a column named with a control character": (
         [rows_of(b"1"), schema(keys=("a\nb",))],
-        "a control character in its name",
+        "unsupported_column_name",
     ),
     "a type that is none": (
         [{**schema(), "schema": {"properties": {"uid": {"type": 5, "anyOf": 7}}}}, rows_of(b"1")],
@@ -257,33 +257,34 @@ NAMED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("messages", "said"), NAMED.values(), ids=NAMED)
-def test_odd_inputs_that_have_names(place, messages, said):
-    """What is odd in an input is told in a message, or harms nobody; the good row is delivered,
-    and STATE comes byte for byte or not at all."""
+@pytest.mark.parametrize(("messages", "fault"), NAMED.values(), ids=NAMED)
+def test_odd_inputs_that_have_names(place, messages, fault):
+    """An odd input is an error with a code or the reason of a rejected row, or does no harm. The
+    good row is delivered, and STATE is written byte for byte or not at all."""
     emulator, _ = place
     emulator.reset()
     states = []
     seen = run(emulator, lines(schema(), *messages), write_state=states.append)
     assert not isinstance(seen.error, InternalError), seen.error
-    assert (said or "None") in str(seen.error)
+    assert (fault or "None") in f"{getattr(seen.error, 'code', '')} {seen.error}"
     assert {"a"} == uids(emulator)
     sent = [one for one in messages if isinstance(one, bytes) and b'"STATE"' in one[:20]]
-    assert ([] if said else sent) == [b'{"type":"STATE","value":%b}' % value for value in states]
+    assert ([] if fault else sent) == [b'{"type":"STATE","value":%b}' % value for value in states]
 
 
 def test_a_url_within_a_url_shows_no_credentials(place):
-    """What opens the inner one of fsspec's chained URLs is in no message."""
+    """No message shows the credentials in the inner one of fsspec's chained URLs."""
     emulator, _ = place
     url = "simplecache::nope://planted:s/cret@host/file"
     seen = run(emulator, lines(schema(), batch_of(url)))
-    assert "the batch file file is in a storage that needs another" in str(seen.error)
+    assert "storage_package_missing" == seen.error.code
+    assert "the batch file file is in" in str(seen.error)
     assert "planted" not in str(seen.error)
     assert "cret" not in str(seen.error)
 
 
 def test_two_thousand_streams_in_one_input():
-    """As many streams as a tap may have are as many cohorts, and STATE covers all of them."""
+    """Two thousand streams populate as many cohorts, and STATE covers all of them."""
     names = [f"s{number}" for number in range(2_000)]
     messages = [one for name in names for one in (schema(name), record(name, uid="u"))]
     with Emulator(requests_per_minute=UNLIMITED, max_cohorts=len(names)) as emulator:
@@ -293,7 +294,7 @@ def test_two_thousand_streams_in_one_input():
 
 
 def test_a_number_of_any_length_in_a_state_survives(place, tmp_path):
-    """Python refuses to read integers of more than 4,300 digits; nobody has to read this one."""
+    """A STATE may contain integers of more than 4,300 digits, which Python refuses to parse."""
     emulator, _ = place
     value = b'{"a":%b}' % (b"7" * 10_000)
     process = start(tmp_path / "home", config(emulator, sync_mode="mirror"))
@@ -304,7 +305,7 @@ def test_a_number_of_any_length_in_a_state_survives(place, tmp_path):
 
 
 def test_a_fifo_in_a_manifest_is_not_waited_for(place, tmp_path):
-    """A pipe that nobody writes to is no batch file, by whatever scheme it is named."""
+    """A pipe without a writer is not a batch file, whatever scheme names it."""
     emulator, _ = place
     os.mkfifo(tmp_path / "fifo")
     for name in (str(tmp_path / "fifo"), (tmp_path / "fifo").as_uri(), f"local://{tmp_path}/fifo"):
@@ -312,12 +313,12 @@ def test_a_fifo_in_a_manifest_is_not_waited_for(place, tmp_path):
             start(tmp_path / "home", config(emulator)), lines(schema(), batch(JSONL, name))
         )
         assert 1 == ended.code
-        assert "so the input is not complete" in ended.stderr
+        assert "so the input is incomplete" in ended.stderr
 
 
 @pytest.mark.parametrize("is_batch", [True, False], ids=["gzip bomb", "standard input"])
 def test_a_line_without_end_takes_no_memory_without_end(place, tmp_path, is_batch):
-    """Of a line that goes on and on, however small its file is, no more is read than 128 MiB."""
+    """At most 128 MiB of an endless line are read, however small its file is."""
     emulator, _ = place
     bomb, source, errors = (tmp_path / name for name in ("bomb", "source", "errors"))
     if is_batch:
@@ -333,7 +334,7 @@ def test_a_line_without_end_takes_no_memory_without_end(place, tmp_path, is_batc
     launcher = [sys.executable, "-I", "-S", str(LAUNCH), str(source), str(errors)]
     took = json.loads(subprocess.check_output([*launcher, *command], env=environment(tmp_path)))
     assert 1 == took["code"]
-    assert "longer than 128 MiB" in errors.read_text()
+    assert "the line exceeds 128 MiB" in errors.read_text()
     assert took["peak_bytes"] < 400 << 20
 
 
@@ -347,21 +348,21 @@ def test_a_line_without_end_takes_no_memory_without_end(place, tmp_path, is_batc
     ids=["offsets", "a name", "text"],
 )
 def test_an_arrow_file_that_lies_is_a_message(place, good, bad):
-    """An offset beyond the file, which would kill the process, and text that is none are told."""
+    """An offset beyond the file, which would crash the process, and invalid text are errors."""
     emulator, folder = place
     emulator.reset()
     content = (folder / "arrow").read_bytes()
     assert good in content
     (folder / "lies").write_bytes(content.replace(good, bad))
     seen = run(emulator, lines(schema(), record(uid="a"), batch(ARROW, folder / "lies")))
-    assert "cannot be read" in str(seen.error)
+    assert "batch_file_unreadable" == seen.error.code
     assert {"a"} == uids(emulator)
 
 
 @pytest.mark.parametrize("kind", MAIN_KINDS.values(), ids=MAIN_KINDS)
 def test_whatever_is_in_a_batch_file_is_a_message(place, kind):
-    """Files of random bytes, and good files with bytes changed, end the run with a message or
-    are read; nobody is accepted whom no whole row names."""
+    """Random files and corrupted files end the run with a message or are read. Only members of
+    whole rows are accepted."""
     emulator, folder = place
     good = (folder / next(name for name, one in MAIN_KINDS.items() if one is kind)).read_bytes()
 

@@ -13,10 +13,11 @@ from msgspec import UNSET
 
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.core.interrupts import Interrupt
+from target_moengage_cohort.singer.columns import RowLayout, plain_rows
 from target_moengage_cohort.singer.messages import ActivateVersion, Record, Schema, State
 from target_moengage_cohort.singer.reader import Reader
 
-NEVER = Interrupt()  # many would use up what `select` can wait for
+NEVER = Interrupt()  # many would use up the descriptors that `select` can wait for
 SECRET = b"pl4nt3d"
 COLUMNS = {"uid": "id", "anonymous_id": "a b", "deleted_at": "_sdc_deleted_at"}
 
@@ -32,7 +33,7 @@ def record(stream="s", **columns) -> bytes:
 def reader(*streams) -> Reader:
     made = Reader()
     for stream in streams:
-        made.expect(stream, COLUMNS, ["key", "id"])
+        made.expect(stream, RowLayout(COLUMNS, ["key", "id"]))
     return made
 
 
@@ -42,12 +43,12 @@ def messages(made, *lines) -> list:
 
 
 def through_pipe(made, data, chunk=1 << 20) -> list:
-    """The messages of a pipe that is read so many bytes at a time."""
+    """Return the messages of a pipe that is read a given number of bytes at a time."""
     read_end, write_end = os.pipe()
     os.write(write_end, data)
     os.close(write_end)
     with os.fdopen(read_end, "rb") as source, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("target_moengage_cohort.singer.reader.CHUNK_BYTES", chunk)
+        patch.setattr("target_moengage_cohort.singer.lines.CHUNK_BYTES", chunk)
         found = made.messages(source, NEVER)
         return [message for message in found if message is not None]
 
@@ -91,7 +92,7 @@ def test_values_are_exact(expected, text):
 
 
 def test_other_messages():
-    """SCHEMA, STATE and ACTIVATE_VERSION are typed; a schema keeps what the tap sent."""
+    """SCHEMA, STATE and ACTIVATE_VERSION are typed; a schema keeps the content sent by the tap."""
     schema = {"properties": {"id": {"maximum": 1}}, "x": [1]}
     assert [
         Schema("s", schema, ["id"]),
@@ -123,7 +124,7 @@ def test_other_messages():
     ids=repr,
 )
 def test_the_version_of_a_message_is_read(expected, text):
-    """RECORD and ACTIVATE_VERSION hand on their version, of whatever type the tap made it."""
+    """RECORD and ACTIVATE_VERSION keep their version, of any type."""
     raw = [
         b'{"type":"RECORD","stream":"s","version":%b,"record":{"id":"u"}}' % text.encode(),
         b'{"type":"RECORD","stream":"s","record":{"id":"u"},"version":%b}' % text.encode(),
@@ -135,7 +136,7 @@ def test_the_version_of_a_message_is_read(expected, text):
 
 
 def test_a_version_is_not_required():
-    """Most taps send none; that is read as null."""
+    """A missing version, as in most taps, is read as null."""
     found = messages(reader("s"), record(id="u"), line("ACTIVATE_VERSION", stream="s"))
     assert [None, None] == [message.version for message in found]
 
@@ -152,7 +153,7 @@ state_values = st.recursive(
 
 @given(state_values, st.booleans(), st.sampled_from([(", ", ": "), (",", ":"), (" ,\t", " : ")]))
 def test_the_bytes_of_a_state_survive(value, ascii_only, separators):
-    """What a STATE holds is handed on byte for byte, its numbers and its spacing included."""
+    """The content of a STATE is kept byte for byte, numbers and spacing included."""
     text = json.dumps(value, ensure_ascii=ascii_only, separators=separators).encode()
     assert [State(text)] == messages(reader(), b'{"type":"STATE", "value": ' + text + b" }")
 
@@ -164,50 +165,74 @@ def test_the_digits_of_a_state_survive(number):
     assert [State(text)] == messages(reader(), b'{"type":"STATE","value":%b}' % text)
 
 
-@pytest.mark.parametrize(
-    ("what", "bad"),
-    [
-        ("not valid JSON", SECRET),
-        ("not valid JSON", record(id="pl4nt3d")[:-1]),
-        ("not valid JSON", record(id="pl4nt3d") + b"x"),
-        ("not valid JSON", b'{"type":"STATE","value":{"id":NaN,"x":"pl4nt3d"}}'),
-        ("not valid JSON", b'{"type":"STATE","value":' + b"[" * 99_999),
-        ("not valid JSON", b'{"type":"STATE","stream":"\xff","value":"pl4nt3d"}'),
-        ("not a Singer message", b'["pl4nt3d"]'),
-        ("not a Singer message", b'{"stream":"pl4nt3d"}'),
-        ("not a Singer message", b'{"type":["pl4nt3d"]}'),
-        ("unknown message type", b'{"type":"pl4nt3d"}'),
-        (
-            "a BATCH of the stream 's' has no 'encoding'",
-            line("BATCH", stream="s", manifest=["pl4nt3d"]),
-        ),
-        ("a message of type RECORD names no 'stream'", b'{"type":"RECORD","record":{}}'),
-        ("a message of type ACTIVATE_VERSION names no 'stream'", b'{"type":"ACTIVATE_VERSION"}'),
-        ("a RECORD of the stream 's' has no 'record'", line("RECORD", stream="s")),
-        (
-            "a RECORD of the stream 's' has no 'record'",
-            line("RECORD", stream="s", record="pl4nt3d"),
-        ),
-        (
-            "a RECORD of the stream 's' has no 'record', or it is no object, or a number",
-            b'{"type":"RECORD","stream":"s","record":{"id":%b}}' % (b"9" * 5_000),
-        ),
-        ("the SCHEMA of the stream 's' has no 'properties'", line("SCHEMA", stream="s")),
-        (
-            "the SCHEMA of the stream 's' has no 'properties'",
-            b'{"type":"SCHEMA","stream":"s","schema":{"x":1e99999999999999999999}}',
-        ),
-        ("a STATE has no 'value'", line("STATE", other="pl4nt3d")),
-        ("the 'value' of a STATE is not UTF-8", b'{"type":"STATE","value":"pl4nt3d\xff"}'),
-    ],
-    ids=lambda value: str(value)[:50],
+NOT_A_MESSAGE = "not a Singer message: 'type', 'stream' or 'key_properties' is missing or wrong"
+NO_RECORD = (
+    "a RECORD of the stream 's' has no 'record' object, or a number or text in it cannot be read"
 )
-def test_a_bad_line_is_named_by_its_number(what, bad):
-    """An error says which line it is and what is wrong with it, and shows nothing of it."""
+BAD_LINES = [
+    ("invalid_json", SECRET),
+    ("invalid_json", record(id="pl4nt3d")[:-1]),
+    ("invalid_json", record(id="pl4nt3d") + b"x"),
+    ("invalid_json", b'{"type":"STATE","value":{"id":NaN,"x":"pl4nt3d"}}'),
+    ("invalid_json", b'{"type":"STATE","value":' + b"[" * 99_999),
+    ("invalid_json", b'{"type":"STATE","stream":"\xff","value":"pl4nt3d"}'),
+    ("not_a_singer_message", b'["pl4nt3d"]'),
+    ("not_a_singer_message", b'{"stream":"pl4nt3d"}'),
+    ("not_a_singer_message", b'{"type":["pl4nt3d"]}'),
+    ("not_a_singer_message", b'{"type":"RECORD","record":{}}'),
+    ("not_a_singer_message", b'{"type":"ACTIVATE_VERSION"}'),
+    ("unknown_message_type", b'{"type":"pl4nt3d"}'),
+    ("invalid_batch", line("BATCH", stream="s", manifest=["pl4nt3d"])),
+    ("invalid_record", line("RECORD", stream="s")),
+    ("invalid_record", line("RECORD", stream="s", record="pl4nt3d")),
+    ("invalid_record", b'{"type":"RECORD","stream":"s","record":{"id":%b}}' % (b"9" * 5_000)),
+    ("invalid_schema", line("SCHEMA", stream="s")),
+    ("invalid_schema", b'{"type":"SCHEMA","stream":"s","schema":{"x":1e99999999999999999999}}'),
+    ("invalid_state", line("STATE", other="pl4nt3d")),
+    ("invalid_state", b'{"type":"STATE","value":"pl4nt3d\xff"}'),
+]
+
+
+@pytest.mark.parametrize(("code", "bad"), BAD_LINES, ids=lambda value: str(value)[:50])
+def test_a_bad_line_is_named_by_its_number(code, bad):
+    """An error has the number of the line and its fault, but none of its content."""
     with pytest.raises(InputError) as raised:
         messages(reader("s"), record(id="u1"), bad, b"")
-    assert str(raised.value).startswith(f"line 2 of the input: {what}")
+    assert code == raised.value.code
+    assert str(raised.value).startswith("line 2 of the input: ")
     assert SECRET.decode() not in str(raised.value)
+
+
+VIOLATION = ". The tap violates the Singer specification; try a newer version"
+WORDINGS = [
+    (
+        "not valid JSON; the tap may have failed, or another program wrote to its output",
+        b"x",
+    ),
+    (NOT_A_MESSAGE + VIOLATION, b"[]"),
+    ("a message of type RECORD names no 'stream'" + VIOLATION, b'{"type":"RECORD"}'),
+    (
+        "unknown message type; supported are RECORD, SCHEMA, STATE, ACTIVATE_VERSION, BATCH"
+        + VIOLATION,
+        b'{"type":"x"}',
+    ),
+    (NO_RECORD + VIOLATION, line("RECORD", stream="s")),
+    ("the SCHEMA of the stream 's' has no 'properties'" + VIOLATION, line("SCHEMA", stream="s")),
+    ("a STATE has no 'value'" + VIOLATION, line("STATE")),
+    ("the 'value' of a STATE is not UTF-8" + VIOLATION, b'{"type":"STATE","value":"\xff"}'),
+    (
+        "a BATCH of the stream 's' has no 'encoding' or no 'manifest'" + VIOLATION,
+        line("BATCH", stream="s"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("what", "bad"), WORDINGS, ids=lambda value: str(value)[:50])
+def test_the_message_about_a_bad_line(what, bad):
+    """Each fault has a readable message."""
+    with pytest.raises(InputError) as raised:
+        messages(reader("s"), bad)
+    assert f"line 1 of the input: {what}" == str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -216,15 +241,15 @@ def test_a_bad_line_is_named_by_its_number(what, bad):
 )
 @pytest.mark.parametrize("column", ["id", "other"])
 def test_what_json_has_no_number_or_text_for_stops_no_run(odd, read, column):
-    """Python's json writes NaN and half surrogates: no number is read as null, and no text as
-    something that is no identifier, so that its row is rejected where it is one."""
+    """Python's json writes NaN and half surrogates. NaN is read as null, and a half surrogate as a
+    value that is not a valid identifier, so that its row is rejected."""
     bad = b'{"type":"RECORD","stream":"s","record":{"id":"u","%b":%b}}' % (column.encode(), odd)
     (found,) = messages(reader("s"), bad)
     assert ("u" if column == "other" else read) == found.record.uid
 
 
 def test_empty_lines_are_passed_over():
-    """A blank line, as a shell adds one, is no message; lines are still counted right."""
+    """A blank line is skipped, and lines are still counted correctly."""
     made = reader("s")
     assert 2 == len(messages(made, record(id="a"), b"", b"  \r", record(id="b")))
     assert 4 == made.number
@@ -254,7 +279,7 @@ fragments = st.sampled_from(
 @given(st.lists(fragments | st.binary(max_size=6), max_size=6).map(b"".join))
 @example(b'{"type":"RECORD","stream":"s","record":{"id":1e99999999999999999999}}')
 def test_arbitrary_bytes_are_messages_or_an_input_error(data):
-    """Whatever the input, there are messages, or an `InputError` that names a line."""
+    """Any input results in messages, or in an `InputError` that names a line."""
     data = data.replace(b"\n", b"") + SECRET
     with pytest.raises(InputError) as raised:
         messages(reader("s", "t"), data, b"")
@@ -281,7 +306,7 @@ streams = st.lists(
 
 @given(streams)
 def test_the_fast_path_gives_what_the_generic_one_gives(lines):
-    """Interleaved streams read the same as each line read by a reader that knows no stream yet."""
+    """Interleaved streams are read like each line by a reader that knows no stream yet."""
     together = messages(reader("s", "t"), *lines)
     one_by_one = [message for one in lines for message in messages(reader("s", "t"), one)]
     assert [*map(shown, one_by_one)] == [*map(shown, together)]
@@ -289,7 +314,7 @@ def test_the_fast_path_gives_what_the_generic_one_gives(lines):
 
 @given(streams, st.integers(1, 200), st.booleans())
 def test_the_way_the_input_is_cut_does_not_matter(lines, chunk, line_break):
-    """However the bytes come, the messages are the same; the last line needs no line break."""
+    """However the bytes arrive, the messages are the same; the last line needs no line break."""
     data = b"\n".join(lines) + (b"\n" if line_break and lines else b"")
     made = reader("s", "t")
     found = through_pipe(made, data, chunk)
@@ -298,20 +323,20 @@ def test_the_way_the_input_is_cut_does_not_matter(lines, chunk, line_break):
 
 
 def test_an_empty_input_has_no_messages():
-    """An input without a byte is no error, whether a pipe or a file in memory."""
+    """An input without a byte is not an error, whether a pipe or a file in memory."""
     assert [] == through_pipe(reader(), b"")
     assert [] == messages(reader())
 
 
 def test_text_files_in_memory_are_read_too():
-    """The SDK's tests hand over text; it is read as UTF-8."""
+    """Text, as in the SDK's tests, is read as UTF-8."""
     source = io.StringIO(record(id="é").decode() + "\n")
     (first,) = reader("s").messages(source, NEVER)
     assert "é" == first.record.uid
 
 
 def test_an_interrupt_ends_the_wait_for_input():
-    """A reader that waits for a silent tap ends at once; a line that is not whole is left out."""
+    """A reader that waits for a silent tap ends immediately and omits an incomplete line."""
     read_end, write_end = os.pipe()
     os.write(write_end, record(id="u1") + b"\n" + b'{"type":"REC')
     interrupt = Interrupt()
@@ -319,14 +344,14 @@ def test_an_interrupt_ends_the_wait_for_input():
     with os.fdopen(read_end, "rb") as source:
         for message in reader("s").messages(source, interrupt):
             found.append(message)
-            if message is None:  # all that is there was read; the next step waits
+            if message is None:  # all available input was read; the next step waits
                 threading.Timer(0.01, interrupt.set).start()
     os.close(write_end)
     assert ["u1"] == [message.record.uid for message in found if message is not None]
 
 
 def test_before_it_waits_it_says_so():
-    """`None` comes after the lines that are there, so that nothing is held back meanwhile."""
+    """`None` follows the available lines, so that nothing is held back while the reader waits."""
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb") as source:
         found = reader("s").messages(source, NEVER)
@@ -339,20 +364,21 @@ def test_before_it_waits_it_says_so():
 
 
 def test_a_new_schema_changes_what_is_decoded():
-    """After `expect` the next record is read by the new columns, without a line between."""
+    """After `expect` the very next record is read by the new columns."""
     made = reader("s")
     data = io.BytesIO(2 * (record(id="u1", other="o") + b"\n"))
     found = made.messages(data, NEVER)
     assert "u1" == next(found).record.uid
-    made.expect("s", {"uid": "other"}, [])
+    made.expect("s", RowLayout({"uid": "other"}, []))
     assert "o" == next(found).record.uid
 
 
 @pytest.mark.parametrize("column", ['a"b', "a\\b", "a\tb"])
-def test_a_column_that_cannot_be_looked_for_is_told(column):
-    """A key or mapped column whose name msgspec cannot take is an error that says what to do."""
-    with pytest.raises(InputError, match="rename it with a stream map"):
-        Reader().expect("s", {"uid": "id"}, [column])
+def test_a_column_that_cannot_be_decoded_is_refused(column):
+    """A column name that msgspec does not accept is an error that names the remedy."""
+    with pytest.raises(InputError, match="rename it with a stream map") as raised:
+        Reader().expect("s", RowLayout({"uid": "id"}, [column]))
+    assert "unsupported_column_name" == raised.value.code
 
 
 @pytest.mark.parametrize(
@@ -361,9 +387,77 @@ def test_a_column_that_cannot_be_looked_for_is_told(column):
     ids=["not utf-8", "digits"],
 )
 def test_a_whole_record_that_cannot_be_read_is_an_input_error(columns):
-    """The fast path skips a column that the rejects file would need, which is told by its line."""
+    """If a skipped column cannot be decoded for the rejects file, the error names its line."""
     made = reader("s")
     messages(made, b'{"type":"RECORD","stream":"s","record":%b}' % columns)
-    with pytest.raises(InputError, match="line 1 of the input: a RECORD of the stream 's'") as info:
+    with pytest.raises(InputError, match="line 1 of the input: ") as raised:
         made.record()
-    assert SECRET.decode() not in str(info.value)
+    assert "invalid_record" == raised.value.code
+    assert SECRET.decode() not in str(raised.value)
+
+
+PLAIN = {"uid": "id"}
+
+
+def plain_reader() -> Reader:
+    """A reader that takes plain rows of the stream `s`."""
+    made = Reader()
+    plain = plain_rows(PLAIN, [], {"id": {"type": "string"}})
+    made.expect("s", RowLayout(PLAIN, [], plain))
+    return made
+
+
+def test_plain_records_are_one_message():
+    """A piece of plain records after another one is a chunk, which has columns and rows."""
+    made = plain_reader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("target_moengage_cohort.singer.lines.PIECE_BYTES", 1)
+        found = made.messages(io.BytesIO(b"\n".join(record(id=uid) for uid in "abc")), NEVER)
+        first, second, third = list(found)
+    assert "a" == first.record.uid
+    assert [("s", None, 1)] * 2 == [
+        (each.stream, each.version, each.count) for each in (second, third)
+    ]
+    assert [["b"], ["c"]] == [each.chunk.columns().uids for each in (second, third)]
+    assert 3 == made.number
+
+
+def test_a_chunk_is_taken_row_by_row_where_its_lines_are():
+    """While a chunk is read row by row, `record` and `where` are those of its latest row."""
+    made = plain_reader()
+    data = b"".join(record(id=uid, n=uid) + b"\n" for uid in "abcd")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("target_moengage_cohort.singer.lines.PIECE_BYTES", len(data) // 4 + 1)
+        found = made.messages(io.BytesIO(data), NEVER)
+        assert ["a", "b"] == [next(found).record.uid, next(found).record.uid]
+        rows = next(found)
+        assert (2, 4) == (rows.count, made.number)
+        seen = [(row.uid, made.record()["n"], made.where("")) for row in rows.chunk.rows()]
+    assert [("c", "c", "line 3 of the input: "), ("d", "d", "line 4 of the input: ")] == seen
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        record(id=None),
+        record(id=""),
+        record(id=5),
+        record(),
+        record(id="x" * 1_001),
+        line("RECORD", stream="s", record={"id": "u"}, version=5),
+        record("t", id="u"),
+        line("STATE", value=1),
+        b"",
+        record(id="u") + record(id="u"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_a_piece_with_an_unusual_line_is_not_plain(odd):
+    """If any line is not a plain record of the latest stream and version, each message of its piece
+    is yielded individually."""
+    made = plain_reader()
+    data = io.BytesIO(record(id="a") + b"\n")
+    assert 1 == len([*made.messages(data, NEVER)])
+    data = io.BytesIO(b"\n".join([record(id="b"), odd, record(id="c")]))
+    found = made.messages(data, NEVER)
+    assert "b" == next(found).record.uid

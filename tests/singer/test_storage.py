@@ -1,4 +1,4 @@
-"""Files of BATCH messages in a storage: a real S3 server on loopback, or another folder."""
+"""Files of BATCH messages in a storage: a real S3 server on loopback, or another directory."""
 
 import logging
 import socket
@@ -34,7 +34,7 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What opens the storage is in the settings alone."""
+    """An environment without credentials: only the settings have them."""
     for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE"):
         monkeypatch.delenv(f"AWS_{name}", raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
@@ -53,12 +53,17 @@ def params(endpoint: str) -> dict[str, t.Any]:
     }
 
 
+@pytest.fixture(scope="module")
+def files(endpoint: str) -> Iterator[s3fs.S3FileSystem]:
+    """A client of the store, which is slow to create."""
+    made = s3fs.S3FileSystem(**params(endpoint), skip_instance_cache=True, use_listings_cache=False)
+    yield made
+    made.close_session(made.loop, made.s3)  # the server's end waits for open connections
+
+
 @pytest.fixture
-def bucket(endpoint: str) -> Iterator[s3fs.S3FileSystem]:
+def bucket(files: s3fs.S3FileSystem) -> Iterator[s3fs.S3FileSystem]:
     """An empty bucket."""
-    files = s3fs.S3FileSystem(
-        **params(endpoint), skip_instance_cache=True, use_listings_cache=False
-    )
     files.mkdir(BUCKET)
     yield files
     files.rm(BUCKET, recursive=True)
@@ -69,7 +74,7 @@ def storage(root: str, **more: t.Any) -> dict[str, t.Any]:
 
 
 def upload(bucket: s3fs.S3FileSystem, kind: Kind, folder: Path, key: str) -> str:
-    """Put a file of users into the bucket, and give its URL."""
+    """Put a file of users into the bucket, and return its URL."""
     path = folder / "made"
     kind.write(path, USERS)
     bucket.put_file(str(path), f"{BUCKET}/{key}")
@@ -82,8 +87,8 @@ def uids(emulator) -> set[str | None]:
 
 @every_kind
 def test_files_on_s3(emulator, endpoint, bucket, tmp_path, kind):
-    """With the keys and the endpoint of an S3 store in the settings, a file there is read, and
-    left where it is."""
+    """With the keys and the endpoint of an S3 store in the settings, its files are read and not
+    removed."""
     url = upload(bucket, kind, tmp_path, f"dir/users-1.{kind.suffix}")
     options = storage(f"s3://{BUCKET}/dir", params=params(endpoint))
     seen = run(emulator, lines(schema(), batch(kind, url), state({"a": 1})), **options)
@@ -93,7 +98,7 @@ def test_files_on_s3(emulator, endpoint, bucket, tmp_path, kind):
 
 
 def test_a_process_reads_files_on_s3(emulator, endpoint, bucket, tmp_path):
-    """The target as a process of its own reads from S3, too, with settings from a file."""
+    """The target as a process also reads from S3, with settings from a file."""
     kind = MAIN_KINDS["parquet"]
     url = upload(bucket, kind, tmp_path, f"dir/users-1.{kind.suffix}")
     options = settings_of(emulator, **storage(f"s3://{BUCKET}/dir", params=params(endpoint)))
@@ -109,8 +114,8 @@ def test_a_process_reads_files_on_s3(emulator, endpoint, bucket, tmp_path):
 def test_a_store_that_fails_is_an_incomplete_input(
     emulator, endpoint, bucket, tmp_path, caplog, kind, trouble
 ):
-    """A file that is not there, or a store that cannot be reached, fails the run before STATE;
-    nobody is removed, and nothing shows what opens the store."""
+    """A missing file or an unreachable store fails the run before STATE; no members are removed,
+    and no credentials are shown."""
     options = {"sync_mode": "mirror", "ledger_uri": str(tmp_path / "ledger")}
     options["max_removal_percent"] = 100
     assert run(emulator, lines(schema(), record(uid="kept")), **options).error is None
@@ -125,6 +130,7 @@ def test_a_store_that_fails_is_an_incomplete_input(
         data = lines(schema(), batch(kind, url), state({"a": 1}))
         seen = run(emulator, data, **options, **storage(root, params=params(where)))
     assert isinstance(seen.error, InputError)
+    assert "batch_file_not_fetched" == seen.error.code
     assert name in str(seen.error)
     assert ([], {"kept"}) == (seen.states, uids(emulator))
     assert SECRET not in str(seen.error) + caplog.text + repr(msgspec.json.encode(seen.report))
@@ -134,8 +140,8 @@ def test_a_store_that_fails_is_an_incomplete_input(
 @pytest.mark.parametrize("as_url", [False, True], ids=["path", "url"])
 @pytest.mark.parametrize("named", ["file:///no/such/folder/{}", "/no/such/folder/{}", "s3://b/{}"])
 def test_a_root_alone_finds_files_by_their_names(emulator, tmp_path, kind, as_url, named):
-    """With storage.root a file is looked up there by its name, whatever place the message names:
-    a folder of the tap's own machine, or a store."""
+    """With storage.root a file is looked up there by its name, whether the message names a
+    directory of the tap's machine or a store."""
     root = tmp_path / "shared ü"
     root.mkdir()
     name = f"users 1.{kind.suffix}"
@@ -148,7 +154,7 @@ def test_a_root_alone_finds_files_by_their_names(emulator, tmp_path, kind, as_ur
 
 @every_kind
 def test_a_root_does_not_give_what_is_outside_it(emulator, tmp_path, kind):
-    """With storage.root nothing else is opened, though the manifest names a file that is there."""
+    """With storage.root no other file is opened, even if the manifest names an existing one."""
     root = tmp_path / "empty"
     root.mkdir()
     path = tmp_path / f"users.{kind.suffix}"
@@ -156,6 +162,7 @@ def test_a_root_does_not_give_what_is_outside_it(emulator, tmp_path, kind):
     for named in (path.as_uri(), f"{root}/../users.{kind.suffix}"):
         seen = run(emulator, lines(schema(), batch(kind, named)), **storage(str(root)))
         assert isinstance(seen.error, InputError)
+        assert "batch_file_missing" == seen.error.code
     assert set() == uids(emulator)
 
 
@@ -172,13 +179,55 @@ def test_a_root_does_not_give_what_is_outside_it(emulator, tmp_path, kind):
     ],
 )
 def test_an_address_is_shown_without_what_opens_it(expected, url):
-    """A message names a file by its address, without credentials, query and fragment."""
+    """A message has the address of a file without credentials, query and fragment."""
     assert expected == shown(url)
+
+
+UNFETCHED = {
+    "/no/a.json": (
+        "batch_file_missing",
+        (
+            "the batch file /no/a.json does not exist, so the input is incomplete; run the tap "
+            "again, or set the directory of its files (batch_config.storage.root)"
+        ),
+    ),
+    "http://[/a.json": (
+        "invalid_batch_url",
+        (
+            "invalid URL for batch file a.json; set the storage in the tap's batch_config, or "
+            "try a newer version of the tap"
+        ),
+    ),
+    "nope://host/a.json": (
+        "storage_package_missing",
+        (
+            "the batch file nope://host/a.json is in a storage that needs another Python "
+            "package; install fsspec's package for it in the target's environment (s3fs for "
+            "s3://, gcsfs for gs://, adlfs for abfs://)"
+        ),
+    ),
+    "local:///no/a.json": (
+        "batch_file_not_fetched",
+        (
+            "the batch file local:///no/a.json could not be fetched (FileNotFoundError), so the "
+            "input is incomplete; check that it exists, and the credentials "
+            "(batch_config.storage.params, or the environment)"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("url", UNFETCHED)
+def test_a_file_that_cannot_be_fetched_is_an_error(tmp_path, url):
+    """Each reason for which a file cannot be fetched has a code and a message."""
+    with pytest.raises(InputError) as raised:
+        local_file(url, None, tmp_path)
+    assert UNFETCHED[url] == (raised.value.code, str(raised.value))
 
 
 @pytest.mark.parametrize("form", ["file://{}", "file://localhost{}", "{}"])
 def test_a_local_file_may_be_named_in_several_ways(tmp_path, form):
-    """A path, and a URL with or without localhost, name the same file; quoted or not."""
+    """A path, and a URL with or without localhost, name the same file, quoted or not."""
     path = tmp_path / "a b.json"
     path.write_bytes(b"")
     assert path == local_file(form.format(path), None, tmp_path)

@@ -1,4 +1,4 @@
-"""BATCH messages, and the files that they name, as taps make them."""
+"""BATCH messages and their files, in the form of real taps."""
 
 import gzip
 import itertools
@@ -24,7 +24,7 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: how it ends, and what a message says of it."""
+    """A kind of file: its suffix, and its label in a message."""
 
     suffix: str
     format: str
@@ -84,12 +84,12 @@ MAIN_KINDS = {"jsonl": JSONL, "gzip": GZIP, "parquet": PARQUET, "arrow": ARROW}
 
 
 def json_line(row: Row) -> bytes:
-    """A row as JSON, with every digit of its numbers."""
+    """Return a row as JSON, with every digit of its numbers."""
     return _encode(row) + b"\n"
 
 
 def record_line(row: Row, stream: str = "users") -> bytes:
-    """A row as a RECORD message, without the end of its line."""
+    """Return a row as a RECORD message, without the line break."""
     return _encode({"type": "RECORD", "stream": stream, "record": row})
 
 
@@ -106,7 +106,7 @@ def as_table(rows: Sequence[Row], types: Mapping[str, pa.DataType] | None = None
 def batch(
     encoding: Kind | Mapping[str, t.Any], *files: Path | str, stream: str = "users", **more: t.Any
 ) -> dict[str, t.Any]:
-    """A BATCH message that names files, by their paths or as they stand in the manifest."""
+    """Return a BATCH message that names files, by their paths or verbatim."""
     return {
         "type": "BATCH",
         "stream": stream,
@@ -121,7 +121,7 @@ every_kind = pytest.mark.parametrize("kind", MAIN_KINDS.values(), ids=MAIN_KINDS
 
 @dataclass
 class Folder:
-    """A folder for ledger, rejects and batch files; each file gets a name of its own."""
+    """A directory for ledger, rejects and batch files, each with a unique name."""
 
     path: Path
     numbers: t.Iterator[int] = field(default_factory=itertools.count)
@@ -144,8 +144,8 @@ class Folder:
 
 
 def rejected(path: Path) -> list[tuple[str, Row]]:
-    """The rows of a rejects file with their reasons, without nulls, which a columnar file has
-    where a row lacks a column, and in some order that is always the same."""
+    """Return the rows of a rejects file with their reasons, in a fixed order, without nulls, which
+    columnar files have for missing values."""
     if not path.exists():
         return []
     messages = [

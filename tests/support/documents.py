@@ -1,4 +1,4 @@
-"""README and docs/, as tests read them: their blocks, and what stands in front of each."""
+"""README and docs/ for tests: their blocks, and the comments in front of them."""
 
 import re
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class Block:
 
     Attributes:
         place: The page and the line.
-        language: What it is said to be.
-        text: What is in it, without the indentation of a list around it.
+        language: Its label.
+        text: Its content, without the indentation of a list around it.
         reason: Why it is not run, if a comment in front of it says so.
     """
 
@@ -30,12 +30,12 @@ class Block:
 
 
 def name(page: Path) -> str:
-    """A page's path in the repository."""
+    """Return a page's path in the repository."""
     return page.relative_to(ROOT).as_posix()
 
 
 def blocks(page: Path, *languages: str) -> list[Block]:
-    """The blocks of a page, or those of some languages."""
+    """Return the blocks of a page, or those of some languages."""
     text = page.read_text()
     found = []
     for match in _FENCE.finditer(text):
@@ -54,5 +54,5 @@ def blocks(page: Path, *languages: str) -> list[Block]:
 
 
 def prose(page: Path) -> str:
-    """A page without its blocks."""
+    """Return a page without its blocks."""
     return _FENCE.sub("", page.read_text())

@@ -1,4 +1,4 @@
-"""The emulator as a process of its own, and a client of its control endpoints."""
+"""The emulator as a separate process, and a client of its control endpoints."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class EmulatorProcess:
-    """`moengage-cohort emulator` for the time of a `with` block; it ends when we do."""
+    """`moengage-cohort emulator` for the duration of a `with` block, or of this process."""
 
     workspace_id = "demo-workspace"
     data_api_key = "demo-key"
@@ -23,7 +23,7 @@ class EmulatorProcess:
         self._process: subprocess.Popen | None = None
 
     def __enter__(self) -> Self:
-        """Start it; on return it listens."""
+        """Start it, and wait until it listens."""
         command = [program("moengage-cohort"), "emulator", "--port=0"]
         self._process = guarded(command, stdout=subprocess.PIPE, text=True)
         line = self._process.stdout.readline()
@@ -41,13 +41,13 @@ class EmulatorProcess:
         self._process.stdout.close()
 
     def members(self, cohort_id: str) -> set[tuple[str | None, str | None]]:
-        """Everybody that it has accepted into a cohort: (uid, anonymous_id)."""
+        """Return the members that it has accepted into a cohort, as (uid, anonymous_id)."""
         lines = self._get("members", cohort_id=cohort_id).splitlines()
         members = [json.loads(line) for line in lines]
         return {(member.get("uid"), member.get("anonymous_id")) for member in members}
 
     def requests(self, cohort_id: str) -> list[dict]:
-        """The requests that it got for a cohort."""
+        """Return the requests that it received for a cohort."""
         return json.loads(self._get("requests", cohort_id=cohort_id))["requests"]
 
     def _get(self, what: str, **query: str) -> bytes:

@@ -2,8 +2,8 @@
 
 python guard.py REMOVE USER COMMAND…
 
-Whoever starts a guard holds the other end of its standard input: when that process ends, in
-whatever way, the system closes the pipe, and nothing stays behind. REMOVE is a folder to remove in
+The process that starts a guard has the other end of its standard input. When that process ends in
+any way, the system closes the pipe, and nothing is left behind. REMOVE is a directory to remove in
 the end and USER an account to run as; both may be empty.
 """
 
@@ -57,7 +57,7 @@ def _stop(process: subprocess.Popen) -> None:
         while time.monotonic() < deadline:
             time.sleep(0.02)
             process.poll()
-            os.killpg(process.pid, 0)  # until nobody is left
+            os.killpg(process.pid, 0)  # until no process is left
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 

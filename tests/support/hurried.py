@@ -1,7 +1,7 @@
 """A process that runs the target by a faster clock: python -m tests.support.hurried SPEED FILES.
 
-The files are a configuration and an input. All else is as in the target: the bucket that processes
-share, its locks, senders and requests.
+The files are a configuration and an input. The rest is the same as in the target: the shared
+bucket, its locks, senders and requests.
 """
 
 import json
@@ -12,11 +12,12 @@ from pathlib import Path
 
 from target_moengage_cohort.core.interrupts import Interrupt
 from target_moengage_cohort.delivery.pace import Pace
+from target_moengage_cohort.delivery.ports import Link
 from target_moengage_cohort.emulator import Clock
-from target_moengage_cohort.ledger import Ledgers
-from target_moengage_cohort.moengage.transport import Client
+from target_moengage_cohort.ledger.engines import open_store
+from target_moengage_cohort.moengage.transport import Transport
 from target_moengage_cohort.settings import load
-from target_moengage_cohort.sync.run import Run
+from tests.support.singer import open_run
 
 
 class FastClock(Clock):
@@ -33,18 +34,13 @@ def main(speed: float, config: Path, source: Path) -> None:
     """Run the target on an input."""
     loaded, interrupt = load(json.loads(config.read_text())), Interrupt()
     settings = loaded.settings
-    running = Run(
-        loaded,
-        attempt=Client(settings).attempt,
-        pace=Pace(
-            settings,
-            lambda seconds: interrupt.wait(seconds / speed),
-            clock=FastClock(speed).monotonic,
-        ),
-        write_state=lambda _value: None,
-        interrupt=interrupt,
-        ledgers=Ledgers(settings, run_id=str(uuid.uuid4()), wait=interrupt.wait),
+    pace = Pace(
+        settings,
+        lambda seconds: interrupt.wait(seconds / speed),
+        clock=FastClock(speed).monotonic,
     )
+    store = open_store(settings, run_id=str(uuid.uuid4()), wait=interrupt.wait)
+    running = open_run(loaded, interrupt, store, Link(Transport(settings).send, pace))
     with source.open("rb") as file:
         running.read(file)
     running.finish()

@@ -1,4 +1,4 @@
-"""What a process leaves behind, searched for what was planted."""
+"""A search for planted texts in everything that a process leaves behind."""
 
 import json
 import stat
@@ -36,13 +36,13 @@ _SDK_LOG = {
 
 
 class Watched:
-    """Runs processes, and keeps what they write; what they work on is in a folder of its own.
+    """A runner that keeps the output of its processes, and their files in a separate directory.
 
     Attributes:
-        inputs: For files that processes read, and may hold what is planted.
+        inputs: For files that processes read, which may contain planted texts.
         report: For `report_path`.
         rejects: For `rejects_path`.
-        seen: All that was written to standard output and standard error, and arguments.
+        seen: Everything on standard output and standard error, and arguments.
         home: The home of the processes, with their state and temporary files.
     """
 
@@ -101,7 +101,7 @@ class Watched:
         return process.returncode
 
     def check(self) -> None:
-        """See that what was planted is nowhere but in ledgers and rejects, and who may read."""
+        """Check that only ledgers and rejects have planted texts, and that files are private."""
         seen, wrong = {"the output": self.seen}, []
         for path in self.home.rglob("*"):
             mode = stat.S_IMODE(path.stat().st_mode)

@@ -1,22 +1,22 @@
-"""What a ledger and the emulator hold, by the keys of members."""
+"""The contents of ledgers and the emulator, by the keys of members."""
 
 import typing as t
 from dataclasses import dataclass, field
 
 from target_moengage_cohort.core.membership import Key, Member
 from target_moengage_cohort.emulator import Emulator
-from target_moengage_cohort.ledger import Ledgers
+from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.settings import load
 from tests.support.singer import config
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a ledger has of one cohort.
+    """The content of a ledger for one cohort.
 
     Attributes:
-        accepted: Who is accepted.
-        doubts: Who is in doubt, and by what action.
+        accepted: The accepted members.
+        doubts: The unconfirmed members, each with its action.
     """
 
     accepted: frozenset[Key] = frozenset()
@@ -24,7 +24,7 @@ class Held:
 
     @property
     def base(self) -> set[Key]:
-        """Who is accepted or in doubt."""
+        """The members that are accepted or unconfirmed."""
         return {*self.accepted, *self.doubts}
 
 
@@ -32,10 +32,12 @@ NOTHING = Held()
 
 
 def held(emulator: Emulator, folder: str) -> dict[str, Held]:
-    """Look into all ledgers of a folder, without changing them."""
+    """Read all ledgers of a directory without changing them."""
     settings = load(config(emulator, ledger_uri=folder)).settings
     found = {}
-    with Ledgers(settings, run_id="look", wait=lambda _seconds: False, read_only=True) as ledgers:
+    with open_store(
+        settings, run_id="look", wait=lambda _seconds: False, read_only=True
+    ) as ledgers:
         for entry in ledgers.entries():
             with ledgers.open_known(entry.cohort_id).tables() as (cursor, tables):
                 query = f"SELECT uid, anonymous_id FROM {tables}.accepted"
@@ -50,5 +52,5 @@ def held(emulator: Emulator, folder: str) -> dict[str, Held]:
 
 
 def members(emulator: Emulator, cohort: str) -> set[Key]:
-    """Who is in a cohort as the emulator has it."""
+    """Return the members of a cohort in the emulator."""
     return {Member(*member).key for member in emulator.members(cohort)}

@@ -1,4 +1,4 @@
-"""Runs of the target that die at a step of the ledger, by a SIGKILL to themselves.
+"""Runs of the target that kill themselves by SIGKILL at a step of the ledger.
 
 Python and its imports take longer than such a run, so one process has it all imported and forks
 for each run; it never has a thread or a database of its own that a fork would break.
@@ -15,20 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from target_moengage_cohort.delivery.attempts import Timing
+from target_moengage_cohort.delivery.ports import Timing
 from target_moengage_cohort.emulator import Emulator
 from tests.support.singer import run
 
 
 @dataclass
 class Death:
-    """How a run ended that was to die.
+    """The end of a run that was to be killed.
 
     Attributes:
-        killed: Whether it died; if not, it was over before its last step.
-        states: What STATE it had written.
-        failure: What else than a kill or a good end it came to.
-        steps: The names of the steps that it came to.
+        killed: Whether it was killed; if not, it ended before that step.
+        states: The STATE messages that it wrote.
+        failure: Its error, if it neither succeeded nor was killed.
+        steps: The names of the steps that it reached.
     """
 
     killed: bool
@@ -64,15 +64,15 @@ class Mortals:
         clock: float | None = None,
         **settings: t.Any,
     ) -> Death:
-        """Run on an input, and be killed at a step.
+        """Run on an input, and kill the run at a step.
 
         Args:
-            emulator: Where to.
+            emulator: The emulated MoEngage.
             data: The input.
             dies_at: The number of the step, from 1.
-            tap_exit: The exit code of a tap that it has started.
-            clock: What the wall clock shows all the time.
-            **settings: Beside those of `singer.config`.
+            tap_exit: The exit code of the tap that it started.
+            clock: The constant time of the wall clock.
+            **settings: Settings in addition to those of `singer.config`.
         """
         where = {name: getattr(emulator, name) for name in ("workspace_id", "data_api_key", "url")}
         with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +94,7 @@ class Mortals:
 
 
 def _die(order: dict[str, t.Any]) -> None:
-    """Run as ordered, and die on the way."""
+    """Run as ordered, until the kill."""
     folder = Path(order["folder"])
     flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND
     states, steps = (os.open(folder / name, flags) for name in ("states", "steps"))
@@ -123,7 +123,7 @@ def _die(order: dict[str, t.Any]) -> None:
 
 
 def main() -> None:
-    """Fork a run for each line of standard input, and say how it ended."""
+    """Fork a run for each line of standard input, and print how it ended."""
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     for line in iter(sys.stdin.buffer.readline, b""):
@@ -133,7 +133,7 @@ def main() -> None:
             try:
                 _die(json.loads(line))
                 code = 0
-            except BaseException:  # noqa: BLE001 - a child must not go on as its parent
+            except BaseException:  # noqa: BLE001 - a child must not continue as its parent
                 sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(code)

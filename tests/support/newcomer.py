@@ -1,4 +1,4 @@
-"""A newcomer's folder: what the pages say is done in it, with the real programs."""
+"""A newcomer's directory: the steps of the pages, with the real programs."""
 
 import json
 import shlex
@@ -21,7 +21,7 @@ select id as user_id, id * 10 as lifetime_value, id % 2 = 0 as subscribed,
        timestamptz '2026-01-01' + id * interval '1 second' as updated_at
 from generate_series(1, 200) id
 """
-READER = "reader"  # whom README grants what the tap has to read
+READER = "reader"  # to whom README grants the views of the tap
 MAKE_READER = f"""
 do $$ begin create role {READER} login; exception when duplicate_object then null; end $$
 """
@@ -34,8 +34,8 @@ WANTED = {
 class Newcomer:
     """The project of README's five minutes, with a database and an emulator.
 
-    Its plugins are those that are installed; nothing else of the example differs. The emulator
-    takes the credentials that README has for an example.
+    Its plugins are the installed ones; nothing else of the example differs. The emulator accepts
+    the example credentials of README.
     """
 
     def __init__(self, folder: Path, postgres: Postgres, moengage: Emulator) -> None:
@@ -68,7 +68,7 @@ class Newcomer:
         postgres.execute(MAKE_READER)
 
     def follow_readme(self) -> None:
-        """Make README's views and its files, and run nothing."""
+        """Create README's views and files, and run nothing."""
         readme = ROOT / "README.md"
         for sql in blocks(readme, "sql"):
             self.postgres.execute(sql.text)
@@ -80,7 +80,7 @@ class Newcomer:
         self.write("catalog.json", self._catalog("public-newsletter"))
 
     def configure(self, name: str, mapping: dict, **settings: object) -> None:
-        """Write README's target.json anew, with other settings and keys of its mapping."""
+        """Rewrite README's target.json with other settings and keys of its mapping."""
         (target,) = blocks(ROOT / "README.md", "json")
         config = json.loads(target.text)
         (stream,) = config["cohorts"]
@@ -90,7 +90,7 @@ class Newcomer:
         self.write(name, config | settings)
 
     def run(self, text: str) -> str:
-        """Run a block in bash, as a person would type it; return what it said."""
+        """Run a block in bash, as typed; return its output."""
         done = run_guarded(
             ["bash", "-e", "-c", text], cwd=self.folder, env=self.environment, timeout=SECONDS
         )
@@ -104,21 +104,21 @@ class Newcomer:
         (self.folder / name).write_text(json.dumps(value))
 
     def reported(self, cohort_id: str) -> dict:
-        """What the latest run reported of a cohort."""
+        """Return the results of the latest run for a cohort."""
         cohorts = json.loads(self.report.read_text())["cohorts"]
         (found,) = [cohort for cohort in cohorts if cohort["cohort_id"] == cohort_id]
         return found
 
     def accepted(self, cohort_id: str) -> set[str]:
-        """Who was accepted into a cohort, as the emulator has it."""
+        """Return the accepted members of a cohort in the emulator."""
         return {member.uid for member in self.moengage.members(cohort_id)}
 
     def wanted(self, cohort_id: str) -> set[str]:
-        """Who should be in a cohort, as SQL says."""
+        """Return the desired members of a cohort, by SQL."""
         return {uid for (uid,) in self.postgres.query(WANTED[cohort_id])}
 
     def _catalog(self, stream: str) -> dict:
-        """What the tap discovers, with one stream selected as a whole."""
+        """Return the catalog of the tap, with one stream selected as a whole."""
         done = run_guarded(
             [program("tap-postgres"), "--config", "tap.json", "--discover"],
             cwd=self.folder,

@@ -1,4 +1,4 @@
-"""Odd JSON, and good messages made odd: what tests that fuzz throw at the target."""
+"""Odd JSON and altered messages as input for fuzz tests."""
 
 import json
 import os
@@ -11,7 +11,7 @@ SEED = int(os.environ.get("SEED", "20261122"))
 
 
 def fuzzed(short: int):
-    """How a test that fuzzes is run: `short` examples, or FUZZ times as many."""
+    """Return the settings of a fuzz test: `short` examples, or FUZZ times as many."""
     return settings(
         max_examples=short * int(os.environ.get("FUZZ", "1")),
         database=None,
@@ -42,7 +42,7 @@ _MARK = "@@ODD@@"
 
 
 def _places(value: t.Any, path: tuple[t.Any, ...] = ()) -> t.Iterator[tuple[t.Any, ...]]:
-    """The paths to all values within a message."""
+    """Yield the paths to all values within a message."""
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, inner in items:
         yield (*path, key)
@@ -52,7 +52,7 @@ def _places(value: t.Any, path: tuple[t.Any, ...] = ()) -> t.Iterator[tuple[t.An
 
 @st.composite
 def odd_messages(draw: t.Any, messages: st.SearchStrategy[dict[str, t.Any]]) -> bytes:
-    """A line with a good message in which one value or name is replaced by something odd."""
+    """Draw a line with a valid message in which one value or name is replaced."""
     message = json.loads(json.dumps(draw(messages)))
     *path, last = draw(st.sampled_from(list(_places(message))))
     inner = message
@@ -69,7 +69,7 @@ def odd_messages(draw: t.Any, messages: st.SearchStrategy[dict[str, t.Any]]) -> 
 
 @st.composite
 def broken_lines(draw: t.Any, messages: st.SearchStrategy[dict[str, t.Any]]) -> bytes:
-    """A line with a good message from which bytes are taken, or to which some are added."""
+    """Draw a line with a valid message from which bytes are removed, or to which some are added."""
     line = json.dumps(draw(messages)).encode()
     start = draw(st.integers(0, len(line)))
     end = draw(st.integers(start, min(len(line), start + 30)))

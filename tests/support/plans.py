@@ -1,4 +1,4 @@
-"""What a run may and must do to a cohort, worked out without the target's own judgement."""
+"""The permitted and required changes of a run, computed independently of the target."""
 
 import typing as t
 
@@ -11,25 +11,25 @@ ALWAYS_ALLOWED = 20
 
 
 class Reads(t.Protocol):
-    """What a run reads, and what it shows."""
+    """The input of a run, and its proofs."""
 
     fault: bool
     proven: dict[str, bool]
 
     def rows(self, cohort: str) -> list[tuple[int, Row]]:
-        """What is read of a cohort, with the places of its rows."""
+        """Return the rows of a cohort that are read, with their places."""
 
     def met(self, stream: str) -> bool:
-        """Whether a stream was begun."""
+        """Return whether a stream has begun."""
 
 
 class Plan(t.NamedTuple):
-    """What may and must become of one cohort.
+    """The permitted and required changes of one cohort.
 
     Attributes:
-        joining: Who may join.
-        leaving: Who may leave.
-        expected: Who is in it if all goes well.
+        joining: The members that may join.
+        leaving: The members that may leave.
+        expected: Its members if nothing fails.
     """
 
     joining: set[Key]
@@ -48,16 +48,16 @@ class Plan(t.NamedTuple):
         mode: str,
         percent: int | None,
     ) -> "Plan":
-        """Work it out.
+        """Compute it.
 
         Args:
-            cohort: Which.
-            stream: The one that feeds it.
-            given: What the run reads.
-            before: Who is in it as the emulator has it.
-            known: What its ledger holds.
+            cohort: The cohort.
+            stream: The stream that populates it.
+            given: The input of the run.
+            before: Its members in the emulator.
+            known: The content of its ledger.
             mode: The sync mode of its stream.
-            percent: The most that a mirror may remove; ``None`` if that has to wait.
+            percent: The limit for the removals of a mirror; ``None`` if they are deferred.
         """
         if not given.met(stream):
             return cls(set(), set(), before)
@@ -96,7 +96,7 @@ class Plan(t.NamedTuple):
 
 
 def guard_allows(*, base: int, removals: int, desired: int, percent: int, proven: bool) -> bool:
-    """Whether so many members may be removed at once."""
+    """Return whether the guard permits so many removals in one run."""
     if not desired and removals:
         return proven and percent == 100
     few = proven and removals <= ALWAYS_ALLOWED

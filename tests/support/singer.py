@@ -1,8 +1,7 @@
-"""Singer messages, and runs of the target on them: in this process, or in one of its own."""
+"""Singer messages, and runs of the target on them, in this process or in a separate one."""
 
 import io
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -16,15 +15,18 @@ import pytest
 
 from target_moengage_cohort.core.errors import TargetError
 from target_moengage_cohort.core.interrupts import Interrupt
-from target_moengage_cohort.delivery.attempts import Timing
+from target_moengage_cohort.delivery.ports import Link, NoPace, Timing
 from target_moengage_cohort.emulator import Emulator
-from target_moengage_cohort.ledger import Ledgers
+from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.moengage.answers import Answer, Outcome
-from target_moengage_cohort.moengage.transport import Client
-from target_moengage_cohort.settings import load
-from target_moengage_cohort.singer import decoding
-from target_moengage_cohort.singer.stream_maps import SdkTransform
-from target_moengage_cohort.sync.mirror import mirror_sink as snapshot
+from target_moengage_cohort.moengage.transport import Transport
+from target_moengage_cohort.settings import Config, load
+from target_moengage_cohort.singer import lines as lines_module
+from target_moengage_cohort.singer.writer import NoRejects, RejectsFile
+from target_moengage_cohort.sync.context import Endpoints, RunContext
+from target_moengage_cohort.sync.mirror import mirror_sink
+from target_moengage_cohort.sync.mirror.recorder import Recorder
+from target_moengage_cohort.sync.process import endpoints_of, record_mapper_of
 from target_moengage_cohort.sync.report import Report
 from target_moengage_cohort.sync.run import Run
 
@@ -54,7 +56,7 @@ def state(value: t.Any):
 
 
 def lines(*messages: t.Any) -> bytes:
-    """Messages as a tap writes them; bytes stand for a line as it is."""
+    """Return messages as the output of a tap; bytes are a line verbatim."""
     return b"".join(
         (message if isinstance(message, bytes) else json.dumps(message).encode()) + b"\n"
         for message in messages
@@ -75,7 +77,7 @@ def config(emulator: Emulator, **settings: t.Any) -> dict[str, t.Any]:
 
 @dataclass
 class Attempt:
-    """A request body that was sent, and what came of it."""
+    """A request body that was sent, and its result."""
 
     body: dict[str, t.Any]
     data: bytes
@@ -84,7 +86,7 @@ class Attempt:
 
 @dataclass
 class Outcomes:
-    """What a run in this process did."""
+    """The results of a run in this process."""
 
     states: list[t.Any] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
@@ -110,34 +112,34 @@ def run(
     piecemeal: bool = False,
     **settings: t.Any,
 ) -> Outcomes:
-    """Run on an input in this process, and watch what is sent and what STATE is emitted.
+    """Run on an input in this process, and record the requests and the emitted STATE.
 
     Args:
-        emulator: Where to.
+        emulator: The emulated MoEngage.
         data: The input.
         timing: Clocks; by default real ones, and no wait before a retry.
         before: Called before each attempt.
         write_state: Called with each STATE that is emitted.
-        tap_exit: The exit code of a tap that we have started.
+        tap_exit: The exit code of the tap that we started.
         step: Called at each step of a ledger.
         piecemeal: Decode each line by itself and stage three rows at a time, so that a small input
             is cut as a large one would be.
-        **settings: Beside those of `config`.
+        **settings: Settings in addition to those of `config`.
     """
     with pytest.MonkeyPatch.context() as patch:
         if piecemeal:
-            patch.setattr(decoding, "PIECE_BYTES", 1)
-            patch.setattr(snapshot, "_ROWS_AT_ONCE", 3)
-            patch.setattr(snapshot, "_ROWS_WORTH_SENDING", 3)
+            patch.setattr(lines_module, "PIECE_BYTES", 1)
+            patch.setattr(mirror_sink, "_BATCH_ROWS", 3)
+            patch.setattr(mirror_sink, "_HEAD_START_ROWS", 3)
         return _run(emulator, data, timing, before, write_state, tap_exit, step, settings)
 
 
 def _run(emulator, data, timing, before, write_state, tap_exit, step, settings) -> Outcomes:
-    loaded = load(config(emulator, **settings))
-    client, interrupt, seen = Client(loaded.settings), Interrupt(), Outcomes()
+    config_ = load(config(emulator, **settings))
+    transport, interrupt, seen = Transport(config_.settings), Interrupt(), Outcomes()
     lock, busy, order = threading.Lock(), set(), []
 
-    def attempt(body: bytes) -> Answer:
+    def send(body: bytes) -> Answer:
         sent = Attempt(json.loads(body), body)
         cohort = sent.body["parameters"]["cohort_id"]
         with lock:
@@ -146,7 +148,7 @@ def _run(emulator, data, timing, before, write_state, tap_exit, step, settings) 
             busy.add(cohort)
         if before is not None:
             before(seen, interrupt)
-        answer = client.attempt(body)
+        answer = transport.send(body)
         with lock:
             busy.discard(cohort)
             sent.outcome = answer.outcome
@@ -161,26 +163,15 @@ def _run(emulator, data, timing, before, write_state, tap_exit, step, settings) 
         with lock:
             seen.accepted_before.append(len(order))
 
-    running = Run(
-        loaded,
-        attempt=attempt,
-        pace=None,
-        write_state=emit,
-        interrupt=interrupt,
-        ledgers=Ledgers(
-            loaded.settings,
-            run_id=str(uuid.uuid4()),
-            wait=interrupt.wait,
-            read_only=loaded.settings.dry_run,
-            step=step,
-        ),
-        transform=(
-            SdkTransform(loaded.settings, logging.getLogger(__name__))
-            if loaded.settings.transforms_records
-            else None
-        ),
-        timing=timing or Timing(jitter=lambda _seconds: 0.0),
+    store = open_store(
+        config_.settings,
+        run_id=str(uuid.uuid4()),
+        wait=interrupt.wait,
+        read_only=config_.settings.dry_run,
+        step=step,
     )
+    link = Link(send, NoPace(interrupt))
+    running = open_run(config_, interrupt, store, link, emit, timing)
     try:
         running.read(io.BytesIO(data) if isinstance(data, bytes) else data)
         running.finish(tap_exit)
@@ -192,9 +183,39 @@ def _run(emulator, data, timing, before, write_state, tap_exit, step, settings) 
     return seen
 
 
+def open_run(
+    config: Config,
+    interrupt: Interrupt,
+    store: t.Any,
+    link: Link,
+    write_state: t.Callable[[bytes], None] = lambda _value: None,
+    timing: Timing | None = None,
+) -> Run:
+    """Return a run like that of the target's process, except for its link and the output of STATE.
+
+    A dry run has the endpoints of the process.
+    """
+    timing = timing or Timing(jitter=lambda _seconds: 0.0)
+    context = RunContext(store.run_id, config, interrupt, timing)
+    if config.settings.dry_run:
+        return Run(context, endpoints_of(context, store))
+    path = config.settings.rejects_path
+    return Run(
+        context,
+        Endpoints(
+            store=store,
+            recorder=Recorder(store),
+            link=link,
+            write_state=write_state,
+            rejects=RejectsFile(path, store.run_id) if path is not None else NoRejects(),
+            record_mapper=record_mapper_of(config.settings),
+        ),
+    )
+
+
 @dataclass
 class Finished:
-    """How a process of the target ended."""
+    """The end of a process of the target."""
 
     code: int
     states: list[t.Any]
@@ -202,12 +223,12 @@ class Finished:
 
 
 def environment(home: Path, **variables: str) -> dict[str, str]:
-    """This process's environment with a HOME and a state directory of its own."""
+    """Return this process's environment with a separate HOME and state directory."""
     return {**os.environ, "HOME": str(home), "XDG_STATE_HOME": str(home / "state"), **variables}
 
 
 def start(home: Path, settings: dict[str, t.Any], *arguments: str, **variables: str):
-    """Start the target as a process of its own, with pipes to it."""
+    """Start the target as a separate process, with pipes to it."""
     home.mkdir(exist_ok=True)
     path = home / "config.json"
     path.write_text(json.dumps(settings))
@@ -221,7 +242,7 @@ def start(home: Path, settings: dict[str, t.Any], *arguments: str, **variables: 
 
 
 def finish(process: subprocess.Popen, data: bytes | None = None, timeout: float = 60) -> Finished:
-    """Give a process its input, and wait for its end."""
+    """Write the input of a process, and wait for its end."""
     out, err = process.communicate(data, timeout=timeout)
     return Finished(
         process.returncode, [json.loads(line) for line in out.splitlines()], err.decode()

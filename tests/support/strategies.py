@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 
 def histories(elements: st.SearchStrategy, longest: int) -> st.SearchStrategy[list]:
-    """Lists of any length alike; `st.lists` alone draws six elements or so, which fills nothing."""
+    """Draw lists of any length with equal probability; `st.lists` alone draws short ones."""
     return st.integers(1, longest).flatmap(
         lambda length: st.lists(elements, min_size=length, max_size=length)
     )

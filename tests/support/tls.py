@@ -20,7 +20,7 @@ DAY = dt.timedelta(days=1)
 
 
 class Authority:
-    """A CA, and the certificates that it gives; `file` is its own, for who is to trust it."""
+    """A CA and its certificates; `file` is its own certificate, for clients that trust it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -41,7 +41,7 @@ class Authority:
         self.file.write_bytes(_pem(self.certificate))
 
     def context(self, *hosts: str, days: int = 1) -> ssl.SSLContext:
-        """What a server needs to be believed as one of some hosts.
+        """Return the context of a server that proves to be one of some hosts.
 
         Args:
             *hosts: Names or addresses.
@@ -97,18 +97,18 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing of clients that do not trust us."""
+        """Log nothing about clients that do not trust us."""
 
 
 @contextlib.contextmanager
 def server(
     context: ssl.SSLContext | None, location: str | None = None
 ) -> Iterator[tuple[int, list[dict[str, str]]]]:
-    """Listen on loopback; yield the port, and the headers of each request that comes.
+    """Listen on loopback; yield the port, and the headers of each request.
 
     Args:
         context: From `Authority.context`; `None` speaks no TLS.
-        location: Redirect there, instead of accepting.
+        location: The target of a redirect, instead of an acceptance.
     """
     seen: list[dict[str, str]] = []
 
@@ -127,7 +127,7 @@ def server(
         do_GET = do_POST  # noqa: N815 - the name is http.server's
 
         def log_message(self, *_: object) -> None:
-            """Say nothing on standard error."""
+            """Log nothing."""
 
     with _Server(("127.0.0.1", 0), Handler) as listening:
         if context is not None:
@@ -145,9 +145,9 @@ def server(
 
 @contextlib.contextmanager
 def proxy(port: int) -> Iterator[tuple[int, list[str]]]:
-    """A proxy that knows CONNECT, and takes every host for the one at a port of loopback.
+    """Run a proxy that knows CONNECT, and connects every host to a port of loopback.
 
-    Yields its port, and the first lines and headers that it is asked.
+    Yields its port, and the request lines and headers that it receives.
     """
     seen: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:

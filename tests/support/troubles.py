@@ -1,4 +1,4 @@
-"""What can go wrong in a run, and what can happen between two of them, for hypothesis to draw."""
+"""Faults of a run, and changes between two runs, as hypothesis strategies."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from tests.support.warehouse import COHORTS, FAN, MODES, PAIRS, UIDS
 
 @dataclass(frozen=True)
 class Trouble:
-    """What goes wrong in a run.
+    """The faults of a run.
 
     Attributes:
-        cut: How much of the input is lost, from 0 to 1.
+        cut: The share of the input that is lost, from 0 to 1.
         broken: Whether it ends in the middle of a line.
-        tap_exit: How the tap that we started has ended.
-        faults: What happens to the first requests.
-        doom: What ends the run, and at which request or step.
+        tap_exit: The exit code of the tap that we started.
+        faults: The faults of the first requests.
+        doom: The cause that ends the run, and its request or step.
     """
 
     cut: float = 0.0
@@ -26,7 +26,7 @@ class Trouble:
     doom: tuple[str, int] | None = None
 
 
-NO_TROUBLE = Trouble(tap_exit=0)  # a stream without rows has no row count, which is no proof
+NO_TROUBLE = Trouble(tap_exit=0)  # a stream without rows has no row count to prove it complete
 FAULTS = (
     "500",
     "503 applied",
@@ -63,7 +63,7 @@ deaths = st.builds(Trouble, tap_exit=st.sampled_from([None, 0]), doom=death)
 
 @dataclass(frozen=True)
 class Change:
-    """What happens between two runs: to cohorts, to modes, to the clock, and to the ledgers."""
+    """The changes between two runs: to cohorts, modes, the clock, and the ledgers."""
 
     churn: dict[str, int]
     pairs: int

@@ -1,6 +1,6 @@
-"""A warehouse that knows what belongs into which cohort, taps that read it, and what they prove.
+"""A warehouse with the desired members of each cohort, its taps, and their proofs.
 
-It is the model that whole runs are compared with; nothing of the target's own judgement is in it.
+It is the model for whole runs, and independent of the target's own decisions.
 """
 
 import random
@@ -18,7 +18,7 @@ MODES = ("mirror", "incremental", "add")
 
 
 def people(name: str, count: int) -> list[str]:
-    """Ids of which some four fit into a body of 1,000 bytes."""
+    """Return IDs, about four of which fit into a body of 1,000 bytes."""
     return [f"{name}-{number}-{'x' * 180}" for number in range(count)]
 
 
@@ -32,7 +32,7 @@ PAIRS = [
 
 
 class Row(t.NamedTuple):
-    """What a tap reads of one member of one cohort."""
+    """A row of a tap: one member of one cohort."""
 
     stream: str
     cohort: str
@@ -41,7 +41,7 @@ class Row(t.NamedTuple):
 
 
 class Mark(t.NamedTuple):
-    """A message that is no row: a SCHEMA, an ACTIVATE_VERSION, or a STATE with its position."""
+    """A message other than a row: a SCHEMA, an ACTIVATE_VERSION, or a STATE with its position."""
 
     kind: str
     value: t.Any
@@ -49,12 +49,12 @@ class Mark(t.NamedTuple):
 
 @dataclass
 class Warehouse:
-    """Who is wanted in which cohort, and what happened in the stream of events.
+    """The desired members of each cohort, and the history of the event stream.
 
     Attributes:
         wanted: By cohort and key, the row of each member.
-        events: What the incremental stream has had, oldest first.
-        position: Up to where the STATE that was kept has them.
+        events: The rows of the incremental stream, oldest first.
+        position: The number of events that the last STATE covers.
         modes: The sync mode of each stream.
     """
 
@@ -68,7 +68,7 @@ class Warehouse:
     )
 
     def toggle(self, cohort: str, whom: int) -> None:
-        """Let those leave a cohort who are in it, and the others join; a bit says who is meant."""
+        """Change the membership of the selected members of a cohort; each bit selects one."""
         for uid in _chosen(UIDS, whom):
             present = self.wanted[cohort].pop(uid, None) is None
             if present:
@@ -77,11 +77,12 @@ class Warehouse:
                 self.events.append(Row("events", "events", Member(uid), present))
 
     def empty(self, cohort: str) -> None:
-        """Let all leave."""
+        """Remove all members."""
         self.toggle(cohort, sum(1 << UIDS.index(str(key)) for key in self.wanted[cohort]))
 
     def toggle_pairs(self, whom: int) -> None:
-        """Let those leave who are in just so; the others join, or are from now on just so."""
+        """Remove the selected members that have exactly these identifiers; add or update the
+        rest."""
         wanted = self.wanted["pairs"]
         for member in _chosen(PAIRS, whom):
             if wanted.get(member.key) == member:
@@ -90,12 +91,12 @@ class Warehouse:
                 wanted[member.key] = member
 
     def messages(self, seed: int, *, versions: bool, wavers: bool) -> list[Row | Mark]:
-        """All that a tap says in a run, in an order that the seed decides.
+        """Return all messages of a tap in a run, in an order that depends on the seed.
 
         Args:
-            seed: Of the dice.
+            seed: The seed of the order.
             versions: Whether streams end with an ACTIVATE_VERSION.
-            wavers: Whether members may have a row before their last one that says otherwise.
+            wavers: Whether members may have an earlier row that contradicts their last one.
         """
         chance = random.Random(seed)
         streams = chance.sample(list(STREAMS), len(STREAMS))
@@ -132,13 +133,13 @@ class Warehouse:
 
 @dataclass
 class Input:
-    """What of a tap's messages reaches the target, and what may follow from it.
+    """The part of a tap's messages that reaches the target, and its consequences.
 
     Attributes:
-        read: The messages that are whole.
-        data: All of it.
+        read: The complete messages.
+        data: The bytes.
         proven: By stream, whether it is known to be complete.
-        fault: Whether it is known that it is not.
+        fault: Whether it is known to be incomplete.
     """
 
     read: list[Row | Mark]
@@ -157,7 +158,7 @@ class Input:
         broken: bool,
         tap_exit: int | None,
     ) -> "Input":
-        """What is left of messages after so many of them."""
+        """Return the first messages as an input."""
         read = said[:length]
         numbers = {stream: _count(said, stream) for stream in STREAMS}
         messages = [_message(at, each, numbers, version) for at, each in enumerate(read)]
@@ -174,17 +175,17 @@ class Input:
         return cls(read, data, proven, fault)
 
     def miscounts(self, said: list[Row | Mark], modes: dict[str, str]) -> bool:
-        """Whether a mirror has some of its rows but not all."""
+        """Return whether a mirror has some of its rows but not all."""
         pairs = ((_count(self.read, s), _count(said, s)) for s in STREAMS if modes[s] == "mirror")
         return any(0 < seen < number for seen, number in pairs)
 
     def rows(self, cohort: str, before: int | None = None) -> list[tuple[int, Row]]:
-        """What was read of a cohort, with the indexes of the messages, up to one of these."""
+        """Return the rows of a cohort that were read, with the indexes of their messages."""
         rows = enumerate(self.read[:before])
         return [(at, row) for at, row in rows if isinstance(row, Row) and row.cohort == cohort]
 
     def met(self, stream: str, before: int | None = None) -> bool:
-        """Whether the stream was begun."""
+        """Return whether the stream has begun."""
         return Mark("schema", stream) in self.read[:before]
 
 

@@ -1,4 +1,4 @@
-"""What a day's churn of a cohort of ordinary size costs."""
+"""The requests for one day's churn of a cohort of ordinary size."""
 
 import pytest
 
@@ -12,7 +12,7 @@ BEFORE, AFTER = UIDS[:SIZE], [*UIDS[OUT:SIZE], *UIDS[SIZE:]]
 
 @pytest.fixture
 def sync(emulator, tmp_path):
-    """Runs a mirror of so many members; returns what was sent, by action."""
+    """Run a mirror with a number of members; return the sent members by action."""
 
     def go(uids, position):
         rows = [record(uid=uid) for uid in uids]
@@ -26,7 +26,7 @@ def sync(emulator, tmp_path):
 
 
 def asked(seen):
-    """Action and uids of each request."""
+    """Return the action and uids of each request."""
     return {
         each.body["action"]: {member["uid"] for member in each.body["parameters"]["members"]}
         for each in seen.attempts
@@ -34,8 +34,8 @@ def asked(seen):
 
 
 def test_a_day_of_churn_costs_two_requests(emulator, sync, tmp_path):
-    """900 out and 700 in on 30,000 are two requests with exactly those members; the same rows
-    again, in another order, are none."""
+    """900 removals and 700 additions on 30,000 members take two requests with exactly those
+    members. The same rows in another order take none."""
     first = sync(BEFORE, 1)
     assert SIZE == first.report.cohorts[0].added
     churn = sync(AFTER, 2)

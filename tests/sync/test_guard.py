@@ -1,391 +1,39 @@
 from __future__ import annotations
 
-import json
-from decimal import Decimal
 from fractions import Fraction
 
 import hypothesis.strategies as st
-import msgspec
 import pytest
 from hypothesis import example, given
 
-from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.core.membership import Action, Cohort, Member
-from target_moengage_cohort.ledger import DiffCounts, Ledgers, MemberSet
+from target_moengage_cohort.ledger.engines import open_store
+from target_moengage_cohort.ledger.records import DiffCounts, MemberSet
 from target_moengage_cohort.settings import load
+from target_moengage_cohort.sync.mirror.completeness import Proof
 from target_moengage_cohort.sync.mirror.guard import (
-    Completeness,
     Disposition,
-    Proof,
     Rules,
-    bookmarked_stream,
     decide,
     guard,
-    most_leaving,
+    most_removals,
 )
 
-RECORD, ACTIVATE = "record", "activate"
-PROOFS = [proof for proof in Proof if proof.is_proof]
 percents = st.integers(0, 100)
 sizes = st.integers(0, 60) | st.integers(0, 100_000)
 
 
-def heard(*messages, rejected=0):
-    """What is known after messages, each its kind and its version."""
-    completeness = Completeness("s", None)
-    for kind, version in messages:
-        if kind == RECORD:
-            completeness.read(version)
-        else:
-            completeness.activate(version)
-    completeness.rejected = rejected
-    return completeness
-
-
-def proof(completeness, *, tap_succeeded=False, version_is_fresh=True):
-    return completeness.proof(tap_succeeded=tap_succeeded, version_is_fresh=version_is_fresh)
-
-
-def counted(*values, records):
-    completeness = Completeness("s", "n")
-    for value in values:
-        completeness.expect(value)
-    for _ in range(records):
-        completeness.read(None)
-    completeness.check()
-    return completeness
-
-
-def test_only_more_than_an_end_of_input_is_proof():
-    """An input that just ended proves nothing, as one that did not end well."""
-    assert {"count", "activate_version", "tap_exit"} == {known.value for known in PROOFS}
-    assert {"end_of_input", "no"} == {known.value for known in Proof if not known.is_proof}
-
-
-versions = st.sampled_from([None, 1, 2, "1", 2**70, [1], {"a": 1}])
-kinds = st.sampled_from([RECORD, RECORD, ACTIVATE])
-
-
-def messages_of(versions):
-    return st.lists(st.tuples(kinds, versions), max_size=8)
-
-
-@given(messages_of(versions) | messages_of(st.just(1)), st.booleans())
-@example(messages=[(RECORD, 5), (ACTIVATE, 5)], fresh=True)
-@example(messages=[(RECORD, 5), (ACTIVATE, 5)], fresh=False)
-def test_an_activated_version_is_proof(messages, fresh):
-    """An ACTIVATE_VERSION is proof if records came before it and none after, all of its version,
-    which is a number that no unfinished run has used."""
-    of_records = [version for kind, version in messages if kind == RECORD]
-    kind, version = messages[-1] if messages else (None, None)
-    activated = kind == ACTIVATE and bool(of_records) and isinstance(version, int)
-    is_proof = fresh and activated and all(version == other for other in of_records)
-    expected = Proof.ACTIVATE_VERSION if is_proof else Proof.END_OF_INPUT
-    assert expected is proof(heard(*messages), version_is_fresh=fresh)
-
-
-@pytest.mark.parametrize(
-    ("expected", "messages"),
-    [
-        (True, [(RECORD, 5), (ACTIVATE, 5)]),
-        (True, [(ACTIVATE, 5), (RECORD, 5), (RECORD, 5), (ACTIVATE, 5)]),
-        (True, [(RECORD, 5), (ACTIVATE, 5), (RECORD, 5), (ACTIVATE, 5), (ACTIVATE, 5)]),
-        (False, []),
-        (False, [(ACTIVATE, 5)]),
-        (False, [(RECORD, 5)]),
-        (False, [(ACTIVATE, 5), (RECORD, 5)]),
-        (False, [(RECORD, 5), (ACTIVATE, 5), (RECORD, 5)]),
-        (False, [(RECORD, 5), (ACTIVATE, 6)]),
-        (False, [(RECORD, 5), (RECORD, 6), (ACTIVATE, 6)]),
-        (False, [(RECORD, 5), (RECORD, 6), (RECORD, 5), (ACTIVATE, 5)]),
-        (False, [(RECORD, 5), (RECORD, None), (ACTIVATE, 5)]),
-        (False, [(RECORD, None), (RECORD, 5), (ACTIVATE, 5)]),
-        (False, [(RECORD, None), (ACTIVATE, None)]),
-        (False, [(RECORD, 5), (ACTIVATE, None)]),
-    ],
-    ids=[
-        "after the records",
-        "before and after",
-        "again after more records",
-        "nothing at all",
-        "without records",
-        "none",
-        "before the records",
-        "record after it",
-        "another version",
-        "two versions",
-        "two versions in turns",
-        "record without a version",
-        "first record without a version",
-        "no version anywhere",
-        "no version in it",
-    ],
-)
-def test_where_an_activated_version_stands(expected, messages):
-    """Only an ACTIVATE_VERSION that closes all records of one version is proof."""
-    assert (Proof.ACTIVATE_VERSION if expected else Proof.END_OF_INPUT) is proof(heard(*messages))
-
-
-ODD_VERSIONS = [True, 1.0, Decimal(1), "1", "", [1], {"a": 1}, [], 1.5, Decimal("1.5"), None]
-
-
-@pytest.mark.parametrize("odd", ODD_VERSIONS, ids=repr)
-@pytest.mark.parametrize(
-    "kinds",
-    [
-        (RECORD, ACTIVATE),
-        ((RECORD, 1), RECORD, ACTIVATE),
-        ((RECORD, 1), RECORD, (ACTIVATE, 1)),
-        (RECORD, (RECORD, 1), (ACTIVATE, 1)),
-        (RECORD, (ACTIVATE, 1)),
-        ((RECORD, 1), ACTIVATE),
-    ],
-    ids=[
-        "everywhere",
-        "from the second record on",
-        "second record",
-        "first record",
-        "all records",
-        "activated",
-    ],
-)
-def test_a_version_of_another_type_is_no_proof(odd, kinds):
-    """A version that is no integer proves nothing and stops no run, though it equals one."""
-    messages = [(kind, odd) if isinstance(kind, str) else kind for kind in kinds]
-    assert Proof.END_OF_INPUT is proof(heard(*messages))
-
-
-@given(st.lists(versions, max_size=8))
-def test_a_version_is_told_when_it_is_met(read):
-    """Reading a record says whether its version is new, so that its use can be noted once."""
-    completeness = Completeness("s", None)
-    seen = []
-    for version in read:
-        known = version if type(version) is int else None
-        assert (known not in seen) == completeness.read(version)
-        seen.append(known)
-    assert len(read) == completeness.records
-    is_one = bool(seen) and isinstance(seen[0], int) and all(seen[0] == other for other in seen)
-    assert (seen[0] if is_one else None) == completeness.version
-
-
-@pytest.mark.parametrize("tap_succeeded", [True, False])
-@pytest.mark.parametrize("fresh", [True, False])
-def test_a_rejected_row_leaves_no_proof(tap_succeeded, fresh):
-    """Promise 4: somebody may be missing, whatever else shows that all rows have come."""
-    completeness = heard((RECORD, 5), (ACTIVATE, 5), rejected=1)
-    completeness.expect(1)
-    completeness.check()
-    assert Proof.NO is proof(completeness, tap_succeeded=tap_succeeded, version_is_fresh=fresh)
-
-
-@pytest.mark.parametrize(
-    ("expected", "completeness", "tap_succeeded"),
-    [
-        (Proof.COUNT, counted(2, 2, records=2), False),
-        (Proof.COUNT, counted(2, 2, records=2), True),
-        (Proof.ACTIVATE_VERSION, heard((RECORD, 5), (ACTIVATE, 5)), True),
-        (Proof.TAP_EXIT, heard((RECORD, 5)), True),
-        (Proof.TAP_EXIT, heard(), True),
-        (Proof.END_OF_INPUT, heard(), False),
-        (Proof.END_OF_INPUT, counted(records=0), False),
-        (Proof.END_OF_INPUT, counted(records=3), False),
-    ],
-    ids=[
-        "count",
-        "count and exit",
-        "version and exit",
-        "exit",
-        "exit and no row",
-        "no row",
-        "no row to count",
-        "no count read",
-    ],
-)
-def test_what_is_proof(expected, completeness, tap_succeeded):
-    """A right row count, an activated version or the tap's exit code is proof, and nothing else."""
-    assert expected is proof(completeness, tap_succeeded=tap_succeeded)
-
-
-def as_tap(count):
-    """The ways to write a row count."""
-    return st.sampled_from([count, str(count), f"0{count}", Decimal(count), Decimal(f"{count}.00")])
-
-
-@given(st.data(), st.integers(1, 9), st.integers(1, 9))
-def test_a_row_count_is_compared_with_the_rows_read(data, expected, records):
-    """A count is proof if it is that of the rows, and an error if not; numbers, digits and
-    integral decimals mean the same."""
-    values = data.draw(st.lists(as_tap(expected), min_size=1, max_size=4))
-    if expected == records:
-        assert Proof.COUNT is proof(counted(*values, records=records))
-        return
-    with pytest.raises(InputError) as raised:
-        counted(*values, records=records)
-    assert f"should have {expected} rows, and {records} were read" in str(raised.value)
-    assert "expected_count_column 'n': the stream 's'" in str(raised.value)
-
-
-@given(st.data(), st.integers(1, 9), st.integers(1, 9))
-def test_row_counts_must_agree(data, first, second):
-    """Two rows that say different counts are an error at once, even beside rows that agree."""
-    values = data.draw(st.lists(as_tap(first), min_size=1, max_size=3))
-    other = data.draw(as_tap(second))
-    if first == second:
-        counted(*values, other, records=first)
-        return
-    with pytest.raises(InputError, match=f"one row says {first}, another {second}, so"):
-        counted(*values, other, records=first)
-
-
-@pytest.mark.parametrize("before", [[], [1], [1, "1"]], ids=["first row", "second row", "third"])
-@pytest.mark.parametrize(
-    "value",
-    [
-        None,
-        msgspec.UNSET,
-        "",
-        "1.0",
-        " 1",
-        "-1",
-        "\u0661",
-        "\u00b2",
-        "one",
-        "9" * 5_000,
-        True,
-        False,
-        1.0,
-        1.5,
-        Decimal("1.5"),
-        Decimal("NaN"),
-        Decimal("Infinity"),
-        [1],
-        {"n": 1},
-    ],
-    ids=lambda value: repr(value)[:20],
-)
-def test_a_row_without_a_count_is_an_error(before, value):
-    """What is no whole number is no row count, whatever the rows before said."""
-    with pytest.raises(InputError, match="a row has no row count there") as raised:
-        counted(*before, value, records=1)
-    assert "expected_count_column 'n' of the stream 's'" in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [[-1], [0], [2**200], [Decimal("1E+5000")], [1, Decimal("1E+5000")], ["9" * 99]],
-    ids=["negative", "zero", "large", "exponent", "exponent later", "digits"],
-)
-def test_a_count_that_cannot_be_is_an_input_error(values):
-    """A count that no stream has is told like any wrong one, with no other kind of error."""
-    with pytest.raises(InputError):
-        counted(*values, records=1)
-
-
-def bookmark(**bookmarks):
-    return json.dumps({"bookmarks": bookmarks}).encode()
-
-
-KEY = {"replication_key": "updated_at", "replication_key_value": "2026-01-01"}
-
-
-@pytest.mark.parametrize(
-    ("expected", "state"),
-    [
-        ("s", bookmark(s=KEY)),
-        ("s", bookmark(other=KEY, s=KEY)),
-        ("s", bookmark(s={"replication_key_value": 0})),
-        ("s", bookmark(s={"partitions": [{"context": {}}, {"context": {}, **KEY}]})),
-        ("s", bookmark(s={"partitions": [None, KEY]})),
-        ("s", b'{"bookmarks":{"s":{"replication_key_value":1e999}}}'),
-        ("s", b'{"bookmarks":{"s":{"replication_key_value":5},"o":{"x":1e999}}}'),
-        ("s", b'{"bookmarks":{"s":{"replication_key_value":5},"o":{"x":"\\ud800"}}}'),
-        ("s", b'{"bookmarks":{"s":{"replication_key_value":5}},"x":"\\ud800"}'),
-        ("t", bookmark(s={}, t=KEY)),
-        (None, bookmark()),
-        (None, bookmark(other=KEY)),
-        (None, bookmark(s={})),
-        (None, bookmark(s={"replication_key_value": None, "replication_key": "id"})),
-        (None, bookmark(s={"partitions": []})),
-        (None, bookmark(s={"partitions": [{"replication_key_value": None}, 5, "x"]})),
-        (None, bookmark(s={"partitions": KEY})),
-        (None, bookmark(s="replication_key_value")),
-        (None, bookmark(s=[KEY])),
-        (None, json.dumps({"s": KEY}).encode()),
-        (None, json.dumps({"bookmarks": [["s", KEY]]}).encode()),
-        (None, b'{"bookmarks":null}'),
-        (None, b'{"bookmarks":"s"}'),
-        (None, b"{}"),
-        (None, b"null"),
-        (None, b"5"),
-        (None, b'["bookmarks"]'),
-    ],
-    ids=[
-        "bookmark",
-        "beside another stream",
-        "zero",
-        "partition",
-        "odd partition beside it",
-        "number beyond all bounds",
-        "such a number elsewhere",
-        "half a surrogate pair in another bookmark",
-        "half a surrogate pair elsewhere",
-        "second stream",
-        "no bookmarks",
-        "another stream",
-        "empty",
-        "null",
-        "no partitions",
-        "partitions without",
-        "partitions are an object",
-        "text",
-        "list",
-        "not among bookmarks",
-        "bookmarks are a list",
-        "bookmarks are null",
-        "bookmarks are text",
-        "empty state",
-        "null state",
-        "number",
-        "list for a state",
-    ],
-)
-def test_a_bookmark_with_a_key_value_is_found(expected, state):
-    """A snapshot's stream that a tap reads on from a replication key is named, whatever else the
-    STATE holds."""
-    assert expected == bookmarked_stream(state, ["s", "t"])
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text("a\u00e9"),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["bookmarks", "s", "partitions", "replication_key_value", "x"]), inner
-        )
-    ),
-)
-
-
-@given(json_values)
-@example({"bookmarks": {"s": {"partitions": [{"partitions": [KEY]}]}}})
-def test_any_state_can_be_looked_into(value):
-    """A STATE of any shape is searched without an error, and only for the given streams."""
-    assert bookmarked_stream(json.dumps(value).encode(), {"s"}) in {"s", None}
-    assert None is bookmarked_stream(json.dumps(value).encode(), set())
-
-
 @st.composite
 def removals_of(draw):
-    """A base, and how many of it are to leave."""
+    """Draw a base, and a number of removals from it."""
     base = draw(sizes)
     return base, draw(st.integers(0, base) | st.integers(0, min(base, 25)))
 
 
 @given(removals_of(), sizes, percents, st.booleans())
 def test_the_guard(counts, desired, percent, proven):
-    """Without proof at most max_removal_percent of the base leave; with proof that, or 20; and a
-    cohort is emptied with 100 % and proof only."""
+    """Without proof at most max_removal_percent of the base are removed, with proof also up to 20.
+    Emptying a cohort needs 100 % and proof."""
     base, removals = counts
     if not removals:
         allowed = True
@@ -402,7 +50,7 @@ def test_the_guard(counts, desired, percent, proven):
 @pytest.mark.parametrize("proven", [True, False])
 @pytest.mark.parametrize("percent", [0, 1, 10, 33, 99, 100])
 def test_the_most_that_may_leave_is_what_the_guard_lets_go(percent, proven):
-    """most_leaving is the largest number that the guard lets leave a cohort that nobody joins."""
+    """most_removals is the largest number of removals that the guard allows without additions."""
     for base in (1, 2, 9, 10, 19, 20, 21, 199, 201, 1000):
         allowed = [
             removals
@@ -416,7 +64,7 @@ def test_the_most_that_may_leave_is_what_the_guard_lets_go(percent, proven):
             )
             is None
         ]
-        most = most_leaving(base=base, max_removal_percent=percent, proven=proven)
+        most = most_removals(base=base, max_removal_percent=percent, proven=proven)
         assert max(allowed) == most
 
 
@@ -446,19 +94,19 @@ def test_the_most_that_may_leave_is_what_the_guard_lets_go(percent, proven):
     ],
 )
 def test_the_guard_by_numbers(allowed, base, removals, desired, percent, proven):
-    """The bounds are exact: what is at a bound goes, what is one member above it does not."""
+    """The bounds are exact: removals at a bound are allowed, one more is not."""
     against = guard(
         base=base, removals=removals, desired=desired, max_removal_percent=percent, proven=proven
     )
     assert allowed == (against is None)
     if against is not None:
         assert f"max_removal_percent {100 if not desired else percent}" in against
-        look = "nothing shows that the tap succeeded, so look at its messages first"
+        look = "Check the tap's log first"
         assert (not desired and not proven) == (look in against)
 
 
 def counts(*, kept=0, gone=0, linked=0, new=0, resent=0, in_doubt=0, strays=0):
-    """The numbers of a plan, from who stays, leaves, is linked, joins, and is sent again."""
+    """Return the counts of a plan with a number of members of each kind."""
     base, desired = kept + gone + linked, kept + new
     return DiffCounts(
         desired=MemberSet(desired, ""),
@@ -475,10 +123,10 @@ def counts(*, kept=0, gone=0, linked=0, new=0, resent=0, in_doubt=0, strays=0):
 
 @st.composite
 def plans(draw):
-    """The numbers of any plan of a mirror, and what it does."""
+    """Draw the numbers of any plan of a mirror, and its effects."""
     small = st.integers(0, 30) | st.integers(0, 3)
     kept, gone, new = draw(small), draw(small), draw(small)
-    linked = draw(st.integers(0, min(3, kept + new)))  # each stands beside someone desired
+    linked = draw(st.integers(0, min(3, kept + new)))  # with a desired member's ID
     parts = {"kept": kept, "gone": gone, "new": new, "linked": linked}
     in_doubt = draw(st.integers(0, kept + gone + linked))
     return parts, counts(
@@ -507,8 +155,8 @@ def rules_of(*, removal=10, addition=None, deferred=False, seals=False):
 
 @given(plans(), rules, proofs)
 def test_the_fate_of_removals(plan, rules, proof):
-    """Promise 4: nobody is removed after an input with a fault; deferred removals wait; others go
-    within the guard, or are withheld."""
+    """Promise 4: no member is removed after an input with a fault. Deferred removals wait; others
+    are delivered within the guard, or withheld."""
     parts, differs = plan
     fate = decide(differs, rules, proof).removals
     if proof is Proof.NO:
@@ -532,7 +180,7 @@ EXCHANGE = ({"gone": 5, "new": 5}, counts(gone=5, new=5))
 @example(EXCHANGE, rules_of(removal=100, addition=0), Proof.END_OF_INPUT)
 @example(EXCHANGE, rules_of(addition=0), Proof.COUNT)
 def test_a_cohort_is_emptied_with_proof_only(plan, rules, proof):
-    """Whatever part of a plan is delivered, nobody being left needs 100 % and proof."""
+    """Whatever part of a plan is delivered, emptying a cohort needs 100 % and proof."""
     parts, differs = plan
     decision = decide(differs, rules, proof)
     left = differs.base
@@ -547,8 +195,8 @@ def test_a_cohort_is_emptied_with_proof_only(plan, rules, proof):
 
 @given(plans(), rules, proofs)
 def test_the_fate_of_additions(plan, rules, proof):
-    """Additions are withheld where more members join than max_addition_percent of the base, if
-    the cohort is not new; members who are sent again do not count."""
+    """Additions above max_addition_percent of the base are withheld, unless the cohort is new.
+    Members that are sent again do not count."""
     parts, differs = plan
     limit = rules.max_addition_percent
     is_over = (
@@ -562,7 +210,8 @@ def test_the_fate_of_additions(plan, rules, proof):
 
 @given(plans(), rules, proofs)
 def test_what_is_not_delivered_has_a_reason(plan, rules, proof):
-    """A person is told why something is withheld, or left although it differs, and only then."""
+    """A decision has a reason exactly if some of the plan is withheld, or differs and is not
+    delivered."""
     parts, differs = plan
     decision = decide(differs, rules, proof)
     is_held = Disposition.WITHHELD in {decision.additions, decision.removals}
@@ -620,7 +269,7 @@ def test_what_seals(plan, rules, proof):
     ],
 )
 def test_decisions(expected, differs, rules, proof):
-    """One half of a plan that is held back does not hold back the other."""
+    """A withheld half of a plan does not withhold the other."""
     decision = decide(differs, rules, proof)
     fates = {"additions": decision.additions, "removals": decision.removals}
     held = [
@@ -630,7 +279,7 @@ def test_decisions(expected, differs, rules, proof):
 
 
 def test_growth_of_a_one_time_cohort_is_guarded(tmp_path):
-    """Members who stay only because nobody is removed make no room for others to join."""
+    """Members that stay only because one_time removes none leave no room for additions."""
     settings = load(
         {
             "workspace_id": "ws",
@@ -640,7 +289,7 @@ def test_growth_of_a_one_time_cohort_is_guarded(tmp_path):
             "ledger_uri": str(tmp_path / "ledger"),
         }
     ).settings
-    with Ledgers(settings, run_id="r", wait=lambda _seconds: False) as ledgers:
+    with open_store(settings, run_id="r", wait=lambda _seconds: False) as ledgers:
         ledger = ledgers.open(Cohort("c", "c"), "s")
         ledger.accepted(ledger.sent(Action.ADD, [Member(f"old {n}") for n in range(10)], 1))
         staging = ledgers.staging()
@@ -650,11 +299,3 @@ def test_growth_of_a_one_time_cohort_is_guarded(tmp_path):
         staging.close()
     assert (10, 0) == (differs.additions, differs.removals)
     assert Disposition.WITHHELD is decision.additions
-
-
-def test_no_record_of_a_version_is_no_proof():
-    """An ACTIVATE_VERSION after files without a row proves nothing."""
-    completeness = Completeness("s", None)
-    assert not completeness.read(7, 0)
-    completeness.activate(7)
-    assert Proof.END_OF_INPUT is completeness.proof(tap_succeeded=False, version_is_fresh=True)

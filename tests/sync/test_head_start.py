@@ -13,7 +13,7 @@ from tests.support.singer import UNLIMITED, lines, record, run, schema, state
 
 SMALL = {"sync_mode": "mirror", "max_payload_bytes": 1_000, "piecemeal": True}
 COLUMNS = ("uid", "anonymous_id", "_sdc_deleted_at")
-LONG = "x" * 190  # four members of such ids have room in a body
+LONG = "x" * 190  # a body has room for four members with such ids
 
 
 def people(count):
@@ -29,7 +29,7 @@ def members(emulator, cohort="users"):
 
 
 def test_a_new_cohort_is_sent_while_its_rows_are_still_read(emulator):
-    """The first members of a new mirror are with MoEngage before the tap has sent its last row."""
+    """The first members of a new mirror reach MoEngage before the tap has sent its last row."""
     begun = threading.Event()
     read_end, write_end = os.pipe()
     found = []
@@ -50,7 +50,7 @@ def test_a_new_cohort_is_sent_while_its_rows_are_still_read(emulator):
 
 
 def test_a_head_start_costs_no_request(emulator):
-    """All bodies but the last one are full, and nobody is sent twice who has several rows."""
+    """All bodies except the last are full, and no member with several rows is sent twice."""
     whom = people(41)
     seen = run(emulator, lines(schema(), *rows(*whom), *rows(*whom[:9])), **SMALL)
     assert [4] * 10 + [1] == [len(one.body["parameters"]["members"]) for one in seen.attempts]
@@ -69,14 +69,14 @@ def test_growth_of_a_new_cohort_is_not_guarded_in_its_midst(emulator, mode):
 
 
 def test_who_is_known_gets_no_head_start(emulator):
-    """A cohort with members waits for the end of its input: only the difference is sent."""
+    """A cohort with members waits for the end of its input, and only the difference is sent."""
     run(emulator, lines(schema(), *rows(*people(20))), **SMALL)
     seen = run(emulator, lines(schema(), *rows(*people(21))), **SMALL)
     assert [1] == [len(one.body["parameters"]["members"]) for one in seen.attempts]
 
 
 def test_a_cut_input_after_a_head_start_removes_nobody(emulator):
-    """Who has left early stays, and STATE is not written, if the rest of the input is broken."""
+    """If the rest of the input is broken, members that were sent early stay, without a STATE."""
     seen = run(emulator, lines(schema(), *rows(*people(20)), b"{", state({"at": 1})), **SMALL)
     assert "failed" == seen.report.status
     assert [] == seen.states
@@ -85,7 +85,7 @@ def test_a_cut_input_after_a_head_start_removes_nobody(emulator):
 
 @pytest.mark.parametrize("mode", ["mirror", "one_time"])
 def test_a_stream_that_may_say_no_gets_no_head_start(emulator, mode):
-    """Where a later row may delete somebody, nobody is sent before all rows are there."""
+    """If a later row may delete a member, no member is sent before all rows have arrived."""
     whom = people(40)
     deleted = [record(uid=uid, _sdc_deleted_at="2026-11-22") for uid in whom[:30]]
     data = lines(schema(columns=COLUMNS), *rows(*whom), *deleted)
@@ -94,8 +94,19 @@ def test_a_stream_that_may_say_no_gets_no_head_start(emulator, mode):
     assert {*whom[30:]} == members(emulator)
 
 
+def test_a_stream_with_two_ids_gets_no_head_start(emulator):
+    """If a later row may change a member's anonymous ID, each member is sent once, as it ends."""
+    options = SMALL | {"anonymous_id_column": "anonymous_id"}
+    early = [record(uid=uid, anonymous_id="a1") for uid in people(9)]
+    late = [record(uid=uid, anonymous_id=None) for uid in people(1)]
+    seen = run(emulator, lines(schema(columns=COLUMNS[:2]), *early, *late), **options)
+    (cohort,) = seen.report.cohorts
+    assert (9, 10) == (cohort.added, cohort.records)
+    assert {None} == {one.anonymous_id for one in emulator.members("users") if one.uid in people(1)}
+
+
 def test_a_deletion_that_no_schema_told_of_makes_no_number_negative(emulator):
-    """Where a row deletes somebody who has left early, the report has no number below zero."""
+    """If a row deletes a member that was sent early, no number in the report is below zero."""
     whom = people(40)
     deleted = [record(uid=uid, _sdc_deleted_at="2026-11-22") for uid in whom[:30]]
     seen = run(emulator, lines(schema(), *rows(*whom), *deleted), **SMALL)
@@ -109,6 +120,8 @@ def test_a_deletion_that_no_schema_told_of_makes_no_number_negative(emulator):
 
 
 MODES = st.sampled_from(["mirror", "one_time"])
+BOTH = ["uid", "anonymous_id"]
+IDS = st.sampled_from([BOTH, ["uid"], ["anonymous_id"]])
 ROW = st.tuples(
     st.sampled_from([*people(8), None]),
     st.sampled_from(["a1", "a2", None]),
@@ -116,28 +129,43 @@ ROW = st.tuples(
 ).filter(lambda row: row[0] or row[1])
 
 
+TWO_ANONYMOUS_IDS = [(uid, "a1", None) for uid in people(5)] * 2 + [("u0000-" + LONG, None, None)]
+
+
 @settings(max_examples=30)
-@given(st.lists(ROW, max_size=40), st.sampled_from(["proven", "no"]), MODES)
-@example([("u", "a1", None)] * 9 + [("u", None, None)] * 9, "proven", "mirror")
-@example([(None, "a1", None)] * 4 + [(uid, None, None) for uid in people(8)], "no", "one_time")
-def test_a_head_start_changes_nothing_in_the_end(given_rows, proof, mode):
-    """Whatever rows come, the cohort is that of a run which reads all before it sends anything."""
-    columns = COLUMNS[: 2 + any(deleted for _, _, deleted in given_rows)]
+@given(st.lists(ROW, max_size=40), IDS, st.sampled_from(["proven", "no"]), MODES)
+@example([("u", "a1", None)] * 9 + [("u", None, None)] * 9, BOTH, "proven", "mirror")
+@example(
+    [(None, "a1", None)] * 4 + [(uid, None, None) for uid in people(8)], BOTH, "no", "one_time"
+)
+@example(TWO_ANONYMOUS_IDS, BOTH, "proven", "mirror")
+@example([(uid, None, None) for uid in people(8)] * 2, ["uid"], "proven", "mirror")
+def test_a_head_start_changes_nothing_in_the_end(drawn_rows, ids, proof, mode):
+    """With any rows, the cohort equals that of a run which reads all rows before it sends
+    anything."""
+    has_deletions = any(deleted for _, _, deleted in drawn_rows)
+    columns = [*ids, *(["_sdc_deleted_at"] if has_deletions else [])]
+    given_rows = [
+        {column: row[COLUMNS.index(column)] for column in columns}
+        for row in drawn_rows
+        if any(row[COLUMNS.index(name)] for name in ids)
+    ]
     exits = {"tap_exit": lambda: 0} if proof == "proven" else {}
     messages = [
         schema(columns=columns),
-        *(record(**dict(zip(columns, row, strict=False))) for row in given_rows),
+        *(record(**row) for row in given_rows),
     ]
-    found = []
+    results = []
     for piecemeal in (True, False):
-        options = SMALL | {"anonymous_id_column": "anonymous_id", "piecemeal": piecemeal}
-        options |= {"sync_mode": mode}
+        options = SMALL | {"sync_mode": mode, "piecemeal": piecemeal}
+        if "anonymous_id" in ids:
+            options["anonymous_id_column"] = "anonymous_id"
         with (
             Emulator(requests_per_minute=UNLIMITED) as emulator,
             tempfile.TemporaryDirectory() as folder,
         ):
             seen = run(emulator, lines(*messages), ledger_uri=folder, **exits, **options)
             (cohort,) = seen.report.cohorts
-            told = (seen.report.status, cohort.added, cohort.removed, cohort.unchanged)
-            found.append((emulator.members("users"), told))
-    assert found[0] == found[1]
+            numbers = (seen.report.status, cohort.added, cohort.removed, cohort.unchanged)
+            results.append((emulator.members("users"), numbers))
+    assert results[0] == results[1]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 
 from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
-from target_moengage_cohort.ledger import Expected
+from target_moengage_cohort.ledger.records import Expected
 from target_moengage_cohort.sync.changes.outbox import sift
 from tests.support.strategies import histories
 
@@ -28,12 +28,12 @@ def changes(history):
 
 @st.composite
 def beginnings(draw):
-    """What a ledger may know beforehand, and who may really be in the cohort then."""
+    """Draw the initial content of a ledger, and the members that the cohort may have."""
     known, there = {}, {}
     for member in draw(st.lists(members, unique_by=lambda member: member.key)):
         state = draw(st.sampled_from(["unseen", "accepted", "removed", "forgotten", "in doubt"]))
         is_there = state == "accepted" or (state in {"unseen", "in doubt"} and draw(st.booleans()))
-        if state == "forgotten":  # a ledger keeps no identifiers of who was removed
+        if state == "forgotten":  # a ledger keeps no identifiers of removed members
             known[member.key] = Expected(REMOVE, None)
         elif state != "unseen":
             action = {"accepted": ADD, "removed": REMOVE, "in doubt": None}[state]
@@ -44,12 +44,12 @@ def beginnings(draw):
 
 
 def news(asked, known):
-    """The changes that are needed."""
+    """Return the needed changes."""
     return [new for new in sift(asked, known) if new is not None]
 
 
 def replayed(there, history):
-    """Who is in the cohort after the changes, and by which identifiers."""
+    """Return the members of the cohort after the changes, with their identifiers."""
     there = {**there}
     for action, member in history:
         if action is ADD:
@@ -61,15 +61,15 @@ def replayed(there, history):
 
 @given(beginnings(), steps)
 def test_what_is_left_out_makes_no_difference(beginning, history):
-    """Promise 2: the needed changes lead to the same members as all of them, whatever became of
-    those who were in doubt or never seen."""
+    """Promise 2: the needed changes have the same result as all of them, whatever happened to
+    members that were unconfirmed or unknown."""
     known, there = beginning
     assert replayed(there, history) == replayed(there, news(changes(history), known))
 
 
 @given(beginnings(), steps, st.data())
 def test_the_way_changes_are_cut_does_not_matter(beginning, history, data):
-    """What is known is brought up to date, so that a later look knows what an earlier one took."""
+    """The expected state is updated, so a later call knows the changes of an earlier one."""
     known, _ = beginning
     whole, parts = {**known}, {**known}
     cut = data.draw(st.integers(0, len(history)))
@@ -80,7 +80,7 @@ def test_the_way_changes_are_cut_does_not_matter(beginning, history, data):
 
 @given(beginnings(), steps)
 def test_a_history_that_was_taken_needs_nothing_more(beginning, history):
-    """The last change of each member, asked for again, is known to be done or on its way."""
+    """The last change of each member is not needed a second time."""
     known, _ = beginning
     news(changes(history), known)
     last = {member.key: (action, member) for action, member in history}
@@ -89,8 +89,8 @@ def test_a_history_that_was_taken_needs_nothing_more(beginning, history):
 
 @given(beginnings(), steps)
 def test_no_needed_change_repeats_what_is_expected(beginning, history):
-    """A member who is not in doubt gets no addition by the same identifiers and no removal twice
-    in a row."""
+    """A confirmed member gets neither an addition with the same identifiers nor two removals in a
+    row."""
     known, _ = beginning
     latest = {key: (said.action, said.member) for key, said in known.items()}
     for action, member in news(changes(history), known):
@@ -102,7 +102,7 @@ def test_no_needed_change_repeats_what_is_expected(beginning, history):
 
 @given(beginnings(), steps)
 def test_a_removal_has_the_identifiers_of_the_latest_addition(beginning, history):
-    """A removal repeats what was accepted, and has the record's identifiers where nothing was."""
+    """A removal has the accepted identifiers, or else those of the record."""
     known, _ = beginning
     latest = {key: said.member for key, said in known.items() if said.member is not None}
     for action, member in history:
@@ -154,8 +154,7 @@ def test_a_removal_has_the_identifiers_of_the_latest_addition(beginning, history
     ],
 )
 def test_what_is_needed(known, action, member, needed):
-    """What is expected of a member decides whether a change is needed, and by which identifiers
-    it goes."""
+    """A member's expected state decides whether a change is needed, and with which identifiers."""
     state = {} if known is None else {member.key: known}
     expected = [] if needed is None else [(action, needed)]
     assert expected == news([change(action, member)], state)
@@ -166,7 +165,7 @@ def test_what_is_needed(known, action, member, needed):
 
 
 def test_the_two_name_spaces_are_apart():
-    """A uid and an anonymous id of the same text are two members."""
+    """A uid and an anonymous ID with the same text are two members."""
     known = {"x": Expected(ADD, Member("x"))}
     history = [(ADD, Member("x")), (ADD, Member(None, "x")), (REMOVE, Member(None, "x"))]
     assert history[1:] == news(changes(history), known)

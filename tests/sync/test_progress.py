@@ -4,29 +4,38 @@ import json
 import logging
 import os
 import pty
-import re
 import subprocess
 import sys
 import threading
 
-from target_moengage_cohort.delivery.attempts import Totals
+import pytest
+
+from target_moengage_cohort.ledger.records import RunProgress
 from target_moengage_cohort.sync import progress as progress_module
 from target_moengage_cohort.sync.progress import Progress
 from tests.support.singer import config, environment, lines, record, schema, state
 
 
-def test_the_line_tells_members_requests_pace_and_time_left():
-    """One line has what was read and accepted, the requests, their pace, and the time left."""
-    totals = Totals(accepted=12_345, requests=6)
-    line = Progress(totals, lambda: 20_000, lambda: 30, (), 300).line()
-    assert "20,000 lines read, 12,345 members accepted in 6 requests" in line
-    assert "about 0.1 min left for what was read" in line
-    assert re.search(r"\(\d+/min\)", line)
+def progress(*, minutes_left=0.1, **numbers) -> Progress:
+    """Return the progress of a run with these numbers."""
+    run = {"run_id": "r", "pid": 1, "host": "h", "started_at": "t", "streams": []}
+    zero = {"records": 0, "accepted": 0, "requests": 0}
+    return Progress(lambda: RunProgress(**run, **zero | numbers), lambda: minutes_left)
+
+
+@pytest.mark.parametrize(
+    ("left", "minutes_left"), [("6 s", 0.1), ("1.0 min", 1.0), ("12.5 min", 12.5)]
+)
+def test_the_line_has_rows_members_requests_and_the_time_left(left, minutes_left):
+    """One line has the rows read, the members sent, the requests, and the time left."""
+    shown = progress(records=20_000, accepted=12_345, requests=6, minutes_left=minutes_left)
+    assert f"20,000 lines read · 12,345 sent · 6 requests · about {left} left" == shown.line()
 
 
 def test_elsewhere_a_log_line_comes_now_and_then(monkeypatch, caplog):
-    """Where no terminal is, the line is logged each time the interval has passed."""
+    """Without a terminal, the line is logged each time the interval has passed."""
     monkeypatch.setattr(progress_module, "_LOG_SECONDS", 0.001)
+    monkeypatch.setattr(progress_module, "_PUBLISH_SECONDS", 0.001)
     seen = threading.Event()
 
     class Watcher(logging.Handler):
@@ -37,15 +46,37 @@ def test_elsewhere_a_log_line_comes_now_and_then(monkeypatch, caplog):
     watcher = Watcher()
     logging.getLogger(progress_module.__name__).addHandler(watcher)
     caplog.set_level(logging.INFO)
-    progress = Progress(Totals(), lambda: 1, lambda: 0, (), 300)
-    progress.start()
+    shown = progress()
+    shown.start()
     assert seen.wait(10)
-    progress.stop()
+    shown.stop()
     logging.getLogger(progress_module.__name__).removeHandler(watcher)
 
 
+def test_one_thread_at_a_time_writes_the_entry(monkeypatch):
+    """The entry is made by `publish` while the progress thread waits, however often it wakes."""
+    monkeypatch.setattr(progress_module, "_PUBLISH_SECONDS", 0.001)
+
+    class Store:
+        writers = 0
+        overlap = threading.Event()
+
+        def write_progress(self, _progress: RunProgress) -> None:
+            self.writers += 1
+            if self.writers > 1:
+                self.overlap.set()
+            self.overlap.wait(0.2)
+            self.writers -= 1
+
+    shown, store = progress(), Store()
+    shown.start()
+    shown.publish(store)
+    shown.stop()
+    assert not store.overlap.is_set()
+
+
 def test_on_a_terminal_there_is_a_progress_line(tmp_path, emulator):
-    """A person who watches sees the line while requests are under way, and STATE stays clean."""
+    """On a terminal the line is shown while requests are under way, and STATE stays clean."""
     master, slave = pty.openpty()
     emulator.hold()
     config_path = tmp_path / "config.json"

@@ -6,6 +6,7 @@ from decimal import Decimal
 from types import SimpleNamespace
 
 import hypothesis.strategies as st
+import msgspec
 import pytest
 from hypothesis import given
 from msgspec import UNSET
@@ -13,34 +14,60 @@ from msgspec import UNSET
 from target_moengage_cohort.core.errors import MissingKeyRowError, RowError, SettingsError
 from target_moengage_cohort.core.interrupts import Interrupt
 from target_moengage_cohort.core.membership import Action
+from target_moengage_cohort.delivery.ports import Timing
 from target_moengage_cohort.settings import load
-from target_moengage_cohort.singer.messages import Record
+from target_moengage_cohort.singer.messages import Record, Schema
 from target_moengage_cohort.singer.reader import Reader
+from target_moengage_cohort.sync.changes.change_sink import ChangeSink
 from target_moengage_cohort.sync.cohorts import Cohorts
-from target_moengage_cohort.sync.rows import Sink
+from target_moengage_cohort.sync.context import RunContext
+from target_moengage_cohort.sync.rows import RowMapper
 
 BASE = {"workspace_id": "ws", "data_api_key": "key", "data_center": "02", "partner": "acme"}
 ADD, REMOVE = Action.ADD, Action.REMOVE
 NEVER = Interrupt()
 
 
-def sinks(*streams, columns="uid id name n m a _sdc_deleted_at", keys=(), settings=None, **mapping):
-    """A sink for each stream, all of one run, and their destinations."""
+class NoLedgers:
+    """A destination without any ledger."""
+
+    def has(self, _cohort_id):
+        return False
+
+
+def cohorts_of(config):
+    context = RunContext("r", config, NEVER, Timing())
+    return Cohorts(context, NoLedgers(), progress=None)
+
+
+def mapped(
+    *streams, columns="uid id name n m a _sdc_deleted_at", keys=(), settings=None, **mapping
+):
+    """Return a mapper for each stream, all of one run, and the run's cohorts."""
     streams = streams or ("s",)
-    loaded = load(BASE | (settings or {}) | {"cohorts": dict.fromkeys(streams, mapping)})
-    destinations = Cohorts(loaded.settings, lambda _cohort, _mapping: None)
-    properties = {column: {} for column in columns.split()}
-    made = [Sink(loaded.mapping(name), properties, keys, destinations) for name in streams]
-    return *made, destinations
+    config = load(BASE | (settings or {}) | {"cohorts": dict.fromkeys(streams, mapping)})
+    cohorts = cohorts_of(config)
+    properties = {"properties": {column: {} for column in columns.split()}}
+    mappers = [
+        RowMapper(config.mapping(name), Schema(name, properties, keys), cohorts) for name in streams
+    ]
+    return *mappers, cohorts
 
 
-def change(sink, **record):
-    return sink.change(sink.row(record))
+def change_of(rows, row):
+    """Return the change for a row, as the sink of a stream of changes makes it."""
+    outbox = []
+    ChangeSink(rows, "s", SimpleNamespace(put=outbox.append)).take(row)
+    return outbox[0] if outbox else None
 
 
-def reason(sink, **record):
+def change(rows, **record):
+    return change_of(rows, rows.row(record))
+
+
+def reason(rows, **record):
     with pytest.raises(RowError) as raised:
-        change(sink, **record)
+        change(rows, **record)
     return raised.value.reason
 
 
@@ -62,11 +89,11 @@ def told(found):
     ],
 )
 def test_sync_modes(expected, mode, record):
-    """A mode says what a record and a deleted record become; skipped ones are counted."""
-    sink, destinations = sinks(sync_mode=mode)
-    found = change(sink, uid="u1", **record)
+    """The mode decides the change for a record and a deleted record; skipped ones are counted."""
+    rows, cohorts = mapped(sync_mode=mode)
+    found = change(rows, uid="u1", **record)
     assert expected is (found and found.action)
-    destination = destinations.by_id["s"]
+    destination = cohorts.by_id["s"]
     assert (1, 0, int(expected is None)) == (
         destination.records,
         destination.rejected,
@@ -89,12 +116,12 @@ def test_sync_modes(expected, mode, record):
     ],
 )
 def test_a_membership_column_decides(expected, record):
-    """It says who belongs, a deletion outranks it, and anything unclear rejects the row."""
-    sink, _ = sinks(membership_column="m")
+    """It decides membership, a deletion outranks it, and any other value rejects the row."""
+    rows, _ = mapped(membership_column="m")
     if not isinstance(expected, Action):
-        assert expected == reason(sink, uid="u1", **record)
+        assert expected == reason(rows, uid="u1", **record)
     else:
-        assert expected is change(sink, uid="u1", **record).action
+        assert expected is change(rows, uid="u1", **record).action
 
 
 @pytest.mark.parametrize(
@@ -109,9 +136,9 @@ def test_a_membership_column_decides(expected, record):
     ],
 )
 def test_members_have_the_identifiers_that_are_there(key, payload, record):
-    """The key is the uid if there is one, else the anonymous id; both are sent as they are."""
-    sink, _ = sinks(anonymous_id_column="a")
-    assert ("s", ADD, key, payload) == told(change(sink, **record))
+    """The key is the uid if there is one, else the anonymous id; both are sent verbatim."""
+    rows, _ = mapped(anonymous_id_column="a")
+    assert ("s", ADD, key, payload) == told(change(rows, **record))
 
 
 @pytest.mark.parametrize(
@@ -130,24 +157,24 @@ def test_members_have_the_identifiers_that_are_there(key, payload, record):
     ids=["no uid", "neither", "boolean", "list", "fraction"],
 )
 def test_rows_without_a_good_identifier_are_rejected(expected, mapping, record):
-    """The reason names the column and no value; the row is counted as rejected."""
-    sink, destinations = sinks(**mapping)
-    assert expected == reason(sink, **record)
-    assert (1, 1) == (destinations.by_id["s"].records, destinations.by_id["s"].rejected)
+    """The reason names the column but no value; the row is counted as rejected."""
+    rows, cohorts = mapped(**mapping)
+    assert expected == reason(rows, **record)
+    assert (1, 1) == (cohorts.by_id["s"].records, cohorts.by_id["s"].rejected)
 
 
 @given(st.integers(1, 1_200), st.sampled_from(["x", "\u20ac", '"']))
 def test_a_member_may_be_as_large_as_a_request_has_room(length, character):
     """A member is rejected exactly if its encoded bytes do not fit into a request of its own."""
-    sink, destinations = sinks(settings={"max_payload_bytes": 1_000})
+    rows, cohorts = mapped(settings={"max_payload_bytes": 1_000})
     uid = character * length
     size = len(json.dumps({"uid": uid}, ensure_ascii=False, separators=(",", ":")).encode())
-    capacity = destinations.by_id["s"].capacity
+    capacity = cohorts.by_id["s"].capacity
     if size <= capacity:
-        assert size == len(change(sink, uid=uid).member.encode())
+        assert size == len(change(rows, uid=uid).member.encode())
     else:
         text = f"the member takes {size} bytes, and a request has room for {capacity} "
-        assert text + "(max_payload_bytes)" == reason(sink, uid=uid)
+        assert text + "(max_payload_bytes)" == reason(rows, uid=uid)
 
 
 @pytest.mark.parametrize(
@@ -164,50 +191,49 @@ def test_a_member_may_be_as_large_as_a_request_has_room(length, character):
 def test_a_mapped_column_must_be_in_the_schema(setting, mapping):
     """The error names the setting, the stream, the column and the columns there are."""
     with pytest.raises(SettingsError) as raised:
-        sinks(columns="uid id _sdc_deleted_at", **mapping)
+        mapped(columns="uid id _sdc_deleted_at", **mapping)
     assert str(raised.value).startswith(setting)
     if "always" not in setting:
-        assert str(raised.value).endswith(
-            "; it has _sdc_deleted_at, id, uid; name one of these, or select it in the tap"
-        )
+        assert "missing_column" == raised.value.code
+        assert "it has _sdc_deleted_at, id, uid. Set " in str(raised.value)
 
 
 def test_the_default_uid_column_may_be_missing_beside_an_anonymous_id():
-    """Nobody asked for the column `uid`, so a stream of anonymous ids does without it."""
-    sink, _ = sinks(columns="a", anonymous_id_column="a")
-    assert ("s", ADD, ("a1",), b'{"anonymous_id":"a1"}') == told(change(sink, uid="x", a="a1"))
-    assert "no identifier: 'a' is null, empty or absent" == reason(sink)
+    """Without the default column `uid`, a stream with anonymous IDs is valid."""
+    rows, _ = mapped(columns="a", anonymous_id_column="a")
+    assert ("s", ADD, ("a1",), b'{"anonymous_id":"a1"}') == told(change(rows, uid="x", a="a1"))
+    assert "no identifier: 'a' is null, empty or absent" == reason(rows)
 
 
 def test_key_properties_must_be_there():
-    """A record that lacks a key property is against the specification; null is not lacking."""
-    sink, _ = sinks(keys=["uid", "id", "id"])
-    assert "u1" == change(sink, uid="u1", id=None).member.key
+    """A record without a key property is invalid by the specification; null is permitted."""
+    rows, _ = mapped(keys=["uid", "id", "id"])
+    assert "u1" == change(rows, uid="u1", id=None).member.key
     with pytest.raises(MissingKeyRowError, match="it lacks the key property 'id'"):
-        change(sink, uid="u1")
+        change(rows, uid="u1")
     with pytest.raises(MissingKeyRowError, match="'uid'"):
-        change(sink, id="x")
+        change(rows, id="x")
 
 
 class TestManyCohorts:
-    """One stream that feeds many cohorts."""
+    """One stream that populates many cohorts."""
 
     def test_each_row_goes_to_the_cohort_that_it_names(self):
         """The id is the name unless a column says otherwise; the description goes with all."""
-        sink, destinations = sinks(cohort_id_column="id", cohort_description="d")
+        rows, cohorts = mapped(cohort_id_column="id", cohort_description="d")
         assert ["a", "7", "a"] == [
-            change(sink, uid="u", id=cohort).cohort.cohort_id for cohort in ("a", 7, "a")
+            change(rows, uid="u", id=cohort).cohort.cohort_id for cohort in ("a", 7, "a")
         ]
         assert [("a", "d", 2), ("7", "d", 1)] == [
             (found.cohort.name, found.cohort.description, found.records)
-            for found in destinations.by_id.values()
+            for found in cohorts.by_id.values()
         ]
 
     def test_a_column_may_name_the_cohort(self):
-        """With cohort_name_column the segment's name is the row's."""
-        sink, destinations = sinks(cohort_id_column="id", cohort_name_column="name")
-        change(sink, uid="u", id="a", name="Alpha")
-        assert "Alpha" == destinations.by_id["a"].cohort.name
+        """With cohort_name_column the segment has the row's name."""
+        rows, cohorts = mapped(cohort_id_column="id", cohort_name_column="name")
+        change(rows, uid="u", id="a", name="Alpha")
+        assert "Alpha" == cohorts.by_id["a"].cohort.name
 
     @pytest.mark.parametrize(
         ("expected", "cohort_id", "name"),
@@ -222,40 +248,41 @@ class TestManyCohorts:
         ],
     )
     def test_rows_without_a_good_cohort_are_rejected(self, expected, cohort_id, name):
-        """A row that names no cohort, or one MoEngage would drop, belongs to none."""
-        sink, destinations = sinks(cohort_id_column="id", cohort_name_column="name")
-        change(sink, uid="u", id="a", name="Alpha")
-        assert expected == reason(sink, uid="u", id=cohort_id, name=name)
-        assert ["a"] == [*destinations.by_id]
+        """A row without a cohort, or with one that MoEngage would drop, is counted for none."""
+        rows, cohorts = mapped(cohort_id_column="id", cohort_name_column="name")
+        change(rows, uid="u", id="a", name="Alpha")
+        assert expected == reason(rows, uid="u", id=cohort_id, name=name)
+        assert ["a"] == [*cohorts.by_id]
 
     def test_two_names_of_one_cohort(self):
         """The row with another name is rejected and counted with its cohort."""
-        sink, destinations = sinks(cohort_id_column="id", cohort_name_column="name")
-        change(sink, uid="u", id="a", name="Alpha")
-        assert "cohort 'a' had another name in this run" == reason(sink, uid="u", id="a", name="B")
-        assert (2, 1) == (destinations.by_id["a"].records, destinations.by_id["a"].rejected)
+        rows, cohorts = mapped(cohort_id_column="id", cohort_name_column="name")
+        change(rows, uid="u", id="a", name="Alpha")
+        assert "cohort 'a' had another name in this run" == reason(rows, uid="u", id="a", name="B")
+        assert (2, 1) == (cohorts.by_id["a"].records, cohorts.by_id["a"].rejected)
 
     def test_true_is_not_the_cohort_1(self):
-        """Values that are equal in Python are not taken for the id that was seen before."""
-        sink, _ = sinks(cohort_id_column="id")
-        assert "1" == change(sink, uid="u", id=1).cohort.cohort_id
-        assert "the column 'id' is a boolean" == reason(sink, uid="u", id=True)
+        """Values that are equal in Python are not taken for an id that was seen before."""
+        rows, _ = mapped(cohort_id_column="id")
+        assert "1" == change(rows, uid="u", id=1).cohort.cohort_id
+        assert "the column 'id' is a boolean" == reason(rows, uid="u", id=True)
 
     def test_another_stream_s_cohort_ends_the_run(self):
-        """A row that names the cohort of another stream is no row's fault but the settings'."""
-        first, second, _ = sinks("s", "t", cohort_id_column="id")
+        """A row that names the cohort of another stream is a settings error."""
+        first, second, _ = mapped("s", "t", cohort_id_column="id")
         change(first, uid="u", id="a")
-        with pytest.raises(SettingsError, match="'s' and 't' both feed the cohort 'a'"):
+        with pytest.raises(SettingsError, match="'s' and 't' both populate the cohort 'a'"):
             change(second, uid="u", id="a")
 
 
 def test_a_new_schema_keeps_the_counts():
-    """A stream that sends another SCHEMA goes on with the same cohort."""
-    loaded = load(BASE)
-    destinations = Cohorts(loaded.settings, lambda _cohort, _mapping: None)
+    """A stream that sends another SCHEMA keeps its cohort."""
+    config = load(BASE)
+    cohorts = cohorts_of(config)
     for columns in ({"uid": {}}, {"uid": {}, "x": {}}):
-        change(Sink(loaded.mapping("s"), columns, [], destinations), uid="u")
-    assert 2 == destinations.by_id["s"].records
+        schema = Schema("s", {"properties": columns}, [])
+        change(RowMapper(config.mapping("s"), schema, cohorts), uid="u")
+    assert 2 == cohorts.by_id["s"].records
 
 
 values = st.sampled_from(["u1", "", None, 7, True, Decimal("2.0"), Decimal("1.5"), ["x"], {}])
@@ -263,26 +290,26 @@ values = st.sampled_from(["u1", "", None, 7, True, Decimal("2.0"), Decimal("1.5"
 
 @given(st.dictionaries(st.sampled_from(["uid", "a", "m", "id", "key", "_sdc_deleted_at"]), values))
 def test_the_fast_way_and_the_sdks_way_agree(record):
-    """A record that the reader decodes by roles means what the same record means as a dict."""
+    """A record has the same result decoded by roles as from a dict."""
     mapping = {"cohort_id_column": "id", "anonymous_id_column": "a", "membership_column": "m"}
     results = []
     for fast in (True, False):
-        sink, _ = sinks(keys=["key"], **mapping)
+        rows, _ = mapped(keys=["key"], **mapping)
         reader = Reader()
-        reader.expect("s", sink.columns, sink.keys)
+        reader.expect("s", msgspec.structs.replace(rows.layout, plain=None))
         text = json.dumps({"type": "RECORD", "stream": "s", "record": record}, default=float)
         message = next(reader.messages(io.BytesIO(text.encode()), NEVER))
         assert isinstance(message, Record)
-        row = message.record if fast else sink.row(reader.record())
+        row = message.record if fast else rows.row(reader.record())
         try:
-            results.append(told(sink.change(row)))
+            results.append(told(change_of(rows, row)))
         except RowError as error:
             results.append(str(error))
     assert results[0] == results[1]
 
 
 def test_a_row_has_unset_for_what_is_missing():
-    """Absent and null are told apart, since key properties may be null but not absent."""
-    sink, _ = sinks(keys=["key"])
+    """Absent and null are distinguished, because key properties may be null but not absent."""
+    rows, _ = mapped(keys=["key"])
     expected = SimpleNamespace(uid=None, deleted_at=UNSET, key_0=UNSET)
-    assert expected == sink.row({"uid": None, "other": 1})
+    assert expected == rows.row({"uid": None, "other": 1})

@@ -1,4 +1,4 @@
-"""Whatever goes wrong, and in whatever order: nobody is wronged on the way, and all ends right."""
+"""After any failures in any order, no member is wrong, and all cohorts converge."""
 
 import os
 import tempfile
@@ -16,9 +16,9 @@ from hypothesis.stateful import (
 )
 
 from target_moengage_cohort.core.errors import InputError, TryAgainError
-from target_moengage_cohort.delivery.attempts import Timing
+from target_moengage_cohort.delivery.ports import Timing
 from target_moengage_cohort.emulator import Emulator, Order
-from target_moengage_cohort.ledger import Ledgers
+from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.settings import load
 from tests.support.look import NOTHING, Held, held, members
 from tests.support.mortal import Mortals
@@ -35,7 +35,7 @@ SEED = int(os.environ.get("SEED", "20261122"))
 
 @dataclass
 class Ended:
-    """How a run ended: well, with all delivered that could be, and with what STATE."""
+    """The end of a run: whether it delivered everything possible, and its STATE."""
 
     well: bool
     delivered: bool
@@ -43,7 +43,7 @@ class Ended:
 
 
 class Convergence(RuleBasedStateMachine):
-    """Runs of four streams against an emulator, and a model of what they may and must do."""
+    """Runs of four streams against an emulator, and a model of their changes."""
 
     def __init__(self, emulator: Emulator, mortals: Mortals) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Convergence(RuleBasedStateMachine):
         self.ledger_uri = os.path.join(self.folder.name, "ledger")  # noqa: PTH118
         self.warehouse = Warehouse()
         self.held: dict[str, Held] = {}
-        self.linked = set()  # anonymous ids that stay, since they stand beside a uid
+        self.linked = set()  # anonymous ids of desired members with a uid
         self.clock = 1_790_000_000.0
         self.runs = 0
         self.is_sound = True
@@ -92,7 +92,7 @@ class Convergence(RuleBasedStateMachine):
 
     def _resync(self, cohorts):
         settings = load(config(self.emulator, ledger_uri=self.ledger_uri)).settings
-        with Ledgers(settings, run_id="resync", wait=lambda _seconds: False) as ledgers:
+        with open_store(settings, run_id="resync", wait=lambda _seconds: False) as ledgers:
             for cohort in cohorts:
                 ledger = ledgers.open_known(cohort)
                 assert len(self.held[cohort].accepted) == ledger.doubt_all()
@@ -100,7 +100,7 @@ class Convergence(RuleBasedStateMachine):
         assert all(self.held[c].accepted <= self.held[c].doubts.keys() for c in cohorts)
 
     def converge(self, dice):
-        """Run twice without trouble: all is right, and then nothing is left to do."""
+        """Run twice without faults: the first run makes all right, the second sends nothing."""
         for requests in (None, 0):
             before = self.emulator.totals().requests
             ended = self._sync(dice, "count", 100, deferred=False, trouble=NO_TROUBLE)
@@ -124,7 +124,7 @@ class Convergence(RuleBasedStateMachine):
             self.folder.cleanup()
 
     def _look(self):
-        """Whoever is in a cohort is known, and whoever is surely accepted is in it."""
+        """Check that the ledger has every member, and the cohort every certainly accepted one."""
         self.held = held(self.emulator, self.ledger_uri)
         for cohort in COHORTS:
             known, found = self.held.get(cohort, NOTHING), members(self.emulator, cohort)
@@ -246,7 +246,7 @@ class Convergence(RuleBasedStateMachine):
             self.emulator.fail_next(int(kind[:3]), applied="applied" in kind)
 
     def _judge_states(self, ended, given, plans):
-        """See that STATE came in order, and that what it covers is settled."""
+        """Check that STATE is in order, and that it covers only settled rows."""
         places = [value["at"] for value in ended.states]
         assert places == sorted(set(places))
         if ended.well:
@@ -271,7 +271,7 @@ class Convergence(RuleBasedStateMachine):
             self.warehouse.position = value["position"]
 
     def _check_timestamps(self):
-        """See that timestamps rise strictly within a cohort, across all runs."""
+        """Check that timestamps rise strictly within a cohort, across all runs."""
         latest = defaultdict(lambda: ("", ""))
         for request in self.emulator.requests():
             sent = request.timestamp, request.digest
@@ -287,8 +287,8 @@ def mortals():
 
 @pytest.mark.parametrize("order", [o for o in Order if o is not Order.LATE], ids=lambda o: o.value)
 def test_runs_converge_whatever_goes_wrong(order, mortals):
-    """Promises 4 and 5: no run removes whom the guard protects or lets STATE pass what is open,
-    and after any history of troubles a complete run makes the cohorts right, and a second one
+    """Promises 4 and 5: no run removes members that the guard protects or emits STATE past open
+    records. After any history of faults a complete run makes the cohorts right, and a second one
     sends nothing."""
     print(f"SEED={SEED}")  # is shown if the test fails
     with Emulator(requests_per_minute=UNLIMITED, order=order) as emulator:

@@ -1,4 +1,4 @@
-"""Kills: whatever a run was doing when it died, nobody is wronged, and the next one mends it."""
+"""After a kill at any time, no member is wrong, and the next run converges."""
 
 import contextlib
 import itertools
@@ -40,7 +40,7 @@ SETTINGS: dict[str, t.Any] = {
 
 
 def everybody(chance: random.Random, wanted: Wanted) -> Wanted:
-    """Let some leave each cohort, and some join."""
+    """Remove some members of each cohort, and add some."""
     people = [f"user-{number}" for number in range(PEOPLE)]
     share = chance.choice([0.02, 0.2, 0.4])
     return {
@@ -50,7 +50,7 @@ def everybody(chance: random.Random, wanted: Wanted) -> Wanted:
 
 
 def messages(chance: random.Random, wanted: Wanted) -> list[dict[str, t.Any]]:
-    """What a tap says, with the streams and rows in an order of their own, and STATE at the end."""
+    """Return the messages of a tap, with streams and rows in random order, and STATE at the end."""
     said = []
     for stream in chance.sample(list(STREAMS), len(STREAMS)):
         rows = [(cohort, uid) for cohort in STREAMS[stream] for uid in sorted(wanted[cohort])]
@@ -65,7 +65,7 @@ def found(emulator: Emulator) -> Wanted:
 
 
 def feed(process: t.Any, data: bytes, *, ends: bool) -> threading.Thread:
-    """Give a process its input, whether or not it lives to read it."""
+    """Write the input of a process, whether or not it survives to read it."""
 
     def write() -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -80,7 +80,7 @@ def feed(process: t.Any, data: bytes, *, ends: bool) -> threading.Thread:
 
 
 def killed_after(process: t.Any, data: bytes, seconds: float, *, ends: bool) -> tuple[bool, bytes]:
-    """Feed a process, kill it; say whether it was still alive, and what STATE it had written."""
+    """Feed a process and kill it; return whether it was still alive, and its STATE."""
     feeder = feed(process, data, ends=ends)
     time.sleep(seconds)
     alive = process.poll() is None
@@ -97,8 +97,8 @@ def killed_after(process: t.Any, data: bytes, seconds: float, *, ends: bool) -> 
 
 
 def test_processes_that_are_killed_at_random_times_wrong_nobody(emulator, tmp_path):
-    """Promise 5: a mirror killed while it reads, compares, sends or folds has removed only whom
-    its input removes, has written no STATE early, and a complete run makes it all right."""
+    """Promise 5: a mirror killed while it reads, compares, sends or folds has made only permitted
+    removals and written no STATE early. A complete run then makes it right."""
     print(f"SEED={SEED}")  # is shown if the test fails
     chance = random.Random(SEED)
     folder = str(tmp_path / "ledger")
@@ -141,7 +141,7 @@ def test_processes_that_are_killed_at_random_times_wrong_nobody(emulator, tmp_pa
 
 
 def make_right(emulator: Emulator, folder: str, chance: random.Random, wanted: Wanted) -> None:
-    """Run to the end, and see that all is right, and that a second run has nothing to do."""
+    """Run to the end, and check that all is right, and that a second run sends nothing."""
     options = {**SETTINGS, "ledger_uri": folder, "max_removal_percent": 100}
     emulator.clear_faults()
     for sends in (None, 0):
@@ -165,12 +165,12 @@ BEFORE, AFTER = STAYING | OLD, STAYING | NEW
 
 
 class Scene(t.NamedTuple):
-    """A run that is killed, after a good one or as the first of its cohort.
+    """A run that is killed, after a complete one or as the first of its cohort.
 
     Attributes:
-        settings: Those of the run.
+        settings: The settings of the run.
         is_first: Whether its cohort is new.
-        removes: Whether it may remove those who are gone.
+        removes: Whether it may remove missing members.
     """
 
     settings: dict[str, t.Any]
@@ -199,8 +199,8 @@ def rows_of(wanted: set[str], gone: set[str], *, mirror: bool) -> bytes:
 def test_a_run_that_is_killed_at_each_step_of_the_ledger_wrongs_nobody(
     emulator, mortals, tmp_path, scene
 ):
-    """Promise 5: between any two things that a run notes it may die, without a removal that it
-    may not make and without STATE before its plan is settled, and the next one mends it."""
+    """Promise 5: a run killed between any two records of the ledger makes no forbidden removal and
+    writes no STATE before its plan is settled. The next run converges."""
     mirror = scene.settings["sync_mode"] == "mirror"
     folder = str(tmp_path / "ledger")
     whole = {**scene.settings, "ledger_uri": folder, "max_removal_percent": 100}

@@ -1,4 +1,4 @@
-"""Promise 7: nothing leaks. A key and members' ids are planted, and every failure is provoked."""
+"""Promise 7: no failure leaks a planted key or the members' planted IDs."""
 
 import gzip
 import json
@@ -19,7 +19,7 @@ GOOD = (schema(columns=("uid", "anon")), record(**ROW), state({"position": 1}))
 
 
 def nothing(_emulator):
-    """Arrange no fault."""
+    """Inject no fault."""
 
 
 def echo(emulator, status, count=1, **more):
@@ -205,7 +205,7 @@ def emulator():
 
 
 def put_files(folder):
-    """Files with planted ids, for BATCH messages."""
+    """Write files with planted IDs, for BATCH messages."""
     (folder / "broken.json").write_text(f'{{"uid": {MEMBER} "{KEY}"\n' * 9)
     rows = ({"uid": [MEMBER], "anon": ANONYMOUS}, {"uid": MEMBER, "anon": {"a": ANONYMOUS}})
     (folder / "rows.json").write_bytes(lines(*rows))
@@ -218,8 +218,8 @@ def put_files(folder):
     [*((name, False) for name in SCENES), *((name, True) for name in SDKS)],
 )
 def test_no_log_error_or_report_shows_a_key_or_an_id(name, has_sdk_log, tmp_path, emulator):
-    """At DEBUG, whatever goes wrong, neither standard error nor output nor the report nor any
-    file but ledger and rejects holds a planted key or identifier; what we made is our owner's."""
+    """At DEBUG and after any failure, only ledger and rejects contain a planted key or identifier,
+    and all created files are private."""
     arrange, messages, extra = SCENES[name]
     arrange(emulator)
     watched = Watched(tmp_path)
@@ -242,7 +242,7 @@ def test_no_log_error_or_report_shows_a_key_or_an_id(name, has_sdk_log, tmp_path
 
 def test_a_proxy_from_the_environment_never_sees_credentials_for_loopback(tmp_path, emulator):
     """Plain http is for loopback alone, so a proxy for http is not used there."""
-    proxy = "http://127.0.0.1:9"  # the discard port: a request that went there would fail
+    proxy = "http://127.0.0.1:9"  # the discard port: a request to it would fail
     variables = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"), proxy)
     process = start(tmp_path / "home", config(emulator), **variables, NO_PROXY="", no_proxy="")
     assert 0 == finish(process, lines(schema(), record(uid="u"))).code
@@ -252,17 +252,17 @@ def test_a_proxy_from_the_environment_never_sees_credentials_for_loopback(tmp_pa
 @pytest.mark.parametrize("odd", [KEY, [KEY], {"x": KEY}], ids=["text", "list", "object"])
 @pytest.mark.parametrize("name", Settings.__struct_fields__)
 def test_a_key_in_another_setting_is_not_shown(name, odd):
-    """A key that stands where it does not belong is in no error, whatever the setting."""
+    """A key in the wrong setting appears in no error."""
     raw = {"workspace_id": "w", "data_api_key": "k", "data_center": "01", "partner": "p"}
     try:
-        told = repr(load(raw | {name: odd}).unknown)
+        shown = repr(load(raw | {name: odd}).unknown)
     except SettingsError as error:
-        told = str(error)
-    assert KEY not in told
+        shown = str(error)
+    assert KEY not in shown
 
 
 def test_an_internal_error_shows_nothing_of_what_it_quotes(emulator, caplog, capfd):
-    """An error that nobody foresaw, wherever it rises, is told by its place alone."""
+    """An unexpected error, wherever it is raised, shows only its place."""
 
     def fail(*_: object) -> None:
         raise ValueError(MEMBER, KEY)
@@ -275,7 +275,7 @@ def test_an_internal_error_shows_nothing_of_what_it_quotes(emulator, caplog, cap
         ):
             seen = run(emulator, lines(*GOOD), anonymous_id_column="anon", **step)
             assert isinstance(seen.error, InternalError)
-            assert "ValueError, a fault of this program" in str(seen.error)
+            assert "ValueError: this is a bug in target-moengage-cohort" in str(seen.error)
             assert "planted" not in str(seen.error)
     shown = caplog.text + "".join(capfd.readouterr())
     assert "planted" not in shown

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from target_moengage_cohort.delivery.attempts import Timing
+from target_moengage_cohort.delivery.ports import Timing
 from target_moengage_cohort.emulator import Emulator, Order
 from tests.support.singer import UNLIMITED, lines, record, run, schema, state
 from tests.support.strategies import histories
 
 COHORTS = ("a", "b", "c")
-USERS = [f"user-{number}-{'x' * 150}" for number in range(12)]  # some four to a body
+USERS = [f"user-{number}-{'x' * 150}" for number in range(12)]  # about four to a body
 
 changes = st.tuples(st.sampled_from(COHORTS), st.sampled_from(USERS), st.booleans())
 inputs = histories(st.one_of(changes, changes, changes, st.just("state")), 120)
@@ -24,7 +24,7 @@ faults = st.lists(
 
 
 def messages(events) -> bytes:
-    """The events as one stream that feeds three cohorts; each row tells its number."""
+    """Return the events as one stream that populates three cohorts, with a number in each row."""
     columns = ("cohort", "uid", "row", "member")
     rows = [
         state({"position": number})
@@ -58,7 +58,7 @@ def inject(emulator: Emulator, kinds) -> None:
 
 
 def model(events) -> dict[str, set[str]]:
-    """Who is in which cohort after all events: the last change of a member wins."""
+    """Return the members of each cohort after all events, by the last change of each member."""
     members = {cohort: set() for cohort in COHORTS}
     for event in events:
         if event != "state":
@@ -80,8 +80,8 @@ def module_emulator():
 @given(events=inputs, kinds=faults, flush=st.sampled_from([1, 60]))
 @settings(max_examples=60)
 def test_state_covers_only_what_was_accepted(module_emulator, events, kinds, flush):
-    """Promise 1: no emitted STATE has a record before it whose change, or a later one of the
-    same member, was not accepted; they come in order, and the last one comes in the end."""
+    """Promise 1: before an emitted STATE, each record's change, or a later one of the same member,
+    was accepted. STATE is in order, and the last one is emitted."""
     module_emulator.reset()
     inject(module_emulator, kinds)
     seen = run(module_emulator, messages(events), flush_seconds=flush, **MAPPING)
@@ -106,8 +106,8 @@ def test_state_covers_only_what_was_accepted(module_emulator, events, kinds, flu
 @settings(max_examples=60)
 @pytest.mark.parametrize("order", list(Order), ids=lambda order: order.value)
 def test_last_change_wins_whatever_order_the_server_keeps(order, events, kinds):
-    """Promise 2: with retries, lost answers and a server that orders requests in its own way,
-    the cohorts end as the stream's last changes say, though the clock goes back and forth."""
+    """Promise 2: despite retries, lost answers, a changing clock and any order of the server, the
+    cohorts equal the stream's last changes."""
     wall = iter(range(10_000))
     timing = Timing(
         jitter=lambda _seconds: 0.0,
@@ -124,8 +124,8 @@ def test_last_change_wins_whatever_order_the_server_keeps(order, events, kinds):
 @given(events=inputs, kinds=faults)
 @settings(max_examples=40)
 def test_requests_of_a_cohort_go_one_after_the_other(module_emulator, events, kinds):
-    """Promise 2: a cohort's requests never overlap, a retry has the bytes of the first attempt,
-    and timestamps of different requests rise strictly."""
+    """Promise 2: a cohort's requests never overlap. A retry has the bytes of the first attempt, and
+    timestamps of different requests rise strictly."""
     module_emulator.reset()
     inject(module_emulator, kinds)
     wall = iter(range(10_000))
@@ -201,8 +201,8 @@ def test_every_row_is_accepted_or_among_the_rejects(module_emulator, tmp_path, v
 @given(values=rows, states=st.sets(st.integers(0, 40)))
 @settings(max_examples=40)
 def test_a_row_that_fails_the_run_is_not_passed_by_state(module_emulator, values, states):
-    """Promise 6: with on_reject fail, no STATE after the first bad row comes, and what was read
-    before it is delivered."""
+    """Promise 6: with on_reject fail, no STATE passes the first bad row, and the rows before it are
+    delivered."""
     module_emulator.reset()
     events = []
     for number, value in enumerate(values):
@@ -225,7 +225,7 @@ def test_a_row_that_fails_the_run_is_not_passed_by_state(module_emulator, values
 
 
 def test_rejects_are_durable_before_state_passes_them(module_emulator, tmp_path, monkeypatch):
-    """Promise 6: the rejects file was fsynced after its last row when a STATE behind it comes."""
+    """Promise 6: the rejects file is fsynced after its last row before a later STATE is emitted."""
     module_emulator.reset()
     rejects = tmp_path / "rejects.singer"
     durable = []

@@ -1,4 +1,4 @@
-"""The SDK's standard target tests, each with a look at what arrived at the emulator."""
+"""The SDK's standard target tests, with checks of the members in the emulator."""
 
 import typing as t
 from types import MappingProxyType
@@ -21,7 +21,7 @@ NESTED = {
 
 
 class Expected(t.NamedTuple):
-    """What a standard test's file should have brought to the emulator."""
+    """The members that a standard test's file should add to the emulator."""
 
     members: dict[str, set[str]]
     settings: t.Mapping[str, t.Any] = MappingProxyType({})
@@ -76,7 +76,7 @@ STANDARD = {test.name: test for test in suites.target_tests.tests}
 
 
 def with_validation(test: type[TargetTestTemplate], emulator: Emulator) -> TargetTestTemplate:
-    """The SDK's test with a `validate` that asks the emulator who is in which cohort."""
+    """Return the SDK's test with a `validate` that checks the emulator's cohorts."""
     expected = EXPECTED[test.name].members
 
     class Validated(test):  # type: ignore[misc, valid-type]
@@ -93,8 +93,8 @@ def with_validation(test: type[TargetTestTemplate], emulator: Emulator) -> Targe
 @pytest.mark.parametrize("validate_records", [False, True], ids=["fast path", "SDK's path"])
 @pytest.mark.parametrize("name", STANDARD)
 def test_standard(name, validate_records, emulator):
-    """The SDK's standard test passes, on both ways through the target, and what its file says
-    is what MoEngage has accepted."""
+    """The SDK's standard test passes on both paths through the target, and MoEngage accepts the
+    content of its file."""
     settings = {"uid_column": "id", **EXPECTED[name].settings, "validate_records": validate_records}
     runner = TargetTestRunner(
         target_class=TargetMoEngageCohort, config=config(emulator, **settings)
@@ -103,7 +103,7 @@ def test_standard(name, validate_records, emulator):
 
 
 def test_every_standard_test_is_here():
-    """A new SDK's new standard test is noticed; the one that the SDK leaves out has its own."""
+    """Every standard test of the SDK is run; the one that the SDK leaves out has its own."""
     assert set(STANDARD) == set(EXPECTED)
     names = {
         test.name

@@ -1,4 +1,4 @@
-"""What surrounds a run: standard streams, files that are not what they seem, broken answers."""
+"""The surroundings of a run: standard streams, special files, broken answers."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def test_a_configuration_may_be_a_pipe(tmp_path, emulator):
 
 
 def test_a_reader_of_state_that_stopped_reading_does_not_keep_the_process(tmp_path, emulator):
-    """Where nobody reads a full standard output, a signal ends the process all the same."""
+    """If standard output is full and not read, a signal ends the process all the same."""
     process = start(tmp_path / "home", config(emulator))
     events = [state({"position": number, "padding": "x" * 100_000}) for number in range(5)]
     process.stdin.write(lines(schema(), record(uid="u"), *events))
@@ -76,7 +76,7 @@ def test_a_reader_of_state_that_stopped_reading_does_not_keep_the_process(tmp_pa
 
 
 def test_a_report_goes_where_a_link_leads(tmp_path, emulator):
-    """A symbolic link stays one, and what it leads to is the report."""
+    """The report replaces the target of a symbolic link, not the link."""
     (tmp_path / "link.json").symlink_to(tmp_path / "report.json")
     settings = config(emulator, report_path=str(tmp_path / "link.json"))
     assert 0 == finish(start(tmp_path / "home", settings), GOOD).code
@@ -85,14 +85,15 @@ def test_a_report_goes_where_a_link_leads(tmp_path, emulator):
 
 
 def test_a_report_replaces_no_device(tmp_path):
-    """What is no regular file is refused before anything is read."""
+    """A path that is not a regular file is refused before anything is read."""
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(SettingsError, match="is no regular file"):
+    with pytest.raises(SettingsError) as refusal:
         check(str(tmp_path / "fifo"))
+    assert "report_unwritable" == refusal.value.code
 
 
 def test_a_broken_bucket_is_named(tmp_path, emulator):
-    """A rate limit file that is no database is an error that says which file to delete."""
+    """A rate limit file that is not a database is an error that names the file to delete."""
     home = tmp_path / "home"
     assert 0 == finish(start(home, config(emulator)), GOOD).code
     (bucket,) = (home / "state").rglob("pace-*.sqlite")
@@ -105,7 +106,8 @@ def test_a_broken_bucket_is_named(tmp_path, emulator):
 
 @pytest.mark.parametrize("level", ["INFO", "DEBUG"])
 def test_a_header_that_cannot_be_parsed_is_not_logged(tmp_path, level):
-    """urllib3 would log the rest of a broken head, which may quote the request's own."""
+    """The rest of a broken head, which urllib3 would log and which may quote the request, is not
+    logged."""
     secret = "planted-in-header"
     head = f"HTTP/1.1 200 OK\r\nX: y\r\nbroken {secret}\r\nContent-Length: 2\r\n\r\n{{}}"
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -134,7 +136,7 @@ def test_a_header_that_cannot_be_parsed_is_not_logged(tmp_path, level):
 
 
 def test_with_skip_a_row_without_its_key_is_rejected(tmp_path, emulator):
-    """A row that lacks a key property is one more row that cannot be delivered."""
+    """With skip, a row without a key property is rejected."""
     rejects = tmp_path / "rejects.singer"
     settings = config(emulator, on_reject="skip", rejects_path=str(rejects))
     rows = [record(uid="a", id=1), record(uid="b"), record(uid="c", id=3)]
@@ -145,8 +147,8 @@ def test_with_skip_a_row_without_its_key_is_rejected(tmp_path, emulator):
 
 
 def test_what_one_stream_map_cannot_use_still_reaches_the_others(tmp_path, emulator):
-    """A row that is rejected for one of the streams it becomes is delivered for the others, and
-    is in the rejects file once."""
+    """A row that is rejected for one of its mapped streams is delivered for the others, and is in
+    the rejects file once."""
     rejects, report = tmp_path / "rejects.singer", tmp_path / "report.json"
     settings = config(
         emulator,
@@ -167,7 +169,7 @@ def test_what_one_stream_map_cannot_use_still_reaches_the_others(tmp_path, emula
 
 
 def test_settings_flattened_all_the_way_up_are_gathered():
-    """Dotted names at the top belong to their object, too."""
+    """Dotted names at the top level also belong to their object."""
     base = {"workspace_id": "w", "data_api_key": "k", "data_center": "1", "partner": "p"}
     loaded = load({**base, "cohorts.vip.cohort_id": "v", "cohorts.vip.cohort_name": "VIP"})
     assert "v" == loaded.mappings["vip"].cohort.cohort_id

@@ -1,4 +1,4 @@
-"""The benchmarks at a size at which they take seconds, so that they do not rot."""
+"""The benchmarks at a small size, so that they keep working."""
 
 import pytest
 
@@ -12,8 +12,8 @@ TINY = Sizes(members=2_000, rounds=1)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_each_benchmark_measures_all_that_it_names(name):
-    """Each benchmark fills its table, none of whose commands fails."""
+def test_each_benchmark_measures_everything(name):
+    """Each benchmark fills its table, and no command fails."""
     section = BENCHMARKS[name](TINY)
     assert [] == section.failures
     assert name == section.name
@@ -21,8 +21,8 @@ def test_each_benchmark_measures_all_that_it_names(name):
     assert section.figures
 
 
-def test_the_report_keeps_what_is_written_by_hand(tmp_path):
-    """Writing the report anew changes what was measured, and nothing before or after it."""
+def test_the_report_keeps_handwritten_text(tmp_path):
+    """Writing the report again replaces the measured part, and nothing before or after it."""
     path = tmp_path / "docs" / "performance.md"
     slow, fast = (Figure("speed", value, 25, " times") for value in (24.0, 26.0))
     report.write([Section("First", ["", "s"], [["a", "1"]], "Of a.", "one", [slow])], path)
@@ -38,7 +38,7 @@ def test_the_report_keeps_what_is_written_by_hand(tmp_path):
     assert "make bench ONLY=two" in written
 
 
-def test_the_least_is_what_the_limits_force():
-    """A million UUIDs fill 368 bodies, and the last of them waits for one window."""
+def test_the_minimum_follows_from_the_limits():
+    """A million UUIDs fill 368 bodies, and the last body waits for one window."""
     assert 368 == least_requests(1_000_000)
     assert [0, 0, 62, 62, 124] == [least_seconds(n, 62) for n in (1, 300, 301, 600, 601)]

@@ -1,10 +1,10 @@
-"""The soak in short: a few rounds in each world, with small cohorts and a fixed seed."""
+"""A short soak: a few rounds in each world, with small cohorts and a fixed seed."""
 
 import os
 
 import pytest
 
-from tools.soak.scenes import TROUBLES
+from tools.soak.scenarios import TROUBLES
 from tools.soak.soak import WORLDS, Soak
 
 SEED = int(os.environ.get("SEED", "20261126"))
@@ -13,9 +13,9 @@ ROUNDS = 3
 
 @pytest.mark.parametrize("number", range(len(WORLDS)))
 def test_a_soak_finds_no_difference(number, tmp_path):
-    """Promises 1, 2, 4, 5 and 7: through kills, signals, faults, cut inputs and full disks nobody
-    is wronged, and after complete runs all cohorts are as they should be."""
-    print(f"SEED={SEED}")  # is shown if the test fails
+    """Promises 1, 2, 4, 5 and 7: through kills, signals, faults, cut inputs and full disks no
+    member is wrongly added or removed, and after complete runs all cohorts equal the model."""
+    print(f"SEED={SEED}")  # shown if the test fails
     soak = Soak(SEED, 0.05, tmp_path)
     try:
         soak.world(number, rounds=ROUNDS)

@@ -23,33 +23,33 @@ BENCHMARKS: dict[str, Callable[[Sizes], Section]] = {
 
 
 def main() -> int:
-    """Run the benchmarks that were asked for, or all."""
+    """Run the requested benchmarks, or all."""
     parser = argparse.ArgumentParser(prog="python -m tools.benchmarks")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}")
     parser.add_argument("--members", type=int, default=Sizes.members)
     parser.add_argument("--long", action="store_true", help="measure everything")
     parser.add_argument("--report", action="store_true", help="write docs/performance.md")
     chosen = parser.parse_args()
     if unknown := set(chosen.names) - set(BENCHMARKS):
-        parser.error(f"there is no benchmark {' or '.join(sorted(unknown))}")
+        parser.error(f"unknown benchmark: {', '.join(sorted(unknown))}")
     if chosen.members < GONE_ONE_IN:
-        parser.error(f"--members: at least {GONE_ONE_IN}, or nobody would be gone")
+        parser.error(f"--members must be at least {GONE_ONE_IN}, so that one member changes")
     if chosen.report and chosen.names:
-        parser.error("the report is of all benchmarks")
+        parser.error("--report runs all benchmarks")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT))
     sizes = Sizes(chosen.members, chosen.long)
     sections = []
     for name in chosen.names or BENCHMARKS:
         sections.append(measured(name, sizes))
         print(f"{sections[-1].text()}\n", flush=True)
-    print(report.aims(sections))
+    print(report.targets(sections))
     if chosen.report:
         report.write(sections)
     return 1 if any(section.failures for section in sections) else 0
 
 
 def measured(name: str, sizes: Sizes) -> Section:
-    """Run a benchmark; a section without a table if it fails as a whole."""
+    """Run a benchmark; return a section without a table if it fails as a whole."""
     try:
         return BENCHMARKS[name](sizes)
     except RunFailedError as error:

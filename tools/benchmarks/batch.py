@@ -1,4 +1,4 @@
-"""A mirror's steady state by BATCH, in each format, beside the SDK's sink that does nothing."""
+"""A mirror's steady state by BATCH in each format, compared with the SDK's no-op sink."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Case:
-    """A command, and what it reads."""
+    """A command and its input."""
 
     title: str
     rows_a_file: int
@@ -34,7 +34,7 @@ class Case:
 
 
 def measure(sizes: Sizes) -> Section:
-    """Measure each format, with many rows in a file and with as few as by the SDK's default."""
+    """Measure each format, with many rows per file and with the SDK's default."""
     with bench(**mirror_settings()) as place:
         of_target, of_sdk = _cases(place, sizes)
         failures = {case: failure for case in of_target if (failure := _failure(case))}
@@ -51,12 +51,13 @@ def measure(sizes: Sizes) -> Section:
         figures += _figures(case, times)
     for case in failures:
         figures += _figures(case, None)
-    told = list(failures.values())
-    return Section("A mirror by BATCH", COLUMNS, rows, NOTE, "batch", figures, told)
+    return Section(
+        "A mirror by BATCH", COLUMNS, rows, NOTE, "batch", figures, list(failures.values())
+    )
 
 
 def _by_record(place: Bench, sizes: Sizes) -> Case:
-    """The SDK's sink on RECORD messages."""
+    """Return the case of the SDK's sink with RECORD messages."""
     whole, few = place.folder / "whole.singer", place.folder / "few.singer"
     write_messages(sizes.members, Shape.USUAL, 1, whole)
     write_first(sizes.sdk_records, whole, few)
@@ -65,7 +66,7 @@ def _by_record(place: Bench, sizes: Sizes) -> Case:
 
 
 def _cases(place: Bench, sizes: Sizes) -> tuple[list[Case], list[Case]]:
-    """The target on each kind of batch files, and the SDK's sink on those that it can read."""
+    """Return the cases of the target with each format, and of the SDK's sink."""
     mirror = Mirror(place, sizes.members)
     of_target, of_sdk = [], []
     for rows in sizes.files:
@@ -90,7 +91,7 @@ def _files(place: Bench, size: int, format_: Format, rows: int) -> list[Path]:
 
 
 def _failure(case: Case) -> str | None:
-    """Run a command once, and say why if it fails."""
+    """Run a command once, and return why it fails, if it does."""
     try:
         case.command()
     except RunFailedError as error:

@@ -1,4 +1,4 @@
-"""The usual rows as the batch files of a tap made with the SDK, and the messages that name them."""
+"""The usual rows as batch files of an SDK tap, and the messages that refer to them."""
 
 import enum
 import gzip
@@ -39,14 +39,14 @@ def write_batches(size: int, version: int, format_: Format, rows: int, folder: P
     """Write a version of the cohort as batch files.
 
     Args:
-        size: How many members the cohort has.
+        size: The number of members of the cohort.
         version: 0 or 1.
         format_: The files' format.
-        rows: How many rows a file has, at most.
-        folder: Where the files are to be; made.
+        rows: The largest number of rows per file.
+        folder: The folder of the files; it is created.
 
     Returns:
-        The file of messages: a SCHEMA, and a BATCH for each file.
+        The file of messages: a SCHEMA, and a BATCH per file.
     """
     folder.mkdir()
     messages = [schema(Shape.USUAL)]
@@ -57,7 +57,7 @@ def write_batches(size: int, version: int, format_: Format, rows: int, folder: P
             query = f"select {RECORD} || chr(10) as line from ({query})"
         table = connection.sql(query).to_arrow_table()
         if not len(table):
-            continue  # in version 0 nobody is new
+            continue  # version 0 has no new members
         path = folder / f"{begin:012}{SUFFIXES[format_]}"
         write(table, format_, path)
         messages.append(
@@ -70,9 +70,9 @@ def write_batches(size: int, version: int, format_: Format, rows: int, folder: P
                 }
             )
         )
-    named = folder / "messages.singer"
-    named.write_text("".join(f"{line}\n" for line in messages))
-    return named
+    path = folder / "messages.singer"
+    path.write_text("".join(f"{line}\n" for line in messages))
+    return path
 
 
 def write(table: pa.Table, format_: Format, path: Path) -> None:

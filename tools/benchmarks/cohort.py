@@ -1,4 +1,4 @@
-"""Runs of the target, and what they are measured beside, on a cohort at an emulated MoEngage."""
+"""Runs of the target and of its baselines on a cohort of an emulated MoEngage."""
 
 import contextlib
 import json
@@ -17,10 +17,10 @@ HERE = Path(__file__).parent
 
 
 class Bench:
-    """A folder for files, and an emulator of its own.
+    """A folder for files, with its own emulator.
 
     Attributes:
-        folder: Where files may be written.
+        folder: The folder.
         empty: A file without content.
     """
 
@@ -29,7 +29,9 @@ class Bench:
         self.empty = folder / "empty"
         self.empty.touch()
         self._env = environment(folder)
-        self._env.pop("PYTHONDONTWRITEBYTECODE", None)  # else we would be compiled at each start
+        self._env.pop(
+            "PYTHONDONTWRITEBYTECODE", None
+        )  # otherwise each start would compile the modules
         self._errors = folder / "errors"
         self._config = folder / "config.json"
         self._report = folder / "report.json"
@@ -43,20 +45,20 @@ class Bench:
             **settings,
         }
         self._config.write_text(json.dumps(self._settings))
-        self.target(self.empty)  # so that all is compiled
+        self.target(self.empty)  # compiles the modules
 
     def target(self, source: Path) -> Ran:
         """Run the target on messages."""
         return self._run([program("target-moengage-cohort"), "--config", str(self._config)], source)
 
     def report(self) -> tuple[dict, dict]:
-        """The report of the latest run of the target, and of its one cohort."""
+        """Return the latest report of the target, and its part about the only cohort."""
         report = json.loads(self._report.read_text())
         (cohort,) = report["cohorts"]
         return report, cohort
 
     def sdk(self, source: Path) -> Ran:
-        """Run the SDK's sink that does nothing on messages."""
+        """Run the SDK's no-op sink on messages."""
         return self._run([sys.executable, str(HERE / "sdk_target.py")], source)
 
     def floor(self, source: Path, *options: str) -> Ran:
@@ -64,12 +66,12 @@ class Bench:
         return self._run([sys.executable, str(HERE / "floor.py"), *options], source)
 
     def adopt(self, size: int) -> None:
-        """Take version 0 of a cohort as accepted, without sending it."""
+        """Import version 0 of a cohort into the ledger, without sending it."""
         members = self.folder / "members.csv"
         write_members(size, members)
         command = [program("moengage-cohort"), "adopt", "--config", str(self._config), STREAM]
-        named = ["--csv", str(members), "--stream", STREAM, "--name", STREAM]
-        self._run([*command, *named], self.empty)
+        options = ["--csv", str(members), "--stream", STREAM, "--name", STREAM]
+        self._run([*command, *options], self.empty)
         members.unlink()
 
     def _run(self, command: list[str], source: Path) -> Ran:
@@ -78,10 +80,10 @@ class Bench:
 
 @contextlib.contextmanager
 def bench(**settings: object) -> Iterator[Bench]:
-    """Make a place to measure in, for the time of a `with` block.
+    """Yield a bench for the duration of a `with` block.
 
     Args:
-        **settings: Of the target, beside those that name the emulator.
+        **settings: Settings of the target, in addition to those of the emulator.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as name, EmulatorProcess() as emulator:
         yield Bench(Path(name), emulator, settings)
@@ -90,11 +92,11 @@ def bench(**settings: object) -> Iterator[Bench]:
 class Mirror:
     """A mirror of a cohort that MoEngage has in version 0.
 
-    Each run brings the other version, so that all runs have the same to do.
+    Each run syncs the other version, so all runs have the same work.
 
     Args:
-        place: Where it runs; the cohort is adopted there.
-        size: How many members the cohort has.
+        place: The bench; the cohort is adopted there.
+        size: The number of members of the cohort.
     """
 
     def __init__(self, place: Bench, size: int) -> None:
@@ -104,25 +106,25 @@ class Mirror:
         place.adopt(size)
 
     def run(self, sources: list[Path]) -> Ran:
-        """Run the target on the version that the cohort is not in.
+        """Run the target on the version that the cohort does not have.
 
         Args:
             sources: The messages of version 0 and of version 1.
 
         Raises:
-            RunFailedError: The run did not bring the changes that it should have.
+            RunFailedError: If the run did not make the expected changes.
         """
         ran = self._place.target(sources[self._next_version])
         self._next_version = 1 - self._next_version
         _, cohort = self._place.report()
-        found = [cohort[name] for name in ("records", "added", "removed")]
-        wanted = [self._size, changed(self._size), changed(self._size)]
-        if found != wanted:
-            message = f"a run read, added and removed {found}, not {wanted}"
+        counts = [cohort[name] for name in ("records", "added", "removed")]
+        expected = [self._size, changed(self._size), changed(self._size)]
+        if counts != expected:
+            message = f"a run read, added and removed {counts}, not {expected}"
             raise RunFailedError(message)
         return ran
 
 
 def mirror_settings() -> dict[str, object]:
-    """The settings of a mirror whose pace does not count."""
+    """Return the settings of a mirror without a rate limit."""
     return {"sync_mode": "mirror", "requests_per_minute": UNLIMITED}

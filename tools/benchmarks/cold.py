@@ -1,4 +1,4 @@
-"""A first sync, paced as MoEngage asks, beside the least that its limits allow."""
+"""A first sync at MoEngage's pace, compared with the minimum that its limits permit."""
 
 import json
 import math
@@ -36,7 +36,7 @@ NOTE = (
 
 
 def measure(sizes: Sizes) -> Section:
-    """Measure a first sync without a ledger, and one with it."""
+    """Measure a first sync without a ledger, and one with a ledger."""
     rows: list[list[str]] = []
     figures: list[Figure] = []
     for mode in MODES:
@@ -69,12 +69,12 @@ def _measure(mode: str, size: int) -> tuple[Ran, int]:
 
 
 def least_seconds(requests: int, window: int) -> int:
-    """How long the last of so many requests must wait for, after the first."""
+    """Return the least time between the first and the last of these requests."""
     return (requests - 1) // REQUESTS_A_WINDOW * window
 
 
 def least_requests(members: int) -> int:
-    """How many bodies the members' bytes fill, if a member could be cut in two."""
+    """Return how many bodies the members' bytes fill, if members could be split."""
     body = {
         "action": "add_members",
         "partner": "acme",
@@ -82,7 +82,7 @@ def least_requests(members: int) -> int:
         "parameters": {"cohort_name": STREAM, "cohort_id": STREAM, "members": []},
     }
     member = len(_json({"uid": "0" * UUID_CHARACTERS})) + len(",")
-    room = PAYLOAD_BYTES - len(_json(body)) + len(",")  # the first has no comma before it
+    room = PAYLOAD_BYTES - len(_json(body)) + len(",")  # the first member has no comma before it
     return math.ceil(members * member / room)
 
 

@@ -1,7 +1,7 @@
-"""What a tap writes for a cohort, in two versions: one before and one after a change.
+"""The output of a tap for a cohort, in two versions: before and after a change.
 
-Version 0 is the cohort as it is at first. In version 1 one member in 2,000 is gone and as many are
-new. So a mirror that reads the two by turns has the same to do every time.
+Version 0 is the initial cohort. In version 1 one member in 2,000 is gone, and the same number is
+new. A mirror that reads them alternately has the same work every time.
 """
 
 import enum
@@ -29,37 +29,37 @@ RECORD = """
 
 
 class Shape(enum.StrEnum):
-    """What a row of the stream holds."""
+    """The columns of the stream's rows."""
 
     NARROW = "narrow"
     USUAL = "usual"
 
 
 def changed(size: int) -> int:
-    """How many members of a cohort of this size are gone in the other version, or new."""
+    """Return how many members of a cohort are gone, or new, in the other version."""
     return -(-size // GONE_ONE_IN)
 
 
 def people(size: int, version: int, begin: int = 0, end: int | None = None) -> str:
-    """The SQL for the rows of a version, or those of them between two numbers.
+    """Return the SQL for the rows of a version, or for a range of them.
 
     Args:
-        size: How many members the cohort has.
+        size: The number of members of the cohort.
         version: 0 or 1.
         begin: The number of the first row.
         end: The number after that of the last row.
 
     Returns:
-        A query that gives n, uid, plan, is_member, lifetime_value and updated_at.
+        A query of n, uid, plan, is_member, lifetime_value and updated_at.
     """
-    everybody = size + changed(size)
-    there = f"n >= {size} or n % {GONE_ONE_IN} > 0" if version else f"n < {size}"
-    end = everybody if end is None else min(end, everybody)
-    return f"select {ROW} from range({begin}, {end}) numbers(n) where {there}"
+    total = size + changed(size)
+    is_member = f"n >= {size} or n % {GONE_ONE_IN} > 0" if version else f"n < {size}"
+    end = total if end is None else min(end, total)
+    return f"select {ROW} from range({begin}, {end}) numbers(n) where {is_member}"
 
 
 def schema(shape: Shape) -> str:
-    """The SCHEMA message of the stream."""
+    """Return the SCHEMA message of the stream."""
     properties = {"uid": {"type": "string"}}
     if shape is Shape.USUAL:
         properties = {
@@ -79,14 +79,14 @@ def schema(shape: Shape) -> str:
 
 
 def write_members(size: int, path: Path) -> None:
-    """Write version 0 as the CSV file that `moengage-cohort adopt` takes."""
+    """Write version 0 as a CSV file for `moengage-cohort adopt`."""
     duckdb.connect().execute(f"copy (select uid from ({people(size, 0)})) to '{path}' (header)")
 
 
 def write_messages(size: int, shape: Shape, version: int, path: Path) -> None:
     """Write a version as a tap's messages.
 
-    The usual shape is what a tap made with the SDK writes for a table with FULL_TABLE.
+    The usual shape is the output of an SDK tap for a table with FULL_TABLE.
     """
     before = f'{{"type":"RECORD","stream":"{STREAM}","record":'
     lines = f"""'{before}{{"uid":"' || uid || '"}}}}'"""
@@ -107,15 +107,15 @@ def write_messages(size: int, shape: Shape, version: int, path: Path) -> None:
 
 
 def write_lines(query: str, path: Path) -> None:
-    """Write the one column of a query, a line for each row."""
+    """Write the only column of a query, one line per row."""
     form = "format csv, header false, quote '', escape '', delimiter '\x01'"
     duckdb.connect().execute(f"copy ({query}) to '{path}' ({form})")
 
 
 def write_first(records: int, whole: Path, path: Path) -> None:
-    """Write the first so many records of a file of messages, with what stands before them."""
+    """Write the first records of a file of messages, with all lines before them."""
     with whole.open("rb") as file, path.open("wb") as part:
         counts = itertools.accumulate(line.startswith(b'{"type":"RECORD"') for line in file)
-        wanted = sum(1 for _ in itertools.takewhile(lambda count: count <= records, counts))
+        lines = sum(1 for _ in itertools.takewhile(lambda count: count <= records, counts))
         file.seek(0)
-        part.writelines(itertools.islice(file, wanted))
+        part.writelines(itertools.islice(file, lines))

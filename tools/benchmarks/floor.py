@@ -1,9 +1,9 @@
-"""The floor: decode the lines of standard input into typed structs, and drop them.
+"""The lower bound: decode the lines of standard input into typed structs, and drop them.
 
     python floor.py [--blocks]
 
-The structs hold only the mapped column, as the target's do. By lines is what a reader does that
-looks at one message after the other; by blocks is the least that any reader in Python could do.
+The structs have only the mapped column, as the target's do. By lines is the work of a reader that
+looks at each message separately; by blocks is the least work of any reader in Python.
 """
 
 import itertools
@@ -22,7 +22,7 @@ class Row(msgspec.Struct, gc=False):
 
 
 class Message(msgspec.Struct, gc=False):
-    """What is needed of any message."""
+    """The required fields of a message."""
 
     type: str
     stream: str | None = None
@@ -30,14 +30,14 @@ class Message(msgspec.Struct, gc=False):
 
 
 def by_lines() -> None:
-    """Decode one line after the other."""
+    """Decode line by line."""
     decode = msgspec.json.Decoder(Message).decode
     for line in sys.stdin.buffer:
         decode(line)
 
 
 def by_blocks() -> None:
-    """Decode all lines of a block at once."""
+    """Decode all lines of a block in one call."""
     decode = msgspec.json.Decoder(Message).decode_lines
     rest = b""
     for block in itertools.takewhile(len, iter(lambda: os.read(0, BLOCK_BYTES), None)):

@@ -1,4 +1,4 @@
-"""How time and memory grow with the size of a mirror."""
+"""The growth of time and memory with the size of a mirror."""
 
 from functools import partial
 

@@ -1,10 +1,10 @@
-"""Run a command and print what it took, as JSON.
+"""Run a command and print its time and memory as JSON.
 
     python launch.py INPUT ERRORS COMMAND…
 
-INPUT is the file to give it as standard input, ERRORS the file for its standard error. Linux counts
-into a process's peak what its parent had resident when it was started, so this parent has next to
-nothing: it imports no more than it needs.
+INPUT is the file for its standard input, ERRORS the file for its standard error. On Linux a
+process's peak includes its parent's resident memory at the start, so this parent imports as little
+as possible.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A mirror's steady state by RECORD, beside the SDK's sink that does nothing and the floor."""
+"""A mirror's steady state by RECORD, compared with the SDK's no-op sink and the lower bound."""
 
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ NOTE = (
 
 
 def measure(sizes: Sizes) -> Section:
-    """Measure both shapes at one size, and in the long form at ten times that."""
+    """Measure both shapes at one size, and in the long form at ten times that size."""
     rows: list[list[str]] = []
     figures: list[Figure] = []
     for size in [sizes.members, *([10 * sizes.members] if sizes.long else [])]:
@@ -45,7 +45,7 @@ def measure(sizes: Sizes) -> Section:
 def _measure(
     place: Bench, mirror: Mirror, size: int, shape: Shape, sizes: Sizes
 ) -> dict[str, tuple[Ran, Ran]]:
-    """Run everything; for each command what it took, and what it takes on no input."""
+    """Run everything; return the result of each command with and without input."""
     sources = [place.folder / f"{version}.singer" for version in range(2)]
     for version, source in enumerate(sources):
         write_messages(size, shape, version, source)
@@ -72,7 +72,7 @@ def _remove(*paths: Path) -> None:
 
 
 def _per_record(ran: Ran, empty: Ran, records: int) -> tuple[float, float]:
-    """Seconds for a record: of the whole process, and without its start-up."""
+    """Return the seconds per record: of the whole process, and without its start-up."""
     return ran.seconds / records, (ran.seconds - empty.seconds) / records
 
 

@@ -1,4 +1,4 @@
-"""The sending path without a network: members become changes, payloads and request bodies."""
+"""The sending path without a network: from members to request bodies."""
 
 import statistics
 import time
@@ -8,14 +8,15 @@ import duckdb
 import msgspec
 
 from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
-from target_moengage_cohort.delivery.packing import CohortBuffer, Envelope, iso_timestamp
+from target_moengage_cohort.delivery.packing import CohortBuffer
+from target_moengage_cohort.moengage.cohort_sync import Envelope, iso_timestamp
 from tools.benchmarks.data import STREAM, people
 from tools.benchmarks.sections import Figure, Section, count
 from tools.benchmarks.sizes import Sizes
 
 COLUMNS = ["", "members", "seconds", "members a second", "the sending path against it"]
 PAYLOAD_BYTES = 128_000
-AT_ONCE = 3_000
+LIST_MEMBERS = 3_000
 NOTE = (
     "Members with a UUID, from the struct to the bodies of requests (`Member.encode`, `Change`, "
     "`CohortBuffer.put` and `take`, `Envelope.body`), in one thread of this process; beside it "
@@ -24,9 +25,9 @@ NOTE = (
 
 
 def measure(sizes: Sizes) -> Section:
-    """Measure the path and the floor."""
-    found = duckdb.sql(f"select uid from ({people(sizes.members, 0)})").fetchall()
-    members = [Member(uid) for (uid,) in found]
+    """Measure the path and its lower bound."""
+    uids = duckdb.sql(f"select uid from ({people(sizes.members, 0)})").fetchall()
+    members = [Member(uid) for (uid,) in uids]
     ways = {"the sending path": send, "floor: one by one": encode_each, "as lists": encode_lists}
     seconds: dict[str, list[float]] = {title: [] for title in ways}
     for _ in range(sizes.rounds):
@@ -50,14 +51,14 @@ def measure(sizes: Sizes) -> Section:
 
 
 def timed(way: Callable[[list[Member]], int], members: list[Member]) -> float:
-    """Say how many seconds something takes."""
+    """Return the seconds that a function takes."""
     begin = time.perf_counter()
     way(members)
     return time.perf_counter() - begin
 
 
 def send(members: list[Member]) -> int:
-    """Turn members into request bodies; return how many bytes they have."""
+    """Convert members to request bodies; return their size in bytes."""
     cohort = Cohort(STREAM, STREAM)
     envelope = Envelope(cohort, "acme", send_timestamp=True)
     buffer = CohortBuffer(envelope, PAYLOAD_BYTES)
@@ -75,12 +76,14 @@ def send(members: list[Member]) -> int:
 
 
 def encode_each(members: list[Member]) -> int:
-    """Encode members one by one; return how many bytes they have."""
+    """Encode members one by one; return their size in bytes."""
     encode = msgspec.json.Encoder().encode
     return sum(len(encode(member)) for member in members)
 
 
 def encode_lists(members: list[Member]) -> int:
-    """Encode members by the list; return how many bytes they have."""
+    """Encode members in lists; return their size in bytes."""
     encode = msgspec.json.Encoder().encode
-    return sum(len(encode(members[n : n + AT_ONCE])) for n in range(0, len(members), AT_ONCE))
+    return sum(
+        len(encode(members[n : n + LIST_MEMBERS])) for n in range(0, len(members), LIST_MEMBERS)
+    )

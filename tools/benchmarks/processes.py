@@ -1,4 +1,4 @@
-"""Processes that are timed: each one whole, from its start to its end."""
+"""Timed processes: each one as a whole, from start to end."""
 
 import statistics
 import subprocess
@@ -15,7 +15,7 @@ LAUNCH = Path(__file__).with_name("launch.py")
 
 
 class Ran(msgspec.Struct, frozen=True):
-    """What a process took; the peak is of the memory that it had resident."""
+    """The time and the peak of resident memory of a process."""
 
     code: int
     seconds: float
@@ -26,20 +26,20 @@ Command: t.TypeAlias = Callable[[], Ran]
 
 
 class RunFailedError(Exception):
-    """A process that was to be timed has failed, or did not do what it was to do."""
+    """A timed process failed, or had a wrong result."""
 
 
 def run(command: list[str], source: Path, env: dict[str, str], errors: Path) -> Ran:
     """Run a command on an input file, and wait for its end.
 
     Args:
-        command: Starts with the path of a program.
-        source: What it gets as standard input.
+        command: The path of a program, and its arguments.
+        source: The file for its standard input.
         env: Its environment.
-        errors: A file for its standard error.
+        errors: The file for its standard error.
 
     Raises:
-        RunFailedError: It did not exit with 0.
+        RunFailedError: If it did not exit with 0.
     """
     launcher = [sys.executable, "-I", "-S", str(LAUNCH), str(source), str(errors)]
     process = guarded([*launcher, *command], env=env, stdout=subprocess.PIPE)
@@ -48,14 +48,14 @@ def run(command: list[str], source: Path, env: dict[str, str], errors: Path) -> 
         process.stdin.close()
     ran = msgspec.json.decode(answer, type=Ran) if answer else Ran(process.returncode, 0, 0)
     if ran.code:
-        told = errors.read_text().strip().rpartition("\n")[2] if errors.exists() else ""
-        message = f"{Path(command[0]).name} exited with {ran.code}: {told.rpartition(' | ')[2]}"
+        last = errors.read_text().strip().rpartition("\n")[2] if errors.exists() else ""
+        message = f"{Path(command[0]).name} exited with {ran.code}: {last.rpartition(' | ')[2]}"
         raise RunFailedError(message)
     return ran
 
 
 def in_turn(rounds: int, commands: Iterable[Command]) -> list[Ran]:
-    """Run commands one after the other, again and again (A B C A B C …).
+    """Run commands in turn, several times (A B C A B C …).
 
     Returns:
         For each command the median of its seconds, and its highest peak.

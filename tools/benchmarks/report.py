@@ -1,4 +1,4 @@
-"""`docs/performance.md`: what was measured last, between two marks; the rest is written by hand."""
+"""The measured part of `docs/performance.md`, between two marks; the rest is written by hand."""
 
 import os
 import platform
@@ -28,17 +28,17 @@ NEW = f"""# Performance
 """
 
 
-def aims(sections: list[Section]) -> str:
-    """A table of the figures that have an aim."""
+def targets(sections: list[Section]) -> str:
+    """Return a table of the figures with a target."""
     return table(AIMS, [figure.cells() for section in sections for figure in section.figures])
 
 
 def write(sections: list[Section], path: Path = PATH) -> None:
-    """Put what was measured in place of what was measured before, and keep the rest.
+    """Replace the measured part of the file, and keep the rest.
 
     Args:
-        sections: What was found.
-        path: The file; made if it is not there.
+        sections: The results.
+        path: The file; it is created if it does not exist.
     """
     text = path.read_text() if path.exists() else NEW
     before, _, rest = text.partition(BEGIN)
@@ -47,7 +47,7 @@ def write(sections: list[Section], path: Path = PATH) -> None:
         BEGIN,
         surroundings(),
         "## Figures and aims",
-        aims(sections),
+        targets(sections),
         NOTE,
         *(section.text() for section in sections),
         END,
@@ -57,7 +57,7 @@ def write(sections: list[Section], path: Path = PATH) -> None:
 
 
 def surroundings() -> str:
-    """The machine, the versions and the day."""
+    """Return the machine, the versions and the date."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     today = datetime.now(UTC).date()
     packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
@@ -71,7 +71,7 @@ def surroundings() -> str:
 
 
 def processor() -> str:
-    """The processor's model."""
+    """Return the processor's model."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux
@@ -81,10 +81,10 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """The commit that was measured, and whether anything has changed since."""
+    """Return the measured commit, and whether files have changed since."""
     command = ["git", "describe", "--always", "--exclude=*", "--dirty= with changes"]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"  # no clone, or no git
+        return "unknown"  # not a clone, or git is not installed
     return done.stdout.strip()

@@ -1,10 +1,10 @@
-"""A target made with the SDK whose sink does nothing: what the SDK's own path takes by itself."""
+"""An SDK target with a no-op sink: the overhead of the SDK's own path."""
 
 from singer_sdk import BatchSink, Target
 
 
 class SinkNothing(BatchSink):
-    """Drops its batches."""
+    """A sink that drops its batches."""
 
     def process_batch(self, context):
         """Do nothing."""

@@ -1,18 +1,18 @@
-"""What a benchmark has found: a table, and figures with what they must be."""
+"""The results of a benchmark: a table, and figures with their targets."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that has an aim.
+    """A figure with a target.
 
     Attributes:
-        name: What it is, and of how many.
-        value: As measured; ``None`` where it could not be.
-        aim: What it should be.
-        unit: What follows it.
-        at_most: Whether it should be the aim or less, and not the aim or more.
+        name: What was measured, and at which size.
+        value: The measured value; ``None`` if it could not be measured.
+        aim: The target.
+        unit: The unit, with a leading space.
+        at_most: Whether the target is an upper bound, not a lower one.
     """
 
     name: str
@@ -23,33 +23,33 @@ class Figure:
 
     @property
     def is_met(self) -> bool:
-        """Whether it is what it should be."""
+        """Whether the target is met."""
         if self.value is None:
             return False
         return self.value <= self.aim if self.at_most else self.value >= self.aim
 
     def cells(self) -> list[str]:
-        """The figure as a row of a table."""
+        """Return the figure as a row of a table."""
         digits = 3 if self.aim < 2 else 1
         bound = "at most" if self.at_most else "at least"
-        value, verdict = "\N{EN DASH}", "not measured"
+        value, result = "\N{EN DASH}", "not measured"
         if self.value is not None:
             value = f"{self.value:,.{digits}f}{self.unit}"
-            verdict = "met" if self.is_met else "**not met**"
-        return [self.name, value, f"{bound} {self.aim:,.10g}{self.unit}", verdict]
+            result = "met" if self.is_met else "**not met**"
+        return [self.name, value, f"{bound} {self.aim:,.10g}{self.unit}", result]
 
 
 @dataclass(frozen=True)
 class Section:
-    """What one benchmark has found.
+    """The results of one benchmark.
 
     Attributes:
-        title: What it is about.
+        title: Its heading.
         columns: The heads of its table.
         rows: The cells of its table.
-        note: What is compared with what.
+        note: A description of the comparison.
         name: The name of the benchmark.
-        figures: Those that have an aim.
+        figures: The figures with a target.
         failures: What could not be measured, and why.
     """
 
@@ -62,7 +62,7 @@ class Section:
     failures: list[str] = field(default_factory=list)
 
     def text(self) -> str:
-        """The section in Markdown, without its figures."""
+        """Return the section in Markdown, without its figures."""
         parts = [f"## {self.title}"]
         if self.rows:
             parts.append(table(self.columns, self.rows))
@@ -72,7 +72,7 @@ class Section:
 
 
 def table(columns: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown that can be read as it is, too; figures stand on the right."""
+    """Return a Markdown table that is also readable as text, with figures aligned to the right."""
     widths = [max(map(len, each)) for each in zip(columns, *rows, strict=True)]
 
     def line(cells: list[str]) -> str:
@@ -87,5 +87,5 @@ def table(columns: list[str], rows: list[list[str]]) -> str:
 
 
 def count(number: float) -> str:
-    """A whole number, with commas."""
+    """Return a whole number, with commas."""
     return f"{number:,.0f}"

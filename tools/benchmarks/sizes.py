@@ -1,4 +1,4 @@
-"""How much each benchmark measures."""
+"""The sizes of the benchmarks."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ class Sizes:
     """The sizes of a run of the benchmarks.
 
     Attributes:
-        members: How many members the cohorts have; some are ten times as large.
-        long: Whether everything is measured, cohorts fifty times as large included.
-        rounds: How often what is short is repeated, for a median.
+        members: The number of members of the cohorts; some are ten times as large.
+        long: Whether everything is measured, including cohorts fifty times as large.
+        rounds: How often short runs are repeated for a median.
     """
 
     members: int = 1_000_000
@@ -19,14 +19,14 @@ class Sizes:
 
     @property
     def sdk_records(self) -> int:
-        """How many records the SDK's sink gets, which takes long for each."""
+        """The number of records for the SDK's sink, which is slow."""
         return self.members // (5 if self.long else 10)
 
     @property
     def files(self) -> tuple[int, int]:
-        """How many rows each batch file has: many, and as many as by the SDK's default."""
+        """The numbers of rows per batch file: many, and the SDK's default."""
         return self.members // 10, self.members // 100
 
     def rounds_of(self, members: int) -> int:
-        """How often a run with so many members is repeated."""
+        """Return how often a run with this number of members is repeated."""
         return self.rounds if members <= self.members else 1

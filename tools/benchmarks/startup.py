@@ -1,4 +1,4 @@
-"""How long the command takes to start, beside a target made from the SDK's template."""
+"""The start-up time of the command, compared with a target from the SDK's template."""
 
 import json
 import statistics
@@ -13,7 +13,7 @@ from tests.support.singer import environment
 from tools.benchmarks.sections import Figure, Section
 from tools.benchmarks.sizes import Sizes
 
-TIMES = 5  # for each round of what is short
+TIMES = 5  # per round
 COLUMNS = ["", "the target, ms", "the SDK's template, ms", "the target against it"]
 NOTE = (
     "Medians of whole processes, run in turn: `--version`, `--about`, and a run on an input "
@@ -33,14 +33,14 @@ class Startup(t.NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """How many times as long the SDK's template takes."""
+        """The time of the SDK's template over that of the target."""
         return self.sdk / self.ours
 
 
 def seconds(module: str, arguments: t.Sequence[str], home: Path) -> float:
-    """How long a module takes as a program, with nothing on standard input."""
+    """Return the seconds that a module takes as a program, with empty standard input."""
     variables = environment(home) | {"PYTHONPATH": str(ROOT)}
-    variables.pop("PYTHONDONTWRITEBYTECODE", None)  # else ours would be compiled each time
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)  # otherwise each start would compile the modules
     began = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", module, *arguments],
@@ -54,7 +54,7 @@ def seconds(module: str, arguments: t.Sequence[str], home: Path) -> float:
 
 
 def measure(sizes: Sizes) -> Section:
-    """Measure how long starting takes."""
+    """Measure the start-up time."""
     measured = starts(TIMES * sizes.rounds)
     rows = [
         [each.name, f"{each.ours * 1000:.0f}", f"{each.sdk * 1000:.0f}", f"{each.ratio:.1f} times"]
@@ -63,13 +63,13 @@ def measure(sizes: Sizes) -> Section:
     figures = [
         Figure(f"{each.name}, against the SDK's template", each.ratio, 1, " times")
         for each in measured
-        if each.name != "--about"  # which has the SDK format what it shows
+        if each.name != "--about"  # which the SDK formats
     ]
     return Section("Starting", COLUMNS, rows, NOTE, "startup", figures)
 
 
 def starts(times: int) -> list[Startup]:
-    """Start both targets in turn, several times each way, after once to fill the caches."""
+    """Start both targets in turn, several times each way, after one start to fill the caches."""
     settings = {"workspace_id": "w", "data_api_key": "k", "data_center": "01", "partner": "p"}
     measured = []
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
-"""The demo: a real PostgreSQL, the real Meltano, the target, and an emulated MoEngage.
+"""The demo (`make demo`): a real PostgreSQL, the real Meltano, the target, an emulated MoEngage.
 
-`make demo`. It needs no account, sends nothing to the network and leaves nothing behind. It ends
-with 1 if what MoEngage accepted differs from what SQL says.
+It needs no account, sends nothing to the network and leaves nothing behind. It exits with 1 if
+the accepted members differ from the result of SQL.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT))
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="demo-")))
-        say("Starting a PostgreSQL with a shop's users, and a MoEngage emulator.")
+        say("Starting PostgreSQL with a shop's users, and a MoEngage emulator.")
         postgres = stack.enter_context(Postgres())
         open_shop(postgres)
         emulator = stack.enter_context(EmulatorProcess())
-        say(f"  PostgreSQL  {postgres.host}:{postgres.port}, {USERS:,} users; a view per cohort")
+        say(f"  PostgreSQL  {postgres.host}:{postgres.port}, {USERS:,} users, one view per cohort")
         say(f"  MoEngage    {emulator.url}\n")
         project = MeltanoProject(folder, postgres, emulator.url)
         project.environment["TARGET_MOENGAGE_COHORT_DATA_API_KEY"] = emulator.data_api_key
@@ -46,21 +46,21 @@ def main() -> int:
         say("A day passes:")
         for event in live_a_day(postgres):
             say(f"  {event}")
-        say("\nSecond run. Of three cohorts it reads only users of whom anything has changed since")
-        say("the first one's bookmarks. The fourth, members, is a mirror: it reads the whole view,")
-        say("and sends the difference to what MoEngage has accepted.")
+        say("\nSecond run. For three cohorts it reads only the users that changed since the first")
+        say("run's bookmarks. The fourth, members, is a mirror: it reads the whole view and sends")
+        say("the difference to what MoEngage has accepted.")
         sync(project)
         second = compare(postgres, emulator)
 
-        say("Third run, of the mirror alone: its tap is killed half-way. That looks like a cohort")
-        say("that has shrunk; but each row says how many rows there should be.")
+        say("Third run, of the mirror only: its tap is killed halfway. That looks like a cohort")
+        say("that has shrunk, but each row contains the number of rows that there should be.")
         third = break_off(Broken(project))
         unharmed = compare(postgres, emulator, ["members"])
 
     if first and second and third and unharmed:
-        say("MoEngage accepted exactly what SQL says. Nothing is left running.")
+        say("MoEngage accepted exactly the members that SQL returns. Nothing is left running.")
         return 0
-    say("MoEngage accepted something else than SQL says, or a broken input passed for a whole one.")
+    say("The accepted members differ from SQL, or a broken input was taken for a complete one.")
     return 1
 
 
@@ -74,17 +74,17 @@ def sync(project: MeltanoProject) -> None:
 
 
 def break_off(broken: Broken) -> bool:
-    """Run a mirror whose tap is killed half-way; return whether the target failed over it."""
+    """Run a mirror whose tap is killed halfway; return whether the target failed."""
     say(f"  $ tap-postgres … | head -n {ROWS} | target-moengage-cohort …")
-    code, complaint, report = broken.run()
+    code, error, report = broken.run()
     say(f"  {report['status']}, exit code {code}:")
-    say(textwrap.indent(textwrap.fill(complaint, WIDTH - 6), "    ") + "\n")
+    say(textwrap.indent(textwrap.fill(error, WIDTH - 6), "    ") + "\n")
     show_counts(report)
-    return code == 1 and report["status"] == "failed" and STREAM in complaint
+    return code == 1 and report["status"] == "failed" and STREAM in error
 
 
 def show_counts(report: dict) -> None:
-    """Show what a run did for each cohort."""
+    """Show the counts of a run for each cohort."""
     cohorts = {cohort["cohort_id"]: cohort for cohort in report["cohorts"]}
     names = [name for name in WANTED if name in cohorts]
     rows = [[name, *(cohorts[name][count] for count in COUNTS)] for name in names]
@@ -94,14 +94,15 @@ def show_counts(report: dict) -> None:
 def compare(
     postgres: Postgres, emulator: EmulatorProcess, cohort_ids: Iterable[str] = WANTED
 ) -> bool:
-    """Show what was accepted beside what SQL says; return whether they are the same."""
+    """Show the accepted members and those of SQL; return whether they are the same."""
     rows = []
     for cohort_id in cohort_ids:
         accepted = emulator.members(cohort_id)
-        right = wanted(postgres, cohort_id)
-        same = "same members" if accepted == right else f"{len(accepted ^ right):,} DIFFERENT"
-        rows.append([cohort_id, len(accepted), len(right), same])
-    show(["cohort", "accepted", "SQL says", ""], rows)
+        expected = wanted(postgres, cohort_id)
+        same = accepted == expected
+        result = "same members" if same else f"{len(accepted ^ expected):,} DIFFERENT"
+        rows.append([cohort_id, len(accepted), len(expected), result])
+    show(["cohort", "accepted", "SQL", ""], rows)
     return all(row[-1] == "same members" for row in rows)
 
 
@@ -116,7 +117,7 @@ def show(head: list[str], rows: list[list[str | int]]) -> None:
 
 
 def say(text: str) -> None:
-    """Print at once, also into a pipe."""
+    """Print immediately, even into a pipe."""
     print(text, flush=True)
 
 

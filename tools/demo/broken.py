@@ -1,4 +1,4 @@
-"""A mirror whose tap is killed half-way, in a plain Unix pipe."""
+"""A mirror whose tap is killed halfway, in a plain Unix pipe."""
 
 import json
 import shlex
@@ -14,7 +14,7 @@ RUN_SECONDS = 60
 class Broken:
     """`tap-postgres … | head … | target-moengage-cohort …`, after a run of Meltano.
 
-    It uses Meltano's catalogue, and the ledger that is in the project's home folder.
+    It uses Meltano's catalog and the ledger in the project's home folder.
     """
 
     def __init__(self, project: MeltanoProject) -> None:
@@ -30,24 +30,20 @@ class Broken:
                 "TARGET_MOENGAGE_COHORT_REPORT_PATH": str(self._report),
             }
         )
-        made = project.folder / ".meltano" / "run" / "tap-postgres" / "tap.properties.json"
-        streams = json.loads(made.read_text())["streams"]
+        catalog = project.folder / ".meltano" / "run" / "tap-postgres" / "tap.properties.json"
+        streams = json.loads(catalog.read_text())["streams"]
         mirrored = [stream for stream in streams if stream["tap_stream_id"] == STREAM]
         self._catalog = project.folder / "catalog.json"
         self._catalog.write_text(json.dumps({"streams": mirrored}))
 
     def run(self) -> tuple[int, str, dict]:
-        """Run it once.
-
-        Returns:
-            The target's exit code, its last complaint, and its report.
-        """
+        """Run it once; return the target's exit code, its last error, and its report."""
         tap = [program("tap-postgres"), "--config=ENV", f"--catalog={self._catalog}"]
         target = [program("target-moengage-cohort"), "--config=ENV"]
         line = f"{shlex.join(tap)} 2> tap.log | head -n {ROWS} | {shlex.join(target)}"
         done = run_guarded(
             ["sh", "-c", line], cwd=self._folder, env=self._environment, timeout=RUN_SECONDS
         )
-        complaints = [text for text in done.stderr.splitlines() if "| ERROR" in text]
-        last = complaints[-1].rpartition(" | ")[2] if complaints else done.stderr
+        errors = [text for text in done.stderr.splitlines() if "| ERROR" in text]
+        last = errors[-1].rpartition(" | ")[2] if errors else done.stderr
         return done.returncode, last, json.loads(self._report.read_text())

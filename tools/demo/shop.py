@@ -45,13 +45,13 @@ select id,
        timestamptz '2026-03-01' + id * interval '1 second'
 from generate_series(1, {USERS}) id
 """
-# The bookmark is where the first run ended, so whatever changes must be newer than that.
+# The bookmark is the newest row of the first run, so all changes must be newer.
 LATER = "timestamptz '2026-03-02' + id * interval '1 second'"
 NEW_USERS = f"generate_series({USERS + 1}, {USERS + 30}) id"
 
 
 def update(change: str, users: str) -> str:
-    """The SQL that changes some users."""
+    """Return the SQL that changes some users."""
     return f"update users set {change}, updated_at = {LATER} where {users}"
 
 
@@ -69,11 +69,11 @@ DAY = (
         f"insert into users (id, updated_at) select id, {LATER} from {NEW_USERS}",
     ),
     (
-        "50 users are deleted, and no row tells of it: only the mirror can notice",
+        "50 users are deleted without a trace: only the mirror can notice",
         "delete from users where id % 60 = 1 and id between 1200 and 4200",
     ),
 )
-# What each cohort should be, as (uid, anonymous_id).
+# The desired members of each cohort, as (uid, anonymous_id).
 WANTED = {
     "vip": "select uid, null from cohort_vip where is_member",
     "app": "select uid, device_id from cohort_app where _sdc_deleted_at is null",
@@ -83,18 +83,18 @@ WANTED = {
 
 
 def open_shop(postgres: Postgres) -> None:
-    """Make the tables and views and fill them."""
+    """Create the tables and views, and fill them."""
     postgres.execute(LAYOUT)
     postgres.execute(FILL)
 
 
 def live_a_day(postgres: Postgres) -> list[str]:
-    """Change some users, and say what happened."""
+    """Change some users, and return a description of each change."""
     for _, sql in DAY:
         postgres.execute(sql)
     return [text for text, _ in DAY]
 
 
 def wanted(postgres: Postgres, cohort_id: str) -> set[tuple[str | None, str | None]]:
-    """Who should be in a cohort, as SQL says."""
+    """Return the desired members of a cohort."""
     return set(postgres.query(WANTED[cohort_id]))

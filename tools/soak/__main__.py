@@ -20,12 +20,16 @@ LONGEST_WORLD_SECONDS = 240.0
 
 
 def main() -> int:
-    """Run for some minutes; 1 if there was a difference."""
+    """Run for some minutes; return 1 if there was a difference."""
     parser = argparse.ArgumentParser(prog="python -m tools.soak")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--scale", type=float, default=1.0, help="of cohorts of up to 20,000")
-    parser.add_argument("--world", type=int, default=0, help="to begin with, as in a history")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="of cohorts of up to 20,000 members"
+    )
+    parser.add_argument(
+        "--world", type=int, default=0, help="the first one, as printed in a history"
+    )
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT))
     logging.getLogger("target_moengage_cohort").addHandler(logging.NullHandler())
@@ -42,11 +46,11 @@ def main() -> int:
             soak.world(number, rounds=100_000, until=min(end, now + world_seconds))
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
-    except Exception:  # noqa: BLE001 - whatever it is, it must be told with its history
+    except Exception:  # noqa: BLE001 - any error is printed with its history
         differences, code = 1, 1
         print("\n".join(soak.history))
         traceback.print_exc(file=sys.stdout)
-        print(f"SEED={chosen.seed}; what it left is in {folder}")
+        print(f"SEED={chosen.seed}; its files are in {folder}")
     finally:
         if not differences:
             shutil.rmtree(folder)
@@ -56,16 +60,16 @@ def main() -> int:
 
 
 def table(figures: Figures, minutes: float, seed: int, differences: int) -> str:
-    """All figures, as a table of Markdown."""
+    """Return all figures as a Markdown table."""
     runs = figures.runs
     rows = [
         ("minutes", f"{minutes:.1f}"),
         ("seed", str(seed)),
-        ("worlds, each with ledgers of its own", f"{figures.worlds:,}"),
+        ("worlds, each with its own ledgers", f"{figures.worlds:,}"),
         ("runs", f"{runs.total():,}"),
         *((f"… {kind}", f"{count:,}") for kind, count in sorted(runs.items())),
         *((f"ended by {how}", f"{count:,}") for how, count in sorted(figures.ends.items())),
-        ("with a clock that is wrong", f"{figures.clock_steps:,}"),
+        ("with a wrong clock", f"{figures.clock_steps:,}"),
         ("requests", f"{figures.requests:,}"),
         ("faults", f"{figures.faults.total():,}"),
         *((f"… {kind}", f"{count:,}") for kind, count in sorted(figures.faults.items())),

@@ -1,4 +1,4 @@
-"""A small disk for the ledgers, which can be full."""
+"""A small disk for the ledgers, which can be filled."""
 
 import contextlib
 import os
@@ -13,14 +13,14 @@ SIZE_BYTES = 128_000_000
 
 
 class Disk:
-    """A tmpfs, or a plain folder where this user may not mount one.
+    """A tmpfs, or a plain folder if this user may not mount one.
 
     Args:
-        folder: Where; it is made.
+        folder: The mount point; it is created.
 
     Attributes:
-        folder: The same.
-        is_small: Whether it is a disk of its own.
+        folder: The mount point.
+        is_small: Whether it is a separate disk.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,7 +28,7 @@ class Disk:
         self.is_small = False
 
     def __enter__(self) -> Self:
-        """Make it."""
+        """Create it."""
         self.folder.mkdir(parents=True)
         if shutil.which("mount"):
             command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_BYTES}", "tmpfs"]
@@ -42,7 +42,7 @@ class Disk:
         _error: BaseException | None,
         _traceback: types.TracebackType | None,
     ) -> None:
-        """Unmount it; what is on it is kept if there was an error."""
+        """Unmount it; its files are kept if there was an error."""
         if not self.is_small:
             return
         if kind is not None and issubclass(kind, Exception):
@@ -51,7 +51,7 @@ class Disk:
 
     @contextlib.contextmanager
     def filled(self, left: int) -> t.Iterator[None]:
-        """Have only so many bytes of it left."""
+        """Leave only this many bytes of free space."""
         ballast = self.folder / "ballast"
         status = os.statvfs(self.folder)
         with ballast.open("wb") as file:

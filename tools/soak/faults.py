@@ -1,4 +1,4 @@
-"""What goes wrong between the target and MoEngage."""
+"""Faults between the target and MoEngage."""
 
 import random
 from collections import Counter
@@ -22,7 +22,7 @@ SLOW_SECONDS, SLOW_ANSWERS = 0.2, 3
 
 
 def inject(kind: str, emulator: Emulator, wire: Wire, chance: random.Random) -> None:
-    """Let a fault happen in the run that follows."""
+    """Inject a fault into the next run."""
     what, _, how = kind.partition(" ")
     if what == "drop":
         emulator.drop_next(when=how)
@@ -37,7 +37,7 @@ def inject(kind: str, emulator: Emulator, wire: Wire, chance: random.Random) -> 
 
 
 def break_down(emulator: Emulator, chance: random.Random) -> None:
-    """Let a share of the requests fail, for as long as it takes."""
+    """Make a share of the requests fail until the faults are cleared."""
     statuses = chance.choice([(500, 502, 503, 504), (500, 502, 503, 504), (401,), (403,)])
     share = chance.choice([0.1, 0.3, 1.0])
     applied = statuses[0] >= 500 and chance.random() < 0.5
@@ -45,14 +45,14 @@ def break_down(emulator: Emulator, chance: random.Random) -> None:
 
 
 def tally(emulator: Emulator, wire: Wire) -> Counter[str]:
-    """What has happened to an emulator's requests, by kind, but for slow answers."""
-    happened = Counter({"cut in mid-message": wire.cuts})
+    """Count the faults of an emulator's requests by kind, slow answers aside."""
+    counts = Counter({"cut in mid-message": wire.cuts})
     for request in emulator.requests(limit=1_000_000):
         if request.outcome == "applied_late":
-            happened["applied late"] += 1
+            counts["applied late"] += 1
         if request.fault is None:
             continue
         applied = " applied" if request.outcome != "refused" else ""
         kinds = {"drop_before": "answer lost before", "drop_after": "answer lost after"}
-        happened[kinds.get(request.fault, f"{request.status}{applied}")] += 1
-    return happened
+        counts[kinds.get(request.fault, f"{request.status}{applied}")] += 1
+    return counts

@@ -1,4 +1,4 @@
-"""Runs of the real programs, and what ends some of them."""
+"""Runs of the real programs, and the ways to terminate them."""
 
 import contextlib
 import itertools
@@ -14,7 +14,7 @@ import typing as t
 from dataclasses import dataclass
 from pathlib import Path
 
-from target_moengage_cohort.delivery.attempts import Timing
+from target_moengage_cohort.delivery.ports import Timing
 from target_moengage_cohort.emulator import Emulator
 from tests.support.project import program
 from tests.support.singer import config, environment, run
@@ -24,21 +24,21 @@ from tools.soak.wire import Wire
 LONGEST_SECONDS = 180.0
 BLOCK_BYTES = 512  # of the shell's `ulimit -f`, as POSIX has it
 Form = t.Literal["target", "run", "in process", "confirm"]
-"""A process of the target, or of `moengage-cohort run` with a tap, or of `moengage-cohort
-confirm`; or a run in this process, whose clock can be turned."""
+"""A process of the target, of `moengage-cohort run` with a tap, or of `moengage-cohort confirm`;
+or a run in this process, with a controllable clock."""
 
 
 @dataclass(frozen=True)
-class Doom:
-    """What ends a process.
+class Termination:
+    """The termination of a process.
 
     Attributes:
-        number: The signal; ``None`` for a disk that is full, by one of the two at the end.
-        seconds: When, after its start; ``None`` goes by requests.
-        requests: At which request of the run.
-        hangs: Whether its input does not end before.
-        largest_file: In bytes, for all that it writes.
-        room: How many bytes are left for the ledgers.
+        number: The signal; ``None`` for a full disk, by one of the last two attributes.
+        seconds: The time after its start; ``None`` waits for `requests`.
+        requests: The request of the run at which it is terminated.
+        hangs: Whether its input stays open until then.
+        largest_file: The limit of each file that it writes, in bytes.
+        room: The free space for the ledgers, in bytes.
     """
 
     number: int | None = None
@@ -51,12 +51,12 @@ class Doom:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended.
+    """The end of a run.
 
     Attributes:
         code: The exit code; that of a signal is negative.
-        states: The STATE that it wrote.
-        stderr: What it said.
+        states: The STATE messages that it wrote.
+        stderr: Its log.
     """
 
     code: int
@@ -66,12 +66,12 @@ class Ended:
 
 @dataclass
 class Runner:
-    """Starts runs, one after the other.
+    """Runner of one run after the other.
 
     Attributes:
-        emulator: MoEngage.
-        wire: The way to it.
-        disk: Where the ledgers are.
+        emulator: The emulated MoEngage.
+        wire: The connection to it.
+        disk: The disk of the ledgers.
         home: A folder for the programs' state.
     """
 
@@ -86,21 +86,21 @@ class Runner:
         data: bytes,
         settings: dict[str, t.Any],
         *,
-        doom: Doom | None = None,
+        termination: Termination | None = None,
         tap_exit: int = 0,
         clock_step: float = 0.0,
         streams: t.Sequence[str] = (),
     ) -> Ended:
-        """Run to an end, or to its doom.
+        """Run to the end, or until it is terminated.
 
         Args:
-            form: How.
+            form: The kind of process.
             data: The input.
-            settings: Beside those of `singer.config`.
-            doom: What ends it.
+            settings: Settings in addition to those of `singer.config`.
+            termination: How it is terminated.
             tap_exit: The exit code of the tap, in the form `run`.
-            clock_step: What is added to the wall clock, in the form `in process`.
-            streams: Those to confirm.
+            clock_step: The error of the wall clock in seconds, in the form `in process`.
+            streams: The streams to confirm.
         """
         if form == "in process":
             return self._in_process(data, settings, clock_step)
@@ -109,7 +109,7 @@ class Runner:
         path, source = folder / "config.json", folder / "input.singer"
         path.write_text(json.dumps(config(t.cast("Emulator", self.wire), **settings)))
         source.write_bytes(data)
-        hangs = doom is not None and doom.hangs
+        hangs = termination is not None and termination.hangs
         ending = "exec sleep 20" if hangs else f"exit {tap_exit}"
         tap = f"cat {shlex.quote(str(source))}; {ending}"
         command = {
@@ -126,18 +126,22 @@ class Runner:
             ],
             "confirm": [program("moengage-cohort"), "confirm", "--config", str(path), *streams],
         }[form]
-        if doom is not None and (limit := self._largest_file(doom)) is not None:
+        if termination is not None and (limit := self._largest_file(termination)) is not None:
             limited = 'ulimit -f "$0" && exec "$@"'
             command = ["sh", "-c", limited, str(limit // BLOCK_BYTES), *command]
-        room = doom.room if doom is not None and self.disk.is_small else None
+        room = termination.room if termination is not None and self.disk.is_small else None
         with contextlib.nullcontext() if room is None else self.disk.filled(room):
-            return self._process(command, data if form == "target" else b"", doom)
+            return self._process(command, data if form == "target" else b"", termination)
 
-    def _largest_file(self, doom: Doom) -> int | None:
-        """The limit of a file, which also stands for a disk that cannot be filled."""
-        return doom.largest_file if self.disk.is_small else doom.largest_file or doom.room
+    def _largest_file(self, termination: Termination) -> int | None:
+        """Return the limit of a file, which replaces a disk that cannot be filled."""
+        return (
+            termination.largest_file
+            if self.disk.is_small
+            else termination.largest_file or termination.room
+        )
 
-    def _process(self, command: list[str], data: bytes, doom: Doom | None) -> Ended:
+    def _process(self, command: list[str], data: bytes, termination: Termination | None) -> Ended:
         requests = self.emulator.totals().requests
         read_fd, write_fd = os.pipe()
         process = subprocess.Popen(
@@ -146,18 +150,18 @@ class Runner:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment(self.home),
-            start_new_session=True,  # Ctrl-C is for us
+            start_new_session=True,  # Ctrl-C is for this process
         )
         os.close(read_fd)
         done = threading.Event()
-        waits = done if doom is not None and doom.hangs else None
+        waits = done if termination is not None and termination.hangs else None
         feeder = threading.Thread(target=_feed, args=(write_fd, data, waits))
         feeder.start()
         try:
-            if doom is not None and doom.number is not None:
-                self._await(process, doom, requests)
-                process.send_signal(doom.number)
-            said, complained = process.communicate(timeout=LONGEST_SECONDS)
+            if termination is not None and termination.number is not None:
+                self._await(process, termination, requests)
+                process.send_signal(termination.number)
+            output, errors = process.communicate(timeout=LONGEST_SECONDS)
         except BaseException:
             process.kill()
             process.communicate()
@@ -165,18 +169,20 @@ class Runner:
         finally:
             done.set()
             feeder.join()
-        states = [json.loads(line) for line in said.splitlines() if line.startswith(b"{")]
-        return Ended(process.returncode, states, complained.decode(errors="replace"))
+        states = [json.loads(line) for line in output.splitlines() if line.startswith(b"{")]
+        return Ended(process.returncode, states, errors.decode(errors="replace"))
 
-    def _await(self, process: subprocess.Popen, doom: Doom, requests: int) -> None:
-        """Wait for the moment of a signal, or for the process's end."""
+    def _await(self, process: subprocess.Popen, termination: Termination, requests: int) -> None:
+        """Wait until the signal is due or the process ends."""
         started = time.monotonic()
-        due = started + (LONGEST_SECONDS if doom.seconds is None else doom.seconds)
-        while process.poll() is None and time.monotonic() < due:
-            if doom.seconds is None:
-                if self.emulator.totals().requests - requests >= doom.requests:
+        deadline = started + (
+            LONGEST_SECONDS if termination.seconds is None else termination.seconds
+        )
+        while process.poll() is None and time.monotonic() < deadline:
+            if termination.seconds is None:
+                if self.emulator.totals().requests - requests >= termination.requests:
                     return
-                if doom.hangs and time.monotonic() > started + 3:
+                if termination.hangs and time.monotonic() > started + 3:
                     return
             time.sleep(0.002)
 
@@ -188,7 +194,7 @@ class Runner:
 
 
 def _feed(descriptor: int, data: bytes, until: threading.Event | None) -> None:
-    """Write an input to a process, whether or not it lives to read it; then close it, or wait."""
+    """Write an input to a process, even if it ends before reading it; then close it, or wait."""
     with contextlib.suppress(BrokenPipeError), os.fdopen(descriptor, "wb", buffering=0) as pipe:
         for start in itertools.count(0, 65_536):
             if not (piece := data[start : start + 65_536]):
@@ -198,16 +204,16 @@ def _feed(descriptor: int, data: bytes, until: threading.Event | None) -> None:
             until.wait()
 
 
-def signalled(chance: random.Random, *, kills: bool) -> Doom:
-    """A kill, or another signal, at a random moment."""
+def signalled(chance: random.Random, *, kills: bool) -> Termination:
+    """Return a kill, or another signal, at a random moment."""
     number = signal.SIGKILL if kills else chance.choice([signal.SIGTERM, signal.SIGINT])
     hangs = chance.random() < 0.2
     if chance.random() < 0.5:
-        return Doom(number, seconds=chance.uniform(0.0, 1.5), hangs=hangs)
-    return Doom(number, requests=chance.randint(1, 12), hangs=hangs)
+        return Termination(number, seconds=chance.uniform(0.0, 1.5), hangs=hangs)
+    return Termination(number, requests=chance.randint(1, 12), hangs=hangs)
 
 
-def signal_codes(doom: Doom | None) -> set[int]:
-    """The exit codes that are due to a signal, whether or not the process had taken it over."""
-    number = None if doom is None else doom.number
+def signal_codes(termination: Termination | None) -> set[int]:
+    """Return the possible exit codes of a signal, whether or not the process handled it."""
+    number = None if termination is None else termination.number
     return set() if number is None else {128 + number, -number}

@@ -1,4 +1,4 @@
-"""One world after the other, each with a MoEngage of its kind."""
+"""A sequence of worlds, each with its own kind of MoEngage."""
 
 import math
 import random
@@ -11,8 +11,8 @@ from target_moengage_cohort.emulator import Emulator, Order
 from tests.support.singer import UNLIMITED
 from tools.soak import faults
 from tools.soak.disk import Disk
+from tools.soak.model import Model
 from tools.soak.runs import Runner
-from tools.soak.town import Town
 from tools.soak.wire import Wire
 from tools.soak.world import Figures, World
 
@@ -24,16 +24,16 @@ WORLDS: tuple[dict[str, t.Any], ...] = (
     {"order": Order.LAST_WRITER_WINS},
     {"order": Order.DROP_OLDER, "late_after": 1},
 )
-"""Each has a MoEngage of its own kind, and begins without any ledger."""
+"""The kinds of MoEngage; each world begins without ledgers."""
 
 
 class Soak:
-    """One world after the other, each of a number of rounds.
+    """A sequence of worlds, each with a number of rounds.
 
     Args:
-        seed: Of all decisions.
-        scale: Of the sizes of cohorts.
-        folder: For everything; it is left as it is if there is a difference.
+        seed: The seed of all decisions.
+        scale: The scale of the cohorts' sizes.
+        folder: The folder of all files; it is kept if there is a difference.
     """
 
     def __init__(self, seed: int, scale: float, folder: Path) -> None:
@@ -42,15 +42,15 @@ class Soak:
         self._seed, self._scale, self._folder = seed, scale, folder
 
     def world(self, number: int, *, rounds: int, until: float = math.inf) -> None:
-        """Go through some rounds in a world of their own, and end right.
+        """Run some rounds in a new world, and end with complete runs.
 
         Args:
-            number: Of the world; the seed and it decide all.
-            rounds: How many.
-            until: When to stop earlier, by the monotonic clock.
+            number: The number of the world; together with the seed it determines everything.
+            rounds: The number of rounds.
+            until: A time of the monotonic clock at which to stop early.
 
         Raises:
-            AssertionError: Somebody is where they must not be, or the like.
+            AssertionError: If something differs from the model.
         """
         options = WORLDS[number % len(WORLDS)]
         folder = self._folder / f"world-{number}"
@@ -59,10 +59,10 @@ class Soak:
             Wire(emulator) as wire,
             Disk(folder / "ledger") as disk,
         ):
-            town = Town(self._scale)
+            model = Model(self._scale)
             runner = Runner(emulator, wire, disk, folder)
             is_late = "late_after" in options
-            world = World(town, runner, self.figures, options["order"], is_late=is_late)
+            world = World(model, runner, self.figures, options["order"], is_late=is_late)
             self.history = world.history
             self.history.append(f"again: --seed {self._seed} --world {number}")
             try:

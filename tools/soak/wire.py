@@ -1,4 +1,4 @@
-"""A wire between the target and the emulator, which can be cut in the middle of a message."""
+"""A connection between target and emulator that can be cut in the middle of a message."""
 
 import contextlib
 import socket
@@ -15,13 +15,13 @@ _LINGER_NONE = struct.pack("ii", 1, 0)
 
 
 class Wire:
-    """Forwards connections to an emulator; the target knows it by this address.
+    """A proxy in front of an emulator.
 
     Attributes:
-        workspace_id: The emulator's.
-        data_api_key: The emulator's.
-        url: Where it listens.
-        cuts: How many times it was cut.
+        workspace_id: The emulator's workspace ID.
+        data_api_key: The emulator's API key.
+        url: The proxy's address.
+        cuts: The number of cut connections.
     """
 
     def __init__(self, emulator: Emulator) -> None:
@@ -39,17 +39,17 @@ class Wire:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take no more connections; those that there are end with the emulator's."""
+        """Accept no more connections; existing ones end with the emulator's."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def cut(self, way: Way, part: float) -> None:
-        """Reset the connection on which the next bytes go that way, after a part of them."""
+        """Reset the connection of the next bytes in this direction, after a part of them."""
         with self._lock:
             self._due.append((way, part))
 
     def clear(self) -> None:
-        """Forget the cuts that have not come yet."""
+        """Cancel the pending cuts."""
         with self._lock:
             self._due.clear()
 
@@ -79,7 +79,7 @@ class Wire:
             else:
                 to.shutdown(socket.SHUT_WR)
                 return
-        for end in (source, to):  # cut by us, or by one of the ends, which the other gets to know
+        for end in (source, to):  # cut here, or by one end; the other end must notice
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
                 end.shutdown(socket.SHUT_RDWR)

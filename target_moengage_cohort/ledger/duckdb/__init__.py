@@ -1,1 +1,1 @@
-"""."""
+"""Ledgers in DuckDB files, one for each cohort."""

@@ -1,7 +1,4 @@
-"""The folder of one destination: its identity, its catalogue of cohorts, and its locks.
-
-Nothing in here knows what is in a ledger.
-"""
+"""The directory of one destination: its identity, its catalog of cohorts and its locks."""
 
 from __future__ import annotations
 
@@ -14,24 +11,9 @@ from pathlib import Path
 
 import msgspec
 
+from target_moengage_cohort.core import files, scratch
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
-from target_moengage_cohort.core.files import (
-    Lock,
-    Step,
-    make_folder,
-    mended,
-    read_whole,
-    try_out,
-    write_whole,
-)
-from target_moengage_cohort.core.scratch import (
-    Scratch,
-    remove_dead,
-    remove_dead_temporary,
-    temporary_scratch,
-)
-from target_moengage_cohort.ledger.duckdb import run_files
-from target_moengage_cohort.ledger.records import FORMAT, CohortEntry
+from target_moengage_cohort.ledger.records import FORMAT, CohortEntry, RunProgress
 from target_moengage_cohort.settings.addresses import state_path
 
 if t.TYPE_CHECKING:
@@ -44,7 +26,7 @@ _KEY_BYTES = 12  # 16 characters: with them and a UUID, MD5 has one block to wor
 
 
 class _Destination(msgspec.Struct, frozen=True, kw_only=True):
-    """`destination.json`; the field `format` decides whether we may read on."""
+    """`destination.json`; the field `format` shows whether this version can read the rest."""
 
     format: int
     base_url: str
@@ -53,226 +35,226 @@ class _Destination(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Stream(msgspec.Struct, frozen=True):
-    """What outlives the runs of a stream, whatever cohorts it feeds.
+    """The record of a stream for later runs."""
 
-    Attributes:
-        versions: Those that unfinished runs read, the oldest first.
-        run_id: The latest run.
-    """
-
-    versions: list[int] = []
-    run_id: str | None = None
+    versions: list[int] = []  # those that unfinished runs have read, the oldest first
+    run_id: str | None = None  # the latest run
 
 
 def _stem(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-class Folder:
-    """Where the ledgers of one destination are.
-
-    Args:
-        settings: Which destination, partner and folder.
-        read_only: Make and change nothing but locks.
-        step: See `Step`.
+class Catalog:
+    """The directory with the ledgers of one destination, without their content.
 
     Attributes:
-        path: The folder.
-        exists: Whether it is there.
-        hash_key: What members' hashes are keyed with; known once prepared.
-        identity: The destination and its key in one word, which every ledger repeats; likewise.
+        hash_key: The key of the members' hashes; set by `prepare`.
+        identity: Identifies the destination and its key, and is part of every ledger; likewise.
     """
 
-    def __init__(self, settings: Settings, *, read_only: bool, step: Step) -> None:
+    def __init__(self, settings: Settings, *, read_only: bool, step: files.Step) -> None:
         self._settings = settings
         self._partner = settings.partner
-        self._read_only = read_only
-        self._step = step
+        self.read_only = read_only
+        self.step = step
         parent = settings.ledger_folder
-        self.root = Path(parent).absolute() if parent is not None else state_path() / "ledger"
-        self.path = self.root / _stem(settings.base_url, settings.workspace_id)
-        self.exists = os.path.isdir(self.path)  # noqa: PTH112 - not to be seen is no error yet
+        root = Path(parent).absolute() if parent is not None else state_path() / "ledger"
+        self.path = root / _stem(settings.base_url, settings.workspace_id)
+        self.exists = os.path.isdir(self.path)  # noqa: PTH112 - an unreadable parent is not an error yet
         self._used: set[tuple[str, int]] = set()
 
     def prepare(self) -> None:
-        """Make the folder if it is not there, and take away what dead runs left.
-
-        Raises:
-            LedgerError: The disk refuses it.
-            SettingsError: The folder is another destination's, or of a newer format.
-        """
-        if not self._read_only:
-            make_folder(self.path)
+        """Create the directory if it is missing, and remove the leftovers of dead runs."""
+        if not self.read_only:
+            files.make_directory(self.path)
             self.exists = True
-            self._step("make folder")
+            self.step("create directory")
         with self._locked():
-            destination = self._destination(self._settings)
-            if not self._read_only:
-                remove_dead(self.path.glob("spill-*"))
-                run_files.remove_stale(self.path)
+            destination = self._destination()
+            if not self.read_only:
+                scratch.remove_dead(self.path.glob("spill-*"))
+                self._remove_killed_runs()
         self.hash_key = destination.hash_key
         self.identity = _stem(destination.base_url, destination.workspace_id, self.hash_key)
 
     def check(self) -> None:
-        """See that the folder can be used, or made; nothing is made or changed but locks.
-
-        Raises:
-            LedgerError: The disk refuses it.
-            SettingsError: The folder is another destination's, or of a newer format.
-        """
-        with mended(self.path, "used"):
-            try_out(self.path)
+        """Check that the directory can be used or created, without creating it."""
+        with files.as_ledger_error(self.path, "used"):
+            files.try_out(self.path)
         self.prepare()
 
-    def _destination(self, settings: Settings) -> _Destination:
+    def _destination(self) -> _Destination:
+        base_url, workspace_id = self._settings.base_url, self._settings.workspace_id
         path = self.path / "destination.json"
-        found = read_whole(path, _Destination)
-        if found is None:
-            found = _Destination(
-                format=FORMAT,
-                base_url=settings.base_url,
-                workspace_id=settings.workspace_id,
-                hash_key=secrets.token_urlsafe(_KEY_BYTES),
+        destination = files.read_json(path, _Destination)
+        if destination is None:
+            hash_key = secrets.token_urlsafe(_KEY_BYTES)
+            destination = _Destination(
+                format=FORMAT, base_url=base_url, workspace_id=workspace_id, hash_key=hash_key
             )
-            if not self._read_only:
-                write_whole(path, found, self._step)
-        if found.format > FORMAT:
-            raise SettingsError(newer(self.path))
-        if (found.base_url, found.workspace_id) != (settings.base_url, settings.workspace_id):
+            if not self.read_only:
+                files.write_json(path, destination, self.step)
+        if destination.format > FORMAT:
+            raise newer(self.path)
+        if (destination.base_url, destination.workspace_id) != (base_url, workspace_id):
             msg = (
-                f"ledger_uri: the folder {self.path} belongs to another destination (base URL and "
-                "workspace_id); put it back under its own name, or use another ledger_uri"
+                f"ledger_uri: the directory {self.path} belongs to another destination (base URL "
+                "and workspace_id); give it back its own name, or use another ledger_uri"
             )
-            raise SettingsError(msg)
-        return found
+            raise SettingsError("ledger_mismatch", msg)
+        return destination
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keep other processes from changing what is not one cohort's alone."""
+        """Lock what the cohorts share against other processes."""
         if not self.exists:
             yield
             return
-        lock = Lock(self.path / "destination.lock", is_optional=self._read_only)
+        lock = files.Lock(self.path / "destination.lock", is_optional=self.read_only)
         lock.acquire(blocking=True)
         try:
             yield
         finally:
             lock.release()
 
-    # The catalogue
+    # The cohorts
 
     def database(self, cohort_id: str) -> Path:
-        """The file of a cohort's ledger."""
+        """Return the file of a cohort's ledger."""
         return self.path / f"cohort-{_stem(self._partner, cohort_id)}.duckdb"
 
-    def lock(self, cohort_id: str) -> Lock | None:
-        """The lock of a cohort's ledger; ``None`` where there is nothing to lock."""
+    def lock(self, cohort_id: str) -> files.Lock | None:
+        """Return the lock of a cohort's ledger, or ``None`` if there is nothing to lock."""
         if not self.exists:
             return None
         path = self.database(cohort_id).with_suffix(".lock")
-        return Lock(path, is_optional=self._read_only)
+        return files.Lock(path, is_optional=self.read_only)
 
     def has(self, cohort_id: str) -> bool:
-        """Whether the cohort has a ledger."""
+        """Return whether the cohort has a ledger."""
         path = self.database(cohort_id)
-        files = (path, path.with_suffix(".json"))
-        return any(os.path.exists(file) for file in files)  # noqa: PTH110 - as above
+        either = (path, path.with_suffix(".json"))
+        return any(os.path.exists(file) for file in either)  # noqa: PTH110 - as above
 
     def entry(self, cohort_id: str) -> CohortEntry | None:
-        """What the catalogue says of a cohort.
-
-        Raises:
-            LedgerError: The entry cannot be read.
-        """
-        return read_whole(self.database(cohort_id).with_suffix(".json"), CohortEntry)
+        """Return a cohort's entry, or ``None`` if it has none."""
+        return files.read_json(self.database(cohort_id).with_suffix(".json"), CohortEntry)
 
     def entries(self) -> tuple[list[CohortEntry], list[Path]]:
-        """What the catalogue says.
-
-        Returns:
-            The cohorts of this destination, and the ledgers whose entry is missing or broken.
-        """
-        found: list[CohortEntry] = []
+        """Return all entries, and the ledgers whose entry is missing or corrupt."""
+        entries: list[CohortEntry] = []
         unlisted: list[Path] = []
         for path in {path.with_suffix(".json") for path in self.path.glob("cohort-*.*")}:
             with contextlib.suppress(LedgerError):
-                if (entry := read_whole(path, CohortEntry)) is not None:
-                    found.append(entry)
+                if (entry := files.read_json(path, CohortEntry)) is not None:
+                    entries.append(entry)
                     continue
             if (database := path.with_suffix(".duckdb")).exists():
                 unlisted.append(database)
-        return found, unlisted
+        return entries, unlisted
 
     def write_entry(self, entry: CohortEntry) -> None:
-        """Put a cohort into the catalogue, or change what it says of it.
-
-        Raises:
-            LedgerError: The disk refuses it.
-        """
-        write_whole(self.database(entry.cohort_id).with_suffix(".json"), entry, self._step)
+        """Add or replace a cohort's entry."""
+        files.write_json(self.database(entry.cohort_id).with_suffix(".json"), entry, self.step)
 
     # The runs and versions of a stream
 
     def begin(self, stream: str, run_id: str) -> None:
-        """Note that a run of a stream begins, as `Ledgers.begin`."""
+        """See `LedgerStore.begin`."""
         with self._locked():
-            known = self._stream(stream)
-            if known.run_id != run_id:
-                self._write_stream(stream, msgspec.structs.replace(known, run_id=run_id))
+            if self._stream(stream).run_id != run_id:
+                self._change_stream(stream, run_id=run_id)
 
     def latest_run(self, stream: str) -> str | None:
-        """The latest run of a stream that has begun, if one is known."""
+        """Return the latest run that has begun to read a stream, if there is one."""
         return self._stream(stream).run_id
 
     def use_version(self, stream: str, version: int) -> bool:
-        """Note that this run reads a version of a stream, as `Ledgers.use_version`."""
+        """See `LedgerStore.use_version`."""
         with self._locked():
             versions = self._stream(stream).versions
             is_new = (stream, version) in self._used or version not in versions
-            if version not in versions and not self._read_only:
-                self._write_versions(stream, [*versions, version][-_NEWEST_VERSIONS:])
+            if version not in versions:
+                self._change_stream(stream, versions=[*versions, version][-_NEWEST_VERSIONS:])
         if is_new:
             self._used.add((stream, version))
         return is_new
 
     def finish_version(self, stream: str, version: int) -> None:
-        """Forget a version: the run that read it was good."""
+        """See `LedgerStore.finish_version`."""
         with self._locked():
             versions = self._stream(stream).versions
-            if version in versions and not self._read_only:
-                versions.remove(version)
-                self._write_versions(stream, versions)
+            if version in versions:
+                self._change_stream(stream, versions=[each for each in versions if each != version])
 
     def _stream_path(self, stream: str) -> Path:
         return self.path / f"stream-{_stem(self._partner, stream)}.json"
 
     def _stream(self, stream: str) -> _Stream:
-        return read_whole(self._stream_path(stream), _Stream) or _Stream()
+        return files.read_json(self._stream_path(stream), _Stream) or _Stream()
 
-    def _write_stream(self, stream: str, known: _Stream) -> None:
-        write_whole(self._stream_path(stream), known, self._step)
+    def _change_stream(self, stream: str, **changes: t.Any) -> None:
+        if not self.read_only:
+            record = msgspec.structs.replace(self._stream(stream), **changes)
+            files.write_json(self._stream_path(stream), record, self.step)
 
-    def _write_versions(self, stream: str, versions: list[int]) -> None:
-        self._write_stream(stream, msgspec.structs.replace(self._stream(stream), versions=versions))
+    # The progress of runs, in files that others can read while the ledgers are locked
 
-    # What DuckDB spills
+    def runs_under_way(self) -> list[RunProgress]:
+        """Return the latest progress of each run whose process is alive, the oldest first."""
+        runs: list[RunProgress] = []
+        for path in self.path.glob("run-*.lock"):
+            with contextlib.suppress(LedgerError):
+                lock = files.Lock(path)
+                if lock.acquire():
+                    lock.release()
+                elif progress := files.read_json(path.with_suffix(".json"), RunProgress):
+                    runs.append(progress)
+        return sorted(runs, key=lambda progress: (progress.started_at, progress.run_id))
 
-    def spill(self, run_id: str) -> Scratch:
-        """A folder for what does not fit into memory; elsewhere if nothing here may change.
+    def _remove_killed_runs(self) -> None:
+        for path in self.path.glob("run-*.lock"):
+            lock = files.Lock(path)
+            if lock.acquire():
+                path.with_suffix(".json").unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+                lock.release()
 
-        Raises:
-            LedgerError: It cannot be made.
-        """
-        remove_dead_temporary()
-        if self._read_only:
-            return temporary_scratch()
+    # Data that does not fit into memory
+
+    def spill(self, run_id: str) -> scratch.Scratch:
+        """Create a directory for DuckDB to spill to; elsewhere if nothing may change here."""
+        scratch.remove_dead_temporary()
+        if self.read_only:
+            return scratch.temporary_scratch()
         with self._locked():
-            return Scratch(self.path / f"spill-{run_id}")
+            return scratch.Scratch(self.path / f"spill-{run_id}")
 
 
-def newer(path: Path) -> str:
-    """What to say of a file that a later version of this program made."""
-    return (
-        f"the ledger {path} was made by a newer version of this program; upgrade "
-        "target-moengage-cohort here, too"
+class ProgressFile:
+    """The progress file of one run, with a lock that shows whether the run is alive."""
+
+    def __init__(self, directory: Path, run_id: str) -> None:
+        self._path = directory / f"run-{run_id}.json"
+        self._lock = files.Lock(directory / f"run-{run_id}.lock")
+        self._lock.acquire(blocking=True)
+
+    def write(self, progress: RunProgress) -> None:
+        """Replace the file."""
+        files.write_json(self._path, progress, lambda _name: None)
+
+    def close(self) -> None:
+        """Remove the file, because the run has ended."""
+        self._path.unlink(missing_ok=True)
+        self._lock.path.unlink(missing_ok=True)
+        self._lock.release()
+
+
+def newer(path: Path) -> SettingsError:
+    """Return the error for a file that a newer version of this program created."""
+    msg = (
+        f"the ledger {path} was created by a newer version of target-moengage-cohort; upgrade "
+        "this installation"
     )
+    return SettingsError("ledger_newer", msg)

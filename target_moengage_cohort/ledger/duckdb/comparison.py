@@ -1,7 +1,5 @@
 """The SQL that compares a cohort's staged rows with its ledger."""
 
-# ruff: noqa: S608 - only names of our own tables are put into SQL; values are parameters
-
 from __future__ import annotations
 
 import itertools
@@ -9,84 +7,67 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.ledger.duckdb.engine import digest, sums_sql
+from target_moengage_cohort.ledger.duckdb.instance import digest, sums_sql
 from target_moengage_cohort.ledger.records import DiffCounts, MemberSet
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
 
-    from target_moengage_cohort.ledger.duckdb.engine import Cursor
+    from target_moengage_cohort.ledger.duckdb.instance import Cursor
 
     Sums = tuple[int, int, int]
 
 _SLICE = 2_000_000
-"""Rows that are grouped at a time. DuckDB's grouping spills, too, but 10 million rows at once run
-out of a memory limit of 256 MB now and then."""
+"""Rows to group at a time. DuckDB's grouping spills, but 10 million rows in one go sometimes exceed
+a memory limit of 256 MB."""
 
 _JOINED = 10_000_000
-"""Rows of either side that are joined at a time; with 50 million at once the parts that DuckDB
-spills do not fit into 256 MB, either."""
+"""Rows of either side to join at a time; with 50 million in one go the parts that DuckDB spills do
+not fit into 256 MB."""
+
 
 _ids = itertools.count(1)
 
 
 class Tables:
-    """Where the rows are, and where what differs goes.
+    """The names of the tables that are compared, and of those with the result."""
 
-    Args:
-        catalog: The staging's database.
-        ledger: The schema of the ledger's tables.
-
-    Attributes:
-        staged: The rows of all cohorts.
-        additions: Who must be added: hash, row in ``staged``, whether they are not accepted yet.
-        removals: Who must be removed: hash and identifiers.
-        dropped: Who is to be forgotten without a removal, likewise; there only if anybody is.
-        made: What to drop in the end.
-    """
-
-    def __init__(self, catalog: str, ledger: str) -> None:
-        self.staged = f"{catalog}.staged"
+    def __init__(self, staging: str, ledger: str) -> None:
+        self.staged = f"{staging}.staged"  # the rows of all cohorts
         self.accepted = f"{ledger}.accepted"
         self.doubts = f"{ledger}.doubts"
-        self.additions = self.removals = self.dropped = ""
-        self.made: list[str] = []
-        self._catalog = catalog
+        self.additions = ""  # hash, row in `staged`, whether the member is not accepted yet
+        self.removals = ""  # hash and identifiers
+        self.dropped = ""  # likewise, of members to delete without a removal; missing without any
+        self.made: list[str] = []  # to drop in the end
+        self._staging = staging
 
     def new(self, name: str) -> str:
-        """A table's name that no other has."""
-        self.made.append(f"{self._catalog}.{name}_{next(_ids)}")
+        """Return a unique table name."""
+        self.made.append(f"{self._staging}.{name}_{next(_ids)}")
         return self.made[-1]
 
 
 class Rows(msgspec.Struct, frozen=True, kw_only=True):
-    """Which of the staged rows are compared, and what is known of them beforehand.
+    """The staged rows to compare, and the facts known about them."""
 
-    Attributes:
-        cohort: The cohort's number, or ``None`` if all the rows are its own.
-        has_absent: Whether some row says that its member is none.
-        has_pairs: Whether some row has both identifiers.
-        keeps: Whether nobody is to be removed.
-    """
-
-    cohort: int | None
-    has_absent: bool
-    has_pairs: bool
-    keeps: bool
+    cohort: int | None  # the cohort's number, or ``None`` if all rows are its own
+    has_absent: bool  # whether some row is a non-member's
+    has_pairs: bool  # whether some row has both identifiers
+    keeps: bool  # whether to remove no members
 
 
 class Comparison:
-    """One comparison; work that the data does not need is left out.
+    """One comparison, without the work that the data does not need.
 
-    The sizes and digests of large sets come from those of their difference, so that nothing of
-    the cohort's size is ever sorted or made distinct, unless all of it differs. No statement has
-    two joins, groupings or sorts: each may take all of the memory limit before it spills.
+    The sizes and digests of large sets are computed from those of their difference, so nothing of
+    the cohort's size is sorted or made distinct unless all of it differs. No statement has two
+    joins, groupings or sorts, because each may take all of the memory limit before it spills.
     """
 
     def __init__(
         self, cursor: Cursor, tables: Tables, rows: Rows, hash_sql: Callable[[str, str], str]
     ) -> None:
-        """Take what is compared; `run` does it."""
         self._cursor = cursor
         self._tables = tables
         self._rows = rows
@@ -94,14 +75,15 @@ class Comparison:
         self._own = "TRUE" if rows.cohort is None else f"cohort = {rows.cohort}"
 
     def run(self) -> DiffCounts:
-        """Fill the tables of what differs."""
+        """Fill the tables of the result."""
         tables = self._tables
         accepted = self._sums(f"FROM {tables.accepted}")
         in_doubt = self._count(f"FROM {tables.doubts}")
         if self._rows.has_absent:
             self._withdraw_absent()
         met = self._meet(accepted[0])
-        strays = self._find_strays() if in_doubt else None
+        not_accepted = f"SELECT h FROM {tables.doubts} ANTI JOIN {tables.accepted} USING (h)"
+        strays = self._make("strays", not_accepted) if in_doubt else None
         self._find_additions(met, has_doubts=bool(in_doubt))
         new = self._sums(f"FROM {tables.additions} WHERE is_new")
         gone = self._sums(f"FROM {met} WHERE rid IS NULL")
@@ -111,8 +93,8 @@ class Comparison:
         dropped = self._drop_linked()
         self._spare_shared()
         differs = DiffCounts(
-            desired=_counted(t.cast("Sums", desired)),
-            accepted=_counted(accepted),
+            desired=MemberSet(desired[0], digest(*desired[1:])),
+            accepted=MemberSet(accepted[0], digest(*accepted[1:])),
             in_doubt=in_doubt,
             base=accepted[0] + (self._count(f"FROM {strays}") if strays else 0),
             joining=new[0] - staying,
@@ -121,25 +103,21 @@ class Comparison:
             unchanged=desired[0] - additions,
             dropped=dropped,
         )
-        self._tidy()
+        results = {tables.additions, tables.removals, tables.dropped}
+        for table in [made for made in tables.made if made not in results]:
+            self._cursor.execute(f"DROP TABLE {table}")
+            tables.made.remove(table)
         return differs
 
-    def _tidy(self) -> None:
-        """Drop the tables that were only on the way."""
-        results = {self._tables.additions, self._tables.removals, self._tables.dropped}
-        for table in [made for made in self._tables.made if made not in results]:
-            self._cursor.execute(f"DROP TABLE {table}")
-            self._tables.made.remove(table)
-
     def _present(self, columns: str) -> str:
-        """The rows that count as members: hash, row number and the given columns."""
+        """Return SQL for the rows of members: hash, row number and the given columns."""
         return (
             f"(SELECT h, rowid AS rid, {columns} FROM {self._tables.staged}"
             f" WHERE {self._own} AND present)"
         )
 
     def _withdraw_absent(self) -> None:
-        """Let no row count whose key has an absent row as its last one."""
+        """Mark all rows of a key as absent if its last row is absent."""
         staged = f"(SELECT h, present, rowid AS rid FROM {self._tables.staged} WHERE {self._own})"
         both = self._make(
             "both",
@@ -156,11 +134,11 @@ class Comparison:
         )
 
     def _meet(self, accepted_count: int) -> str:
-        """Join the rows with who is accepted once, and keep what does not match.
+        """Join the rows with the accepted members once, and keep those that do not match.
 
         One slice of the hashes is joined after the other. ``rid`` is the staged row, null for an
-        accepted member without one; ``known`` is null for a row without an accepted member, else a
-        hash of what was accepted beside the key.
+        accepted member without one. ``known`` is null for a row without an accepted member, else a
+        hash of the accepted anonymous id.
         """
         accepted = self._tables.accepted
         with_both = f"FROM {accepted} WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL"
@@ -178,19 +156,10 @@ class Comparison:
             " ON a.h = s.h WHERE a.h IS NULL OR s.h IS NULL OR a.pair <> s.pair",
         )
 
-    def _find_strays(self) -> str:
-        """Find who is in doubt and not accepted."""
-        tables = self._tables
-        return self._make(
-            "strays", f"SELECT h FROM {tables.doubts} ANTI JOIN {tables.accepted} USING (h)"
-        )
-
     def _find_additions(self, met: str, *, has_doubts: bool) -> None:
-        """Find the last row of each key that is new, changed or in doubt."""
-        rows = (
-            "SELECT h, rid, known, known IS NULL AS is_new, FALSE AS is_doubt"
-            f" FROM {met} WHERE rid IS NOT NULL"
-        )
+        """Find the last row of each key that is new, changed or unconfirmed."""
+        columns = "h, rid, known, known IS NULL AS is_new, FALSE AS is_doubt"
+        rows = f"SELECT {columns} FROM {met} WHERE rid IS NOT NULL"
         if has_doubts:
             doubted = self._make(
                 "doubted",
@@ -205,19 +174,18 @@ class Comparison:
             rows,
         )
         if self._rows.has_pairs:
-            # Of two rows of a key, the earlier may differ from what is accepted and the last not.
+            # Of two rows of a key, the first may differ from what is accepted and the last not.
             found = self._make(
                 "confirmed",
                 f"SELECT h, l.rid, is_new FROM {found} JOIN {self._latest(found)} l USING (h)"
                 " WHERE is_new OR is_doubt OR pair <> known",
             )
-        # Sorted, a page of additions needs a small part of the rows.
-        self._tables.additions = self._make(
-            "additions", f"SELECT h, rid, is_new FROM {found} ORDER BY rid"
-        )
+        # Sorted, because then a page of additions needs a small part of the rows.
+        select = f"SELECT h, rid, is_new FROM {found} ORDER BY rid"
+        self._tables.additions = self._make("additions", select)
 
     def _latest(self, keys: str) -> str:
-        """The last row of each key of a table, with a hash of its anonymous id."""
+        """Make a table of the last row of each key, with a hash of its anonymous id."""
         rows = self._make(
             "rows",
             f"SELECT * FROM {self._present('hash(anonymous_id) AS pair')}"
@@ -226,10 +194,9 @@ class Comparison:
         return self._group("latest", "max(rid) AS rid, arg_max(pair, rid) AS pair", f"FROM {rows}")
 
     def _find_removals(self, met: str, strays: str | None) -> int:
-        """Copy the identifiers of who is accepted or in doubt and not in the rows.
+        """Copy the identifiers of the accepted or unconfirmed members without a row.
 
-        Returns:
-            How many are in doubt, not accepted, and in the rows.
+        Return the number of unconfirmed members that are not accepted and have a row.
         """
         staying = 0
         tables = self._tables
@@ -238,9 +205,8 @@ class Comparison:
             f" SEMI JOIN (SELECT h FROM {met} WHERE rid IS NULL) USING (h)"
         )
         if strays:
-            gone = self._make(
-                "gone", f"SELECT h FROM {strays} ANTI JOIN {self._present('NULL')} USING (h)"
-            )
+            absent = f"FROM {strays} ANTI JOIN {self._present('NULL')} USING (h)"
+            gone = self._make("gone", f"SELECT h {absent}")
             staying = self._count(f"FROM {strays}") - self._count(f"FROM {gone}")
             select += (
                 f" UNION ALL SELECT h, uid, anonymous_id FROM {tables.doubts}"
@@ -251,7 +217,7 @@ class Comparison:
         return staying
 
     def _drop_linked(self) -> int:
-        """Set aside the anonymous members whose anonymous id a row with a uid has now."""
+        """Move the removals whose anonymous id a row with a uid has now to a table of their own."""
         tables = self._tables
         anonymous = f"FROM {tables.removals} WHERE uid IS NULL"
         if not (self._rows.has_pairs and self._count(anonymous)):
@@ -264,24 +230,22 @@ class Comparison:
             " WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL)"
             f" SEMI JOIN (SELECT h AS former {anonymous}) USING (former)",
         )
-        # Only the last row of a key says which anonymous id it stands beside.
+        # Only the last row of a key has the anonymous id that counts.
         linked = self._make(
             "linked",
             f"SELECT former AS h FROM {matches} SEMI JOIN {self._latest(matches)} USING (rid)",
         )
-        tables.dropped = self._make(
-            "dropped", f"SELECT * {anonymous} AND h IN (SELECT h FROM {linked})"
-        )
-        tables.removals = self._make(
-            "others", f"FROM {tables.removals} ANTI JOIN {linked} USING (h)"
-        )
+        matched = f"{anonymous} AND h IN (SELECT h FROM {linked})"
+        tables.dropped = self._make("dropped", f"SELECT * {matched}")
+        others = f"FROM {tables.removals} ANTI JOIN {linked} USING (h)"
+        tables.removals = self._make("others", others)
         return self._count(f"FROM {tables.dropped}")
 
     def _spare_shared(self) -> None:
-        """Leave out of removals the anonymous ids of desired members, who must stay.
+        """Clear the anonymous ids in removals that desired members have, which must stay.
 
-        MoEngage tries the uid first, then the anonymous id, so that a removal of a uid that it
-        does not know would remove whoever has the anonymous id now.
+        MoEngage tries the uid first, then the anonymous id. So a removal with a uid that it does
+        not know would remove the member that has the anonymous id now.
         """
         removals = self._tables.removals
         pairs = f"FROM {removals} WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL"
@@ -303,7 +267,7 @@ class Comparison:
         return table
 
     def _group(self, name: str, aggregates: str, rows: str) -> str:
-        """Make a table of rows grouped by their hash, one slice of the hashes after the other."""
+        """Make a table of rows grouped by hash, one slice of the hashes after the other."""
         slices = 1 + self._count(f"FROM ({rows})") // _SLICE
         select = f"SELECT h, {aggregates} FROM ({rows}) WHERE {{in_slice}} GROUP BY h"
         return self._make_sliced(name, slices, select)
@@ -325,11 +289,6 @@ class Comparison:
         return self._sums(source)[0]
 
     def _sums(self, source: str) -> Sums:
-        """How many rows, and the two sums of their hashes."""
-        found = self._cursor.execute(f"SELECT count(*), {sums_sql('h')} {source}").fetchone()
-        return t.cast("Sums", found)
-
-
-def _counted(sums: Sums) -> MemberSet:
-    count, high, low = sums
-    return MemberSet(count, digest(high, low))
+        """Return the number of rows and the two sums of their hashes."""
+        row = self._cursor.execute(f"SELECT count(*), {sums_sql('h')} {source}").fetchone()
+        return t.cast("Sums", row)

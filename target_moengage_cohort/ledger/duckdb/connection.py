@@ -1,6 +1,5 @@
-"""A ledger's file in use: attached, locked, read and changed; what all of `Ledger` stands on."""
+"""A ledger's file in use: attached, locked, read and changed."""
 
-# ruff: noqa: S608 - the names in statements are our own; values are parameters
 from __future__ import annotations
 
 import contextlib
@@ -10,55 +9,43 @@ import msgspec
 
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.core.membership import Member
-from target_moengage_cohort.ledger.duckdb import schema
 from target_moengage_cohort.ledger.duckdb.catalog import newer
-from target_moengage_cohort.ledger.duckdb.engine import EMPTY_SCHEMA, translated
+from target_moengage_cohort.ledger.duckdb.instance import EMPTY_SCHEMA, translated
 from target_moengage_cohort.ledger.records import FORMAT, CohortEntry
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from target_moengage_cohort.core.files import Lock, Step
-    from target_moengage_cohort.ledger.duckdb.catalog import Folder
-    from target_moengage_cohort.ledger.duckdb.engine import Cursor, DatabaseFile, Engine
+    from target_moengage_cohort.core.files import Lock
+    from target_moengage_cohort.ledger.duckdb.catalog import Catalog
+    from target_moengage_cohort.ledger.duckdb.instance import Cursor, DatabaseFile, Engine
 
 CHUNK = 10_000
-"""Members in a list that an iterator yields."""
+"""The most members in a list that an iterator yields."""
 
 
 class LedgerParts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a ledger is put together from."""
+    """The dependencies of a ledger."""
 
     engine: Engine
-    folder: Folder
+    catalog: Catalog
     file: DatabaseFile
     lock: Lock | None
     entry: CohortEntry
     created: bool
-    read_only: bool
-    step: Step
     closed: Callable[[], object]
 
 
-class Store:
-    """The file, and what is known of it without asking.
-
-    Attributes:
-        entry: What the catalogue says of the cohort.
-        created: Whether it was made by this `Ledgers`.
-        exists: Whether there is a file; not where one would have been made, but must not be.
-        is_sealed: Whether a one_time cohort has had its good run.
-        last_timestamp: Of the latest request, in milliseconds; 0 if there was none.
-        revision: Rises with every request, and with whatever else makes a plan outdated.
-    """
+class Connection:
+    """The file, and its values in memory; see `CohortLedger` for the attributes."""
 
     def __init__(self, parts: LedgerParts) -> None:
         self._engine = parts.engine
-        self._folder = parts.folder
+        self._catalog = parts.catalog
         self._file = parts.file
         self._file_lock = parts.lock
-        self._read_only = parts.read_only
-        self._step = parts.step
+        self._read_only = parts.catalog.read_only
+        self._step = parts.catalog.step
         self._closed = parts.closed
         self._is_closed = False
         self._failure: LedgerError | None = None
@@ -76,13 +63,13 @@ class Store:
 
     @contextlib.contextmanager
     def _using(self) -> Iterator[Cursor]:
-        """Attach the file and keep it so, and keep other threads out."""
+        """Attach the file, keep it attached and lock other threads out."""
         with self._file.lock:
             if self._failure is not None:
                 raise self._failure
             if self._is_closed:
                 msg = f"the ledger {self._file.path} was closed; run again"
-                raise LedgerError(msg)
+                raise LedgerError("ledger_unusable", msg)
             self._file.pins += 1
             try:
                 with self._failing():
@@ -94,12 +81,12 @@ class Store:
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
-        """After an error of the disk or the engine nobody knows what is recorded: give up."""
+        """Abandon the ledger at an error: afterwards it is unknown what was recorded."""
         try:
             with translated(self._file.path):
                 yield
         except LedgerError as error:
-            self._failure = error  # what comes later tells of it, too
+            self._failure = error  # later calls raise it again
             raise
 
     @contextlib.contextmanager
@@ -112,18 +99,15 @@ class Store:
                 self._step(f"{name}: before commit")
                 cursor.execute("COMMIT")
             except BaseException:
-                msg = f"the ledger {self._file.path} was given up after an error; run again"
-                self._failure = LedgerError(msg)
+                msg = f"the ledger {self._file.path} was abandoned after an error; run again"
+                self._failure = LedgerError("ledger_unusable", msg)
                 with contextlib.suppress(Exception):
                     cursor.execute("ROLLBACK")
                 raise
             self._step(f"{name}: committed")
 
     def _checkpoint(self) -> None:
-        """Have DuckDB forget what it keeps in memory of rows that were deleted.
-
-        Nobody may have a half-read result of this file.
-        """
+        """Free what DuckDB keeps for deleted rows; this file must have no half-read result."""
         self._cursor.execute(f"CHECKPOINT {self._tables}")
 
     def _run(self, statement: str, parameters: Sequence[object] = ()) -> None:
@@ -131,7 +115,7 @@ class Store:
         self._cursor.execute(statement.format(s=self._tables, v=self._folded), parameters)
 
     def _deleted(self, statement: str, parameters: Sequence[object] = ()) -> int:
-        """Execute a DELETE, likewise; return how many rows went."""
+        """Execute a DELETE likewise; return the number of deleted rows."""
         self._run(statement, parameters)
         return int(self._cursor.fetchall()[0][0])
 
@@ -143,18 +127,18 @@ class Store:
         rows = self._cursor.execute(query).fetchall()  # all: a half-read result keeps its file open
         return int(rows[0][0])
 
-    def _given(self, members: Sequence[Member]) -> tuple[str, list[object]]:
-        """Members as a table with the columns h, uid, anonymous_id and i, and its parameters."""
+    def _members_sql(self, members: Sequence[Member]) -> tuple[str, list[object]]:
+        """Return SQL for a table of members (h, uid, anonymous_id, i), and its parameters."""
         h = self._engine.hash_sql("uid", "anonymous_id")
-        given = (
+        rows_sql = (
             f"(SELECT {h} AS h, * FROM (SELECT unnest(?::VARCHAR[]) AS uid, "
             "unnest(?::VARCHAR[]) AS anonymous_id, unnest(range(?)) AS i))"
         )
         uids = [member.uid for member in members]
-        return given, [uids, [member.anonymous_id for member in members], len(members)]
+        return rows_sql, [uids, [member.anonymous_id for member in members], len(members)]
 
     def _rows(self, select: str, parameters: Sequence[object] = ()) -> Iterator[list[t.Any]]:
-        """Yield a query's rows in chunks, as they are now: what comes after does not show."""
+        """Yield a query's rows as of now, in chunks; later changes do not show."""
         with self._using():
             cursor = self._engine.cursor()
             cursor.execute(f"CREATE TEMP TABLE rows AS {select}", parameters)
@@ -172,7 +156,7 @@ class Store:
         rows = self._rows(select, parameters)
         return ([Member(uid, anonymous_id) for uid, anonymous_id in chunk] for chunk in rows)
 
-    # The one row of meta, and the catalogue
+    # The one row of meta, and the catalog
 
     def _write_meta(self, **values: object) -> None:
         names = ", ".join(f"{name} = ?" for name in values)
@@ -184,55 +168,42 @@ class Store:
         self._write_meta(revision=self.revision)
 
     def _list(self, **changes: object) -> None:
-        """Change what the catalogue says."""
+        """Change the entry in the catalog."""
         self.entry = msgspec.structs.replace(self.entry, **changes)
         with self._failing():
-            self._folder.write_entry(self.entry)
+            self._catalog.write_entry(self.entry)
 
     def _unsettle(self) -> None:
-        """Note that there will be doubt, before there is."""
+        """Mark the entry in the catalog before the first request is unconfirmed."""
         if self.entry.is_settled:
             self._list(is_settled=False)
 
     def load(self) -> None:
-        """Read meta, which is the truth; check that this is the file we want.
-
-        Raises:
-            SettingsError: It is not.
-        """
+        """Read meta, which wins over the catalog; check whose file this is."""
         if not self.exists:
             return
         with self._using() as cursor:
-            self._migrate()
+            if self._value(f"SELECT format FROM {self._tables}.meta") > FORMAT:
+                raise newer(self._file.path)
             (row,) = cursor.execute(f"FROM {self._tables}.meta").fetchall()
         (_, destination, partner, cohort_id, name, description, stream, *numbers) = row
         self.last_timestamp, self.revision, self.is_sealed, self._is_rewritten = numbers
-        mine = (self._folder.identity, self.entry.partner, self.entry.cohort_id)
+        mine = (self._catalog.identity, self.entry.partner, self.entry.cohort_id)
         if mine != (destination, partner, cohort_id):
             msg = (
                 f"ledger_uri: the ledger {self._file.path} belongs to another destination or "
-                "cohort, or destination.json beside it was replaced; put the files of one backup "
-                "back together, or use another ledger_uri"
+                "cohort, or the destination.json in its directory was replaced; restore all files "
+                "from one backup, or use another ledger_uri"
             )
-            raise SettingsError(msg)
+            raise SettingsError("ledger_mismatch", msg)
         facts = {"name": name, "description": description, "stream": stream}
         if any(getattr(self.entry, field) != value for field, value in facts.items()):
             self.entry = msgspec.structs.replace(self.entry, **facts)
             if not self._read_only:
                 self._list()
 
-    def _migrate(self) -> None:
-        found = self._value(f"SELECT format FROM {self._tables}.meta")
-        if found > FORMAT:
-            raise SettingsError(newer(self._file.path))
-        if found < FORMAT and not self._read_only:
-            with self._change("migrate"):
-                for step in range(found, FORMAT):
-                    self._run_all(schema.MIGRATIONS[step])
-                self._write_meta(format=FORMAT)
-
     def abandon(self) -> None:
-        """Let go of the file, whatever state it is in."""
+        """Release the file in whatever state it is."""
         with self._file.lock:
             if self._is_closed:
                 return
@@ -242,7 +213,7 @@ class Store:
                 with translated(self._file.path):
                     self._engine.detach(self._file)
             except LedgerError:
-                if self._failure is None:  # or else that has been said already
+                if self._failure is None:  # else the caller has had the first error
                     raise
             finally:
                 if self._file_lock is not None:

@@ -1,6 +1,5 @@
-"""Plans that wait for somebody's word."""
+"""Plans that were not carried out."""
 
-# ruff: noqa: S608 - the names in statements are our own; values are parameters
 from __future__ import annotations
 
 import typing as t
@@ -15,103 +14,60 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from target_moengage_cohort.core.membership import Member
-    from target_moengage_cohort.ledger.duckdb.difference import Difference
+    from target_moengage_cohort.ledger.interface import Difference
 
 _decode = msgspec.json.Decoder(Plan).decode
 
 
 class Plans(Journal):
-    """What was worked out but not sent, with its members."""
+    """The plans of a cohort with their members; see `CohortLedger`."""
 
     def plans(self) -> list[Plan]:
-        """The plans, the oldest first.
-
-        Raises:
-            LedgerError: DuckDB or the disk refuses it.
-        """
+        """Return the plans, the oldest first."""
         with self._using() as cursor:
             rows = cursor.execute(f"SELECT plan FROM {self._tables}.plans").fetchall()
-        return sorted(
-            (_decode(text) for (text,) in rows), key=lambda plan: (plan.made_at, plan.plan_id)
-        )
+        plans = (_decode(text) for (text,) in rows)
+        return sorted(plans, key=lambda plan: (plan.made_at, plan.plan_id))
 
     def keep(self, plan: Plan, difference: Difference, *, additions: bool, removals: bool) -> None:
-        """Keep a plan with its members; durable when this returns.
-
-        Args:
-            plan: It takes the place of one with the same id.
-            difference: Whose members.
-            additions: Whether those to add are part of it.
-            removals: Whether those to remove are part of it.
-
-        Raises:
-            LedgerError: DuckDB or the disk refuses it.
-        """
+        """Record a plan with its members; durable on return."""
         self.drop_plans(plan_id=plan.plan_id)
         if additions:
             self._keep(plan.plan_id, Action.ADD, difference.additions())
         if removals:
             self._keep(plan.plan_id, Action.REMOVE, difference.removals())
-        with self._change("keep plan"):  # until now its members belong to no plan
+        with self._change("keep plan"):  # until then its members belong to no plan
             self._insert(plan)
 
     def _keep(self, plan_id: str, action: Action, chunks: Iterable[Sequence[Member]]) -> None:
         for chunk in chunks:
-            given, parameters = self._given(chunk)
+            rows_sql, parameters = self._members_sql(chunk)
+            rows = f"SELECT ?, ?, uid, anonymous_id FROM {rows_sql} ORDER BY i"
             with self._change("keep members"):
-                self._run(
-                    "INSERT INTO {s}.plan_members "
-                    f"SELECT ?, ?, uid, anonymous_id FROM {given} ORDER BY i",
-                    [plan_id, action.value, *parameters],
-                )
+                values = [plan_id, action.value, *parameters]
+                self._run(f"INSERT INTO {{s}}.plan_members {rows}", values)
 
     def plan_members(self, plan_id: str, action: Action) -> Iterator[list[Member]]:
-        """Yield the members whom a plan adds, or those whom it removes, in chunks.
-
-        Raises:
-            LedgerError: DuckDB or the disk refuses it.
-        """
-        return self._members(
-            f"SELECT uid, anonymous_id FROM {self._tables}.plan_members "
-            "WHERE plan_id = ? AND action = ?",
-            [plan_id, action.value],
-        )
+        """Yield the members that a plan adds, or those that it removes, in chunks."""
+        table = f"{self._tables}.plan_members"
+        select = f"SELECT uid, anonymous_id FROM {table} WHERE plan_id = ? AND action = ?"
+        return self._members(select, [plan_id, action.value])
 
     def renew_plan(self, plan_id: str) -> None:
-        """Say that nothing has changed since a plan was made that it would not know of.
-
-        Raises:
-            LedgerError: DuckDB or the disk refuses it.
-        """
+        """Mark a plan as up to date with the ledger as it is now."""
         self._replace(plan_id, revision=self.revision)
 
     def withhold_plan(self, plan_id: str) -> None:
-        """Let a plan that waits be withheld from now on.
-
-        Raises:
-            LedgerError: DuckDB or the disk refuses it.
-        """
+        """Turn a pending plan into a withheld one."""
         self._replace(plan_id, kind=PlanKind.WITHHELD)
 
     def drop_plans(self, kind: PlanKind | None = None, plan_id: str | None = None) -> None:
-        """Drop plans and their members.
-
-        Args:
-            kind: Only those of this kind.
-            plan_id: Only this one.
-
-        Raises:
-            LedgerError: DuckDB or the disk refuses it.
-        """
+        """Delete plans with their members: all, or only those of a kind or of an id."""
         with self._change("drop plans"):
-            self._run(
-                "DELETE FROM {s}.plans WHERE kind = coalesce(?, kind) "
-                "AND plan_id = coalesce(?, plan_id)",
-                [kind and kind.value, plan_id],
-            )
-            self._run(
-                "DELETE FROM {s}.plan_members WHERE plan_id NOT IN (SELECT plan_id FROM {s}.plans)"
-            )
+            chosen = "kind = coalesce(?, kind) AND plan_id = coalesce(?, plan_id)"
+            self._run(f"DELETE FROM {{s}}.plans WHERE {chosen}", [kind and kind.value, plan_id])
+            orphaned = "plan_id NOT IN (SELECT plan_id FROM {s}.plans)"
+            self._run(f"DELETE FROM {{s}}.plan_members WHERE {orphaned}")
 
     def _replace(self, plan_id: str, **changes: object) -> None:
         for plan in self.plans():

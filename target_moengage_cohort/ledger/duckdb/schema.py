@@ -1,14 +1,10 @@
-"""The tables of a ledger, and what "as if folded" means, in SQL."""
+"""The tables of a ledger, and the SQL that folds its journal into them."""
 
-# ruff: noqa: S608 - the names in statements are our own; values are parameters
 from __future__ import annotations
 
 from target_moengage_cohort.core.membership import Action
 
 _ADD, _REMOVE = (f"'{action.value}'" for action in (Action.ADD, Action.REMOVE))
-
-MIGRATIONS: dict[int, tuple[str, ...]] = {}
-"""Format → the statements that lead to the next one; ``{s}`` is the schema."""
 
 _JOURNAL = (
     "CREATE TABLE {s}.requests (number BIGINT, action VARCHAR, state VARCHAR)",
@@ -35,36 +31,36 @@ TABLES = (
 """No indexes: those of DuckDB do not spill."""
 
 CLEAR_JOURNAL = ("DROP TABLE {s}.journal", "DROP TABLE {s}.requests", *_JOURNAL)
-"""Cheaper than deleting rows, however many there are."""
+"""Cheaper than deleting rows, whatever their number."""
 
-VERDICT = (
+SUMMARY = (
     # Per member: the last request that was accepted, and the last one after it without an answer.
-    "CREATE OR REPLACE TABLE {v}.verdict AS SELECT h, accepted, "
+    "CREATE OR REPLACE TABLE {v}.summary AS SELECT h, accepted, "
     "CASE WHEN accepted IS NULL OR asked > accepted THEN asked END AS asked FROM ("
     "SELECT h, max(number) FILTER (state = 'accepted') AS accepted, "
     "max(number) FILTER (state = 'sent') AS asked "
     "FROM {s}.journal AS j JOIN {s}.requests AS r USING (number) "
     "WHERE state <> 'refused' AND number < ? GROUP BY h)"
 )
-"""What the journal up to a request's number, the parameter, says; ``{v}`` is where to put it."""
+"""Sums up the journal before a request's number, the parameter, in the schema ``{v}``."""
 
 _LAST = (
-    "FROM {s}.journal AS j JOIN {v}.verdict AS v ON v.h = j.h AND v.%s = j.number "
+    "FROM {s}.journal AS j JOIN {v}.summary AS v ON v.h = j.h AND v.%s = j.number "
     "JOIN {s}.requests AS r ON r.number = j.number"
 )
 _NEWLY_ACCEPTED = "SELECT j.h, j.uid, j.anonymous_id " + _LAST.replace("%s", "accepted")
 _NEWLY_ACCEPTED += f" WHERE r.action = {_ADD}"
 _NEWLY_REMOVED = "SELECT j.h " + _LAST.replace("%s", "accepted") + f" WHERE r.action = {_REMOVE}"
 _NEWLY_DOUBTED = "SELECT j.h, j.uid, j.anonymous_id, r.action " + _LAST.replace("%s", "asked")
-_SETTLED = "(SELECT h FROM {v}.verdict WHERE accepted IS NOT NULL)"
-_TOUCHED = "(SELECT h FROM {v}.verdict WHERE accepted IS NOT NULL OR asked IS NOT NULL)"
+_SETTLED = "(SELECT h FROM {v}.summary WHERE accepted IS NOT NULL)"
+_TOUCHED = "(SELECT h FROM {v}.summary WHERE accepted IS NOT NULL OR asked IS NOT NULL)"
 
 FOLDED_AWAY = (
     ("accepted", "h IN " + _SETTLED),
     ("removed", "h IN " + _SETTLED),
     ("doubts", "h IN " + _TOUCHED),
 )
-"""Table, and which of its rows a fold replaces."""
+"""Each table, and the condition of the rows that a fold replaces."""
 
 FOLD = (
     *(f"DELETE FROM {{s}}.{table} WHERE {rows}" for table, rows in FOLDED_AWAY),
@@ -83,4 +79,4 @@ VIEWS = tuple(
         ("doubts", _TOUCHED, _NEWLY_DOUBTED),
     )
 )
-"""The tables as they would be after `FOLD`, for whoever may not fold (yet)."""
+"""The tables as they would be after `FOLD`, for stores that must not fold (yet)."""

@@ -1,11 +1,9 @@
-"""A snapshot as it streams, and what differs between it and a ledger.
+"""The rows of a snapshot, and their differences from ledgers.
 
-Rows wait in an in-memory database of the ledgers' DuckDB instance, which spills to disk beyond
-its memory limit. Everything of size is joined on the members' 128-bit hashes alone; identifiers
-are fetched for the difference only.
+They are in an in-memory database of the ledgers' DuckDB instance, which spills to disk beyond its
+memory limit. Large tables are joined on the members' 128-bit hashes alone; identifiers are fetched
+for the difference only.
 """
-
-# ruff: noqa: S608 - only names of our own tables are put into SQL; values are parameters
 
 from __future__ import annotations
 
@@ -17,56 +15,47 @@ import msgspec
 
 from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger.duckdb.comparison import Comparison, Rows, Tables
-from target_moengage_cohort.ledger.duckdb.difference import Difference
-from target_moengage_cohort.ledger.duckdb.engine import translated
+from target_moengage_cohort.ledger.duckdb.connection import CHUNK
+from target_moengage_cohort.ledger.duckdb.instance import digest, sums_sql, translated
 
 if t.TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Executor, Future
+    from pathlib import Path
 
-    from target_moengage_cohort.ledger.duckdb.engine import Cursor
-    from target_moengage_cohort.ledger.duckdb.ledger import Ledger
-    from target_moengage_cohort.ledger.duckdb.store import Ledgers
-
-    Row = tuple[t.Any, ...]
+    from target_moengage_cohort.ledger.duckdb.instance import Cursor, Engine, Row
+    from target_moengage_cohort.ledger.duckdb.journal import Journal
+    from target_moengage_cohort.ledger.interface import CohortLedger
+    from target_moengage_cohort.ledger.records import DiffCounts
 
 _SLICE = 4_096
-"""Values that are bound in one text."""
+"""The most values to bind as one text."""
 
 _WORTH_CLUSTERING = 20_000_000
-"""Rows times cohorts; beyond it, sorting the rows once costs less than a scan for each cohort."""
+"""Rows times cohorts; above it, sorting the rows once is faster than a scan for each cohort."""
 
 _numbers = itertools.count(1)
 _encode = msgspec.json.Encoder().encode
 
 
-class Staging:
-    """The rows of a snapshot, in stream order; use it from one thread.
+class DuckDBStaging:
+    """A `Staging` in DuckDB; a worker inserts a chunk of rows while the next one is read."""
 
-    A chunk of rows is put into the table by another thread, while the next one is read.
-
-    Args:
-        ledgers: The ledgers of the destination.
-        worker: The other thread.
-
-    Attributes:
-        rows: How many there are.
-        has_absent: Whether any of them says that its member is none.
-    """
-
-    def __init__(self, ledgers: Ledgers, worker: Executor) -> None:
+    def __init__(self, engine: Engine, directory: Path, worker: Executor) -> None:
         self.rows = 0
-        self._ledgers = ledgers
+        self._engine = engine
+        self._directory = directory  # named in errors
         self._lock = threading.Lock()
         self._worker = worker
         self._under_way: Future[None] | None = None
         self._catalog = f"staging_{next(_numbers)}"
         self._table = f"{self._catalog}.staged"
+        self._hash = engine.hash_sql("uid", "anonymous_id")
         self._cohorts: set[int] = set()
         self.has_absent = self._has_pairs = False
         self._is_compared = False
-        with translated(ledgers.folder):
-            self._cursor = ledgers.cursor()
+        with translated(directory):
+            self._cursor = engine.cursor()
             self._cursor.execute(f"ATTACH ':memory:' AS {self._catalog}")
             self._cursor.execute(
                 f"CREATE TABLE {self._table} (cohort INTEGER NOT NULL, h UHUGEINT NOT NULL,"
@@ -80,19 +69,7 @@ class Staging:
         anonymous_ids: Sequence[str | None] | None,
         present: Sequence[bool] | None,
     ) -> None:
-        """Take the next rows, column by column; some 100,000 at a time are fastest.
-
-        The lists are ours from now on.
-
-        Args:
-            cohorts: Which cohort each row is of; ``None``: all are of cohort 0.
-            uids: Every row has one, or an anonymous id.
-            anonymous_ids: ``None``: no row has one.
-            present: Whether the row is a member's; ``None``: all are.
-
-        Raises:
-            LedgerError: The chunk before could not be kept.
-        """
+        """See `Staging.append`."""
         columns = {
             "cohort": ("INTEGER", "0", cohorts),
             "uid": ("VARCHAR", "NULL::VARCHAR", uids),
@@ -114,57 +91,39 @@ class Staging:
             for name, (_, _, values) in columns.items()
             if values is not None
         )
-        key = self._ledgers.hash_sql("uid", "anonymous_id")
         sql = (
-            f"INSERT INTO {self._table} SELECT cohort, {key}, uid, anonymous_id, present"
+            f"INSERT INTO {self._table} SELECT cohort, {self._hash}, uid, anonymous_id, present"
             f" FROM (SELECT {source} FROM (SELECT {slices}))"
         )
         self._await()
         self._under_way = self._worker.submit(self._insert, sql, given)
-        self._note(cohorts, uids, anonymous_ids, present)
+        # What the rows have: a difference can omit the rest of the work.
+        self.rows += len(uids)
+        self._cohorts.update({0} if cohorts is None else cohorts)
+        self.has_absent |= present is not None and not all(present)
+        if anonymous_ids is not None and not self._has_pairs:
+            pairs = zip(uids, anonymous_ids, strict=True)
+            self._has_pairs = any(None not in pair for pair in pairs)
 
     def cursor(self) -> Cursor:
-        """A new cursor for `append_from`."""
-        return self._ledgers.cursor()
+        """Return a new cursor for `append_from`."""
+        return self._engine.cursor()
 
     def append_from(
         self, cursor: Cursor, select: str, *, rows: int, has_absent: bool, has_pairs: bool
     ) -> None:
-        """Take the next rows, which DuckDB finds by itself, all of cohort 0.
-
-        Args:
-            cursor: Can see them; of the ledgers' instance.
-            select: Selects their uid, anonymous_id and present, in order.
-            rows: How many there are.
-            has_absent: Whether any is no member's.
-            has_pairs: Whether any has both identifiers.
-
-        Raises:
-            LedgerError: The chunk before could not be kept.
-            duckdb.Error: The rows cannot be read to their end, or not be kept.
-        """
-        key = self._ledgers.hash_sql("uid", "anonymous_id")
+        """See `Staging.append_from`."""
         self._await()
         with self._lock:
-            cursor.execute(
-                f"INSERT INTO {self._table} SELECT 0, {key}, uid, anonymous_id, present"
-                f" FROM ({select})"
-            )
+            columns = f"0, {self._hash}, uid, anonymous_id, present"
+            cursor.execute(f"INSERT INTO {self._table} SELECT {columns} FROM ({select})")
         self.rows += rows
         self._cohorts.add(0)
         self.has_absent |= has_absent
         self._has_pairs |= has_pairs
 
     def new_members(self, first: int, end: int) -> list[Member]:
-        """The members of some rows, as their last row among these has them, who had no row before.
-
-        Args:
-            first: The number of the first row.
-            end: The number of the row after the last one.
-
-        Raises:
-            LedgerError: The rows could not be kept, or not be read.
-        """
+        """See `Staging.new_members`."""
         self._await()
         last = (
             f"SELECT h, max(rowid) AS rid FROM {self._table}"
@@ -178,21 +137,15 @@ class Staging:
         )
         return [Member(uid, anonymous_id) for uid, anonymous_id in rows]
 
-    def difference(self, ledger: Ledger, cohort: int, *, keeps: bool = False) -> Difference:
-        """Compare one cohort's rows with its ledger.
-
-        Args:
-            ledger: The cohort's.
-            cohort: Its number in `append`.
-            keeps: Remove nobody, as a one_time stream does.
-
-        Raises:
-            LedgerError: The rows could not be kept, or not be compared.
-        """
+    def difference(
+        self, ledger: CohortLedger, cohort: int, *, keeps: bool = False
+    ) -> DuckDBDifference:
+        """See `Staging.difference`."""
         self._await()
-        ledger.folded()
-        # The ledger's lock first: who keeps a plan holds it while reading a difference.
-        with ledger.tables() as (cursor, schema), self._lock, translated(self._ledgers.folder):
+        journal = t.cast("Journal", ledger)  # of the same store, so of the same engine
+        journal.folded()
+        # The ledger's lock first: `CohortLedger.keep` has it while it reads a difference.
+        with journal.tables() as (cursor, schema), self._lock, translated(self._directory):
             self._cluster()
             self._is_compared = True
             tables = Tables(self._catalog, schema)
@@ -202,68 +155,117 @@ class Staging:
                 has_pairs=self._has_pairs,
                 keeps=keeps,
             )
-            differs = Comparison(cursor, tables, rows, self._ledgers.hash_sql).run()
-        return Difference(self, tables, differs)
+            differs = Comparison(cursor, tables, rows, self._engine.hash_sql).run()
+        return DuckDBDifference(self.fetch, tables, differs)
 
     def close(self) -> None:
-        """Give the rows' memory back; differences of this staging end with it.
-
-        Raises:
-            LedgerError: The last rows could not be kept.
-        """
+        """Free the memory that the rows take; differences of this staging end with it."""
         self._await()
-        with self._lock, translated(self._ledgers.folder):
+        with self._lock, translated(self._directory):
             self._cursor.execute(f"DETACH DATABASE IF EXISTS {self._catalog}")
             self._cursor.close()
 
     def _insert(self, sql: str, columns: Sequence[Sequence[t.Any]]) -> None:
-        with self._lock, translated(self._ledgers.folder):
+        with self._lock, translated(self._directory):
             self._cursor.execute(sql, [_slices(column) for column in columns])
 
     def _await(self) -> None:
-        """Wait until all rows are in the table."""
+        """Wait until all rows are in the table; raise the error if one could not be inserted."""
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
             under_way.result()
 
     def fetch(self, sql: str) -> list[Row]:
-        """Ask for a few rows; for `Difference`."""
-        with self._lock, translated(self._ledgers.folder):
+        """Return the rows of a query, for `DuckDBDifference`."""
+        with self._lock, translated(self._directory):
             return self._cursor.execute(sql).fetchall()
 
-    def _note(
-        self,
-        cohorts: Sequence[int] | None,
-        uids: Sequence[str | None],
-        anonymous_ids: Sequence[str | None] | None,
-        present: Sequence[bool] | None,
-    ) -> None:
-        """Remember what the data needs, so that a difference can leave out the rest."""
-        self.rows += len(uids)
-        self._cohorts.update({0} if cohorts is None else cohorts)
-        self.has_absent |= present is not None and not all(present)
-        if anonymous_ids is not None and not self._has_pairs:
-            self._has_pairs = any(
-                None not in pair for pair in zip(uids, anonymous_ids, strict=True)
-            )
-
     def _cluster(self) -> None:
-        """Sort the rows by cohort once if that pays; stream order stays within each cohort."""
+        """Sort the rows by cohort once if that pays; keep the stream order within each cohort."""
         if self._is_compared or self.rows * (len(self._cohorts) - 1) < _WORTH_CLUSTERING:
             return
         clustered = f"{self._catalog}.clustered"
-        self._cursor.execute(
-            f"CREATE TABLE {clustered} AS FROM {self._table} ORDER BY cohort, rowid"
-        )
+        ordered = f"FROM {self._table} ORDER BY cohort, rowid"
+        self._cursor.execute(f"CREATE TABLE {clustered} AS {ordered}")
         self._cursor.execute(f"DROP TABLE {self._table}")
         self._cursor.execute(f"ALTER TABLE {clustered} RENAME TO staged")
 
 
 def _slices(column: Sequence[t.Any]) -> list[str]:
-    """A column as JSON, some values at a time.
+    """Return a column as JSON, some values in each text.
 
-    Text is faster to bind than a list, whose elements are converted one by one, and DuckDB takes
-    many short lists apart in a third of the time of a long one.
+    Text is faster to bind than a list, whose elements are converted one by one, and DuckDB unnests
+    many short lists in a third of the time of a long one.
     """
     starts = range(0, len(column), _SLICE)
     return [_encode(column[start : start + _SLICE]).decode() for start in starts]
+
+
+class DuckDBDifference:
+    """A `Difference`, read from the tables that a `Comparison` made by queries in the staging."""
+
+    def __init__(
+        self, fetch: Callable[[str], list[Row]], tables: Tables, differs: DiffCounts
+    ) -> None:
+        self.differs = differs
+        self._fetch = fetch
+        self._tables = tables
+
+    def additions(self) -> Iterator[list[Member]]:
+        """Yield the members to add, in stream order and in chunks."""
+        tables = self._tables
+        for page in _pages(self.differs.additions):
+            chosen = f"FROM {tables.additions} WHERE rowid {page}"
+            ((first, last),) = self._fetch(f"SELECT min(rid), max(rid) {chosen}")
+            yield self._members(
+                f"SELECT uid, anonymous_id FROM {tables.staged} WHERE rowid BETWEEN {first}"
+                f" AND {last} AND rowid IN (SELECT rid {chosen}) ORDER BY rowid"
+            )
+
+    def removals(self) -> Iterator[list[Member]]:
+        """Yield the members to remove, with the identifiers that were accepted, in chunks."""
+        return self._listed(self._tables.removals, self.differs.removals)
+
+    def dropped(self) -> Iterator[list[Member]]:
+        """Yield the members to delete from the ledger without a request, in chunks."""
+        return self._listed(self._tables.dropped, self.differs.dropped)
+
+    def digest(self, *, additions: bool, removals: bool) -> str:
+        """Return a digest of the changes; the same changes of one cohort have the same digest."""
+        tables = self._tables
+        sources = []
+        if additions and self.differs.additions:
+            pairs = (
+                f"SELECT a.h, s.anonymous_id FROM {tables.additions} a"
+                f" JOIN {tables.staged} s ON s.rowid = a.rid"
+            )
+            sources.append(("+", pairs))
+        if removals and self.differs.removals:
+            sources.append(("-", f"SELECT h, anonymous_id FROM {tables.removals}"))
+        total = [0, 0]
+        for sign, pairs in sources:
+            # A hash has no comma, so everything after the first one is the anonymous id. Hex
+            # digits are a hundred times faster to produce than decimal ones.
+            text = f"concat('{sign}', hex(h), ',' || anonymous_id)"
+            (sums,) = self._fetch(
+                f"SELECT {sums_sql('h')} FROM (SELECT md5_number({text}) AS h FROM ({pairs}))"
+            )
+            total = [a + b for a, b in zip(total, sums, strict=True)]
+        return digest(*total)
+
+    def close(self) -> None:
+        """Free the memory that the difference takes."""
+        while self._tables.made:
+            self._fetch(f"DROP TABLE IF EXISTS {self._tables.made.pop()}")
+
+    def _listed(self, table: str, count: int) -> Iterator[list[Member]]:
+        for page in _pages(count):
+            yield self._members(f"SELECT uid, anonymous_id FROM {table} WHERE rowid {page}")
+
+    def _members(self, select: str) -> list[Member]:
+        return [Member(uid, anonymous_id) for uid, anonymous_id in self._fetch(select)]
+
+
+def _pages(count: int) -> Iterator[str]:
+    """Yield conditions on the row numbers of a table, one for each page of rows."""
+    return (f"BETWEEN {first} AND {first + CHUNK - 1}" for first in range(0, count, CHUNK))

@@ -1,11 +1,10 @@
-"""The ledgers of one destination: which there are, and opening them one run at a time."""
+"""The ledgers of one destination, each opened by one run at a time."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import socket
-import time
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -13,49 +12,33 @@ from functools import partial
 
 from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
 from target_moengage_cohort.core.files import Holder
-from target_moengage_cohort.ledger.duckdb.catalog import Folder
+from target_moengage_cohort.ledger.duckdb.catalog import Catalog, ProgressFile
+from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBLedger
 from target_moengage_cohort.ledger.duckdb.connection import LedgerParts
 from target_moengage_cohort.ledger.duckdb.database import make_database, make_nothing, read_entry
-from target_moengage_cohort.ledger.duckdb.engine import DatabaseFile, Engine, translated
-from target_moengage_cohort.ledger.duckdb.ledger import Ledger
+from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, Engine, translated
 from target_moengage_cohort.ledger.records import CohortEntry, PlanKind
-from target_moengage_cohort.settings.load import nearest
+from target_moengage_cohort.settings.convert import nearest_name
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from types import TracebackType
-    from typing import Self
 
     from target_moengage_cohort.core.files import Lock, Step
     from target_moengage_cohort.core.membership import Cohort
     from target_moengage_cohort.core.scratch import Scratch
-    from target_moengage_cohort.ledger.duckdb.engine import Cursor
-    from target_moengage_cohort.ledger.duckdb.staging import Staging
-    from target_moengage_cohort.ledger.records import Plan
+    from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging
+    from target_moengage_cohort.ledger.records import Plan, RunProgress
     from target_moengage_cohort.settings import Settings
 
 _POLL_SECONDS = 0.2
 
 
-class Ledgers:
-    """The ledgers of one destination, for one run or command.
+class DuckDBStore:
+    """A `LedgerStore` that is a directory of DuckDB files.
 
-    Nothing is made or started before it is needed: most runs need no ledger at all.
-
-    Args:
-        settings: Which destination, partner and folder.
-        run_id: Whose run; a busy ledger names it.
-        wait: Waits for so many seconds, and returns whether the run is to end instead.
-        read_only: Make and change nothing but locks.
-        step: See `Step`.
-        clock: Seconds since 1970.
-        busy_seconds: How long to wait for another run of a cohort to end.
-
-    Attributes:
-        folder: The destination's folder.
-        run_id: Whose run.
-        read_only: Whether nothing but locks may be made or changed.
+    Nothing is created or started before it is needed, because most runs need no ledger. For the
+    arguments see `open_store`.
     """
 
     def __init__(
@@ -64,85 +47,61 @@ class Ledgers:
         *,
         run_id: str,
         wait: Callable[[float], bool],
-        read_only: bool = False,
-        step: Step = lambda _name: None,
-        clock: Callable[[], float] = time.time,
-        busy_seconds: float = 30.0,
+        read_only: bool,
+        step: Step,
+        clock: Callable[[], float],
+        busy_seconds: float,
     ) -> None:
         self._settings = settings
         self.run_id = run_id
         self._wait = wait
-        self.read_only = read_only
-        self._step = step
+        self._read_only = read_only
         self._clock = clock
         self._busy_seconds = busy_seconds
-        self._files = Folder(settings, read_only=read_only, step=step)
-        self.folder: Path = self._files.path
+        self._catalog = Catalog(settings, read_only=read_only, step=step)
+        self.folder: Path = self._catalog.path
         self._spill: Scratch | None = None
         self._started: Engine | None = None
         self._worker: ThreadPoolExecutor | None = None
-        self._open: dict[str, Ledger] = {}
+        self._open: dict[str, DuckDBLedger] = {}
+        self._progress: ProgressFile | None = None
         self._numbers = itertools.count(1)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> t.Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
     def exists(self) -> bool:
-        """Whether the destination's folder is there, so that some cohort may have a ledger."""
-        return self._files.exists
+        """Whether the destination's directory exists, so that a cohort may have a ledger."""
+        return self._catalog.exists
 
     def check(self) -> None:
-        """See that ledgers can be used here, or made; nothing is made or changed but locks.
-
-        Raises:
-            LedgerError: The disk refuses it.
-            SettingsError: The folder is another destination's, or of a newer format.
-        """
-        self._files.check()
+        """Check that ledgers can be used or created, without creating any."""
+        self._catalog.check()
 
     def has(self, cohort_id: str) -> bool:
-        """Whether the cohort has a ledger; cheap."""
-        return self._files.has(cohort_id)
+        """Return whether the cohort has a ledger; cheap."""
+        return self._catalog.has(cohort_id)
 
     def entries(self) -> list[CohortEntry]:
-        """The cohorts that have a ledger, in the order of their ids; no database is opened.
-
-        Raises:
-            LedgerError: The catalogue lacks one, and its ledger cannot be read either.
-        """
-        found, unlisted = self._files.entries()
+        """Return the partner's cohorts that have a ledger; normally no database is opened."""
+        entries, unlisted = self._catalog.entries()
         for path in unlisted:
             with translated(path):
                 destination, entry = read_entry(self._engine(), path)
-            mine = (self._files.identity, self._settings.partner)
-            if (destination, entry.partner) == mine:  # else it is for others to mend
-                found.append(entry)
-                if not self.read_only:
-                    self._files.write_entry(entry)
-        ours = (entry for entry in found if entry.partner == self._settings.partner)
+            mine = (self._catalog.identity, self._settings.partner)
+            if (destination, entry.partner) == mine:  # else its own runs will list it
+                entries.append(entry)
+                if not self._read_only:
+                    self._catalog.write_entry(entry)
+        ours = (entry for entry in entries if entry.partner == self._settings.partner)
         return sorted(ours, key=lambda entry: entry.cohort_id)
 
-    def open(self, cohort: Cohort, stream: str) -> Ledger:
-        """Lock the ledger of a cohort and open it, or make it.
-
-        Args:
-            cohort: Which; a new description is noted, a new name refused.
-            stream: The stream that feeds it.
-
-        Raises:
-            BusyError: Another run has it.
-            SettingsError: It is another stream's, has another name, or is not ours to read.
-            LedgerError: The disk or DuckDB refuses it.
-        """
+    def open(self, cohort: Cohort, stream: str) -> DuckDBLedger:
+        """Lock and open the ledger of a cohort, or create it."""
         entry = CohortEntry(
             partner=self._settings.partner,
             cohort_id=cohort.cohort_id,
@@ -160,99 +119,72 @@ class Ledgers:
                 raise
         return ledger
 
-    def open_known(self, cohort_id: str) -> Ledger:
-        """Open a ledger that is there already.
-
-        Raises:
-            BusyError: A run has it.
-            SettingsError: There is none, or it is not ours to read.
-            LedgerError: The disk or DuckDB refuses it.
-        """
+    def open_known(self, cohort_id: str) -> DuckDBLedger:
+        """Lock and open a ledger that exists."""
         if cohort_id in self._open:
             return self._open[cohort_id]
-        entry = self._files.entry(cohort_id)
+        entry = self._catalog.entry(cohort_id)
         if entry is None:
-            like = nearest(cohort_id, [entry.cohort_id for entry in self.entries()])
-            hint = (
-                f"did you mean {like!r}?" if like else "moengage-cohort status lists those with one"
-            )
+            like = nearest_name(cohort_id, [entry.cohort_id for entry in self.entries()])
+            hint = "moengage-cohort status lists the cohorts that have one"
+            if like:
+                hint = f"did you mean {like!r}?"
             msg = (
                 f"cohort {cohort_id!r} of partner {self._settings.partner!r} has no ledger in "
                 f"{self.folder}; {hint}"
             )
-            raise SettingsError(msg)
+            raise SettingsError("no_ledger", msg)
         return self._opened(entry)
 
-    def staging(self) -> Staging:
-        """Room for a snapshot."""
-        from target_moengage_cohort.ledger.duckdb.staging import Staging  # noqa: PLC0415
+    def staging(self) -> DuckDBStaging:
+        """Return an empty staging for a snapshot."""
+        from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging  # noqa: PLC0415
 
         if self._worker is None:  # one for all: there may be thousands of snapshots
             self._worker = ThreadPoolExecutor(1, thread_name_prefix="staging")
-        return Staging(self, self._worker)
-
-    def cursor(self) -> Cursor:
-        """A new cursor of the one DuckDB instance."""
-        return self._engine().cursor()
-
-    def hash_sql(self, uid: str, anonymous_id: str) -> str:
-        """The SQL expression (UHUGEINT) of a member's hash, of those of its identifiers."""
-        return self._engine().hash_sql(uid, anonymous_id)
+        return DuckDBStaging(self._engine(), self.folder, self._worker)
 
     def begin(self, stream: str) -> None:
-        """Note that this run reads a stream: what waits from an earlier one is void.
-
-        Raises:
-            LedgerError: The disk refuses it.
-            SettingsError: The folder is another destination's, or of a newer format.
-        """
+        """Record that this run reads a stream: pending plans of earlier runs expire."""
         self._engine()
-        self._files.begin(stream, self.run_id)
+        self._catalog.begin(stream, self.run_id)
 
     def has_begun(self, stream: str) -> bool:
-        """Whether `begin` has ever been told of a stream, so that something may wait; cheap.
-
-        Raises:
-            LedgerError: The disk refuses it.
-        """
-        return self._files.latest_run(stream) is not None
+        """Return whether any run has begun to read a stream; cheap."""
+        return self._catalog.latest_run(stream) is not None
 
     def is_void(self, plan: Plan) -> bool:
-        """Whether a later run of the plan's stream has begun, so that it waits no more.
-
-        Raises:
-            LedgerError: The disk refuses it.
-        """
-        latest = self._files.latest_run(plan.stream)
+        """Return whether a pending plan has expired, because a later run of its stream began."""
+        latest = self._catalog.latest_run(plan.stream)
         return plan.kind is PlanKind.WAITING and latest not in {None, plan.run_id}
 
     def use_version(self, stream: str, version: int) -> bool:
-        """Note that this run reads a version of a stream.
-
-        Returns:
-            Whether no unfinished run has used it before.
-
-        Raises:
-            LedgerError: The disk refuses it.
-        """
+        """Record that this run reads a stream's version; return whether no unfinished run has."""
         self._engine()
-        return self._files.use_version(stream, version)
+        return self._catalog.use_version(stream, version)
 
     def finish_version(self, stream: str, version: int) -> None:
-        """Forget a version: the run that read it was good.
+        """Delete the record of a version, because the run that read it succeeded."""
+        self._catalog.finish_version(stream, version)
 
-        Raises:
-            LedgerError: The disk refuses it.
-        """
-        self._files.finish_version(stream, version)
+    def write_progress(self, progress: RunProgress) -> None:
+        """Write the run's progress file, unless the store is read-only."""
+        if self._read_only:
+            return
+        if self._progress is None:
+            self._progress = ProgressFile(self.folder, self.run_id)
+        self._progress.write(progress)
+
+    def runs_under_way(self) -> list[RunProgress]:
+        """Read the progress files of the runs whose process is alive."""
+        return self._catalog.runs_under_way()
 
     def close(self) -> None:
-        """Close all ledgers.
-
-        Raises:
-            LedgerError: One of them could not be closed well; the others are closed.
-        """
+        """Close all ledgers, even if one of them fails."""
         failed: LedgerError | None = None
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
         if self._worker is not None:
             self._worker.shutdown()
         for ledger in list(self._open.values()):
@@ -272,49 +204,42 @@ class Ledgers:
             raise failed
 
     def _engine(self) -> Engine:
-        """The DuckDB instance; the folder is made and the instance started when first asked for.
-
-        Raises:
-            LedgerError: The disk or DuckDB refuses it.
-            SettingsError: The folder is another destination's, or of a newer format.
-        """
+        """Return the DuckDB instance; the first call creates the directory and starts DuckDB."""
         if self._started is None:
-            self._files.prepare()
-            self._spill = self._files.spill(self.run_id)
-            self._started = Engine(self._files.hash_key, self._spill.path, read_only=self.read_only)
+            self._catalog.prepare()
+            self._spill = self._catalog.spill(self.run_id)
+            key, spill = self._catalog.hash_key, self._spill.path
+            self._started = Engine(key, spill, read_only=self._read_only)
             with translated(self.folder):
                 make_nothing(self._started)
         return self._started
 
-    def _opened(self, entry: CohortEntry) -> Ledger:
+    def _opened(self, entry: CohortEntry) -> DuckDBLedger:
         engine = self._engine()
         lock = self._locked(entry.cohort_id)
         try:
-            path = self._files.database(entry.cohort_id)
-            created = not path.exists()
-            known = self._files.entry(entry.cohort_id)
-            if not self.read_only:
-                if known is None:
-                    self._files.write_entry(entry)
-                if created:
-                    with translated(path):
-                        make_database(engine, path, (self._files.identity, entry), self._step)
+            path = self._catalog.database(entry.cohort_id)
+            created = not (self._read_only or path.exists())
+            known = self._catalog.entry(entry.cohort_id)
+            if known is None and not self._read_only:
+                self._catalog.write_entry(entry)
+            if created:
+                with translated(path):
+                    make_database(engine, path, (self._catalog.identity, entry), self._catalog.step)
             parts = LedgerParts(
                 engine=engine,
-                folder=self._files,
+                catalog=self._catalog,
                 file=DatabaseFile(path, next(self._numbers)),
                 lock=lock,
                 entry=known or entry,
-                created=created and not self.read_only,
-                read_only=self.read_only,
-                step=self._step,
+                created=created,
                 closed=partial(self._open.pop, entry.cohort_id, None),
             )
         except BaseException:
             if lock is not None:
                 lock.release()
             raise
-        ledger = self._open[entry.cohort_id] = Ledger(parts)
+        ledger = self._open[entry.cohort_id] = DuckDBLedger(parts)
         try:
             ledger.load()
         except BaseException:
@@ -323,7 +248,7 @@ class Ledgers:
         return ledger
 
     def _locked(self, cohort_id: str) -> Lock | None:
-        lock = self._files.lock(cohort_id)
+        lock = self._catalog.lock(cohort_id)
         if lock is None:
             return None
         since = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
@@ -337,6 +262,6 @@ class Ledgers:
                     who = f"run {holder.run_id} (process {holder.pid} on {holder.host}, "
                     who += f"since {holder.since})"
                 msg = f"the ledger of cohort {cohort_id!r} is held by {who}; run again when it ends"
-                raise BusyError(msg)
+                raise BusyError("ledger_busy", msg)
             waited += _POLL_SECONDS
         return lock

@@ -1,1 +1,1 @@
-"""."""
+"""The files of BATCH messages as rows."""

@@ -1,121 +1,95 @@
-"""Batch files of JSON lines, plain or compressed with gzip: each line is a row and nothing else."""
+"""Batch files of JSON lines, plain or gzip: each line is a row, not a message."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import typing as t
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
-import msgspec
-
 from target_moengage_cohort.core.errors import InputError
+from target_moengage_cohort.singer import lines
 from target_moengage_cohort.singer.batches.storage import INCOMPLETE
-from target_moengage_cohort.singer.decoding import (
-    LONGEST_LINE,
-    UNDECODABLE,
-    blocks,
-    decode_plain,
-    decode_record,
-    mended,
-    pieces,
-)
+from target_moengage_cohort.singer.columns import Columns, NotPlainError, PlainRows
+from target_moengage_cohort.singer.decoding import UNDECODABLE, decode_record, repair
+from target_moengage_cohort.singer.messages import Chunk
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from target_moengage_cohort.singer.columns import Columns, PlainRows
+Decode: t.TypeAlias = "Callable[[bytes], t.Any]"
 
 _CHUNK_BYTES = 1 << 20
 _GZIP = b"\x1f\x8b"
 
 
-class Lines:
-    """The rows of one file, many at a time.
+class JsonLines:
+    """The rows of one file, which ``where`` names in messages.
 
-    Args:
-        path: The file.
-        where: Names the file in messages.
-        decode: Decodes a row into a struct with one attribute for each role.
-        plain: Decodes many plain rows at once, if the stream has any.
+    ``decode_row`` decodes a row into a struct with an attribute for each role.
     """
 
-    def __init__(
-        self, path: Path, where: str, decode: t.Callable[[bytes], t.Any], plain: PlainRows | None
-    ) -> None:
+    def __init__(self, path: Path, where: str, decode_row: Decode, plain: PlainRows | None) -> None:
         self._path = path
         self._where = where
-        self._decode = decode
+        self._decode_row = decode_row
         self._plain = plain
-        self._decode_plain = None if plain is None else msgspec.json.Decoder(plain.row).decode_lines
-        self._piece = b""
-        self._number_before = self._number = 0
+        self._number = 0  # of the latest row
         self._line = b""
 
-    def chunks(self) -> Iterator[Columns | None]:
-        """Yield plain rows as columns; ``None`` for a chunk whose rows `rows` gives one by one.
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the rows, some of them at a time."""
+        for block in lines.blocks(_read_ahead(self._read()), self._line_too_long):
+            for piece in lines.pieces(block):
+                number, self._number = self._number, self._number + lines.count_lines(piece)
+                yield Chunk(
+                    functools.partial(self._columns, piece),
+                    functools.partial(self._rows, piece, number),
+                )
 
-        Raises:
-            InputError: The file cannot be read to its end.
-        """
-        for block in blocks(_ahead(self._read()), self._too_long):
-            for piece in pieces(block):
-                self._piece, self._number_before = piece, self._number
-                columns = None
-                if self._plain is not None and self._decode_plain is not None:
-                    rows = decode_plain(self._decode_plain, piece)
-                    columns = None if rows is None else self._plain.take(rows)
-                self._number += piece.count(b"\n") + (not piece.endswith(b"\n"))
-                yield columns
+    def record(self) -> dict[str, t.Any]:
+        """Return the whole of the latest row."""
+        try:
+            return decode_record(self._line)
+        except UNDECODABLE:
+            raise self._invalid_row() from None
 
-    def _too_long(self) -> InputError:
-        self._number += 1
-        what = f"longer than {LONGEST_LINE >> 20} MiB, which no row is, {INCOMPLETE}"
-        return InputError(self.where(what))
+    def where(self, what: str) -> str:
+        """Return a message that names the latest row."""
+        return f"row {self._number} of {self._where}: {what}"
 
-    def rows(self) -> Iterator[t.Any]:
-        """Yield the rows of the latest chunk.
+    def _columns(self, piece: bytes) -> Columns:
+        if self._plain is None:
+            raise NotPlainError
+        return self._plain.decode(piece)
 
-        Raises:
-            InputError: A line that is no row.
-        """
-        self._number = self._number_before
-        for line in self._piece.removesuffix(b"\n").split(b"\n"):
+    def _rows(self, piece: bytes, number: int) -> Iterator[t.Any]:
+        self._number = number
+        for line in lines.split_lines(piece):
             self._number += 1
             self._line = line
             if line.strip():
                 yield self._row()
 
-    def record(self) -> dict[str, t.Any]:
-        """The whole of the latest row.
-
-        Raises:
-            InputError: It cannot be read.
-        """
-        try:
-            return decode_record(self._line)
-        except UNDECODABLE:
-            raise self._broken() from None
-
-    def where(self, what: str) -> str:
-        """A message that names the latest row."""
-        return f"row {self._number} of {self._where}: {what}"
-
     def _row(self) -> t.Any:
         with contextlib.suppress(*UNDECODABLE):
-            return self._decode(self._line)
-        if (line := mended(self._line)) is None:
-            raise self._broken()
-        self._line = line
+            return self._decode_row(self._line)
+        self._line = repair(self._line) or self._line
         try:
-            return self._decode(line)
+            return self._decode_row(self._line)
         except UNDECODABLE:
-            raise self._broken() from None
+            raise self._invalid_row() from None
 
-    def _broken(self) -> InputError:
-        return InputError(self.where(f"not valid JSON, or no object, {INCOMPLETE}"))
+    def _line_too_long(self) -> InputError:
+        self._number += 1
+        what = f"the line exceeds {lines.LONGEST_LINE >> 20} MiB, {INCOMPLETE}"
+        return InputError("line_too_long", self.where(what))
+
+    def _invalid_row(self) -> InputError:
+        return InputError("invalid_json", self.where(f"not a valid JSON object, {INCOMPLETE}"))
 
     def _read(self) -> Iterator[bytes]:
         try:
@@ -127,14 +101,14 @@ class Lines:
                     yield chunk
         except (OSError, EOFError, zlib.error) as error:
             msg = (
-                f"{self._where} breaks off or is damaged after row {self._number} "
+                f"{self._where} is truncated or damaged after row {self._number} "
                 f"({type(error).__name__}), {INCOMPLETE}"
             )
-            raise InputError(msg) from None
+            raise InputError("batch_file_unreadable", msg) from None
 
 
-def _ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Have the next chunk decompressed while the latest one is worked on."""
+def _read_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield chunks while another thread reads and decompresses the next one."""
     with ThreadPoolExecutor(1, thread_name_prefix="decompress") as pool:
         coming = pool.submit(next, chunks, b"")
         while chunk := coming.result():

@@ -1,1 +1,1 @@
-"""."""
+"""Streams whose rows are changes: incremental, add, remove."""

@@ -1,1 +1,1 @@
-"""."""
+"""Streams that are a whole cohort: mirror, one_time."""

@@ -1,7 +1,7 @@
-"""Who joins a new cohort is sent while the rows are still being read.
+"""Members of a new cohort are sent while the rows are still being read.
 
-Of a cohort that nobody is in, every row is an addition, whatever follows; so a first sync need not
-wait for the end of its input. What is left then, and nothing else, is a matter of the difference.
+In a cohort without members every row is an addition, whatever follows; so a first sync need not
+wait for the end of its input. The difference at the end covers the rest.
 """
 
 from __future__ import annotations
@@ -11,55 +11,40 @@ import typing as t
 from target_moengage_cohort.core.membership import Action
 
 if t.TYPE_CHECKING:
-    from target_moengage_cohort.delivery.dispatcher import Dispatcher
-    from target_moengage_cohort.ledger.duckdb.staging import Staging
+    from target_moengage_cohort.delivery.delivery import Delivery
+    from target_moengage_cohort.ledger.interface import Staging
     from target_moengage_cohort.sync.cohorts import SyncedCohort
 
-_ROWS_AT_ONCE = 100_000
+_BATCH_ROWS = 100_000
 
 
 class HeadStart:
-    """The head start of one cohort, whose stream feeds no other.
+    """The head start of one cohort without members, whose stream populates no other."""
 
-    Args:
-        staging: Has the rows.
-        destination: The cohort; nobody is accepted or in doubt.
-        dispatcher: Delivers changes.
-    """
-
-    def __init__(self, staging: Staging, destination: SyncedCohort, dispatcher: Dispatcher) -> None:
+    def __init__(self, staging: Staging, cohort: SyncedCohort, delivery: Delivery) -> None:
         self._staging = staging
-        self._destination = destination
-        self._dispatcher = dispatcher
-        self._position = 0  # what was staged before it is sent
+        self._cohort = cohort
+        self._delivery = delivery
+        self._sent_rows = 0
         self._is_over = False
 
     def advance(self) -> None:
-        """Send what has been staged, as far as that does not mean to wait.
-
-        Raises:
-            TargetError: A request has failed for good, or the ledger.
-        """
-        while self._position < self._staging.rows and self._dispatcher.has_room:
+        """Send staged rows as far as possible without waiting."""
+        while self._sent_rows < self._staging.rows and self._delivery.has_room:
             # After a deletion the last row of a member has to be known.
             if self._is_over or self._staging.has_absent:
                 return
-            end = min(self._position + _ROWS_AT_ONCE, self._staging.rows)
-            members = self._staging.new_members(self._position, end)
-            self._position = end
-            change = self._destination.change
-            self._dispatcher.submit([change(Action.ADD, member) for member in members])
+            end = min(self._sent_rows + _BATCH_ROWS, self._staging.rows)
+            members = self._staging.new_members(self._sent_rows, end)
+            self._sent_rows = end
+            change = self._cohort.change
+            self._delivery.submit([change(Action.ADD, member) for member in members])
 
     def end(self) -> bool:
-        """Wait until what left is accepted, and take back what did not; ``False`` if interrupted.
-
-        Raises:
-            TargetError: A request has failed for good.
-        """
+        """Wait for the sent rows, and take back the others; return ``False`` if interrupted."""
         self._is_over = True
-        cohort_id = self._destination.cohort.cohort_id
-        self._dispatcher.take_back(cohort_id)
-        is_done = self._dispatcher.finish(cohort_id)
-        lane = self._dispatcher.lanes.get(cohort_id)
-        self._destination.settlement.sent_before = 0 if lane is None else lane.added
-        return is_done
+        cohort_id = self._cohort.cohort.cohort_id
+        self._delivery.take_back(cohort_id)
+        is_finished = self._delivery.finish(cohort_id)
+        self._cohort.result.sent_before = self._delivery.counts(cohort_id).added
+        return is_finished

@@ -1,139 +1,108 @@
-"""One stream that is a whole cohort, or several: its rows on their way into the staging."""
+"""Streams that are whole cohorts: their rows are staged until the input ends."""
 
 from __future__ import annotations
 
 import typing as t
 
 from target_moengage_cohort.core.membership import Action, largest_size
-from target_moengage_cohort.singer.columns import LONGEST, Columns
-from target_moengage_cohort.sync.mirror.guard import Completeness, Proof
+from target_moengage_cohort.singer.columns import LONGEST, NotPlainError
+from target_moengage_cohort.singer.messages import DELETED_AT
+from target_moengage_cohort.sync.mirror.completeness import Completeness
+from target_moengage_cohort.sync.mirror.settlement import Settlement, StagedStream
+from target_moengage_cohort.sync.rows import count_records
+from target_moengage_cohort.sync.sink import Sink
 
 if t.TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from target_moengage_cohort.ledger.duckdb.staging import Staging
-    from target_moengage_cohort.settings import Mapping
-    from target_moengage_cohort.singer.batches.batch_files import Relation
-    from target_moengage_cohort.sync.cohorts import SyncedCohort
+    from target_moengage_cohort.ledger.interface import Staging
+    from target_moengage_cohort.singer.batches.columnar import Facts, Relation
+    from target_moengage_cohort.singer.columns import Columns
     from target_moengage_cohort.sync.mirror.head_start import HeadStart
-    from target_moengage_cohort.sync.rows import Sink
+    from target_moengage_cohort.sync.rows import RowMapper
 
-_ROWS_AT_ONCE = 100_000
-_ROWS_WORTH_SENDING = 20_000
+_BATCH_ROWS = 100_000
+_HEAD_START_ROWS = 20_000
 
 
-class Snapshot:
-    """One stream's rows on their way into the staging, and what shows that all have come.
-
-    Args:
-        mapping: The stream's mapping.
-        source: The tap's stream that it comes from.
-        staging: Where its rows go.
+class MirrorSink(Sink):
+    """The way of a stream in the sync modes mirror and one_time.
 
     Attributes:
-        mapping: The stream's mapping.
-        source: The tap's stream that it comes from.
-        staging: Where its rows are.
-        completeness: What its messages say.
-        head_start: Sends rows before all are there, where that is of use.
-        is_fresh: Whether no unfinished run has used the version of its records.
-        proof: What shows that it is complete; known once the input has ended.
+        staging: The rows.
+        completeness: The evidence in the stream's messages that all of it has arrived.
+        head_start: Sends rows before all have arrived, if that is useful.
     """
 
-    def __init__(self, mapping: Mapping, source: str, staging: Staging) -> None:
-        self.mapping = mapping
-        self.source = source
-        self.staging = staging
+    def __init__(self, rows: RowMapper, source: str, settlement: Settlement) -> None:
+        super().__init__(rows, source)
+        mapping = rows.mapping
+        self.staging: Staging = settlement.store.staging()
         self.completeness = Completeness(mapping.stream, mapping.expected_count_column)
         self.head_start: HeadStart | None = None
-        self.is_fresh = True
-        self.proof = Proof.NO
-        self._counts = mapping.expected_count_column is not None
+        self.connect = self.staging.cursor
+        self._settlement = settlement
+        self._is_fresh = True  # whether no unfinished run has used the version of the records
+        self._has_counts = mapping.expected_count_column is not None
         self._fans_out = mapping.cohort is None
-        self._start()
+        self._start_batch()
 
-    def take(self, sink: Sink, row: t.Any) -> None:
-        """Take one row.
+    def follow(self, rows: RowMapper) -> None:
+        """Map rows by the latest schema from now on; give a new cohort a head start if it can."""
+        self.rows = rows
+        mapping, cohort, columns = rows.mapping, rows.cohort, rows.schema.schema["properties"]
+        may_have_absent = mapping.membership_column is not None or DELETED_AT in columns
+        # A later row of the same uid may have another anonymous ID, and the last row counts.
+        has_both_ids = {mapping.uid_column, mapping.anonymous_id_column} <= set(columns)
+        if may_have_absent or has_both_ids or cohort is None or cohort.ledger is None:
+            return
+        is_new = not cohort.ledger.numbers().base
+        if is_new and not cohort.result.is_sealed and self.head_start is None:
+            self.head_start = self._settlement.head_start(self.staging, cohort)
 
-        Raises:
-            RowError: It cannot be used.
-            InputError: Its row count is not that of the rows before it.
-        """
-        if self._counts:
+    def take(self, row: t.Any) -> None:
+        """Take one row; see `Sink.take`."""
+        if self._has_counts:
             self.completeness.expect(row.expected_count)
-        destination, action, member = sink.read(row)
-        if destination.settlement.is_sealed:
+        cohort, action, member = self.rows.read(row)
+        if cohort.result.is_sealed:
             return
         self._uids.append(member.uid)
         self._anonymous_ids.append(member.anonymous_id)
         self._present.append(action is Action.ADD)
         if self._fans_out:
-            self._cohorts.append(destination.number)
-        self._flush_if_worth()
+            self._numbers.append(cohort.number)
+        self._flush_if_large()
 
-    def take_all(self, columns: Columns, places: Sequence[SyncedCohort]) -> bool:
-        """Take many plain rows.
-
-        Args:
-            columns: The rows.
-            places: Their cohorts, from `Sink.place`.
-
-        Returns:
-            Whether they were taken; if not, `take` them one by one.
-
-        Raises:
-            InputError: Their row count is not that of the rows before them.
-        """
-        sealed = {destination.settlement.is_sealed for destination in places}
+    def take_columns(self, columns: Columns) -> None:
+        """Take many plain rows; see `Sink.take_columns`."""
+        cohorts = self.rows.cohorts_of(columns)
+        sealed = {cohort.result.is_sealed for cohort in cohorts}
         if len(sealed) > 1 or len(columns.expected_counts or ()) > 1:
-            return False
+            raise NotPlainError
         for expected in columns.expected_counts or ():
             self.completeness.expect(expected)
-        if self._fans_out:
-            for destination in places:
-                destination.records += 1
-        else:
-            places[0].records += columns.count
+        count_records(columns, cohorts)
         if True in sealed:
-            return True
+            return
         self._uids += columns.uids
         self._anonymous_ids += columns.anonymous_ids or [None] * columns.count
         self._present += columns.present or [True] * columns.count
         if self._fans_out:
-            self._cohorts += [destination.number for destination in places]
-        self._flush_if_worth()
-        return True
+            self._numbers += [cohort.number for cohort in cohorts]
+        self._flush_if_large()
 
-    def take_relation(self, relation: Relation, destination: SyncedCohort) -> bool:
-        """Take all rows of a columnar file, which never become Python's.
-
-        Args:
-            relation: The rows.
-            destination: The cohort that all of them are of.
-
-        Returns:
-            Whether they were taken; if not, take what it has chunk by chunk.
-
-        Raises:
-            InputError: The file cannot be read, or its row count is not that of the rows before.
-        """
-        if not relation.is_uniform:
-            return False
+    def take_relation(self, relation: Relation) -> int:
+        """Take all rows of a columnar file, which never become Python's; see `Sink`."""
+        cohort = self.rows.cohort
+        if cohort is None:
+            raise NotPlainError
         facts = relation.facts()
         largest = largest_size(facts.longest, has_both=facts.pairs > 0)
-        disagree = self._counts and (facts.least != facts.most or facts.counted != facts.count)
-        if (
-            facts.nameless
-            or facts.undecided
-            or disagree
-            or facts.longest > LONGEST
-            or largest > destination.capacity
-        ):
-            return False
-        if self._counts and facts.count:
+        if self._has_unusual(facts) or largest > cohort.capacity:
+            raise NotPlainError
+        if self._has_counts and facts.count:
             self.completeness.expect(facts.least)
-        destination.records += facts.count
-        if facts.count and not destination.settlement.is_sealed:
+        cohort.records += facts.count
+        if facts.count and not cohort.result.is_sealed:
             self.flush()
             with relation.translated():
                 self.staging.append_from(
@@ -143,39 +112,82 @@ class Snapshot:
                     has_absent=facts.absent > 0,
                     has_pairs=facts.pairs > 0,
                 )
-        return True
+        return facts.count
+
+    def _has_unusual(self, facts: Facts) -> bool:
+        """Whether some row of a columnar file must be looked at by itself."""
+        counts_differ = facts.least != facts.most or facts.counted != facts.count
+        return bool(
+            facts.nameless
+            or facts.undecided
+            or (self._has_counts and counts_differ)
+            or facts.longest > LONGEST
+        )
+
+    def count(self, version: t.Any, rows: int) -> None:
+        """See `Sink`; a version that an unfinished run has used proves nothing."""
+        if self.completeness.count(version, rows) and type(version) is int:
+            is_fresh = self._settlement.store.use_version(self.rows.mapping.stream, version)
+            self._is_fresh = self._is_fresh and is_fresh
+
+    def count_reject(self) -> None:
+        """See `Sink`; a member may be missing now."""
+        self.completeness.rejected += 1
+
+    def activate(self, version: t.Any) -> None:
+        """See `Sink`."""
+        self.completeness.activate(version)
 
     def pause(self) -> None:
-        """Make use of a time without input."""
+        """See `Sink`; only a head start can use the time."""
         if self.head_start is not None:
-            self._flush_if_worth()
+            self._flush_if_large()
             self.head_start.advance()
 
-    def _flush_if_worth(self) -> None:
-        """Have the staging take what was collected, if that is enough."""
-        enough = _ROWS_AT_ONCE if self.head_start is None else _ROWS_WORTH_SENDING
-        if len(self._uids) >= enough:
-            self.flush()
+    def check(self) -> None:
+        """See `Sink`."""
+        self.completeness.check()
+
+    def prove(self, *, tap_succeeded: bool) -> None:
+        """See `Sink`."""
+        self.proof = self.completeness.proof(
+            tap_succeeded=tap_succeeded, version_is_fresh=self._is_fresh
+        )
+
+    def settle(self) -> bool:
+        """Have the plans of the stream's cohorts decided and begun; see `Sink`."""
+        if self.head_start is not None and not self.head_start.end():
+            return False
+        self.flush()
+        stream = StagedStream(
+            mapping=self.rows.mapping,
+            staging=self.staging,
+            completeness=self.completeness,
+            proof=self.proof,
+            has_head_start=self.head_start is not None,
+        )
+        return self._settlement.begin(stream)
 
     def flush(self) -> None:
-        """Have the staging take what was collected; what it took before may be sent meanwhile.
-
-        Raises:
-            TargetError: It cannot, or a request has failed for good.
-        """
+        """Stage the collected rows; send those that were staged before meanwhile, if that helps."""
         if self.head_start is not None:
             self.head_start.advance()
         if self._uids:
             self.staging.append(
-                self._cohorts if self._fans_out else None,
+                self._numbers if self._fans_out else None,
                 self._uids,
                 self._anonymous_ids if any(self._anonymous_ids) else None,
                 None if all(self._present) else self._present,
             )
-            self._start()
+            self._start_batch()
 
-    def _start(self) -> None:
-        self._cohorts: list[int] = []
+    def _flush_if_large(self) -> None:
+        enough = _BATCH_ROWS if self.head_start is None else _HEAD_START_ROWS
+        if len(self._uids) >= enough:
+            self.flush()
+
+    def _start_batch(self) -> None:
+        self._numbers: list[int] = []  # of each row's cohort
         self._uids: list[str | None] = []
         self._anonymous_ids: list[str | None] = []
         self._present: list[bool] = []

@@ -1,0 +1,115 @@
+"""`moengage-cohort adopt`: imports members that MoEngage already has into the ledger."""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+import click
+
+from target_moengage_cohort.cli.identifiers import read_members
+from target_moengage_cohort.cli.ledger_command import mapping_of
+from target_moengage_cohort.cli.session import DONE, Session, configured
+from target_moengage_cohort.cli.terminal import example, require_utf8
+from target_moengage_cohort.core.errors import SettingsError, TryAgainError
+from target_moengage_cohort.core.membership import Cohort, cohort_name_fault
+from target_moengage_cohort.core.text import format_count
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from target_moengage_cohort.core.membership import Member
+    from target_moengage_cohort.settings import Config, StreamMapping
+
+
+@click.command(
+    short_help="Import existing members into the ledger without sending them.",
+    epilog=example("moengage-cohort adopt vip --csv members.csv --config config.json"),
+)
+@click.argument("cohort", callback=require_utf8)
+@click.option(
+    "--csv",
+    "file",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="CSV with a header that has uid, anonymous_id or both.",
+)
+@click.option(
+    "--stream",
+    callback=require_utf8,
+    help="The cohort's stream, if that stream populates several cohorts.",
+)
+@click.option(
+    "--name",
+    callback=require_utf8,
+    help="The cohort's name, if the configuration does not define it.",
+)
+@configured
+def adopt(session: Session, cohort: str, file: str, stream: str | None, name: str | None) -> int:
+    """Import existing members of a cohort into the ledger without sending them.
+
+    They must already be in the cohort in MoEngage, added under the same partner. A mirror then
+    sends only the difference.
+    """
+    session.refuse_dry_run()
+    if not Path(file).is_file():
+        msg = f"--csv: {file} must be a regular file, because it is read twice"
+        raise SettingsError("not_a_regular_file", msg)
+    count = sum(len(members) for members in read_members(file, needs_header=True))
+    with session.ledgers() as ledgers:
+        if ledgers.has(cohort) and stream is None and name is None:
+            ledger = ledgers.open_known(cohort)
+        else:
+            ledger = ledgers.open(*_cohort_and_stream(session.config, cohort, stream, name))
+        origin = "new ledger" if ledger.created else f"stream {ledger.entry.stream!r}"
+        added = ledger.adopt(_until_stopped(session, read_members(file, needs_header=True)))
+    click.echo(
+        f"cohort {cohort!r} ({origin}): read {format_count(count, 'member')}, {added:,} of them "
+        "new to the ledger; nothing was sent"
+    )
+    return DONE
+
+
+def _until_stopped(session: Session, batches: Iterable[list[Member]]) -> Iterator[list[Member]]:
+    """Pass batches on; raise `TryAgainError` if the command is stopped, so none are adopted."""
+    for members in batches:
+        if session.interrupt.is_set():
+            msg = "stopped before the whole file was read, so no members were adopted"
+            raise TryAgainError("interrupted", msg)
+        yield members
+
+
+def _cohort_and_stream(
+    config: Config, cohort_id: str, stream: str | None, name: str | None
+) -> tuple[Cohort, str]:
+    """Return a cohort as the runs of its stream will name it, and that stream."""
+    if stream is not None:
+        mapping = mapping_of(config, cohort_id, stream)
+    else:
+        mapping, stream = _mapping_of_cohort(config, cohort_id), cohort_id
+    if mapping is not None and mapping.cohort is not None:
+        if name not in {None, mapping.cohort.name}:
+            msg = (
+                f"--name: the configuration names cohort {cohort_id!r} {mapping.cohort.name!r}; "
+                "omit the option, or change cohort_name"
+            )
+            raise SettingsError("cohort_name_mismatch", msg)
+        return mapping.cohort, mapping.stream
+    if fault := cohort_name_fault(name or cohort_id):
+        raise SettingsError("invalid_cohort_name", f"--name: {fault}; choose another one")
+    description = None if mapping is None else mapping.cohort_description
+    return Cohort(cohort_id, name or cohort_id, description), stream
+
+
+def _mapping_of_cohort(config: Config, cohort_id: str) -> StreamMapping | None:
+    """Return the mapping that names a cohort; ``None`` if the configuration has no mappings."""
+    for mapping in config.mappings.values():
+        if mapping.cohort is not None and mapping.cohort.cohort_id == cohort_id:
+            return mapping
+    if not config.mappings:
+        return None
+    msg = (
+        f"cohorts: no stream has cohort_id {cohort_id!r}; use --stream, and --name if the "
+        "cohort's name differs from its ID"
+    )
+    raise SettingsError("unknown_cohort", msg)

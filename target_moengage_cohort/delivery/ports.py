@@ -1,0 +1,87 @@
+"""Delivery's arguments and results."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+import backoff
+import msgspec
+
+if t.TYPE_CHECKING:
+    from target_moengage_cohort.core.errors import TargetError
+    from target_moengage_cohort.core.interrupts import Interrupt
+    from target_moengage_cohort.core.membership import Action, Cohort, Member
+    from target_moengage_cohort.delivery.pace import Pace
+    from target_moengage_cohort.moengage.answers import Answer
+
+Reject: t.TypeAlias = "t.Callable[[Cohort, Action, Member, str], TargetError | None]"
+
+
+class Totals(msgspec.Struct):
+    """The run's numbers so far, over all cohorts."""
+
+    accepted: int = 0
+    requests: int = 0
+    refused: int = 0
+    retries: int = 0
+    throttled_seconds: float = 0.0
+
+
+class CohortCounts(msgspec.Struct):
+    """The counts of one cohort so far."""
+
+    added: int = 0  # members whose addition was accepted
+    removed: int = 0  # members whose removal was accepted
+    merged: int = 0  # changes that a later one of the same member replaced before they left
+    in_doubt: int = 0  # members of requests that may or may not have been applied
+    rejected: int = 0  # members that MoEngage has refused alone
+    requests: int = 0  # requests started
+    bytes: int = 0  # bytes of their bodies
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """Sources of time and chance, in seconds; tests replace them."""
+
+    clock: t.Callable[[], float] = time.monotonic
+    wall_clock: t.Callable[[], float] = time.time  # since 1970, for timestamps
+    jitter: t.Callable[[float], float] = backoff.full_jitter  # the longest wait -> the actual one
+
+
+class Callbacks(msgspec.Struct, frozen=True):
+    """The functions that delivery calls.
+
+    Attributes:
+        emit: Writes a covered STATE; called in order, by one thread at a time.
+        reject: Takes a member that MoEngage refuses, and the reason; returns the error that the
+            run is to end with, if any.
+    """
+
+    emit: t.Callable[[bytes], None]
+    reject: Reject
+
+
+class NoPace:
+    """Permits without a rate limit; only a 429 is waited for."""
+
+    def __init__(self, interrupt: Interrupt) -> None:
+        self._interrupt = interrupt
+        self._held_until = 0.0
+
+    def acquire(self) -> bool:
+        """Return whether the run continues, after a wait that a 429 asked for."""
+        return not self._interrupt.wait(max(0.0, self._held_until - time.monotonic()))
+
+    def hold(self, seconds: float) -> None:
+        """Grant no permit for so long, as a 429 asks."""
+        self._held_until = max(self._held_until, time.monotonic() + seconds)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Link(msgspec.Struct, frozen=True):
+    """A way to send requests."""
+
+    send: t.Callable[[bytes], Answer]  # sends one body, once
+    pace: Pace | NoPace

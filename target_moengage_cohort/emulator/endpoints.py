@@ -1,0 +1,273 @@
+"""The control endpoints under `/_emulator`; the package docstring documents them."""
+
+from __future__ import annotations
+
+import itertools
+import typing as t
+
+import msgspec
+from starlette.concurrency import iterate_in_threadpool
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from .faults import Latency, Poison, ShareOfErrors
+from .model import CohortSummary, Fault, RequestRecord
+from .page import overview
+
+if t.TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from .faults import Faults
+    from .model import Member
+    from .state import State
+
+T = t.TypeVar("T")
+Handler = t.Callable[["Request"], t.Awaitable[Response]]
+
+_LINES = 10_000
+_DEFAULT_LIMIT = 1_000
+_JSON = msgspec.json.Encoder()
+Count = t.Annotated[int, msgspec.Meta(ge=1)]
+
+
+class FailNext(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `faults/status`."""
+
+    status: t.Annotated[int, msgspec.Meta(ge=300, le=599)]
+    count: Count = 1
+    headers: dict[str, str] = {}
+    error_type: str | None = None
+    message: str | None = None
+    body: str | None = None
+    applied: bool = False
+    cohort_id: str | None = None
+
+    def fault(self) -> Fault:
+        """Return the requested fault."""
+        return Fault(
+            "status",
+            self.status,
+            self.applied,
+            self.headers,
+            self.error_type,
+            self.message,
+            self.body,
+            self.cohort_id,
+        )
+
+
+class DropNext(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `faults/drop`."""
+
+    when: t.Literal["before", "after"] = "before"
+    count: Count = 1
+    cohort_id: str | None = None
+
+    def fault(self) -> Fault:
+        """Return the requested fault."""
+        if self.when == "after":
+            return Fault("drop_after", applied=True, cohort_id=self.cohort_id)
+        return Fault("drop_before", cohort_id=self.cohort_id)
+
+
+class Hold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `faults/hold`."""
+
+    held: bool
+
+
+class UseUp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `others`."""
+
+    count: Count
+
+
+class ApplyLate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `late`."""
+
+    cohort_id: str | None = None
+    partner: str | None = None
+
+
+class RequestsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Query of `requests`."""
+
+    cohort_id: str | None = None
+    partner: str | None = None
+    action: str | None = None
+    status: int | None = None
+    outcome: str | None = None
+    after: int = 0
+    limit: Count = _DEFAULT_LIMIT
+
+    def selects(self, record: RequestRecord) -> bool:
+        """Return whether the query selects an entry of the log."""
+        return (
+            record.number > self.after
+            and self.cohort_id in {None, record.cohort_id}
+            and self.partner in {None, record.partner}
+            and self.action in {None, record.action}
+            and self.status in {None, record.status}
+            and self.outcome in {None, record.outcome}
+        )
+
+
+class MembersQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Query of `members`."""
+
+    cohort_id: str
+    partner: str | None = None
+
+
+class MemberLine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A line of the answer of `members`."""
+
+    uid: str | None = None
+    anonymous_id: str | None = None
+
+
+class CohortsAnswer(msgspec.Struct, frozen=True):
+    """Answer of `cohorts`."""
+
+    cohorts: list[CohortSummary]
+
+
+class RequestsAnswer(msgspec.Struct, frozen=True):
+    """Answer of `requests`; `more` means that the limit cut it off."""
+
+    requests: list[RequestRecord]
+    more: bool
+
+
+class Done(msgspec.Struct, frozen=True):
+    """Answer of `others` and `late`: the number of requests or changes."""
+
+    count: int
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Answer to a control request that is invalid or finds nothing."""
+
+    error: str
+
+
+class _Control:
+    """The handlers of the control endpoints."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def cohorts(self, _request: Request) -> Response:
+        return _answer(CohortsAnswer(self._state.cohorts()))
+
+    async def members(self, request: Request) -> Response:
+        query = _query(MembersQuery, request)
+        members = self._state.members(query.cohort_id, query.partner)
+        if members is None:
+            msg = f"cohort {query.cohort_id!r} does not exist"
+            raise LookupError(msg)
+        lines = iterate_in_threadpool(_lines(members))
+        return StreamingResponse(lines, media_type="application/x-ndjson")
+
+    async def requests(self, request: Request) -> Response:
+        query = _query(RequestsQuery, request)
+        records = self._state.requests(query.selects)
+        return _answer(RequestsAnswer(records[: query.limit], more=len(records) > query.limit))
+
+    async def totals(self, _request: Request) -> Response:
+        return _answer(self._state.totals())
+
+    async def overview(self, _request: Request) -> Response:
+        return _answer(overview(self._state))
+
+    async def faults(self, _request: Request) -> Response:
+        return _answer(self._state.faults())
+
+    async def clear(self, _request: Request) -> Response:
+        self._state.change_faults(lambda faults: faults.clear())
+        return _answer(self._state.faults())
+
+    async def status(self, request: Request) -> Response:
+        body = await _body(FailNext, request)
+        return self._change(lambda faults: faults.schedule(body.fault(), body.count))
+
+    async def drop(self, request: Request) -> Response:
+        body = await _body(DropNext, request)
+        return self._change(lambda faults: faults.schedule(body.fault(), body.count))
+
+    async def share(self, request: Request) -> Response:
+        body = await _body(ShareOfErrors, request)
+        return self._change(lambda faults: faults.fail_share(body))
+
+    async def latency(self, request: Request) -> Response:
+        body = await _body(Latency, request)
+        return self._change(lambda faults: faults.slow_down(body))
+
+    async def poison(self, request: Request) -> Response:
+        body = await _body(Poison, request)
+        return self._change(lambda faults: faults.poison(body))
+
+    async def hold(self, request: Request) -> Response:
+        body = await _body(Hold, request)
+        return self._change(lambda faults: faults.hold(held=body.held))
+
+    async def others(self, request: Request) -> Response:
+        return _answer(Done(self._state.use_up((await _body(UseUp, request)).count)))
+
+    async def late(self, request: Request) -> Response:
+        body = await _body(ApplyLate, request)
+        return _answer(Done(self._state.apply_late(body.cohort_id, body.partner)))
+
+    async def reset(self, _request: Request) -> Response:
+        self._state.reset()
+        return _answer(self._state.totals())
+
+    def _change(self, change: t.Callable[[Faults], None]) -> Response:
+        self._state.change_faults(change)
+        return _answer(self._state.faults())
+
+
+def control_routes(state: State) -> list[Route]:
+    """Return the control endpoints of a state, relative to `/_emulator`."""
+    control = _Control(state)
+    queries: list[Handler] = [control.cohorts, control.members, control.requests, control.totals]
+    queries += [control.overview]
+    faults: list[Handler] = [control.status, control.drop, control.share, control.latency]
+    faults += [control.poison, control.hold]
+    actions: list[Handler] = [control.others, control.late, control.reset]
+    return [
+        *(Route(f"/{handler.__name__}", handler) for handler in queries),
+        *(Route(f"/faults/{f.__name__}", f, methods=["POST"]) for f in faults),
+        *(Route(f"/{handler.__name__}", handler, methods=["POST"]) for handler in actions),
+        Route("/faults", control.faults),
+        Route("/faults", control.clear, methods=["DELETE"]),
+    ]
+
+
+def error_handlers() -> dict[t.Any, t.Any]:
+    """Return the handlers of errors: 400 or 404, with the reason."""
+
+    async def wrong(_request: Request, error: Exception) -> Response:
+        return _answer(Problem(str(error)), 400)
+
+    async def missing(_request: Request, error: Exception) -> Response:
+        return _answer(Problem(str(error)), 404)
+
+    return {msgspec.DecodeError: wrong, LookupError: missing}
+
+
+def _lines(members: t.Iterator[Member]) -> t.Iterator[bytes]:
+    while chunk := [MemberLine(*member) for member in itertools.islice(members, _LINES)]:
+        yield _JSON.encode_lines(chunk)
+
+
+def _query(kind: type[T], request: Request) -> T:
+    return msgspec.convert(dict(request.query_params), kind, strict=False)
+
+
+async def _body(kind: type[T], request: Request) -> T:
+    return msgspec.json.decode(await request.body() or b"{}", type=kind)
+
+
+def _answer(value: msgspec.Struct, status: int = 200) -> Response:
+    return Response(_JSON.encode(value), status, media_type="application/json")

@@ -1,0 +1,143 @@
+"""The engine: one DuckDB instance in the process, to which a few ledgers at a time are attached."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import typing as t
+from collections import OrderedDict
+
+from target_moengage_cohort.core.errors import LedgerError
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import duckdb
+
+    Cursor: t.TypeAlias = duckdb.DuckDBPyConnection
+    Row: t.TypeAlias = tuple[t.Any, ...]
+
+EMPTY_SCHEMA = "memory.nothing"
+"""The schema with the tables of a cohort without a ledger, for read-only stores."""
+
+_MEMORY_LIMIT = "256MB"
+_THREADS = 2
+_ATTACHED = 64
+
+
+@contextlib.contextmanager
+def translated(path: Path | str) -> Iterator[None]:
+    """Turn an error of DuckDB or the disk into a `LedgerError` without any identifier."""
+    import duckdb  # noqa: PLC0415 - as in `Engine`
+
+    try:
+        yield
+    except (duckdb.Error, OSError) as error:
+        detail = type(error).__name__
+        text = next(iter(str(error).splitlines()), "")
+        # These are about files, never about values; a COMMIT wraps them into another class.
+        if text and (isinstance(error, (duckdb.IOException, OSError)) or "IO Error: " in text):
+            detail = f"{detail}: {text}"
+        msg = (
+            f"the ledger {path} cannot be used ({detail}); its directory must be writable and its "
+            "disk must have free space. Nothing more is sent. Fix the problem, then run again"
+        )
+        raise LedgerError("ledger_unusable", msg) from None
+
+
+def quoted(text: str) -> str:
+    """Return a string as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+class DatabaseFile:
+    """A ledger's file in the engine, and its name there."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        self.path = path
+        self.name = f"c{number}"
+        self.lock = threading.RLock()  # locked while the tables are in use
+        self.pins = 0  # the uses under way; while there are any, the file stays attached
+
+
+class Engine:
+    """A DuckDB instance, which spills to a directory when its memory is full.
+
+    DuckDB is imported for the first one, because many runs need none.
+    """
+
+    def __init__(self, hash_key: str, spill: Path, *, read_only: bool) -> None:
+        self._hash_key = hash_key
+        self._read_only = read_only
+        self._lock = threading.Lock()
+        self._attached: OrderedDict[DatabaseFile, None] = OrderedDict()
+        import duckdb  # noqa: PLC0415
+
+        with translated(spill):
+            self._connection = duckdb.connect(
+                ":memory:",
+                config={
+                    "memory_limit": _MEMORY_LIMIT,
+                    "threads": _THREADS,
+                    "temp_directory": str(spill),
+                    "autoinstall_known_extensions": False,
+                    "autoload_known_extensions": False,
+                },
+            )
+
+    def cursor(self) -> Cursor:
+        """Return a new cursor, for use by one thread at a time."""
+        return self._connection.cursor()
+
+    def hash_sql(self, uid: str, anonymous_id: str) -> str:
+        """Return the SQL expression (UHUGEINT) of a member's hash, given those of its identifiers.
+
+        The anonymous id counts if the uid is null.
+        """
+        key = quoted(self._hash_key)
+        return f"md5_number({key} || coalesce('u' || {uid}, 'a' || {anonymous_id}))"
+
+    def attach(self, file: DatabaseFile) -> None:
+        """Attach a file whose lock the caller holds, and detach others that are not in use."""
+        with self._lock:
+            if file in self._attached:
+                self._attached.move_to_end(file)
+                return
+            idle = list(self._attached)[: max(len(self._attached) - _ATTACHED + 1, 0)]
+        for other in idle:
+            if other.lock.acquire(blocking=False):  # never wait for another ledger
+                try:
+                    if not other.pins:
+                        self.detach(other)
+                finally:
+                    other.lock.release()
+        mode = " (READ_ONLY)" if self._read_only else ""
+        self.cursor().execute(f"ATTACH {quoted(str(file.path))} AS {file.name}{mode}")
+        with self._lock:
+            self._attached[file] = None
+
+    def detach(self, file: DatabaseFile) -> None:
+        """Write everything to a file whose lock the caller holds, and close it."""
+        with self._lock:
+            if file not in self._attached:
+                return
+            del self._attached[file]
+        self.cursor().execute(f"DETACH {file.name}")
+
+    def close(self) -> None:
+        """Close the instance."""
+        self._connection.close()
+
+
+def sums_sql(h: str) -> str:
+    """Return the SQL expressions of the two sums that `digest` takes."""
+    return (
+        f"coalesce(sum(({h} >> 64)::HUGEINT), 0), "
+        f"coalesce(sum(({h} & 18446744073709551615::UHUGEINT)::HUGEINT), 0)"
+    )
+
+
+def digest(high: int, low: int) -> str:
+    """Return the digest of a set of members: the sum of their hashes modulo 2**128."""
+    return f"{((high << 64) + low) % 2**128:032x}"

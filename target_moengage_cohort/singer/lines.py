@@ -1,0 +1,87 @@
+"""Input in chunks of bytes, cut into whole lines."""
+
+from __future__ import annotations
+
+import os
+import select
+import typing as t
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from target_moengage_cohort.core.errors import InputError
+    from target_moengage_cohort.core.interrupts import Interrupt
+
+CHUNK_BYTES = 1 << 20
+PIECE_BYTES = 1 << 16  # an unusual line makes its piece slow, so pieces are small
+
+LONGEST_LINE = 1 << 27
+"""Bytes; a longer line cannot be a row, and a whole line has to fit into memory."""
+
+_Chunk = t.TypeVar("_Chunk", bytes, "bytes | None")
+
+
+def chunks(source: t.IO[t.Any], interrupt: Interrupt) -> Iterator[bytes | None]:
+    """Yield the bytes of an input as they arrive, and ``None`` before a wait for more."""
+    try:
+        descriptor = source.fileno()
+    except OSError:  # a file in memory
+        text = source.read()
+        yield text.encode() if isinstance(text, str) else text
+        return
+    watched = [descriptor, interrupt.fileno()]
+    while True:
+        readable, _, _ = select.select(watched, [], [], 0)
+        if not readable:
+            yield None
+            readable, _, _ = select.select(watched, [], [])
+        if interrupt.fileno() in readable:
+            return
+        chunk = os.read(descriptor, CHUNK_BYTES)
+        if not chunk:
+            return
+        yield chunk
+
+
+def blocks(chunks: Iterable[_Chunk], too_long: t.Callable[[], InputError]) -> Iterator[_Chunk]:
+    """Yield whole lines: cut each chunk at its last line break. The last line may lack its own.
+
+    ``None`` is passed on. ``too_long`` returns the error for a line longer than `LONGEST_LINE`,
+    which follows the lines yielded so far.
+    """
+    parts: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        if chunk is None:
+            yield chunk
+            continue
+        end = chunk.rfind(b"\n") + 1
+        if end:
+            yield b"".join([*parts, chunk[:end]])
+            parts, size = [], 0
+        if end < len(chunk):
+            parts.append(chunk[end:])
+            size += len(parts[-1])
+            if size > LONGEST_LINE:
+                raise too_long()
+    if parts:
+        yield b"".join(parts)
+
+
+def pieces(block: bytes) -> Iterator[bytes]:
+    """Cut a block into pieces of a few whole lines."""
+    start = 0
+    while start < len(block):
+        end = block.find(b"\n", start + PIECE_BYTES) + 1 or len(block)
+        yield block[start:end]
+        start = end
+
+
+def split_lines(piece: bytes) -> list[bytes]:
+    """Return the lines of a piece without their line breaks."""
+    return piece.removesuffix(b"\n").split(b"\n")
+
+
+def count_lines(piece: bytes) -> int:
+    """Return the number of lines of a piece."""
+    return piece.count(b"\n") + (not piece.endswith(b"\n"))

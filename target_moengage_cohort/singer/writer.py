@@ -1,0 +1,185 @@
+"""Singer messages that we write: rejected rows, which can be replayed, and STATE."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+import typing as t
+from pathlib import Path
+
+import msgspec
+
+from target_moengage_cohort.core.errors import SettingsError, TryAgainError
+from target_moengage_cohort.core.text import utc_now
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from target_moengage_cohort.singer.messages import Schema
+
+REASON = "_reject_reason"
+MAPPED = "_reject_mapped"
+"""In the SCHEMA of rows to which stream maps have been applied already."""
+
+_REJECT_PROPERTIES: dict[str, t.Any] = {
+    REASON: {"type": ["string", "null"]},
+    "_reject_run_id": {"type": ["string", "null"]},
+    "_reject_at": {"type": ["string", "null"], "format": "date-time"},
+}
+_LINE_START = b'{"type":"'
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+class NoRejects:
+    """Keeps no rows: without a `rejects_path`, and in a dry run."""
+
+    def is_file(self, descriptor: int) -> bool:
+        """Return ``False``."""
+        del descriptor
+        return False
+
+    def append(self, stream: Schema, record: dict[str, t.Any], reason: str) -> None:
+        """Keep nothing."""
+
+    def sync(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class RejectsFile:
+    """Appends rejected rows to a file that only its owner can read, each stream's SCHEMA first."""
+
+    def __init__(self, path: str, run_id: str) -> None:
+        self._path = Path(path)
+        self._run_id = run_id
+        self._announced: dict[str, Schema] = {}
+        self._dirty = False
+        self._sync_error: TryAgainError | None = None
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            with self._locked():
+                self._cut_torn_line()
+        except OSError as error:
+            raise _unusable(path, error.strerror) from None
+
+    def is_file(self, descriptor: int) -> bool:
+        """Return whether a descriptor is open on this very file."""
+        return os.path.sameopenfile(self._file, descriptor)
+
+    def append(self, stream: Schema, record: dict[str, t.Any], reason: str) -> None:
+        """Append one row; it is durable after `sync`."""
+        messages: list[dict[str, t.Any]] = []
+        if self._announced.get(stream.stream) != stream:
+            properties = stream.schema["properties"] | _REJECT_PROPERTIES
+            schema = {"schema": stream.schema | {"properties": properties}}
+            keys = {"key_properties": stream.key_properties}
+            messages.append({"type": "SCHEMA", "stream": stream.stream, **schema, **keys})
+        added = {REASON: reason, "_reject_run_id": self._run_id, "_reject_at": utc_now()}
+        messages.append({"type": "RECORD", "stream": stream.stream, "record": record | added})
+        data = b"".join(_encode(message) + b"\n" for message in messages)
+        try:
+            with self._locked():
+                self._cut_torn_line()
+                while data:
+                    data = data[os.write(self._file, data) :]
+        except OSError as error:
+            raise self._write_error(error) from None
+        self._announced[stream.stream] = stream
+        self._dirty = True
+
+    def sync(self) -> None:
+        """Make all appended rows durable."""
+        if self._sync_error is not None:
+            raise self._sync_error
+        if not self._dirty:
+            return
+        self._dirty = False  # first: rows that another thread appends meanwhile need a sync, too
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            self._sync_error = self._write_error(error)  # a later fsync would report success
+            raise self._sync_error from None
+
+    def close(self) -> None:
+        """Make all appended rows durable, and close the file."""
+        self.sync()
+        os.close(self._file)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other runs from writing, so that none of them is in the middle of a line."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _cut_torn_line(self) -> None:
+        if (start := _torn_line(self._file, str(self._path))) is not None:
+            os.ftruncate(self._file, start)  # of a run that died; no STATE has passed that row
+
+    def _write_error(self, error: OSError) -> TryAgainError:
+        return TryAgainError(
+            "rejects_file_not_written",
+            f"rejects_path: {self._path} cannot be written ({error.strerror}); the next run reads "
+            "the rows since the last STATE again",
+        )
+
+
+def check_rejects_path(path: str) -> None:
+    """Check that rejected rows can be appended to a file, without creating it."""
+    folder = Path(path).resolve().parent
+    try:
+        if os.path.lexists(path):
+            with os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND)) as file:
+                _torn_line(file.fileno(), path)
+        elif not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            raise _unusable(path, "its directory does not exist, or is not writable")
+    except OSError as error:
+        raise _unusable(path, error.strerror) from None
+
+
+def write_state(value: bytes) -> None:
+    """Write one STATE to standard output, and flush it."""
+    try:
+        sys.stdout.buffer.write(value + b"\n")
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        why = "was closed" if isinstance(error, BrokenPipeError) else f"fails ({error.strerror})"
+        msg = f"standard output {why}, so STATE cannot be saved; run again"
+        raise TryAgainError("state_not_written", msg) from None
+
+
+def _torn_line(descriptor: int, path: str) -> int | None:
+    """Return the start of the unfinished line of a run that died, if there is one."""
+    size = os.fstat(descriptor).st_size
+    if not size or os.pread(descriptor, 1, size - 1) == b"\n":
+        return None
+    end = size
+    while end > 0:
+        start = max(0, end - 65_536)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    line = os.pread(descriptor, size - end, end)
+    if not line.startswith(_LINE_START[: len(line)]):  # it is not ours, so it must not be cut
+        msg = f"rejects_path: {path} is not a file of rejected rows; choose another file"
+        raise SettingsError("not_a_rejects_file", msg)
+    return end
+
+
+RejectsWriter: t.TypeAlias = RejectsFile | NoRejects
+
+
+def _unusable(path: str, why: str | None) -> SettingsError:
+    return SettingsError(
+        "rejects_file_unusable",
+        f"rejects_path: {path} cannot be opened ({why}); create its directory, make both writable, "
+        "or choose another file",
+    )

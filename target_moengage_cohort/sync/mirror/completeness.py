@@ -1,0 +1,215 @@
+"""Checks whether a mirror's input is complete; pure.
+
+When a tap crashes, standard input ends just as it does when an audience has shrunk. So removals
+need an input without any fault, and without proof that it is complete they stay within the guard
+(promise 4 of the design).
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import typing as t
+from decimal import Decimal
+
+from msgspec import UNSET
+
+from target_moengage_cohort.core.errors import InputError
+
+if t.TYPE_CHECKING:
+    from collections.abc import Collection
+
+_MOST_VERSIONS = 100  # more of them in one run prove nothing anyway
+_MOST_DIGITS = 18  # of a row count
+
+
+class Proof(enum.StrEnum):
+    """The proof that an input was complete; the values are those of the report."""
+
+    COUNT = "count"
+    ACTIVATE_VERSION = "activate_version"
+    TAP_EXIT = "tap_exit"
+    END_OF_INPUT = "end_of_input"
+    NO = "no"
+
+    @property
+    def is_proof(self) -> bool:
+        """Whether it is more than an input that ended like any other."""
+        return self not in {Proof.END_OF_INPUT, Proof.NO}
+
+
+class Completeness:
+    """The evidence in a stream's messages that all of it has arrived.
+
+    Args:
+        stream: The stream's name.
+        count_column: The column with the number of rows that the warehouse counted, if any.
+
+    Attributes:
+        records: Records read.
+        rejected: Records among them that cannot be used, so that a member may be missing.
+    """
+
+    def __init__(self, stream: str, count_column: str | None) -> None:
+        self._stream = stream
+        self._count_column = count_column
+        self._raw_count: object = UNSET  # as the rows have it
+        self._expected: int | None = None
+        self._versions: set[int | None] = set()
+        self._latest_version: t.Any = UNSET
+        self._activated: t.Any = None
+        self.records = 0
+        self.rejected = 0
+
+    @property
+    def version(self) -> int | None:
+        """The table version of all records, if they have one and the same."""
+        if len(self._versions) != 1:
+            return None
+        (version,) = self._versions
+        return version
+
+    def count(self, version: t.Any, rows: int) -> bool:
+        """Note records of one version; return whether the version is new."""
+        if not rows:
+            return False
+        self.records += rows
+        self._activated = None
+        if version == self._latest_version and type(version) is type(self._latest_version):
+            return False
+        self._latest_version = version
+        before = len(self._versions)
+        if before < _MOST_VERSIONS:
+            self._versions.add(version if type(version) is int else None)
+        return len(self._versions) > before
+
+    def activate(self, version: t.Any) -> None:
+        """Note an ACTIVATE_VERSION; one that comes before the records proves nothing."""
+        self._activated = version if type(version) is int else None
+
+    def expect(self, value: object) -> None:
+        """Note the row count that a row contains.
+
+        Raises:
+            InputError: It has no row count, or another one than the rows before it.
+        """
+        is_same = value == self._raw_count and type(value) is type(self._raw_count)
+        if is_same and self._expected is not None:
+            return
+        expected = _whole_number(value)
+        where = f"expected_count_column {self._count_column!r} of the stream {self._stream!r}"
+        if expected is None:
+            msg = f"{where}: a row has no row count there; make it count(*) over ()"
+            raise InputError("no_row_count", msg)
+        if self._expected not in {None, expected}:
+            msg = (
+                f"{where}: one row says {self._expected}, another {expected}, so the tap did not "
+                "read one snapshot. No members are removed. Let the tap read with one statement"
+            )
+            raise InputError("count_mismatch", msg)
+        self._raw_count, self._expected = value, expected
+
+    def check(self) -> None:
+        """Compare the row count in the rows with the number of rows read.
+
+        Raises:
+            InputError: Rows are missing, or there are too many.
+        """
+        if self._expected is not None and self._expected != self.records:
+            msg = (
+                f"expected_count_column {self._count_column!r}: the stream {self._stream!r} should "
+                f"have {self._expected} rows, and {self.records} were read, so its input is not "
+                "complete. No members are removed. Find out what stopped the tap, then run again"
+            )
+            raise InputError("count_mismatch", msg)
+
+    def proof(self, *, tap_succeeded: bool, version_is_fresh: bool) -> Proof:
+        """Return what proves that an input is complete which has ended without a fault.
+
+        Args:
+            tap_succeeded: Whether we started the tap ourselves, and it exited with 0.
+            version_is_fresh: Whether no unfinished run has used the `version`: a tap that resumes
+                where it stopped gives the same version to the rest of the rows.
+        """
+        if self.rejected:
+            return Proof.NO
+        if self._expected is not None:
+            return Proof.COUNT
+        if self.version is not None and self._activated == self.version and version_is_fresh:
+            return Proof.ACTIVATE_VERSION
+        return Proof.TAP_EXIT if tap_succeeded else Proof.END_OF_INPUT
+
+
+def check_tap_exit(code: int) -> None:
+    """Check the exit code of a tap that we started ourselves.
+
+    Args:
+        code: Its exit code; negative after a signal.
+
+    Raises:
+        InputError: The tap has failed.
+    """
+    if code:
+        how = f"with exit code {code}" if code > 0 else f"by signal {-code}"
+        msg = f"the tap ended {how}, so no members are removed. Check the tap's log, then run again"
+        raise InputError("tap_failed", msg)
+
+
+def check_bookmarks(state: bytes, streams: Collection[str], where: t.Callable[[str], str]) -> None:
+    """Check that the tap reads the streams of mirrors as a whole.
+
+    Args:
+        state: A STATE's value.
+        streams: The mirrors' streams.
+        where: Puts the number of the input's line before a message.
+
+    Raises:
+        InputError: It has a bookmark for one of them.
+    """
+    if streams and (stream := bookmarked_stream(state, streams)) is not None:
+        msg = (
+            f"the tap keeps a bookmark for the stream {stream!r}, so it omits rows, and their "
+            "members would be removed. Set the stream's replication method to FULL_TABLE: the sync "
+            "modes mirror and one_time need the whole query each time"
+        )
+        raise InputError("bookmark_for_mirror", where(msg))
+
+
+def bookmarked_stream(state: bytes, streams: Collection[str]) -> str | None:
+    """Find a stream that the tap does not read as a whole.
+
+    Args:
+        state: A STATE's value.
+        streams: The streams to look for.
+
+    Returns:
+        One of them with a ``replication_key_value``, for itself or for a partition.
+    """
+    try:
+        value = json.loads(state)  # more lenient than msgspec: it reads what any tap writes
+    except (ValueError, RecursionError):
+        return None
+    bookmarks = value.get("bookmarks") if isinstance(value, dict) else None
+    if not isinstance(bookmarks, dict):
+        return None
+    for stream in streams:
+        bookmark = bookmarks.get(stream)
+        if not isinstance(bookmark, dict):
+            continue
+        partitions = bookmark.get("partitions")
+        parts = [bookmark, *(partitions if isinstance(partitions, list) else ())]
+        parts += [part.get("progress_markers") for part in parts if isinstance(part, dict)]
+        for part in parts:
+            if isinstance(part, dict) and part.get("replication_key_value") is not None:
+                return stream
+    return None
+
+
+def _whole_number(value: object) -> int | None:
+    """Return a row count as a tap may write it: a number, or its digits."""
+    if isinstance(value, Decimal) and value.is_finite() and value.adjusted() < _MOST_DIGITS:
+        value = int(value) if value == value.to_integral_value() else None
+    elif isinstance(value, str):
+        is_number = value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS
+        value = int(value) if is_number else None
+    return value if type(value) is int and abs(value) < 10**_MOST_DIGITS else None

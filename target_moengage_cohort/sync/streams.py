@@ -1,0 +1,180 @@
+"""The streams of a run, each with the sink of its sync mode."""
+
+from __future__ import annotations
+
+import typing as t
+from collections import defaultdict
+
+import msgspec
+
+from target_moengage_cohort.core.errors import InputError, SettingsError
+from target_moengage_cohort.core.membership import SyncMode
+from target_moengage_cohort.singer.writer import REASON
+from target_moengage_cohort.sync.changes.change_sink import ChangeSink
+from target_moengage_cohort.sync.changes.outbox import Outbox
+from target_moengage_cohort.sync.mirror.completeness import Proof, check_bookmarks
+from target_moengage_cohort.sync.mirror.mirror_sink import MirrorSink
+from target_moengage_cohort.sync.mirror.settlement import Settlement
+from target_moengage_cohort.sync.rows import RowMapper
+
+if t.TYPE_CHECKING:
+    from target_moengage_cohort.delivery.delivery import Delivery
+    from target_moengage_cohort.settings import StreamMapping
+    from target_moengage_cohort.singer.messages import Schema
+    from target_moengage_cohort.sync.cohorts import Cohorts
+    from target_moengage_cohort.sync.context import Endpoints, RunContext
+    from target_moengage_cohort.sync.sink import Sink
+
+_EMPTY_STATES = (b"{}", b"null")
+
+
+class Streams:
+    """Finds a stream's sink, and settles all of them in the end.
+
+    Attributes:
+        by_name: The sinks, by their stream's name after stream maps.
+    """
+
+    def __init__(
+        self, context: RunContext, cohorts: Cohorts, delivery: Delivery, endpoints: Endpoints
+    ) -> None:
+        self._config = context.config
+        self._cohorts = cohorts
+        self._delivery = delivery
+        self._store = endpoints.store
+        self._outbox = Outbox(cohorts, delivery)
+        self._settlement = Settlement(
+            context, cohorts, delivery, endpoints.store, endpoints.recorder
+        )
+        self._by_source: defaultdict[str, list[Sink]] = defaultdict(list)
+        self._has_replay = False
+        self.by_name: dict[str, Sink] = {}
+
+    def meet(self, schema: Schema, source: Schema, where: t.Callable[[str], str]) -> Sink:
+        """Return the sink of a stream that has sent a SCHEMA.
+
+        Args:
+            schema: The stream's SCHEMA, after stream maps.
+            source: The tap's SCHEMA that it comes from.
+            where: Puts the number of the input's line before a message.
+
+        Raises:
+            SettingsError: The stream or its schema does not fit the configuration.
+            InputError: It has rows that were rejected once and rows that were not.
+        """
+        is_replay = REASON in source.schema["properties"]
+        self._has_replay |= is_replay
+        mapping = self._config.mapping(schema.stream)
+        sink = self.by_name.get(schema.stream)
+        if sink is None:
+            self._begin(mapping)
+        elif mapping.is_snapshot and sink.rows.mapping.is_snapshot is is_replay:
+            msg = (
+                f"the stream {mapping.stream!r} has rows that were rejected before and rows that "
+                "were not; replay the rejected rows by themselves"
+            )
+            raise InputError("replay_mixed_with_rows", where(msg))
+        if is_replay and mapping.is_snapshot:  # rows that were rejected are never a whole cohort
+            mapping = msgspec.structs.replace(
+                mapping, sync_mode=SyncMode.ADD, expected_count_column=None
+            )
+        rows = RowMapper(mapping, schema, self._cohorts)
+        if rows.mapping.is_snapshot:
+            return self._mirror(rows, source.stream)
+        if sink is None:
+            sink = self._add(ChangeSink(rows, source.stream, self._outbox))
+        sink.rows = rows
+        return sink
+
+    def _begin(self, mapping: StreamMapping) -> None:
+        """Expire an earlier run's pending plans of a stream, before anything is sent."""
+        if mapping.is_snapshot or self._store.has_begun(mapping.stream):
+            self._store.begin(mapping.stream)
+
+    def _mirror(self, rows: RowMapper, source: str) -> MirrorSink:
+        """Return the sink of a stream that is a whole cohort, made when it is met first."""
+        mapping = rows.mapping
+        self._outbox.submit()  # the changes before it are not held back
+        sink = t.cast("MirrorSink | None", self.by_name.get(mapping.stream))
+        if sink is None:
+            sink = MirrorSink(rows, source, self._settlement)
+            self._add(sink)
+        elif sink.source != source:
+            msg = (
+                f"stream_maps: the streams {sink.source!r} and {source!r} both become "
+                f"{mapping.stream!r}, whose sync mode is {mapping.sync_mode.value}: nothing could "
+                "prove that all of it has arrived. Make them one query"
+            )
+            raise SettingsError("mirror_of_two_streams", msg)
+        sink.follow(rows)
+        self._delivery.hold(mapping.stream)
+        return sink
+
+    def _add(self, sink: Sink) -> Sink:
+        self.by_name[sink.rows.mapping.stream] = sink
+        self._by_source[sink.source].append(sink)
+        return sink
+
+    def of_source(self, source: str) -> list[Sink]:
+        """Return the sinks of one of the tap's streams."""
+        return self._by_source[source]
+
+    def count(self, source: str, version: t.Any, rows: int = 1) -> None:
+        """Note that one of the tap's streams has sent rows of one version."""
+        for sink in self._by_source[source]:
+            sink.count(version, rows)
+
+    def take_state(self, value: bytes, where: t.Callable[[str], str]) -> None:
+        """Take a STATE, unless it is empty.
+
+        Args:
+            value: The STATE's value.
+            where: Puts the number of the input's line before a message.
+
+        Raises:
+            InputError: It has a bookmark for a mirror, so the tap leaves out rows.
+        """
+        streams = {sink.source for sink in self._mirrors}
+        streams |= {name for name, each in self._config.mappings.items() if each.is_snapshot}
+        check_bookmarks(value, streams, where)
+        if value.translate(None, b" \t\r\n") not in _EMPTY_STATES:
+            self._outbox.state(value)
+
+    def pause(self) -> None:
+        """Use the time while no input arrives: pass on the collected rows."""
+        self._outbox.submit()
+        for sink in self.by_name.values():
+            sink.pause()
+
+    def submit(self) -> None:
+        """Pass on the changes that were collected."""
+        self._outbox.submit()
+
+    def prove(self, *, tap_succeeded: bool) -> None:
+        """Find each stream's proof that it is complete; raise `InputError` if rows are missing."""
+        for sink in self.by_name.values():
+            sink.check()
+        for sink in self.by_name.values():
+            sink.prove(tap_succeeded=tap_succeeded)
+
+    def settle(self) -> bool:
+        """Have everything accepted, and the mirrors' plans settled; ``False`` if interrupted."""
+        mirrors = self._mirrors
+        if not all(sink.settle() for sink in self.by_name.values()):
+            return False
+        if not (self._settlement.finish() and self._delivery.drain()):
+            return False
+        for sink in mirrors:
+            if sink.proof is not Proof.NO:
+                self._delivery.release(sink.rows.mapping.stream)
+        return self._delivery.drain()
+
+    @property
+    def _mirrors(self) -> list[MirrorSink]:
+        return [sink for sink in self.by_name.values() if isinstance(sink, MirrorSink)]
+
+    def absent(self) -> list[str]:
+        """Return the configured streams without a SCHEMA; none if rejected rows are replayed."""
+        if self._has_replay:
+            return []
+        return sorted(self._config.mappings.keys() - self.by_name.keys())

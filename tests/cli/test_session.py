@@ -1,0 +1,271 @@
+"""The parts that all commands of `moengage-cohort` share, mostly as separate processes."""
+
+import contextlib
+import json
+import signal
+import stat
+import subprocess
+import sys
+import threading
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from target_moengage_cohort import version
+from target_moengage_cohort.cli import cli
+from tests.cli.conftest import PLANTED, people
+from tests.support.singer import environment
+
+# As at a terminal: in the background, SIGINT may be ignored.
+RUN = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from target_moengage_cohort.cli import main; main()"
+)
+PREFIX = "TARGET_MOENGAGE_COHORT_"
+
+
+@pytest.fixture
+def launch(desk):
+    """Start `moengage-cohort` as a process, with the desk's configuration in a file."""
+    processes = []
+
+    def start(*arguments, **variables):
+        path = desk.folder / "config.json"
+        path.write_text(json.dumps(desk.raw))
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(desk.folder, **variables),
+            cwd=desk.folder,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def end(desk, process, text=b""):
+    """Wait for a process to exit; return its exit code, output and errors."""
+    out, err = (part.decode() for part in process.communicate(text, timeout=30))
+    desk.output += out + err
+    return process.returncode, out, err
+
+
+def test_the_configuration_comes_from_the_environment(desk, launch):
+    """--config=ENV reads the target's variables, also a mapping flattened to dotted keys."""
+    desk.fill("vip", people(1), stream="public-users")
+    cohorts = json.dumps({"public-users.cohort_id": "vip"})
+    variables = {f"{PREFIX}{name.upper()}": str(value) for name, value in desk.raw.items()}
+    process = launch(
+        "status", "--config=ENV", "--json", **variables, **{f"{PREFIX}COHORTS": cohorts}
+    )
+    code, out, _ = end(desk, process)
+    assert 0 == code
+    assert [("vip", True)] == [
+        (cohort["cohort_id"], cohort["fed"]) for cohort in json.loads(out)["cohorts"]
+    ]
+
+
+def test_a_later_file_wins(desk):
+    """Several configuration files are merged, and later values win."""
+    desk.fill("vip", people(1))
+    other = desk.folder / "other.json"
+    other.write_text(json.dumps({"workspace_id": "another", "workspce": 1}))
+    files = [str(desk.folder / "config.json"), str(other)]
+    result = desk.run("status", config_files=files)
+    assert 0 == result.exit_code
+    assert "No ledgers for partner 'acme'.\n" in result.stdout
+    assert "workspce" in result.stderr
+
+
+@pytest.mark.parametrize(("files", "name"), [([], "--config"), (["missing.json"], "missing.json")])
+def test_a_missing_configuration_is_wrong_usage(desk, files, name):
+    """Without a readable configuration, a command exits with 2."""
+    result = desk.run("status", config_files=files)
+    assert 2 == result.exit_code
+    assert name in result.stderr
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_broken_configuration_file_is_wrong_usage(desk, content):
+    """A file that is not a JSON object is named, without its content."""
+    path = desk.folder / "broken.json"
+    path.write_text(content)
+    result = desk.run("status", config_files=[str(path)])
+    assert 2 == result.exit_code
+    assert f"{path} " in result.stderr
+
+
+def test_each_fault_of_the_settings_has_a_line(desk):
+    """All invalid settings are reported in one pass, one per line, without their values."""
+    desk.raw |= {"data_center": "09", "max_concurrency": 99}
+    result = desk.run("status")
+    assert 1 == result.exit_code
+    faults = sorted(line.split(" must be")[0] for line in result.stderr.splitlines())
+    assert ["Error: data_center:", "Error: max_concurrency:"] == faults
+
+
+def test_files_are_private(desk, launch):
+    """Directories that a command creates are 0700 and files 0600, whatever the umask."""
+    (desk.folder / "members.csv").write_text(f"uid\n{PLANTED}1\n")
+    process = launch("adopt", "vip", "--csv", "members.csv", "--config", "config.json")
+    assert 0 == end(desk, process)[0]
+    for path in (desk.folder / "ledger").rglob("*"):
+        assert (0o700 if path.is_dir() else 0o600) == stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_a_command_after_the_current_request(desk, launch, number, code):
+    """After a signal, the current request is answered and recorded, and no other is started."""
+    desk.raw |= {"max_payload_bytes": 1_000, "max_concurrency": 1}
+    desk.fill("vip", people(*range(100)))
+    before = desk.emulator.totals().requests
+    desk.emulator.hold()
+    process = launch("empty", "vip", "--yes", "--config", "config.json")
+    desk.emulator.wait_until(lambda totals: totals.requests > before)
+    process.send_signal(number)
+    threading.Timer(0.5, desk.emulator.release).start()
+    found, _, err = end(desk, process)
+    assert code == found
+    assert f"stopped by {number.name}" in err
+    assert 1 == len(desk.removals())
+    left = desk.accepted("vip")
+    assert 0 < len(left) < 100
+    assert left == desk.there("vip")
+    assert 0 == desk.run("empty", "vip", "--yes").exit_code
+    assert set() == desk.there("vip") == desk.accepted("vip")
+
+
+def test_a_killed_command_can_be_repeated(desk, launch):
+    """After a SIGKILL during its requests, the same command completes the rest."""
+    desk.raw |= {"max_payload_bytes": 1_000}
+    desk.fill("vip", people(*range(100)))
+    before = desk.emulator.totals().requests
+    desk.emulator.hold()
+    process = launch("empty", "vip", "--yes", "--config", "config.json")
+    desk.emulator.wait_until(lambda totals: totals.requests > before)
+    process.kill()
+    process.wait()
+    desk.emulator.release()
+    assert set(people(*range(100))) == desk.accepted("vip")
+    assert 0 == desk.run("empty", "vip", "--yes").exit_code
+    assert set() == desk.there("vip") == desk.accepted("vip")
+
+
+def test_an_interrupt_at_a_prompt_stops_the_command(desk, launch):
+    """Ctrl-C at a prompt exits with 130 and changes nothing."""
+    desk.fill("vip", people(1))
+    process = launch("empty", "vip", "--config", "config.json")
+    asked = b""
+    while b"[y/N]" not in asked:
+        asked += process.stderr.read1()
+    for _ in range(60):  # Python misses one that arrives just before it reads
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=5)
+    assert 130 == process.returncode
+    assert set(people(1)) == desk.there("vip")
+
+
+def test_an_interrupt_while_a_ledger_is_busy_ends_the_wait(desk, launch):
+    """A command that waits for another run stops at a signal, before its wait times out."""
+    desk.fill("vip", people(1))
+    with desk.ledger("vip"):
+        process = launch("resync", "vip", "--config", "config.json")
+        while len(list((desk.folder / "ledger").rglob("spill-*"))) < 2:  # ours and its
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        code, _, err = end(desk, process)
+    assert 143 == code
+    assert "Error: stopped by SIGTERM\n" == err
+
+
+def test_names_that_a_terminal_cannot_show_are_escaped(desk, launch):
+    """A name that the encoding of standard output lacks is escaped."""
+    desk.fill("vip", people(1), name="Größe Ω")
+    process = launch("status", "--config", "config.json", PYTHONIOENCODING="latin-1")
+    out, _ = process.communicate(timeout=30)
+    assert 0 == process.returncode
+    assert b"name: Gr\xf6\xdfe \\u03a9" in out
+
+
+def test_a_name_that_is_not_utf8_is_wrong_usage(desk, launch):
+    """Bytes that are not UTF-8 cannot name a cohort."""
+    process = launch("empty", b"vip\xff", "--config", "config.json")
+    code, _, err = end(desk, process)
+    assert 2 == code
+    assert "contains invalid characters" in err
+
+
+def test_help_lists_every_command(desk):
+    """The help of the group lists every command."""
+    result = desk.run("--help", config_files=[])
+    assert 0 == result.exit_code
+    for name in cli.list_commands(click.Context(cli)):
+        assert f"  {name} " in result.stdout
+
+
+def test_a_broken_ledger_is_named(desk):
+    """A broken ledger file is named in an error, without a traceback; the exit code is 1."""
+    desk.fill("vip", people(1))
+    (database,) = (desk.folder / "ledger").rglob("*.duckdb")
+    database.write_bytes(b"broken" * 5_000)
+    result = desk.run("resync", "vip")
+    assert 1 == result.exit_code
+    assert str(database) in result.stderr
+
+
+def test_the_version_is_the_targets():
+    """moengage-cohort and target-moengage-cohort print the same version."""
+    result = CliRunner().invoke(cli, ["--version"])
+    assert (0, f"{version()}\n") == (result.exit_code, result.output)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("resync", "--yes"),
+        ("empty", "vip", "--yes"),
+        ("forget", "-"),
+        ("adopt", "vip", "--csv", "config.json"),
+        ("ledger", "reassign", "vip", "x"),
+        ("ledger", "rename", "vip", "x"),
+    ],
+)
+def test_a_dry_run_changes_nothing(desk, monkeypatch, arguments):
+    """With dry_run, every command that makes changes refuses to."""
+    monkeypatch.chdir(desk.folder)
+    desk.raw["dry_run"] = True
+    result = desk.run(*arguments, text="planted-1\n")
+    assert 1 == result.exit_code
+    assert "dry_run is set, but this command makes changes; unset dry_run first" in result.stderr
+    assert not (desk.folder / "ledger").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("resync", "vip"), ("empty", "vip", "--yes"), ("ledger", "rename", "vip", "x")],
+)
+def test_a_busy_ledger_is_left_alone(desk, arguments):
+    """While another run has the ledger open, a command that would change it exits with 4."""
+    desk.fill("vip", people(1))
+    with desk.ledger("vip"):
+        assert 4 == desk.run(*arguments).exit_code
+    assert (1, 0) == desk.counts("vip")
+
+
+def test_a_prompt_without_a_terminal_is_wrong_usage(desk):
+    """If a command cannot prompt for confirmation, it says how to confirm."""
+    desk.fill("vip", people(1))
+    result = desk.run("empty", "vip", text="")
+    assert 2 == result.exit_code
+    assert "cannot prompt for confirmation (no terminal); use --yes" in result.stderr
+    assert set(people(1)) == desk.there("vip")

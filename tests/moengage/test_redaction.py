@@ -1,0 +1,103 @@
+"""Redaction of secrets and identifiers in the API's messages."""
+
+from __future__ import annotations
+
+import html
+import json
+from urllib.parse import quote, quote_plus
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import assume, example, given
+
+from target_moengage_cohort.moengage.redaction import scrub
+
+FORMS = {
+    "plain": str,
+    "json": lambda secret: json.dumps(secret)[1:-1],
+    "utf-8 json": lambda secret: json.dumps(secret, ensure_ascii=False)[1:-1],
+    "url": lambda secret: quote(secret, safe=""),
+    "path": quote,
+    "form": quote_plus,
+    "html": html.escape,
+}
+QUOTES = [
+    "{}",
+    "No such user: {}.",
+    '"{}"',
+    "({})",
+    "user={}&x",
+    "x/{}/y",
+    "{}, q",
+    "uid:{}…",
+    "#{}!",
+]
+ids = st.text(
+    st.sampled_from("abcXYZ019") | st.sampled_from("-_.@ \"'\\/&<%+()\u00fc\u20ac\n"),
+    min_size=4,
+    max_size=24,
+).filter(lambda text: text.strip() and any(map(str.isalnum, text)))
+
+
+@given(
+    secret=ids,
+    others=st.lists(ids, max_size=3),
+    form=st.sampled_from(sorted(FORMS)),
+    around=st.sampled_from(QUOTES),
+    case=st.sampled_from([str, str.upper, str.lower]),
+)
+@example(secret='\u00fcbermensch"geheim', others=[], form="utf-8 json", around="{}", case=str)
+@example(secret="a/bcdef", others=[], form="url", around="x {}", case=str)
+@example(secret="jo  ann", others=[], form="plain", around="{}", case=str)
+def test_no_form_of_a_secret_survives(secret, others, form, around, case):
+    """An ID that an error quotes is redacted, however it is escaped and in any case."""
+    assume(secret.lower() not in "[redacted] no such user: uid:")
+    planted = FORMS[form](secret)
+    assume(case is str or planted.isascii())
+    shown = scrub(around.format(case(planted)), [*others, secret])
+    assert " ".join(planted.split()).lower().strip() not in shown.lower()
+
+
+@given(secret=ids, length=st.integers(4, 24), around=st.sampled_from(QUOTES))
+@example(secret="ab cd efgh", length=5, around="got {} e")
+def test_no_beginning_of_a_secret_survives(secret, length, around):
+    """An ID that an error cuts off after four characters or more is also redacted."""
+    cut = " ".join(secret.split())[:length].strip()
+    assume(len(cut) >= 4)
+    assume(cut.lower() not in "[redacted] no such user: uid:")
+    shown = scrub(around.format(cut), [secret])
+    assert cut.lower() not in shown.lower()
+
+
+@pytest.mark.parametrize("around", QUOTES)
+@pytest.mark.parametrize("secret", ["u7", "7", "x-1", "\u20ac"])
+def test_short_ids_are_redacted_as_words(secret, around):
+    """An ID of fewer than four characters is redacted as a whole word, in any case."""
+    assert around.format("[redacted]") == scrub(around.format(secret.upper()), [secret])
+
+
+@pytest.mark.parametrize(
+    ("text", "secrets"),
+    [
+        ("MissingAttributeError: members is required", ["missy88", "u7", "me", "4711"]),
+        ("Rate Limits Exceeded", ["rate-1@example.com"]),
+        ("", ["u1"]),
+    ],
+)
+def test_other_words_stay(text, secrets):
+    """Words of the API that merely resemble an ID are shown."""
+    assert text.split()[-1:] == scrub(text, secrets).split()[-1:]
+
+
+def test_the_text_is_short_and_on_one_line():
+    """The result is short and on one line."""
+    shown = scrub("a\r\n\x1b[31m\u2028b" + "c" * 1_000, [])
+    assert 300 == len(shown)
+    assert shown.startswith("a [31m b")
+
+
+def test_many_members_do_not_take_long():
+    """A long answer to a full request is redacted quickly."""
+    secrets = [f"{number:036}" for number in range(3_300)]
+    shown = scrub("; ".join(secrets), secrets)
+    assert {"[redacted]"} == {part.strip("; ") for part in shown[:240].split(";") if part.strip()}

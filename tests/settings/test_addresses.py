@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import pytest
+
+from target_moengage_cohort.settings import is_loopback, load
+from tests.settings.support import BASE, faults, messages, settings
+
+
+@pytest.mark.parametrize(
+    ("number", "written"),
+    [
+        *(("01", written) for written in ("1", 1, "01", "DC-01", "dc01", "DC_1", " dc 1 ")),
+        ("101", "101"),
+        ("101", 101),
+        ("06", "dc-6"),
+    ],
+    ids=repr,
+)
+def test_data_centers_are_normalised(number, written):
+    """A data center may be written in every form of MoEngage's pages."""
+    assert f"https://api-{number}.moengage.com" == settings(data_center=written).base_url
+
+
+@pytest.mark.parametrize("written", ["7", "0", "10", "eu", True, 1.0, ["1"], "-1", "https://x"])
+def test_an_unknown_data_center_is_never_guessed(written):
+    """There is no default, because the wrong data center is another region."""
+    assert [("invalid_value", "data_center")] == faults(data_center=written)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://proxy.example/moengage",
+        "http://127.0.0.1:8025",
+        "http://[::1]:80",
+        "http://LocalHost",
+    ],
+)
+def test_base_urls_are_https_or_loopback(url):
+    """A custom base URL loses its trailing slash; plain http is for loopback only."""
+    assert url == settings(api_url=f" {url}/\n").base_url
+
+
+@pytest.mark.parametrize(
+    ("rule", "url"),
+    [
+        ("must be https, because", "http://api-01.moengage.com"),
+        ("must be https, because", "http://127.0.0.1.example"),
+        ("must be https, because", "http://localhost.example"),
+        ("must be https, because", "http://0.0.0.0:80"),
+        ("must be an https:// URL", "ftp://127.0.0.1"),
+        ("must be an https:// URL", "api-01.moengage.com"),
+        ("must be an https:// URL", "https://"),
+        ("must not contain credentials", "https://user@example.com"),
+        ("must not contain credentials", "http://127.0.0.1@example.com"),
+        ("must be ASCII without spaces or backslashes", "http://127.0.0.1\\@example.com"),
+        ("must be ASCII without spaces or backslashes", "https://a b"),
+        ("must not have a query or a fragment", "https://x/?"),
+        ("must not have a query or a fragment", "https://x/#a"),
+        ("is not a valid URL", "http://[::1"),
+        ("is not a valid URL", "http://127.0.0.1:99999"),
+        ("must be text, not an integer", 5),
+    ],
+)
+def test_other_urls_are_refused(rule, url):
+    """Credentials never go over plain http to another machine, nor to a doubtful address."""
+    assert [("invalid_value", "api_url")] == faults(api_url=url)
+    assert messages(api_url=url)[0].startswith(f"api_url: {rule}")
+
+
+@pytest.mark.parametrize(
+    ("loopback", "host"),
+    [(True, "127.8.9.1"), (True, "::1"), (True, "localhost"), (False, "10.0.0.1"), (False, "")],
+)
+def test_loopback_is_this_machine_only(loopback, host):
+    """Only a loopback address or the name localhost is this machine itself."""
+    assert loopback is is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("folder", "uri"),
+    [
+        (None, None),
+        (None, ""),
+        ("/var/lib/ledger", "/var/lib/ledger"),
+        ("/var/lib/ledger", " /var/lib/ledger\n"),
+        ("ledger", "ledger"),
+        ("a/b:c", "a/b:c"),
+        ("C:\\ledger", "C:\\ledger"),
+        ("/var/lib/ledger", "file:///var/lib/ledger"),
+        ("/var/lib/ledger", "FILE://localhost/var/lib/ledger"),
+        ("/a b%", "file:///a%20b%25"),
+        ("/a%20b", "/a%20b"),
+        ("HOME/ledger", "~/ledger"),
+        ("HOME/ledger", "file://~/ledger"),
+        ("./~", "./~"),
+    ],
+)
+def test_the_ledger_is_in_a_directory(monkeypatch, tmp_path, folder, uri):
+    """A ledger's address is a path or a file:// URL, and a leading ~ is the user's home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    expected = folder and folder.replace("HOME", str(tmp_path))
+    assert expected == load(BASE | {"ledger_uri": uri}).settings.ledger_folder
+
+
+@pytest.mark.parametrize(
+    ("rule", "uri"),
+    [
+        ("only directories are supported", "postgresql://user:PLANTED9@db/ledger"),
+        ("only directories are supported", "s3://PLANTED9/ledger"),
+        ("only directories are supported", "file:PLANTED9"),
+        ("must have an absolute path after file://", "file://"),
+        ("must have an absolute path after file://", "file://PLANTED9/ledger"),
+        ("must have an absolute path after file://", "file://localhostPLANTED9"),
+        ("contains invalid characters", "file:///PLANTED9%00"),
+        ("contains invalid characters", "file:///PLANTED9%ff"),
+        ("starts with ~, but that user has no home directory", "~PLANTED9/ledger"),
+        ("must not be blank", " "),
+    ],
+)
+def test_other_ledgers_are_refused(rule, uri):
+    """A URI that names no directory is refused and not shown: it may contain a password."""
+    assert [("invalid_value", "ledger_uri")] == faults(ledger_uri=uri)
+    (message,) = messages(ledger_uri=uri)
+    assert message.startswith(f"ledger_uri: {rule}")
+    assert "PLANTED9" not in message
