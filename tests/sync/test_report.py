@@ -8,7 +8,7 @@ import pytest
 
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.sync import report as reports
-from target_moengage_cohort.sync.report import CohortReport, Report
+from tests.support.reports import cohort, report
 
 COHORT_FIELDS = [
     "cohort_id",
@@ -41,18 +41,6 @@ FIELDS = [
     "throttled_seconds",
     "cohorts",
 ]
-
-
-def cohort(cohort_id="vip", stream="s", **numbers):
-    return CohortReport(
-        cohort_id=cohort_id, cohort_name=cohort_id, stream=stream, sync_mode="add", **numbers
-    )
-
-
-def report(*cohorts, **fields):
-    numbers = {"status": "succeeded", "requests": 0, "retries": 0, "throttled_seconds": 0.0}
-    times = {"run_id": "r", "started_at": "a", "finished_at": "b"}
-    return Report(**times | numbers | fields, cohorts=list(cohorts))
 
 
 def test_the_file_has_the_fields_of_the_design(tmp_path):

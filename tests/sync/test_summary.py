@@ -4,22 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from target_moengage_cohort.sync.report import CohortReport, Report
 from target_moengage_cohort.sync.summary import summary
+from tests.support.reports import cohort, report
 
 DRY = "Dry run, nothing sent: a real run would take"
-
-
-def cohort(cohort_id="vip", stream="s", **numbers):
-    return CohortReport(
-        cohort_id=cohort_id, cohort_name=cohort_id, stream=stream, sync_mode="add", **numbers
-    )
-
-
-def report(*cohorts, **fields):
-    numbers = {"status": "succeeded", "requests": 0, "retries": 0, "throttled_seconds": 0.0}
-    times = {"run_id": "r", "started_at": "a", "finished_at": "b"}
-    return Report(**times | numbers | fields, cohorts=list(cohorts))
 
 
 counts = st.integers(0, 99_999_999)

@@ -1,0 +1,17 @@
+"""Reports of runs that never were, for the tests of the report and the summary."""
+
+from target_moengage_cohort.sync.report import CohortReport, Report
+
+
+def cohort(cohort_id="vip", stream="s", **numbers):
+    """Return the report of a cohort with these numbers."""
+    return CohortReport(
+        cohort_id=cohort_id, cohort_name=cohort_id, stream=stream, sync_mode="add", **numbers
+    )
+
+
+def report(*cohorts, **fields):
+    """Return the report of a run with these fields."""
+    numbers = {"status": "succeeded", "requests": 0, "retries": 0, "throttled_seconds": 0.0}
+    times = {"run_id": "r", "started_at": "a", "finished_at": "b"}
+    return Report(**times | numbers | fields, cohorts=list(cohorts))
