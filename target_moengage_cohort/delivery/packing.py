@@ -11,7 +11,9 @@ import itertools
 import typing as t
 from collections import deque
 
-from target_moengage_cohort.core.membership import Action, Change, Key, Member
+import msgspec
+
+from target_moengage_cohort.core.membership import Action, Change, Key
 from target_moengage_cohort.delivery.body import BODY_OVERHEAD_BYTES, Body
 
 if t.TYPE_CHECKING:
@@ -22,6 +24,7 @@ if t.TYPE_CHECKING:
 _MEMBER_OVERHEAD_BYTES = 320  # a dict's slot, a key, a payload and a tuple, as CPython keeps them
 _SEVERAL_KEYS: tuple[str] = ("",)  # equals no member's key
 _ADD = Action.ADD
+_encode = msgspec.json.Encoder().encode  # as `Member.encode`
 
 
 class _OpenBody:
@@ -90,7 +93,10 @@ class CohortBuffer:
         same member and took over the epoch of that one's record.
         """
         member = change.member
-        key, payload, anonymous_id = member.key, member.encode(), member.anonymous_id
+        # Per member; so properties and methods of it are spelled out.
+        uid, anonymous_id = member.uid, member.anonymous_id
+        key: Key = uid if uid is not None else member.key
+        payload = _encode(member)
         if change.action is _ADD:
             body, other = self._adds, self._removes
         else:
@@ -103,7 +109,8 @@ class CohortBuffer:
                 body.entries[key] = (payload, old[1])
                 body.size += grown
                 self.open_weight += grown
-                self._note_anonymous_id(body, member)
+                if anonymous_id is not None:
+                    self._note_anonymous_id(body, anonymous_id, key)
                 return False
         place = body if old is not None else other
         if (replaced := place.entries.get(key)) is not None:
@@ -119,16 +126,15 @@ class CohortBuffer:
         body.entries[key] = (payload, epoch)
         body.size += cost
         self.open_weight += cost + _MEMBER_OVERHEAD_BYTES
-        self._note_anonymous_id(body, member)
+        if anonymous_id is not None:
+            self._note_anonymous_id(body, anonymous_id, key)
         return replaced is None
 
-    def _note_anonymous_id(self, body: _OpenBody, member: Member) -> None:
-        anonymous_id, key = member.anonymous_id, member.key
-        if anonymous_id is not None:
-            earlier = body.anonymous_ids.get(anonymous_id)
-            if earlier is None:
-                self.open_weight += _MEMBER_OVERHEAD_BYTES
-            body.anonymous_ids[anonymous_id] = key if earlier in {None, key} else _SEVERAL_KEYS
+    def _note_anonymous_id(self, body: _OpenBody, anonymous_id: str, key: Key) -> None:
+        earlier = body.anonymous_ids.get(anonymous_id)
+        if earlier is None:
+            self.open_weight += _MEMBER_OVERHEAD_BYTES
+        body.anonymous_ids[anonymous_id] = key if earlier in {None, key} else _SEVERAL_KEYS
 
     def _drop(self, body: _OpenBody, key: Key) -> None:
         self.open_weight -= body.weight
