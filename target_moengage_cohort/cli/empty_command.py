@@ -37,7 +37,6 @@ def empty(session: Session, cohort: str, *, yes: bool) -> int:
             with OperatorDelivery(session) as delivery:
                 delivery.send(ledger, ((Action.REMOVE, members) for members in ledger.members()))
                 delivery.drain()
-            ledger.fold()
         left = ledger.numbers().base
         note = "; it is sealed, so no run populates it again" if ledger.is_sealed else ""
     click.echo(f"cohort {cohort!r}: {count - left:,} of {count:,} removals accepted{note}")

@@ -36,12 +36,11 @@ def reassign(session: Session, cohort: str, stream: str) -> int:
         raise SettingsError("invalid_stream", "the stream's name must not be blank")
     mapping_of(session.config, cohort, stream)
     with session.ledgers() as ledgers:
-        cohort_ledger = ledgers.open_known(cohort)
-        before = cohort_ledger.entry.stream
+        before = ledgers.open_known(cohort).entry.stream
         if before == stream:
             click.echo(f"cohort {cohort!r}: already belongs to stream {stream!r}")
             return DONE
-        cohort_ledger.reassign(stream)
+        ledgers.reassign(cohort, stream)
     click.echo(f"cohort {cohort!r}: now belongs to stream {stream!r}, no longer to {before!r}")
     return DONE
 

@@ -28,7 +28,7 @@ def resync(session: Session, cohorts: tuple[str, ...], *, yes: bool) -> int:
         with session.ledgers(read_only=True) as ledgers:
             chosen = [entry.cohort_id for entry in ledgers.entries()]
         if not chosen:
-            click.echo(f"No ledgers for partner {session.settings.partner!r} in {ledgers.folder}.")
+            click.echo(f"No ledgers for partner {session.settings.partner!r} in {ledgers.place}.")
             return DONE
         if not yes:
             ask(f"Re-send all members of {format_count(len(chosen), 'cohort')}?")

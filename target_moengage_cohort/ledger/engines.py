@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import typing as t
 
-from target_moengage_cohort.ledger.duckdb.store import DuckDBStore
+from target_moengage_cohort.ledger.control.sqlite import Patience
+from target_moengage_cohort.ledger.duckdb.store import LocalStore
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,17 +28,16 @@ def open_store(
 ) -> LedgerStore:
     """Return the ledgers of a destination, kept by the engine that `ledger_uri` names.
 
-    A directory, which is all that `ledger_uri` can name so far, has ledgers in DuckDB files. A
-    read-only store creates and changes nothing but locks. `wait` waits for some seconds and returns
-    whether the run should end instead. Other runs see `run_id` while they wait `busy_seconds` for a
-    cohort's ledger. `clock` returns seconds since 1970.
+    A directory, which is all that `ledger_uri` can name so far, has control in SQLite and members
+    in DuckDB. A read-only store creates and changes nothing but locks. `wait` waits for some
+    seconds and returns whether the run should end instead. Other runs see `run_id` while they wait
+    `busy_seconds` for a stream's lease. `clock` returns seconds since 1970.
     """
-    return DuckDBStore(
+    return LocalStore(
         settings,
         run_id=run_id,
-        wait=wait,
         read_only=read_only,
         step=step,
         clock=clock,
-        busy_seconds=busy_seconds,
+        patience=Patience(wait, busy_seconds),
     )

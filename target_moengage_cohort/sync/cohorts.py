@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import typing as t
-from collections import Counter
 
 import msgspec
 
@@ -18,6 +17,7 @@ from target_moengage_cohort.core.membership import (
     SyncMode,
     cohort_name_fault,
 )
+from target_moengage_cohort.delivery.ports import History
 from target_moengage_cohort.moengage.cohort_sync import Envelope
 
 if t.TYPE_CHECKING:
@@ -66,7 +66,7 @@ class SyncedCohort(msgspec.Struct, eq=False):
 
     Attributes:
         capacity: Bytes that a request has for its members.
-        number: Which of the stream's cohorts it is, from 0.
+        number: The number of its ledger; 0 without one.
         records: Records read.
         rejected: Records among them that could not be delivered.
         skipped: Records among them that asked for no change.
@@ -105,6 +105,7 @@ class Cohorts:
     Attributes:
         by_id: The cohorts, by their id.
         ledgers: Their ledgers, by the cohort's id.
+        histories: What delivery has to know of these.
     """
 
     def __init__(self, context: RunContext, store: LedgerStore, progress: Progress) -> None:
@@ -112,9 +113,9 @@ class Cohorts:
         self._store = store
         self._progress = progress
         self._names: dict[str, str] = {}
-        self._counts: Counter[str] = Counter()
         self.by_id: dict[str, SyncedCohort] = {}
         self.ledgers: dict[str, CohortLedger] = {}
+        self.histories: dict[str, History] = {}
 
     def of_stream(self, stream: str) -> list[SyncedCohort]:
         """Return the cohorts that a stream populates, as far as they were met."""
@@ -168,11 +169,12 @@ class Cohorts:
     def _add(self, cohort: Cohort, mapping: StreamMapping) -> SyncedCohort:
         capacity = self._capacity(cohort)
         ledger = self._open_ledger(cohort, mapping)
+        number = 0
         if ledger is not None:
-            self.ledgers[cohort.cohort_id] = ledger
+            number, self.ledgers[cohort.cohort_id] = ledger.number, ledger
+            history = History(ledger, ledger.last_timestamp, ledger.created)
+            self.histories[cohort.cohort_id] = history
         self._names[cohort.name] = cohort.cohort_id
-        number = self._counts[mapping.stream]
-        self._counts[mapping.stream] += 1
         synced = SyncedCohort(cohort, mapping, capacity, number, ledger)
         if mapping.sync_mode is SyncMode.ONE_TIME and ledger is not None:
             synced.result.is_sealed = ledger.is_sealed
@@ -213,7 +215,7 @@ class Cohorts:
                 "again, and members that have left will not be removed. In a container, keep this "
                 "directory on a volume (ledger_uri)",
                 cohort.cohort_id,
-                self._store.folder,
+                self._store.place,
                 extra={"code": "ledger_created", "cohort_id": cohort.cohort_id},
             )
         self._progress.publish(self._store)

@@ -67,7 +67,7 @@ class Run:
             Callbacks(self._emit, self._rejections.reject_member),
             interrupt=context.interrupt,
             timing=context.timing,
-            ledgers=self.cohorts.ledgers if endpoints.recorder.remembers else {},
+            histories=self.cohorts.histories if endpoints.recorder.remembers else {},
         )
         self._streams = Streams(context, self.cohorts, self._delivery, endpoints)
         self._intake = Intake(context, self._streams, self._rejections, endpoints.record_mapper)
@@ -189,11 +189,14 @@ class Run:
     def _close_ledgers(self) -> None:
         """Note the outcome in each ledger, and close them all."""
         try:
+            self._endpoints.store.end_requests()
             self._cohort_reports = self._report_cohorts()
-            for entry in self._cohort_reports:
-                ledger = self.cohorts.ledgers.get(entry.cohort_id or "")
-                if ledger is not None:
-                    self._endpoints.recorder.note_run(ledger, self._run_entry(entry))
+            entries = {
+                ledger.number: self._run_entry(entry)
+                for entry in self._cohort_reports
+                if (ledger := self.cohorts.ledgers.get(entry.cohort_id or "")) is not None
+            }
+            self._endpoints.recorder.note_run(entries)
         finally:
             self._progress.withdraw()
             self._endpoints.store.close()

@@ -18,12 +18,9 @@ if t.TYPE_CHECKING:
     Cursor: t.TypeAlias = duckdb.DuckDBPyConnection
     Row: t.TypeAlias = tuple[t.Any, ...]
 
-EMPTY_SCHEMA = "memory.nothing"
-"""The schema with the tables of a cohort without a ledger, for read-only stores."""
-
 _MEMORY_LIMIT = "256MB"
 _THREADS = 2
-_ATTACHED = 64
+_ATTACHED = 16
 
 
 @contextlib.contextmanager
@@ -69,7 +66,7 @@ class Engine:
 
     def __init__(self, hash_key: str, spill: Path, *, read_only: bool) -> None:
         self._hash_key = hash_key
-        self._read_only = read_only
+        self.read_only = read_only
         self._lock = threading.Lock()
         self._attached: OrderedDict[DatabaseFile, None] = OrderedDict()
         import duckdb  # noqa: PLC0415
@@ -112,7 +109,7 @@ class Engine:
                         self.detach(other)
                 finally:
                     other.lock.release()
-        mode = " (READ_ONLY)" if self._read_only else ""
+        mode = " (READ_ONLY)" if self.read_only else ""
         self.cursor().execute(f"ATTACH {quoted(str(file.path))} AS {file.name}{mode}")
         with self._lock:
             self._attached[file] = None

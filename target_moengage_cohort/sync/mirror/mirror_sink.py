@@ -108,6 +108,7 @@ class MirrorSink(Sink):
                 self.staging.append_from(
                     relation.cursor,
                     relation.select(),
+                    cohort=cohort.number,
                     rows=facts.count,
                     has_absent=facts.absent > 0,
                     has_pairs=facts.pairs > 0,
@@ -173,8 +174,9 @@ class MirrorSink(Sink):
         if self.head_start is not None:
             self.head_start.advance()
         if self._uids:
+            cohort = self.rows.cohort
             self.staging.append(
-                self._numbers if self._fans_out else None,
+                self._numbers if cohort is None else cohort.number,
                 self._uids,
                 self._anonymous_ids if any(self._anonymous_ids) else None,
                 None if all(self._present) else self._present,

@@ -1,0 +1,235 @@
+"""Control's database on one machine: an SQLite file that several processes use at the same time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import typing as t
+
+from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
+from target_moengage_cohort.core.files import Lock, as_ledger_error
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from target_moengage_cohort.core.files import Step
+
+    Rows = list[tuple[t.Any, ...]]
+
+FILE_NAME = "control.sqlite"
+_POLL_SECONDS = 0.05
+
+
+class Patience(t.NamedTuple):
+    """The wait for what other processes hold.
+
+    Attributes:
+        wait: Waits for some seconds, and returns whether the run is to end instead.
+        seconds: The longest wait.
+    """
+
+    wait: Callable[[float], bool]
+    seconds: float
+
+
+class Transaction:
+    """One transaction; its changes become durable together."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def run(self, statement: str, values: Sequence[object] = ()) -> Rows:
+        """Execute a statement and return its rows."""
+        return self._connection.execute(statement, values).fetchall()
+
+    def run_many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
+        """Execute a statement once for each row of values."""
+        self._connection.executemany(statement, rows)
+
+
+class SQLiteDatabase:
+    """The file `control.sqlite` in write-ahead mode, for all threads of one process.
+
+    The flag `store.is_open` is in the file itself, not only in its log, from before a process
+    changes anything until the log is empty again. So a copy of the file without its log is noticed.
+    """
+
+    def __init__(self, folder: Path, *, read_only: bool, step: Step, patience: Patience) -> None:
+        self.path = folder / FILE_NAME
+        self.read_only = read_only
+        self._step = step
+        self._patience = patience
+        self._lock = threading.RLock()
+        self._use = Lock(folder / "control.lock", is_optional=read_only)
+        self._connection: sqlite3.Connection | None = None
+        self._is_marked = False  # whether `is_open` is in the file
+        self._failure: LedgerError | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a file."""
+        return os.path.exists(self.path)  # noqa: PTH110 - an unreadable parent is no error yet
+
+    def open(self, create: Callable[[Transaction], None]) -> None:
+        """Open the file; `create` makes the tables of a new one.
+
+        A file of which a part is missing is not opened.
+        """
+        with self._lock, self._translated():
+            self._take_turn()
+            log = self.path.with_name(f"{self.path.name}-wal")
+            had_log = log.exists()
+            if not self.read_only:
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            self._connection = self._connect(has_log=had_log)
+            is_new = not self._rows("SELECT name FROM sqlite_master WHERE name = 'store'")
+            if is_new and not self.read_only:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                with self._transaction("create") as transaction:
+                    if not transaction.run("SELECT 1 FROM sqlite_master WHERE name = 'store'"):
+                        create(transaction)
+            elif not is_new and not had_log and self._rows("SELECT is_open FROM store")[0][0]:
+                # Another process may have made the log since: then it exists now.
+                if log.exists():
+                    return
+                msg = (
+                    f"the ledger {self.path} was copied or restored without its log {log.name}, so "
+                    "its newest requests are missing; restore both files from one backup"
+                )
+                raise SettingsError("ledger_mismatch", msg)
+
+    def rows(self, query: str, values: Sequence[object] = ()) -> Rows:
+        """Return the rows of a query, as of the latest change."""
+        with self._lock, self._translated():
+            return self._rows(query, values)
+
+    @contextlib.contextmanager
+    def change(self, name: str) -> Iterator[Transaction]:
+        """Make changes in one transaction; they are durable when this ends."""
+        with self._lock, self._translated():
+            self._mark_open()
+            with self._transaction(name) as transaction:
+                yield transaction
+
+    def close(self) -> None:
+        """Close the file; the last process moves the log into it."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            try:
+                if connection is not None:
+                    with self._translated():
+                        self._close(connection)
+            finally:
+                self._use.release()
+
+    def _close(self, connection: sqlite3.Connection) -> None:
+        try:
+            if not self.read_only and self._failure is None and self._use.upgrade():
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._step("control: log truncated")
+                connection.execute("UPDATE store SET is_open = 0 WHERE is_open = 1")
+                self._step("control: marked as closed")
+        finally:
+            connection.close()
+
+    def _take_turn(self) -> None:
+        """Wait while another process closes the file."""
+        waited = 0.0
+        while not self._use.acquire(shared=True):
+            if waited >= self._patience.seconds or self._patience.wait(_POLL_SECONDS):
+                raise self._busy()
+            waited += _POLL_SECONDS
+
+    def _connect(self, *, has_log: bool) -> sqlite3.Connection:
+        mode = "ro" if self.read_only else "rw"
+        # Without a log nothing else uses the file, and its directory may not be writable.
+        is_still = self.read_only and not has_log
+        connection = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode={mode}{'&immutable=1' if is_still else ''}",
+            uri=True,
+            timeout=0.0,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")
+        return connection
+
+    def _mark_open(self) -> None:
+        if self._is_marked:
+            return
+        with self._transaction("mark open") as transaction:
+            transaction.run("UPDATE store SET is_open = 1 WHERE is_open = 0")
+        self._used().execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self._is_marked = True
+
+    @contextlib.contextmanager
+    def _transaction(self, name: str) -> Iterator[Transaction]:
+        connection = self._used()
+        self._begin(connection)
+        try:
+            yield Transaction(connection)
+            self._step(f"{name}: before commit")
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+        self._step(f"{name}: committed")
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        waited = 0.0
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+            else:
+                return
+            if waited >= self._patience.seconds or self._patience.wait(_POLL_SECONDS):
+                raise self._busy()
+            waited += _POLL_SECONDS
+
+    def _rows(self, query: str, values: Sequence[object] = ()) -> Rows:
+        return self._used().execute(query, values).fetchall()
+
+    def _used(self) -> sqlite3.Connection:
+        if self._failure is not None:
+            raise self._failure
+        if self._connection is None:
+            raise LedgerError("ledger_unusable", f"the ledger {self.path} was closed; run again")
+        return self._connection
+
+    def _busy(self) -> BusyError:
+        msg = (
+            f"the ledger {self.path} is locked by another process, which may have been stopped "
+            "(moengage-cohort status lists the runs); end that process, then run again"
+        )
+        return BusyError("ledger_busy", msg)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Raise errors of SQLite as a `LedgerError`; afterwards, nothing more is changed."""
+        try:
+            with as_ledger_error(self.path, "used"):
+                yield
+        except sqlite3.Error as error:
+            msg = (
+                f"the ledger {self.path} cannot be used ({_cause(error)}); its directory must be "
+                "writable and its disk must have free space. Nothing more is sent. Fix the "
+                "problem, then run again"
+            )
+            self._failure = LedgerError("ledger_unusable", msg)
+            raise self._failure from None
+        except LedgerError as error:
+            self._failure = error
+            raise
+
+
+def _cause(error: sqlite3.Error) -> str:
+    """Describe an error by its names: its text may quote a value."""
+    return f"{type(error).__name__}: {getattr(error, 'sqlite_errorname', 'unknown')}"

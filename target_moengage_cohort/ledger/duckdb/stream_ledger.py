@@ -1,0 +1,399 @@
+"""A stream's ledger: its requests in control, and the members of its cohorts in a file."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import typing as t
+
+import msgspec
+
+from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.core.membership import Action, Member
+from target_moengage_cohort.ledger.control.control import inconsistent
+from target_moengage_cohort.ledger.control.plans import Plans
+from target_moengage_cohort.ledger.control.requests import Requests
+from target_moengage_cohort.ledger.duckdb import folding, schema
+from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBCohortLedger
+from target_moengage_cohort.ledger.duckdb.lookups import Lookups
+from target_moengage_cohort.ledger.records import EMPTY_SET, LedgerCounts
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from target_moengage_cohort.core.files import Lock
+    from target_moengage_cohort.ledger.control.control import Control
+    from target_moengage_cohort.ledger.control.requests import JournaledRequest, NewRequest
+    from target_moengage_cohort.ledger.duckdb.difference import DuckDBDifference
+    from target_moengage_cohort.ledger.duckdb.members import Members
+    from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging
+    from target_moengage_cohort.ledger.interface import (
+        CohortLedger,
+        Difference,
+        NumberedChange,
+        NumberedKey,
+        Staging,
+    )
+    from target_moengage_cohort.ledger.records import (
+        CohortEntry,
+        Expected,
+        FoldedCohort,
+        Plan,
+        PlanKind,
+    )
+
+_MOST_UNFOLDED = 4_000_000
+"""Members of requests in control beyond which `fold_if_large` folds."""
+
+
+class DuckDBStreamLedger:
+    """The `StreamLedger` of one stream, with its lease.
+
+    Attributes:
+        name: The stream.
+        cohorts: The ledgers of its cohorts, by their ids.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        control: Control,
+        members: Members,
+        lease: Lock | None,
+        closed: Callable[[], object],
+    ) -> None:
+        self.name = name
+        self.control = control
+        self.table = members
+        self.requests = Requests(control)
+        self.plans = Plans(control.database)
+        self.lookups = Lookups(members)
+        self.cohorts: dict[str, DuckDBCohortLedger] = {}
+        self._by_number: dict[int, DuckDBCohortLedger] = {}
+        self.read_only = control.database.read_only
+        self._lease = lease
+        self._closed = closed
+        self._lock = threading.Lock()
+        self._in_flight: dict[int, int] = {}  # requests and their members
+        self._answered = 0  # members of the requests to fold
+        self._has_answers = False
+        self._is_shown = False  # whether the views are there, of a store that must not fold
+        self._is_closed = False
+
+    def load(self) -> None:
+        """Open the members' file, check it against control, and fold what an earlier run left."""
+        entries = self.control.entries(self.name)
+        had_file = self.control.has_members(self.name)
+        if had_file and not self.table.exists:
+            fault = "is missing, although control.sqlite beside it has the stream's cohorts"
+            raise inconsistent(self.table.file.path, fault)
+        self.table.open()
+        if not (had_file or self.read_only):
+            self.control.note_stream(self.name, has_members=1)
+        for entry in entries:
+            self.add(entry, created=False)
+        journal = self.requests.of_stream(self.name)
+        self._reconcile(journal)
+        self._clean_up(entries)
+        if self.read_only:
+            self._show(journal)
+        else:
+            self._fold(self.requests.of_stream(self.name))
+
+    def _reconcile(self, journal: Sequence[JournaledRequest]) -> None:
+        """Check the file's marks against control's; finish a fold that a crash interrupted.
+
+        The file is written first. So it may be ahead by requests that control still has.
+        """
+        marks, numbers = self.table.marks(), {each.number for each in journal}
+        ahead: list[FoldedCohort] = []
+        for ledger in self.cohorts.values():
+            entry, mark = ledger.entry, marks.get(ledger.number)
+            counts = LedgerCounts(EMPTY_SET, 0, 0) if mark is None else mark.counts
+            position = 0 if mark is None else mark.mark
+            if position == entry.mark:
+                if counts != entry.counts:
+                    raise inconsistent(self.table.file.path, _differs(entry))
+            elif position > entry.mark and position in numbers:
+                ahead.append(t.cast("FoldedCohort", mark))
+            else:
+                raise inconsistent(self.table.file.path, _differs(entry))
+        if ahead and not self.read_only:
+            self.requests.note_folded(ahead)
+            for each in ahead:
+                self._by_number[each.number].note_folded(each)
+
+    def _clean_up(self, entries: Sequence[CohortEntry]) -> None:
+        """Delete the rows of cohorts that are another stream's now, and of plans that are gone."""
+        if self.read_only:
+            return
+        ours = {each.number for each in entries}
+        if others := self.table.marks().keys() - ours:
+            self.table.drop_cohorts(others)
+        kept = self.table.rows("SELECT DISTINCT cohort, plan_id FROM {s}.plan_members")
+        plans = self.plans.of_cohorts(list(ours)) if kept else {}
+        known = {(cohort, each.plan_id) for cohort, some in plans.items() for each in some}
+        for cohort, plan_id in kept:
+            if (cohort, plan_id) not in known:
+                self.drop_plan_members([cohort], plan_id)
+
+    def add(self, entry: CohortEntry, *, created: bool) -> DuckDBCohortLedger:
+        """Return the ledger of one of the stream's cohorts."""
+        ledger = DuckDBCohortLedger(self, entry, created=created)
+        self.cohorts[entry.cohort_id] = self._by_number[entry.number] = ledger
+        return ledger
+
+    # Requests; these methods are for all threads
+
+    def send(self, request: NewRequest) -> int:
+        """Record a request that is about to leave; return its number."""
+        number = self.requests.add(request)
+        with self._lock:
+            self._in_flight[number] = request.count
+        return number
+
+    def answer(self, number: int, state: str) -> None:
+        """Record a request's answer."""
+        with self._lock:
+            is_ours = number in self._in_flight
+        if not is_ours:
+            msg = f"the ledger of stream {self.name!r} has no pending request {number}; run again"
+            raise LedgerError("unknown_request", msg)
+        self.requests.answer(number, state)
+        with self._lock:
+            self._answered += self._in_flight.pop(number, 0)
+            self._has_answers = True
+
+    def end_requests(self) -> None:
+        """See `LedgerStore.end_requests`."""
+        with self._lock:
+            self._has_answers |= bool(self._in_flight)
+            self._in_flight.clear()
+
+    # Folding
+
+    def fold(self) -> None:
+        """See `StreamLedger.fold`; a request in flight is the latest of its cohort."""
+        if self.read_only or not self._has_answers:
+            return
+        with self._lock:
+            in_flight = {*self._in_flight}
+            self._has_answers, self._answered = False, 0
+        journal = self.requests.of_stream(self.name)
+        self._fold([each for each in journal if each.number not in in_flight])
+
+    def fold_if_large(self) -> None:
+        """See `StreamLedger.fold_if_large`."""
+        if self._answered >= _MOST_UNFOLDED:
+            self.fold()
+
+    def _fold(self, journal: Sequence[JournaledRequest]) -> None:
+        for number, folded in folding.fold(self.table, self.requests, journal).items():
+            self._by_number[number].note_folded(folded)
+
+    def _show(self, journal: Sequence[JournaledRequest]) -> None:
+        if not journal:
+            return
+        folding.show_folded(self.table, self.requests, journal)
+        self._is_shown = True
+        sizes = self.table.sized([each.number for each in self.cohorts.values()], "{v}")
+        for ledger in self.cohorts.values():
+            counts = sizes.get(ledger.number, LedgerCounts(EMPTY_SET, 0, 0))
+            ledger.entry = msgspec.structs.replace(ledger.entry, counts=counts)
+
+    @property
+    def tables(self) -> str:
+        """The schema of the tables accepted, doubts and removed, as if folded."""
+        return self.table.folded if self._is_shown else self.table.schema
+
+    # Comparing and looking up
+
+    def known(
+        self, cohorts: Sequence[int], members: Sequence[Member]
+    ) -> dict[NumberedKey, Expected]:
+        """See `StreamLedger.known`."""
+        return self.lookups.known(cohorts, members, self.tables)
+
+    def queued(self, changes: Sequence[NumberedChange]) -> None:
+        """See `StreamLedger.queued`."""
+        self.lookups.queued(changes)
+
+    def difference(
+        self, staging: Staging, cohorts: Sequence[CohortLedger], *, keeps: bool = False
+    ) -> DuckDBDifference:
+        """See `StreamLedger.difference`."""
+        self.fold()
+        rows = t.cast("DuckDBStaging", staging)  # of the same store, so of the same engine
+        numbers = [each.number for each in cohorts]
+        return rows.compare(self.table, self.tables, numbers, keeps=keeps)
+
+    def settle(
+        self,
+        difference: Difference,
+        *,
+        added: Sequence[CohortLedger],
+        complete: Sequence[CohortLedger],
+    ) -> None:
+        """See `StreamLedger.settle`."""
+        self.fold()
+        linked = [each for each in added if difference.counts[each.number].dropped]
+        if linked:
+            dropped = t.cast("DuckDBDifference", difference).tables.dropped
+            self._delete_members(linked, dropped)
+        if numbers := [each.number for each in complete]:
+            chosen = "WHERE cohort IN (SELECT unnest(?::INTEGER[]))"
+            if self.table.rows(f"SELECT 1 FROM {{s}}.removed {chosen} LIMIT 1", [numbers]):
+                with self.table.change("clear removed"):
+                    self.table.run(f"DELETE FROM {{s}}.removed {chosen}", [numbers])
+
+    def _delete_members(self, cohorts: Sequence[CohortLedger], gone: str) -> None:
+        """Delete the members in a table from some cohorts."""
+        numbers = ", ".join(str(each.number) for each in cohorts)
+        same = f"old.cohort = g.cohort AND old.h = g.h AND g.cohort IN ({numbers})"
+        with self.changing("drop linked", [each.number for each in cohorts]):
+            for table in ("accepted", "doubts"):
+                self.table.run(f"DELETE FROM {{s}}.{table} AS old USING {gone} AS g WHERE {same}")
+
+    @contextlib.contextmanager
+    def changing(self, name: str, cohorts: Sequence[int]) -> Iterator[None]:
+        """Change the members of some cohorts without a request, in one transaction.
+
+        As for requests, control knows that the file may be ahead until the numbers are the same.
+        """
+        marks = self.requests.add_marks(cohorts)
+        with self.table.change(name):
+            yield
+            folded = self.table.write_marks(marks)
+        self.requests.note_folded(folded)
+        for each in folded:
+            ledger = self._by_number[each.number]
+            ledger.note_folded(each)
+            ledger.revision += 1
+
+    def take_over(self, ledger: DuckDBCohortLedger) -> None:
+        """Copy the members of another stream's cohort; its own file must be folded."""
+        source, number = ledger.stream.table, ledger.number
+        self.table.drop_cohorts([number])  # of an attempt that was interrupted
+        with source.using(), self.table.change("take over"):
+            for table in (*schema.MEMBER_TABLES, "marks", "plan_members"):
+                rows = f"FROM {source.schema}.{table} WHERE cohort = {number}"
+                self.table.run(f"INSERT INTO {{s}}.{table} {rows}")
+
+    # Plans
+
+    def plans_of(self, cohorts: Sequence[CohortLedger]) -> dict[int, list[Plan]]:
+        """See `StreamLedger.plans_of`."""
+        return self.plans.of_cohorts([each.number for each in cohorts])
+
+    def keep(self, plans: Sequence[tuple[CohortLedger, Plan]], difference: Difference) -> None:
+        """See `StreamLedger.keep`."""
+        if not plans:
+            return
+        changes = t.cast("DuckDBDifference", difference)
+        for ledger, plan in plans:
+            self.drop_plan_members([ledger.number], plan.plan_id)
+        for action, select in (
+            (Action.ADD, changes.select_additions()),
+            (Action.REMOVE, f"SELECT cohort, uid, anonymous_id FROM {changes.tables.removals}"),
+        ):
+            chosen = [
+                (ledger.number, plan.plan_id)
+                for ledger, plan in plans
+                if (plan.additions if action is Action.ADD else plan.removals)
+            ]
+            if chosen:
+                with self.table.change("keep members"):
+                    values = [[number for number, _ in chosen], [name for _, name in chosen]]
+                    self.table.run(
+                        "INSERT INTO {s}.plan_members SELECT c.cohort, p.plan_id,"
+                        f" '{action.value}', c.uid, c.anonymous_id FROM ({select}) AS c JOIN"
+                        " (SELECT unnest(?::INTEGER[]) AS cohort, unnest(?::VARCHAR[]) AS plan_id)"
+                        " AS p ON p.cohort = c.cohort",
+                        values,
+                    )
+        self.plans.keep([(ledger.number, plan) for ledger, plan in plans])
+
+    def drop_plans_of(self, cohorts: Sequence[CohortLedger], kind: PlanKind) -> None:
+        """See `StreamLedger.drop_plans_of`."""
+        for number, plans in self.plans_of(cohorts).items():
+            for plan in plans:
+                if plan.kind is kind:
+                    self.drop_plan(number, plan.plan_id)
+
+    def drop_plan(self, cohort: int, plan_id: str | None) -> None:
+        """Delete a cohort's plans, or the one with an id; then its members."""
+        self.plans.drop([cohort], None, plan_id)
+        self.drop_plan_members([cohort], plan_id)
+
+    def drop_plan_members(self, cohorts: Sequence[int], plan_id: str | None) -> None:
+        """Delete the members of plans that control does not have."""
+        chosen = "WHERE cohort IN (SELECT unnest(?::INTEGER[])) AND plan_id = coalesce(?, plan_id)"
+        if self.table.rows(
+            f"SELECT 1 FROM {{s}}.plan_members {chosen} LIMIT 1", [cohorts, plan_id]
+        ):
+            with self.table.change("drop plan members"):
+                self.table.run(f"DELETE FROM {{s}}.plan_members {chosen}", [cohorts, plan_id])
+
+    # People
+
+    def forget(self, members: Sequence[Member]) -> set[int]:
+        """See `StreamLedger.forget`."""
+        self.fold()
+        rows_sql, values = self.table.members_sql(members)
+        hash_sql = self.table.engine.hash_sql
+        hashes = f"unnest([{hash_sql('uid', 'NULL')}, {hash_sql('NULL', 'anonymous_id')}])"
+        same = {
+            "uid IN (SELECT uid FROM forgotten WHERE uid IS NOT NULL) OR anonymous_id IN"
+            " (SELECT anonymous_id FROM forgotten WHERE anonymous_id IS NOT NULL)": (
+                "accepted",
+                "doubts",
+                "plan_members",
+            ),
+            f"h IN (SELECT {hashes} FROM forgotten)": ("removed",),
+        }
+        had: set[int] = set()
+        with self.table.using() as cursor:
+            cursor.execute(f"CREATE OR REPLACE TEMP TABLE forgotten AS FROM {rows_sql}", values)
+            for where, tables in same.items():
+                for table in tables:
+                    query = f"SELECT DISTINCT cohort FROM {{s}}.{table} WHERE {where}"
+                    had |= {cohort for (cohort,) in self.table.rows(query)}
+            with self.changing("forget", sorted(had)):
+                for where, tables in same.items():
+                    for table in tables:
+                        self.table.run(f"DELETE FROM {{s}}.{table} WHERE {where}")
+                self.table.run("UPDATE {s}.meta SET is_rewritten = FALSE")
+            cursor.execute("DROP TABLE forgotten")
+        self.table.rewrite()
+        return had
+
+    # The end
+
+    def close(self) -> None:
+        """See `StreamLedger.close`; after an error the next open folds."""
+        if self._is_closed:
+            return
+        try:
+            if not (self.read_only or self.table.has_failed):
+                self._fold(self.requests.of_stream(self.name))
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Release the file and the lease in whatever state they are."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            self.table.close()
+        finally:
+            if self._lease is not None:
+                self._lease.release()
+            self._closed()
+
+
+def _differs(entry: CohortEntry) -> str:
+    return (
+        f"does not have the members of cohort {entry.cohort_id!r} that control.sqlite beside it "
+        "says (one of them is older or damaged)"
+    )
