@@ -6,6 +6,7 @@ import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import msgspec
 import pytest
 
 from target_moengage_cohort.core.membership import Action
@@ -236,7 +237,7 @@ def test_the_guards_numbers_come_from_the_ledger(desk):
     desk.fill("vip", people(*range(50)))
     desk.fill("gold", people(*range(300)))
     with desk.ledger("vip") as ledger:
-        ledger.sent(Action.ADD, people(*range(50, 60)), 1)
+        ledger.sent(Action.ADD, msgspec.json.encode(people(*range(50, 60))), 10, 1)
     description = output(desk.run("check"))
     assert "60 members now; one run may remove 6, or 20 with proof." in description
     assert "300 members now; one run may remove 30. sent" in description

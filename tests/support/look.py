@@ -39,11 +39,12 @@ def held(emulator: Emulator, folder: str) -> dict[str, Held]:
         settings, run_id="look", wait=lambda _seconds: False, read_only=True
     ) as ledgers:
         for entry in ledgers.entries():
-            with ledgers.open_known(entry.cohort_id).tables() as (cursor, tables):
-                query = f"SELECT uid, anonymous_id FROM {tables}.accepted"
-                accepted = [Member(*row).key for row in cursor.execute(query).fetchall()]
-                query = f"SELECT action, uid, anonymous_id FROM {tables}.doubts"
-                rows = cursor.execute(query).fetchall()
+            stream = ledgers.open_known(entry.cohort_id).stream
+            source, mine = stream.tables, f"WHERE cohort = {entry.number}"
+            query = f"SELECT uid, anonymous_id FROM {source}.accepted {mine}"
+            accepted = [Member(*row).key for row in stream.table.rows(query)]
+            query = f"SELECT action, uid, anonymous_id FROM {source}.doubts {mine}"
+            rows = stream.table.rows(query)
             assert len(set(accepted)) == len(accepted), "somebody is accepted twice"
             doubts = {Member(*row).key: action for action, *row in rows}
             assert len(doubts) == len(rows), "somebody is in doubt twice"

@@ -68,14 +68,13 @@ class Control:
 
     def open(self) -> None:
         """Open the store, or create it; check whose it is."""
-        if self.database.read_only and not self.database.exists:
-            self.store_id, self.hash_key = "", secrets.token_urlsafe(_KEY_BYTES)
-            return
         self.database.open(self._create)
         query = "SELECT format, store_id, base_url, workspace_id, hash_key FROM store"
-        ((number, self.store_id, base_url, workspace_id, self.hash_key),) = self.database.rows(
-            query
-        )
+        rows = self.database.rows(query)
+        if not rows:  # a read-only store without a file
+            self.hash_key = secrets.token_urlsafe(_KEY_BYTES)
+            return
+        ((number, self.store_id, base_url, workspace_id, self.hash_key),) = rows
         if number > FORMAT:
             raise newer(str(self.database.path))
         if (base_url, workspace_id) != (self._settings.base_url, self._settings.workspace_id):
@@ -105,8 +104,6 @@ class Control:
 
     def entries(self, stream: str | None = None) -> list[CohortEntry]:
         """Return the partner's cohorts, or only those of a stream, sorted by id."""
-        if not self.database.exists:
-            return []
         self.write_new()
         query = f"SELECT {_ENTRY} FROM cohorts c WHERE partner = ?"
         values = [self.partner]
@@ -118,8 +115,6 @@ class Control:
 
     def entry(self, cohort_id: str) -> CohortEntry | None:
         """Return a cohort of the partner, or ``None`` if it has no entry."""
-        if not self.database.exists:
-            return None
         for entry in self._new:
             if entry.cohort_id == cohort_id:
                 return entry
@@ -145,8 +140,6 @@ class Control:
         return entry
 
     def _check_new(self, cohort: Cohort) -> None:
-        if not self.database.exists:
-            return
         query = "SELECT partner, cohort_id FROM names WHERE name = ?"
         for partner, cohort_id in self.database.rows(query, [cohort.name]):
             if (partner, cohort_id) != (self.partner, cohort.cohort_id):
@@ -234,8 +227,6 @@ class Control:
         return bool(rows and rows[0][0])
 
     def _stream(self, stream: str, column: str) -> list[tuple[t.Any, ...]]:
-        if not self.database.exists:
-            return []
         query = f"SELECT {column} FROM streams WHERE partner = ? AND stream = ?"
         return self.database.rows(query, [self.partner, stream])
 
@@ -254,9 +245,11 @@ class Control:
     def use_version(self, stream: str, version: int, run_id: str) -> bool:
         """Record that a run reads a version; return whether no unfinished run has before."""
         key = [self.partner, stream, version]
+        where = "partner = ? AND stream = ? AND version = ?"
+        query = f"SELECT run_id FROM versions WHERE is_finished = 0 AND {where}"
+        if self.database.read_only:
+            return not self.database.rows(query, key)
         with self.database.change("use version") as transaction:
-            where = "partner = ? AND stream = ? AND version = ?"
-            query = f"SELECT run_id FROM versions WHERE is_finished = 0 AND {where}"
             rows = transaction.run(query, key)
             transaction.run(
                 "INSERT INTO versions (partner, stream, version, run_id, is_finished)"

@@ -66,6 +66,7 @@ class SQLiteDatabase:
         self._use = Lock(folder / "control.lock", is_optional=read_only)
         self._connection: sqlite3.Connection | None = None
         self._is_marked = False  # whether `is_open` is in the file
+        self._is_missing = False  # whether a read-only store has no file
         self._failure: LedgerError | None = None
 
     @property
@@ -79,6 +80,9 @@ class SQLiteDatabase:
         A file of which a part is missing is not opened.
         """
         with self._lock, self._translated():
+            if self.read_only and not self.exists:
+                self._is_missing = True
+                return
             self._take_turn()
             log = self.path.with_name(f"{self.path.name}-wal")
             had_log = log.exists()
@@ -102,9 +106,9 @@ class SQLiteDatabase:
                 raise SettingsError("ledger_mismatch", msg)
 
     def rows(self, query: str, values: Sequence[object] = ()) -> Rows:
-        """Return the rows of a query, as of the latest change."""
+        """Return the rows of a query, as of the latest change; none if there is no file to read."""
         with self._lock, self._translated():
-            return self._rows(query, values)
+            return [] if self._is_missing else self._rows(query, values)
 
     @contextlib.contextmanager
     def change(self, name: str) -> Iterator[Transaction]:
