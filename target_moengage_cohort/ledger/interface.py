@@ -20,7 +20,6 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.core.membership import Cohort
     from target_moengage_cohort.ledger.records import (
         CohortEntry,
-        DiffCounts,
         Expected,
         LedgerCounts,
         Plan,
@@ -28,87 +27,13 @@ if t.TYPE_CHECKING:
         RunEntry,
         RunProgress,
     )
-
-CohortMembers: t.TypeAlias = "tuple[int, list[Member]]"
-"""Members of one cohort, by its number."""
+    from target_moengage_cohort.ledger.snapshot import Difference, Staging
 
 NumberedChange: t.TypeAlias = tuple[int, Action, Member]
 """A change of the cohort with a number."""
 
 NumberedKey: t.TypeAlias = tuple[int, Key]
 """A member's key in the cohort with a number."""
-
-
-class Difference(t.Protocol):
-    """The changes that turn the ledgers of a stream's cohorts into its snapshot.
-
-    It is valid while its staging is open. `counts` has an item for every cohort that was compared,
-    by its number.
-    """
-
-    counts: Mapping[int, DiffCounts]
-
-    def additions(self) -> Iterator[CohortMembers]:
-        """Yield the members to add, by rising numbers of cohorts, in stream order, in chunks."""
-
-    def removals(self) -> Iterator[CohortMembers]:
-        """Yield the members to remove, with the identifiers that were accepted, likewise."""
-
-    def digest(self, cohort: int, *, additions: bool, removals: bool) -> str:
-        """Return a digest of a cohort's changes; the same changes have the same digest."""
-
-    def close(self) -> None:
-        """Free the memory that the difference takes."""
-
-
-class Staging(t.Protocol):
-    """The rows of a snapshot, in stream order; for use by one thread."""
-
-    rows: int
-    has_absent: bool  # whether any row marks its member as a non-member
-
-    def append(
-        self,
-        cohorts: Sequence[int] | int,
-        uids: Sequence[str | None],
-        anonymous_ids: Sequence[str | None] | None,
-        present: Sequence[bool] | None,
-    ) -> None:
-        """Append rows, column by column; chunks of some 100,000 rows are fastest.
-
-        Every row has a uid or an anonymous id. `cohorts` is the number of each row's cohort, or of
-        all of them. Without `anonymous_ids` no row has one, and without `present` all are members'
-        rows. The caller must not change the lists afterwards. A later call may raise this one's
-        error.
-        """
-
-    def cursor(self) -> t.Any:
-        """Return a new cursor for `append_from`."""
-
-    def append_from(
-        self,
-        cursor: t.Any,
-        select: str,
-        *,
-        cohort: int,
-        rows: int,
-        has_absent: bool,
-        has_pairs: bool,
-    ) -> None:
-        """Append rows of one cohort that the engine reads itself, by a cursor of `cursor`.
-
-        `select` selects uid, anonymous_id and present, in order. `has_absent` and `has_pairs` mean
-        that some row is a non-member's, or has both identifiers.
-        """
-
-    def new_members(self, first: int, end: int) -> list[Member]:
-        """Return the members of the rows from `first` up to `end` that have no row before `first`.
-
-        Of a member's rows in the range the last one counts. All rows must be of one cohort.
-        """
-
-    def close(self) -> None:
-        """Free the memory that the rows take; differences of this staging end with it."""
 
 
 class RequestLedger(t.Protocol):

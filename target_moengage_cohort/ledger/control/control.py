@@ -11,7 +11,7 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.errors import RowError, SettingsError
-from target_moengage_cohort.ledger.control.schema import TABLES
+from target_moengage_cohort.ledger.control.tables import TABLES
 from target_moengage_cohort.ledger.records import (
     EMPTY_SET,
     FORMAT,
@@ -213,60 +213,6 @@ class Control:
             transaction.run(query, [*facts.values(), entry.number])
             self._reserve_names(transaction, [changed])
         return changed
-
-    # Streams
-
-    def latest_run(self, stream: str) -> str | None:
-        """Return the latest run that has begun to read a stream, if there is one."""
-        rows = self._stream(stream, "latest_run")
-        return rows[0][0] if rows else None
-
-    def has_members(self, stream: str) -> bool:
-        """Return whether the stream has a file of members."""
-        rows = self._stream(stream, "has_members")
-        return bool(rows and rows[0][0])
-
-    def _stream(self, stream: str, column: str) -> list[tuple[t.Any, ...]]:
-        query = f"SELECT {column} FROM streams WHERE partner = ? AND stream = ?"
-        return self.database.rows(query, [self.partner, stream])
-
-    def note_stream(self, stream: str, **facts: object) -> None:
-        """Record facts of a stream."""
-        with self.database.change("note stream") as transaction:
-            transaction.run(
-                "INSERT INTO streams (partner, stream, has_members) VALUES (?, ?, 0)"
-                " ON CONFLICT DO NOTHING",
-                [self.partner, stream],
-            )
-            columns = ", ".join(f"{name} = ?" for name in facts)
-            query = f"UPDATE streams SET {columns} WHERE partner = ? AND stream = ?"
-            transaction.run(query, [*facts.values(), self.partner, stream])
-
-    def use_version(self, stream: str, version: int, run_id: str) -> bool:
-        """Record that a run reads a version; return whether no unfinished run has before."""
-        key = [self.partner, stream, version]
-        where = "partner = ? AND stream = ? AND version = ?"
-        query = f"SELECT run_id FROM versions WHERE is_finished = 0 AND {where}"
-        if self.database.read_only:
-            return not self.database.rows(query, key)
-        with self.database.change("use version") as transaction:
-            rows = transaction.run(query, key)
-            transaction.run(
-                "INSERT INTO versions (partner, stream, version, run_id, is_finished)"
-                " VALUES (?, ?, ?, ?, 0) ON CONFLICT (partner, stream, version) DO UPDATE"
-                " SET is_finished = 0",
-                [*key, run_id],
-            )
-        return not rows or rows[0][0] == run_id
-
-    def finish_version(self, stream: str, version: int) -> None:
-        """Record that the run which read a version has succeeded."""
-        with self.database.change("finish version") as transaction:
-            transaction.run(
-                "UPDATE versions SET is_finished = 1"
-                " WHERE partner = ? AND stream = ? AND version = ?",
-                [self.partner, stream, version],
-            )
 
 
 def _entry(row: tuple[t.Any, ...]) -> CohortEntry:

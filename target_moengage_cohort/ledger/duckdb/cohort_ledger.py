@@ -8,13 +8,13 @@ import msgspec
 
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.membership import Action
+from target_moengage_cohort.ledger.control.history import RunHistory
 from target_moengage_cohort.ledger.control.requests import (
     ACCEPTED,
     REFUSED,
     UNANSWERED,
     NewRequest,
 )
-from target_moengage_cohort.ledger.control.runs import Runs
 from target_moengage_cohort.ledger.duckdb.adoption import adopt, adopted
 from target_moengage_cohort.ledger.records import PlanKind
 
@@ -22,7 +22,8 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from target_moengage_cohort.core.membership import Cohort, Member
-    from target_moengage_cohort.ledger.duckdb.stream_ledger import DuckDBStreamLedger
+    from target_moengage_cohort.ledger.duckdb.stream_state import StreamState
+    from target_moengage_cohort.ledger.interface import StreamLedger
     from target_moengage_cohort.ledger.records import (
         CohortEntry,
         FoldedCohort,
@@ -36,9 +37,10 @@ class DuckDBCohortLedger:
     """The `CohortLedger`; see there."""
 
     def __init__(
-        self, stream: DuckDBStreamLedger, entry: CohortEntry, *, created: bool = False
+        self, stream: StreamLedger, state: StreamState, entry: CohortEntry, *, created: bool
     ) -> None:
         self.stream = stream
+        self.state = state
         self.entry = entry
         self.number = entry.number
         self.created = created
@@ -63,7 +65,7 @@ class DuckDBCohortLedger:
                 "moengage-cohort ledger rename COHORT NAME --config …"
             )
             raise SettingsError("cohort_renamed", msg)
-        if self.entry.description != cohort.description and not self.stream.read_only:
+        if self.entry.description != cohort.description and not self.state.read_only:
             self._describe(description=cohort.description)
 
     # Requests; these methods are for all threads
@@ -78,38 +80,38 @@ class DuckDBCohortLedger:
             timestamp=max(self.last_timestamp, timestamp),
             revision=self.revision + 1,
         )
-        number = self.stream.send(request)
+        number = self.state.send(request)
         self.last_timestamp, self.revision = request.timestamp, request.revision
         return number
 
     def accepted(self, number: int) -> None:
         """See `RequestLedger.accepted`."""
-        self.stream.answer(number, ACCEPTED)
+        self.state.answer(number, ACCEPTED)
 
     def refused(self, number: int) -> None:
         """See `RequestLedger.refused`."""
-        self.stream.answer(number, REFUSED)
+        self.state.answer(number, REFUSED)
 
     def unanswered(self, number: int) -> None:
         """See `RequestLedger.unanswered`."""
-        self.stream.answer(number, UNANSWERED)
+        self.state.answer(number, UNANSWERED)
 
     # Members
 
     def numbers(self) -> LedgerCounts:
         """Return how many members the ledger has, after all requests that were answered."""
-        self.stream.fold()
+        self.state.fold()
         return self.entry.counts
 
     def doubts(self) -> Iterator[list[tuple[Action, Member]]]:
         """See `CohortLedger.doubts`."""
-        return self.stream.lookups.doubts(self.number)
+        return self.state.lookups.doubts(self.number, self.state.tables)
 
     def members(self) -> Iterator[list[Member]]:
         """Yield the members that are accepted or unconfirmed, in chunks."""
-        self.stream.fold()
-        s, mine = self.stream.tables, f"cohort = {self.number}"
-        return self.stream.table.members(
+        self.state.fold()
+        s, mine = self.state.tables, f"cohort = {self.number}"
+        return self.state.table.members(
             f"SELECT uid, anonymous_id FROM {s}.accepted WHERE {mine} UNION ALL"
             f" SELECT uid, anonymous_id FROM {s}.doubts AS d WHERE {mine} AND h NOT IN"
             f" (SELECT h FROM {s}.accepted WHERE {mine})"
@@ -117,7 +119,7 @@ class DuckDBCohortLedger:
 
     def find(self, members: Sequence[Member]) -> list[Member]:
         """Return the accepted or unconfirmed members that share an identifier with these."""
-        self.stream.fold()
+        self.state.fold()
         matches: dict[Member, None] = {}
         uids = [m.uid for m in members if m.uid is not None]
         anonymous_ids = [m.anonymous_id for m in members if m.anonymous_id is not None]
@@ -126,17 +128,17 @@ class DuckDBCohortLedger:
             " OR anonymous_id IN (SELECT unnest(?::VARCHAR[])))"
         )
         for table in ("accepted", "doubts"):
-            source = f"{self.stream.tables}.{table} WHERE cohort = {self.number} AND {same}"
+            source = f"{self.state.tables}.{table} WHERE cohort = {self.number} AND {same}"
             query = f"SELECT uid, anonymous_id FROM {source}"
-            chunks = self.stream.table.members(query, [uids, anonymous_ids])
+            chunks = self.state.table.members(query, [uids, anonymous_ids])
             matches.update((member, None) for chunk in chunks for member in chunk)
         return list(matches)
 
     def doubt_all(self) -> int:
         """Mark every accepted member as unconfirmed; return their number."""
-        self.stream.fold()
-        table = self.stream.table
-        with self.stream.changing("doubt all", [self.number]):
+        self.state.fold()
+        table = self.state.table
+        with self.state.changing("doubt all", [self.number]):
             new = "FROM {s}.accepted AS a ANTI JOIN {s}.doubts AS d USING (cohort, h)"
             columns = f"cohort, h, uid, anonymous_id, '{Action.ADD.value}'"
             mine = f"WHERE cohort = {self.number}"
@@ -147,10 +149,10 @@ class DuckDBCohortLedger:
 
     def adopt(self, chunks: Iterable[Sequence[Member]]) -> int:
         """Record members as accepted; return how many were not before."""
-        self.stream.fold()
+        self.state.fold()
         before = self.entry.counts.accepted.count
-        table, mine = self.stream.table, [self.number]
-        with adopted(table, chunks) as source, self.stream.changing("adopt", mine):
+        table, mine = self.state.table, [self.number]
+        with adopted(table, chunks) as source, self.state.changing("adopt", mine):
             adopt(table, self.number, source)
         return self.entry.counts.accepted.count - before
 
@@ -180,18 +182,18 @@ class DuckDBCohortLedger:
         self._describe(revision=self.revision + 1)
 
     def _describe(self, **facts: object) -> None:
-        self.entry = self.stream.control.describe(self.entry, **facts)
+        self.entry = self.state.control.describe(self.entry, **facts)
         self.revision = max(self.revision, self.entry.revision)
 
     def runs(self) -> list[RunEntry]:
         """Return the runs that changed the cohort, the newest first."""
-        return Runs(self.stream.control).of_cohort(self.number)
+        return RunHistory(self.state.control).of_cohort(self.number)
 
     # Plans
 
     def plans(self) -> list[Plan]:
         """Return the plans, the oldest first."""
-        return self.stream.plans.of_cohorts([self.number]).get(self.number, [])
+        return self.state.plans.of_cohorts([self.number]).get(self.number, [])
 
     def plan_members(self, plan_id: str, action: Action) -> Iterator[list[Member]]:
         """Yield the members that a plan adds, or those that it removes, in chunks."""
@@ -199,7 +201,7 @@ class DuckDBCohortLedger:
             "SELECT uid, anonymous_id FROM {s}.plan_members"
             f" WHERE cohort = {self.number} AND plan_id = ? AND action = ?"
         )
-        return self.stream.table.members(query, [plan_id, action.value])
+        return self.state.table.members(query, [plan_id, action.value])
 
     def renew_plan(self, plan_id: str) -> None:
         """Mark a plan as up to date with the ledger as it is now."""
@@ -211,12 +213,12 @@ class DuckDBCohortLedger:
 
     def drop_plans(self, plan_id: str | None = None) -> None:
         """Delete plans with their members: all, or only the one with an id."""
-        self.stream.drop_plan(self.number, plan_id)
+        self.state.drop_plan(self.number, plan_id)
 
     def _replace(self, plan_id: str, **changes: object) -> None:
         plans = [plan for plan in self.plans() if plan.plan_id == plan_id]
         changed = [msgspec.structs.replace(plan, **changes) for plan in plans]
-        self.stream.plans.keep([(self.number, plan) for plan in changed])
+        self.state.plans.keep([(self.number, plan) for plan in changed])
 
 
 def of_other_stream(entry: CohortEntry, stream: str) -> SettingsError:

@@ -14,8 +14,8 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.ledger.duckdb.comparison import Tables
     from target_moengage_cohort.ledger.duckdb.instance import Row
-    from target_moengage_cohort.ledger.interface import CohortMembers
     from target_moengage_cohort.ledger.records import DiffCounts
+    from target_moengage_cohort.ledger.snapshot import CohortMembers
 
 _ADDED, _REMOVED = "+", "-"
 

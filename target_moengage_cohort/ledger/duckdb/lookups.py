@@ -79,12 +79,15 @@ class Lookups:
             cursor.execute(f"INSERT INTO {self._queue} SELECT {columns} FROM {source}", values)
             self._position += len(changes)
 
-    def doubts(self, cohort: int) -> Iterator[list[tuple[Action, Member]]]:
-        """Yield the changes that earlier runs left unconfirmed and this run has not queued."""
+    def doubts(self, cohort: int, schema: str) -> Iterator[list[tuple[Action, Member]]]:
+        """Yield the changes that earlier runs left unconfirmed and this run has not queued.
+
+        `schema` has the tables to look into.
+        """
         new = ""
         if self._has_queue:
             new = f" ANTI JOIN {self._queue} AS q ON q.cohort = d.cohort AND q.h = d.h"
-        query = f"SELECT action, uid, anonymous_id FROM {{s}}.doubts AS d{new} WHERE cohort = ?"
+        query = f"SELECT action, uid, anonymous_id FROM {schema}.doubts AS d{new} WHERE cohort = ?"
         rows = self._members.chunks(query, [cohort])
         return (
             [(Action(action), Member(uid, anonymous_id)) for action, uid, anonymous_id in chunk]

@@ -179,6 +179,8 @@ class Members:
 
     def write_marks(self, marks: dict[int, int]) -> list[FoldedCohort]:
         """Count some cohorts and write that with their marks, within a change."""
+        if not marks:
+            return []
         sizes = self.sized(list(marks))
         none = LedgerCounts(EMPTY_SET, 0, 0)
         folded = [FoldedCohort(each, mark, sizes.get(each, none)) for each, mark in marks.items()]

@@ -15,9 +15,10 @@ from pathlib import Path
 from target_moengage_cohort.core import files, scratch
 from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
 from target_moengage_cohort.ledger.control.control import Control, stem
+from target_moengage_cohort.ledger.control.history import RunHistory
 from target_moengage_cohort.ledger.control.plans import Plans
-from target_moengage_cohort.ledger.control.runs import Runs
 from target_moengage_cohort.ledger.control.sqlite import Patience, SQLiteDatabase
+from target_moengage_cohort.ledger.control.stream_records import StreamRecords
 from target_moengage_cohort.ledger.duckdb.cohort_ledger import of_other_stream
 from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, Engine, translated
 from target_moengage_cohort.ledger.duckdb.members import Members
@@ -111,30 +112,30 @@ class LocalStore:
     def begin(self, stream: str) -> None:
         """Record that this run reads a stream: pending plans of earlier runs expire."""
         control = self._ready()
-        if not self._read_only and control.latest_run(stream) != self.run_id:
-            control.note_stream(stream, latest_run=self.run_id)
+        if not self._read_only and StreamRecords(control).latest_run(stream) != self.run_id:
+            StreamRecords(control).note_stream(stream, latest_run=self.run_id)
 
     def has_begun(self, stream: str) -> bool:
         """Return whether any run has begun to read a stream; cheap."""
-        return self.exists and self._ready().latest_run(stream) is not None
+        return self.exists and StreamRecords(self._ready()).latest_run(stream) is not None
 
     def is_void(self, plan: Plan) -> bool:
         """Return whether a pending plan has expired, because a later run of its stream began."""
-        latest = self._ready().latest_run(plan.stream)
+        latest = StreamRecords(self._ready()).latest_run(plan.stream)
         return plan.kind is PlanKind.WAITING and latest not in {None, plan.run_id}
 
     def use_version(self, stream: str, version: int) -> bool:
         """Record that this run reads a stream's version; return whether no unfinished run has."""
-        return self._ready().use_version(stream, version, self.run_id)
+        return StreamRecords(self._ready()).use_version(stream, version, self.run_id)
 
     def finish_version(self, stream: str, version: int) -> None:
         """Delete the record of a version, because the run that read it succeeded."""
-        self._ready().finish_version(stream, version)
+        StreamRecords(self._ready()).finish_version(stream, version)
 
     def write_progress(self, progress: RunProgress) -> None:
         """Record how far the run is, unless the store is read-only."""
         if not self._read_only:
-            Runs(self._ready()).write_progress(progress)
+            RunHistory(self._ready()).write_progress(progress)
             self._has_progress = True
 
     def runs_under_way(self) -> list[RunProgress]:
@@ -149,12 +150,12 @@ class LocalStore:
                     lock.release()
                 elif (holder := lock.holder()) is not None:
                     holding.add(holder.run_id)
-        return [each for each in Runs(self._ready()).under_way() if each.run_id in holding]
+        return [each for each in RunHistory(self._ready()).under_way() if each.run_id in holding]
 
     def note_run(self, entries: Mapping[int, RunEntry]) -> None:
         """Record the outcome of this run for its cohorts."""
         if entries and not self._read_only:
-            Runs(self._ready()).finish(entries)
+            RunHistory(self._ready()).finish(entries)
 
     def end_requests(self) -> None:
         """Count the requests in flight as unanswered: their answers no longer matter."""
@@ -221,7 +222,7 @@ class LocalStore:
     def reassign(self, cohort_id: str, stream: str) -> None:
         """Let another stream populate a cohort: copy its members, then change the owner."""
         ledger = self.open_known(cohort_id)
-        former, other = ledger.stream, self.stream(stream)
+        former, other = self._streams[ledger.entry.stream], self.stream(stream)
         former.fold()
         other.take_over(ledger)
         ledger.reassign(stream)
@@ -251,7 +252,7 @@ class LocalStore:
 
     def _end_run(self) -> None:
         with contextlib.suppress(LedgerError):  # the run is over, whatever the record says
-            Runs(self._control).end(self.run_id)
+            RunHistory(self._control).end(self.run_id)
 
     def _stop(self) -> None:
         try:

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import typing as t
 
 import msgspec
 
-from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.ledger.control.control import inconsistent
-from target_moengage_cohort.ledger.control.plans import Plans
-from target_moengage_cohort.ledger.control.requests import Requests
+from target_moengage_cohort.ledger.control.stream_records import StreamRecords
 from target_moengage_cohort.ledger.duckdb import folding, schema
 from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBCohortLedger
-from target_moengage_cohort.ledger.duckdb.lookups import Lookups
+from target_moengage_cohort.ledger.duckdb.stream_state import StreamState
 from target_moengage_cohort.ledger.records import EMPTY_SET, LedgerCounts
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from target_moengage_cohort.core.files import Lock
     from target_moengage_cohort.ledger.control.control import Control
-    from target_moengage_cohort.ledger.control.requests import JournaledRequest, NewRequest
+    from target_moengage_cohort.ledger.control.requests import JournaledRequest
     from target_moengage_cohort.ledger.duckdb.difference import DuckDBDifference
     from target_moengage_cohort.ledger.duckdb.members import Members
     from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging
     from target_moengage_cohort.ledger.interface import (
         CohortLedger,
-        Difference,
         NumberedChange,
         NumberedKey,
-        Staging,
     )
     from target_moengage_cohort.ledger.records import (
         CohortEntry,
@@ -41,12 +35,10 @@ if t.TYPE_CHECKING:
         Plan,
         PlanKind,
     )
-
-_MOST_UNFOLDED = 4_000_000
-"""Members of requests in control beyond which `fold_if_large` folds."""
+    from target_moengage_cohort.ledger.snapshot import Difference, Staging
 
 
-class DuckDBStreamLedger:
+class DuckDBStreamLedger(StreamState):
     """The `StreamLedger` of one stream, with its lease.
 
     Attributes:
@@ -62,34 +54,22 @@ class DuckDBStreamLedger:
         lease: Lock | None,
         closed: Callable[[], object],
     ) -> None:
-        self.name = name
-        self.control = control
-        self.table = members
-        self.requests = Requests(control)
-        self.plans = Plans(control.database)
-        self.lookups = Lookups(members)
+        super().__init__(name, control, members)
         self.cohorts: dict[str, DuckDBCohortLedger] = {}
-        self._by_number: dict[int, DuckDBCohortLedger] = {}
-        self.read_only = control.database.read_only
         self._lease = lease
         self._closed = closed
-        self._lock = threading.Lock()
-        self._in_flight: dict[int, int] = {}  # requests and their members
-        self._answered = 0  # members of the requests to fold
-        self._has_answers = False
-        self._is_shown = False  # whether the views are there, of a store that must not fold
         self._is_closed = False
 
     def load(self) -> None:
         """Open the members' file, check it against control, and fold what an earlier run left."""
         entries = self.control.entries(self.name)
-        had_file = self.control.has_members(self.name)
+        had_file = StreamRecords(self.control).has_members(self.name)
         if had_file and not self.table.exists:
             fault = "is missing, although control.sqlite beside it has the stream's cohorts"
             raise inconsistent(self.table.file.path, fault)
         self.table.open()
         if not (had_file or self.read_only):
-            self.control.note_stream(self.name, has_members=1)
+            StreamRecords(self.control).note_stream(self.name, has_members=1)
         for entry in entries:
             self.add(entry, created=False)
         journal = self.requests.of_stream(self.name)
@@ -121,7 +101,7 @@ class DuckDBStreamLedger:
         if ahead and not self.read_only:
             self.requests.note_folded(ahead)
             for each in ahead:
-                self._by_number[each.number].note_folded(each)
+                self.by_number[each.number].note_folded(each)
 
     def _clean_up(self, entries: Sequence[CohortEntry]) -> None:
         """Delete the rows of cohorts that are another stream's now, and of plans that are gone."""
@@ -139,57 +119,9 @@ class DuckDBStreamLedger:
 
     def add(self, entry: CohortEntry, *, created: bool) -> DuckDBCohortLedger:
         """Return the ledger of one of the stream's cohorts."""
-        ledger = DuckDBCohortLedger(self, entry, created=created)
-        self.cohorts[entry.cohort_id] = self._by_number[entry.number] = ledger
+        ledger = DuckDBCohortLedger(self, self, entry, created=created)
+        self.cohorts[entry.cohort_id] = self.by_number[entry.number] = ledger
         return ledger
-
-    # Requests; these methods are for all threads
-
-    def send(self, request: NewRequest) -> int:
-        """Record a request that is about to leave; return its number."""
-        number = self.requests.add(request)
-        with self._lock:
-            self._in_flight[number] = request.count
-        return number
-
-    def answer(self, number: int, state: str) -> None:
-        """Record a request's answer."""
-        with self._lock:
-            is_ours = number in self._in_flight
-        if not is_ours:
-            msg = f"the ledger of stream {self.name!r} has no pending request {number}; run again"
-            raise LedgerError("unknown_request", msg)
-        self.requests.answer(number, state)
-        with self._lock:
-            self._answered += self._in_flight.pop(number, 0)
-            self._has_answers = True
-
-    def end_requests(self) -> None:
-        """See `LedgerStore.end_requests`."""
-        with self._lock:
-            self._has_answers |= bool(self._in_flight)
-            self._in_flight.clear()
-
-    # Folding
-
-    def fold(self) -> None:
-        """See `StreamLedger.fold`; a request in flight is the latest of its cohort."""
-        if self.read_only or not self._has_answers:
-            return
-        with self._lock:
-            in_flight = {*self._in_flight}
-            self._has_answers, self._answered = False, 0
-        journal = self.requests.of_stream(self.name)
-        self._fold([each for each in journal if each.number not in in_flight])
-
-    def fold_if_large(self) -> None:
-        """See `StreamLedger.fold_if_large`."""
-        if self._answered >= _MOST_UNFOLDED:
-            self.fold()
-
-    def _fold(self, journal: Sequence[JournaledRequest]) -> None:
-        for number, folded in folding.fold(self.table, self.requests, journal).items():
-            self._by_number[number].note_folded(folded)
 
     def _show(self, journal: Sequence[JournaledRequest]) -> None:
         if not journal:
@@ -200,11 +132,6 @@ class DuckDBStreamLedger:
         for ledger in self.cohorts.values():
             counts = sizes.get(ledger.number, LedgerCounts(EMPTY_SET, 0, 0))
             ledger.entry = msgspec.structs.replace(ledger.entry, counts=counts)
-
-    @property
-    def tables(self) -> str:
-        """The schema of the tables accepted, doubts and removed, as if folded."""
-        return self.table.folded if self._is_shown else self.table.schema
 
     # Comparing and looking up
 
@@ -254,25 +181,9 @@ class DuckDBStreamLedger:
             for table in ("accepted", "doubts"):
                 self.table.run(f"DELETE FROM {{s}}.{table} AS old USING {gone} AS g WHERE {same}")
 
-    @contextlib.contextmanager
-    def changing(self, name: str, cohorts: Sequence[int]) -> Iterator[None]:
-        """Change the members of some cohorts without a request, in one transaction.
-
-        As for requests, control knows that the file may be ahead until the numbers are the same.
-        """
-        marks = self.requests.add_marks(cohorts)
-        with self.table.change(name):
-            yield
-            folded = self.table.write_marks(marks)
-        self.requests.note_folded(folded)
-        for each in folded:
-            ledger = self._by_number[each.number]
-            ledger.note_folded(each)
-            ledger.revision += 1
-
     def take_over(self, ledger: DuckDBCohortLedger) -> None:
         """Copy the members of another stream's cohort; its own file must be folded."""
-        source, number = ledger.stream.table, ledger.number
+        source, number = ledger.state.table, ledger.number
         self.table.drop_cohorts([number])  # of an attempt that was interrupted
         with source.using(), self.table.change("take over"):
             for table in (*schema.MEMBER_TABLES, "marks", "plan_members"):
@@ -319,20 +230,6 @@ class DuckDBStreamLedger:
             for plan in plans:
                 if plan.kind is kind:
                     self.drop_plan(number, plan.plan_id)
-
-    def drop_plan(self, cohort: int, plan_id: str | None) -> None:
-        """Delete a cohort's plans, or the one with an id; then its members."""
-        self.plans.drop([cohort], None, plan_id)
-        self.drop_plan_members([cohort], plan_id)
-
-    def drop_plan_members(self, cohorts: Sequence[int], plan_id: str | None) -> None:
-        """Delete the members of plans that control does not have."""
-        chosen = "WHERE cohort IN (SELECT unnest(?::INTEGER[])) AND plan_id = coalesce(?, plan_id)"
-        if self.table.rows(
-            f"SELECT 1 FROM {{s}}.plan_members {chosen} LIMIT 1", [cohorts, plan_id]
-        ):
-            with self.table.change("drop plan members"):
-                self.table.run(f"DELETE FROM {{s}}.plan_members {chosen}", [cohorts, plan_id])
 
     # People
 

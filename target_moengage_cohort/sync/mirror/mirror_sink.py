@@ -13,7 +13,7 @@ from target_moengage_cohort.sync.rows import count_records
 from target_moengage_cohort.sync.sink import Sink
 
 if t.TYPE_CHECKING:
-    from target_moengage_cohort.ledger.interface import Staging
+    from target_moengage_cohort.ledger.snapshot import Staging
     from target_moengage_cohort.singer.batches.columnar import Facts, Relation
     from target_moengage_cohort.singer.columns import Columns
     from target_moengage_cohort.sync.mirror.head_start import HeadStart

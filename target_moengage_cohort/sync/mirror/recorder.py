@@ -14,12 +14,11 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.ledger.interface import (
         CohortLedger,
-        Difference,
         LedgerStore,
         StreamLedger,
     )
     from target_moengage_cohort.ledger.records import RunEntry
-    from target_moengage_cohort.sync.cohorts import SyncedCohort
+    from target_moengage_cohort.ledger.snapshot import Difference
 
 
 class StreamPlan(msgspec.Struct, frozen=True):
@@ -33,7 +32,6 @@ class StreamPlan(msgspec.Struct, frozen=True):
 class CohortPlan(msgspec.Struct, frozen=True):
     """The decision on one cohort's part of a plan, and the parts that are not delivered now."""
 
-    cohort: SyncedCohort
     ledger: CohortLedger
     decision: Decision
     kept: Sequence[Plan]

@@ -28,11 +28,10 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.delivery.delivery import Delivery
     from target_moengage_cohort.ledger.interface import (
         CohortLedger,
-        Difference,
         LedgerStore,
-        Staging,
     )
     from target_moengage_cohort.ledger.records import DiffCounts
+    from target_moengage_cohort.ledger.snapshot import Difference, Staging
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.sync.cohorts import Cohorts, SyncedCohort
     from target_moengage_cohort.sync.context import RunContext
@@ -53,6 +52,13 @@ class StagedStream(msgspec.Struct, frozen=True, kw_only=True):
     has_head_start: bool
 
 
+class _UnderWay(msgspec.Struct, frozen=True):
+    """A stream's plan that is being delivered, and its cohorts by the numbers of their ledgers."""
+
+    plan: StreamPlan
+    cohorts: dict[int, SyncedCohort]
+
+
 class Settlement:
     """Settles the plans of a run's mirrors."""
 
@@ -70,7 +76,7 @@ class Settlement:
         self._delivery = delivery
         self._recorder = recorder
         self._streams: list[StagedStream] = []
-        self._under_way: deque[StreamPlan] = deque()
+        self._under_way: deque[_UnderWay] = deque()
 
     def head_start(self, staging: Staging, cohort: SyncedCohort) -> HeadStart | None:
         """Return a head start for a new cohort, if the ledger will remember what it sends."""
@@ -86,10 +92,12 @@ class Settlement:
             return True
         plan = self._decide(stream, populated)
         self._recorder.keep(plan)
+        cohorts = {ledger.number: cohort for cohort, ledger in populated}
         for part in plan.cohorts:
-            _warn(part.cohort, part.decision, rejected=stream.completeness.rejected)
-        self._under_way.append(plan)
-        if not self._submit(plan):
+            cohort = cohorts[part.ledger.number]
+            _warn(cohort, part.decision, rejected=stream.completeness.rejected)
+        self._under_way.append(_UnderWay(plan, cohorts))
+        if not self._submit(self._under_way[-1]):
             return False
         return len(self._under_way) < _MOST_PLANS or self._finish_oldest()
 
@@ -138,7 +146,7 @@ class Settlement:
             decision = decide(counts, rules, stream.proof)
             kept = self._undelivered(cohort, ledger, difference, decision)
             _note_result(cohort, counts, decision, kept)
-            parts.append(CohortPlan(cohort, ledger, decision, kept))
+            parts.append(CohortPlan(ledger, decision, kept))
         return StreamPlan(of_stream, difference, parts)
 
     def _undelivered(
@@ -181,39 +189,39 @@ class Settlement:
             parts.append(part)
         return parts
 
-    def _submit(self, plan: StreamPlan) -> bool:
+    def _submit(self, under_way: _UnderWay) -> bool:
         """Submit the changes that may be sent, cohort by cohort; ``False`` if interrupted.
 
         Removals first: where one shares an anonymous id with a member to add, or with one that
         turned out to be the same person, the addition must come last.
         """
-        open_cohort = None
-        for part, action, members in _deliverable(plan):
-            if open_cohort is not None and open_cohort is not part.cohort:
-                self._delivery.close(open_cohort.cohort.cohort_id)  # its plan is complete
-            open_cohort = part.cohort
-            refused = part.cohort.result.refused  # as far as a head start went
-            change = part.cohort.change
-            wanted = [change(action, each) for each in members if each.key not in refused]
+        plan, latest = under_way.plan, None
+        for number, action, members in _deliverable(plan):
+            cohort = under_way.cohorts[number]
+            if latest is not None and latest is not cohort:
+                self._delivery.close(latest.cohort.cohort_id)  # its plan is complete
+            latest = cohort
+            refused = cohort.result.refused  # as far as a head start went
+            wanted = [cohort.change(action, each) for each in members if each.key not in refused]
             if not self._delivery.submit(wanted):
                 return False
             plan.ledger.fold_if_large()
-        if open_cohort is not None:
-            self._delivery.close(open_cohort.cohort.cohort_id)
+        if latest is not None:
+            self._delivery.close(latest.cohort.cohort_id)
         return True
 
     def _finish_oldest(self) -> bool:
         """Wait until the oldest plan is delivered; return ``False`` if interrupted."""
-        plan = self._under_way.popleft()
-        for part in plan.cohorts:
-            if not self._delivery.finish(part.cohort.cohort.cohort_id):
+        under_way = self._under_way.popleft()
+        for cohort in under_way.cohorts.values():
+            if not self._delivery.finish(cohort.cohort.cohort_id):
                 return False
-        self._recorder.finish(plan)
-        plan.difference.close()
+        self._recorder.finish(under_way.plan)
+        under_way.plan.difference.close()
         return True
 
 
-def _deliverable(plan: StreamPlan) -> Iterator[tuple[CohortPlan, Action, list[Member]]]:
+def _deliverable(plan: StreamPlan) -> Iterator[tuple[int, Action, list[Member]]]:
     """Yield the changes of a plan that may be sent, by cohort, the removals of each first."""
     parts = {part.ledger.number: part for part in plan.cohorts}
     removed = {number for number, part in parts.items() if _delivers(part.decision.removals)}
@@ -226,7 +234,7 @@ def _deliverable(plan: StreamPlan) -> Iterator[tuple[CohortPlan, Action, list[Me
         key=lambda change: change[:2],
     )
     for number, is_addition, members in changes:
-        yield parts[number], Action.ADD if is_addition else Action.REMOVE, members
+        yield number, Action.ADD if is_addition else Action.REMOVE, members
 
 
 def _delivers(disposition: Disposition) -> bool:

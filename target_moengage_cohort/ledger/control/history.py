@@ -20,7 +20,7 @@ _decode_progress = msgspec.json.Decoder(RunProgress).decode
 _decode_entry = msgspec.json.Decoder(RunEntry).decode
 
 
-class Runs:
+class RunHistory:
     """The runs of the store's partner."""
 
     def __init__(self, control: Control) -> None:
