@@ -62,7 +62,8 @@ class Control:
         self.partner = settings.partner
         self.database = database
         self.store_id = self.hash_key = ""
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held for no transaction
+        self._numbering = threading.Lock()
         self._new: list[CohortEntry] = []  # not written yet
         self._numbers: Iterator[int] = iter(())
 
@@ -130,11 +131,12 @@ class Control:
             SettingsError: Another partner has the cohort.
         """
         self._check_new(cohort)
-        with self._lock:
+        with self._numbering:
             if self.database.read_only:
                 number = -1 - len(self._new)  # unlike any that exists
             else:
                 number = next(self._numbers, 0) or self._reserve()
+        with self._lock:
             entry = _new_entry(number, self.partner, cohort, stream)
             self._new.append(entry)
         return entry
