@@ -143,7 +143,8 @@ class Control:
 
     def _check_new(self, cohort: Cohort) -> None:
         query = "SELECT partner, cohort_id FROM names WHERE name = ?"
-        for partner, cohort_id in self.database.rows(query, [cohort.name]):
+        new = [(each.partner, each.cohort_id) for each in self._new if each.name == cohort.name]
+        for partner, cohort_id in [*self.database.rows(query, [cohort.name]), *new]:
             if (partner, cohort_id) != (self.partner, cohort.cohort_id):
                 whose = f"cohort {cohort_id!r}"
                 if partner != self.partner:
