@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from target_moengage_cohort.core import files, scratch
 from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
 from target_moengage_cohort.ledger.control.control import Control, stem
@@ -228,7 +230,8 @@ class LocalStore:
         ledger.reassign(stream)
         former.table.drop_cohorts([ledger.number])
         del former.cohorts[cohort_id]
-        other.add(ledger.entry, created=False)
+        entry = msgspec.structs.replace(ledger.entry, last_timestamp=ledger.last_timestamp)
+        other.add(entry, created=False)
 
     def staging(self) -> DuckDBStaging:
         """Return an empty staging for a snapshot."""
