@@ -101,7 +101,11 @@ class StreamState:
             ended = {*self._ended}
         # What is in flight is told from control alone: other threads send and answer meanwhile.
         journal = self.requests.of_stream(self.name)
-        self._fold([each for each in journal if each.state != SENT or each.number in ended])
+        try:
+            self._fold([each for each in journal if each.state != SENT or each.number in ended])
+        except BaseException:
+            self._has_answers = True
+            raise
 
     def fold_if_large(self) -> None:
         """See `StreamLedger.fold_if_large`."""
