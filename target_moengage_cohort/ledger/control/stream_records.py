@@ -43,7 +43,7 @@ class StreamRecords:
 
     def use_version(self, stream: str, version: int, run_id: str) -> bool:
         """Record that a run reads a version; return whether no unfinished run has before."""
-        key = [self._partner, stream, version]
+        key = [self._partner, stream, str(version)]  # text: it may have more than 64 bits
         where = "partner = ? AND stream = ? AND version = ?"
         query = f"SELECT run_id FROM versions WHERE is_finished = 0 AND {where}"
         if self._database.read_only:
@@ -64,5 +64,5 @@ class StreamRecords:
             transaction.run(
                 "UPDATE versions SET is_finished = 1"
                 " WHERE partner = ? AND stream = ? AND version = ?",
-                [self._partner, stream, version],
+                [self._partner, stream, str(version)],
             )

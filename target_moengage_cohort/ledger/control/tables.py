@@ -43,7 +43,7 @@ TABLES = (
         cohort BIGINT NOT NULL, plan_id TEXT NOT NULL, approved_by TEXT NOT NULL,
         expires_at DOUBLE PRECISION NOT NULL, PRIMARY KEY (cohort, plan_id))""",
     """CREATE TABLE versions (
-        partner TEXT NOT NULL, stream TEXT NOT NULL, version BIGINT NOT NULL, run_id TEXT NOT NULL,
+        partner TEXT NOT NULL, stream TEXT NOT NULL, version TEXT NOT NULL, run_id TEXT NOT NULL,
         is_finished BIGINT NOT NULL, PRIMARY KEY (partner, stream, version))""",
     # `progress` and `report` are JSON; `number` is their order.
     """CREATE TABLE runs (
