@@ -1,8 +1,12 @@
 """The benchmarks at a small size, so that they keep working."""
 
+import os
+import sys
+from pathlib import Path
+
 import pytest
 
-from tools.benchmarks import report
+from tools.benchmarks import processes, report
 from tools.benchmarks.__main__ import BENCHMARKS
 from tools.benchmarks.cold import least_requests, least_seconds
 from tools.benchmarks.sections import Figure, Section
@@ -19,6 +23,15 @@ def test_each_benchmark_measures_everything(name):
     assert name == section.name
     assert {len(section.columns)} == {len(row) for row in section.rows}
     assert section.figures
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_the_open_files_of_a_process_are_counted(tmp_path):
+    """A process is known to have had its standard streams open."""
+    command = [sys.executable, "-c", "import os; os.listdir('/')"]
+    ran = processes.run(command, Path(os.devnull), dict(os.environ), tmp_path / "errors")
+    assert 0 == ran.code
+    assert ran.open_files >= 3
 
 
 def test_the_report_keeps_handwritten_text(tmp_path):
