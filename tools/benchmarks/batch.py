@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from tools.benchmarks.batches import Format, write_batches
-from tools.benchmarks.cohort import Bench, Mirror, bench, mirror_settings
+from tools.benchmarks.cohort import Bench, adopted, bench, mirror_settings
 from tools.benchmarks.data import Shape, write_first, write_messages
 from tools.benchmarks.processes import Command, Ran, RunFailedError, in_turn
 from tools.benchmarks.sections import Figure, Section, count
@@ -67,7 +67,7 @@ def _by_record(place: Bench, sizes: Sizes) -> Case:
 
 def _cases(place: Bench, sizes: Sizes) -> tuple[list[Case], list[Case]]:
     """Return the cases of the target with each format, and of the SDK's sink."""
-    mirror = Mirror(place, sizes.members)
+    mirror = adopted(place, sizes.members)
     of_target, of_sdk = [], []
     for rows in sizes.files:
         for format_ in Format:

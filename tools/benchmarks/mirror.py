@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from tools.benchmarks.cohort import Bench, Mirror, bench, mirror_settings
+from tools.benchmarks.cohort import Bench, Mirror, adopted, bench, mirror_settings
 from tools.benchmarks.data import Shape, write_first, write_messages
 from tools.benchmarks.processes import Ran, in_turn
 from tools.benchmarks.sections import Figure, Section, count
@@ -34,7 +34,7 @@ def measure(sizes: Sizes) -> Section:
     figures: list[Figure] = []
     for size in [sizes.members, *([10 * sizes.members] if sizes.long else [])]:
         with bench(**mirror_settings()) as place:
-            mirror = Mirror(place, size)
+            mirror = adopted(place, size)
             for shape in Shape:
                 results = _measure(place, mirror, size, shape, sizes)
                 rows += _rows(shape, size, sizes.sdk_records, results)
