@@ -25,6 +25,17 @@ def test_each_benchmark_measures_everything(name):
     assert section.figures
 
 
+def test_the_long_form_has_a_larger_fan_out():
+    """In the long form ten times as many members have rows, and figures for peak memory."""
+    section = BENCHMARKS["fan-out"](Sizes(members=2_000, long=True, rounds=1))
+    assert any("20,000" in cell for row in section.rows for cell in row)
+    peaks = [figure for figure in section.figures if figure.name.endswith("peak memory")]
+    assert ["2 cohorts of 10,000", "one cohort of 20,000"] == [
+        figure.name.partition(":")[0] for figure in peaks
+    ]
+    assert all(figure.value for figure in peaks)
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 def test_the_open_files_of_a_process_are_counted(tmp_path):
     """A process is known to have had its standard streams open."""
