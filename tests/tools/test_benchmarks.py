@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.benchmarks import processes, report
+from tools.benchmarks import batch, processes, report
 from tools.benchmarks.__main__ import BENCHMARKS
 from tools.benchmarks.cold import least_requests, least_seconds
 from tools.benchmarks.sections import Figure, Section
@@ -34,6 +34,15 @@ def test_the_long_form_has_a_larger_fan_out():
         figure.name.partition(":")[0] for figure in peaks
     ]
     assert all(figure.value for figure in peaks)
+
+
+def test_the_long_form_has_larger_batches():
+    """In the long form the target and bare DuckDB read ten times as many rows by Parquet."""
+    results = batch.large(Sizes(members=2_000, long=True, rounds=1))
+    assert [("Parquet", 20_000), ("bare DuckDB, Parquet", 20_000)] == [
+        (case.title, case.records) for case in results
+    ]
+    assert all(ran.seconds for ran in results.values())
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")

@@ -69,6 +69,11 @@ class Bench:
         """Run the floor on messages."""
         return self._run([sys.executable, str(HERE / "floor.py"), *options], source)
 
+    def bare(self, form: str, source: str, database: Path, *, changes: int) -> Ran:
+        """Run bare DuckDB on files that it reads itself; see `bare.py`."""
+        command = [sys.executable, str(HERE / "bare.py"), form, source, str(database), str(changes)]
+        return self._run(command, self.empty)
+
     def adopt(self, size: int) -> None:
         """Import version 0 of a cohort into the ledger, without sending it."""
         members = self.folder / "members.csv"
@@ -146,6 +151,35 @@ def adopted(place: Bench, size: int) -> Mirror:
     """Return a mirror of one cohort that MoEngage has in version 0."""
     place.adopt(size)
     return Mirror(place, size, changed(size))
+
+
+class Bare:
+    """The work of such a mirror by bare DuckDB, with a file of its own.
+
+    Args:
+        place: The bench.
+        form: The form of the sources: `parquet` or `records`.
+        sources: What DuckDB is to read, of version 0 and of version 1: a path or a pattern.
+        size: The number of members.
+
+    Attributes:
+        database: The file.
+    """
+
+    def __init__(self, place: Bench, form: str, sources: list[str], size: int) -> None:
+        self.database = place.folder / f"bare-{form}-{size}.duckdb"
+        self._place = place
+        self._form = form
+        self._sources = sources
+        self._changes = changed(size)
+        self._version = 0  # that the file has
+        place.bare(form, sources[0], self.database, changes=size)
+
+    def run(self) -> Ran:
+        """Run it on the version that its file does not have."""
+        self._version = 1 - self._version
+        source = self._sources[self._version]
+        return self._place.bare(self._form, source, self.database, changes=2 * self._changes)
 
 
 def mirror_settings() -> dict[str, object]:
