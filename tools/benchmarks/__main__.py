@@ -8,6 +8,7 @@ from collections.abc import Callable
 from tools.benchmarks import (
     batch,
     cold,
+    doubt,
     fan_out,
     growth,
     mirror,
@@ -28,6 +29,7 @@ BENCHMARKS: dict[str, Callable[[Sizes], Section]] = {
     "growth": growth.measure,
     "fan-out": fan_out.measure,
     "streams": streams.measure,
+    "doubt": doubt.measure,
     "cold": cold.measure,
     "packing": packing.measure,
     "startup": startup.measure,
