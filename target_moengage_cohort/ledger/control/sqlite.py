@@ -85,7 +85,7 @@ class SQLiteDatabase:
                 return
             self._take_turn()
             log = self.path.with_name(f"{self.path.name}-wal")
-            had_log = log.exists()
+            had_log = _has_content(log)
             if not self.read_only:
                 os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
             self._connection = self._connect(has_log=had_log)
@@ -97,8 +97,11 @@ class SQLiteDatabase:
                         create(transaction)
             elif not is_new and not had_log and self._rows("SELECT is_open FROM store")[0][0]:
                 # Another process may have made the log since: then it exists now.
-                if log.exists():
+                if _has_content(log):
                     return
+                self._connection.close()  # leaves the flag as it is
+                self._connection = None
+                self._use.release()
                 msg = (
                     f"the ledger {self.path} was copied or restored without its log {log.name}, so "
                     "its newest requests are missing; restore both files from one backup"
@@ -132,10 +135,10 @@ class SQLiteDatabase:
     def _close(self, connection: sqlite3.Connection) -> None:
         try:
             if not self.read_only and self._failure is None and self._use.upgrade():
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                self._step("control: log truncated")
                 connection.execute("UPDATE store SET is_open = 0 WHERE is_open = 1")
                 self._step("control: marked as closed")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._step("control: log truncated")
         finally:
             connection.close()
 
@@ -232,6 +235,13 @@ class SQLiteDatabase:
         except LedgerError as error:
             self._failure = error
             raise
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _cause(error: sqlite3.Error) -> str:
