@@ -59,12 +59,14 @@ class SQLiteDatabase:
 
     def __init__(self, folder: Path, *, read_only: bool, step: Step, patience: Patience) -> None:
         self.path = folder / FILE_NAME
+        self._log = folder / f"{FILE_NAME}-wal"
         self.read_only = read_only
         self._step = step
         self._patience = patience
         self._lock = threading.RLock()
         self._use = Lock(folder / "control.lock", is_optional=read_only)
         self._connection: sqlite3.Connection | None = None
+        self._still: object = None  # the facts of a file that was taken as one that does not change
         self._is_marked = False  # whether `is_open` is in the file
         self._is_missing = False  # whether a read-only store has no file
         self._failure: LedgerError | None = None
@@ -84,11 +86,13 @@ class SQLiteDatabase:
                 self._is_missing = True
                 return
             self._take_turn()
-            log = self.path.with_name(f"{self.path.name}-wal")
+            log = self._log
             had_log = _has_content(log)
             if not self.read_only:
                 os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
             self._connection = self._connect(has_log=had_log)
+            if self._still is not None:
+                self._use.release()
             is_new = not self._rows("SELECT name FROM sqlite_master WHERE name = 'store'")
             if is_new and not self.read_only:
                 self._connection.execute("PRAGMA journal_mode = WAL")
@@ -152,8 +156,10 @@ class SQLiteDatabase:
 
     def _connect(self, *, has_log: bool) -> sqlite3.Connection:
         mode = "ro" if self.read_only else "rw"
-        # Without a log nothing else uses the file, and its directory may not be writable.
+        # Without a log nothing else uses the file, and its directory may not be writable. If that
+        # changes, it is opened again; a lock would keep the last writer from closing it.
         is_still = self.read_only and not has_log
+        self._still = self._facts() if is_still else None
         connection = sqlite3.connect(
             f"{self.path.absolute().as_uri()}?mode={mode}{'&immutable=1' if is_still else ''}",
             uri=True,
@@ -202,7 +208,23 @@ class SQLiteDatabase:
             waited += _POLL_SECONDS
 
     def _rows(self, query: str, values: Sequence[object] = ()) -> Rows:
+        while (before := self._still) is not None:
+            with contextlib.suppress(sqlite3.DatabaseError):
+                rows = self._used().execute(query, values).fetchall()
+                if before == self._facts():
+                    return rows
+            if before == self._facts():
+                break  # the error is its own
+            self._used().close()
+            self._take_turn()
+            self._connection = self._connect(has_log=_has_content(self._log))
+            if self._still is not None:
+                self._use.release()
         return self._used().execute(query, values).fetchall()
+
+    def _facts(self) -> object:
+        facts = self.path.stat()
+        return facts.st_mtime_ns, facts.st_size, facts.st_ino, _has_content(self._log)
 
     def _used(self) -> sqlite3.Connection:
         if self._failure is not None:
