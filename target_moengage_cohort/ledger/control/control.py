@@ -10,7 +10,7 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.core.errors import RowError, SettingsError
+from target_moengage_cohort.core.errors import LedgerError, RowError, SettingsError
 from target_moengage_cohort.ledger.control.tables import TABLES
 from target_moengage_cohort.ledger.records import (
     EMPTY_SET,
@@ -130,7 +130,8 @@ class Control:
             RowError: Another cohort has had the name.
             SettingsError: Another partner has the cohort.
         """
-        self._check_new(cohort)
+        self.check_name(cohort)
+        self._check_partner(cohort)
         with self._numbering:
             if self.database.read_only:
                 number = -1 - len(self._new)  # unlike any that exists
@@ -141,7 +142,8 @@ class Control:
             self._new.append(entry)
         return entry
 
-    def _check_new(self, cohort: Cohort) -> None:
+    def check_name(self, cohort: Cohort) -> None:
+        """Raise a `RowError` if another cohort has had the name."""
         query = "SELECT partner, cohort_id FROM names WHERE name = ?"
         new = [(each.partner, each.cohort_id) for each in self._new if each.name == cohort.name]
         for partner, cohort_id in [*self.database.rows(query, [cohort.name]), *new]:
@@ -155,6 +157,8 @@ class Control:
                     "choose another one"
                 )
                 raise RowError("name_taken", reason)
+
+    def _check_partner(self, cohort: Cohort) -> None:
         query = "SELECT partner FROM cohorts WHERE cohort_id = ? AND partner <> ?"
         for (partner,) in self.database.rows(query, [cohort.cohort_id, self.partner]):
             msg = (
@@ -200,11 +204,19 @@ class Control:
         self._reserve_names(transaction, new)
 
     def _reserve_names(self, transaction: Transaction, entries: Iterable[CohortEntry]) -> None:
-        rows = [(entry.name, entry.partner, entry.cohort_id) for entry in entries]
-        query = (
+        insert = (
             "INSERT INTO names (name, partner, cohort_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
         )
-        transaction.run_many(query, rows)
+        query = "SELECT 1 FROM names WHERE name = ? AND partner = ? AND cohort_id = ?"
+        rows = [(entry.name, entry.partner, entry.cohort_id) for entry in entries]
+        transaction.run_many(insert, rows)
+        for row in rows:
+            if not transaction.run(query, row):
+                msg = (
+                    f"the name {row[0]!r} of cohort {row[2]!r} was given to another cohort by a "
+                    "run at the same time; nothing more is sent. Choose another one, then run again"
+                )
+                raise LedgerError("name_taken", msg)
 
     def describe(self, entry: CohortEntry, **facts: object) -> CohortEntry:
         """Change some of a cohort's facts; return its entry with them."""

@@ -6,7 +6,7 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.errors import RowError, SettingsError
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.ledger.control.history import RunHistory
 from target_moengage_cohort.ledger.control.requests import (
@@ -169,6 +169,10 @@ class DuckDBCohortLedger:
 
     def rename(self, name: str) -> None:
         """Give the cohort another name."""
+        try:
+            self.state.control.check_name(msgspec.structs.replace(self.entry.cohort, name=name))
+        except RowError as error:
+            raise SettingsError(error.code, error.reason) from None
         self._describe(name=name)
         self.outdate()
 
