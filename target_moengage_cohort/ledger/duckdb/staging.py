@@ -120,17 +120,21 @@ class DuckDBStaging:
         return [Member(uid, anonymous_id) for uid, anonymous_id in rows]
 
     def compare(
-        self, members: Members, schema: str, cohorts: Sequence[int], *, keeps: bool
+        self,
+        members: Members,
+        schema: str,
+        cohorts: Sequence[int],
+        *,
+        has_others: bool,
+        keeps: bool,
     ) -> DuckDBDifference:
-        """Compare the rows with some cohorts' members in the tables of a schema."""
+        """Compare the rows with some cohorts' members in the tables of a schema.
+
+        `has_others` is whether other cohorts have members there.
+        """
         self._await()
-        others = members.rows(
-            f"SELECT DISTINCT cohort FROM (SELECT cohort FROM {schema}.accepted"
-            f" UNION ALL SELECT cohort FROM {schema}.doubts)"
-        )
-        in_ledger = {cohort for (cohort,) in others}
         where = ""
-        if not in_ledger <= {*cohorts}:
+        if has_others:
             where = f" WHERE cohort IN ({', '.join(map(str, cohorts))})"
         tables = Tables(
             self._catalog,

@@ -152,7 +152,9 @@ class DuckDBStreamLedger(StreamState):
         self.fold()
         rows = t.cast("DuckDBStaging", staging)  # of the same store, so of the same engine
         numbers = [each.number for each in cohorts]
-        return rows.compare(self.table, self.tables, numbers, keeps=keeps)
+        others = self.by_number.keys() - {*numbers}
+        has_others = any(self.by_number[number].entry.counts.base for number in others)
+        return rows.compare(self.table, self.tables, numbers, has_others=has_others, keeps=keeps)
 
     def settle(
         self,

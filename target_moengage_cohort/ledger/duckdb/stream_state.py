@@ -18,7 +18,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.control.requests import JournaledRequest, NewRequest
     from target_moengage_cohort.ledger.duckdb.members import Members
-    from target_moengage_cohort.ledger.records import FoldedCohort
+    from target_moengage_cohort.ledger.records import CohortEntry, FoldedCohort
 
 _MOST_UNFOLDED = 4_000_000
 """Members of requests in control beyond which `fold_if_large` folds."""
@@ -27,6 +27,7 @@ _MOST_UNFOLDED = 4_000_000
 class Counted(t.Protocol):
     """A cohort whose numbers are kept up to date."""
 
+    entry: CohortEntry
     revision: int
 
     def note_folded(self, folded: FoldedCohort) -> None:

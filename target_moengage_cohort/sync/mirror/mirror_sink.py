@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from target_moengage_cohort.core.membership import Action, largest_size
+from target_moengage_cohort.core.membership import Action, SyncMode, largest_size
 from target_moengage_cohort.singer.columns import LONGEST, NotPlainError
 from target_moengage_cohort.singer.messages import DELETED_AT
 from target_moengage_cohort.sync.mirror.completeness import Completeness
@@ -75,7 +75,9 @@ class MirrorSink(Sink):
     def take_columns(self, columns: Columns) -> None:
         """Take many plain rows; see `Sink.take_columns`."""
         cohorts = self.rows.cohorts_of(columns)
-        sealed = {cohort.result.is_sealed for cohort in cohorts}
+        sealed = {False}
+        if self.rows.mapping.sync_mode is SyncMode.ONE_TIME:  # no other mode seals
+            sealed = {cohort.result.is_sealed for cohort in cohorts}
         if len(sealed) > 1 or len(columns.expected_counts or ()) > 1:
             raise NotPlainError
         for expected in columns.expected_counts or ():
