@@ -95,7 +95,7 @@ class SQLiteDatabase:
                 self._use.release()
             is_new = not self._rows("SELECT name FROM sqlite_master WHERE name = 'store'")
             if is_new and not self.read_only:
-                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._patiently("PRAGMA journal_mode = WAL")
                 with self._transaction("create") as transaction:
                     if not transaction.run("SELECT 1 FROM sqlite_master WHERE name = 'store'"):
                         create(transaction)
@@ -182,7 +182,7 @@ class SQLiteDatabase:
     @contextlib.contextmanager
     def _transaction(self, name: str) -> Iterator[Transaction]:
         connection = self._used()
-        self._begin(connection)
+        self._patiently("BEGIN IMMEDIATE")
         try:
             yield Transaction(connection)
             self._step(f"{name}: before commit")
@@ -193,16 +193,14 @@ class SQLiteDatabase:
             raise
         self._step(f"{name}: committed")
 
-    def _begin(self, connection: sqlite3.Connection) -> None:
+    def _patiently(self, statement: str, values: Sequence[object] = ()) -> Rows:
         waited = 0.0
         while True:
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                return self._used().execute(statement, values).fetchall()
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                     raise
-            else:
-                return
             if waited >= self._patience.seconds or self._patience.wait(_POLL_SECONDS):
                 raise self._busy()
             waited += _POLL_SECONDS
@@ -220,7 +218,7 @@ class SQLiteDatabase:
             self._connection = self._connect(has_log=_has_content(self._log))
             if self._still is not None:
                 self._use.release()
-        return self._used().execute(query, values).fetchall()
+        return self._patiently(query, values)
 
     def _facts(self) -> object:
         facts = self.path.stat()
