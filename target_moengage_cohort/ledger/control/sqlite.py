@@ -137,13 +137,29 @@ class SQLiteDatabase:
                 self._use.release()
 
     def _close(self, connection: sqlite3.Connection) -> None:
+        is_marked = False
         try:
-            if not self.read_only and self._failure is None and self._use.upgrade():
+            if not self.read_only and self._use.upgrade():
                 connection.execute("UPDATE store SET is_open = 0 WHERE is_open = 1")
+                is_marked = True
                 self._step("control: marked as closed")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 self._step("control: log truncated")
+        except sqlite3.Error:
+            if self._failure is None:  # else the caller has had the first error
+                raise
         finally:
+            if self.read_only or is_marked:
+                connection.close()
+            else:
+                self._close_with_log(connection)
+
+    def _close_with_log(self, connection: sqlite3.Connection) -> None:
+        """Close a connection; as one that can only read is the last, the log stays."""
+        uri = f"{self.path.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as last:
+            with contextlib.suppress(sqlite3.Error):
+                last.execute("SELECT is_open FROM store").fetchall()
             connection.close()
 
     def _take_turn(self) -> None:
@@ -167,8 +183,8 @@ class SQLiteDatabase:
             isolation_level=None,
             check_same_thread=False,
         )
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA secure_delete = ON")
+        self._patiently("PRAGMA synchronous = FULL", connection=connection)
+        self._patiently("PRAGMA secure_delete = ON", connection=connection)
         return connection
 
     def _mark_open(self) -> None:
@@ -193,11 +209,18 @@ class SQLiteDatabase:
             raise
         self._step(f"{name}: committed")
 
-    def _patiently(self, statement: str, values: Sequence[object] = ()) -> Rows:
+    def _patiently(
+        self,
+        statement: str,
+        values: Sequence[object] = (),
+        *,
+        connection: sqlite3.Connection | None = None,
+    ) -> Rows:
+        """Execute a statement, as soon as other processes allow it."""
         waited = 0.0
         while True:
             try:
-                return self._used().execute(statement, values).fetchall()
+                return (connection or self._used()).execute(statement, values).fetchall()
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                     raise
