@@ -141,6 +141,9 @@ class StreamLedger(t.Protocol):
     def queued(self, changes: Sequence[NumberedChange]) -> None:
         """Note changes on their way to a request; a member's last one counts."""
 
+    def queue_known(self, actions: Sequence[Action]) -> None:
+        """Note likewise a change of each member that `known` was asked for last."""
+
     def difference(
         self, staging: Staging, cohorts: Sequence[CohortLedger], *, keeps: bool = False
     ) -> Difference:

@@ -46,7 +46,8 @@ def bound(columns: Sequence[Column]) -> tuple[str, list[list[str]]]:
     with_values = [column for column in columns if column.values is not None]
     slices = ", ".join(f"unnest(?::VARCHAR[]) AS {column.name}" for column in with_values)
     values = [_slices(t.cast("Sequence[t.Any]", column.values)) for column in with_values]
-    return f"(SELECT {sources} FROM (SELECT {slices}))", values
+    table = f" FROM (SELECT {slices})" if slices else ""
+    return f"(SELECT {sources}{table})", values
 
 
 def _slices(column: Sequence[t.Any]) -> list[str]:

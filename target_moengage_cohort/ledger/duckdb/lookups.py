@@ -38,19 +38,20 @@ class Lookups:
         expected: dict[NumberedKey, Expected] = {}
         sources = {  # later ones win
             f"{schema}.removed": f"'{Action.REMOVE.value}', NULL, NULL",
-            f"{schema}.accepted": f"'{Action.ADD.value}', uid, anonymous_id",
-            f"{schema}.doubts": "NULL, uid, anonymous_id",
+            f"{schema}.accepted": f"'{Action.ADD.value}', t.uid, t.anonymous_id",
+            f"{schema}.doubts": "NULL, t.uid, t.anonymous_id",
         }
         if self._has_queue:
-            sources[self._queue] = "action, uid, anonymous_id"
+            sources[self._queue] = "t.action, t.uid, t.anonymous_id"
         with self._members.using() as cursor:
             source, values = _rows(cohorts, members)
             h = self._members.engine.hash_sql("uid", "anonymous_id")
-            numbered = f"SELECT cohort, {h} AS h, row_number() OVER () - 1 AS i FROM {source}"
-            cursor.execute(f"CREATE OR REPLACE TEMP TABLE asked AS {numbered}", values)
+            columns = f"cohort, {h} AS h, uid, anonymous_id, row_number() OVER () - 1 AS i"
+            asked = f"SELECT {columns} FROM {source}"
+            cursor.execute(f"CREATE OR REPLACE TEMP TABLE asked AS {asked}", values)
             for table, columns in sources.items():
                 order = " ORDER BY position" if table == self._queue else ""
-                matches = f"FROM {table} JOIN asked USING (cohort, h)"
+                matches = f"FROM {table} AS t JOIN asked USING (cohort, h)"
                 cursor.execute(f"SELECT i, {columns} {matches}{order}")
                 for i, action, uid, anonymous_id in cursor.fetchall():
                     is_known = uid is not None or anonymous_id is not None
@@ -61,6 +62,26 @@ class Lookups:
 
     def queued(self, changes: Sequence[NumberedChange]) -> None:
         """Note changes on their way to a request; a member's last one counts."""
+        source, values = _rows(
+            [cohort for cohort, _, _ in changes],
+            [member for _, _, member in changes],
+            [action.value for _, action, _ in changes],
+        )
+        h = self._members.engine.hash_sql("uid", "anonymous_id")
+        columns = f"{self._position} + row_number() OVER (), cohort, {h}, uid, anonymous_id, action"
+        self._insert(f"SELECT {columns} FROM {source}", values, len(changes))
+
+    def queue_asked(self, actions: Sequence[Action]) -> None:
+        """Note likewise a change of each member that `known` was asked for last."""
+        is_one = len({*actions}) == 1
+        values = None if is_one else [action.value for action in actions]
+        source, bindings = bound([Column("action", "VARCHAR", f"'{actions[0].value}'", values)])
+        joined = "CROSS JOIN" if is_one else "POSITIONAL JOIN"
+        columns = f"{self._position} + i, cohort, h, uid, anonymous_id, action"
+        self._insert(f"SELECT {columns} FROM asked {joined} {source}", bindings, len(actions))
+
+    def _insert(self, select: str, values: Sequence[object], count: int) -> None:
+        """Insert rows into the queue, which later rows follow."""
         with self._members.using() as cursor:
             if not self._has_queue:
                 cursor.execute(
@@ -68,16 +89,8 @@ class Lookups:
                     " uid VARCHAR, anonymous_id VARCHAR, action VARCHAR)"
                 )
                 self._has_queue = True
-            source, values = _rows(
-                [cohort for cohort, _, _ in changes],
-                [member for _, _, member in changes],
-                [action.value for _, action, _ in changes],
-            )
-            h = self._members.engine.hash_sql("uid", "anonymous_id")
-            position = f"{self._position} + row_number() OVER ()"
-            columns = f"{position}, cohort, {h}, uid, anonymous_id, action"
-            cursor.execute(f"INSERT INTO {self._queue} SELECT {columns} FROM {source}", values)
-            self._position += len(changes)
+            cursor.execute(f"INSERT INTO {self._queue} {select}", values)
+            self._position += count
 
     def doubts(self, cohort: int, schema: str) -> Iterator[list[tuple[Action, Member]]]:
         """Yield the changes that earlier runs left unconfirmed and this run has not queued.

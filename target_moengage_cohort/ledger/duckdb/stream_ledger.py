@@ -145,6 +145,10 @@ class DuckDBStreamLedger(StreamState):
         """See `StreamLedger.queued`."""
         self.lookups.queued(changes)
 
+    def queue_known(self, actions: Sequence[Action]) -> None:
+        """See `StreamLedger.queue_known`."""
+        self.lookups.queue_asked(actions)
+
     def difference(
         self, staging: Staging, cohorts: Sequence[CohortLedger], *, keeps: bool = False
     ) -> DuckDBDifference:

@@ -96,6 +96,8 @@ class Outbox:
                 by_stream[ledger.stream].append(index)
         for stream, indexes in by_stream.items():
             sifted = self._sift_by_ledger(stream, [changes[index] for index in indexes])
+            if sifted is None:
+                continue
             for index, change_of_member in zip(indexes, sifted, strict=True):
                 cohort = self._cohorts.by_id[changes[index].cohort.cohort_id]
                 if change_of_member is None:
@@ -108,12 +110,18 @@ class Outbox:
 
     def _sift_by_ledger(
         self, stream: StreamLedger, changes: Sequence[Change]
-    ) -> list[NumberedChange | None]:
+    ) -> list[NumberedChange | None] | None:
+        """Return each change as far as it is needed; ``None`` if all are needed as they are."""
         ledgers = self._cohorts.ledgers
         numbers = [ledgers[change.cohort.cohort_id].number for change in changes]
         members = [change.member for change in changes]
-        numbered = zip(numbers, (change.action for change in changes), members, strict=True)
-        sifted = sift(numbered, stream.known(numbers, members))
+        actions = [change.action for change in changes]
+        expected = stream.known(numbers, members)
+        keys = {(number, member.key) for number, member in zip(numbers, members, strict=True)}
+        if not expected and len(keys) == len(changes):  # new members, each one once
+            stream.queue_known(actions)
+            return None
+        sifted = sift(zip(numbers, actions, members, strict=True), expected)
         if needed := [change for change in sifted if change is not None]:
             stream.queued(needed)
         return sifted
