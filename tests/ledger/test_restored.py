@@ -1,5 +1,6 @@
 """Stores of which a part is missing, older, of someone else or broken: nothing is sent."""
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -88,6 +89,41 @@ def test_a_look_during_a_whole_run_does_not_harm(folder):
         fill(folder, *range(3, 60))
         assert [59] == [entry.counts.accepted.count for entry in looking.entries()]
     fill(folder, 60)
+
+
+def test_control_opens_again_after_an_error(folder):
+    """After an error of control, when it is closed by its run, the next run finds all that was
+    acknowledged."""
+
+    def step(name):
+        if name == "sent: before commit" and is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    is_full = False
+    store = ledgers(folder, step=step)
+    ledger = store.open(COHORT, STREAM)
+    accept(ledger, ADD, members(1))
+    is_full = True
+    with pytest.raises(LedgerError):
+        send(ledger, ADD, members(2))
+    with pytest.raises(LedgerError):
+        store.close()
+    for read_only in (True, False, True):
+        with ledgers(folder, read_only=read_only) as again:
+            assert ["1"] == uids(again.open(COHORT, STREAM).members())
+
+
+@pytest.mark.parametrize("last", ["idle", "killed"])
+def test_the_log_stays_while_another_run_has_control(folder, last):
+    """If a run ends while another one has control open, which then ends or is killed, the next run
+    finds all that was acknowledged."""
+    idle = ledgers(folder, run_id="run-2")
+    idle.begin("x")
+    fill(folder, 1)
+    place = copied(folder, "killed") if last == "killed" else folder
+    idle.close()
+    with ledgers(place) as store:
+        assert ["1"] == uids(store.open(COHORT, STREAM).members())
 
 
 def test_control_with_its_log_is_whole(folder):
