@@ -54,6 +54,7 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
 
     cohorts: Sequence[int]  # to compare; other cohorts have no rows
     is_one: bool  # whether neither the rows nor the ledger have any other cohort than the one
+    count: int
     has_absent: bool  # whether some row is a non-member's
     has_pairs: bool  # whether some row has both identifiers
     keeps: bool  # whether to remove no members
@@ -168,7 +169,7 @@ class Comparison:
         with_both = f"FROM {accepted} WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL"
         compares_pairs = self._rows.has_pairs or self._count(with_both)
         pair = "hash(anonymous_id)" if compares_pairs else "0::UBIGINT"
-        slices = 1 + max(self._count(f"FROM {self._tables.staged}"), accepted_count) // _JOINED
+        slices = 1 + max(self._rows.count, accepted_count) // _JOINED
         merged = ", ".join(f"coalesce(s.{key}, a.{key}) AS {key}" for key in keys.split(", "))
         on = " AND ".join(f"a.{key} = s.{key}" for key in keys.split(", "))
         return self._make_sliced(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.ledger.control.requests import REFUSED, SENT, JournaledRequest
 from target_moengage_cohort.ledger.duckdb import schema
 
@@ -62,6 +63,7 @@ def _fold_step(
     members: Members, requests: Requests, step: Sequence[JournaledRequest]
 ) -> list[FoldedCohort]:
     marks = {request.cohort: request.number for request in step}  # the last one of each wins
+    members.may_have_removed |= any(each.action == Action.REMOVE.value for each in step)
     with members.using():
         _load(members, requests, step)
         for table, replaced in schema.FOLDED_AWAY.items():

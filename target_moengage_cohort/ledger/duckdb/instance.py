@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import threading
 import typing as t
 from collections import OrderedDict
@@ -21,7 +22,8 @@ if t.TYPE_CHECKING:
 
 _MEMORY_LIMIT = "256MB"
 _THREADS = 2
-_ATTACHED = 16
+_ATTACHED = 256
+_SHARE = 4  # of the descriptors that the process may open, one in so many is for ledgers
 
 
 @contextlib.contextmanager
@@ -102,7 +104,9 @@ class Engine:
             if file in self._attached:
                 self._attached.move_to_end(file)
                 return
-            idle = list(self._attached)[: max(len(self._attached) - _ATTACHED + 1, 0)]
+            soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            most = _ATTACHED if soft == resource.RLIM_INFINITY else min(_ATTACHED, soft // _SHARE)
+            idle = list(self._attached)[: max(len(self._attached) - most + 1, 0)]
         for other in idle:
             if other.lock.acquire(blocking=False):  # never wait for another ledger
                 try:

@@ -51,6 +51,7 @@ class Members:
         self.exists = file.path.exists()
         self.schema = file.name if self.exists else f"memory.{file.name}"
         self.folded = f"memory.f{file.name}"
+        self.may_have_removed = True  # whether the table `removed` may have rows
         self._owner = owner
         self._step = step
         self._lock = file.lock

@@ -147,6 +147,7 @@ class DuckDBStaging:
         rows = Rows(
             cohorts=[*known],
             is_one=len(known) == 1 and self._cohorts <= known.keys(),
+            count=self.rows,
             has_absent=self.has_absent,
             has_pairs=self._has_pairs,
             keeps=keeps,

@@ -15,7 +15,7 @@ from target_moengage_cohort.ledger.duckdb.stream_state import StreamState
 from target_moengage_cohort.ledger.records import EMPTY_SET, LedgerCounts
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from target_moengage_cohort.core.files import Lock
     from target_moengage_cohort.ledger.control.control import Control
@@ -73,19 +73,23 @@ class DuckDBStreamLedger(StreamState):
         for entry in entries:
             self.add(entry, created=False)
         journal = self.requests.of_stream(self.name)
-        self._reconcile(journal)
-        self._clean_up(entries)
+        marks = self.table.marks()
+        is_ahead = self._reconcile(journal, marks)
+        self._clean_up(entries, marks)
         if self.read_only:
             self._show(journal)
         else:
-            self._fold(self.requests.of_stream(self.name))
+            self._fold(self.requests.of_stream(self.name) if is_ahead else journal)
 
-    def _reconcile(self, journal: Sequence[JournaledRequest]) -> None:
+    def _reconcile(
+        self, journal: Sequence[JournaledRequest], marks: Mapping[int, FoldedCohort]
+    ) -> bool:
         """Check the file's marks against control's; finish a fold that a crash interrupted.
 
-        The file is written first. So it may be ahead by requests that control still has.
+        The file is written first. So it may be ahead by requests that control still has; return
+        whether it was.
         """
-        marks, numbers = self.table.marks(), {each.number for each in journal}
+        numbers = {each.number for each in journal}
         ahead: list[FoldedCohort] = []
         for ledger in self.cohorts.values():
             entry, mark = ledger.entry, marks.get(ledger.number)
@@ -102,14 +106,19 @@ class DuckDBStreamLedger(StreamState):
             self.requests.note_folded(ahead)
             for each in ahead:
                 self.by_number[each.number].note_folded(each)
+        return bool(ahead)
 
-    def _clean_up(self, entries: Sequence[CohortEntry]) -> None:
+    def _clean_up(self, entries: Sequence[CohortEntry], marks: Mapping[int, FoldedCohort]) -> None:
         """Delete the rows of cohorts that are another stream's now, and of plans that are gone."""
         if self.read_only:
             return
         ours = {each.number for each in entries}
-        if others := self.table.marks().keys() - ours:
+        if others := marks.keys() - ours:
             self.table.drop_cohorts(others)
+        query = "SELECT EXISTS (FROM {s}.plan_members), EXISTS (FROM {s}.removed)"
+        ((has_plans, self.table.may_have_removed),) = self.table.rows(query)
+        if not has_plans:
+            return
         kept = self.table.rows("SELECT DISTINCT cohort, plan_id FROM {s}.plan_members")
         plans = self.plans.of_cohorts(list(ours)) if kept else {}
         known = {(cohort, each.plan_id) for cohort, some in plans.items() for each in some}
@@ -173,7 +182,8 @@ class DuckDBStreamLedger(StreamState):
         if linked:
             dropped = t.cast("DuckDBDifference", difference).tables.dropped
             self._delete_members(linked, dropped)
-        if numbers := [each.number for each in complete]:
+        numbers = [each.number for each in complete]
+        if numbers and self.table.may_have_removed:
             chosen = "WHERE cohort IN (SELECT unnest(?::INTEGER[]))"
             if self.table.rows(f"SELECT 1 FROM {{s}}.removed {chosen} LIMIT 1", [numbers]):
                 with self.table.change("clear removed"):
