@@ -217,6 +217,9 @@ class DuckDBStreamLedger(StreamState):
         if not plans:
             return
         changes = t.cast("DuckDBDifference", difference)
+        if not changes.tables.additions:  # nothing differs, so no plan has a member
+            self.plans.keep([(ledger.number, plan) for ledger, plan in plans])
+            return
         for ledger, plan in plans:
             self.drop_plan_members([ledger.number], plan.plan_id)
         for action, select in (
