@@ -325,8 +325,8 @@ def test_a_write_that_was_cut_off_loses_nothing_acknowledged(folder):
 
 
 def test_only_the_owner_can_read_files(folder):
-    """Directories are 0700 and files 0600 from their first byte, those of both engines too, with the
-    mask that the target sets."""
+    """Directories are 0700 and files 0600 from their first byte, those of both engines included,
+    with the mask that the target sets."""
     modes = {}
 
     def note(_name="") -> None:
