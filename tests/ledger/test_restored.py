@@ -325,8 +325,8 @@ def test_a_write_that_was_cut_off_loses_nothing_acknowledged(folder):
 
 
 def test_only_the_owner_can_read_files(folder):
-    """Directories are 0700 and files 0600 from their first byte, those of both engines included,
-    whatever the process's mask."""
+    """Directories are 0700 and files 0600 from their first byte, those of both engines, too, with the
+    mask that the target sets."""
     modes = {}
 
     def note(_name="") -> None:
@@ -347,6 +347,19 @@ def test_only_the_owner_can_read_files(folder):
         is_directory = path.name in {"ledger", "a", "b"} or not (path.suffix or path.name == "lock")
         is_directory &= not path.name.startswith("control.sqlite")
         assert (0o700 if is_directory else 0o600) == mode, path.name
+
+
+def test_control_is_private_whatever_the_mask(folder):
+    """Control with its log, its locks and the directory are the owner's alone under any mask."""
+    before = os.umask(0o022)
+    try:
+        with ledgers(folder) as store:
+            store.begin(STREAM)
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*")}
+    finally:
+        os.umask(before)
+    files = {CONTROL, f"{CONTROL}-wal", f"{CONTROL}-shm", "control.lock"}
+    assert dict.fromkeys(files, 0o600) | {place_of(folder).name: 0o700} == modes
 
 
 FORBIDDEN = """

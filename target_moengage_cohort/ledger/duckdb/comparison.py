@@ -7,11 +7,11 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.ledger.duckdb.instance import digest, sums_sql
-from target_moengage_cohort.ledger.records import EMPTY_SET, DiffCounts, MemberSet
+from target_moengage_cohort.ledger.duckdb.instance import grown, sums_sql
+from target_moengage_cohort.ledger.records import DiffCounts, LedgerCounts
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from target_moengage_cohort.ledger.duckdb.instance import Cursor
 
@@ -57,6 +57,7 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
     has_absent: bool  # whether some row is a non-member's
     has_pairs: bool  # whether some row has both identifiers
     keeps: bool  # whether to remove no members
+    known: Mapping[int, LedgerCounts]  # the numbers of each cohort's ledger
 
 
 class Comparison:
@@ -81,15 +82,17 @@ class Comparison:
 
     def run(self) -> dict[int, DiffCounts]:
         """Fill the tables of the result; return the numbers of each cohort."""
-        tables = self._tables
-        accepted = self._sums(f"FROM {tables.accepted}")
-        in_doubt = self._counts(f"FROM {tables.doubts}")
+        tables, known = self._tables, self._rows.known
+        has_doubts = any(counts.in_doubt for counts in known.values())
         if self._rows.has_absent:
             self._withdraw_absent()
-        met = self._meet(sum(count for count, *_ in accepted.values()))
+        met = self._meet(sum(counts.accepted.count for counts in known.values()))
+        if not (has_doubts or self._count(f"FROM {met}")):
+            self._drop_others(set())
+            return {cohort: _unchanged(known[cohort]) for cohort in self._rows.cohorts}
         not_accepted = f"FROM {tables.doubts} ANTI JOIN {tables.accepted} USING ({self._keys})"
-        strays = self._make("strays", f"SELECT {self._keys} {not_accepted}") if in_doubt else None
-        self._find_additions(met, has_doubts=bool(in_doubt))
+        strays = self._make("strays", f"SELECT {self._keys} {not_accepted}") if has_doubts else None
+        self._find_additions(met, has_doubts=has_doubts)
         new = self._sums(f"FROM {tables.additions} WHERE is_new")
         gone = self._sums(f"FROM {met} WHERE rid IS NULL")
         additions = self._counts(f"FROM {tables.additions}")
@@ -100,19 +103,19 @@ class Comparison:
         if len(removals) > 1:
             in_order = f"SELECT * FROM {tables.removals} ORDER BY cohort"
             tables.removals = self._make("in_order", in_order)
-        others = self._counts(f"FROM {strays}") if strays else {}
         counts = {}
         for cohort in self._rows.cohorts:
-            was, is_new = accepted.get(cohort, _NOTHING), new.get(cohort, _NOTHING)
+            was, joined = known[cohort], new.get(cohort, _NOTHING)
             left = gone.get(cohort, _NOTHING)
-            size, *sums = (a - g + n for a, g, n in zip(was, left, is_new, strict=True))
-            desired = MemberSet(size, digest(*sums)) if size else EMPTY_SET
+            size, *sums = (n - g for n, g in zip(joined, left, strict=True))
+            desired = grown(was.accepted, size, sums)
+            size = desired.count
             counts[cohort] = DiffCounts(
                 desired=desired,
-                accepted=MemberSet(was[0], digest(*was[1:])) if was[0] else EMPTY_SET,
-                in_doubt=in_doubt.get(cohort, 0),
-                base=was[0] + others.get(cohort, 0),
-                joining=is_new[0] - staying.get(cohort, 0),
+                accepted=was.accepted,
+                in_doubt=was.in_doubt,
+                base=was.base,
+                joining=joined[0] - staying.get(cohort, 0),
                 additions=additions.get(cohort, 0),
                 removals=removals.get(cohort, 0),
                 unchanged=size - additions.get(cohort, 0),
@@ -335,3 +338,13 @@ class Comparison:
         query = f"SELECT {self._cohort} AS cohort, {sums} GROUP BY 1"
         rows = self._cursor.execute(query).fetchall()
         return {cohort: (count, high, low) for cohort, count, high, low in rows}
+
+
+def _unchanged(counts: LedgerCounts) -> DiffCounts:
+    """Return the numbers of a cohort whose rows are its accepted members."""
+    return DiffCounts(
+        desired=counts.accepted,
+        accepted=counts.accepted,
+        base=counts.base,
+        unchanged=counts.accepted.count,
+    )

@@ -94,6 +94,8 @@ class DuckDBDifference:
         """Return the sums of each cohort's additions and of its removals."""
         tables = self.tables
         sums: dict[tuple[int, str], tuple[int, int]] = {}
+        if not tables.additions:  # nothing differs
+            return sums
         added = (
             f"SELECT a.cohort, a.h, s.anonymous_id FROM {tables.additions} a"
             f" JOIN {tables.staged} s ON s.rowid = a.rid"

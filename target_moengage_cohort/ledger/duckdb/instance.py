@@ -8,9 +8,10 @@ import typing as t
 from collections import OrderedDict
 
 from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.ledger.records import MemberSet
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import duckdb
@@ -133,6 +134,13 @@ def sums_sql(h: str) -> str:
         f"coalesce(sum(({h} >> 64)::HUGEINT), 0), "
         f"coalesce(sum(({h} & 18446744073709551615::UHUGEINT)::HUGEINT), 0)"
     )
+
+
+def grown(members: MemberSet, count: int, sums: Sequence[int]) -> MemberSet:
+    """Return a set of members that differs by a number and by the two sums of hashes."""
+    high, low = sums
+    total = (int(members.digest, 16) + (high << 64) + low) % 2**128
+    return MemberSet(members.count + count, f"{total:032x}")
 
 
 def digest(high: int, low: int) -> str:

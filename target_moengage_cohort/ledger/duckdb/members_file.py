@@ -75,10 +75,10 @@ def rewrite_file(engine: Engine, file: DatabaseFile, step: Step) -> None:
 
 def check_file(cursor: Cursor, file: DatabaseFile, owner: Owner) -> bool:
     """Check the format and the owner of an attached file; return whether it is rewritten."""
-    ((number,),) = cursor.execute(f"SELECT format FROM {file.name}.meta").fetchall()
-    if number > FORMAT:
+    (row,) = cursor.execute(f"FROM {file.name}.meta").fetchall()
+    if row[0] > FORMAT:
         raise newer(str(file.path))
-    ((_, *found, is_rewritten),) = cursor.execute(f"FROM {file.name}.meta").fetchall()
+    _, *found, is_rewritten = row
     if tuple(found) != owner:
         fault = "belongs to another store or stream than the control.sqlite beside it"
         raise inconsistent(file.path, fault)

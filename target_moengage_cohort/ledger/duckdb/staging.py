@@ -18,12 +18,13 @@ from target_moengage_cohort.ledger.duckdb.difference import DuckDBDifference
 from target_moengage_cohort.ledger.duckdb.instance import translated
 
 if t.TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from concurrent.futures import Executor, Future
     from pathlib import Path
 
     from target_moengage_cohort.ledger.duckdb.instance import Cursor, Engine, Row
     from target_moengage_cohort.ledger.duckdb.members import Members
+    from target_moengage_cohort.ledger.records import LedgerCounts
 
 _numbers = itertools.count(1)
 
@@ -123,19 +124,19 @@ class DuckDBStaging:
         self,
         members: Members,
         schema: str,
-        cohorts: Sequence[int],
+        known: Mapping[int, LedgerCounts],
         *,
         has_others: bool,
         keeps: bool,
     ) -> DuckDBDifference:
         """Compare the rows with some cohorts' members in the tables of a schema.
 
-        `has_others` is whether other cohorts have members there.
+        `known` has the numbers of each. `has_others` is whether other cohorts have members, too.
         """
         self._await()
         where = ""
         if has_others:
-            where = f" WHERE cohort IN ({', '.join(map(str, cohorts))})"
+            where = f" WHERE cohort IN ({', '.join(map(str, known))})"
         tables = Tables(
             self._catalog,
             *(
@@ -144,11 +145,12 @@ class DuckDBStaging:
             ),
         )
         rows = Rows(
-            cohorts=cohorts,
-            is_one=len(cohorts) == 1 and self._cohorts <= {*cohorts},
+            cohorts=[*known],
+            is_one=len(known) == 1 and self._cohorts <= known.keys(),
             has_absent=self.has_absent,
             has_pairs=self._has_pairs,
             keeps=keeps,
+            known=known,
         )
         with members.using(), self._lock, translated(self._directory):
             counts = Comparison(members.cursor, tables, rows, self._engine.hash_sql).run()

@@ -155,10 +155,10 @@ class DuckDBStreamLedger(StreamState):
         """See `StreamLedger.difference`."""
         self.fold()
         rows = t.cast("DuckDBStaging", staging)  # of the same store, so of the same engine
-        numbers = [each.number for each in cohorts]
-        others = self.by_number.keys() - {*numbers}
+        known = {each.number: self.by_number[each.number].entry.counts for each in cohorts}
+        others = self.by_number.keys() - known.keys()
         has_others = any(self.by_number[number].entry.counts.base for number in others)
-        return rows.compare(self.table, self.tables, numbers, has_others=has_others, keeps=keeps)
+        return rows.compare(self.table, self.tables, known, has_others=has_others, keeps=keeps)
 
     def settle(
         self,
