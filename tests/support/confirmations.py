@@ -85,7 +85,8 @@ class Confirmations:
                 if well:
                     self.sure[stream] = now
         for cohort, (_, plan) in plans.items():
-            self._note_withheld(cohort, plan, held.get(cohort, Held()), well=well)
+            if cohort in held:
+                self._note_withheld(cohort, plan, held[cohort], well=well)
 
     def _note_withheld(self, cohort: str, plan: Plan, held: Held, *, well: bool) -> None:
         listed = {one.plan_id for one in held.plans if one.kind is PlanKind.WITHHELD}
@@ -98,7 +99,8 @@ class Confirmations:
             self.ready |= listed
             waiting = [one for one in held.plans if one.kind is PlanKind.WAITING]
             offers = [] if plan.waiting is None else [plan.waiting]
-            assert [len(one.leaving) for one in offers] == [one.removals for one in waiting]
+            counts = [len(one.leaving) for one in offers], [one.removals for one in waiting]
+            assert counts[0] == counts[1], f"{cohort}: {counts[1]} removals wait, not {counts[0]}"
 
     def outdate(self, cohorts: t.Collection[str], streams: t.Mapping[str, str]) -> None:
         """Note that something else has changed some cohorts."""
@@ -138,14 +140,19 @@ class Confirmations:
             {cohort: {*offer.joining}}, {cohort: {*offer.leaving}}, codes, set(), is_sure=True
         )
 
-    def note_confirmed(self, streams: t.Sequence[str], held: t.Mapping[str, Held]) -> None:
-        """Note that the plans of some streams were confirmed; the guard may have withheld some."""
+    def note_confirmed(
+        self, streams: t.Sequence[str], held: t.Mapping[str, Held], *, well: bool
+    ) -> None:
+        """Note a confirmation of some streams, in which the guard may have withheld plans."""
         for stream in streams:
             self.sure.pop(stream, None)
-            for cohort, offer in [o for each in self.pending.pop(stream, []) for o in each.items()]:
+            for cohort, offer in [o for each in self.pending.get(stream, []) for o in each.items()]:
                 for one in held[cohort].plans:
                     if one.kind is PlanKind.WITHHELD and one.plan_id not in self.withheld:
+                        assert not offer.is_allowed, f"{cohort}: the guard withholds too much"
                         self.withheld[one.plan_id] = cohort, offer
+            if well:
+                self.pending.pop(stream, None)
 
 
 def call_confirm(

@@ -133,7 +133,7 @@ words = st.builds(
         st.lists(
             st.sampled_from([name for name in STREAMS if name != "events"]),
             min_size=1,
-            max_size=3,
+            max_size=5,
             unique=True,
         ).map(tuple),
     ),

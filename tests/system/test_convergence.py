@@ -107,6 +107,9 @@ class Convergence(RuleBasedStateMachine):
     )
     def sync(self, change, dice, proof, limits, trouble, said):
         late, prompt = said
+        if prompt is not None and prompt.streams:  # so that there is something to confirm
+            limits = limits._replace(deferred=True)
+            trouble = trouble or NO_TROUBLE
         self._change(change)
         if late is not None:
             self._confirm(late)
@@ -248,7 +251,9 @@ class Convergence(RuleBasedStateMachine):
         """Call `confirm`, and check that it did what it may and must."""
         fails = word.fault is not None
         if word.streams:
-            streams, arguments = word.streams, word.streams
+            # Mostly those that can be confirmed, because otherwise nothing is.
+            sure = [stream for stream in word.streams if stream in self.confirmations.sure]
+            streams = arguments = tuple(sure if word.dice % 4 else ()) or word.streams
             sealed = {COHORTS[cohort] for cohort, one in self.held.items() if one.is_sealed}
             expected = self.confirmations.of_streams(
                 streams, self.clock, fails=fails, sealed=sealed
@@ -287,10 +292,9 @@ class Convergence(RuleBasedStateMachine):
             touched |= {cohort} if joining or leaving else set()
         touched |= {cohort for cohort, stream in COHORTS.items() if stream in streams}
         self._look(finished=expected.seals)
-        if code != 1:
-            if expected.is_sure:
-                assert all(self.held[cohort].is_sealed for cohort in expected.seals)
-            self.confirmations.note_confirmed(streams, self.held)
+        if code != 1 and expected.is_sure:
+            assert all(self.held[cohort].is_sealed for cohort in expected.seals)
+        self.confirmations.note_confirmed(streams, self.held, well=code != 1)
         self.confirmations.outdate(touched, COHORTS)
         self.is_sound = True
 
