@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import socket
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from target_moengage_cohort.core import files, scratch
-from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
+from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.ledger.control.control import Control, stem
 from target_moengage_cohort.ledger.control.history import RunHistory
 from target_moengage_cohort.ledger.control.plans import Plans
@@ -23,6 +21,7 @@ from target_moengage_cohort.ledger.control.sqlite import Patience, SQLiteDatabas
 from target_moengage_cohort.ledger.control.stream_records import StreamRecords
 from target_moengage_cohort.ledger.duckdb.cohort_ledger import of_other_stream
 from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, Engine, translated
+from target_moengage_cohort.ledger.duckdb.leases import new_holder, take_lease
 from target_moengage_cohort.ledger.duckdb.members import Members
 from target_moengage_cohort.ledger.duckdb.members_file import Owner
 from target_moengage_cohort.ledger.duckdb.stream_ledger import DuckDBStreamLedger
@@ -40,8 +39,6 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging
     from target_moengage_cohort.ledger.records import CohortEntry, Plan, RunEntry, RunProgress
     from target_moengage_cohort.settings import Settings
-
-_POLL_SECONDS = 0.2
 
 
 class LocalStore:
@@ -116,6 +113,10 @@ class LocalStore:
         control = self._ready()
         if not self._read_only and StreamRecords(control).latest_run(stream) != self.run_id:
             StreamRecords(control).note_stream(stream, latest_run=self.run_id)
+
+    def has_members(self, stream: str) -> bool:
+        """Return whether any cohort of a stream may have members in the store; cheap."""
+        return self.exists and StreamRecords(self._ready()).has_members(stream)
 
     def has_begun(self, stream: str) -> bool:
         """Return whether any run has begun to read a stream; cheap."""
@@ -307,19 +308,5 @@ class LocalStore:
         if self._read_only and not self.exists:
             return None
         lock = files.Lock(path, is_optional=self._read_only)
-        since = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
-        me = files.Holder(
-            pid=os.getpid(), host=socket.gethostname(), run_id=self.run_id, since=since
-        )
-        waited = 0.0
-        while not lock.acquire(me):
-            if waited >= self._patience.seconds or self._patience.wait(_POLL_SECONDS):
-                holder = lock.holder()
-                who = "another run"
-                if holder is not None:
-                    who = f"run {holder.run_id} (process {holder.pid} on {holder.host}, "
-                    who += f"since {holder.since})"
-                msg = f"the ledger of stream {stream!r} is held by {who}; run again when it ends"
-                raise BusyError("ledger_busy", msg)
-            waited += _POLL_SECONDS
+        take_lease(stream, lock, new_holder(self.run_id, self._clock()), self._patience)
         return lock
