@@ -212,7 +212,7 @@ class Cohorts:
     def _keeps_members(self, stream: str) -> bool:
         # The stream's own mapping decides, even for rows of a mirror that are replayed.
         is_snapshot = self._context.config.mapping(stream).is_snapshot
-        return is_snapshot or self._context.settings.ledger_folder is not None
+        return is_snapshot or self._context.settings.ledger_uri is not None
 
     def _open_ledger(self, cohort: Cohort, mapping: StreamMapping) -> CohortLedger | None:
         """Open the ledger of a cohort that has one, or that needs one."""

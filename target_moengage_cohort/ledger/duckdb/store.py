@@ -8,7 +8,6 @@ import os
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import msgspec
 
@@ -22,15 +21,16 @@ from target_moengage_cohort.ledger.control.stream_records import StreamRecords
 from target_moengage_cohort.ledger.duckdb.cohort_ledger import of_other_stream
 from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, Engine, translated
 from target_moengage_cohort.ledger.duckdb.leases import new_holder, take_lease
+from target_moengage_cohort.ledger.duckdb.location import refuse_old_format, store_folder
 from target_moengage_cohort.ledger.duckdb.members import Members
 from target_moengage_cohort.ledger.duckdb.members_file import Owner
 from target_moengage_cohort.ledger.duckdb.stream_ledger import DuckDBStreamLedger
 from target_moengage_cohort.ledger.records import PlanKind
-from target_moengage_cohort.settings.addresses import state_path
 from target_moengage_cohort.settings.convert import nearest_name
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from target_moengage_cohort.core.files import Step
     from target_moengage_cohort.core.membership import Cohort
@@ -41,7 +41,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.settings import Settings
 
 
-class LocalStore:
+class LocalStore(contextlib.AbstractContextManager["LocalStore"]):
     """A `LedgerStore` in a directory.
 
     Nothing is created or started before it is needed. For the arguments see `open_store`.
@@ -63,9 +63,7 @@ class LocalStore:
         self._step = step
         self._clock = clock
         self._patience = patience
-        parent = settings.ledger_folder
-        root = Path(parent).absolute() if parent is not None else state_path() / "ledger"
-        self.folder = root / stem(settings.base_url, settings.workspace_id)
+        self.folder = store_folder(settings)
         self.place = str(self.folder)
         database = SQLiteDatabase(self.folder, read_only=read_only, step=step, patience=patience)
         self._control = Control(settings, database)
@@ -75,9 +73,6 @@ class LocalStore:
         self._worker: ThreadPoolExecutor | None = None
         self._streams: dict[str, DuckDBStreamLedger] = {}
         self._numbers = itertools.count(1)
-
-    def __enter__(self) -> t.Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -271,7 +266,7 @@ class LocalStore:
     def _ready(self) -> Control:
         """Open control; the first call creates the directory."""
         if not self._is_ready:
-            self._refuse_old_format()
+            refuse_old_format(self.folder)
             if not self._read_only:
                 files.make_directory(self.folder)
                 self._step("create directory")
@@ -279,15 +274,6 @@ class LocalStore:
             self._control.open()
             self._is_ready = True
         return self._control
-
-    def _refuse_old_format(self) -> None:
-        if self.exists and (self.folder / "destination.json").exists():
-            msg = (
-                f"the ledger {self.place} was created by a version before the first release, whose "
-                "format is no longer read. Use another ledger_uri, or delete the directory; then "
-                "import the members that MoEngage has: moengage-cohort adopt"
-            )
-            raise SettingsError("ledger_old_format", msg)
 
     def _engine(self) -> Engine:
         """Return the DuckDB instance; the first call starts DuckDB."""
