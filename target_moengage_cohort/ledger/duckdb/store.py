@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import socket
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 import msgspec
 
 from target_moengage_cohort.core import files, scratch
-from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
+from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.ledger.control.control import Control, stem
 from target_moengage_cohort.ledger.control.history import RunHistory
 from target_moengage_cohort.ledger.control.plans import Plans
@@ -23,15 +20,17 @@ from target_moengage_cohort.ledger.control.sqlite import Patience, SQLiteDatabas
 from target_moengage_cohort.ledger.control.stream_records import StreamRecords
 from target_moengage_cohort.ledger.duckdb.cohort_ledger import of_other_stream
 from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, Engine, translated
+from target_moengage_cohort.ledger.duckdb.leases import new_holder, take_lease
+from target_moengage_cohort.ledger.duckdb.location import refuse_old_format, store_folder
 from target_moengage_cohort.ledger.duckdb.members import Members
 from target_moengage_cohort.ledger.duckdb.members_file import Owner
 from target_moengage_cohort.ledger.duckdb.stream_ledger import DuckDBStreamLedger
 from target_moengage_cohort.ledger.records import PlanKind
-from target_moengage_cohort.settings.addresses import state_path
 from target_moengage_cohort.settings.convert import nearest_name
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from target_moengage_cohort.core.files import Step
     from target_moengage_cohort.core.membership import Cohort
@@ -41,10 +40,8 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.records import CohortEntry, Plan, RunEntry, RunProgress
     from target_moengage_cohort.settings import Settings
 
-_POLL_SECONDS = 0.2
 
-
-class LocalStore:
+class LocalStore(contextlib.AbstractContextManager["LocalStore"]):
     """A `LedgerStore` in a directory.
 
     Nothing is created or started before it is needed. For the arguments see `open_store`.
@@ -66,9 +63,7 @@ class LocalStore:
         self._step = step
         self._clock = clock
         self._patience = patience
-        parent = settings.ledger_folder
-        root = Path(parent).absolute() if parent is not None else state_path() / "ledger"
-        self.folder = root / stem(settings.base_url, settings.workspace_id)
+        self.folder = store_folder(settings)
         self.place = str(self.folder)
         database = SQLiteDatabase(self.folder, read_only=read_only, step=step, patience=patience)
         self._control = Control(settings, database)
@@ -78,9 +73,6 @@ class LocalStore:
         self._worker: ThreadPoolExecutor | None = None
         self._streams: dict[str, DuckDBStreamLedger] = {}
         self._numbers = itertools.count(1)
-
-    def __enter__(self) -> t.Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -116,6 +108,10 @@ class LocalStore:
         control = self._ready()
         if not self._read_only and StreamRecords(control).latest_run(stream) != self.run_id:
             StreamRecords(control).note_stream(stream, latest_run=self.run_id)
+
+    def has_members(self, stream: str) -> bool:
+        """Return whether any cohort of a stream may have members in the store; cheap."""
+        return self.exists and StreamRecords(self._ready()).has_members(stream)
 
     def has_begun(self, stream: str) -> bool:
         """Return whether any run has begun to read a stream; cheap."""
@@ -270,7 +266,7 @@ class LocalStore:
     def _ready(self) -> Control:
         """Open control; the first call creates the directory."""
         if not self._is_ready:
-            self._refuse_old_format()
+            refuse_old_format(self.folder)
             if not self._read_only:
                 files.make_directory(self.folder)
                 self._step("create directory")
@@ -278,15 +274,6 @@ class LocalStore:
             self._control.open()
             self._is_ready = True
         return self._control
-
-    def _refuse_old_format(self) -> None:
-        if self.exists and (self.folder / "destination.json").exists():
-            msg = (
-                f"the ledger {self.place} was created by a version before the first release, whose "
-                "format is no longer read. Use another ledger_uri, or delete the directory; then "
-                "import the members that MoEngage has: moengage-cohort adopt"
-            )
-            raise SettingsError("ledger_old_format", msg)
 
     def _engine(self) -> Engine:
         """Return the DuckDB instance; the first call starts DuckDB."""
@@ -307,19 +294,5 @@ class LocalStore:
         if self._read_only and not self.exists:
             return None
         lock = files.Lock(path, is_optional=self._read_only)
-        since = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
-        me = files.Holder(
-            pid=os.getpid(), host=socket.gethostname(), run_id=self.run_id, since=since
-        )
-        waited = 0.0
-        while not lock.acquire(me):
-            if waited >= self._patience.seconds or self._patience.wait(_POLL_SECONDS):
-                holder = lock.holder()
-                who = "another run"
-                if holder is not None:
-                    who = f"run {holder.run_id} (process {holder.pid} on {holder.host}, "
-                    who += f"since {holder.since})"
-                msg = f"the ledger of stream {stream!r} is held by {who}; run again when it ends"
-                raise BusyError("ledger_busy", msg)
-            waited += _POLL_SECONDS
+        take_lease(stream, lock, new_holder(self.run_id, self._clock()), self._patience)
         return lock
