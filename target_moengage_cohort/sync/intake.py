@@ -140,7 +140,7 @@ class Intake:
         if stream in self._streams.busy:
             return True
         sink = self._streams.by_name[stream]
-        for part in self._files.parts(message, sink.rows.layout, where, sink.connect):
+        for part in self._files.parts(message, sink.rows.layout, where):
             if self._interrupt.is_set():
                 return False
             try:
