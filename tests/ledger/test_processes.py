@@ -40,14 +40,14 @@ sys.stdin.readline()
 store.close()
 """
 STOP = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 from tests.ledger.support import *
 def step(name):
     if name == sys.argv[2]:
         print("stopped", flush=True)
         os.kill(os.getpid(), signal.SIGSTOP)
-store = ledgers(Path(sys.argv[1]), run_id=PROGRESS.run_id, step=step)
+store = ledgers(Path(sys.argv[1]), run_id=PROGRESS.run_id, step=step, wait=time.sleep)
 accept(store.open(COHORT, STREAM), ADD, members(1))
 store.close()
 """
