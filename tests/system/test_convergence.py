@@ -51,7 +51,7 @@ from tests.support.warehouse import (
     Warehouse,
 )
 
-EXAMPLES = int(os.environ.get("EXAMPLES", "2"))
+EXAMPLES = int(os.environ.get("EXAMPLES", "3"))
 """How many histories for each order; the long form has some hundred, and another `SEED`."""
 
 SEED = int(os.environ.get("SEED", "20261122"))
