@@ -146,11 +146,15 @@ class Confirmations:
         """Note a confirmation of some streams, in which the guard may have withheld plans."""
         for stream in streams:
             self.sure.pop(stream, None)
-            for cohort, offer in [o for each in self.pending.get(stream, []) for o in each.items()]:
+            pending = self.pending.get(stream, [])
+            for cohort in {cohort for offers in pending for cohort in offers}:
+                offers = [each[cohort] for each in pending if cohort in each]
                 for one in held[cohort].plans:
                     if one.kind is PlanKind.WITHHELD and one.plan_id not in self.withheld:
-                        assert not offer.is_allowed, f"{cohort}: the guard withholds too much"
-                        self.withheld[one.plan_id] = cohort, offer
+                        refused = [o for o in offers if not o.is_allowed]
+                        refused = [o for o in refused if len(o.leaving) == one.removals]
+                        assert refused, f"{cohort}: the guard withholds too much"
+                        self.withheld[one.plan_id] = cohort, refused[-1]
             if well:
                 self.pending.pop(stream, None)
 
