@@ -1,4 +1,4 @@
-"""`moengage-cohort ledger`: changes which stream or name a ledger belongs to."""
+"""`moengage-cohort ledger`: checks ledgers, and changes which stream or name they belong to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if t.TYPE_CHECKING:
 
 @click.group(epilog=example("moengage-cohort ledger rename vip 'VIP users' --config config.json"))
 def ledger() -> None:
-    """Change which stream or name a ledger belongs to."""
+    """Check and repair ledgers; change their streams and names."""
 
 
 @ledger.command(
@@ -77,6 +77,28 @@ def rename(session: Session, cohort: str, name: str) -> int:
         f"cohort {cohort!r}: now named {name!r}, no longer {before!r}. MoEngage does not document "
         "what happens to a segment whose name changes: check it after the next run."
     )
+    return DONE
+
+
+@ledger.command(
+    short_help="Trust a ledger that was restored or replaced.",
+    epilog=example("moengage-cohort ledger accept-older --config config.json"),
+)
+@configured
+def accept_older(session: Session) -> int:
+    """Trust the ledger as it is, although the state directory knows of a newer or another one.
+
+    Afterwards, `resync` makes the next run send all members again, in case MoEngage lacks some.
+    Members that MoEngage has and the ledger does not are removed only after `adopt` and a run.
+    """
+    session.refuse_dry_run()
+    with session.ledgers() as ledgers:
+        is_there = ledgers.accept_older()
+        click.echo(
+            f"accepted {ledgers.place}"
+            if is_there
+            else f"there is no ledger in {ledgers.place}; the next run creates one"
+        )
     return DONE
 
 

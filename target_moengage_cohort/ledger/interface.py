@@ -197,6 +197,12 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
     def check(self) -> None:
         """Check that ledgers can be used or created, without creating any."""
 
+    def accept_older(self) -> bool:
+        """Trust the store as it is, or its absence, whatever the state directory knows of it.
+
+        Return whether there is one. Otherwise an older store, or another one, is refused.
+        """
+
     def has(self, cohort_id: str) -> bool:
         """Return whether the cohort has a ledger; cheap."""
 

@@ -40,14 +40,14 @@ sys.stdin.readline()
 store.close()
 """
 STOP = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 from tests.ledger.support import *
 def step(name):
     if name == sys.argv[2]:
         print("stopped", flush=True)
         os.kill(os.getpid(), signal.SIGSTOP)
-store = ledgers(Path(sys.argv[1]), run_id=PROGRESS.run_id, step=step)
+store = ledgers(Path(sys.argv[1]), run_id=PROGRESS.run_id, step=step, wait=time.sleep)
 accept(store.open(COHORT, STREAM), ADD, members(1))
 store.close()
 """
@@ -199,7 +199,12 @@ def test_a_process_that_stops_within_control_delays_others_for_a_bounded_time(tm
         assert "stopped\n" == stopped.stdout.readline()
         os.waitpid(stopped.pid, os.WUNTRACED)
         waits = []
-        with ledgers(tmp_path, busy_seconds=0.5, wait=waits.append) as store:
+
+        def wait(seconds):
+            waits.append(seconds)
+            time.sleep(seconds)
+
+        with ledgers(tmp_path, busy_seconds=0.5, wait=wait) as store:
             assert "another" in {entry.cohort_id for entry in store.entries()}
             ledger = store.open(cohort("another"), OTHER_STREAM)
             with pytest.raises(BusyError) as raised:
