@@ -21,6 +21,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.records import (
         CohortEntry,
         Expected,
+        Fault,
         LedgerCounts,
         Plan,
         PlanKind,
@@ -202,6 +203,22 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
 
         Return whether there is one. Otherwise an older store, or another one, is refused.
         """
+
+    def accept_members(self, stream: str) -> None:
+        """Trust the members that a stream's file has, or none if it is missing."""
+
+    def streams(self) -> list[str]:
+        """Return the partner's streams that have a ledger, sorted; never waits."""
+
+    def inspect(self, stream: str) -> list[Fault]:
+        """Compare a stream's members with what is recorded of them; take its lease.
+
+        The store must be read-only, because others delete some of what they find when they open a
+        stream. Raise a `BusyError` if another run has the lease.
+        """
+
+    def unknown_files(self) -> list[Fault]:
+        """Return the files of members that no stream of any partner has; never waits."""
 
     def has(self, cohort_id: str) -> bool:
         """Return whether the cohort has a ledger; cheap."""

@@ -257,6 +257,8 @@ def test_a_dry_run_changes_nothing(desk, monkeypatch, arguments):
         ("resync", "vip"),
         ("empty", "vip", "--yes"),
         ("ledger", "rename", "vip", "x"),
+        ("ledger", "accept-older", "vip"),
+        ("ledger", "check"),
     ],
 )
 def test_a_busy_ledger_is_left_alone(desk, arguments):

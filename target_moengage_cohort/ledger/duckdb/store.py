@@ -17,6 +17,7 @@ from target_moengage_cohort.core import files, scratch
 from target_moengage_cohort.core.errors import BusyError, SettingsError
 from target_moengage_cohort.ledger.control.control import stem
 from target_moengage_cohort.ledger.duckdb.cohort_ledger import of_other_stream
+from target_moengage_cohort.ledger.duckdb.inspection import inspect
 from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, Engine, translated
 from target_moengage_cohort.ledger.duckdb.members import Members
 from target_moengage_cohort.ledger.duckdb.members_file import Owner
@@ -32,6 +33,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBCohortLedger
     from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging
     from target_moengage_cohort.ledger.duckdb.store_directory import StoreOptions
+    from target_moengage_cohort.ledger.records import Fault
     from target_moengage_cohort.settings import Settings
 
 _POLL_SECONDS = 0.2
@@ -92,17 +94,32 @@ class LocalStore(StoreDirectory):
             raise SettingsError("no_ledger", msg)
         return self.stream(entry.stream).cohorts[cohort_id]
 
-    def stream(self, name: str) -> DuckDBStreamLedger:
-        """Take a stream's lease, and open its ledger."""
+    def stream(self, name: str, *, trusts: bool = False) -> DuckDBStreamLedger:
+        """Take a stream's lease, and open its ledger; see `DuckDBStreamLedger.load`."""
         if (opened := self._streams.get(name)) is not None:
             return opened
         self._streams[name] = opened = self._take(name)
         try:
-            opened.load()
+            opened.load(trusts=trusts)
         except BaseException:
             opened.abandon()
             raise
         return opened
+
+    def accept_members(self, stream: str) -> None:
+        """See `LedgerStore.accept_members`."""
+        if stream not in self.streams():
+            msg = f"stream {stream!r} has no ledger in {self.place}; see moengage-cohort status"
+            raise SettingsError("no_ledger", msg)
+        self.stream(stream, trusts=True)
+
+    def inspect(self, stream: str) -> list[Fault]:
+        """See `LedgerStore.inspect`."""
+        taken = self._take(stream)
+        try:
+            return inspect(taken)
+        finally:
+            taken.abandon()
 
     def _take(self, name: str) -> DuckDBStreamLedger:
         engine, control = self._engine(), self._control

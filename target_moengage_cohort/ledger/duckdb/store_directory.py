@@ -15,7 +15,7 @@ from target_moengage_cohort.ledger.control.history import RunHistory
 from target_moengage_cohort.ledger.control.plans import Plans
 from target_moengage_cohort.ledger.control.sqlite import Patience, SQLiteDatabase
 from target_moengage_cohort.ledger.control.stream_records import StreamRecords
-from target_moengage_cohort.ledger.records import PlanKind
+from target_moengage_cohort.ledger.records import Fault, PlanKind
 from target_moengage_cohort.ledger.witness import Witness
 from target_moengage_cohort.settings.addresses import state_path
 
@@ -89,6 +89,10 @@ class StoreDirectory:
         numbers = [entry.number for entry in self.entries()]
         return Plans(self._ready().database).of_cohorts(numbers) if numbers else {}
 
+    def streams(self) -> list[str]:
+        """Return the partner's streams that have a ledger; never waits."""
+        return StreamRecords(self._ready()).names() if self.exists else []
+
     def begin(self, stream: str) -> None:
         """Record that this run reads a stream: pending plans of earlier runs expire."""
         control = self._ready()
@@ -136,6 +140,27 @@ class StoreDirectory:
         """Record the outcome of this run for its cohorts."""
         if entries and not self._read_only:
             RunHistory(self._ready()).finish(entries)
+
+    def unknown_files(self) -> list[Fault]:
+        """See `LedgerStore.unknown_files`."""
+        known = StreamRecords(self._ready()).all_names() if self.exists else []
+        stems = {stem(*names) for names in known}
+        paths = {
+            path: path.stem.removeprefix("members-")
+            for path in self.folder.glob("members-*.duckdb")
+        }
+        message = "no stream has this file of members"
+        return [
+            Fault(code="unknown_file", message=message, path=str(path))
+            for path, base in sorted(paths.items())
+            if base not in stems and self._is_free(base)
+        ]
+
+    def _is_free(self, base: str) -> bool:
+        lock = files.Lock(self.folder / f"stream-{base}.lock", is_optional=True)
+        is_free = lock.acquire()
+        lock.release()
+        return is_free
 
     def _ready(self) -> Control:
         """Open control; the first call creates the directory."""
