@@ -8,6 +8,7 @@ import typing as t
 import click
 import msgspec
 
+from target_moengage_cohort.cli.empty_command import prepared, remove_all
 from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured
 from target_moengage_cohort.cli.terminal import complain, example, require_utf8
 from target_moengage_cohort.core.errors import BusyError, SettingsError
@@ -83,6 +84,30 @@ def rename(session: Session, cohort: str, name: str) -> int:
         f"cohort {cohort!r}: now named {name!r}, no longer {before!r}. MoEngage does not document "
         "what happens to a segment whose name changes: check it after the next run."
     )
+    return DONE
+
+
+@ledger.command(
+    short_help="Empty a cohort for good, and keep its name reserved.",
+    epilog=example("moengage-cohort ledger retire vip --config config.json"),
+)
+@click.argument("cohort", callback=require_utf8)
+@click.option("--yes", is_flag=True, help="Do not prompt for confirmation.")
+@configured
+def retire(session: Session, cohort: str, *, yes: bool) -> int:
+    """Remove all members from a cohort, and let no run populate it again.
+
+    Its name stays reserved, because MoEngage never frees one. Rows for it are rejected.
+    """
+    with prepared(session, cohort, yes=yes) as cohort_ledger:
+        if cohort_ledger.entry.is_retired:
+            click.echo(f"cohort {cohort!r}: already retired")
+        elif remove_all(session, cohort_ledger):
+            complain(f"cohort {cohort!r}: not all members were removed; repeat this command")
+            return FAILED
+        else:
+            cohort_ledger.retire()
+            click.echo(f"cohort {cohort!r}: retired")
     return DONE
 
 

@@ -26,7 +26,7 @@ def resync(session: Session, cohorts: tuple[str, ...], *, yes: bool) -> int:
     chosen = list(dict.fromkeys(cohorts))
     if not chosen:
         with session.ledgers(read_only=True) as ledgers:
-            chosen = [entry.cohort_id for entry in ledgers.entries()]
+            chosen = [each.cohort_id for each in ledgers.entries() if not each.is_retired]
         if not chosen:
             click.echo(f"No ledgers for partner {session.settings.partner!r} in {ledgers.place}.")
             return DONE

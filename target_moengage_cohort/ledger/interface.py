@@ -100,6 +100,9 @@ class CohortLedger(RequestLedger, t.Protocol):
     def adopt(self, chunks: Iterable[Sequence[Member]]) -> int:
         """Record members as accepted without sending them; return how many were not before."""
 
+    def retire(self) -> None:
+        """Record that no run populates the cohort any more; its name stays reserved."""
+
     def rename(self, name: str) -> None:
         """Give the cohort another name."""
 
@@ -233,7 +236,8 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
         """Open a cohort's ledger, or create it; record a new description. Take the stream's lease.
 
         Raise a `BusyError` if another run has the lease, a `SettingsError` if the ledger is another
-        stream's or the cohort has another name, and a `RowError` if another cohort had the name.
+        stream's or the cohort has another name, and a `RowError` if another cohort had the name or
+        the cohort was retired.
         """
 
     def open_known(self, cohort_id: str) -> CohortLedger:

@@ -238,6 +238,7 @@ def test_the_version_is_the_targets():
         ("adopt", "vip", "--csv", "config.json"),
         ("ledger", "reassign", "vip", "x"),
         ("ledger", "rename", "vip", "x"),
+        ("ledger", "retire", "vip", "--yes"),
         ("ledger", "accept-older"),
     ],
 )
@@ -257,6 +258,7 @@ def test_a_dry_run_changes_nothing(desk, monkeypatch, arguments):
         ("resync", "vip"),
         ("empty", "vip", "--yes"),
         ("ledger", "rename", "vip", "x"),
+        ("ledger", "retire", "vip", "--yes"),
         ("ledger", "accept-older", "vip"),
         ("ledger", "check"),
     ],

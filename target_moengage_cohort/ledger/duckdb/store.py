@@ -16,7 +16,7 @@ import msgspec
 from target_moengage_cohort.core import files, scratch
 from target_moengage_cohort.core.errors import BusyError, SettingsError
 from target_moengage_cohort.ledger.control.control import stem
-from target_moengage_cohort.ledger.duckdb.cohort_ledger import of_other_stream
+from target_moengage_cohort.ledger.duckdb.cohort_ledger import of_other_stream, retired
 from target_moengage_cohort.ledger.duckdb.inspection import inspect
 from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, Engine, translated
 from target_moengage_cohort.ledger.duckdb.members import Members
@@ -70,7 +70,7 @@ class LocalStore(StoreDirectory):
         if (ledger := of_stream.cohorts.get(cohort.cohort_id)) is None:
             control = self._ready()
             if (entry := control.entry(cohort.cohort_id)) is not None:
-                raise of_other_stream(entry, stream)
+                raise retired(entry) if entry.is_retired else of_other_stream(entry, stream)
             entry = control.add(cohort, stream)
             ledger = of_stream.add(entry, created=not self._read_only)
         ledger.check(cohort, stream)
