@@ -61,6 +61,7 @@ def adopt(session: Session, cohort: str, file: str, stream: str | None, name: st
         ledger = _open(session.config, ledgers, cohort, stream, name)
         origin = "new ledger" if ledger.created else f"stream {ledger.entry.stream!r}"
         added = ledger.adopt(_until_stopped(session, read_members(file, needs_header=True)))
+        ledgers.note_action("adopt", ledger.entry, read=count, added=added)
     click.echo(
         f"cohort {cohort!r} ({origin}): read {format_count(count, 'member')}, {added:,} of them "
         "new to the ledger; nothing was sent"

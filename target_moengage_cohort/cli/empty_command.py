@@ -16,7 +16,7 @@ from target_moengage_cohort.core.text import format_count
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from target_moengage_cohort.ledger.interface import CohortLedger
+    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
 
 
 @click.command(
@@ -31,15 +31,17 @@ def empty(session: Session, cohort: str, *, yes: bool) -> int:
 
     Its plans are discarded. The next run of its stream populates it again.
     """
-    with prepared(session, cohort, yes=yes) as ledger:
-        remove_all(session, ledger)
+    with prepared(session, cohort, yes=yes) as (ledgers, ledger):
+        remove_all(session, ledgers, ledger, "empty")
         if ledger.is_sealed:
             click.echo(f"cohort {cohort!r}: it is sealed, so no run populates it again")
     return DONE
 
 
 @contextlib.contextmanager
-def prepared(session: Session, cohort: str, *, yes: bool) -> Iterator[CohortLedger]:
+def prepared(
+    session: Session, cohort: str, *, yes: bool
+) -> Iterator[tuple[LedgerStore, CohortLedger]]:
     """Ask whether to remove all members of a cohort, then open its ledger."""
     session.refuse_dry_run()
     if not yes:
@@ -48,18 +50,21 @@ def prepared(session: Session, cohort: str, *, yes: bool) -> Iterator[CohortLedg
         if count:
             ask(f"Remove {format_count(count, 'member')} from cohort {cohort!r}?")
     with session.ledgers() as ledgers:
-        yield ledgers.open_known(cohort)
+        yield ledgers, ledgers.open_known(cohort)
 
 
-def remove_all(session: Session, ledger: CohortLedger) -> int:
-    """Remove all members of a cohort; return how many are left."""
+def remove_all(session: Session, ledgers: LedgerStore, ledger: CohortLedger, kind: str) -> int:
+    """Remove all members of a cohort, as an action of a kind; return how many are left."""
     count = ledger.numbers().base
     ledger.drop_plans()
-    if count:
-        with OperatorDelivery(session) as delivery:
-            delivery.send(ledger, ((Action.REMOVE, members) for members in ledger.members()))
-            delivery.drain()
-    left = ledger.numbers().base
+    try:
+        if count:
+            with OperatorDelivery(session) as delivery:
+                delivery.send(ledger, ((Action.REMOVE, members) for members in ledger.members()))
+                delivery.drain()
+    finally:
+        left = ledger.numbers().base
+        ledgers.note_action(kind, ledger.entry, members=count, removed=count - left)
     cohort_id = ledger.entry.cohort_id
     click.echo(f"cohort {cohort_id!r}: {count - left:,} of {count:,} removals accepted")
     return left

@@ -48,6 +48,8 @@ def reassign(session: Session, cohort: str, stream: str) -> int:
             click.echo(f"cohort {cohort!r}: already belongs to stream {stream!r}")
             return DONE
         ledgers.reassign(cohort, stream)
+        entry = ledgers.open_known(cohort).entry
+        ledgers.note_action("reassign", entry, members=entry.counts.base)
     click.echo(f"cohort {cohort!r}: now belongs to stream {stream!r}, no longer to {before!r}")
     return DONE
 
@@ -80,6 +82,7 @@ def rename(session: Session, cohort: str, name: str) -> int:
                 raise SettingsError("name_taken", msg)
         before = cohort_ledger.entry.name
         cohort_ledger.rename(name)
+        ledgers.note_action("rename", cohort_ledger.entry)
     click.echo(
         f"cohort {cohort!r}: now named {name!r}, no longer {before!r}. MoEngage does not document "
         "what happens to a segment whose name changes: check it after the next run."
@@ -99,10 +102,10 @@ def retire(session: Session, cohort: str, *, yes: bool) -> int:
 
     Its name stays reserved, because MoEngage never frees one. Rows for it are rejected.
     """
-    with prepared(session, cohort, yes=yes) as cohort_ledger:
+    with prepared(session, cohort, yes=yes) as (ledgers, cohort_ledger):
         if cohort_ledger.entry.is_retired:
             click.echo(f"cohort {cohort!r}: already retired")
-        elif remove_all(session, cohort_ledger):
+        elif remove_all(session, ledgers, cohort_ledger, "retire"):
             complain(f"cohort {cohort!r}: not all members were removed; repeat this command")
             return FAILED
         else:

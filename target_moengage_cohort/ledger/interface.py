@@ -223,6 +223,9 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
     def unknown_files(self) -> list[Fault]:
         """Return the files of members that no stream of any partner has; never waits."""
 
+    def note_action(self, kind: str, entry: CohortEntry | None = None, **counts: int) -> None:
+        """Record that a person's command has changed a cohort, or several; with numbers of it."""
+
     def has(self, cohort_id: str) -> bool:
         """Return whether the cohort has a ledger; cheap."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from target_moengage_cohort.core import files, scratch
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
+from target_moengage_cohort.ledger.control.actions import note_action
 from target_moengage_cohort.ledger.control.control import Control, stem
 from target_moengage_cohort.ledger.control.history import RunHistory
 from target_moengage_cohort.ledger.control.plans import Plans
@@ -140,6 +141,10 @@ class StoreDirectory:
         """Record the outcome of this run for its cohorts."""
         if entries and not self._read_only:
             RunHistory(self._ready()).finish(entries)
+
+    def note_action(self, kind: str, entry: CohortEntry | None = None, **counts: int) -> None:
+        """See `LedgerStore.note_action`."""
+        note_action(self._ready(), kind, entry, counts)
 
     def unknown_files(self) -> list[Fault]:
         """See `LedgerStore.unknown_files`."""
