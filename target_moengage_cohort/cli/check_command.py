@@ -12,7 +12,7 @@ import msgspec
 from target_moengage_cohort.cli.outlook import CohortSize, outlook
 from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, faults_of
 from target_moengage_cohort.cli.terminal import coloured, complain, example, wrap
-from target_moengage_cohort.core.errors import BusyError, SettingsError, TargetError
+from target_moengage_cohort.core.errors import BusyError, RowError, SettingsError, TargetError
 from target_moengage_cohort.core.files import try_out
 from target_moengage_cohort.core.text import printable
 from target_moengage_cohort.moengage.answers import login_error
@@ -161,12 +161,16 @@ def _sizes(
             ledgers.open(mapping.cohort, mapping.stream)
     except BusyError:  # another run, which will have ended before the next one starts
         pass
+    except RowError as error:
+        checks.faults.append(SettingsError(error.code, f"cohorts.{mapping.stream}: {error.reason}"))
+        return None
     except TargetError as error:
         checks.faults += faults_of(error)
         return None
     return [
         CohortSize(cohort_id=entry.cohort_id, members=entry.counts.base, is_sealed=entry.is_sealed)
         for entry in entries
+        if not entry.is_retired
     ]
 
 

@@ -54,6 +54,11 @@ def forget(session: Session, file: str | None) -> int:
         if not outcome.left:
             _remove_without_ledger(session, ledgers, members, outcome)
         recorded = {entry.stream for entry in ledgers.entries()}
+        removed = sum(outcome.removed.values())
+        if outcome.recorded:  # else there may be no ledger to write to
+            ledgers.note_action(
+                "forget", identifiers=identifiers, erased=outcome.erased, removed=removed
+            )
     mappings = session.config.mappings.values()
     # Streams that name their cohorts in their rows, none of which has a ledger
     unknown = [each.stream for each in mappings if not each.cohort and each.stream not in recorded]

@@ -52,6 +52,7 @@ class CohortStatus(msgspec.Struct, frozen=True, kw_only=True):
         unfolded: Requests since, which the numbers do not contain yet.
         digest: Of the accepted members.
         sealed: Whether it is finished, as a one_time cohort.
+        retired: Whether it was retired; only --json shows it then.
         last_run: The latest run that touched it.
         waiting: Plans that wait for `confirm`.
         withheld: Plans that the guard withholds.
@@ -68,6 +69,7 @@ class CohortStatus(msgspec.Struct, frozen=True, kw_only=True):
     unfolded: int
     digest: str
     sealed: bool
+    retired: bool
     last_run: RunEntry | None
     waiting: list[PlanStatus]
     withheld: list[PlanStatus]
@@ -123,6 +125,7 @@ def _cohort(
         unfolded=entry.unfolded,
         digest=entry.counts.accepted.digest,
         sealed=entry.is_sealed,
+        retired=entry.is_retired,
         last_run=entry.last_run,
         waiting=of_kind(PlanKind.WAITING),
         withheld=of_kind(PlanKind.WITHHELD),
@@ -151,12 +154,15 @@ def _plan(ledgers: LedgerStore, entry: CohortEntry, plan: Plan) -> PlanStatus:
 def _lines(result: Status, partner: str) -> Iterator[str]:
     """Return the status as text, within 80 columns unless a path or an error is longer."""
     yield f"Ledger: {result.ledger}"
+    cohorts = [cohort for cohort in result.cohorts if not cohort.retired]
     if not result.cohorts:
         yield f"No ledgers for partner {partner!r}."
-    else:
+    elif cohorts:
         yield f"\n{_row('cohort', 'stream', 'accepted', 'in doubt', 'last run')}"
-    for cohort in result.cohorts:
+    for cohort in cohorts:
         yield from _cohort_lines(cohort)
+    if retired := len(result.cohorts) - len(cohorts):
+        yield f"{format_count(retired, 'retired cohort')}: see --json"
     for run in result.runs:
         yield (
             f"In progress: run {run.run_id}\n"

@@ -78,6 +78,13 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def write_json(path: Path, value: msgspec.Struct, step: Step) -> None:
+    """Write a value as JSON; a reader finds the old or the new one, never a part."""
+    with as_ledger_error(path, "written"):
+        replace(path, msgspec.json.encode(value), path.with_name(f"{path.name}.part"), step)
+        sync(path.parent)
+
+
 def replace(path: Path, data: bytes, part: Path, step: Step = lambda _name: None) -> None:
     """Replace a file's content in full or, after an `OSError`, not at all; for its owner alone.
 
@@ -96,6 +103,21 @@ def replace(path: Path, data: bytes, part: Path, step: Step = lambda _name: None
             part.unlink()
         raise
     step(f"replace {path.suffix}")
+
+
+_T = t.TypeVar("_T")
+
+
+def read_json(path: Path, kind: type[_T]) -> _T | None:
+    """Read what `write_json` wrote; return ``None`` if there is no such file."""
+    try:
+        with as_ledger_error(path, "read"):
+            return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else None
+    except msgspec.MsgspecError:
+        msg = (
+            f"{path} is corrupt; to replace it, run: moengage-cohort ledger accept-older --config …"
+        )
+        raise LedgerError("ledger_corrupt", msg) from None
 
 
 class Lock:

@@ -21,6 +21,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.records import (
         CohortEntry,
         Expected,
+        Fault,
         LedgerCounts,
         Plan,
         PlanKind,
@@ -98,6 +99,9 @@ class CohortLedger(RequestLedger, t.Protocol):
 
     def adopt(self, chunks: Iterable[Sequence[Member]]) -> int:
         """Record members as accepted without sending them; return how many were not before."""
+
+    def retire(self) -> None:
+        """Record that no run populates the cohort any more; its name stays reserved."""
 
     def rename(self, name: str) -> None:
         """Give the cohort another name."""
@@ -197,6 +201,31 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
     def check(self) -> None:
         """Check that ledgers can be used or created, without creating any."""
 
+    def accept_older(self) -> bool:
+        """Trust the store as it is, or its absence, whatever the state directory knows of it.
+
+        Return whether there is one. Otherwise an older store, or another one, is refused.
+        """
+
+    def accept_members(self, stream: str) -> None:
+        """Trust the members that a stream's file has, or none if it is missing."""
+
+    def streams(self) -> list[str]:
+        """Return the partner's streams that have a ledger, sorted; never waits."""
+
+    def inspect(self, stream: str) -> list[Fault]:
+        """Compare a stream's members with what is recorded of them; take its lease.
+
+        The store must be read-only, because others delete some of what they find when they open a
+        stream. Raise a `BusyError` if another run has the lease.
+        """
+
+    def unknown_files(self) -> list[Fault]:
+        """Return the files of members that no stream of any partner has; never waits."""
+
+    def note_action(self, kind: str, entry: CohortEntry | None = None, **counts: int) -> None:
+        """Record that a person's command has changed a cohort, or several; with numbers of it."""
+
     def has(self, cohort_id: str) -> bool:
         """Return whether the cohort has a ledger; cheap."""
 
@@ -219,7 +248,7 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
         """Open a cohort's ledger, or create it; record a new description. See `stream`, too.
 
         Raise a `SettingsError` if the ledger is another stream's or the cohort has another name,
-        and a `RowError` if another cohort had the name.
+        and a `RowError` if another cohort had the name or the cohort was retired.
         """
 
     def open_known(self, cohort_id: str) -> CohortLedger:

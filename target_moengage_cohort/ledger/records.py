@@ -33,6 +33,9 @@ class LedgerCounts(msgspec.Struct, frozen=True):
     base: int  # accepted, unconfirmed or both
 
 
+NO_MEMBERS = LedgerCounts(EMPTY_SET, 0, 0)
+
+
 class FoldedCohort(msgspec.Struct, frozen=True):
     """A cohort whose requests up to one, the mark, are folded into its members."""
 
@@ -82,6 +85,22 @@ class CohortEntry(msgspec.Struct, frozen=True, kw_only=True):
     def is_settled(self) -> bool:
         """Whether no member is known to be unconfirmed."""
         return not (self.counts.in_doubt or self.unfolded)
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wrong with a file of members.
+
+    Attributes:
+        code: Stable name of the fault.
+        message: A clause without an identifier.
+        stream: The stream; ``None`` if no stream has the file.
+    """
+
+    code: str
+    message: str
+    path: str
+    stream: str | None = None
+    cohort_id: str | None = None
 
 
 class PlanKind(enum.StrEnum):

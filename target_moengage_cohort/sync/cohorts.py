@@ -126,7 +126,8 @@ class Cohorts:
 
         Raises:
             SettingsError: Another stream populates the cohort.
-            RowError: The cohort's name is invalid, or not the one that it had.
+            RowError: The cohort's name is invalid, or not the one that it had, or the cohort was
+                retired.
         """
         synced = self.by_id.get(cohort.cohort_id)
         if synced is None:
@@ -164,7 +165,7 @@ class Cohorts:
         self, mapping: StreamMapping, is_meant: t.Callable[[CohortEntry], bool]
     ) -> None:
         for entry in self._store.entries():
-            if entry.stream == mapping.stream and is_meant(entry):
+            if entry.stream == mapping.stream and not entry.is_retired and is_meant(entry):
                 try:
                     self.meet(entry.cohort, mapping)
                 except RowError as error:

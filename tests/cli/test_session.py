@@ -240,6 +240,8 @@ def test_the_version_is_the_targets():
         ("adopt", "vip", "--csv", "config.json"),
         ("ledger", "reassign", "vip", "x"),
         ("ledger", "rename", "vip", "x"),
+        ("ledger", "retire", "vip", "--yes"),
+        ("ledger", "accept-older"),
     ],
 )
 def test_a_dry_run_changes_nothing(desk, monkeypatch, arguments):
@@ -254,7 +256,14 @@ def test_a_dry_run_changes_nothing(desk, monkeypatch, arguments):
 
 @pytest.mark.parametrize(
     "arguments",
-    [("resync", "vip"), ("empty", "vip", "--yes"), ("ledger", "rename", "vip", "x")],
+    [
+        ("resync", "vip"),
+        ("empty", "vip", "--yes"),
+        ("ledger", "rename", "vip", "x"),
+        ("ledger", "retire", "vip", "--yes"),
+        ("ledger", "accept-older", "vip"),
+        ("ledger", "check"),
+    ],
 )
 def test_a_busy_ledger_is_left_alone(desk, arguments):
     """While another run has the ledger open, a command that would change it exits with 4."""

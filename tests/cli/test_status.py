@@ -58,6 +58,7 @@ def test_the_json_has_everything_about_a_cohort(desk):
         "in_doubt": 0,
         "unfolded": 0,
         "digest": digest,
+        "retired": False,
         "sealed": True,
         "last_run": json.loads(json.dumps({f: getattr(RUN, f) for f in RUN.__struct_fields__})),
     } == cohort

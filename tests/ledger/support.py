@@ -13,6 +13,7 @@ from target_moengage_cohort.core.membership import Action, Cohort, Member
 from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.ledger.records import Plan, PlanKind, RunProgress
 from target_moengage_cohort.settings import load
+from target_moengage_cohort.settings.addresses import state_path
 
 ADD, REMOVE = Action.ADD, Action.REMOVE
 COHORT = Cohort("vips", "VIPs")
@@ -87,6 +88,12 @@ def process(script: str, *arguments: object) -> subprocess.Popen:
         text=True,
         cwd=ROOT,
     )
+
+
+def lose_witnesses() -> None:
+    """Forget what the state directory knows of ledgers, as on another machine."""
+    for path in state_path().glob("ledger-*.json"):
+        path.unlink()
 
 
 # Requests

@@ -198,7 +198,12 @@ def test_a_process_that_stops_within_control_delays_others_for_a_bounded_time(tm
         assert "stopped\n" == stopped.stdout.readline()
         os.waitpid(stopped.pid, os.WUNTRACED)
         waits = []
-        with ledgers(tmp_path, busy_seconds=0.5, wait=waits.append) as store:
+
+        def wait(seconds):
+            waits.append(seconds)
+            time.sleep(seconds)
+
+        with ledgers(tmp_path, busy_seconds=0.5, wait=wait) as store:
             assert "another" in {entry.cohort_id for entry in store.entries()}
             ledger = store.open(cohort("another"), OTHER_STREAM)
             with pytest.raises(BusyError) as raised:

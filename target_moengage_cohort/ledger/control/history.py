@@ -15,7 +15,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.control.sqlite import Transaction
 
-_RETENTION = timedelta(days=400)
+RETENTION = timedelta(days=400)
 _decode_progress = msgspec.json.Decoder(RunProgress).decode
 _decode_entry = msgspec.json.Decoder(RunEntry).decode
 
@@ -75,7 +75,7 @@ class RunHistory:
                 " ON CONFLICT (cohort, run_id) DO UPDATE SET entry = excluded.entry",
                 [(run_id, number, texts[number]) for number in changed],
             )
-            old = (now - _RETENTION).isoformat(timespec="seconds")
+            old = (now - RETENTION).isoformat(timespec="seconds")
             transaction.run(
                 "DELETE FROM run_cohorts WHERE run_id IN"
                 " (SELECT run_id FROM runs WHERE finished_at < ?)",

@@ -67,6 +67,7 @@ class SQLiteDatabase:
         self._use = Lock(folder / "control.lock", is_optional=read_only)
         self._connection: sqlite3.Connection | None = None
         self._still: object = None  # the facts of a file that was taken as one that does not change
+        self.first_change: Callable[[], None] = lambda: None  # called before it, once
         self._is_marked = False  # whether `is_open` is in the file
         self._is_missing = False  # whether a read-only store has no file
         self._failure: LedgerError | None = None
@@ -75,6 +76,11 @@ class SQLiteDatabase:
     def exists(self) -> bool:
         """Whether there is such a file."""
         return os.path.exists(self.path)  # noqa: PTH110 - an unreadable parent is no error yet
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether this process has changed the file, which is open and without an error."""
+        return self._is_marked and self._connection is not None and self._failure is None
 
     def open(self, create: Callable[[Transaction], None]) -> None:
         """Open the file; `create` makes the tables of a new one.
@@ -191,9 +197,10 @@ class SQLiteDatabase:
         if self._is_marked:
             return
         with self._transaction("mark open") as transaction:
-            transaction.run("UPDATE store SET is_open = 1 WHERE is_open = 0")
+            transaction.run("UPDATE store SET is_open = 1, last_run = last_run + 1")
         self._used().execute("PRAGMA wal_checkpoint(PASSIVE)")
         self._is_marked = True
+        self.first_change()
 
     @contextlib.contextmanager
     def _transaction(self, name: str) -> Iterator[Transaction]:

@@ -15,6 +15,15 @@ class StreamRecords:
         self._database = control.database
         self._partner = control.partner
 
+    def names(self) -> list[str]:
+        """Return the partner's streams, sorted."""
+        return sorted(stream for partner, stream in self.all_names() if partner == self._partner)
+
+    def all_names(self) -> list[tuple[t.Any, ...]]:
+        """Return all partners and streams."""
+        query = "SELECT partner, stream FROM streams UNION SELECT partner, stream FROM cohorts"
+        return self._database.rows(query)
+
     def latest_run(self, stream: str) -> str | None:
         """Return the latest run that has begun to read a stream, if there is one."""
         rows = self._stream(stream, "latest_run")

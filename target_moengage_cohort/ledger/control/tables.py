@@ -7,7 +7,8 @@ from __future__ import annotations
 
 TABLES = (
     # One row: whose store this is. `is_open` is set before the first change of a process, and
-    # cleared after the last one has moved the log into the file; see `SQLiteDatabase`.
+    # cleared after the last one has moved the log into the file; see `SQLiteDatabase`. `last_run`
+    # rises with every process that changes anything, and with every run.
     """CREATE TABLE store (
         format BIGINT NOT NULL, store_id TEXT NOT NULL, base_url TEXT NOT NULL,
         workspace_id TEXT NOT NULL, hash_key TEXT NOT NULL, is_open BIGINT NOT NULL,

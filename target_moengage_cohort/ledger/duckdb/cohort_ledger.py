@@ -56,6 +56,8 @@ class DuckDBCohortLedger:
     def check(self, cohort: Cohort, stream: str) -> None:
         """Check that stream and name are the ones that the ledger has; record a description."""
         where = f"the ledger of cohort {cohort.cohort_id!r}"
+        if self.entry.is_retired:
+            raise retired(self.entry)
         if self.entry.stream != stream:
             raise of_other_stream(self.entry, stream)
         if self.entry.name != cohort.name:
@@ -167,6 +169,10 @@ class DuckDBCohortLedger:
         """Record that a one_time cohort is finished."""
         self._describe(is_sealed=1)
 
+    def retire(self) -> None:
+        """Record that no run populates the cohort any more."""
+        self._describe(is_retired=1)
+
     def rename(self, name: str) -> None:
         """Give the cohort another name."""
         try:
@@ -223,6 +229,15 @@ class DuckDBCohortLedger:
         plans = [plan for plan in self.plans() if plan.plan_id == plan_id]
         changed = [msgspec.structs.replace(plan, **changes) for plan in plans]
         self.state.plans.keep([(self.number, plan) for plan in changed])
+
+
+def retired(entry: CohortEntry) -> RowError:
+    """Return the error for rows of a cohort that was retired."""
+    reason = (
+        f"the cohort {entry.cohort_id!r} was retired (moengage-cohort ledger retire); remove it "
+        "from the input or the mapping, or use another cohort_id and cohort_name"
+    )
+    return RowError("cohort_retired", reason)
 
 
 def of_other_stream(entry: CohortEntry, stream: str) -> SettingsError:

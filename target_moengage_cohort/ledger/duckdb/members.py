@@ -19,6 +19,7 @@ from target_moengage_cohort.ledger.duckdb.members_file import (
 )
 from target_moengage_cohort.ledger.records import (
     EMPTY_SET,
+    NO_MEMBERS,
     FoldedCohort,
     LedgerCounts,
     MemberSet,
@@ -183,8 +184,9 @@ class Members:
         if not marks:
             return []
         sizes = self.sized(list(marks))
-        none = LedgerCounts(EMPTY_SET, 0, 0)
-        folded = [FoldedCohort(each, mark, sizes.get(each, none)) for each, mark in marks.items()]
+        folded = [
+            FoldedCohort(each, mark, sizes.get(each, NO_MEMBERS)) for each, mark in marks.items()
+        ]
         self.run("DELETE FROM {s}.marks WHERE cohort IN (SELECT unnest(?::INTEGER[]))", [[*marks]])
         columns = zip(
             *(

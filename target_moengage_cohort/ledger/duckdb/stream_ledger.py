@@ -11,8 +11,9 @@ from target_moengage_cohort.ledger.control.control import inconsistent
 from target_moengage_cohort.ledger.control.stream_records import StreamRecords
 from target_moengage_cohort.ledger.duckdb import folding, schema
 from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBCohortLedger
+from target_moengage_cohort.ledger.duckdb.inspection import cohorts_with_rows, stray_plans
 from target_moengage_cohort.ledger.duckdb.stream_state import StreamState
-from target_moengage_cohort.ledger.records import EMPTY_SET, LedgerCounts
+from target_moengage_cohort.ledger.records import NO_MEMBERS, FoldedCohort
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,18 +24,8 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.duckdb.difference import DuckDBDifference
     from target_moengage_cohort.ledger.duckdb.members import Members
     from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging
-    from target_moengage_cohort.ledger.interface import (
-        CohortLedger,
-        NumberedChange,
-        NumberedKey,
-    )
-    from target_moengage_cohort.ledger.records import (
-        CohortEntry,
-        Expected,
-        FoldedCohort,
-        Plan,
-        PlanKind,
-    )
+    from target_moengage_cohort.ledger.interface import CohortLedger, NumberedChange, NumberedKey
+    from target_moengage_cohort.ledger.records import CohortEntry, Expected, Plan, PlanKind
     from target_moengage_cohort.ledger.snapshot import Difference, Staging
 
 
@@ -60,11 +51,14 @@ class DuckDBStreamLedger(StreamState):
         self._closed = closed
         self._is_closed = False
 
-    def load(self) -> None:
-        """Open the members' file, check it against control, and fold what an earlier run left."""
+    def load(self, *, trusts: bool = False) -> None:
+        """Open the members' file, check it against control, and fold what an earlier run left.
+
+        If it `trusts` the file, or its absence, control takes over the members that this has.
+        """
         entries = self.control.entries(self.name)
         had_file = StreamRecords(self.control).has_members(self.name)
-        if had_file and not self.table.exists:
+        if had_file and not (self.table.exists or trusts):
             fault = "is missing, although control.sqlite beside it has the stream's cohorts"
             raise inconsistent(self.table.file.path, fault)
         self.table.open()
@@ -74,8 +68,10 @@ class DuckDBStreamLedger(StreamState):
             self.add(entry, created=False)
         journal = self.requests.of_stream(self.name)
         marks = self.table.marks()
-        is_ahead = self._reconcile(journal, marks)
-        self._clean_up(entries, marks)
+        if trusts:
+            self.requests.add_marks(list(self.by_number))
+        is_ahead = trusts or self._reconcile(journal, marks)
+        self._clean_up(cohorts_with_rows(self.table) if trusts else {*marks})
         if self.read_only:
             self._show(journal)
         else:
@@ -92,15 +88,11 @@ class DuckDBStreamLedger(StreamState):
         numbers = {each.number for each in journal}
         ahead: list[FoldedCohort] = []
         for ledger in self.cohorts.values():
-            entry, mark = ledger.entry, marks.get(ledger.number)
-            counts = LedgerCounts(EMPTY_SET, 0, 0) if mark is None else mark.counts
-            position = 0 if mark is None else mark.mark
-            if position == entry.mark:
-                if counts != entry.counts:
-                    raise inconsistent(self.table.file.path, _differs(entry))
-            elif position > entry.mark and position in numbers:
-                ahead.append(t.cast("FoldedCohort", mark))
-            else:
+            entry, number = ledger.entry, ledger.number
+            found = marks.get(number) or FoldedCohort(number, 0, NO_MEMBERS)
+            if found.mark > entry.mark and found.mark in numbers:
+                ahead.append(found)
+            elif (found.mark, found.counts) != (entry.mark, entry.counts):
                 raise inconsistent(self.table.file.path, _differs(entry))
         if ahead and not self.read_only:
             self.requests.note_folded(ahead)
@@ -108,23 +100,16 @@ class DuckDBStreamLedger(StreamState):
                 self.by_number[each.number].note_folded(each)
         return bool(ahead)
 
-    def _clean_up(self, entries: Sequence[CohortEntry], marks: Mapping[int, FoldedCohort]) -> None:
+    def _clean_up(self, found: set[int]) -> None:
         """Delete the rows of cohorts that are another stream's now, and of plans that are gone."""
         if self.read_only:
             return
-        ours = {each.number for each in entries}
-        if others := marks.keys() - ours:
+        if others := found - self.by_number.keys():
             self.table.drop_cohorts(others)
         query = "SELECT EXISTS (FROM {s}.plan_members), EXISTS (FROM {s}.removed)"
         ((has_plans, self.table.may_have_removed),) = self.table.rows(query)
-        if not has_plans:
-            return
-        kept = self.table.rows("SELECT DISTINCT cohort, plan_id FROM {s}.plan_members")
-        plans = self.plans.of_cohorts(list(ours)) if kept else {}
-        known = {(cohort, each.plan_id) for cohort, some in plans.items() for each in some}
-        for cohort, plan_id in kept:
-            if (cohort, plan_id) not in known:
-                self.drop_plan_members([cohort], plan_id)
+        for cohort, plan_id in stray_plans(self) if has_plans else ():
+            self.drop_plan_members([cohort], plan_id)
 
     def add(self, entry: CohortEntry, *, created: bool) -> DuckDBCohortLedger:
         """Return the ledger of one of the stream's cohorts."""
@@ -139,7 +124,7 @@ class DuckDBStreamLedger(StreamState):
         self._is_shown = True
         sizes = self.table.sized([each.number for each in self.cohorts.values()], "{v}")
         for ledger in self.cohorts.values():
-            counts = sizes.get(ledger.number, LedgerCounts(EMPTY_SET, 0, 0))
+            counts = sizes.get(ledger.number, NO_MEMBERS)
             ledger.entry = msgspec.structs.replace(ledger.entry, counts=counts)
 
     # Comparing and looking up
