@@ -46,12 +46,14 @@ class Confirmations:
         sure: The time of the run whose parts wait for certain, by stream.
         withheld: By plan, its cohort and content.
         ready: The withheld plans that can be delivered for certain.
+        outdated: The withheld plans that must not be delivered any more.
     """
 
     pending: dict[str, list[dict[str, Offer]]] = field(default_factory=dict)
     sure: dict[str, float] = field(default_factory=dict)
     withheld: dict[str, tuple[str, Offer]] = field(default_factory=dict)
     ready: set[str] = field(default_factory=set)
+    outdated: set[str] = field(default_factory=set)
 
     def note_run(
         self,
@@ -97,16 +99,25 @@ class Confirmations:
         if well and plan.is_snapshot:
             assert (plan.withheld is not None) == len(listed), f"{cohort}: {listed} are withheld"
             self.ready |= listed
+            self.outdated -= listed
             waiting = [one for one in held.plans if one.kind is PlanKind.WAITING]
             offers = [] if plan.waiting is None else [plan.waiting]
             counts = [len(one.leaving) for one in offers], [one.removals for one in waiting]
             assert counts[0] == counts[1], f"{cohort}: {counts[1]} removals wait, not {counts[0]}"
 
     def outdate(self, cohorts: t.Collection[str], streams: t.Mapping[str, str]) -> None:
-        """Note that something else has changed some cohorts."""
+        """Note that something else may have changed some cohorts."""
         for cohort in cohorts:
             self.sure.pop(streams[cohort], None)
         self.ready -= {name for name, (owner, _) in self.withheld.items() if owner in cohorts}
+
+    def refuse(self, cohorts: t.Collection[str], streams: t.Mapping[str, str]) -> None:
+        """Note that a command has changed some cohorts, so that their plans are outdated."""
+        self.outdate(cohorts, streams)
+        self.outdated |= {name for name, (owner, _) in self.withheld.items() if owner in cohorts}
+        for cohort in cohorts:
+            if all(cohort in offers for offers in self.pending.get(streams[cohort], [])):
+                self.pending[streams[cohort]] = []  # one outdated plan stops those of the stream
 
     def of_streams(
         self, streams: t.Sequence[str], now: float, *, fails: bool, sealed: t.Collection[str]
@@ -133,7 +144,7 @@ class Confirmations:
         """Return the effect of the release of a withheld plan."""
         cohort, offer = self.withheld[plan_id]
         listed = {one.plan_id for one in held[cohort].plans if one.kind is PlanKind.WITHHELD}
-        codes = {0, 1} if plan_id in listed else {1}
+        codes = {0, 1} if plan_id in listed - self.outdated else {1}
         if plan_id in self.ready:
             codes = {0, 1} if fails else {0}
         return Expected(

@@ -28,6 +28,7 @@ from tests.support.plans import Limits, Plan
 from tests.support.singer import UNLIMITED, config, run
 from tests.support.troubles import (
     NO_TROUBLE,
+    Trouble,
     changes,
     cuts,
     deaths,
@@ -109,7 +110,8 @@ class Convergence(RuleBasedStateMachine):
         late, prompt = said
         if prompt is not None and prompt.streams:  # so that there is something to confirm
             limits = limits._replace(deferred=True)
-            trouble = trouble or NO_TROUBLE
+            trouble = trouble or Trouble()
+            proof = proof if dice % 4 == 0 else "none"
         self._change(change)
         if late is not None:
             self._confirm(late)
@@ -137,7 +139,7 @@ class Convergence(RuleBasedStateMachine):
             for cohort in cohorts:
                 ledger = ledgers.open_known(cohort)
                 assert len(self.held[cohort].accepted) == ledger.doubt_all()
-        self.confirmations.outdate(cohorts, COHORTS)
+        self.confirmations.refuse(cohorts, COHORTS)
         self._look(reopened=cohorts)
         assert all(self.held[c].accepted <= self.held[c].doubts.keys() for c in cohorts)
 
@@ -259,7 +261,9 @@ class Convergence(RuleBasedStateMachine):
                 streams, self.clock, fails=fails, sealed=sealed
             )
         else:
-            known = sorted(self.confirmations.ready) or sorted(self.confirmations.withheld)
+            known = sorted(self.confirmations.ready if word.dice % 3 else ()) or sorted(
+                self.confirmations.withheld
+            )
             if not known or not self.options:
                 return
             plan_id = known[word.dice % len(known)]
