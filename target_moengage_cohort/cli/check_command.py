@@ -137,7 +137,7 @@ def _sizes_by_stream(
     """Return the sizes of each stream's cohorts; ``None`` if their ledgers cannot be used."""
     with session.ledgers(read_only=True, is_patient=False) as ledgers:
         needs_ledger = any(mapping.is_snapshot for mapping in mappings)
-        if not (needs_ledger or session.settings.ledger_folder is not None or ledgers.exists):
+        if not (needs_ledger or session.settings.ledger_uri is not None or ledgers.exists):
             return {mapping.stream: [] for mapping in mappings}
         usable = checks.run("ledger", lambda: _ledger(ledgers))
         return {

@@ -143,7 +143,7 @@ def _ledger(
 
 def _no_ledger(mapping: StreamMapping, settings: Settings) -> str:
     if not mapping.is_snapshot:
-        if settings.ledger_folder is None:
+        if settings.ledger_uri is None:
             return "none, so repeated rows are sent again (see ledger_uri)."
         return "none yet; the first run creates it."
     return (

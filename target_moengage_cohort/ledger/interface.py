@@ -235,12 +235,20 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
     def plans(self) -> dict[int, list[Plan]]:
         """Return the plans of all cohorts that have any, by the cohort's number; never waits."""
 
-    def open(self, cohort: Cohort, stream: str) -> CohortLedger:
-        """Open a cohort's ledger, or create it; record a new description. Take the stream's lease.
+    def has_members(self, stream: str) -> bool:
+        """Return whether any cohort of a stream may have members in the store; cheap."""
 
-        Raise a `BusyError` if another run has the lease, a `SettingsError` if the ledger is another
-        stream's or the cohort has another name, and a `RowError` if another cohort had the name or
-        the cohort was retired.
+    def stream(self, name: str) -> StreamLedger:
+        """Take a stream's lease, and open its ledger.
+
+        Wait while another run has the lease, and log that, but raise a `BusyError` in the end.
+        """
+
+    def open(self, cohort: Cohort, stream: str) -> CohortLedger:
+        """Open a cohort's ledger, or create it; record a new description. See `stream`, too.
+
+        Raise a `SettingsError` if the ledger is another stream's or the cohort has another name,
+        and a `RowError` if another cohort had the name or the cohort was retired.
         """
 
     def open_known(self, cohort_id: str) -> CohortLedger:

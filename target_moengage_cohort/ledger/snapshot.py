@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import typing as t
 
+import msgspec
+
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from target_moengage_cohort.core.column_files import ColumnarRows
     from target_moengage_cohort.core.membership import Member
     from target_moengage_cohort.ledger.records import DiffCounts
 
 CohortMembers: t.TypeAlias = "tuple[int, list[Member]]"
 """Members of one cohort, by its number."""
+
+
+class ColumnarFacts(msgspec.Struct, frozen=True):
+    """The facts that decide whether rows in columns can be taken in one step."""
+
+    count: int  # rows
+    nameless: int  # rows without an identifier
+    longest: int  # characters of the longest identifier
+    undecided: int  # rows that do not state whether they are a member
+    absent: int  # rows that are not a member
+    pairs: int  # rows with both identifiers
+    counted: int  # rows with a row count
+    least: int | None  # the smallest row count
+    most: int | None  # the largest row count
 
 
 class Difference(t.Protocol):
@@ -57,24 +74,14 @@ class Staging(t.Protocol):
         error.
         """
 
-    def cursor(self) -> t.Any:
-        """Return a new cursor for `append_from`."""
+    def facts(self, rows: ColumnarRows) -> ColumnarFacts | None:
+        """Read the facts of rows in columns; ``None`` if these are of types that no plain row has.
 
-    def append_from(
-        self,
-        cursor: t.Any,
-        select: str,
-        *,
-        cohort: int,
-        rows: int,
-        has_absent: bool,
-        has_pairs: bool,
-    ) -> None:
-        """Append rows of one cohort that the engine reads itself, by a cursor of `cursor`.
-
-        `select` selects uid, anonymous_id and present, in order. `has_absent` and `has_pairs` mean
-        that some row is a non-member's, or has both identifiers.
+        Raise an `UnreadableRowsError` if they cannot be read.
         """
+
+    def append_columnar(self, rows: ColumnarRows, facts: ColumnarFacts, cohort: int) -> None:
+        """Append all rows with these facts, which are one cohort's; raise likewise."""
 
     def new_members(self, first: int, end: int) -> list[Member]:
         """Return the members of the rows from `first` up to `end` that have no row before `first`.

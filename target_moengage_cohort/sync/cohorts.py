@@ -144,6 +144,15 @@ class Cohorts:
             raise RowError("cohort_renamed", reason, cohort.cohort_id)
         return synced
 
+    def take_lease(self, stream: str) -> None:
+        """Take a stream's lease, if its cohorts have members in the ledger or will have them.
+
+        Raises:
+            BusyError: Another run holds it.
+        """
+        if self._keeps_members(stream) or self._store.has_members(stream):
+            self._store.stream(stream)
+
     def meet_vanished(self, mapping: StreamMapping) -> None:
         """Meet the cohorts that a stream populated before and has no rows of now."""
         self._meet_known(mapping, lambda entry: entry.cohort_id not in self.by_id)
@@ -201,12 +210,14 @@ class Cohorts:
             raise RowError("no_room_for_members", reason)
         return capacity
 
+    def _keeps_members(self, stream: str) -> bool:
+        # The stream's own mapping decides, even for rows of a mirror that are replayed.
+        is_snapshot = self._context.config.mapping(stream).is_snapshot
+        return is_snapshot or self._context.settings.ledger_uri is not None
+
     def _open_ledger(self, cohort: Cohort, mapping: StreamMapping) -> CohortLedger | None:
         """Open the ledger of a cohort that has one, or that needs one."""
-        # The stream's own mapping decides, even for rows of a mirror that are replayed.
-        is_snapshot = self._context.config.mapping(mapping.stream).is_snapshot
-        is_needed = is_snapshot or self._context.settings.ledger_folder is not None
-        if not (is_needed or self._store.has(cohort.cohort_id)):
+        if not (self._keeps_members(mapping.stream) or self._store.has(cohort.cohort_id)):
             return None
         ledger = self._store.open(cohort, mapping.stream)
         if ledger.created:

@@ -12,6 +12,7 @@ import socket
 import typing as t
 
 from target_moengage_cohort.core.errors import (
+    BusyError,
     InputError,
     InternalError,
     LedgerError,
@@ -127,9 +128,10 @@ class Run:
             except TargetError as error:
                 self._error = self._error or error
         self._progress.stop()
-        self._report()
-        if self._error is not None:
-            raise self._error
+        busy = self._busy_error()
+        self._report(self._error or busy)
+        if ends_with := self._error or busy:
+            raise ends_with
 
     def _settle(self, tap_exit: TapExit | None) -> None:
         """Deliver everything that was read; complete the run if the input is whole."""
@@ -236,14 +238,20 @@ class Run:
             return "dry_run"
         return "withheld" if is_withheld else "succeeded"
 
-    def _report(self) -> None:
+    def _busy_error(self) -> BusyError | None:
+        """Return the error of the streams that another run held, if there are any."""
+        busy = "; ".join(map(str, self._streams.busy.values()))
+        return BusyError("ledger_busy", busy) if busy else None
+
+    def _report(self, ends_with: TargetError | None) -> None:
         settings, totals = self._context.settings, self._delivery.totals
         is_withheld = any(cohort.result.is_withheld for cohort in self.cohorts.by_id.values())
         self.report = reports.Report(
             run_id=self._context.run_id,
             started_at=self._context.started_at,
             finished_at=utc_now(),
-            status=self._status(is_withheld=is_withheld),
+            status="failed" if ends_with else self._status(is_withheld=is_withheld),
+            error=reports.ReportedError(ends_with.code, str(ends_with)) if ends_with else None,
             requests=totals.requests,
             retries=totals.retries,
             throttled_seconds=round(totals.throttled_seconds, 1),

@@ -9,9 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import hypothesis.strategies as st
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 
+from target_moengage_cohort.core.column_files import ColumnarRows, UnreadableRowsError
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.ledger.duckdb import comparison, difference
@@ -380,7 +383,7 @@ def test_rows_stay_in_stream_order_beyond_the_memory_limit(store, ledger):
             some = names[chunk : chunk + 1_000]
             staged.append(ledger.number, some, [f"{version}{name}{long}" for name in some], None)
     spilled = "SELECT count(*) FROM duckdb_temporary_files()"
-    assert staged.cursor().execute(spilled).fetchone() > (0,)
+    assert staged.fetch(spilled)[0] > (0,)
     position = 0
     for _, chunk in ledger.stream.difference(staged, [ledger]).additions():
         found = [(member.uid, member.anonymous_id[: -len(long)]) for member in chunk]
@@ -484,10 +487,10 @@ def test_closing_gives_the_memory_back(store, ledger):
     tables = "SELECT table_name FROM duckdb_tables() WHERE database_name LIKE 'staging%'"
     found = ledger.stream.difference(staged, [ledger])
     found.close()
-    assert [("staged",)] == staged.cursor().execute(tables).fetchall()
+    assert [("staged",)] == staged.fetch(tables)
     staged.close()
     with contextlib.closing(store.staging()) as another:
-        assert [("staged",)] == another.cursor().execute(tables).fetchall()
+        assert [("staged",)] == another.fetch(tables)
 
 
 def test_rows_on_their_way_do_not_keep_the_ledgers_from_closing(tmp_path):
@@ -498,3 +501,37 @@ def test_rows_on_their_way_do_not_keep_the_ledgers_from_closing(tmp_path):
             staged.append(1, [f"u{number}" for number in range(50_000)], None, None)
             folder = Path(opened.place)
         assert [] == list(folder.glob("spill-*"))
+
+
+def test_rows_in_columns_are_read_by_the_engine(store, ledger, tmp_path):
+    """A Parquet file and a record batch with the same rows have the same facts and members; neither
+    needs more than its columns' names."""
+    path = tmp_path / "it's [a] *.parquet"
+    batch = pa.record_batch({"who": ["a", "b", ""], "is it": [True, False, True]})
+    pq.write_table(pa.Table.from_batches([batch.slice(0, 2)]), path)
+    roles = {"uid": "who", "membership": "is it", "deleted_at": "absent"}
+    for rows in (path, batch.slice(0, 2)):
+        with contextlib.closing(store.staging()) as staged:
+            source = ColumnarRows(rows, roles, ["who"])
+            facts = staged.facts(source)
+            assert (2, 0, 1, 1) == (facts.count, facts.nameless, facts.longest, facts.absent)
+            staged.append_columnar(source, facts, ledger.number)
+            assert (2, True) == (staged.rows, staged.has_absent)
+            assert 1 == total(ledger.stream.difference(staged, [ledger]), "additions")
+    assert 1 == staging_facts(store, ColumnarRows(batch, roles, [])).nameless
+    assert staging_facts(store, ColumnarRows(batch, {"membership": "who"}, [])) is None
+
+
+def test_rows_in_columns_that_cannot_be_read_are_no_fault_of_the_ledger(store, tmp_path):
+    """An unreadable file is an error of its own, which says nothing but its kind."""
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(b"secret")
+    with pytest.raises(UnreadableRowsError) as raised:
+        staging_facts(store, ColumnarRows(path, {"uid": "uid"}, []))
+    assert "InvalidInputException" == str(raised.value)
+
+
+def staging_facts(store, rows):
+    """Return the facts of rows in columns."""
+    with contextlib.closing(store.staging()) as staged:
+        return staged.facts(rows)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from target_moengage_cohort.core.membership import Key
 from target_moengage_cohort.emulator import Emulator
 from tests.support.look import NOTHING, Held, held, members
-from tests.support.plans import ADD, Plan
+from tests.support.plans import ADD, Limits, Plan
 from tools.soak.model import PREFIX, Model, Position
 from tools.soak.runs import Ended
 from tools.soak.tap_input import TapInput
@@ -97,7 +97,7 @@ class Oracle:
                 now[cohort],
                 known=self._known.get(cohort, NOTHING),
                 mode="mirror" if mode == "one_time" else mode,
-                percent=None if mode == "one_time" else percent,
+                limits=Limits(None if mode == "one_time" else percent),
             )
             if stream in self._model.history:  # of a member's two changes the first may be sent
                 joining = plan.joining | tap_input.ever(cohort, present=True)
@@ -134,7 +134,7 @@ class Oracle:
                 now[cohort],
                 known=one.known.get(cohort, NOTHING),
                 mode="mirror",
-                percent=one.percent,
+                limits=Limits(one.percent),
             ).leaving
             for stream in CONFIRMED
             for cohort in self._model.streams[stream]

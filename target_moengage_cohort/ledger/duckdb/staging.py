@@ -13,6 +13,7 @@ import typing as t
 
 from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger.duckdb.binding import Column, bound
+from target_moengage_cohort.ledger.duckdb.columnar_rows import opened
 from target_moengage_cohort.ledger.duckdb.comparison import Comparison, Rows, Tables
 from target_moengage_cohort.ledger.duckdb.difference import DuckDBDifference
 from target_moengage_cohort.ledger.duckdb.instance import translated
@@ -22,9 +23,11 @@ if t.TYPE_CHECKING:
     from concurrent.futures import Executor, Future
     from pathlib import Path
 
-    from target_moengage_cohort.ledger.duckdb.instance import Cursor, Engine, Row
+    from target_moengage_cohort.core.column_files import ColumnarRows
+    from target_moengage_cohort.ledger.duckdb.instance import Engine, Row
     from target_moengage_cohort.ledger.duckdb.members import Members
     from target_moengage_cohort.ledger.records import LedgerCounts
+    from target_moengage_cohort.ledger.snapshot import ColumnarFacts
 
 _numbers = itertools.count(1)
 
@@ -81,29 +84,22 @@ class DuckDBStaging:
             pairs = zip(uids, anonymous_ids, strict=True)
             self._has_pairs = any(None not in pair for pair in pairs)
 
-    def cursor(self) -> Cursor:
-        """Return a new cursor for `append_from`."""
-        return self._engine.cursor()
+    def facts(self, rows: ColumnarRows) -> ColumnarFacts | None:
+        """See `Staging.facts`."""
+        with opened(self._engine.cursor(), rows) as source:
+            return source.facts()
 
-    def append_from(
-        self,
-        cursor: Cursor,
-        select: str,
-        *,
-        cohort: int,
-        rows: int,
-        has_absent: bool,
-        has_pairs: bool,
-    ) -> None:
-        """See `Staging.append_from`."""
+    def append_columnar(self, rows: ColumnarRows, facts: ColumnarFacts, cohort: int) -> None:
+        """See `Staging.append_columnar`."""
         self._await()
-        with self._lock:
+        cursor = self._engine.cursor()
+        with opened(cursor, rows) as source, self._lock:
             columns = f"{cohort}, {self._hash}, uid, anonymous_id, present"
-            cursor.execute(f"INSERT INTO {self._table} SELECT {columns} FROM ({select})")
-        self.rows += rows
+            cursor.execute(f"INSERT INTO {self._table} SELECT {columns} FROM ({source.select()})")
+        self.rows += facts.count
         self._cohorts.add(cohort)
-        self.has_absent |= has_absent
-        self._has_pairs |= has_pairs
+        self.has_absent |= facts.absent > 0
+        self._has_pairs |= facts.pairs > 0
 
     def new_members(self, first: int, end: int) -> list[Member]:
         """See `Staging.new_members`."""

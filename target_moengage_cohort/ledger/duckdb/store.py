@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import socket
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from functools import partial
 
 import msgspec
 
 from target_moengage_cohort.core import files, scratch
-from target_moengage_cohort.core.errors import BusyError, SettingsError
+from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.ledger.control.control import stem
 from target_moengage_cohort.ledger.duckdb.cohort_ledger import of_other_stream, retired
 from target_moengage_cohort.ledger.duckdb.inspection import inspect
 from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, Engine, translated
+from target_moengage_cohort.ledger.duckdb.leases import new_holder, take_lease
 from target_moengage_cohort.ledger.duckdb.members import Members
 from target_moengage_cohort.ledger.duckdb.members_file import Owner
 from target_moengage_cohort.ledger.duckdb.store_directory import StoreDirectory
@@ -36,10 +34,8 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.records import Fault
     from target_moengage_cohort.settings import Settings
 
-_POLL_SECONDS = 0.2
 
-
-class LocalStore(StoreDirectory):
+class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]):
     """A `LedgerStore` in a directory.
 
     Nothing is created or started before it is needed. For the arguments see `open_store`.
@@ -52,9 +48,6 @@ class LocalStore(StoreDirectory):
         self._worker: ThreadPoolExecutor | None = None
         self._streams: dict[str, DuckDBStreamLedger] = {}
         self._numbers = itertools.count(1)
-
-    def __enter__(self) -> t.Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -195,19 +188,5 @@ class LocalStore(StoreDirectory):
         if self._read_only and not self.exists:
             return None
         lock = files.Lock(path, is_optional=self._read_only)
-        since = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
-        me = files.Holder(
-            pid=os.getpid(), host=socket.gethostname(), run_id=self.run_id, since=since
-        )
-        waited = 0.0
-        while not lock.acquire(me):
-            if waited >= self._patience.seconds or self._patience.wait(_POLL_SECONDS):
-                holder = lock.holder()
-                who = "another run"
-                if holder is not None:
-                    who = f"run {holder.run_id} (process {holder.pid} on {holder.host}, "
-                    who += f"since {holder.since})"
-                msg = f"the ledger of stream {stream!r} is held by {who}; run again when it ends"
-                raise BusyError("ledger_busy", msg)
-            waited += _POLL_SECONDS
+        take_lease(stream, lock, new_holder(self.run_id, self._clock()), self._patience)
         return lock

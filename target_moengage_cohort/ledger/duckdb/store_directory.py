@@ -6,19 +6,18 @@ import contextlib
 import os
 import typing as t
 from functools import partial
-from pathlib import Path
 
 from target_moengage_cohort.core import files, scratch
-from target_moengage_cohort.core.errors import LedgerError, SettingsError
+from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.ledger.control.actions import note_action
 from target_moengage_cohort.ledger.control.control import Control, stem
 from target_moengage_cohort.ledger.control.history import RunHistory
 from target_moengage_cohort.ledger.control.plans import Plans
 from target_moengage_cohort.ledger.control.sqlite import Patience, SQLiteDatabase
 from target_moengage_cohort.ledger.control.stream_records import StreamRecords
+from target_moengage_cohort.ledger.duckdb.location import refuse_old_format, store_folder
 from target_moengage_cohort.ledger.records import Fault, PlanKind
 from target_moengage_cohort.ledger.witness import Witness
-from target_moengage_cohort.settings.addresses import state_path
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,9 +45,7 @@ class StoreDirectory:
         self.run_id = options["run_id"]
         self._read_only, self._step = options["read_only"], options["step"]
         self._clock, self._patience = options["clock"], options["patience"]
-        parent = settings.ledger_folder
-        root = Path(parent).absolute() if parent is not None else state_path() / "ledger"
-        self.folder = root / stem(settings.base_url, settings.workspace_id)
+        self.folder = store_folder(settings)
         self.place = str(self.folder)
         database = SQLiteDatabase(
             self.folder, read_only=self._read_only, step=self._step, patience=self._patience
@@ -99,6 +96,10 @@ class StoreDirectory:
         control = self._ready()
         if not self._read_only and StreamRecords(control).latest_run(stream) != self.run_id:
             StreamRecords(control).note_stream(stream, latest_run=self.run_id)
+
+    def has_members(self, stream: str) -> bool:
+        """Return whether any cohort of a stream may have members in the store; cheap."""
+        return self.exists and StreamRecords(self._ready()).has_members(stream)
 
     def has_begun(self, stream: str) -> bool:
         """Return whether any run has begun to read a stream; cheap."""
@@ -170,7 +171,7 @@ class StoreDirectory:
     def _ready(self) -> Control:
         """Open control; the first call creates the directory."""
         if not self._is_ready:
-            self._refuse_old_format()
+            refuse_old_format(self.folder)
             known = self._witness.read()
             if not self._control.database.exists:
                 self._witness.check(known, self._control)
@@ -186,15 +187,6 @@ class StoreDirectory:
                 raise
             self._is_ready = True
         return self._control
-
-    def _refuse_old_format(self) -> None:
-        if self.exists and (self.folder / "destination.json").exists():
-            msg = (
-                f"the ledger {self.place} was created by a version before the first release, whose "
-                "format is no longer read. Use another ledger_uri, or delete the directory; then "
-                "import the members that MoEngage has: moengage-cohort adopt"
-            )
-            raise SettingsError("ledger_old_format", msg)
 
     def _close_control(self) -> None:
         with contextlib.ExitStack() as stack:
