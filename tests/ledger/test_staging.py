@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from target_moengage_cohort.core.column_files import ColumnarRows, UnreadableRowsError
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.membership import Action, Member
-from target_moengage_cohort.ledger.duckdb import comparison, difference
+from target_moengage_cohort.ledger.duckdb import comparison, difference, result_tables
 from target_moengage_cohort.ledger.records import EMPTY_SET
 from tests.ledger.support import (
     ADD,
@@ -219,7 +219,7 @@ def test_a_difference_is_that_of_a_plain_model(
     """Additions, removals, numbers and digests of each cohort are those of a plain model, whether
     it is compared alone or with others; once they are applied nothing differs, and cohorts of the
     stream that are not compared stay as they are."""
-    monkeypatch.setattr(comparison, "_SLICE", 3)
+    monkeypatch.setattr(result_tables, "_SLICE", 3)
     monkeypatch.setattr(comparison, "_JOINED", 2)
     monkeypatch.setattr(difference, "CHUNK", 2 if few else 10_000)
     with ledgers(tmp_path_factory.mktemp("ledger")) as store:

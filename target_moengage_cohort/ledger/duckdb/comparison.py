@@ -2,51 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 import typing as t
 
 import msgspec
 
-from target_moengage_cohort.ledger.duckdb.instance import grown, sums_sql
+from target_moengage_cohort.ledger.duckdb.instance import grown
+from target_moengage_cohort.ledger.duckdb.result_tables import Tables, Workspace
 from target_moengage_cohort.ledger.records import DiffCounts, LedgerCounts
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from target_moengage_cohort.ledger.duckdb.instance import Cursor
-
-    Sums = tuple[int, int, int]
-
-_SLICE = 2_000_000
-"""Rows to group at a time. DuckDB's grouping spills, but 10 million rows in one go sometimes exceed
-a memory limit of 256 MB."""
+    from target_moengage_cohort.ledger.duckdb.result_tables import Sums
 
 _JOINED = 10_000_000
 """Rows of either side to join at a time; with 50 million in one go the parts that DuckDB spills do
 not fit into 256 MB."""
 
 _NOTHING = (0, 0, 0)
-
-_ids = itertools.count(1)
-
-
-class Tables:
-    """The names of the tables that are compared, and of those with the result."""
-
-    def __init__(self, staging: str, accepted: str, doubts: str) -> None:
-        self.staged = f"{staging}.staged"
-        self.accepted = accepted
-        self.doubts = doubts
-        self.additions = ""  # cohort, hash, row in `staged`, and whether it is not accepted yet
-        self.removals = ""  # cohort, hash and identifiers
-        self.dropped = ""  # likewise, of members to delete without a removal; missing without any
-        self.made: list[str] = []  # to drop in the end
-        self._staging = staging
-
-    def new(self, name: str) -> str:
-        """Return a unique table name."""
-        self.made.append(f"{self._staging}.{name}_{next(_ids)}")
-        return self.made[-1]
 
 
 class Rows(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +35,7 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
     known: Mapping[int, LedgerCounts]  # the numbers of each cohort's ledger
 
 
-class Comparison:
+class Comparison(Workspace):
     """One comparison of all cohorts, without the work that the data does not need.
 
     The sizes and digests of large sets are computed from those of their difference, so nothing of
@@ -73,13 +47,9 @@ class Comparison:
     def __init__(
         self, cursor: Cursor, tables: Tables, rows: Rows, hash_sql: Callable[[str, str], str]
     ) -> None:
-        self._cursor = cursor
-        self._tables = tables
+        super().__init__(cursor, tables, rows.cohorts[0] if rows.is_one else None)
         self._rows = rows
         self._hash_sql = hash_sql
-        self._prefix = "" if rows.is_one else "cohort, "
-        self._keys = f"{self._prefix}h"
-        self._cohort = f"{rows.cohorts[0]}::INTEGER" if rows.is_one else "cohort"
 
     def run(self) -> dict[int, DiffCounts]:
         """Fill the tables of the result; return the numbers of each cohort."""
@@ -104,31 +74,9 @@ class Comparison:
         if len(removals) > 1:
             in_order = f"SELECT * FROM {tables.removals} ORDER BY cohort"
             tables.removals = self._make("in_order", in_order)
-        counts = {}
-        for cohort in self._rows.cohorts:
-            was, joined = known[cohort], new.get(cohort, _NOTHING)
-            left = gone.get(cohort, _NOTHING)
-            size, *sums = (n - g for n, g in zip(joined, left, strict=True))
-            desired = grown(was.accepted, size, sums)
-            size = desired.count
-            counts[cohort] = DiffCounts(
-                desired=desired,
-                accepted=was.accepted,
-                in_doubt=was.in_doubt,
-                base=was.base,
-                joining=joined[0] - staying.get(cohort, 0),
-                additions=additions.get(cohort, 0),
-                removals=removals.get(cohort, 0),
-                unchanged=size - additions.get(cohort, 0),
-                dropped=dropped.get(cohort, 0),
-            )
         self._drop_others({tables.additions, tables.removals, tables.dropped})
-        return counts
-
-    def _drop_others(self, results: set[str]) -> None:
-        for table in [made for made in self._tables.made if made not in results]:
-            self._cursor.execute(f"DROP TABLE {table}")
-            self._tables.made.remove(table)
+        changes = _Changes(new, gone, additions, removals, staying, dropped)
+        return {cohort: _counted(cohort, known[cohort], changes) for cohort in self._rows.cohorts}
 
     def _present(self, columns: str) -> str:
         """Return SQL for the rows of members: keys, row number and the given columns."""
@@ -299,47 +247,6 @@ class Comparison:
             f" WHERE r.uid IS NOT NULL AND r.anonymous_id = s.anonymous_id{same_cohort}"
         )
 
-    def _make(self, name: str, select: str) -> str:
-        table = self._tables.new(name)
-        self._cursor.execute(f"CREATE TABLE {table} AS {select}")
-        return table
-
-    def _group(self, name: str, aggregates: str, rows: str) -> str:
-        """Make a table of rows grouped by key, one slice of the hashes after the other."""
-        slices = 1 + self._count(f"FROM ({rows})") // _SLICE
-        keys = self._keys
-        select = f"SELECT {keys}, {aggregates} FROM ({rows}) WHERE {{in_slice}} GROUP BY {keys}"
-        return self._make_sliced(name, slices, select)
-
-    def _make_sliced(self, name: str, slices: int, select: str) -> str:
-        """Make a table of a select's rows, with ``{in_slice}`` for one slice after the other."""
-        first, *others = (
-            select.format(
-                in_slice=f"(h >> 64)::UBIGINT % {slices} = {number}" if slices > 1 else "TRUE"
-            )
-            for number in range(slices)
-        )
-        table = self._make(name, first)
-        for other in others:
-            self._cursor.execute(f"INSERT INTO {table} {other}")
-        return table
-
-    def _count(self, source: str) -> int:
-        row = self._cursor.execute(f"SELECT count(*) {source}").fetchone()
-        return int(t.cast("tuple[int]", row)[0])
-
-    def _counts(self, source: str) -> dict[int, int]:
-        """Return the number of rows of each cohort that has any."""
-        query = f"SELECT {self._cohort} AS cohort, count(*) FROM (SELECT * {source}) GROUP BY 1"
-        return dict(t.cast("list[tuple[int, int]]", self._cursor.execute(query).fetchall()))
-
-    def _sums(self, source: str) -> dict[int, Sums]:
-        """Return the number of rows and the two sums of the hashes of each cohort."""
-        sums = f"count(*), {sums_sql('h')} FROM (SELECT * {source})"
-        query = f"SELECT {self._cohort} AS cohort, {sums} GROUP BY 1"
-        rows = self._cursor.execute(query).fetchall()
-        return {cohort: (count, high, low) for cohort, count, high, low in rows}
-
 
 def _unchanged(counts: LedgerCounts) -> DiffCounts:
     """Return the numbers of a cohort whose rows are its accepted members."""
@@ -348,4 +255,34 @@ def _unchanged(counts: LedgerCounts) -> DiffCounts:
         accepted=counts.accepted,
         base=counts.base,
         unchanged=counts.accepted.count,
+    )
+
+
+class _Changes(t.NamedTuple):
+    """What was found for each cohort: numbers of rows, and those with the sums of the hashes."""
+
+    new: dict[int, Sums]
+    gone: dict[int, Sums]
+    additions: dict[int, int]
+    removals: dict[int, int]
+    staying: dict[int, int]
+    dropped: dict[int, int]
+
+
+def _counted(cohort: int, known: LedgerCounts, changes: _Changes) -> DiffCounts:
+    """Return the numbers of a cohort, given those of its ledger."""
+    new, gone = changes.new.get(cohort, _NOTHING), changes.gone.get(cohort, _NOTHING)
+    size, *sums = (n - g for n, g in zip(new, gone, strict=True))
+    desired = grown(known.accepted, size, sums)
+    additions = changes.additions.get(cohort, 0)
+    return DiffCounts(
+        desired=desired,
+        accepted=known.accepted,
+        in_doubt=known.in_doubt,
+        base=known.base,
+        joining=new[0] - changes.staying.get(cohort, 0),
+        additions=additions,
+        removals=changes.removals.get(cohort, 0),
+        unchanged=desired.count - additions,
+        dropped=changes.dropped.get(cohort, 0),
     )

@@ -12,8 +12,8 @@ from target_moengage_cohort.ledger.duckdb.members import CHUNK
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from target_moengage_cohort.ledger.duckdb.comparison import Tables
     from target_moengage_cohort.ledger.duckdb.instance import Row
+    from target_moengage_cohort.ledger.duckdb.result_tables import Tables
     from target_moengage_cohort.ledger.records import DiffCounts
     from target_moengage_cohort.ledger.snapshot import CohortMembers
 

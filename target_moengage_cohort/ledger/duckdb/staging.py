@@ -14,9 +14,10 @@ import typing as t
 from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger.duckdb.binding import Column, bound
 from target_moengage_cohort.ledger.duckdb.columnar_rows import opened
-from target_moengage_cohort.ledger.duckdb.comparison import Comparison, Rows, Tables
+from target_moengage_cohort.ledger.duckdb.comparison import Comparison, Rows
 from target_moengage_cohort.ledger.duckdb.difference import DuckDBDifference
 from target_moengage_cohort.ledger.duckdb.instance import translated
+from target_moengage_cohort.ledger.duckdb.result_tables import Tables
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
