@@ -52,7 +52,7 @@ from tests.support.warehouse import (
     Warehouse,
 )
 
-EXAMPLES = int(os.environ.get("EXAMPLES", "5"))
+EXAMPLES = int(os.environ.get("EXAMPLES", "4"))
 """How many histories for each order; the long form has some hundred, and another `SEED`."""
 
 SEED = int(os.environ.get("SEED", "20261122"))
