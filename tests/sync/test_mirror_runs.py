@@ -450,18 +450,6 @@ def test_streams_of_mirrors_are_delivered_at_the_same_time(emulator, tmp_path):
     assert last.arrived < first.answered
 
 
-def test_a_ledger_without_its_catalogue_entry_is_found_again(emulator, mirror, tmp_path):
-    """A cohort of a fan-out is emptied even if its catalogue entry was lost."""
-    settings = {"cohorts": FAN_OUT["cohorts"]}
-    mirror(WITH_COHORT, *fan_out(a="1", b="2"), **settings)
-    for path in (tmp_path / "ledger").rglob("cohort-*.json"):
-        path.unlink()
-    read_end = lines(WITH_COHORT, *fan_out(a="1"))
-    options = {"ledger_uri": str(tmp_path / "ledger"), "sync_mode": "mirror", **settings}
-    assert run(emulator, read_end, tap_exit=lambda: 0, **options).error is None
-    assert (set(), {"1"}) == (members(emulator, "b"), members(emulator, "a"))
-
-
 def test_state_before_a_mirror_is_not_held_by_it(mirror, tmp_path):
     """A STATE before a mirror's SCHEMA is written though the mirror's input is not complete."""
     streams = {"events": {"sync_mode": "incremental"}, "users": {}}
