@@ -116,6 +116,7 @@ class Cohorts:
         self.by_id: dict[str, SyncedCohort] = {}
         self.ledgers: dict[str, CohortLedger] = {}
         self.histories: dict[str, History] = {}
+        self._streams_created: set[str] = set()
 
     def of_stream(self, stream: str) -> list[SyncedCohort]:
         """Return the cohorts that a stream populates, as far as they were met."""
@@ -221,7 +222,11 @@ class Cohorts:
             return None
         ledger = self._store.open(cohort, mapping.stream)
         if ledger.created:
-            logger.warning(
+            # A fan-out may have a thousand new cohorts; one warning tells all there is to know.
+            is_first = mapping.stream not in self._streams_created
+            self._streams_created.add(mapping.stream)
+            logger.log(
+                logging.WARNING if is_first else logging.INFO,
                 "cohort %r: no ledger found; created a new one in %s. This is expected on a "
                 "cohort's first run. Otherwise the previous ledger was lost: every member is sent "
                 "again, and members that have left will not be removed. In a container, keep this "

@@ -233,6 +233,14 @@ def fan_out(**cohorts):
     return [record(uid=uid, c=cohort) for cohort, uids in cohorts.items() for uid in uids]
 
 
+def test_the_new_cohorts_of_a_stream_are_warned_of_once(emulator, caplog, tmp_path):
+    """A fan-out whose cohorts are all new warns of the first one only."""
+    settings = {"ledger_uri": str(tmp_path / "ledger"), "sync_mode": "mirror"}
+    messages = lines(WITH_COHORT, *fan_out(a="1", b="2", c="3"))
+    assert run(emulator, messages, cohorts=FAN_OUT["cohorts"], **settings).error is None
+    assert ["ledger_created"] == codes(caplog)
+
+
 def test_a_cohort_that_vanishes_from_a_fan_out_is_emptied_with_proof_only(emulator, tmp_path):
     """A cohort without rows keeps its members, unless the input is proven and 100 % may leave."""
     settings = {"ledger_uri": str(tmp_path / "ledger"), "sync_mode": "mirror", **FAN_OUT}
