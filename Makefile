@@ -52,6 +52,7 @@ demo: environments ## Sync cohorts from a real PostgreSQL to an emulated MoEngag
 	@$(BIN)/python -m tools.demo
 
 # As in: make bench MEMBERS=100000 ONLY='mirror batch' LONG=1
+# ONLY takes mirror, batch, growth, fan-out, streams, doubt, cold, packing and startup.
 BENCH = $(BIN)/python -m tools.benchmarks $(if $(MEMBERS),--members $(MEMBERS)) $(if $(LONG),--long)
 
 .PHONY: bench

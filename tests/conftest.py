@@ -70,5 +70,5 @@ def server() -> Iterator[Postgres]:
 
 @pytest.fixture(autouse=True)
 def state_home(tmp_path, monkeypatch):
-    """Keep the rate limit's bucket of each test, and of its processes, to itself."""
+    """Keep the rate limit's file of each test, and of its processes, to itself."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))

@@ -11,7 +11,7 @@ from target_moengage_cohort.cli.identifiers import read_members
 from target_moengage_cohort.cli.ledger_command import mapping_of
 from target_moengage_cohort.cli.session import DONE, Session, configured
 from target_moengage_cohort.cli.terminal import example, require_utf8
-from target_moengage_cohort.core.errors import SettingsError, TryAgainError
+from target_moengage_cohort.core.errors import RowError, SettingsError, TryAgainError
 from target_moengage_cohort.core.membership import Cohort, cohort_name_fault
 from target_moengage_cohort.core.text import format_count
 
@@ -19,6 +19,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from target_moengage_cohort.core.membership import Member
+    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
     from target_moengage_cohort.settings import Config, StreamMapping
 
 
@@ -57,17 +58,29 @@ def adopt(session: Session, cohort: str, file: str, stream: str | None, name: st
         raise SettingsError("not_a_regular_file", msg)
     count = sum(len(members) for members in read_members(file, needs_header=True))
     with session.ledgers() as ledgers:
-        if ledgers.has(cohort) and stream is None and name is None:
-            ledger = ledgers.open_known(cohort)
-        else:
-            ledger = ledgers.open(*_cohort_and_stream(session.config, cohort, stream, name))
+        ledger = _open(session.config, ledgers, cohort, stream, name)
         origin = "new ledger" if ledger.created else f"stream {ledger.entry.stream!r}"
         added = ledger.adopt(_until_stopped(session, read_members(file, needs_header=True)))
+        ledgers.note_action("adopt", ledger.entry, read=count, added=added)
     click.echo(
         f"cohort {cohort!r} ({origin}): read {format_count(count, 'member')}, {added:,} of them "
         "new to the ledger; nothing was sent"
     )
     return DONE
+
+
+def _open(
+    config: Config, ledgers: LedgerStore, cohort_id: str, stream: str | None, name: str | None
+) -> CohortLedger:
+    if ledgers.has(cohort_id) and stream is None and name is None:
+        entry = ledgers.open_known(cohort_id).entry
+        cohort, stream = entry.cohort, entry.stream
+    else:
+        cohort, stream = _cohort_and_stream(config, cohort_id, stream, name)
+    try:
+        return ledgers.open(cohort, stream)
+    except RowError as error:
+        raise SettingsError(error.code, error.reason) from None
 
 
 def _until_stopped(session: Session, batches: Iterable[list[Member]]) -> Iterator[list[Member]]:

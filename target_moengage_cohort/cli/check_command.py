@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import typing as t
 from functools import partial
@@ -13,7 +12,7 @@ import msgspec
 from target_moengage_cohort.cli.outlook import CohortSize, outlook
 from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, faults_of
 from target_moengage_cohort.cli.terminal import coloured, complain, example, wrap
-from target_moengage_cohort.core.errors import BusyError, SettingsError, TargetError
+from target_moengage_cohort.core.errors import BusyError, RowError, SettingsError, TargetError
 from target_moengage_cohort.core.files import try_out
 from target_moengage_cohort.core.text import printable
 from target_moengage_cohort.moengage.answers import login_error
@@ -25,7 +24,7 @@ from target_moengage_cohort.sync import report
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
+    from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import CohortEntry
     from target_moengage_cohort.settings import Config, Settings, StreamMapping
 
@@ -138,7 +137,7 @@ def _sizes_by_stream(
     """Return the sizes of each stream's cohorts; ``None`` if their ledgers cannot be used."""
     with session.ledgers(read_only=True, is_patient=False) as ledgers:
         needs_ledger = any(mapping.is_snapshot for mapping in mappings)
-        if not (needs_ledger or session.settings.ledger_folder is not None or ledgers.exists):
+        if not (needs_ledger or session.settings.ledger_uri is not None or ledgers.exists):
             return {mapping.stream: [] for mapping in mappings}
         usable = checks.run("ledger", lambda: _ledger(ledgers))
         return {
@@ -149,43 +148,36 @@ def _sizes_by_stream(
 
 def _ledger(ledgers: LedgerStore) -> str:
     ledgers.check()
-    return f"{ledgers.folder}{'' if ledgers.exists else ' (created by the first run)'}"
+    return f"{ledgers.place}{'' if ledgers.exists else ' (created by the first run)'}"
 
 
 def _sizes(
     mapping: StreamMapping, ledgers: LedgerStore, checks: _Checks
 ) -> list[CohortSize] | None:
-    sizes = []
-    before = len(checks.faults)
     try:
-        cohort_ids = [each.cohort_id for each in ledgers.entries() if _is_fed(each, mapping)]
+        entries = [each for each in ledgers.entries() if _is_fed(each, mapping)]
+        if mapping.cohort is not None and entries:
+            # Refused if the ledger is another stream's, or has a new name.
+            ledgers.open(mapping.cohort, mapping.stream)
+    except BusyError:  # another run, which will have ended before the next one starts
+        pass
+    except RowError as error:
+        checks.faults.append(SettingsError(error.code, f"cohorts.{mapping.stream}: {error.reason}"))
+        return None
     except TargetError as error:
         checks.faults += faults_of(error)
         return None
-    for cohort_id in cohort_ids:
-        open_ledger = partial(ledgers.open_known, cohort_id)
-        if mapping.cohort is not None:  # refused if it is another stream's, or has a new name
-            open_ledger = partial(ledgers.open, mapping.cohort, mapping.stream)
-        try:
-            sizes.append(_size(cohort_id, open_ledger))
-        except TargetError as error:  # it must not hide those of other cohorts
-            checks.faults += faults_of(error)
-    return sizes if sizes or len(checks.faults) == before else None
+    return [
+        CohortSize(cohort_id=entry.cohort_id, members=entry.counts.base, is_sealed=entry.is_sealed)
+        for entry in entries
+        if not entry.is_retired
+    ]
 
 
 def _is_fed(entry: CohortEntry, mapping: StreamMapping) -> bool:
     if mapping.cohort is not None:
         return entry.cohort_id == mapping.cohort.cohort_id
     return mapping.cohort_id_column is None or entry.stream == mapping.stream
-
-
-def _size(cohort_id: str, open_ledger: Callable[[], CohortLedger]) -> CohortSize:
-    try:
-        with contextlib.closing(open_ledger()) as ledger:
-            members = ledger.numbers().base
-            return CohortSize(cohort_id=cohort_id, members=members, is_sealed=ledger.is_sealed)
-    except BusyError:  # another run, which will have ended before the next one starts
-        return CohortSize(cohort_id=cohort_id)
 
 
 def _limits(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typing as t
+
 import click
 
 from target_moengage_cohort.cli.confirmation import (
@@ -15,6 +17,9 @@ from target_moengage_cohort.cli.terminal import complain, example, release_comma
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.sync.mirror.guard import guard
+
+if t.TYPE_CHECKING:
+    from target_moengage_cohort.ledger.interface import LedgerStore
 
 
 @click.command(
@@ -43,7 +48,7 @@ def confirm(session: Session, streams: tuple[str, ...], withheld: str | None) ->
     with session.ledgers() as ledgers:
         plans = pending_plans(ledgers, list(dict.fromkeys(streams)), session.clock())
         allowed = [pending for pending in plans if not _is_withheld(pending)]
-        _deliver(session, allowed)
+        _deliver(session, ledgers, allowed)
     return DONE if len(allowed) == len(plans) else WITHHELD
 
 
@@ -78,19 +83,22 @@ def _override(session: Session, plan_id: str) -> int:
                 "run its stream again, then override the new plan"
             )
             raise SettingsError("plan_outdated", msg)
-        _deliver(session, plans)
+        _deliver(session, ledgers, plans)
     return DONE
 
 
-def _deliver(session: Session, plans: list[PendingPlan]) -> None:
+def _deliver(session: Session, ledgers: LedgerStore, plans: list[PendingPlan]) -> None:
     """Deliver plans, and print which of them were accepted."""
     left = list(plans)
 
     def report(pending: PendingPlan) -> None:
         left.remove(pending)
-        counts = {"addition": pending.plan.additions, "removal": pending.plan.removals}
+        additions, removals = pending.plan.additions, pending.plan.removals
+        counts = {"addition": additions, "removal": removals}
         parts = [f"{format_count(count, noun)} accepted" for noun, count in counts.items() if count]
         click.echo(f"cohort {pending.cohort_id!r}: {', '.join(parts) or 'no removals to send'}")
+        entry = pending.ledger.entry
+        ledgers.note_action("confirm", entry, additions=additions, removals=removals)
 
     try:
         deliver(session, plans, report)

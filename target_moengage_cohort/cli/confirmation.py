@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import typing as t
 
@@ -10,7 +9,7 @@ import msgspec
 
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.terminal import release_command
-from target_moengage_cohort.core.errors import SettingsError, TargetError
+from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 
@@ -68,7 +67,7 @@ def pending_plans(ledgers: LedgerStore, streams: Sequence[str], now: float) -> l
 def _nothing_pending(
     ledgers: LedgerStore, stream: str, kept: Sequence[PendingPlan]
 ) -> SettingsError:
-    msg = f"no removals are pending for stream {stream!r} in {ledgers.folder}; "
+    msg = f"no removals are pending for stream {stream!r} in {ledgers.place}; "
     entries = ledgers.entries()
     owner = {entry.cohort_id: entry.stream for entry in entries}.get(stream)
     # No hint if a stream has that name, too: its removals are not those of the cohort.
@@ -110,25 +109,18 @@ def _faults(pending: PendingPlan, now: float) -> Iterator[SettingsError]:
 def find_withheld(session: Session, plan_id: str) -> str:
     """Return the ID of the cohort that has a withheld plan."""
     withheld: list[str] = []
-    unread: TargetError | None = None
-    with session.ledgers(read_only=True, is_patient=False) as ledgers:
+    with session.ledgers(read_only=True) as ledgers:
+        plans = ledgers.plans()
         for entry in ledgers.entries():
-            try:
-                with contextlib.closing(ledgers.open_known(entry.cohort_id)) as ledger:
-                    plans = ledger.plans()
-            except TargetError as error:  # another cohort may have the plan
-                unread = unread or error
-                continue
-            plan_ids = [plan.plan_id for plan in plans if plan.kind is PlanKind.WITHHELD]
-            if plan_id in plan_ids:
-                return entry.cohort_id
-            withheld += plan_ids
-    if unread is not None:
-        raise unread
+            for plan in plans.get(entry.number, ()):
+                if plan.kind is PlanKind.WITHHELD:
+                    withheld.append(plan.plan_id)
+                    if plan.plan_id == plan_id:
+                        return entry.cohort_id
     hint = "no plan is; see moengage-cohort status"
     if withheld:
         hint = f"the withheld plans are: {', '.join(sorted(withheld))}"
-    msg = f"no plan {plan_id!r} is withheld in {ledgers.folder}; {hint}"
+    msg = f"no plan {plan_id!r} is withheld in {ledgers.place}; {hint}"
     raise SettingsError("unknown_plan", msg)
 
 
@@ -177,7 +169,7 @@ def _batches(pending: PendingPlan) -> Iterator[tuple[Action, Sequence[Member]]]:
 
 
 def _finish(pending: PendingPlan, siblings: Sequence[str]) -> None:
-    pending.ledger.fold()
+    pending.ledger.stream.fold()
     for plan_id in siblings:
         pending.ledger.renew_plan(plan_id)
     if pending.plan.seals:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import typing as t
+
 import click
 
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
@@ -9,6 +12,11 @@ from target_moengage_cohort.cli.session import DONE, Session, configured
 from target_moengage_cohort.cli.terminal import ask, example, require_utf8
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.core.text import format_count
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
 
 
 @click.command(
@@ -23,6 +31,18 @@ def empty(session: Session, cohort: str, *, yes: bool) -> int:
 
     Its plans are discarded. The next run of its stream populates it again.
     """
+    with prepared(session, cohort, yes=yes) as (ledgers, ledger):
+        remove_all(session, ledgers, ledger, "empty")
+        if ledger.is_sealed:
+            click.echo(f"cohort {cohort!r}: it is sealed, so no run populates it again")
+    return DONE
+
+
+@contextlib.contextmanager
+def prepared(
+    session: Session, cohort: str, *, yes: bool
+) -> Iterator[tuple[LedgerStore, CohortLedger]]:
+    """Ask whether to remove all members of a cohort, then open its ledger."""
     session.refuse_dry_run()
     if not yes:
         with session.ledgers(read_only=True) as ledgers:
@@ -30,15 +50,21 @@ def empty(session: Session, cohort: str, *, yes: bool) -> int:
         if count:
             ask(f"Remove {format_count(count, 'member')} from cohort {cohort!r}?")
     with session.ledgers() as ledgers:
-        ledger = ledgers.open_known(cohort)
-        count = ledger.numbers().base
-        ledger.drop_plans()
+        yield ledgers, ledgers.open_known(cohort)
+
+
+def remove_all(session: Session, ledgers: LedgerStore, ledger: CohortLedger, kind: str) -> int:
+    """Remove all members of a cohort, as an action of a kind; return how many are left."""
+    count = ledger.numbers().base
+    ledger.drop_plans()
+    try:
         if count:
             with OperatorDelivery(session) as delivery:
                 delivery.send(ledger, ((Action.REMOVE, members) for members in ledger.members()))
                 delivery.drain()
-            ledger.fold()
+    finally:
         left = ledger.numbers().base
-        note = "; it is sealed, so no run populates it again" if ledger.is_sealed else ""
-    click.echo(f"cohort {cohort!r}: {count - left:,} of {count:,} removals accepted{note}")
-    return DONE
+        ledgers.note_action(kind, ledger.entry, members=count, removed=count - left)
+    cohort_id = ledger.entry.cohort_id
+    click.echo(f"cohort {cohort_id!r}: {count - left:,} of {count:,} removals accepted")
+    return left

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import typing as t
+from collections import defaultdict
 
 import click
 import msgspec
@@ -23,7 +24,7 @@ from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.core.text import format_count
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from target_moengage_cohort.cli.operator_delivery import Batches
     from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
@@ -53,6 +54,11 @@ def forget(session: Session, file: str | None) -> int:
         if not outcome.left:
             _remove_without_ledger(session, ledgers, members, outcome)
         recorded = {entry.stream for entry in ledgers.entries()}
+        removed = sum(outcome.removed.values())
+        if outcome.recorded:  # else there may be no ledger to write to
+            ledgers.note_action(
+                "forget", identifiers=identifiers, erased=outcome.erased, removed=removed
+            )
     mappings = session.config.mappings.values()
     # Streams that name their cohorts in their rows, none of which has a ledger
     unknown = [each.stream for each in mappings if not each.cohort and each.stream not in recorded]
@@ -82,38 +88,59 @@ class _Outcome(msgspec.Struct):
     unrecorded: int = 0
     failures: dict[str, TargetError] = {}
 
-    def work_through(
-        self, session: Session, cohort_ids: Iterable[str], work: Callable[[str], None]
-    ) -> None:
-        """Do something for each cohort, until the command is stopped or nothing can be sent."""
-        self.left = [*cohort_ids]
-        while self.left and not session.interrupt.is_set():
-            cohort_id = self.left[0]
-            try:
-                work(cohort_id)
-            except TargetError as error:
-                self.failures[cohort_id] = error
-                if not isinstance(error, BusyError | InputError | LedgerError):
-                    return  # it would be the same for all other cohorts
-            self.left.pop(0)
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether the latest failure would be the same for all other cohorts."""
+        errors = list(self.failures.values())
+        return bool(errors) and not isinstance(errors[-1], BusyError | InputError | LedgerError)
+
+    def fail(self, cohort_ids: Iterable[str], error: TargetError) -> None:
+        """Note that some cohorts may still have the users."""
+        self.failures |= dict.fromkeys(cohort_ids, error)
 
 
 def _forget_in_ledgers(
     session: Session, ledgers: LedgerStore, members: Sequence[Member], outcome: _Outcome
 ) -> None:
-    def forget_in(cohort_id: str) -> None:
-        with contextlib.closing(ledgers.open_known(cohort_id)) as ledger:
-            if stored := _find(ledger, members):
-                with _delivery(session, cohort_id) as delivery:
-                    delivery.send(ledger, _removals(stored))
-            uids = [Member(member.uid) for member in stored if member.uid is not None]
-            # Even if none is stored: plans and deleted rows contain identifiers, too.
-            was_known = ledger.forget([*members, *uids])
-        if stored:
-            outcome.removed[cohort_id] = len(stored)
-        outcome.erased += was_known
+    """Remove users from the cohorts, one stream after the other, and erase them from its ledger."""
+    streams: defaultdict[str, list[str]] = defaultdict(list)
+    for entry in ledgers.entries():
+        streams[entry.stream].append(entry.cohort_id)
+    outcome.left = outcome.recorded
+    for cohort_ids in streams.values():
+        if session.interrupt.is_set() or outcome.is_hopeless:
+            return
+        try:
+            _forget_in_stream(session, ledgers, cohort_ids, members, outcome)
+        except TargetError as error:
+            outcome.fail(cohort_ids, error)
+        outcome.left = [each for each in outcome.left if each not in cohort_ids]
 
-    outcome.work_through(session, outcome.recorded, forget_in)
+
+def _forget_in_stream(
+    session: Session,
+    ledgers: LedgerStore,
+    cohort_ids: Sequence[str],
+    members: Sequence[Member],
+    outcome: _Outcome,
+) -> None:
+    opened = [ledgers.open_known(cohort_id) for cohort_id in cohort_ids]
+    with contextlib.closing(opened[0].stream) as stream:
+        stored = {each.entry.cohort_id: _find(each, members) for each in opened}
+        if any(stored.values()):
+            with OperatorDelivery(session) as delivery:
+                for ledger in opened:
+                    if found := stored[ledger.entry.cohort_id]:
+                        delivery.send(ledger, _removals(found))
+                delivery.drain()
+            for cohort_id, found in stored.items():
+                if found and not delivery.is_accepted(cohort_id):
+                    raise _stopped()
+        uids = [Member(each.uid) for some in stored.values() for each in some if each.uid]
+        # Even if none is stored: plans and deleted rows contain identifiers, too.
+        had = stream.forget(list(dict.fromkeys([*members, *uids])))
+    outcome.removed |= {cohort_id: len(found) for cohort_id, found in stored.items() if found}
+    outcome.erased += sum(1 for each in opened if each.number in had)
 
 
 def _remove_without_ledger(
@@ -127,12 +154,20 @@ def _remove_without_ledger(
         if cohort is not None and not ledgers.has(cohort.cohort_id)
     }
 
-    def remove(cohort_id: str) -> None:
-        with _delivery(session, cohort_id) as delivery:
-            delivery.send_unrecorded(by_id[cohort_id], _removals(members))
-        outcome.unrecorded += 1
-
-    outcome.work_through(session, by_id, remove)
+    outcome.left = [*by_id]
+    while outcome.left and not (session.interrupt.is_set() or outcome.is_hopeless):
+        cohort_id = outcome.left[0]
+        try:
+            with OperatorDelivery(session) as delivery:
+                delivery.send_unrecorded(by_id[cohort_id], _removals(members))
+                delivery.drain()
+            if not delivery.is_accepted(cohort_id):
+                raise _stopped()
+        except TargetError as error:
+            outcome.fail([cohort_id], error)
+        else:
+            outcome.unrecorded += 1
+        outcome.left.pop(0)
 
 
 def _print_outcome(outcome: _Outcome, unknown: Sequence[str]) -> int:
@@ -200,12 +235,6 @@ def _batches(members: Sequence[Member]) -> Iterator[Sequence[Member]]:
     return (members[at : at + BATCH_SIZE] for at in range(0, len(members), BATCH_SIZE))
 
 
-@contextlib.contextmanager
-def _delivery(session: Session, cohort_id: str) -> Iterator[OperatorDelivery]:
-    """Deliver the changes sent to a cohort in the block; raise `TryAgainError` if any are left."""
-    with OperatorDelivery(session) as delivery:
-        yield delivery
-        delivery.drain()
-    if not delivery.is_accepted(cohort_id):
-        msg = "the removal was not accepted before the command was stopped"
-        raise TryAgainError("interrupted", msg)
+def _stopped() -> TryAgainError:
+    msg = "the removal was not accepted before the command was stopped"
+    return TryAgainError("interrupted", msg)

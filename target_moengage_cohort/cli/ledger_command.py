@@ -1,23 +1,30 @@
-"""`moengage-cohort ledger`: changes which stream or name a ledger belongs to."""
+"""`moengage-cohort ledger`: checks ledgers, and changes which stream or name they belong to."""
 
 from __future__ import annotations
 
+import shlex
 import typing as t
 
 import click
+import msgspec
 
-from target_moengage_cohort.cli.session import DONE, Session, configured
-from target_moengage_cohort.cli.terminal import example, require_utf8
-from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.cli.empty_command import prepared, remove_all
+from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured
+from target_moengage_cohort.cli.terminal import complain, example, require_utf8
+from target_moengage_cohort.core.errors import BusyError, SettingsError
 from target_moengage_cohort.core.membership import cohort_name_fault
+from target_moengage_cohort.core.text import format_count
+from target_moengage_cohort.ledger.records import Fault
 
 if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from target_moengage_cohort.settings import Config, StreamMapping
 
 
 @click.group(epilog=example("moengage-cohort ledger rename vip 'VIP users' --config config.json"))
 def ledger() -> None:
-    """Change which stream or name a ledger belongs to."""
+    """Check and repair ledgers; change their streams and names."""
 
 
 @ledger.command(
@@ -36,12 +43,13 @@ def reassign(session: Session, cohort: str, stream: str) -> int:
         raise SettingsError("invalid_stream", "the stream's name must not be blank")
     mapping_of(session.config, cohort, stream)
     with session.ledgers() as ledgers:
-        cohort_ledger = ledgers.open_known(cohort)
-        before = cohort_ledger.entry.stream
+        before = ledgers.open_known(cohort).entry.stream
         if before == stream:
             click.echo(f"cohort {cohort!r}: already belongs to stream {stream!r}")
             return DONE
-        cohort_ledger.reassign(stream)
+        ledgers.reassign(cohort, stream)
+        entry = ledgers.open_known(cohort).entry
+        ledgers.note_action("reassign", entry, members=entry.counts.base)
     click.echo(f"cohort {cohort!r}: now belongs to stream {stream!r}, no longer to {before!r}")
     return DONE
 
@@ -74,11 +82,133 @@ def rename(session: Session, cohort: str, name: str) -> int:
                 raise SettingsError("name_taken", msg)
         before = cohort_ledger.entry.name
         cohort_ledger.rename(name)
+        ledgers.note_action("rename", cohort_ledger.entry)
     click.echo(
         f"cohort {cohort!r}: now named {name!r}, no longer {before!r}. MoEngage does not document "
         "what happens to a segment whose name changes: check it after the next run."
     )
     return DONE
+
+
+@ledger.command(
+    short_help="Empty a cohort for good, and keep its name reserved.",
+    epilog=example("moengage-cohort ledger retire vip --config config.json"),
+)
+@click.argument("cohort", callback=require_utf8)
+@click.option("--yes", is_flag=True, help="Do not prompt for confirmation.")
+@configured
+def retire(session: Session, cohort: str, *, yes: bool) -> int:
+    """Remove all members from a cohort, and let no run populate it again.
+
+    Its name stays reserved, because MoEngage never frees one. Rows for it are rejected.
+    """
+    with prepared(session, cohort, yes=yes) as (ledgers, cohort_ledger):
+        if cohort_ledger.entry.is_retired:
+            click.echo(f"cohort {cohort!r}: already retired")
+        elif remove_all(session, ledgers, cohort_ledger, "retire"):
+            complain(f"cohort {cohort!r}: not all members were removed; repeat this command")
+            return FAILED
+        else:
+            cohort_ledger.retire()
+            click.echo(f"cohort {cohort!r}: retired")
+    return DONE
+
+
+@ledger.command(
+    short_help="Trust a ledger that was restored or replaced.",
+    epilog=example("moengage-cohort ledger accept-older --config config.json"),
+)
+@click.argument("streams", callback=require_utf8, nargs=-1, metavar="[STREAM]...")
+@configured
+def accept_older(session: Session, streams: tuple[str, ...]) -> int:
+    """Trust the ledger as it is, although the state directory knows of a newer or another one.
+
+    With a STREAM: trust the members in that stream's file, or none if the file is missing,
+    although the ledger has other numbers of them. `ledger check` names these streams.
+
+    Afterwards, `resync` makes the next run send all members again, in case MoEngage lacks some.
+    Members that MoEngage has and the ledger does not are removed only after `adopt` and a run.
+    """
+    session.refuse_dry_run()
+    with session.ledgers() as ledgers:
+        for stream in streams:
+            ledgers.accept_members(stream)
+            click.echo(f"stream {stream!r}: accepted the members in its file")
+        if not streams:
+            is_there = ledgers.accept_older()
+            click.echo(
+                f"accepted {ledgers.place}"
+                if is_there
+                else f"there is no ledger in {ledgers.place}; the next run creates one"
+            )
+    return DONE
+
+
+class _Fault(Fault, frozen=True, kw_only=True):
+    """A fault with the command that repairs it."""
+
+    command: str
+
+
+class Inspection(msgspec.Struct, frozen=True, kw_only=True):
+    """The faults of a ledger, and the streams that were checked and those that were busy."""
+
+    ledger: str
+    checked: list[str]
+    busy: list[str]
+    faults: list[_Fault]
+
+
+@ledger.command(
+    short_help="Compare all members with what is recorded of them.",
+    epilog=example("moengage-cohort ledger check --config config.json"),
+)
+@click.option("--json", "as_json", is_flag=True, help="Output full details as JSON.")
+@configured
+def check(session: Session, *, as_json: bool) -> int:
+    """Recompute sizes, digests, owners and marks of all streams of the partner; change nothing.
+
+    Prints a repair command for each fault. The exit code is 1 if there is any, and 4 if a stream
+    is busy.
+    """
+    checked, busy, faults = [], [], []
+    with session.ledgers(read_only=True) as ledgers:
+        for stream in ledgers.streams():
+            if session.interrupt.is_set():
+                break
+            try:
+                faults += ledgers.inspect(stream)
+                checked.append(stream)
+            except BusyError as error:
+                busy.append(stream)
+                complain(str(error))
+        faults += ledgers.unknown_files()
+        place = ledgers.place
+    found = [_Fault(**msgspec.structs.asdict(each), command=_repair(each)) for each in faults]
+    result = Inspection(ledger=place, checked=checked, busy=busy, faults=found)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2))
+    else:
+        click.echo("\n".join(_lines(result)))
+    if found:
+        return FAILED
+    return BusyError.exit_code if busy else DONE
+
+
+def _repair(fault: Fault) -> str:
+    if fault.code in {"members_unusable", "unknown_file"}:  # so that the next check finds none
+        return f"mv {shlex.quote(fault.path)} {shlex.quote(f'{fault.path}.unused')}"
+    return f"moengage-cohort ledger accept-older {shlex.quote(fault.stream or '')} --config …"
+
+
+def _lines(result: Inspection) -> Iterator[str]:
+    yield f"Ledger: {result.ledger}"
+    for fault in result.faults:
+        where = [f"stream {fault.stream!r}"] if fault.stream is not None else []
+        where += [f"cohort {fault.cohort_id!r}"] if fault.cohort_id is not None else []
+        yield f"{', '.join(where) or fault.path}: {fault.message}\n  to repair: {fault.command}"
+    streams = format_count(len(result.checked), "stream")
+    yield f"Checked {streams}: {format_count(len(result.faults), 'fault')}"
 
 
 def mapping_of(config: Config, cohort_id: str, stream: str) -> StreamMapping | None:

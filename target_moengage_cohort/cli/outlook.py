@@ -38,12 +38,12 @@ class CohortSize(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         cohort_id: The cohort.
-        members: Members accepted or unconfirmed; ``None`` while another run has the ledger open.
+        members: Members accepted or unconfirmed.
         is_sealed: Whether it is finished, as a one_time cohort.
     """
 
     cohort_id: str
-    members: int | None = None
+    members: int
     is_sealed: bool = False
 
 
@@ -134,7 +134,7 @@ def _ledger(
         yield f"{_size(mapping, sizes[0])}."
     else:
         yield f"{format_count(len(sizes), 'cohort')} so far."
-        by_size = sorted(sizes, key=lambda each: each.members or 0, reverse=True)
+        by_size = sorted(sizes, key=lambda each: each.members, reverse=True)
         for each in by_size[:_MOST_COHORTS]:
             yield f"{shorten(each.cohort_id, _ID_WIDTH)}: {_size(mapping, each)}."
         if (more := len(sizes) - _MOST_COHORTS) > 0:
@@ -143,7 +143,7 @@ def _ledger(
 
 def _no_ledger(mapping: StreamMapping, settings: Settings) -> str:
     if not mapping.is_snapshot:
-        if settings.ledger_folder is None:
+        if settings.ledger_uri is None:
             return "none, so repeated rows are sent again (see ledger_uri)."
         return "none yet; the first run creates it."
     return (
@@ -154,8 +154,6 @@ def _no_ledger(mapping: StreamMapping, settings: Settings) -> str:
 
 def _size(mapping: StreamMapping, size: CohortSize) -> str:
     """Return how many members a cohort has, and how many of them one run may remove."""
-    if size.members is None:
-        return "in use by another run; its numbers are available when that ends"
     text = f"{format_count(size.members, 'member')} now"
     if size.is_sealed:
         return f"{text}; it is sealed, so nothing more is sent"

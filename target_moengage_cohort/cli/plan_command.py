@@ -11,6 +11,7 @@ import msgspec
 
 from target_moengage_cohort.cli.session import DONE, Session, configured
 from target_moengage_cohort.cli.terminal import example, wrap
+from target_moengage_cohort.core.errors import BusyError
 from target_moengage_cohort.core.text import format_count, format_minutes, format_size, shorten
 from target_moengage_cohort.sync.process import open_run
 
@@ -76,15 +77,21 @@ def plan(session: Session, *, as_json: bool, detailed_exitcode: bool) -> int:
     settings = msgspec.structs.replace(session.settings, dry_run=True, report_path=None)
     config = msgspec.structs.replace(session.config, settings=settings)
     logging.getLogger("target_moengage_cohort").setLevel(logging.ERROR)  # the table has it all
+    busy: BusyError | None = None
     with session.ledgers(read_only=True) as ledgers:
         running = open_run(config, session.interrupt, ledgers)
         running.read(sys.stdin.buffer)
-        running.finish()
+        try:
+            running.finish()
+        except BusyError as error:  # of some streams; the table has the others
+            busy = error
     plans = _plans(running, settings.requests_per_minute)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(plans)))
     else:
         click.echo("\n".join(_table(plans)))
+    if busy is not None:
+        raise busy
     has_changes = any(each.to_add or each.to_remove for each in plans)
     return SOMETHING_TO_DO if has_changes and detailed_exitcode else DONE
 

@@ -26,9 +26,9 @@ def resync(session: Session, cohorts: tuple[str, ...], *, yes: bool) -> int:
     chosen = list(dict.fromkeys(cohorts))
     if not chosen:
         with session.ledgers(read_only=True) as ledgers:
-            chosen = [entry.cohort_id for entry in ledgers.entries()]
+            chosen = [each.cohort_id for each in ledgers.entries() if not each.is_retired]
         if not chosen:
-            click.echo(f"No ledgers for partner {session.settings.partner!r} in {ledgers.folder}.")
+            click.echo(f"No ledgers for partner {session.settings.partner!r} in {ledgers.place}.")
             return DONE
         if not yes:
             ask(f"Re-send all members of {format_count(len(chosen), 'cohort')}?")
@@ -38,6 +38,8 @@ def resync(session: Session, cohorts: tuple[str, ...], *, yes: bool) -> int:
         for cohort_id in chosen:
             if session.interrupt.is_set():
                 break
-            count = ledgers.open_known(cohort_id).doubt_all()
+            ledger = ledgers.open_known(cohort_id)
+            count = ledger.doubt_all()
+            ledgers.note_action("resync", ledger.entry, members=count)
             click.echo(f"cohort {cohort_id!r}: {format_count(count, 'member')} to be sent again")
     return DONE

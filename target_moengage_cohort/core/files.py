@@ -114,7 +114,9 @@ def read_json(path: Path, kind: type[_T]) -> _T | None:
         with as_ledger_error(path, "read"):
             return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else None
     except msgspec.MsgspecError:
-        msg = f"the ledger file {path} is corrupt; restore it from a backup"
+        msg = (
+            f"{path} is corrupt; to replace it, run: moengage-cohort ledger accept-older --config …"
+        )
         raise LedgerError("ledger_corrupt", msg) from None
 
 
@@ -129,8 +131,10 @@ class Lock:
         self._is_optional = is_optional
         self._descriptor: int | None = None
 
-    def acquire(self, holder: Holder | None = None, *, blocking: bool = False) -> bool:
-        """Take the lock; return whether that succeeded."""
+    def acquire(
+        self, holder: Holder | None = None, *, blocking: bool = False, shared: bool = False
+    ) -> bool:
+        """Take the lock, for this use alone or shared; return whether that succeeded."""
         with as_ledger_error(self.path, "locked"):
             try:
                 descriptor = _open(self.path)
@@ -139,7 +143,8 @@ class Lock:
                     return True
                 raise
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+                kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+                fcntl.flock(descriptor, kind | (0 if blocking else fcntl.LOCK_NB))
                 if holder is not None:
                     os.ftruncate(descriptor, 0)
                     os.pwrite(descriptor, msgspec.json.encode(holder), 0)
@@ -149,6 +154,16 @@ class Lock:
                     return False
                 raise
         self._descriptor = descriptor
+        return True
+
+    def upgrade(self) -> bool:
+        """Make a shared lock one for this use alone; return ``False`` if others share it."""
+        if self._descriptor is None:
+            return False
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
         return True
 
     def holder(self) -> Holder | None:

@@ -23,9 +23,16 @@ class Scratch:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        make_directory(path)
         self._lock = Lock(path / "lock")
-        self._lock.acquire(blocking=True)
+        while not self._lock.path.exists():
+            # Until it is locked, another process may take it for a dead one's and remove it.
+            self._lock.release()
+            make_directory(path)
+            try:
+                self._lock.acquire(blocking=True)
+            except LedgerError:
+                if path.is_dir():
+                    raise
 
     def close(self) -> None:
         """Remove the directory."""

@@ -58,10 +58,19 @@ class Attempts:
         if ledger is None:
             self._deliver(request, lambda: None)
             return
-        body = request.body
-        number = ledger.sent(body.action, body.decode(), request.lane.last_timestamp)
-        if self._deliver(request, lambda: ledger.accepted(number)):
+        body, is_accepted = request.body, False
+        timestamp = request.lane.last_timestamp
+        number = ledger.sent(body.action, b"[%b]" % body.members, body.count, timestamp)
+
+        def accepted() -> None:
+            nonlocal is_accepted
+            ledger.accepted(number)
+            is_accepted = True
+
+        if self._deliver(request, accepted):
             ledger.refused(number)
+        elif not (is_accepted or self._state.ended):  # afterwards the ledger may be closed
+            ledger.unanswered(number)
 
     def _deliver(self, request: Request, accepted: t.Callable[[], None]) -> bool:
         """Attempt a request; return whether it is certain that it was not applied.

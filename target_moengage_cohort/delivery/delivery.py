@@ -21,8 +21,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.core.errors import TargetError
     from target_moengage_cohort.core.interrupts import Interrupt
     from target_moengage_cohort.core.membership import Change
-    from target_moengage_cohort.delivery.ports import Callbacks, Timing, Totals
-    from target_moengage_cohort.ledger.interface import RequestLedger
+    from target_moengage_cohort.delivery.ports import Callbacks, History, Timing, Totals
     from target_moengage_cohort.moengage.transport import Transport
     from target_moengage_cohort.settings import Settings
 
@@ -35,8 +34,8 @@ class Delivery:
     `start` comes first, `stop` last. Every method that waits raises the `TargetError` that a
     request, a ledger or the writing of STATE has failed with for good.
 
-    The interrupt ends every wait; it is set here when a request fails for good. A ledger, by its
-    cohort's id, records the requests before they leave, and their results; a cohort may have none.
+    The interrupt ends every wait; it is set here when a request fails for good. A cohort's
+    history, by its id, records the requests before they leave, and their results; it may have none.
     """
 
     def __init__(
@@ -47,14 +46,14 @@ class Delivery:
         *,
         interrupt: Interrupt,
         timing: Timing,
-        ledgers: Mapping[str, RequestLedger],
+        histories: Mapping[str, History],
     ) -> None:
         self._pace = link.pace
         self._clock = timing.clock
         self._state = state = SharedState(settings, interrupt, timing.clock)
         attempts = Attempts(settings, link, callbacks.reject, state, timing)
         self._dispatcher = Dispatcher(
-            state, attempts, callbacks.emit, ledgers, timing, settings.max_concurrency
+            state, attempts, callbacks.emit, histories, timing, settings.max_concurrency
         )
 
     @property

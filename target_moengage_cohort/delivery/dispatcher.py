@@ -17,9 +17,8 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.delivery.attempts import Attempts
     from target_moengage_cohort.delivery.lanes import Lane
-    from target_moengage_cohort.delivery.ports import Timing
+    from target_moengage_cohort.delivery.ports import History, Timing
     from target_moengage_cohort.delivery.shared_state import SharedState
-    from target_moengage_cohort.ledger.interface import RequestLedger
 
 GRACE_SECONDS = 8.0
 
@@ -32,14 +31,14 @@ class Dispatcher:
         state: SharedState,
         attempts: Attempts,
         emit: t.Callable[[bytes], None],
-        ledgers: Mapping[str, RequestLedger],
+        histories: Mapping[str, History],
         timing: Timing,
         concurrency: int,
     ) -> None:
         self._state = state
         self._attempts = attempts
         self._emit = emit
-        self._ledgers = ledgers
+        self._histories = histories
         self._timing = timing
         self._writer = self._thread(self._write_states, "state")
         self._senders = [
@@ -109,18 +108,18 @@ class Dispatcher:
     def _serve(self, lane: Lane) -> None:
         state = self._state
         permitted = self._attempts.permitted()
-        ledger = self._ledgers.get(lane.cohort.cohort_id)
+        history = self._histories.get(lane.cohort.cohort_id)
         with state.changed:
             request = None
             if permitted and not state.interrupt.is_set():
-                if ledger is not None:
-                    lane.has_history = not ledger.created
-                    lane.last_timestamp = max(lane.last_timestamp, ledger.last_timestamp)
+                if history is not None:
+                    lane.has_history = not history.is_new
+                    lane.last_timestamp = max(lane.last_timestamp, history.last_timestamp)
                 milliseconds = int(self._timing.wall_clock() * 1000)
                 request = state.lanes.take(lane, self._timing.clock(), milliseconds)
             state.changed.notify_all()
         if request is not None:
-            self._attempts.deliver(request, ledger)
+            self._attempts.deliver(request, history.ledger if history is not None else None)
         with state.changed:
             state.lanes.release(lane)
             state.changed.notify_all()

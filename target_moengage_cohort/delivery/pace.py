@@ -1,8 +1,8 @@
-"""The rate limit: a bucket in the state directory that all processes of a workspace share.
+"""The rate limit: a sliding window in the state directory that all processes of a workspace share.
 
-MoEngage counts requests per minute. The bucket counts starts per 62 seconds, because requests that
-start within more than 60 s may arrive within 60 s. It uses the machine's monotonic clock, so the
-boot's id is part of its name.
+MoEngage counts requests per minute. The window counts starts per 62 seconds, because requests that
+start within more than 60 s may arrive within 60 s. Times are those of the machine's monotonic
+clock, which is comparable only within one boot, so each row names its boot.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ import time
 import typing as t
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-from pyrate_limiter import Rate, RateItem, SQLiteBucket
-
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.settings.addresses import state_path
 
@@ -27,11 +24,46 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.settings import Settings
 
-WINDOW_SECONDS = 62
+WINDOW_SECONDS = 62.0
 _LONGEST_POLL_SECONDS = 1.0  # meanwhile another process may have got a 429, or ended
 _SHORTEST_HOLD_SECONDS = 1.0
-_LOCK_POLL_SECONDS = 0.2
-_CLEAN_UP_EVERY = 100
+_SHORTEST_LOCK_POLL_SECONDS = 0.001  # a transaction takes a fraction of it
+_LONGEST_LOCK_POLL_SECONDS = 0.1  # another process is stopped, or the disk is slow
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PROTOCOL}  # the latter after long contention
+
+_SET_UP = (
+    "PRAGMA journal_mode=WAL",
+    # Commits are not synced to disk. A power loss can take away the last of them but does not
+    # damage the file, and it reboots the machine, which takes about as long as the window.
+    "PRAGMA synchronous=NORMAL",
+    # A start or a hold has a row for each boot that knows of it. It counts for so many seconds,
+    # `until` a time of that boot's clock.
+    """CREATE TABLE IF NOT EXISTS entries (
+        number INTEGER, boot TEXT, kind TEXT, seconds REAL, until REAL, PRIMARY KEY (number, boot)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS by_time ON entries (boot, kind, until, seconds)",
+)
+_ADD = """INSERT INTO entries
+    SELECT coalesce(max(number), 0) + 1, :boot, :kind, :seconds, :now + :seconds FROM entries"""
+_SWEEP = (
+    # Another boot's times say nothing here, so its rows count from when they are first seen. They
+    # keep their own times, because that boot may be alive: where its id is a guess, processes of
+    # one boot may differ, and rows that both rewrote in turn would never expire.
+    """INSERT OR IGNORE INTO entries
+    SELECT number, :boot, kind, seconds, :now + min(seconds, :window) FROM entries
+    WHERE boot < :boot OR boot > :boot""",  # uses the index, which <> does not
+    # A row of the future would otherwise count for longer than it should. Two statements, because
+    # only the first can use the index, and there are few holds.
+    """UPDATE entries SET until = :now + seconds
+    WHERE boot = :boot AND kind = 'start' AND until > :now + :window""",
+    """UPDATE entries SET until = :now + seconds
+    WHERE boot = :boot AND kind = 'hold' AND until > :now + seconds""",
+    """DELETE FROM entries WHERE number IN (SELECT number FROM entries
+    WHERE boot = :boot AND kind IN ('start', 'hold') AND until <= :now)""",
+)
+_HELD_UNTIL = "SELECT max(until) FROM entries WHERE boot = :boot AND kind = 'hold'"
+_FULL_UNTIL = """SELECT until FROM entries WHERE boot = :boot AND kind = 'start'
+    ORDER BY until DESC LIMIT 1 OFFSET :limit - 1"""
 
 
 def _state_directory() -> Path:
@@ -58,7 +90,8 @@ class Pace:
     """Permits to start a request, shared by all processes of a workspace.
 
     ``wait`` waits for so many seconds, and returns whether the run is to end instead. The clock is
-    monotonic, in seconds, and the same for all processes.
+    monotonic, in seconds, and the same for all processes of a boot. ``boot`` is that boot's id,
+    by default the one that the system gives.
     """
 
     def __init__(
@@ -67,96 +100,115 @@ class Pace:
         wait: t.Callable[[float], bool],
         directory: Path | None = None,
         clock: t.Callable[[], float] = time.monotonic,
+        boot: str | None = None,
     ) -> None:
         self._wait = wait
         self._clock = clock
+        self._boot = boot or _boot_id()
+        self._limit = settings.requests_per_minute
         self._lock = threading.Lock()  # the lock between processes polls, which is coarser
-        self._granted = 0
-        destination = f"{settings.base_url}\n{settings.workspace_id}\n{_boot_id()}"
+        destination = f"{settings.base_url}\n{settings.workspace_id}"
         name = hashlib.sha256(destination.encode()).hexdigest()[:32]
-        self._path = (directory or _state_directory()) / f"pace-{name}.sqlite"
-        self._is_open = False  # stays so if the run is to end before the lock is free
-        self._file_lock = FileLock(f"{self._path}.lock", mode=0o600)
+        self._path = (directory or _state_directory()) / f"pace-{name}.sqlite3"
         with self._translated():
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-            if self._locked():
-                self._open(settings.requests_per_minute)
+            self._connection = self._open()
 
     def acquire(self) -> bool:
         """Wait for a permit; return ``False`` if the run is to end instead."""
-        while (seconds := self._try()) > 0:
-            if self._wait(min(seconds, _LONGEST_POLL_SECONDS)):
+        while (seconds := self._try()) != 0:
+            if seconds is None or self._wait(min(seconds, _LONGEST_POLL_SECONDS)):
                 return False
         return True
 
     def hold(self, seconds: float) -> None:
         """Let no process start a request for so long, as a 429 asks."""
-        milliseconds = round(max(seconds, _SHORTEST_HOLD_SECONDS) * 1000)
-        with self._exclusive() as is_exclusive:
-            if is_exclusive:
-                until = max(self._held_until(), self._now() + milliseconds)
-                self._bucket.conn.execute("DELETE FROM hold")
-                self._bucket.conn.execute("INSERT INTO hold VALUES (?)", (until,))
-                self._bucket.conn.commit()
+        with self._transaction() as connection:
+            if connection is not None:
+                self._add(connection, "hold", max(seconds, _SHORTEST_HOLD_SECONDS), self._clock())
 
     def close(self) -> None:
-        """Close the bucket's file."""
+        """Close the file; there are no permits from then on."""
         with self._lock:
-            if self._is_open:
-                self._bucket.close()  # type: ignore[no-untyped-call]
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
 
-    def _open(self, requests_per_minute: int) -> None:
-        rates = [Rate(requests_per_minute, WINDOW_SECONDS * 1000)]
-        self._bucket = SQLiteBucket.init_from_file(rates, db_path=str(self._path))
-        self._bucket.conn.execute("PRAGMA journal_mode=WAL")
-        self._bucket.conn.execute("PRAGMA synchronous=NORMAL")
-        self._bucket.conn.execute("CREATE TABLE IF NOT EXISTS hold (until INTEGER)")
-        self._bucket.conn.commit()
-        self._is_open = True
+    def _try(self) -> float | None:
+        """Take a permit and return 0, or return the seconds to wait before trying again.
 
-    def _try(self) -> float:
-        """Take a permit and return 0, or return the seconds to wait before trying again."""
-        with self._exclusive() as is_exclusive:
-            if not is_exclusive:
-                return _LONGEST_POLL_SECONDS
-            now = self._now()  # with the lock held, so that permits have their times' order
-            if (until := self._held_until()) > now:
-                return (until - now) / 1000
-            item = RateItem("request", now)
-            if self._bucket.put(item):
-                self._granted += 1
-                if self._granted % _CLEAN_UP_EVERY == 0:
-                    self._bucket.leak(now)
-                return 0.0
-            return max(t.cast("int", self._bucket.waiting(item)), 1) / 1000
+        Returns:
+            ``None`` if the run is to end instead.
+        """
+        with self._transaction() as connection:
+            if connection is None:
+                return None
+            now = self._clock()  # with the lock held, so that permits have their times' order
+            if (until := self._blocked_until(connection, now)) > now:
+                return until - now
+            self._add(connection, "start", WINDOW_SECONDS, now)
+            return 0.0
+
+    def _blocked_until(self, connection: sqlite3.Connection, now: float) -> float:
+        """Sweep the rows; return when the next request may start, or a time that has passed."""
+        values = {"boot": self._boot, "now": now, "window": WINDOW_SECONDS, "limit": self._limit}
+        for statement in _SWEEP:
+            connection.execute(statement, values)
+        ends = [*connection.execute(_HELD_UNTIL, values), *connection.execute(_FULL_UNTIL, values)]
+        return max((end for (end,) in ends if end is not None), default=now)
+
+    def _add(self, connection: sqlite3.Connection, kind: str, seconds: float, now: float) -> None:
+        values = {"boot": self._boot, "kind": kind, "now": now, "seconds": seconds}
+        connection.execute(_ADD, values)
+
+    def _open(self) -> sqlite3.Connection | None:
+        """Open the file; return ``None`` if the run is to end instead."""
+        # SQLite gives its other files this one's mode. Only a new file is opened here, because
+        # closing a descriptor drops the locks that this process has on its file.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        # SQLite's own wait for a lock cannot be interrupted, so it has none.
+        connection = sqlite3.connect(
+            self._path, timeout=0, isolation_level=None, check_same_thread=False
+        )
+        with contextlib.ExitStack() as unless_ready:
+            unless_ready.callback(connection.close)
+            if not all(self._execute_when_free(connection, statement) for statement in _SET_UP):
+                return None
+            unless_ready.pop_all()
+        return connection
 
     @contextlib.contextmanager
-    def _exclusive(self) -> Iterator[bool]:
-        """Keep out other threads and processes; yield ``False`` if the run is to end instead."""
+    def _transaction(self) -> Iterator[sqlite3.Connection | None]:
+        """Keep out other threads and processes; yield ``None`` if the run is to end instead."""
         with self._lock, self._translated():
-            yield self._is_open and self._locked()
+            connection = self._connection
+            if connection is None or not self._execute_when_free(connection, "BEGIN IMMEDIATE"):
+                yield None
+            else:
+                with connection:  # commits, or rolls back at an error
+                    yield connection
 
-    def _locked(self) -> bool:
-        """Wait for the lock between processes; return ``False`` if the run is to end instead."""
+    def _execute_when_free(self, connection: sqlite3.Connection, statement: str) -> bool:
+        """Execute a statement once no other process is in its way.
+
+        Returns:
+            ``False`` if the run is to end instead: the other process may be a stopped one.
+        """
+        seconds = _SHORTEST_LOCK_POLL_SECONDS
         while True:
             try:
-                self._file_lock.acquire(timeout=_LOCK_POLL_SECONDS)
-            except Timeout:
-                if self._wait(0):
-                    return False
+                connection.execute(statement)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in _BUSY:  # without the extended code
+                    raise
             else:
                 return True
-
-    def _held_until(self) -> int:
-        row = self._bucket.conn.execute("SELECT max(until) FROM hold").fetchone()
-        return row[0] or 0
-
-    def _now(self) -> int:
-        return int(self._clock() * 1000)
+            if self._wait(seconds):
+                return False
+            seconds = min(2 * seconds, _LONGEST_LOCK_POLL_SECONDS)
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
-        """Translate errors, and release the lock between processes."""
         try:
             yield
         except (OSError, sqlite3.Error) as error:
@@ -165,5 +217,3 @@ class Pace:
                 "writable and its disk must have free space; if the file is damaged, delete it"
             )
             raise SettingsError("rate_limit_file", msg) from None
-        finally:
-            self._file_lock.release()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 import typing as t
 
-from target_moengage_cohort.ledger.duckdb.store import DuckDBStore
+from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.ledger.control.sqlite import Patience
+from target_moengage_cohort.ledger.duckdb.store import LocalStore
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,6 +16,13 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.core.files import Step
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.settings import Settings
+
+
+ENGINES: dict[str, Callable[..., LedgerStore]] = {  # by the URI's scheme; a path has none
+    "": LocalStore,
+    "file": LocalStore,
+}
+_PLANNED = {"postgres", "postgresql"}
 
 
 def open_store(
@@ -27,17 +37,28 @@ def open_store(
 ) -> LedgerStore:
     """Return the ledgers of a destination, kept by the engine that `ledger_uri` names.
 
-    A directory, which is all that `ledger_uri` can name so far, has ledgers in DuckDB files. A
-    read-only store creates and changes nothing but locks. `wait` waits for some seconds and returns
-    whether the run should end instead. Other runs see `run_id` while they wait `busy_seconds` for a
-    cohort's ledger. `clock` returns seconds since 1970.
+    Raise a `SettingsError` if it names none. A read-only store creates and changes nothing but
+    locks. `wait` waits for some seconds and returns whether the run should end instead. Other runs
+    see `run_id` while they wait `busy_seconds` for a stream's lease. `clock` returns seconds since
+    1970.
     """
-    return DuckDBStore(
+    return _engine_of(settings.ledger_uri)(
         settings,
         run_id=run_id,
-        wait=wait,
         read_only=read_only,
         step=step,
         clock=clock,
-        busy_seconds=busy_seconds,
+        patience=Patience(wait, busy_seconds),
     )
+
+
+def _engine_of(uri: str | None) -> Callable[..., LedgerStore]:
+    """Return the engine for a URI; no error quotes it, because it may contain a password."""
+    match = re.match(r"([a-z][a-z0-9+.-]+):", uri or "", re.IGNORECASE)
+    scheme = match[1].lower() if match else ""
+    if scheme in ENGINES:
+        return ENGINES[scheme]
+    fault = "postgresql:// is not supported yet" if scheme in _PLANNED else "has an unknown scheme"
+    known = ", ".join(f"{each}://" for each in ENGINES if each)
+    msg = f"ledger_uri: {fault}; use a path, or a URL with a scheme that is known: {known}"
+    raise SettingsError("invalid_value", msg)

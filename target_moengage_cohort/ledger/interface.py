@@ -1,8 +1,10 @@
 """The interface between an engine and the rest of the program.
 
-All methods raise `LedgerError` if the ledger cannot be read or written; afterwards it is unknown
-whether the change was recorded, so nothing more must be sent. They raise `SettingsError` if the
-ledger is another destination's or has a newer format.
+A store belongs to a destination. A stream's ledger belongs to the run or command that holds the
+stream's lease, with all cohorts that the stream populates. All methods raise `LedgerError` if the
+ledger cannot be read or written; afterwards it is unknown whether the change was recorded, so
+nothing more must be sent. They raise `SettingsError` if the ledger is another destination's, has
+another format, or is not whole.
 """
 
 from __future__ import annotations
@@ -10,102 +12,43 @@ from __future__ import annotations
 import typing as t
 from contextlib import AbstractContextManager
 
-if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
+from target_moengage_cohort.core.membership import Action, Key, Member
 
-    from target_moengage_cohort.core.membership import Action, Cohort, Key, Member
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from target_moengage_cohort.core.membership import Cohort
     from target_moengage_cohort.ledger.records import (
         CohortEntry,
-        DiffCounts,
         Expected,
+        Fault,
         LedgerCounts,
         Plan,
         PlanKind,
         RunEntry,
         RunProgress,
     )
+    from target_moengage_cohort.ledger.snapshot import Difference, Staging
 
+NumberedChange: t.TypeAlias = tuple[int, Action, Member]
+"""A change of the cohort with a number."""
 
-class Difference(t.Protocol):
-    """The changes that turn a ledger into a snapshot; valid while its staging is open."""
-
-    differs: DiffCounts
-
-    def additions(self) -> Iterator[list[Member]]:
-        """Yield the members to add, in stream order and in chunks."""
-
-    def removals(self) -> Iterator[list[Member]]:
-        """Yield the members to remove, with the identifiers that were accepted, in chunks."""
-
-    def dropped(self) -> Iterator[list[Member]]:
-        """Yield the members to delete from the ledger without a request, in chunks."""
-
-    def digest(self, *, additions: bool, removals: bool) -> str:
-        """Return a digest of the changes; the same changes of one cohort have the same digest."""
-
-    def close(self) -> None:
-        """Free the memory that the difference takes."""
-
-
-class Staging(t.Protocol):
-    """The rows of a snapshot, in stream order; for use by one thread."""
-
-    rows: int
-    has_absent: bool  # whether any row marks its member as a non-member
-
-    def append(
-        self,
-        cohorts: Sequence[int] | None,
-        uids: Sequence[str | None],
-        anonymous_ids: Sequence[str | None] | None,
-        present: Sequence[bool] | None,
-    ) -> None:
-        """Append rows, column by column; chunks of some 100,000 rows are fastest.
-
-        Every row has a uid or an anonymous id. Without `cohorts` all rows are of cohort 0, without
-        `anonymous_ids` no row has one, and without `present` all are members' rows. The caller must
-        not change the lists afterwards. A later call may raise this one's error.
-        """
-
-    def cursor(self) -> t.Any:
-        """Return a new cursor for `append_from`."""
-
-    def append_from(
-        self, cursor: t.Any, select: str, *, rows: int, has_absent: bool, has_pairs: bool
-    ) -> None:
-        """Append rows of cohort 0 that the engine reads itself, by a cursor of `cursor`.
-
-        `select` selects uid, anonymous_id and present, in order. `has_absent` and `has_pairs` mean
-        that some row is a non-member's, or has both identifiers.
-        """
-
-    def new_members(self, first: int, end: int) -> list[Member]:
-        """Return the members of the rows from `first` up to `end` that have no row before `first`.
-
-        Of a member's rows in the range the last one counts.
-        """
-
-    def difference(self, ledger: CohortLedger, cohort: int, *, keeps: bool = False) -> Difference:
-        """Compare a cohort's rows, by its number in `append`, with its ledger.
-
-        `keeps` means to remove no members, as for a one_time cohort.
-        """
-
-    def close(self) -> None:
-        """Free the memory that the rows take; differences of this staging end with it."""
+NumberedKey: t.TypeAlias = tuple[int, Key]
+"""A member's key in the cohort with a number."""
 
 
 class RequestLedger(t.Protocol):
-    """The record for delivery of every request, before it leaves and when it is answered."""
+    """The record for delivery of a cohort's requests, before each leaves and when it is answered.
 
-    created: bool  # by this store
-    last_timestamp: int  # the latest request's, in milliseconds; 0 if there was none
+    The requests of a cohort never overlap.
+    """
 
-    def sent(self, action: Action, members: Sequence[Member], timestamp: int) -> int:
-        """Record a request that is about to leave; return its number for `accepted` or `refused`.
+    def sent(self, action: Action, members: bytes, count: int, timestamp: int) -> int:
+        """Record a request that is about to leave; return its number.
 
-        Its members are unconfirmed from then on. After an error the request must not leave.
+        `members` is the JSON array of its members, of which no two have the same key; `timestamp`
+        is in milliseconds since 1970. They are unconfirmed from then on. After an error the request
+        must not leave.
         """
 
     def accepted(self, number: int) -> None:
@@ -114,26 +57,30 @@ class RequestLedger(t.Protocol):
     def refused(self, number: int) -> None:
         """Record that MoEngage refused a request, so that none of it was applied; durable."""
 
+    def unanswered(self, number: int) -> None:
+        """Record that a request which may have been applied gets no answer any more; durable."""
+
 
 class CohortLedger(RequestLedger, t.Protocol):
     """The ledger of one cohort."""
 
-    entry: CohortEntry  # in the catalog
+    number: int  # in the store
+    entry: CohortEntry
+    created: bool  # by this store
     exists: bool  # a read-only store does not create it
-    is_sealed: bool  # whether this one_time cohort is finished
+    last_timestamp: int  # the latest request's, in milliseconds; 0 if there was none
     revision: int  # rises with every request and every other change that makes plans outdated
 
-    def fold(self) -> None:
-        """Apply the recorded requests, up to the first one that is still unanswered."""
+    @property
+    def stream(self) -> StreamLedger:
+        """The ledger of its stream."""
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether this one_time cohort is finished."""
 
     def numbers(self) -> LedgerCounts:
-        """Return how many members the ledger has."""
-
-    def known(self, members: Sequence[Member]) -> dict[Key, Expected]:
-        """Return what is expected after all that this run has queued, of members met before."""
-
-    def queued(self, changes: Sequence[tuple[Action, Member]]) -> None:
-        """Note changes on their way to a request; a member's last one counts."""
+        """Return how many members the ledger has, after all requests that were answered."""
 
     def doubts(self) -> Iterator[list[tuple[Action, Member]]]:
         """Yield the changes that earlier runs left unconfirmed and this run has not queued."""
@@ -144,12 +91,6 @@ class CohortLedger(RequestLedger, t.Protocol):
     def find(self, members: Sequence[Member]) -> list[Member]:
         """Return the accepted or unconfirmed members that share an identifier with these."""
 
-    def drop_linked(self, difference: Difference) -> None:
-        """Delete the members that a difference drops: their anonymous id now goes with a uid."""
-
-    def clear_removed(self) -> None:
-        """Delete the record of accepted removals, which a mirror does not need."""
-
     def seal(self) -> None:
         """Record that a one_time cohort is finished."""
 
@@ -159,29 +100,17 @@ class CohortLedger(RequestLedger, t.Protocol):
     def adopt(self, chunks: Iterable[Sequence[Member]]) -> int:
         """Record members as accepted without sending them; return how many were not before."""
 
-    def forget(self, members: Sequence[Member]) -> bool:
-        """Erase members that share an identifier with these; return whether there were any.
-
-        No byte of them is left. After an error the next open finishes the work.
-        """
+    def retire(self) -> None:
+        """Record that no run populates the cohort any more; its name stays reserved."""
 
     def rename(self, name: str) -> None:
         """Give the cohort another name."""
 
-    def reassign(self, stream: str) -> None:
-        """Let another stream populate the cohort."""
-
-    def note_run(self, run: RunEntry) -> None:
-        """Record the outcome of a run; the newest runs are kept."""
-
     def runs(self) -> list[RunEntry]:
-        """Return the recorded runs, the newest first."""
+        """Return the runs that changed the cohort, the newest first."""
 
     def plans(self) -> list[Plan]:
         """Return the plans, the oldest first."""
-
-    def keep(self, plan: Plan, difference: Difference, *, additions: bool, removals: bool) -> None:
-        """Record a plan with the chosen changes, in place of one with its id; durable on return."""
 
     def plan_members(self, plan_id: str, action: Action) -> Iterator[list[Member]]:
         """Yield the members that a plan adds, or those that it removes, in chunks."""
@@ -192,17 +121,77 @@ class CohortLedger(RequestLedger, t.Protocol):
     def withhold_plan(self, plan_id: str) -> None:
         """Turn a pending plan into a withheld one."""
 
-    def drop_plans(self, kind: PlanKind | None = None, plan_id: str | None = None) -> None:
-        """Delete plans with their members: all, or only those of a kind or of an id."""
+    def drop_plans(self, plan_id: str | None = None) -> None:
+        """Delete plans with their members: all, or only the one with an id."""
+
+
+class StreamLedger(t.Protocol):
+    """The ledgers of all cohorts that a stream populates, while the stream's lease is held."""
+
+    def fold(self) -> None:
+        """Apply the answered requests to the members."""
+
+    def fold_if_large(self) -> None:
+        """Apply them if they are many, so that control stays small."""
+
+    def known(
+        self, cohorts: Sequence[int], members: Sequence[Member]
+    ) -> dict[NumberedKey, Expected]:
+        """Return what is expected after all that this run has queued, of members met before.
+
+        `cohorts` has the number of each member's cohort.
+        """
+
+    def queued(self, changes: Sequence[NumberedChange]) -> None:
+        """Note changes on their way to a request; a member's last one counts."""
+
+    def queue_known(self, actions: Sequence[Action]) -> None:
+        """Note likewise a change of each member that `known` was asked for last."""
+
+    def difference(
+        self, staging: Staging, cohorts: Sequence[CohortLedger], *, keeps: bool = False
+    ) -> Difference:
+        """Compare the rows of a snapshot with the ledgers of the cohorts that it is.
+
+        `keeps` means to remove no members, as for one_time cohorts.
+        """
+
+    def plans_of(self, cohorts: Sequence[CohortLedger]) -> dict[int, list[Plan]]:
+        """Return the plans of those cohorts that have any, by number, the oldest first."""
+
+    def keep(self, plans: Sequence[tuple[CohortLedger, Plan]], difference: Difference) -> None:
+        """Record plans with the changes that they have, in place of those with their ids."""
+
+    def drop_plans_of(self, cohorts: Sequence[CohortLedger], kind: PlanKind) -> None:
+        """Delete the plans of a kind of some cohorts, with their members."""
+
+    def settle(
+        self,
+        difference: Difference,
+        *,
+        added: Sequence[CohortLedger],
+        complete: Sequence[CohortLedger],
+    ) -> None:
+        """Apply the answered requests of a difference, and what needs no request.
+
+        The additions of the cohorts in `added` were delivered: the members that are linked to a
+        uid now are deleted. The record of the removals of those in `complete` is deleted.
+        """
+
+    def forget(self, members: Sequence[Member]) -> set[int]:
+        """Erase members that share an identifier with these; return the cohorts that had any.
+
+        No byte of them is left. After an error the next open finishes the work.
+        """
 
     def close(self) -> None:
-        """Apply all recorded requests, write everything to disk and release the ledger."""
+        """Apply all recorded requests, write everything to disk and release the lease."""
 
 
-class LedgerStore(AbstractContextManager["LedgerStore"], t.Protocol):
+class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
     """The ledgers of one destination, for one run or command; closed as a context manager."""
 
-    folder: Path  # the place of the destination's ledgers, for messages
+    place: str  # where the ledgers are, for messages
     run_id: str  # the run or command that uses the ledgers
 
     @property
@@ -212,21 +201,61 @@ class LedgerStore(AbstractContextManager["LedgerStore"], t.Protocol):
     def check(self) -> None:
         """Check that ledgers can be used or created, without creating any."""
 
+    def accept_older(self) -> bool:
+        """Trust the store as it is, or its absence, whatever the state directory knows of it.
+
+        Return whether there is one. Otherwise an older store, or another one, is refused.
+        """
+
+    def accept_members(self, stream: str) -> None:
+        """Trust the members that a stream's file has, or none if it is missing."""
+
+    def streams(self) -> list[str]:
+        """Return the partner's streams that have a ledger, sorted; never waits."""
+
+    def inspect(self, stream: str) -> list[Fault]:
+        """Compare a stream's members with what is recorded of them; take its lease.
+
+        The store must be read-only, because others delete some of what they find when they open a
+        stream. Raise a `BusyError` if another run has the lease.
+        """
+
+    def unknown_files(self) -> list[Fault]:
+        """Return the files of members that no stream of any partner has; never waits."""
+
+    def note_action(self, kind: str, entry: CohortEntry | None = None, **counts: int) -> None:
+        """Record that a person's command has changed a cohort, or several; with numbers of it."""
+
     def has(self, cohort_id: str) -> bool:
         """Return whether the cohort has a ledger; cheap."""
 
     def entries(self) -> list[CohortEntry]:
-        """Return the cohorts of the partner that have a ledger, sorted by id."""
+        """Return the partner's cohorts that have a ledger, sorted by id; never waits."""
+
+    def plans(self) -> dict[int, list[Plan]]:
+        """Return the plans of all cohorts that have any, by the cohort's number; never waits."""
+
+    def has_members(self, stream: str) -> bool:
+        """Return whether any cohort of a stream may have members in the store; cheap."""
+
+    def stream(self, name: str) -> StreamLedger:
+        """Take a stream's lease, and open its ledger.
+
+        Wait while another run has the lease, and log that, but raise a `BusyError` in the end.
+        """
 
     def open(self, cohort: Cohort, stream: str) -> CohortLedger:
-        """Lock and open the ledger of a cohort, or create it; record a new description.
+        """Open a cohort's ledger, or create it; record a new description. See `stream`, too.
 
-        Raise a `BusyError` if another run has it, and a `SettingsError` if it is another stream's
-        or the cohort has another name.
+        Raise a `SettingsError` if the ledger is another stream's or the cohort has another name,
+        and a `RowError` if another cohort had the name or the cohort was retired.
         """
 
     def open_known(self, cohort_id: str) -> CohortLedger:
-        """Lock and open a ledger that exists; raise likewise a `SettingsError` if there is none."""
+        """Open a ledger that exists; raise likewise a `SettingsError` if there is none."""
+
+    def reassign(self, cohort_id: str, stream: str) -> None:
+        """Let another stream populate a cohort."""
 
     def staging(self) -> Staging:
         """Return an empty staging for a snapshot."""
@@ -251,6 +280,12 @@ class LedgerStore(AbstractContextManager["LedgerStore"], t.Protocol):
 
     def write_progress(self, progress: RunProgress) -> None:
         """Show other processes how far this run is, until the store is closed; not if read-only."""
+
+    def note_run(self, entries: Mapping[int, RunEntry]) -> None:
+        """Record the outcome of this run for its cohorts, by their numbers."""
+
+    def end_requests(self) -> None:
+        """Count the requests in flight as unanswered: their answers no longer matter."""
 
     def runs_under_way(self) -> list[RunProgress]:
         """Return the progress of the runs whose process is alive, the oldest first."""

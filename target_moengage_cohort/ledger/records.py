@@ -12,38 +12,95 @@ from target_moengage_cohort.core.membership import Cohort
 if t.TYPE_CHECKING:
     from target_moengage_cohort.core.membership import Action, Member
 
-FORMAT = 1
+FORMAT = 2
 
 
 class MemberSet(msgspec.Struct, frozen=True):
     """The size and the digest of a set of members."""
 
     count: int
-    digest: str  # keyed, of members in any order: equal sets of one cohort have equal digests
+    digest: str  # keyed, of members in any order: equal sets of one store have equal digests
+
+
+EMPTY_SET = MemberSet(0, "0" * 32)
 
 
 class LedgerCounts(msgspec.Struct, frozen=True):
-    """A ledger in numbers of members."""
+    """A cohort's ledger in numbers of members."""
 
     accepted: MemberSet  # their addition was accepted, and no later removal
     in_doubt: int  # unconfirmed: their last request got no answer
     base: int  # accepted, unconfirmed or both
 
 
-class CohortEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A cohort in the catalog."""
+NO_MEMBERS = LedgerCounts(EMPTY_SET, 0, 0)
 
+
+class FoldedCohort(msgspec.Struct, frozen=True):
+    """A cohort whose requests up to one, the mark, are folded into its members."""
+
+    number: int
+    mark: int
+    counts: LedgerCounts
+
+
+class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of one run for a cohort."""
+
+    run_id: str
+    started_at: str
+    finished_at: str
+    status: str
+    sync_mode: str
+    complete: str
+    records: int
+    added: int
+    removed: int
+
+
+class CohortEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A cohort that has a ledger, with its numbers as of the last fold."""
+
+    number: int  # unique in the store
     partner: str
     cohort_id: str
     name: str  # changes only by `CohortLedger.rename`
     description: str | None  # the latest one
     stream: str  # the one that populates the cohort
-    is_settled: bool  # whether no member is unconfirmed
+    counts: LedgerCounts
+    last_timestamp: int = 0  # the latest request's, in milliseconds; 0 if there was none
+    revision: int = 0  # rises with every request and every other change that makes plans outdated
+    mark: int = 0  # the last request that was folded
+    is_sealed: bool = False  # whether this one_time cohort is finished
+    is_retired: bool = False
+    last_run: RunEntry | None = None
+    unfolded: int = 0  # requests that are not folded yet
 
     @property
     def cohort(self) -> Cohort:
         """The cohort with the values that MoEngage gets."""
         return Cohort(self.cohort_id, self.name, self.description)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no member is known to be unconfirmed."""
+        return not (self.counts.in_doubt or self.unfolded)
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wrong with a file of members.
+
+    Attributes:
+        code: Stable name of the fault.
+        message: A clause without an identifier.
+        stream: The stream; ``None`` if no stream has the file.
+    """
+
+    code: str
+    message: str
+    path: str
+    stream: str | None = None
+    cohort_id: str | None = None
 
 
 class PlanKind(enum.StrEnum):
@@ -70,20 +127,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seals: bool = False  # whether a one_time cohort is finished when this was carried out
 
 
-class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of one run for a cohort."""
-
-    run_id: str
-    started_at: str
-    finished_at: str
-    status: str
-    sync_mode: str
-    complete: str
-    records: int
-    added: int
-    removed: int
-
-
 class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a run is."""
 
@@ -107,12 +150,12 @@ class Expected(msgspec.Struct, frozen=True):
 class DiffCounts(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot compared with a ledger, in numbers of members."""
 
-    desired: MemberSet  # in the snapshot
-    accepted: MemberSet
-    in_doubt: int  # unconfirmed
-    base: int  # accepted, unconfirmed or both
-    joining: int  # in the snapshot, but neither accepted nor unconfirmed
-    additions: int  # to add
-    removals: int  # to remove
-    unchanged: int  # in the snapshot, but need no request
-    dropped: int  # known by an anonymous id that now goes with a uid; nothing is sent for them
+    desired: MemberSet = EMPTY_SET  # in the snapshot
+    accepted: MemberSet = EMPTY_SET
+    in_doubt: int = 0  # unconfirmed
+    base: int = 0  # accepted, unconfirmed or both
+    joining: int = 0  # in the snapshot, but neither accepted nor unconfirmed
+    additions: int = 0  # to add
+    removals: int = 0  # to remove
+    unchanged: int = 0  # in the snapshot, but need no request
+    dropped: int = 0  # known by an anonymous id that now goes with a uid; nothing is sent for them

@@ -1,18 +1,17 @@
-"""The settings that are addresses: the destination of requests and the place of the ledger."""
+"""The settings that are addresses of the destination, and the directory for state."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import platformdirs
 
 from target_moengage_cohort.core.errors import SettingsError
 
 DATA_CENTERS = ("01", "02", "03", "04", "05", "06", "101")
-_FILE = "file://"
 
 
 def state_path() -> Path:
@@ -62,29 +61,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-def ledger_folder(uri: str) -> str:
-    """Return the directory that a path or a ``file://`` URL names, with ``~`` expanded.
-
-    No error quotes the URI, because a database's URI may contain a password.
-    """
-    fault, path = None, uri
-    if uri.lower().startswith(_FILE):
-        path = unquote(uri[len(_FILE) :]).removeprefix("localhost")
-        if "\0" in path or "\N{REPLACEMENT CHARACTER}" in path:
-            fault = "contains invalid characters"
-        elif not path.startswith(("/", "~")):
-            fault = "must have an absolute path after file://, as in file:///var/lib/ledger"
-    elif re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", uri):
-        fault = "only directories are supported; use a path or a file:// URL"
-    elif not uri:
-        fault = "must not be blank"
-    if fault is None and path.startswith("~"):
-        try:
-            path = str(Path(path).expanduser())
-        except RuntimeError:
-            fault = "starts with ~, but that user has no home directory; use an absolute path"
-    if fault:
-        raise SettingsError("invalid_value", f"ledger_uri: {fault}")
-    return path

@@ -11,14 +11,14 @@ import msgspec
 from msgspec import Meta
 
 from target_moengage_cohort.core.errors import SettingsError
-from target_moengage_cohort.settings.addresses import api_url, data_center, ledger_folder
+from target_moengage_cohort.settings.addresses import api_url, data_center
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     Fields: t.TypeAlias = Mapping[str, msgspec.structs.FieldInfo]
 
-_ADDRESSES = {"api_url": api_url, "ledger_uri": ledger_folder}
+_ADDRESSES: dict[str, Callable[[str], str]] = {"api_url": api_url, "ledger_uri": str}
 _NAMES = {
     bool: "a boolean",
     int: "an integer",

@@ -106,11 +106,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.api_url or f"https://api-{self.data_center}.moengage.com"
 
     @property
-    def ledger_folder(self) -> str | None:
-        """The ledger's directory; ``None`` is the default one."""
-        return self.ledger_uri
-
-    @property
     def batch_storage(self) -> BatchStorage | None:
         """The place of the files of BATCH messages; ``None`` means as in the messages."""
         return None if self.batch_config is None else self.batch_config.storage

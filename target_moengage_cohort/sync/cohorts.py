@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import typing as t
-from collections import Counter
 
 import msgspec
 
@@ -18,6 +17,7 @@ from target_moengage_cohort.core.membership import (
     SyncMode,
     cohort_name_fault,
 )
+from target_moengage_cohort.delivery.ports import History
 from target_moengage_cohort.moengage.cohort_sync import Envelope
 
 if t.TYPE_CHECKING:
@@ -66,7 +66,7 @@ class SyncedCohort(msgspec.Struct, eq=False):
 
     Attributes:
         capacity: Bytes that a request has for its members.
-        number: Which of the stream's cohorts it is, from 0.
+        number: The number of its ledger; 0 without one.
         records: Records read.
         rejected: Records among them that could not be delivered.
         skipped: Records among them that asked for no change.
@@ -105,6 +105,7 @@ class Cohorts:
     Attributes:
         by_id: The cohorts, by their id.
         ledgers: Their ledgers, by the cohort's id.
+        histories: What delivery has to know of these.
     """
 
     def __init__(self, context: RunContext, store: LedgerStore, progress: Progress) -> None:
@@ -112,9 +113,10 @@ class Cohorts:
         self._store = store
         self._progress = progress
         self._names: dict[str, str] = {}
-        self._counts: Counter[str] = Counter()
         self.by_id: dict[str, SyncedCohort] = {}
         self.ledgers: dict[str, CohortLedger] = {}
+        self.histories: dict[str, History] = {}
+        self._streams_created: set[str] = set()
 
     def of_stream(self, stream: str) -> list[SyncedCohort]:
         """Return the cohorts that a stream populates, as far as they were met."""
@@ -125,7 +127,8 @@ class Cohorts:
 
         Raises:
             SettingsError: Another stream populates the cohort.
-            RowError: The cohort's name is invalid, or not the one that it had.
+            RowError: The cohort's name is invalid, or not the one that it had, or the cohort was
+                retired.
         """
         synced = self.by_id.get(cohort.cohort_id)
         if synced is None:
@@ -142,6 +145,15 @@ class Cohorts:
             raise RowError("cohort_renamed", reason, cohort.cohort_id)
         return synced
 
+    def take_lease(self, stream: str) -> None:
+        """Take a stream's lease, if its cohorts have members in the ledger or will have them.
+
+        Raises:
+            BusyError: Another run holds it.
+        """
+        if self._keeps_members(stream) or self._store.has_members(stream):
+            self._store.stream(stream)
+
     def meet_vanished(self, mapping: StreamMapping) -> None:
         """Meet the cohorts that a stream populated before and has no rows of now."""
         self._meet_known(mapping, lambda entry: entry.cohort_id not in self.by_id)
@@ -154,7 +166,7 @@ class Cohorts:
         self, mapping: StreamMapping, is_meant: t.Callable[[CohortEntry], bool]
     ) -> None:
         for entry in self._store.entries():
-            if entry.stream == mapping.stream and is_meant(entry):
+            if entry.stream == mapping.stream and not entry.is_retired and is_meant(entry):
                 try:
                     self.meet(entry.cohort, mapping)
                 except RowError as error:
@@ -168,11 +180,12 @@ class Cohorts:
     def _add(self, cohort: Cohort, mapping: StreamMapping) -> SyncedCohort:
         capacity = self._capacity(cohort)
         ledger = self._open_ledger(cohort, mapping)
+        number = 0
         if ledger is not None:
-            self.ledgers[cohort.cohort_id] = ledger
+            number, self.ledgers[cohort.cohort_id] = ledger.number, ledger
+            history = History(ledger, ledger.last_timestamp, ledger.created)
+            self.histories[cohort.cohort_id] = history
         self._names[cohort.name] = cohort.cohort_id
-        number = self._counts[mapping.stream]
-        self._counts[mapping.stream] += 1
         synced = SyncedCohort(cohort, mapping, capacity, number, ledger)
         if mapping.sync_mode is SyncMode.ONE_TIME and ledger is not None:
             synced.result.is_sealed = ledger.is_sealed
@@ -198,22 +211,28 @@ class Cohorts:
             raise RowError("no_room_for_members", reason)
         return capacity
 
+    def _keeps_members(self, stream: str) -> bool:
+        # The stream's own mapping decides, even for rows of a mirror that are replayed.
+        is_snapshot = self._context.config.mapping(stream).is_snapshot
+        return is_snapshot or self._context.settings.ledger_uri is not None
+
     def _open_ledger(self, cohort: Cohort, mapping: StreamMapping) -> CohortLedger | None:
         """Open the ledger of a cohort that has one, or that needs one."""
-        # The stream's own mapping decides, even for rows of a mirror that are replayed.
-        is_snapshot = self._context.config.mapping(mapping.stream).is_snapshot
-        is_needed = is_snapshot or self._context.settings.ledger_folder is not None
-        if not (is_needed or self._store.has(cohort.cohort_id)):
+        if not (self._keeps_members(mapping.stream) or self._store.has(cohort.cohort_id)):
             return None
         ledger = self._store.open(cohort, mapping.stream)
         if ledger.created:
-            logger.warning(
+            # A fan-out may have a thousand new cohorts; one warning tells all there is to know.
+            is_first = mapping.stream not in self._streams_created
+            self._streams_created.add(mapping.stream)
+            logger.log(
+                logging.WARNING if is_first else logging.INFO,
                 "cohort %r: no ledger found; created a new one in %s. This is expected on a "
                 "cohort's first run. Otherwise the previous ledger was lost: every member is sent "
                 "again, and members that have left will not be removed. In a container, keep this "
                 "directory on a volume (ledger_uri)",
                 cohort.cohort_id,
-                self._store.folder,
+                self._store.place,
                 extra={"code": "ledger_created", "cohort_id": cohort.cohort_id},
             )
         self._progress.publish(self._store)

@@ -105,7 +105,7 @@ class Intake:
             self._reader.read_whole(message.stream)
         for schema in [message] if mapper is None else mapper.schema(message):
             sink = self._streams.meet(schema, message, self._reader.where)
-            if mapper is None:
+            if mapper is None and sink is not None:  # else its rows need no decoding
                 self._reader.expect(schema.stream, sink.rows.layout)
 
     def _mapper_of(self, schema: Schema) -> RecordMapper | None:
@@ -137,8 +137,10 @@ class Intake:
             )
             raise InputError("batch_with_stream_maps", msg)
         self._require_schema(stream, "BATCH")
+        if stream in self._streams.busy:
+            return True
         sink = self._streams.by_name[stream]
-        for part in self._files.parts(message, sink.rows.layout, where, sink.connect):
+        for part in self._files.parts(message, sink.rows.layout, where):
             if self._interrupt.is_set():
                 return False
             try:
@@ -170,11 +172,14 @@ class Intake:
         self._require_schema(stream, "RECORD")
         mapper = self._mapper_of(self._schemas[stream])
         if mapper is None:
-            self._take_row(stream, message.version, message.record, self._reader)
+            if stream not in self._streams.busy:
+                self._take_row(stream, message.version, message.record, self._reader)
             return
         self._streams.count(stream, message.version)
         errors = []
         for name, record in mapper.record(stream, self._reader.record()):
+            if name in self._streams.busy:
+                continue
             rows = self._streams.by_name[name].rows
             if isinstance(record, RowError):
                 rows.count_rejected(record)

@@ -74,6 +74,13 @@ class CohortReport(msgspec.Struct, frozen=True, kw_only=True):
     accepted: MemberSet | None = None
 
 
+class ReportedError(msgspec.Struct, frozen=True):
+    """The error that a run ended with."""
+
+    code: str
+    message: str
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The results of a run.
 
@@ -82,6 +89,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         started_at: ISO 8601 in UTC.
         finished_at: ISO 8601 in UTC.
         status: How the run ended.
+        error: Why it failed; ``None`` if it did not, or was interrupted.
         requests: Requests started, retries included.
         retries: How many of them repeated an earlier one.
         throttled_seconds: How long the rate limit delayed requests.
@@ -92,6 +100,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str
     finished_at: str
     status: Status
+    error: ReportedError | None = None
     requests: int
     retries: int
     throttled_seconds: float

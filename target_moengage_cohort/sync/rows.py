@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import typing as t
 from types import SimpleNamespace
 
@@ -61,6 +62,7 @@ class RowMapper:
         self.layout = RowLayout(columns, keys, plain)
         self.cohort = self._fixed_cohort()
         self._by_name: dict[tuple[t.Any, t.Any], SyncedCohort] = {}
+        self._least_capacity = math.inf
 
     def _fixed_cohort(self) -> SyncedCohort | None:
         cohort, mapping = self.mapping.cohort, self.mapping
@@ -132,13 +134,20 @@ class RowMapper:
                 raise NotPlainError
             return [self.cohort]
         names = t.cast("list[tuple[str, str | None]]", columns.cohorts)
-        try:
-            by_name = {name: self._named(name) for name in dict.fromkeys(names)}
-        except RowError:
-            raise NotPlainError from None
-        if any(columns.largest > cohort.capacity for cohort in by_name.values()):
+        cohorts = [*map(self._by_name.get, names)]
+        if None in cohorts:  # met for the first time
+            try:
+                for name in dict.fromkeys(names):
+                    self._named(name)
+            except RowError:
+                raise NotPlainError from None
+            cohorts = [*map(self._by_name.get, names)]
+        found = t.cast("list[SyncedCohort]", cohorts)
+        if columns.largest > self._least_capacity and any(
+            columns.largest > cohort.capacity for cohort in found
+        ):
             raise NotPlainError
-        return [by_name[name] for name in names]
+        return found
 
     def changes(self, columns: Columns, cohorts: Sequence[SyncedCohort]) -> Iterable[Change]:
         """Turn many plain rows into changes of their cohorts, which `cohorts_of` has found."""
@@ -203,6 +212,7 @@ class RowMapper:
         name = self._required(raw[1], "cohort_name") if has_name else cohort_id
         cohort = self._cohorts.meet(Cohort(cohort_id, name, mapping.cohort_description), mapping)
         if all(part is None or type(part) is str for part in raw):
+            self._least_capacity = min(self._least_capacity, cohort.capacity)
             self._by_name[raw] = cohort  # 1, 1.0 and True are equal keys, but not equal ids
         return cohort
 

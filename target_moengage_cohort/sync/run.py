@@ -12,6 +12,7 @@ import socket
 import typing as t
 
 from target_moengage_cohort.core.errors import (
+    BusyError,
     InputError,
     InternalError,
     LedgerError,
@@ -67,7 +68,7 @@ class Run:
             Callbacks(self._emit, self._rejections.reject_member),
             interrupt=context.interrupt,
             timing=context.timing,
-            ledgers=self.cohorts.ledgers if endpoints.recorder.remembers else {},
+            histories=self.cohorts.histories if endpoints.recorder.remembers else {},
         )
         self._streams = Streams(context, self.cohorts, self._delivery, endpoints)
         self._intake = Intake(context, self._streams, self._rejections, endpoints.record_mapper)
@@ -127,9 +128,10 @@ class Run:
             except TargetError as error:
                 self._error = self._error or error
         self._progress.stop()
-        self._report()
-        if self._error is not None:
-            raise self._error
+        busy = self._busy_error()
+        self._report(self._error or busy)
+        if ends_with := self._error or busy:
+            raise ends_with
 
     def _settle(self, tap_exit: TapExit | None) -> None:
         """Deliver everything that was read; complete the run if the input is whole."""
@@ -189,11 +191,14 @@ class Run:
     def _close_ledgers(self) -> None:
         """Note the outcome in each ledger, and close them all."""
         try:
+            self._endpoints.store.end_requests()
             self._cohort_reports = self._report_cohorts()
-            for entry in self._cohort_reports:
-                ledger = self.cohorts.ledgers.get(entry.cohort_id or "")
-                if ledger is not None:
-                    self._endpoints.recorder.note_run(ledger, self._run_entry(entry))
+            entries = {
+                ledger.number: self._run_entry(entry)
+                for entry in self._cohort_reports
+                if (ledger := self.cohorts.ledgers.get(entry.cohort_id or "")) is not None
+            }
+            self._endpoints.recorder.note_run(entries)
         finally:
             self._progress.withdraw()
             self._endpoints.store.close()
@@ -233,14 +238,20 @@ class Run:
             return "dry_run"
         return "withheld" if is_withheld else "succeeded"
 
-    def _report(self) -> None:
+    def _busy_error(self) -> BusyError | None:
+        """Return the error of the streams that another run held, if there are any."""
+        busy = "; ".join(map(str, self._streams.busy.values()))
+        return BusyError("ledger_busy", busy) if busy else None
+
+    def _report(self, ends_with: TargetError | None) -> None:
         settings, totals = self._context.settings, self._delivery.totals
         is_withheld = any(cohort.result.is_withheld for cohort in self.cohorts.by_id.values())
         self.report = reports.Report(
             run_id=self._context.run_id,
             started_at=self._context.started_at,
             finished_at=utc_now(),
-            status=self._status(is_withheld=is_withheld),
+            status="failed" if ends_with else self._status(is_withheld=is_withheld),
+            error=reports.ReportedError(ends_with.code, str(ends_with)) if ends_with else None,
             requests=totals.requests,
             retries=totals.retries,
             throttled_seconds=round(totals.throttled_seconds, 1),

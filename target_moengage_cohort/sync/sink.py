@@ -20,10 +20,7 @@ class Sink:
         rows: Maps the stream's rows; replaced when the stream's schema changes.
         source: The tap's stream that it comes from, before stream maps.
         proof: The proof that the input was complete; known once it has ended.
-        connect: Makes a cursor for the files of BATCH messages, if the sink can take them whole.
     """
-
-    connect: t.Callable[[], t.Any] | None = None
 
     def __init__(self, rows: RowMapper, source: str) -> None:
         self.rows = rows

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import typing as t
 from collections import defaultdict
 
 import msgspec
 
-from target_moengage_cohort.core.errors import InputError, SettingsError
+from target_moengage_cohort.core.errors import BusyError, InputError, SettingsError
 from target_moengage_cohort.core.membership import SyncMode
 from target_moengage_cohort.singer.writer import REASON
 from target_moengage_cohort.sync.changes.change_sink import ChangeSink
@@ -25,6 +26,8 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.sync.context import Endpoints, RunContext
     from target_moengage_cohort.sync.sink import Sink
 
+logger = logging.getLogger(__name__)
+
 _EMPTY_STATES = (b"{}", b"null")
 
 
@@ -33,12 +36,14 @@ class Streams:
 
     Attributes:
         by_name: The sinks, by their stream's name after stream maps.
+        busy: The errors of the streams that another run holds, which have no sink.
     """
 
     def __init__(
         self, context: RunContext, cohorts: Cohorts, delivery: Delivery, endpoints: Endpoints
     ) -> None:
         self._config = context.config
+        self._interrupt = context.interrupt
         self._cohorts = cohorts
         self._delivery = delivery
         self._store = endpoints.store
@@ -49,9 +54,10 @@ class Streams:
         self._by_source: defaultdict[str, list[Sink]] = defaultdict(list)
         self._has_replay = False
         self.by_name: dict[str, Sink] = {}
+        self.busy: dict[str, BusyError] = {}
 
-    def meet(self, schema: Schema, source: Schema, where: t.Callable[[str], str]) -> Sink:
-        """Return the sink of a stream that has sent a SCHEMA.
+    def meet(self, schema: Schema, source: Schema, where: t.Callable[[str], str]) -> Sink | None:
+        """Return the sink of a stream that has sent a SCHEMA; ``None`` if it is busy.
 
         Args:
             schema: The stream's SCHEMA, after stream maps.
@@ -67,7 +73,8 @@ class Streams:
         mapping = self._config.mapping(schema.stream)
         sink = self.by_name.get(schema.stream)
         if sink is None:
-            self._begin(mapping)
+            if not self._begin(mapping):
+                return None
         elif mapping.is_snapshot and sink.rows.mapping.is_snapshot is is_replay:
             msg = (
                 f"the stream {mapping.stream!r} has rows that were rejected before and rows that "
@@ -86,10 +93,32 @@ class Streams:
         sink.rows = rows
         return sink
 
-    def _begin(self, mapping: StreamMapping) -> None:
-        """Expire an earlier run's pending plans of a stream, before anything is sent."""
-        if mapping.is_snapshot or self._store.has_begun(mapping.stream):
-            self._store.begin(mapping.stream)
+    def _begin(self, mapping: StreamMapping) -> bool:
+        """Take a stream's lease, and expire its pending plans; return ``False`` if it is busy."""
+        stream = mapping.stream
+        if stream in self.busy:
+            return False
+        try:
+            self._cohorts.take_lease(stream)
+        except BusyError as error:
+            self._drop(stream, error)
+            return False
+        if mapping.is_snapshot or self._store.has_begun(stream):
+            self._store.begin(stream)
+        return True
+
+    def _drop(self, stream: str, error: BusyError) -> None:
+        """Let a busy stream's rows be dropped: no STATE from now on is written in this run."""
+        self._outbox.submit()  # the changes before it are not held back
+        self._delivery.hold(stream)
+        self.busy[stream] = error
+        if not self._interrupt.is_set():
+            logger.warning(
+                "%s. Its rows are dropped, and no STATE that covers them is written; the other "
+                "streams go on",
+                error,
+                extra={"code": error.code, "stream": stream},
+            )
 
     def _mirror(self, rows: RowMapper, source: str) -> MirrorSink:
         """Return the sink of a stream that is a whole cohort, made when it is met first."""
@@ -177,4 +206,4 @@ class Streams:
         """Return the configured streams without a SCHEMA; none if rejected rows are replayed."""
         if self._has_replay:
             return []
-        return sorted(self._config.mappings.keys() - self.by_name.keys())
+        return sorted(self._config.mappings.keys() - self.by_name.keys() - self.busy.keys())

@@ -87,9 +87,9 @@ class Desk:
             if desired:
                 pairs = [(member.uid, member.anonymous_id) for member in desired]
                 uids, anonymous_ids = zip(*pairs, strict=True)
-                staging.append(None, uids, anonymous_ids, None)
-            difference = staging.difference(ledger, 0)
-            differs = difference.differs
+                staging.append(ledger.number, uids, anonymous_ids, None)
+            difference = ledger.stream.difference(staging, [ledger])
+            differs = difference.counts[ledger.number]
             facts = {
                 "plan_id": f"plan-{kind.value}-{cohort_id}",
                 "kind": kind,
@@ -104,7 +104,7 @@ class Desk:
                 "max_removal_percent": 10,
             }
             plan = Plan(**(facts | changes))
-            ledger.keep(plan, difference, additions=additions, removals=plan.removals > 0)
+            ledger.stream.keep([(ledger, plan)], difference)
             difference.close()
             staging.close()
         return plan.plan_id

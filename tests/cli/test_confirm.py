@@ -184,7 +184,8 @@ def test_confirmed_removals_keep_withheld_additions_valid(desk):
 def test_a_busy_ledger_is_exit_code_4(desk):
     """While another run has the ledger open, confirm exits with 4 and sends nothing."""
     desk.fill("vip", [*TWENTY, *people(1)])
-    plan_id = desk.plan("vip", TWENTY)
+    desk.plan("vip", TWENTY)
+    plan_id = desk.plan("vip", TWENTY, kind=PlanKind.WITHHELD)
     with desk.ledger("vip"):
         for arguments in (("vip",), ("--withheld", plan_id)):
             result = desk.run("confirm", *arguments)

@@ -282,3 +282,13 @@ def test_a_wrong_row_count_has_no_plan(mirror):
     result = mirror.run("plan", text=tap(STAYING, n=21))
     assert (1, "") == (result.exit_code, result.stdout)
     assert "Error: " in result.stderr
+
+
+def test_a_plan_shows_the_streams_that_are_not_busy(mirror):
+    """With a stream that another run holds, the plan of the others is shown, with exit code 4."""
+    mirror.fill("held", STAYING)
+    with mirror.ledger("held"):
+        result = mirror.run("plan", "--json", text=tap(STAYING) + tap(STAYING, "held"))
+    assert 4 == result.exit_code
+    assert ["vip"] == [each["cohort_id"] for each in json.loads(result.stdout)]
+    assert "the ledger of stream 'held' is held by" in result.stderr

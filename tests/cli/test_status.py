@@ -2,6 +2,9 @@
 
 import json
 
+import msgspec
+
+from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.ledger.records import PlanKind, RunEntry, RunProgress
 from tests.cli.conftest import people
 from tests.support.singer import lines, record, run, schema
@@ -34,8 +37,9 @@ def test_the_json_has_everything_about_a_cohort(desk):
     desk.fill("vip", people(1, 2, 3), stream="users", name="VIP users")
     desk.plan("vip", people(1, 2))
     desk.plan("vip", people(3), kind=PlanKind.WITHHELD, made_at=1_800_000_000.0, revision=0)
-    with desk.ledger("vip") as ledger:
-        ledger.note_run(RUN)
+    with desk.ledgers() as ledgers:
+        ledger = ledgers.open_known("vip")
+        ledgers.note_run({ledger.number: RUN})
         digest = ledger.numbers().accepted.digest
         ledger.seal()
     result_json = json.loads(desk.run("status", "--json").stdout)
@@ -49,11 +53,12 @@ def test_the_json_has_everything_about_a_cohort(desk):
         "stream": "users",
         "fed": None,
         "busy": False,
-        "fault": None,
         "settled": True,
         "accepted": 3,
         "in_doubt": 0,
+        "unfolded": 0,
         "digest": digest,
+        "retired": False,
         "sealed": True,
         "last_run": json.loads(json.dumps({f: getattr(RUN, f) for f in RUN.__struct_fields__})),
     } == cohort
@@ -76,8 +81,9 @@ def test_the_table_fits_a_terminal(desk):
     desk.raw["cohorts"] = {"users": {"cohort_id": "another"}}
     desk.fill("c" * 90, people(1, 2), stream="s" * 90, name="n" * 90)
     desk.plan("c" * 90, people(1), plan_id="0123456789ab")
-    with desk.ledger("c" * 90) as ledger:
-        ledger.note_run(RUN)
+    with desk.ledgers() as ledgers:
+        ledger = ledgers.open_known("c" * 90)
+        ledgers.note_run({ledger.number: RUN})
         ledger.doubt_all()
     result = desk.run("status")
     lines = result.stdout.splitlines()[1:]  # the first has the folder
@@ -100,14 +106,14 @@ def test_cohorts_without_a_stream_are_marked(desk):
 
 
 def test_a_busy_cohort_is_shown_immediately(desk):
-    """status does not wait for a run, and shows the progress from its side file."""
+    """status does not wait for a run, and shows its progress and the numbers of the last fold."""
     desk.fill("vip", people(1))
     desk.fill("free", people(1))
     with desk.ledgers() as ledgers:
         ledgers.open_known("vip")
         ledgers.write_progress(
             RunProgress(
-                run_id="b-run",
+                run_id=ledgers.run_id,
                 pid=77,
                 host="h",
                 started_at="2026-11-22T04:00:00Z",
@@ -119,12 +125,11 @@ def test_a_busy_cohort_is_shown_immediately(desk):
         )
         result_json = json.loads(desk.run("status", "--json", busy_seconds=1_000_000.0).stdout)
         shown = desk.run("status").stdout
-    assert [(True, None), (False, 1)] == [
+    assert [(True, 1), (False, 1)] == [
         (cohort["busy"], cohort["accepted"]) for cohort in reversed(result_json["cohorts"])
     ]
-    assert ["b-run"] == [run["run_id"] for run in result_json["runs"]]
-    assert "busy" in shown
-    assert "In progress: run b-run\n" in shown
+    assert [ledgers.run_id] == [run["run_id"] for run in result_json["runs"]]
+    assert f"In progress: run {ledgers.run_id}\n" in shown
     assert "5,000 records read, 4,000 members accepted, 2 requests" in shown
     assert "In progress" not in desk.run("status").stdout
 
@@ -148,19 +153,27 @@ def test_control_characters_of_a_name_stay_out_of_the_terminal(desk):
     assert "\x1b" not in shown
 
 
-def test_a_broken_ledger_does_not_hide_the_others(desk):
-    """A ledger that cannot be read is named, the others are shown, and the exit code is 1."""
-    desk.fill("bad", people(1))
-    (database,) = (desk.folder / "ledger").rglob("*.duckdb")
-    desk.fill("good", people(1))
+def test_a_broken_control_is_an_error(desk):
+    """A control file that cannot be read is named, and the exit code is 1."""
+    desk.fill("vip", people(1))
+    (database,) = (desk.folder / "ledger").rglob("control.sqlite")
     database.write_bytes(b"broken" * 5_000)
     result = desk.run("status")
-    assert 1 == result.exit_code
-    assert f"cannot be read: the ledger {database}" in result.stdout
-    result_json = json.loads(desk.run("status", "--json").stdout)
-    assert [("bad", None), ("good", 1)] == [
-        (cohort["cohort_id"], cohort["accepted"]) for cohort in result_json["cohorts"]
-    ]
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert str(database) in result.stderr
+
+
+def test_requests_that_are_not_folded_yet_are_counted(desk):
+    """status shows how many requests the numbers do not contain, and changes none of them."""
+    desk.fill("vip", people(1))
+    with desk.ledgers() as ledgers:
+        ledger = ledgers.open_known("vip")
+        ledger.accepted(ledger.sent(Action.ADD, msgspec.json.encode(people(2)), 1, 1))
+        for _ in range(2):
+            (cohort,) = json.loads(desk.run("status", "--json").stdout)["cohorts"]
+            assert (1, 1, False) == (cohort["accepted"], cohort["unfolded"], cohort["settled"])
+    (cohort,) = json.loads(desk.run("status", "--json").stdout)["cohorts"]
+    assert (2, 0, True) == (cohort["accepted"], cohort["unfolded"], cohort["settled"])
 
 
 def test_each_cohort_has_its_own_last_run(desk):

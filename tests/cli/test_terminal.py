@@ -156,7 +156,7 @@ def completed(shell_code, home):
     [
         ("ch", {"check"}),
         ("re", {"resync"}),
-        ("ledger re", {"reassign", "rename"}),
+        ("ledger re", {"reassign", "rename", "retire"}),
         ("check --con", {"--config"}),
         ("plan --d", {"--detailed-exitcode"}),
         ("check --config conf", {"config.json"}),

@@ -1,64 +1,78 @@
-"""Run a story again and again, killed one step later each time.
+"""Run a story, copy the ledgers' folder at each of its steps, and kill the process at some.
 
     python -m tests.ledger.child DIRECTORY [ROWS]
 
-ROWS is the number of rows that the ledger folds at a time, instead of millions.
+ROWS is the number of rows that the ledger folds at a time, instead of millions; then only the steps
+of the parts of the story that fold count.
 
-Everything is imported once; each telling is a fork that has no threads yet. A telling records in
-the file `told` each part that it begins and ends, by lines that survive it.
+A copy has what a kill at the step would leave. Every few steps a telling, which is a fork without
+threads, is killed indeed. Each folder has a file `told` with a line for each part of the story that
+began and ended.
 """
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
 
-from target_moengage_cohort.ledger.duckdb import journal
+import duckdb  # noqa: F401 - once for all forks
+
+from target_moengage_cohort.ledger.duckdb import folding, members, staging  # noqa: F401 - likewise
 from tests.ledger.story import STORY, Teller
 
+FOLDING = {"fold", "adopt", "keep", "doubt_all", "close"}
 
-def tell(folder: Path, deadly: int) -> None:
-    """Tell the story; kill the process at a step."""
-    os.umask(0o077)
+
+EVERY = 13
+
+
+def tell(root: Path, name: str, parts: set[str] | None, deadly: int | None = None) -> int:
+    """Tell the story; kill the process at a step, or copy the folder at each; return their number.
+
+    The steps of other parts than the given ones do not count.
+    """
+    folder = root / name
+    folder.mkdir()
     notes = os.open(folder / "told", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-    steps = 0
+    steps, part = 0, ""
 
-    def step(name: str) -> None:
+    def step(_name: str) -> None:
         nonlocal steps
+        if parts is not None and part not in parts:
+            return
         if steps == deadly:
-            os.write(notes, f"killed {name}\n".encode())
             os.kill(os.getpid(), signal.SIGKILL)
+        if deadly is None:
+            shutil.copytree(folder, root / f"copy-{steps}")
         steps += 1
 
     teller = Teller(folder / "ledger", step)
-    for position in range(len(STORY)):
+    for position, (part, _, _) in enumerate(STORY):  # noqa: B007 - for `step`
         os.write(notes, f"begin {position}\n".encode())
         teller.tell(position)
         os.write(notes, f"done {position}\n".encode())
-    os.write(notes, b"end\n")
+    return steps
 
 
-def main(root: Path) -> None:
-    """Tell the story until it reaches its end."""
+def main(root: Path, parts: set[str] | None) -> None:
+    """Tell the story killed at some steps, then once until its end."""
     deadly = 0
     while True:
-        folder = root / str(deadly)
-        folder.mkdir()
         child = os.fork()
         if child == 0:
-            try:
-                tell(folder, deadly)
-            except BaseException as error:
-                (folder / "told").open("a").write(f"error {type(error).__name__} {error}\n")
-                raise
+            tell(root, f"killed-{deadly}", parts, deadly)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):
+            assert os.waitstatus_to_exitcode(status) == 0
             break
-        deadly += 1
+        deadly += EVERY
+    tell(root, "end", parts)
 
 
 if __name__ == "__main__":
+    os.umask(0o077)
     for rows in sys.argv[2:]:
-        journal.FOLDED_ROWS = journal.DELETED_ROWS = int(rows)
-    main(Path(sys.argv[1]))
+        folding.FOLDED_ROWS = members.DELETED_ROWS = int(rows)
+    main(Path(sys.argv[1]), FOLDING if sys.argv[2:] else None)

@@ -1,105 +1,143 @@
-"""The steps of a ledger's life, for tests that kill the process at each of them."""
+"""The life of two cohorts' ledgers, for tests that kill the process at each of its steps."""
 
 import copy
+import typing as t
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from target_moengage_cohort.core.membership import Member
-from target_moengage_cohort.ledger.records import Plan, PlanKind
-from tests.ledger.support import ADD, COHORT, REMOVE, STREAM, Changes, State, ledgers, members
-
-PLAN = Plan(
-    plan_id="plan-1",
-    kind=PlanKind.WAITING,
-    run_id="run-1",
-    stream=STREAM,
-    made_at=1.0,
-    revision=3,
-    base=3,
-    additions=0,
-    removals=2,
-    desired=1,
-    max_removal_percent=10,
+from tests.ledger.support import (
+    ADD,
+    COHORT,
+    OTHER_STREAM,
+    PLAN,
+    REMOVE,
+    STREAM,
+    State,
+    cohort,
+    keep,
+    ledgers,
+    members,
+    send,
 )
-FORGOTTEN = Member("forget-me-not-uid", "forget-me-not-anonymous")
-EVERYONE = [*members(1, 2, 3, 4), Member("u", "a"), FORGOTTEN]
 
-STORY = (
-    ("open", None),
-    ("sent", (ADD, [*members(1, 2, 3), FORGOTTEN])),
-    ("accepted", 0),
-    ("sent", (ADD, [Member("u", "a")])),
-    ("refused", 1),
-    ("sent", (REMOVE, members(2, 4))),
-    ("accepted", 2),
-    ("fold", None),
-    ("sent", (REMOVE, members(3))),
-    ("keep", Changes(to_remove=[*members(1), FORGOTTEN])),
-    ("fold", None),
-    ("forget", [FORGOTTEN]),
-    ("rename", "Very important"),
-    ("sent", (ADD, members(4))),
-    ("close", None),
+A, B = COHORT.cohort_id, "buyers"
+FORGOTTEN = Member("forget-me-not-uid", "forget-me-not-anonymous")
+ALSO_FORGOTTEN = Member(None, FORGOTTEN.anonymous_id)
+EVERYONE = [*members(*range(1, 8)), Member("u", "a"), FORGOTTEN, ALSO_FORGOTTEN]
+
+STORY: tuple[tuple[str, str, t.Any], ...] = (
+    ("open", A, COHORT),
+    ("open", B, cohort(B)),
+    ("sent", A, (ADD, [*members(1, 2, 3), FORGOTTEN])),
+    ("sent", B, (ADD, [*members(1), ALSO_FORGOTTEN])),
+    ("accepted", A, None),
+    ("unanswered", B, None),
+    ("sent", A, (ADD, [Member("u", "a")])),
+    ("refused", A, None),
+    ("fold", A, None),
+    ("sent", A, (REMOVE, members(2, 4))),
+    ("accepted", A, None),
+    ("adopt", B, members(5, 6)),
+    ("keep", A, members(3)),
+    ("fold", A, None),
+    ("doubt_all", A, None),
+    ("rename", A, "Very important"),
+    ("reassign", A, OTHER_STREAM),
+    ("forget", A, [FORGOTTEN]),
+    ("forget", B, [FORGOTTEN]),
+    ("sent", B, (ADD, members(7))),
+    ("sent", A, (ADD, members(4))),
+    ("seal", B, None),
+    ("drop_plans", A, None),
+    ("close", A, None),
 )
 
 
 class Teller:
-    """A performance of the story on a ledger."""
+    """A performance of the story on ledgers."""
 
     def __init__(self, folder: Path, step) -> None:
         self._folder = folder
         self._step = step
-        self._numbers: list[int] = []
-        self._ledger = None
+        self._numbers: dict[str, int] = {}
+        self._store = ledgers(folder, step=step)
 
     def tell(self, position: int) -> None:
-        name, value = STORY[position]
+        name, of, value = STORY[position]
+        store = self._store
         if name == "open":
-            self._room = ledgers(self._folder, step=self._step)
-            self._ledger = self._room.open(COHORT, STREAM)
-        elif name == "sent":
-            self._numbers.append(self._ledger.sent(*value, 1))
-        elif name in {"accepted", "refused"}:
-            getattr(self._ledger, name)(self._numbers[value])
-        elif name == "keep":
-            self._ledger.keep(PLAN, value, additions=True, removals=True)
-        elif name == "close":
-            self._room.close()
-        elif name == "fold":
-            self._ledger.fold()
-        else:
-            getattr(self._ledger, name)(value)
-
-
-class Told(State):
-    """The expected state after a part of the story."""
-
-    planned: tuple[str, ...] = ()
-    cohort_name: str = COHORT.name
-
-
-def after(count: int) -> Told:
-    """Return the expected state after some parts of the story."""
-    now, sent = Told(), []
-    for name, value in STORY[:count]:
+            store.open(value, STREAM)
+            return
+        if name == "close":
+            store.close()
+            return
+        if name == "reassign":
+            store.reassign(of, value)
+            return
+        ledger = store.open_known(of)
         if name == "sent":
-            sent.append(value)
-            now.doubts |= {member.key: (value[0], member) for member in value[1]}
-        elif name in {"accepted", "refused"}:
-            action, whom = sent[value]
-            for member in whom:
-                now.doubts.pop(member.key)
-                if name == "accepted":
-                    now.accepted.pop(member.key, None)
-                    now.removed.discard(member.key)
-                    if action is ADD:
-                        now.accepted[member.key] = member
-                    else:
-                        now.removed.add(member.key)
+            self._numbers[of] = send(ledger, *value)
+        elif name in {"accepted", "refused", "unanswered"}:
+            getattr(ledger, name)(self._numbers[of])
         elif name == "keep":
-            now.planned = tuple(member.uid for member in value.to_remove)
+            keep(store, ledger, PLAN, value)
+        elif name == "fold":
+            ledger.stream.fold()
         elif name == "forget":
-            now.accepted.pop(FORGOTTEN.key)
-            now.planned = tuple(uid for uid in now.planned if uid != FORGOTTEN.uid)
+            ledger.stream.forget(value)
+        elif name == "adopt":
+            ledger.adopt([value])
+        else:
+            getattr(ledger, name)(*([] if value is None else [value]))
+
+
+@dataclass
+class Told(State):
+    """The expected state of a cohort after a part of the story."""
+
+    name: str = ""
+    stream: str = STREAM
+    is_sealed: bool = False
+    planned: set = field(default_factory=set)  # the keys of the members that the plan removes
+
+
+def after(count: int) -> dict[str, Told]:  # noqa: C901 - a case for each part
+    """Return the expected state of each cohort after some parts of the story."""
+    now = {A: Told(name=COHORT.name), B: Told(name=cohort(B).name)}
+    for position, (name, of, value) in enumerate(STORY[:count]):
+        told = now[of]
+        if name == "sent":
+            told.apply(*value, _answer(position, count))
+        elif name == "adopt":
+            told.apply(ADD, value, "accepted")
+        elif name == "doubt_all":
+            new = {key: (ADD, m) for key, m in told.accepted.items() if key not in told.doubts}
+            told.doubts |= new
+        elif name == "keep":
+            told.planned = told.accepted.keys() - {member.key for member in value}
+        elif name == "drop_plans":
+            told.planned = set()
+        elif name == "forget":
+            for key in (FORGOTTEN.key, ALSO_FORGOTTEN.key):
+                told.accepted.pop(key, None)
+                told.doubts.pop(key, None)
+                told.planned.discard(key)
         elif name == "rename":
-            now.cohort_name = value
+            told.name = value
+        elif name == "reassign":
+            told.stream = value
+        elif name == "seal":
+            told.is_sealed = True
     return copy.deepcopy(now)
+
+
+def _answer(position: int, count: int) -> str:
+    """Return the answer to a request within some parts of the story."""
+    of = STORY[position][1]
+    for name, other, _ in STORY[position + 1 : count]:
+        if other == of and name in {"accepted", "refused", "unanswered"}:
+            return name
+        if other == of and name == "sent":
+            break
+    return "unanswered"

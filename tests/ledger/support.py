@@ -1,17 +1,48 @@
-"""Ledgers to test with, and a model of them without tables, journals or files."""
+"""Ledgers to test with, and a model of them without tables, requests in doubt or files."""
 
+import copy
+import json
+import shutil
+import subprocess
+import sys
 import typing as t
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from target_moengage_cohort.core.membership import Action, Cohort, Member
-from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBLedger
 from target_moengage_cohort.ledger.engines import open_store
+from target_moengage_cohort.ledger.records import Plan, PlanKind, RunProgress
 from target_moengage_cohort.settings import load
+from target_moengage_cohort.settings.addresses import state_path
 
 ADD, REMOVE = Action.ADD, Action.REMOVE
 COHORT = Cohort("vips", "VIPs")
 STREAM = "vip_users"
+OTHER_STREAM = "other_users"
+ROOT = Path(__file__).parents[2]
+PLAN = Plan(
+    plan_id="plan-1",
+    kind=PlanKind.WAITING,
+    run_id="run-1",
+    stream=STREAM,
+    made_at=1.0,
+    revision=3,
+    base=3,
+    additions=0,
+    removals=2,
+    desired=1,
+    max_removal_percent=10,
+)
+PROGRESS = RunProgress(
+    run_id="run-of-another",
+    pid=1,
+    host="h",
+    started_at="s",
+    streams=["x"],
+    records=5,
+    accepted=2,
+    requests=1,
+)
 
 
 def settings(folder: Path, **changes: t.Any):
@@ -21,9 +52,7 @@ def settings(folder: Path, **changes: t.Any):
 
 def ledgers(folder: Path, *, setting: t.Mapping[str, t.Any] | None = None, **options: t.Any):
     options = {"run_id": "run-1", "wait": lambda _seconds: False, **options}
-    room = open_store(settings(folder, **(setting or {})), **options)
-    room._engine()  # noqa: SLF001 - it would start only when it is first needed
-    return room
+    return open_store(settings(folder, **(setting or {})), **options)
 
 
 def members(*uids: object) -> list[Member]:
@@ -34,97 +63,185 @@ def flat(chunks: t.Iterable[list]) -> list:
     return [item for chunk in chunks for item in chunk]
 
 
-@dataclass
-class Changes:
-    """A difference between a snapshot and a ledger, without a staging."""
+def cohort(name: str) -> Cohort:
+    return Cohort(name, name.upper())
 
-    to_add: list[Member] = field(default_factory=list)
-    to_remove: list[Member] = field(default_factory=list)
-    to_drop: list[Member] = field(default_factory=list)
 
-    def additions(self):
-        return iter([self.to_add] if self.to_add else [])
+def place_of(folder: Path) -> Path:
+    """Return the directory of the only destination below a folder."""
+    (place,) = (path for path in folder.iterdir() if path.is_dir())
+    return place
 
-    def removals(self):
-        return iter([self.to_remove] if self.to_remove else [])
 
-    def dropped(self):
-        return iter([self.to_drop] if self.to_drop else [])
+def copied(folder: Path, name: str) -> Path:
+    """Copy a folder as it is now, as a crash would leave it, and return the copy."""
+    return Path(shutil.copytree(folder, folder.with_name(f"{folder.name}-{name}")))
+
+
+def process(script: str, *arguments: object) -> subprocess.Popen:
+    """Start a process that runs a script with some arguments."""
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def lose_witnesses() -> None:
+    """Forget what the state directory knows of ledgers, as on another machine."""
+    for path in state_path().glob("ledger-*.json"):
+        path.unlink()
+
+
+# Requests
+
+
+def encoded(whom: t.Iterable[Member]) -> bytes:
+    return b"[" + b",".join(member.encode() for member in whom) + b"]"
+
+
+def send(ledger, action: Action, whom: list[Member], timestamp: int = 1) -> int:
+    """Record a request that leaves now; no two of its members have the same key."""
+    assert len({member.key for member in whom}) == len(whom)
+    return ledger.sent(action, encoded(whom), len(whom), timestamp)
+
+
+def accept(ledger, action: Action, whom: list[Member], timestamp: int = 1) -> None:
+    ledger.accepted(send(ledger, action, whom, timestamp))
+
+
+def uids(chunks: t.Iterable[list[Member]]) -> list[str]:
+    return sorted(member.uid or f"({member.anonymous_id})" for member in flat(chunks))
+
+
+# Comparisons
+
+
+def stage(store, rows: t.Sequence[tuple[int, Member | str, bool]]):
+    """Stage rows of a cohort's number, a member or a uid, and whether that is present."""
+    staging = store.staging()
+    whom = [Member(member) if isinstance(member, str) else member for _, member, _ in rows]
+    staging.append(
+        [number for number, _, _ in rows],
+        [member.uid for member in whom],
+        [member.anonymous_id for member in whom],
+        [present for _, _, present in rows],
+    )
+    return staging
+
+
+def desired(ledger, whom: t.Iterable[Member | str]) -> list:
+    """Return the rows of a cohort that is to have some members."""
+    return [(ledger.number, member, True) for member in whom]
+
+
+def by_cohort(chunks: t.Iterable[tuple[int, list[Member]]]) -> dict[int, list[Member]]:
+    """Join the chunks of each cohort, which come by rising numbers."""
+    found: dict[int, list[Member]] = {}
+    for number, some in chunks:
+        assert number >= max(found, default=number)
+        found.setdefault(number, []).extend(some)
+    return found
+
+
+def keep(store, ledger, plan: Plan, to_have: t.Iterable[Member | str]) -> None:
+    """Keep a plan of the changes after which the cohort has some members."""
+    staging = stage(store, desired(ledger, to_have))
+    difference = ledger.stream.difference(staging, [ledger])
+    ledger.stream.keep([(ledger, plan)], difference)
+    staging.close()
+
+
+def total(difference, name: str) -> int:
+    return sum(getattr(counts, name) for counts in difference.counts.values())
+
+
+# The model
 
 
 @dataclass
 class State:
-    """The members of a ledger, by key."""
+    """The members of a cohort's ledger, by key."""
 
     accepted: dict = field(default_factory=dict)
     doubts: dict = field(default_factory=dict)
     removed: set = field(default_factory=set)
 
+    def apply(self, action: Action, whom: t.Iterable[Member], state: str) -> None:
+        """Apply a request: it was accepted, or else it is unanswered."""
+        for member in whom:
+            key = member.key
+            if state == "accepted":
+                self.doubts.pop(key, None)
+                self.accepted.pop(key, None)
+                self.removed.discard(key)
+                if action is ADD:
+                    self.accepted[key] = member
+                else:
+                    self.removed.add(key)
+            elif state == "unanswered":
+                self.doubts[key] = (action, member)
+
 
 class Model:
-    """Requests and their answers, replayed one after the other for each question."""
+    """The requests of one cohort and their answers, replayed for each question."""
 
     def __init__(self) -> None:
         self.requests: dict[int, tuple[Action, list[Member], str]] = {}
 
     def sent(self, number: int, action: Action, whom: list[Member]) -> None:
+        assert number > max(self.requests, default=0)
         self.requests[number] = (action, whom, "sent")
 
     def answered(self, number: int, state: str) -> None:
         self.requests[number] = (*self.requests[number][:2], state)
 
+    def died(self) -> "Model":
+        """Return the model after the process died: what was in flight is unanswered."""
+        after = copy.deepcopy(self)
+        for number, (_, _, state) in self.requests.items():
+            if state == "sent":
+                after.answered(number, "unanswered")
+        return after
+
     def state(self) -> State:
         now = State()
         for _, (action, whom, state) in sorted(self.requests.items()):
-            for member in whom:
-                key = member.key
-                if state == "sent":
-                    now.doubts[key] = (action, member)
-                elif state == "accepted":
-                    now.doubts.pop(key, None)
-                    now.accepted.pop(key, None)
-                    now.removed.discard(key)
-                    if action is ADD:
-                        now.accepted[key] = member
-                    else:
-                        now.removed.add(key)
+            now.apply(action, whom, state)
         return now
 
 
-def state_of(ledger: DuckDBLedger) -> State:
-    """Return what a ledger contains, read from its tables."""
-    now = State()
-    with ledger.tables() as (cursor, s):
-        for row in cursor.execute(f"SELECT uid, anonymous_id FROM {s}.accepted").fetchall():
-            member = Member(*row)
-            assert member.key not in now.accepted
-            now.accepted[member.key] = member
-        for action, *row in cursor.execute(
-            f"SELECT action, uid, anonymous_id FROM {s}.doubts"
-        ).fetchall():
-            member = Member(*row)
-            assert member.key not in now.doubts
-            now.doubts[member.key] = (Action(action), member)
-        now.removed = {h for (h,) in cursor.execute(f"FROM {s}.removed").fetchall()}
-    return now
-
-
-def assert_holds(ledger: DuckDBLedger, expected: State, everyone: t.Iterable[Member]) -> None:
-    """Check a ledger's tables, numbers and answers against a state."""
-    held = state_of(ledger)
-    assert expected.accepted == held.accepted
-    assert expected.doubts == held.doubts
-    assert len(expected.removed) == len(held.removed)
+def assert_holds(ledger, expected: State, everyone: t.Iterable[Member]) -> None:
+    """Check a ledger's members, numbers and answers against a state; nothing is queued."""
     numbers = ledger.numbers()
+    others = {key: m for key, (_, m) in expected.doubts.items() if key not in expected.accepted}
     assert len(expected.accepted) == numbers.accepted.count
     assert len(expected.doubts) == numbers.in_doubt
-    assert len({*expected.accepted, *expected.doubts}) == numbers.base
-    known = ledger.known(list({member.key: member for member in everyone}.values()))
-    assert {*expected.accepted, *expected.doubts, *expected.removed} == known.keys()
-    for key, found in known.items():
+    assert len(expected.accepted) + len(others) == numbers.base
+    held = flat(ledger.members())
+    assert len(held) == numbers.base
+    assert expected.accepted | others == {member.key: member for member in held}
+    doubts = flat(ledger.doubts())
+    assert len(doubts) == numbers.in_doubt
+    assert expected.doubts == {member.key: (action, member) for action, member in doubts}
+    asked = list({member.key: member for member in everyone}.values())
+    known = ledger.stream.known([ledger.number] * len(asked), asked)
+    keys = {*expected.accepted, *expected.doubts, *expected.removed}
+    assert {(ledger.number, key) for key in keys} == known.keys()
+    for (_, key), found in known.items():
         if key in expected.doubts:
             assert (None, expected.doubts[key][1]) == (found.action, found.member)
         elif key in expected.accepted:
             assert (ADD, expected.accepted[key]) == (found.action, found.member)
         else:
             assert (REMOVE, None) == (found.action, found.member)
+
+
+def finished(done: subprocess.Popen, *, timeout: float = 60) -> t.Any:
+    """Wait for a process that prints JSON as its last line; return that."""
+    out, err = done.communicate(timeout=timeout)
+    assert done.returncode == 0, err
+    return json.loads(out.splitlines()[-1])

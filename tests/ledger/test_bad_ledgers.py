@@ -1,11 +1,14 @@
 """Ledgers that cannot be used: a clear error, nothing is sent and nothing is lost."""
 
+import contextlib
 import errno
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -104,12 +107,21 @@ def test_a_ledger_of_a_newer_format_is_refused(go, folder, mode, dry_run):
     assert before == path.read_bytes()
 
 
-def test_a_directory_of_a_newer_format_is_refused(go, folder):
-    """A directory whose layout a newer version has changed is refused as well."""
+def test_a_store_of_a_newer_format_is_refused(go, folder):
+    """A store whose layout a newer version has changed is refused as well."""
     go(said("a"))
-    (path,) = folder.rglob("destination.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": FORMAT + 1}))
+    (path,) = folder.rglob("control.sqlite")
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE store SET format = ?", [FORMAT + 1])
     assert_refused(go(said("b")), "ledger_newer", str(path.parent))
+
+
+def test_a_store_of_the_old_format_is_refused(go, folder):
+    """A directory with a file for each cohort is refused, with what to do."""
+    go(said("a"))
+    (path,) = folder.iterdir()
+    (path / "destination.json").write_text("{}")
+    assert_refused(go(said("b")), "ledger_old_format", str(path))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -120,12 +132,11 @@ def test_a_ledger_of_another_destination_is_refused(emulator, go, folder, mode, 
     other = config(emulator, ledger_uri=str(folder), workspace_id="another")
     (mine,) = folder.iterdir()
     with open_store(load(other).settings, run_id="x", wait=lambda _: False) as ledgers:
-        theirs = ledgers.folder
+        theirs = Path(ledgers.place)
         if what == "file":
-            ledgers.staging()  # creates the directory
-    shutil.copytree(
-        mine, theirs, dirs_exist_ok=True, ignore=lambda *_: ["destination.json"] * (what == "file")
-    )
+            ledgers.begin("users")  # creates the store
+    ignored = ["control.sqlite"] if what == "file" else []
+    shutil.copytree(mine, theirs, dirs_exist_ok=True, ignore=lambda *_: ignored)
     seen = go(said("b"), sync_mode=mode, workspace_id="another")
     assert_refused(seen, "ledger_mismatch", str(theirs))
     assert {"a"} == members(emulator, "users")

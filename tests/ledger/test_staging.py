@@ -1,73 +1,61 @@
+"""Snapshots of a stream's cohorts, compared with their ledgers."""
+
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import hypothesis.strategies as st
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 
+from target_moengage_cohort.core.column_files import ColumnarRows, UnreadableRowsError
 from target_moengage_cohort.core.errors import LedgerError
-from target_moengage_cohort.core.membership import Action, Cohort, Member
-from target_moengage_cohort.ledger.duckdb import comparison, staging
-from target_moengage_cohort.ledger.engines import open_store
-from target_moengage_cohort.ledger.records import MemberSet
-from target_moengage_cohort.settings import load
-
-BASE = {"workspace_id": "ws", "data_api_key": "key", "data_center": "02", "partner": "acme"}
-ADD, REMOVE = Action.ADD, Action.REMOVE
-EMPTY = MemberSet(0, "0" * 32)
-
-_numbers = itertools.count(1)
+from target_moengage_cohort.core.membership import Action, Member
+from target_moengage_cohort.ledger.duckdb import comparison, difference, result_tables
+from target_moengage_cohort.ledger.records import EMPTY_SET
+from tests.ledger.support import (
+    ADD,
+    REMOVE,
+    STREAM,
+    accept,
+    by_cohort,
+    cohort,
+    desired,
+    ledgers,
+    members,
+    send,
+    stage,
+    total,
+)
 
 
 @pytest.fixture
-def ledgers(tmp_path):
-    loaded = load(BASE | {"ledger_uri": str(tmp_path / "ledger")})
-    with open_store(loaded.settings, run_id="r1", wait=lambda _seconds: False) as opened:
+def store(tmp_path):
+    with ledgers(tmp_path) as opened:
         yield opened
 
 
 @pytest.fixture
-def ledger(ledgers):
-    return new_ledger(ledgers)
+def ledger(store):
+    return store.open(cohort("c"), STREAM)
 
 
-def new_ledger(ledgers):
-    cohort_id = f"c{next(_numbers)}"
-    return ledgers.open(Cohort(cohort_id, cohort_id), "s")
+def compare(store, ledger, *whom, keeps=False):
+    """Return the difference of a snapshot of one cohort."""
+    staging = stage(store, desired(ledger, whom))
+    return ledger.stream.difference(staging, [ledger], keeps=keeps)
 
 
-def uids(*names):
-    return [Member(name) for name in names]
-
-
-def deliver(ledger, action, members):
-    if members:
-        ledger.accepted(ledger.sent(action, members, 1))
-
-
-def stage(ledgers, *rows):
-    """Stage rows of cohort 0, each a uid, a `Member`, or a list for an absent member."""
-    staged = ledgers.staging()
-    members = [row[0] if isinstance(row, list) else row for row in rows]
-    members = [Member(member) if isinstance(member, str) else member for member in members]
-    staged.append(
-        None,
-        [member.uid for member in members],
-        [member.anonymous_id for member in members],
-        [not isinstance(row, list) for row in rows],
-    )
-    return staged
-
-
-def contents(difference):
+def contents(found):
     """Return everything that a difference yields."""
     return SimpleNamespace(
-        additions=[member for chunk in difference.additions() for member in chunk],
-        removals={member for chunk in difference.removals() for member in chunk},
-        dropped={member for chunk in difference.dropped() for member in chunk},
+        additions=by_cohort(found.additions()), removals=by_cohort(found.removals())
     )
 
 
@@ -87,8 +75,10 @@ DEEDS = st.lists(
     ),
     max_size=5,
 )
+COHORTS = 4  # the last one is never compared
 ROWS = st.lists(
-    st.tuples(st.integers(0, 1), MEMBERS, st.sampled_from([True, True, True, False])), max_size=14
+    st.tuples(st.integers(0, COHORTS - 2), MEMBERS, st.sampled_from([True, True, True, False])),
+    max_size=18,
 )
 
 
@@ -98,28 +88,25 @@ class Model:
     def __init__(self):
         self.accepted, self.doubts = {}, {}
 
-    def do(self, ledger, deed, action, members):
-        members = list({member.key: member for member in members}.values())
+    def do(self, ledger, deed, action, whom):
+        whom = list({member.key: member for member in whom}.values())
         if deed == "fold":
-            ledger.fold()
+            ledger.stream.fold()
         elif deed == "doubt_all":
             ledger.doubt_all()
             self.doubts = self.accepted | self.doubts
         elif deed == "adopt":
-            ledger.adopt([members])
-            self.settle(ADD, members)
-        elif members:
-            number = ledger.sent(action, members, 1)
-            if deed == "refused":
-                ledger.refused(number)
-            elif deed == "accepted":
-                ledger.accepted(number)
-                self.settle(action, members)
-            else:
-                self.doubts |= {member.key: member for member in members}
+            ledger.adopt([whom])
+            self.settle(ADD, whom)
+        elif whom:
+            getattr(ledger, deed)(send(ledger, action, whom))
+            if deed == "accepted":
+                self.settle(action, whom)
+            elif deed == "unanswered":
+                self.doubts |= {member.key: member for member in whom}
 
-    def settle(self, action, members):
-        for member in members:
+    def settle(self, action, whom):
+        for member in whom:
             self.doubts.pop(member.key, None)
             self.accepted.pop(member.key, None)
             if action is ADD:
@@ -150,199 +137,255 @@ class Model:
                 for key, member in gone.items()
                 if key not in linked
             },
-            dropped={member for key, member in gone.items() if key in linked},
+            dropped={member.key for key, member in gone.items() if key in linked},
             base=base,
         )
 
 
-def fill(ledgers, cuts, rows, *, plain):
+def fill(store, cuts, rows, *, plain):
     """Stage rows in chunks that end at the cuts; plain: leave out columns without information."""
-    staged = ledgers.staging()
+    staged = store.staging()
     for first, end in itertools.pairwise([0, *sorted(cuts), len(rows)]):
         chunk = rows[first:end]
-        cohorts = [number for number, _, _ in chunk]
-        members = [member for _, member, _ in chunk]
+        numbers = [number for number, _, _ in chunk]
+        whom = [member for _, member, _ in chunk]
         present = [is_present for _, _, is_present in chunk]
-        anonymous_ids = [member.anonymous_id for member in members]
+        anonymous_ids = [member.anonymous_id for member in whom]
         staged.append(
-            None if plain and not any(cohorts) else cohorts,
-            [member.uid for member in members],
-            None if plain and anonymous_ids.count(None) == len(members) else anonymous_ids,
+            numbers[0] if plain and len({*numbers}) == 1 else numbers,
+            [member.uid for member in whom],
+            None if plain and anonymous_ids.count(None) == len(whom) else anonymous_ids,
             None if plain and all(present) else present,
         )
     return staged
 
 
+def check(expected, model, found, number):
+    """Check the difference of one cohort."""
+    counts = found.counts[number]
+    everything = contents(found)
+    assert expected.additions == everything.additions.get(number, [])
+    removals = everything.removals.get(number, [])
+    assert len(expected.removals) == len(removals)
+    assert expected.removals == {*removals}
+    assert counts.desired.count == len(expected.desired)
+    assert counts.accepted.count == len(model.accepted)
+    assert counts.in_doubt == len(model.doubts)
+    assert counts.base == len(expected.base)
+    assert counts.joining == len(expected.desired.keys() - expected.base.keys())
+    assert counts.additions == len(expected.additions)
+    assert counts.removals == len(expected.removals)
+    assert counts.dropped == len(expected.dropped)
+    assert counts.unchanged == len(expected.desired) - len(expected.additions)
+    assert (expected.desired.keys() == model.accepted.keys()) is (counts.desired == counts.accepted)
+
+
 @settings(max_examples=40)
 @given(
-    histories=st.tuples(DEEDS, DEEDS),
+    histories=st.tuples(*[DEEDS] * COHORTS),
     rows=ROWS,
-    cuts=st.lists(st.integers(0, 14), max_size=2),
+    cuts=st.lists(st.integers(0, 18), max_size=2),
     plain=st.booleans(),
     keeps=st.booleans(),
-    clusters=st.booleans(),
+    few=st.booleans(),
 )
 @example(
-    histories=([("unanswered", ADD, [Member(anonymous_id="a")])], []),
+    histories=([("unanswered", ADD, [Member(anonymous_id="a")])], [], [], []),
     rows=[(0, Member("b", "a"), True)],
     cuts=[],
     plain=False,
     keeps=False,
-    clusters=False,
+    few=False,
 )
 @example(
-    histories=([("adopt", ADD, [Member(anonymous_id="a")])], []),
-    rows=[(0, Member("b", "a"), True), (0, Member("b"), True)],
+    histories=([], [("adopt", ADD, [Member(anonymous_id="a")])], [], []),
+    rows=[(1, Member("b", "a"), True), (1, Member("b"), True), (0, Member("c", "a"), True)],
     cuts=[],
     plain=False,
     keeps=False,
-    clusters=False,
+    few=True,
+)
+@example(
+    histories=([("adopt", ADD, [Member("a", "x")])], [("adopt", ADD, [Member("a", "x")])], [], []),
+    rows=[(1, Member("b", "x"), True)],
+    cuts=[],
+    plain=True,
+    keeps=False,
+    few=False,
 )
 def test_a_difference_is_that_of_a_plain_model(
-    ledgers, monkeypatch, histories, rows, cuts, plain, keeps, clusters
+    tmp_path_factory, monkeypatch, histories, rows, cuts, plain, keeps, few
 ):
-    """Additions, removals, dropped members, numbers and digests are those of a plain model, and
-    once they are applied nothing differs.
-    """
-    monkeypatch.setattr(staging, "_WORTH_CLUSTERING", 0 if clusters else 10**9)
-    monkeypatch.setattr(comparison, "_SLICE", 3)
+    """Additions, removals, numbers and digests of each cohort are those of a plain model, whether
+    it is compared alone or with others; once they are applied nothing differs, and cohorts of the
+    stream that are not compared stay as they are."""
+    monkeypatch.setattr(result_tables, "_SLICE", 3)
     monkeypatch.setattr(comparison, "_JOINED", 2)
-    staged = fill(ledgers, [min(cut, len(rows)) for cut in cuts], rows, plain=plain)
-    assert len(rows) == staged.rows
-    for cohort, history in enumerate(histories):
-        ledger, model = new_ledger(ledgers), Model()
-        for deed, action, members in history:
-            model.do(ledger, deed, action, members)
-        own = [(member, present) for number, member, present in rows if number == cohort]
-        expected = model.expected(own, keeps=keeps)
-
-        difference = staged.difference(ledger, cohort, keeps=keeps)
-
-        found, differs = contents(difference), difference.differs
-        assert expected.additions == found.additions
-        assert expected.removals == found.removals
-        assert expected.dropped == found.dropped
-        assert differs.desired.count == len(expected.desired)
-        assert differs.accepted.count == len(model.accepted)
-        assert differs.in_doubt == len(model.doubts)
-        assert differs.base == len(expected.base)
-        assert differs.additions == len(expected.additions)
-        assert differs.removals == len(expected.removals)
-        assert differs.dropped == len(expected.dropped)
-        assert differs.unchanged == len(expected.desired) - len(expected.additions)
-        assert (expected.desired.keys() == model.accepted.keys()) is (
-            differs.desired.digest == differs.accepted.digest
-        )
-        # As the next run finds it: unanswered requests are no longer pending.
-        ledger.close()
-        ledger = ledgers.open(Cohort(ledger.entry.cohort_id, ledger.entry.name), "s")
-        check_applied(staged, ledger, cohort, difference, keeps=keeps)
-        ledger.close()
-    staged.close()
+    monkeypatch.setattr(difference, "CHUNK", 2 if few else 10_000)
+    with ledgers(tmp_path_factory.mktemp("ledger")) as store:
+        opened = [store.open(cohort(f"c{i}"), STREAM) for i in range(COHORTS)]
+        models = [Model() for _ in opened]
+        longest = max(len(history) for history in histories)
+        for turn in range(longest):  # the cohorts' requests alternate
+            for ledger, model, history in zip(opened, models, histories, strict=True):
+                if turn < len(history):
+                    model.do(ledger, *history[turn])
+        rows = [(opened[i].number, member, present) for i, member, present in rows]
+        compared = opened[:-1]
+        staged = fill(store, [min(cut, len(rows)) for cut in cuts], rows, plain=plain)
+        assert len(rows) == staged.rows
+        stream, others = opened[0].stream, opened[-1].numbers()
+        found = stream.difference(staged, compared, keeps=keeps)
+        assert {each.number for each in compared} == found.counts.keys()
+        expected = {}
+        for ledger, model in zip(compared, models, strict=False):
+            own = [(member, present) for number, member, present in rows if number == ledger.number]
+            expected[ledger.number] = model.expected(own, keeps=keeps)
+            check(expected[ledger.number], model, found, ledger.number)
+        check_alone(store, stream, compared, rows, found, keeps=keeps)
+        check_applied(staged, compared, found, keeps=keeps)
+        assert others == opened[-1].numbers()
 
 
-def check_applied(staged, ledger, cohort, difference, *, keeps):
-    for chunk in difference.additions():
-        deliver(ledger, ADD, chunk)
-    for chunk in difference.removals():
-        deliver(ledger, REMOVE, chunk)
-    ledger.drop_linked(difference)
-    after = staged.difference(ledger, cohort, keeps=keeps).differs
-    assert (0, 0, 0) == (after.additions, after.removals, after.dropped)
-    assert difference.differs.desired == after.desired
-    assert keeps or difference.differs.desired == after.accepted == ledger.numbers().accepted
+def check_alone(store, stream, compared, rows, together, *, keeps):
+    """Check that each cohort by itself, with nothing but its own rows, has the same difference."""
+    for ledger in compared:
+        staged = stage(store, [row for row in rows if row[0] == ledger.number])
+        alone = stream.difference(staged, [ledger], keeps=keeps)
+        assert {ledger.number: together.counts[ledger.number]} == alone.counts
+        for kinds in ((True, True), (True, False), (False, True)):
+            which = dict(zip(("additions", "removals"), kinds, strict=True))
+            assert together.digest(ledger.number, **which) == alone.digest(ledger.number, **which)
+        staged.close()
+
+
+def check_applied(staged, compared, found, *, keeps):
+    for number, whom in found.additions():
+        accept(next(each for each in compared if each.number == number), ADD, whom)
+    for number, whom in found.removals():
+        accept(next(each for each in compared if each.number == number), REMOVE, whom)
+    stream = compared[0].stream
+    stream.settle(found, added=compared, complete=compared)
+    after = stream.difference(staged, compared, keeps=keeps)
+    assert (0, 0, 0) == tuple(total(after, name) for name in ("additions", "removals", "dropped"))
+    for ledger in compared:
+        same = found.counts[ledger.number].desired
+        assert same == after.counts[ledger.number].desired
+        assert keeps or same == ledger.numbers().accepted
+        asked = members("a", "b", "None")
+        known = stream.known([ledger.number] * len(asked), asked)
+        assert keeps or REMOVE not in {each.action for each in known.values()}
 
 
 # What is staged
 
 
-def test_an_empty_snapshot_removes_every_member(ledgers, ledger):
+def test_an_empty_snapshot_removes_every_member(store, ledger):
     """A snapshot without rows empties its cohort."""
-    ledger.adopt([uids("a", "b")])
-    difference = ledgers.staging().difference(ledger, 0)
-    assert set(uids("a", "b")) == contents(difference).removals
-    assert EMPTY == difference.differs.desired
+    ledger.adopt([members("a", "b")])
+    found = compare(store, ledger)
+    assert {ledger.number: members("a", "b")} == contents(found).removals
+    assert EMPTY_SET == found.counts[ledger.number].desired
 
 
-def test_a_cohort_that_vanished_from_the_rows_is_emptied(ledgers, ledger):
+def test_a_cohort_that_vanished_from_the_rows_is_emptied(store, ledger):
     """A cohort without rows is emptied, although another cohort has rows."""
-    ledger.adopt([uids("a")])
-    difference = stage(ledgers, "a").difference(ledger, 7)
-    assert set(uids("a")) == contents(difference).removals
+    other = store.open(cohort("other"), STREAM)
+    ledger.adopt([members("a")])
+    found = ledger.stream.difference(stage(store, desired(other, "a")), [ledger, other])
+    assert {ledger.number: members("a")} == contents(found).removals
+    assert {other.number: members("a")} == contents(found).additions
 
 
-def test_an_empty_ledger_adds_every_member_once_in_stream_order(ledgers, ledger):
+def test_cohorts_that_are_not_compared_stay_out(store, ledger):
+    """Members of a stream's cohorts that are not compared are no part of a difference."""
+    other = store.open(cohort("other"), STREAM)
+    ledger.adopt([members("a")])
+    other.adopt([members("a", "b")])
+    staging = stage(store, desired(ledger, "ac"))
+    found = ledger.stream.difference(staging, [ledger])
+    assert ({ledger.number: members("c")}, {}) == (
+        contents(found).additions,
+        contents(found).removals,
+    )
+    assert {ledger.number} == found.counts.keys()
+
+
+def test_an_empty_ledger_adds_every_member_once_in_stream_order(store, ledger):
     """Without accepted members every key is added, in the order of its last row."""
-    found = contents(stage(ledgers, "b", "a", "b", "c").difference(ledger, 0))
-    assert uids("a", "b", "c") == found.additions
+    found = contents(compare(store, ledger, "b", "a", "b", "c"))
+    assert {ledger.number: members("a", "b", "c")} == found.additions
 
 
-def test_keeping_removes_no_members(ledgers, ledger):
+def test_keeping_removes_no_members(store, ledger):
     """A one_time stream removes and drops no members, but its numbers are of the snapshot."""
-    ledger.adopt([[*uids("gone"), Member(anonymous_id="x")]])
-    differs = stage(ledgers, Member("a", "x")).difference(ledger, 0, keeps=True).differs
-    assert (1, 0, 0) == (differs.additions, differs.removals, differs.dropped)
-    assert 1 == differs.desired.count
+    ledger.adopt([[*members("gone"), Member(anonymous_id="x")]])
+    counts = compare(store, ledger, Member("a", "x"), keeps=True).counts[ledger.number]
+    assert (1, 0, 0) == (counts.additions, counts.removals, counts.dropped)
+    assert 1 == counts.desired.count
 
 
-def test_any_text_is_an_identifier(ledgers, ledger):
+def test_any_text_is_an_identifier(store, ledger):
     """Identifiers with any characters come back unchanged."""
     texts = ["\x1f", "\x00", "a\x00b", "'", '"', "\\", "\\u0041", "\n\r", " x ", "null", "[]", "😀"]
-    found = contents(stage(ledgers, *texts).difference(ledger, 0))
-    assert uids(*texts) == found.additions
+    found = contents(compare(store, ledger, *texts))
+    assert {ledger.number: members(*texts)} == found.additions
 
 
-def test_the_two_name_spaces_are_apart(ledgers, ledger):
+def test_the_two_name_spaces_are_apart(store, ledger):
     """A uid and an anonymous id with the same text are two members."""
-    ledger.adopt([uids("a")])
-    difference = stage(ledgers, "a", Member(anonymous_id="a")).difference(ledger, 0)
-    assert [Member(anonymous_id="a")] == contents(difference).additions
+    ledger.adopt([members("a")])
+    found = compare(store, ledger, "a", Member(anonymous_id="a"))
+    assert {ledger.number: [Member(anonymous_id="a")]} == contents(found).additions
 
 
-def test_a_snapshot_without_anonymous_ids_takes_them_back(ledgers, ledger):
+def test_a_snapshot_without_anonymous_ids_takes_them_back(store, ledger):
     """A member that was accepted with an anonymous id and has none now is added again."""
     ledger.adopt([[Member("a", "x"), Member("b")]])
-    assert uids("a") == contents(stage(ledgers, "a", "b").difference(ledger, 0)).additions
+    found = compare(store, ledger, "a", "b")
+    assert {ledger.number: members("a")} == contents(found).additions
 
 
-def test_an_absence_counts_whatever_follows_it(ledgers, ledger):
+def test_an_absence_counts_whatever_follows_it(store, ledger):
     """An absent row counts, although later chunks have none."""
-    staged = ledgers.staging()
-    staged.append(None, ["a", "a", "b"], None, [True, False, True])
-    staged.append(None, ["c"], None, [True])
-    staged.append(None, ["d"], None, None)
-    assert uids("b", "c", "d") == contents(staged.difference(ledger, 0)).additions
+    staged = store.staging()
+    number = ledger.number
+    staged.append(number, ["a", "a", "b"], None, [True, False, True])
+    staged.append(number, ["c"], None, [True])
+    staged.append(number, ["d"], None, None)
+    found = ledger.stream.difference(staged, [ledger])
+    assert {number: members("b", "c", "d")} == contents(found).additions
 
 
-def test_columns_of_different_lengths_are_refused(ledgers):
+def test_columns_of_different_lengths_are_refused(store):
     """A chunk whose columns differ in length is refused."""
     with pytest.raises(ValueError, match="differ in length"):
-        ledgers.staging().append(None, ["a", "b"], [None], None)
+        store.staging().append(1, ["a", "b"], [None], None)
 
 
-def test_an_error_of_the_engine_names_no_member(ledgers):
+def test_an_error_of_the_engine_names_no_member(store):
     """DuckDB's error for a row without identifiers becomes an error with the directory alone, which
     the next `append` raises."""
-    staged = ledgers.staging()
+    staged = store.staging()
     staged.append([1, 2], ["secret", None], None, None)
     with pytest.raises(LedgerError) as raised:
         staged.append([1], ["other"], None, None)
     assert "secret" not in str(raised.value)
-    assert str(ledgers.folder) in str(raised.value)
+    assert store.place in str(raised.value)
 
 
-def test_rows_stay_in_stream_order_beyond_the_memory_limit(ledgers, ledger):
+def test_rows_stay_in_stream_order_beyond_the_memory_limit(store, ledger):
     """The last row of a member wins even if rows were spilled to disk."""
-    staged, long = ledgers.staging(), "x" * 20_000
+    staged, long = store.staging(), "x" * 20_000
     names = [f"u{number}" for number in range(8_000)]
     for version in "12":
         for chunk in range(0, len(names), 1_000):
             some = names[chunk : chunk + 1_000]
-            staged.append(None, some, [f"{version}{name}{long}" for name in some], None)
+            staged.append(ledger.number, some, [f"{version}{name}{long}" for name in some], None)
     spilled = "SELECT count(*) FROM duckdb_temporary_files()"
-    assert staged.cursor().execute(spilled).fetchone() > (0,)
+    assert staged.fetch(spilled)[0] > (0,)
     position = 0
-    for chunk in staged.difference(ledger, 0).additions():
+    for _, chunk in ledger.stream.difference(staged, [ledger]).additions():
         found = [(member.uid, member.anonymous_id[: -len(long)]) for member in chunk]
         expected = names[position : position + len(chunk)]
         assert [(name, f"2{name}") for name in expected] == found
@@ -353,54 +396,62 @@ def test_rows_stay_in_stream_order_beyond_the_memory_limit(ledgers, ledger):
 # What a difference yields
 
 
-def test_members_come_in_chunks(ledgers, ledger):
-    """Additions and removals come in chunks of at most 10,000, each member once."""
+def test_members_come_in_chunks(store, ledger):
+    """Additions and removals come in chunks of at most 10,000, each member once, by rising numbers
+    of cohorts."""
+    both = [ledger, store.open(cohort("other"), STREAM)]
     before = [f"o{number}" for number in range(10_001)]
     after = [f"n{number}" for number in range(20_001)]
-    ledger.adopt([uids(*before)])
-    difference = stage(ledgers, *after).difference(ledger, 0)
-    assert [10_000, 10_000, 1] == [len(chunk) for chunk in difference.additions()]
-    assert [10_000, 1] == [len(chunk) for chunk in difference.removals()]
-    found = contents(difference)
-    assert uids(*after) == found.additions
-    assert set(uids(*before)) == found.removals
+    for each in both:
+        each.adopt([members(*before)])
+    staging = stage(store, [*desired(both[1], after), *desired(both[0], after)])
+    found = ledger.stream.difference(staging, both)
+    assert max(len(chunk) for _, chunk in found.additions()) <= 10_000
+    assert max(len(chunk) for _, chunk in found.removals()) <= 10_000
+    everything = contents(found)
+    assert {each.number: members(*after) for each in both} == everything.additions
+    assert {each.number for each in both} == everything.removals.keys()
+    for whom in everything.removals.values():
+        assert 10_001 == len(whom)
+        assert {*members(*before)} == {*whom}
 
 
-def test_a_plan_can_be_read_while_it_is_delivered(ledgers, ledger):
+def test_a_plan_can_be_read_while_it_is_delivered(store, ledger):
     """A difference stays complete while another thread records and folds requests, and while other
-    differences are computed.
-    """
+    differences are computed."""
     before = [f"o{number}" for number in range(25_000)]
-    ledger.adopt([uids(*before)])
-    staged = stage(ledgers, *[f"n{number}" for number in range(25_000)])
-    difference = staged.difference(ledger, 0)
+    ledger.adopt([members(*before)])
+    other = store.open(cohort("other"), STREAM)
+    rows = desired(ledger, [f"n{number}" for number in range(25_000)])
+    staged = stage(store, rows)
+    found = ledger.stream.difference(staged, [ledger])
     seen = []
 
-    def send(action, members):
-        deliver(ledger, action, members)
-        ledger.fold()
+    def deliver(action, whom):
+        accept(ledger, action, whom)
+        ledger.stream.fold()
 
-    for action, chunks in ((ADD, difference.additions()), (REMOVE, difference.removals())):
-        for chunk in chunks:
-            thread = threading.Thread(target=send, args=(action, chunk))
+    for action, chunks in ((ADD, found.additions()), (REMOVE, found.removals())):
+        for _, chunk in chunks:
+            thread = threading.Thread(target=deliver, args=(action, chunk))
             thread.start()
-            staged.difference(new_ledger(ledgers), 0).close()
+            other.stream.difference(stage(store, rows), [other]).close()
             seen += chunk
             thread.join()
     assert 50_000 == len(seen) == len(set(seen))
-    assert difference.differs.desired == ledger.numbers().accepted
+    assert found.counts[ledger.number].desired == ledger.numbers().accepted
 
 
-def test_plans_of_the_same_changes_have_the_same_digest(ledgers, ledger):
+def test_plans_of_the_same_changes_have_the_same_digest(store, ledger):
     """A digest depends on the members, their identifiers and actions, but not on their order."""
-    ledger.adopt([uids("o", "p")])
+    ledger.adopt([members("o", "p")])
 
-    def digest(*rows, additions=True, removals=True):
-        difference = stage(ledgers, *rows).difference(ledger, 0)
-        return difference.digest(additions=additions, removals=removals)
+    def digest(*whom, additions=True, removals=True):
+        found = compare(store, ledger, *whom)
+        return found.digest(ledger.number, additions=additions, removals=removals)
 
     plain = digest("a", "b")
-    assert plain == digest("b", "a", "b", ["c"])
+    assert plain == digest("b", "a", "b")
     others = [
         digest("a"),
         digest("a", "b", "o"),
@@ -413,33 +464,74 @@ def test_plans_of_the_same_changes_have_the_same_digest(ledgers, ledger):
     assert len({plain, *others}) == 1 + len(others)
 
 
-def test_an_addition_and_a_removal_of_one_member_differ(ledgers, ledger):
+def test_an_addition_and_a_removal_of_one_member_differ(store, ledger):
     """The addition of a member has another digest than its removal."""
-    added = stage(ledgers, "a").difference(ledger, 0).digest(additions=True, removals=True)
-    ledger.adopt([uids("a")])
-    removed = ledgers.staging().difference(ledger, 0).digest(additions=True, removals=True)
+
+    def digest(*whom):
+        found = compare(store, ledger, *whom)
+        return found.digest(ledger.number, additions=True, removals=True)
+
+    added = digest("a")
+    ledger.adopt([members("a")])
+    removed = digest()
     assert added != removed
-    assert EMPTY.digest not in {added, removed}
+    assert EMPTY_SET.digest not in {added, removed}
 
 
-def test_closing_gives_the_memory_back(ledgers, ledger):
+def test_closing_gives_the_memory_back(store, ledger):
     """A closed difference and a closed staging leave no tables."""
-    staged = stage(ledgers, "a", ["a"], Member("b", "x"))
+    number = ledger.number
+    rows = [(number, "a", True), (number, "a", False), (number, Member("b", "x"), True)]
+    staged = stage(store, rows)
     ledger.adopt([[Member(anonymous_id="x")]])
     tables = "SELECT table_name FROM duckdb_tables() WHERE database_name LIKE 'staging%'"
-    difference = staged.difference(ledger, 0)
-    difference.close()
-    assert [("staged",)] == staged.cursor().execute(tables).fetchall()
+    found = ledger.stream.difference(staged, [ledger])
+    found.close()
+    assert [("staged",)] == staged.fetch(tables)
     staged.close()
-    assert [] == staged.cursor().execute(tables).fetchall()
+    with contextlib.closing(store.staging()) as another:
+        assert [("staged",)] == another.fetch(tables)
 
 
 def test_rows_on_their_way_do_not_keep_the_ledgers_from_closing(tmp_path):
     """A store that closes while rows are being inserted waits for them, and leaves no spill."""
     for attempt in range(5):
-        loaded = load(BASE | {"ledger_uri": str(tmp_path / str(attempt))})
-        with open_store(loaded.settings, run_id="r1", wait=lambda _seconds: False) as opened:
+        with ledgers(tmp_path / str(attempt)) as opened:
             staged = opened.staging()
-            staged.append(None, [f"u{number}" for number in range(50_000)], None, None)
-            folder = opened.folder
+            staged.append(1, [f"u{number}" for number in range(50_000)], None, None)
+            folder = Path(opened.place)
         assert [] == list(folder.glob("spill-*"))
+
+
+def test_rows_in_columns_are_read_by_the_engine(store, ledger, tmp_path):
+    """A Parquet file and a record batch with the same rows have the same facts and members; neither
+    needs more than its columns' names."""
+    path = tmp_path / "it's [a] *.parquet"
+    batch = pa.record_batch({"who": ["a", "b", ""], "is it": [True, False, True]})
+    pq.write_table(pa.Table.from_batches([batch.slice(0, 2)]), path)
+    roles = {"uid": "who", "membership": "is it", "deleted_at": "absent"}
+    for rows in (path, batch.slice(0, 2)):
+        with contextlib.closing(store.staging()) as staged:
+            source = ColumnarRows(rows, roles, ["who"])
+            facts = staged.facts(source)
+            assert (2, 0, 1, 1) == (facts.count, facts.nameless, facts.longest, facts.absent)
+            staged.append_columnar(source, facts, ledger.number)
+            assert (2, True) == (staged.rows, staged.has_absent)
+            assert 1 == total(ledger.stream.difference(staged, [ledger]), "additions")
+    assert 1 == staging_facts(store, ColumnarRows(batch, roles, [])).nameless
+    assert staging_facts(store, ColumnarRows(batch, {"membership": "who"}, [])) is None
+
+
+def test_rows_in_columns_that_cannot_be_read_are_no_fault_of_the_ledger(store, tmp_path):
+    """An unreadable file is an error of its own, which says nothing but its kind."""
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(b"secret")
+    with pytest.raises(UnreadableRowsError) as raised:
+        staging_facts(store, ColumnarRows(path, {"uid": "uid"}, []))
+    assert "InvalidInputException" == str(raised.value)
+
+
+def staging_facts(store, rows):
+    """Return the facts of rows in columns."""
+    with contextlib.closing(store.staging()) as staged:
+        return staged.facts(rows)

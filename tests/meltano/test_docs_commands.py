@@ -56,7 +56,7 @@ def test_five_minutes_of_readme(newcomer: Newcomer) -> None:
     assert newcomer.wanted("vip") == newcomer.accepted("vip")
     assert newcomer.wanted("newsletter") == newcomer.accepted("newsletter")
     assert {".env", ".meltano/", "ledger/"} == set(ignored)
-    assert 2 == len(list((newcomer.folder / "ledger").rglob("cohort-*.duckdb")))
+    assert 2 == len(list((newcomer.folder / "ledger").rglob("members-*.duckdb")))
     sent = newcomer.moengage.totals().requests
     newcomer.run("meltano run tap-postgres target-moengage-cohort")
     assert 1 == newcomer.reported("vip")["unchanged"]

@@ -133,7 +133,7 @@ def test_the_utility_sees_where_the_loader_sends(
     given = {n.removeprefix(PREFIX).lower(): v for n, v in seen.items() if n.startswith(PREFIX)}
     settings = load(given).settings
     assert (settings.workspace_id, settings.partner) == ("demo-workspace", "demo")
-    assert settings.ledger_folder == "/ledger"
+    assert settings.ledger_uri == "file:///ledger"
 
 
 def test_env_example_has_the_settings_of_the_target(about: dict, settings: dict) -> None:

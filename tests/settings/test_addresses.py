@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from target_moengage_cohort.settings import is_loopback, load
-from tests.settings.support import BASE, faults, messages, settings
+from target_moengage_cohort.settings import is_loopback
+from tests.settings.support import faults, messages, settings
 
 
 @pytest.mark.parametrize(
@@ -75,52 +75,3 @@ def test_other_urls_are_refused(rule, url):
 def test_loopback_is_this_machine_only(loopback, host):
     """Only a loopback address or the name localhost is this machine itself."""
     assert loopback is is_loopback(host)
-
-
-@pytest.mark.parametrize(
-    ("folder", "uri"),
-    [
-        (None, None),
-        (None, ""),
-        ("/var/lib/ledger", "/var/lib/ledger"),
-        ("/var/lib/ledger", " /var/lib/ledger\n"),
-        ("ledger", "ledger"),
-        ("a/b:c", "a/b:c"),
-        ("C:\\ledger", "C:\\ledger"),
-        ("/var/lib/ledger", "file:///var/lib/ledger"),
-        ("/var/lib/ledger", "FILE://localhost/var/lib/ledger"),
-        ("/a b%", "file:///a%20b%25"),
-        ("/a%20b", "/a%20b"),
-        ("HOME/ledger", "~/ledger"),
-        ("HOME/ledger", "file://~/ledger"),
-        ("./~", "./~"),
-    ],
-)
-def test_the_ledger_is_in_a_directory(monkeypatch, tmp_path, folder, uri):
-    """A ledger's address is a path or a file:// URL, and a leading ~ is the user's home."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    expected = folder and folder.replace("HOME", str(tmp_path))
-    assert expected == load(BASE | {"ledger_uri": uri}).settings.ledger_folder
-
-
-@pytest.mark.parametrize(
-    ("rule", "uri"),
-    [
-        ("only directories are supported", "postgresql://user:PLANTED9@db/ledger"),
-        ("only directories are supported", "s3://PLANTED9/ledger"),
-        ("only directories are supported", "file:PLANTED9"),
-        ("must have an absolute path after file://", "file://"),
-        ("must have an absolute path after file://", "file://PLANTED9/ledger"),
-        ("must have an absolute path after file://", "file://localhostPLANTED9"),
-        ("contains invalid characters", "file:///PLANTED9%00"),
-        ("contains invalid characters", "file:///PLANTED9%ff"),
-        ("starts with ~, but that user has no home directory", "~PLANTED9/ledger"),
-        ("must not be blank", " "),
-    ],
-)
-def test_other_ledgers_are_refused(rule, uri):
-    """A URI that names no directory is refused and not shown: it may contain a password."""
-    assert [("invalid_value", "ledger_uri")] == faults(ledger_uri=uri)
-    (message,) = messages(ledger_uri=uri)
-    assert message.startswith(f"ledger_uri: {rule}")
-    assert "PLANTED9" not in message

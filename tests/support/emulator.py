@@ -13,18 +13,23 @@ OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class EmulatorProcess:
-    """`moengage-cohort emulator` for the duration of a `with` block, or of this process."""
+    """`moengage-cohort emulator` for the duration of a `with` block, or of this process.
+
+    Args:
+        *options: Further options of the command.
+    """
 
     workspace_id = "demo-workspace"
     data_api_key = "demo-key"
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
         self.url = ""
+        self._options = options
         self._process: subprocess.Popen | None = None
 
     def __enter__(self) -> Self:
         """Start it, and wait until it listens."""
-        command = [program("moengage-cohort"), "emulator", "--port=0"]
+        command = [program("moengage-cohort"), "emulator", "--port=0", *self._options]
         self._process = guarded(command, stdout=subprocess.PIPE, text=True)
         line = self._process.stdout.readline()
         if "http://" not in line:

@@ -1,7 +1,7 @@
 """A process that runs the target by a faster clock: python -m tests.support.hurried SPEED FILES.
 
-The files are a configuration and an input. The rest is the same as in the target: the shared
-bucket, its locks, senders and requests.
+The files are a configuration and an input. The rest is the same as in the target: the shared rate
+limit, its locks, senders and requests.
 """
 
 import json

@@ -1,11 +1,13 @@
 """The contents of ledgers and the emulator, by the keys of members."""
 
 import typing as t
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from target_moengage_cohort.core.membership import Key, Member
 from target_moengage_cohort.emulator import Emulator
 from target_moengage_cohort.ledger.engines import open_store
+from target_moengage_cohort.ledger.records import Plan
 from target_moengage_cohort.settings import load
 from tests.support.singer import config
 
@@ -17,10 +19,14 @@ class Held:
     Attributes:
         accepted: The accepted members.
         doubts: The unconfirmed members, each with its action.
+        is_sealed: Whether the cohort is one_time and finished.
+        plans: The plans that were not delivered.
     """
 
     accepted: frozenset[Key] = frozenset()
     doubts: t.Mapping[Key, str] = field(default_factory=dict)
+    is_sealed: bool = False
+    plans: tuple[Plan, ...] = ()
 
     @property
     def base(self) -> set[Key]:
@@ -38,17 +44,39 @@ def held(emulator: Emulator, folder: str) -> dict[str, Held]:
     with open_store(
         settings, run_id="look", wait=lambda _seconds: False, read_only=True
     ) as ledgers:
+        plans = ledgers.plans()
+        streams: dict[str, _Read] = {}
         for entry in ledgers.entries():
-            with ledgers.open_known(entry.cohort_id).tables() as (cursor, tables):
-                query = f"SELECT uid, anonymous_id FROM {tables}.accepted"
-                accepted = [Member(*row).key for row in cursor.execute(query).fetchall()]
-                query = f"SELECT action, uid, anonymous_id FROM {tables}.doubts"
-                rows = cursor.execute(query).fetchall()
-            assert len(set(accepted)) == len(accepted), "somebody is accepted twice"
-            doubts = {Member(*row).key: action for action, *row in rows}
-            assert len(doubts) == len(rows), "somebody is in doubt twice"
-            found[entry.cohort_id] = Held(frozenset(accepted), doubts)
+            if entry.stream not in streams:
+                streams[entry.stream] = _read(ledgers.open_known(entry.cohort_id).stream)
+            accepted, doubts = streams[entry.stream]
+            found[entry.cohort_id] = Held(
+                frozenset(accepted[entry.number]),
+                doubts[entry.number],
+                entry.is_sealed,
+                tuple(plans.get(entry.number, ())),
+            )
     return found
+
+
+_Read = tuple[dict[int, set[Key]], dict[int, dict[Key, str]]]
+
+
+def _read(stream: t.Any) -> _Read:
+    """Read the accepted members and the doubts of all cohorts of a stream."""
+    accepted: dict[int, set[Key]] = defaultdict(set)
+    doubts: dict[int, dict[Key, str]] = defaultdict(dict)
+    query = f"SELECT cohort, uid, anonymous_id FROM {stream.tables}.accepted"
+    for cohort, *row in stream.table.rows(query):
+        key = Member(*row).key
+        assert key not in accepted[cohort], "somebody is accepted twice"
+        accepted[cohort].add(key)
+    query = f"SELECT cohort, action, uid, anonymous_id FROM {stream.tables}.doubts"
+    for cohort, action, *row in stream.table.rows(query):
+        key = Member(*row).key
+        assert key not in doubts[cohort], "somebody is in doubt twice"
+        doubts[cohort][key] = action
+    return accepted, doubts
 
 
 def members(emulator: Emulator, cohort: str) -> set[Key]:

@@ -23,6 +23,36 @@ class Reads(t.Protocol):
         """Return whether a stream has begun."""
 
 
+class Offer(t.NamedTuple):
+    """The part of a plan that a run keeps instead of delivering it.
+
+    Attributes:
+        joining: The members to add.
+        leaving: The members to remove.
+        is_allowed: Whether the guard permits it once the input is proven.
+        seals: Whether it finishes the cohort.
+    """
+
+    joining: frozenset[Key] = frozenset()
+    leaving: frozenset[Key] = frozenset()
+    is_allowed: bool = True
+    seals: bool = False
+
+
+class Limits(t.NamedTuple):
+    """The settings that limit a mirror's plan.
+
+    Attributes:
+        percent: The limit of its removals; ``None`` permits none, and keeps none for later.
+        growth: The limit of its additions, in percent.
+        deferred: Whether its removals wait for a confirmation.
+    """
+
+    percent: int | None
+    growth: int | None = None
+    deferred: bool = False
+
+
 class Plan(t.NamedTuple):
     """The permitted and required changes of one cohort.
 
@@ -30,11 +60,19 @@ class Plan(t.NamedTuple):
         joining: The members that may join.
         leaving: The members that may leave.
         expected: Its members if nothing fails.
+        withheld: The part that the guard withholds.
+        waiting: The part that waits for a confirmation.
+        seals: Whether it finishes a one_time cohort.
+        is_snapshot: Whether the input is the whole cohort, and the ledger is open for it.
     """
 
     joining: set[Key]
     leaving: set[Key]
     expected: set[Key]
+    withheld: Offer | None = None
+    waiting: Offer | None = None
+    seals: bool = False
+    is_snapshot: bool = False
 
     @classmethod
     def of(
@@ -46,7 +84,7 @@ class Plan(t.NamedTuple):
         *,
         known: Held,
         mode: str,
-        percent: int | None,
+        limits: Limits,
     ) -> "Plan":
         """Compute it.
 
@@ -57,15 +95,16 @@ class Plan(t.NamedTuple):
             before: Its members in the emulator.
             known: The content of its ledger.
             mode: The sync mode of its stream.
-            percent: The limit for the removals of a mirror; ``None`` if they are deferred.
+            limits: The settings that limit it.
         """
-        if not given.met(stream):
+        if not given.met(stream) or (mode == "one_time" and known.is_sealed):
             return cls(set(), set(), before)
         rows = [row for _, row in given.rows(cohort) if row.present or mode != "add"]
-        if mode == "mirror":
-            proven = given.proven[stream]
-            percent = None if given.fault else percent
-            return cls._of_mirror(rows, before, known, percent, proven=proven)
+        if mode in {"mirror", "one_time"}:
+            proof = None if given.fault else given.proven[stream]
+            return cls._of_mirror(
+                rows, before, known, limits, proof=proof, keeps=mode == "one_time"
+            )
         doubts = {} if given.fault else known.doubts
         asked = [(key, action == ADD) for key, action in doubts.items()]
         asked += [(row.member.key, row.present) for row in rows]
@@ -78,21 +117,43 @@ class Plan(t.NamedTuple):
 
     @classmethod
     def _of_mirror(
-        cls, rows: list[Row], before: set[Key], known: Held, percent: int | None, *, proven: bool
+        cls,
+        rows: list[Row],
+        before: set[Key],
+        known: Held,
+        limits: Limits,
+        *,
+        proof: bool | None,
+        keeps: bool,
     ) -> "Plan":
+        """Compute a mirror's; `proof` is ``None`` if the input is known to be incomplete."""
         last = {row.member.key: row for row in rows}
         wanted = {key for key, row in last.items() if row.present}
         linked = {(last[key].member.anonymous_id,) for key in wanted if isinstance(key, str)}
-        leaving = known.base - wanted - linked
-        allowed = percent is not None and guard_allows(
+        missing = set() if keeps else known.base - wanted - linked
+        growth = len(wanted - known.base)
+        grows = limits.growth is not None and growth * 100 > len(known.base) * limits.growth
+        grows = grows and bool(known.base)  # a new cohort may have any size
+        allowed = limits.percent is not None and guard_allows(
             base=len(known.base),
-            removals=len(leaving),
-            desired=len(wanted),
-            percent=percent,
-            proven=proven,
+            removals=len(missing),
+            desired=len(wanted) - (growth if grows else 0),
+            percent=limits.percent,
+            proven=bool(proof) or limits.deferred,
         )
-        leaving = leaving if allowed else set()
-        return cls(wanted, leaving, (before | wanted) - leaving)
+        joining = set() if grows else wanted
+        leaving, withheld, waiting = set(), set(), None
+        if proof is not None and limits.deferred:
+            waiting = Offer(frozenset(), frozenset(missing), allowed, seals=keeps and not grows)
+        elif proof is not None and allowed:
+            leaving = missing
+        elif proof is not None and limits.percent is not None:
+            withheld = missing
+        new = wanted - (known.accepted - known.doubts.keys()) if grows else set()
+        offer = Offer(frozenset(new), frozenset(withheld)) if grows or withheld else None
+        seals = keeps and bool(proof) and not grows
+        expected = (before | joining) - leaving
+        return cls(joining, leaving, expected, offer, waiting, seals, is_snapshot=True)
 
 
 def guard_allows(*, base: int, removals: int, desired: int, percent: int, proven: bool) -> bool:

@@ -11,7 +11,18 @@ from target_moengage_cohort.core.membership import Key, Member
 from tests.support.singer import activate_version, lines, record, schema, state
 
 FAN = ("fan-1", "fan-2", "fan-3")
-STREAMS = {"plain": ("plain",), "pairs": ("pairs",), "fan": FAN, "events": ("events",)}
+CROWD = tuple(f"crowd-{number}" for number in range(1, 21))
+ONCE = ("once-1", "once-2", "once-3")
+STREAMS = {
+    "plain": ("plain",),
+    "pairs": ("pairs",),
+    "fan": FAN,
+    "crowd": CROWD,
+    "once": ONCE,
+    "events": ("events",),
+}
+FAN_OUTS = ("fan", "crowd", "once")
+SNAPSHOTS = {"mirror", "one_time"}  # the sync modes in which a stream is whole cohorts
 COHORTS = {cohort: stream for stream, cohorts in STREAMS.items() for cohort in cohorts}
 COLUMNS = ("uid", "anonymous_id", "cohort", "n", "_sdc_deleted_at")
 MODES = ("mirror", "incremental", "add")
@@ -23,6 +34,7 @@ def people(name: str, count: int) -> list[str]:
 
 
 UIDS = people("uid", 30)
+FEW_UIDS = 5  # of which the cohorts of `crowd` and `once` consist
 ANONYMOUS = people("anonymous", 6)
 PAIRS = [
     *(Member(uid, None) for uid in UIDS[:6]),
@@ -64,7 +76,9 @@ class Warehouse:
     events: list[Row] = field(default_factory=list)
     position: int = 0
     modes: dict[str, str] = field(
-        default_factory=lambda: dict.fromkeys(STREAMS, "mirror") | {"events": "incremental"}
+        default_factory=lambda: (
+            dict.fromkeys(STREAMS, "mirror") | {"events": "incremental", "once": "one_time"}
+        )
     )
 
     def toggle(self, cohort: str, whom: int) -> None:
@@ -118,10 +132,11 @@ class Warehouse:
                 said += [Mark("state", number)] if chance.random() < 0.2 else []
             return said
         rows = []
-        mentions = self.modes[stream] != "mirror" or chance.random() < 0.3
+        mentions = self.modes[stream] not in SNAPSHOTS or chance.random() < 0.3
+        uids = UIDS[:FEW_UIDS] if stream in {"crowd", "once"} else UIDS
         for cohort in STREAMS[stream]:
             if mentions and stream != "pairs":
-                others = [uid for uid in UIDS if uid not in self.wanted[cohort]]
+                others = [uid for uid in uids if uid not in self.wanted[cohort]]
                 rows += [Row(stream, cohort, Member(uid), present=False) for uid in others]
             rows += [Row(stream, cohort, one, present=True) for one in self.wanted[cohort].values()]
         chance.shuffle(rows)
@@ -175,8 +190,9 @@ class Input:
         return cls(read, data, proven, fault)
 
     def miscounts(self, said: list[Row | Mark], modes: dict[str, str]) -> bool:
-        """Return whether a mirror has some of its rows but not all."""
-        pairs = ((_count(self.read, s), _count(said, s)) for s in STREAMS if modes[s] == "mirror")
+        """Return whether a snapshot has some of its rows but not all."""
+        snapshots = [stream for stream in STREAMS if modes[stream] in SNAPSHOTS]
+        pairs = ((_count(self.read, s), _count(said, s)) for s in snapshots)
         return any(0 < seen < number for seen, number in pairs)
 
     def rows(self, cohort: str, before: int | None = None) -> list[tuple[int, Row]]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import hypothesis.strategies as st
+import msgspec
 import pytest
 from hypothesis import example, given
 
@@ -291,10 +292,12 @@ def test_growth_of_a_one_time_cohort_is_guarded(tmp_path):
     ).settings
     with open_store(settings, run_id="r", wait=lambda _seconds: False) as ledgers:
         ledger = ledgers.open(Cohort("c", "c"), "s")
-        ledger.accepted(ledger.sent(Action.ADD, [Member(f"old {n}") for n in range(10)], 1))
+        old = msgspec.json.encode([Member(f"old {n}") for n in range(10)])
+        ledger.accepted(ledger.sent(Action.ADD, old, 10, 1))
         staging = ledgers.staging()
-        staging.append(None, [f"new {n}" for n in range(10)], None, None)
-        differs = staging.difference(ledger, 0, keeps=True).differs
+        staging.append(ledger.number, [f"new {n}" for n in range(10)], None, None)
+        difference = ledger.stream.difference(staging, [ledger], keeps=True)
+        differs = difference.counts[ledger.number]
         decision = decide(differs, rules_of(addition=50, seals=True), Proof.END_OF_INPUT)
         staging.close()
     assert (10, 0) == (differs.additions, differs.removals)

@@ -233,6 +233,14 @@ def fan_out(**cohorts):
     return [record(uid=uid, c=cohort) for cohort, uids in cohorts.items() for uid in uids]
 
 
+def test_the_new_cohorts_of_a_stream_are_warned_of_once(emulator, caplog, tmp_path):
+    """A fan-out whose cohorts are all new warns of the first one only."""
+    settings = {"ledger_uri": str(tmp_path / "ledger"), "sync_mode": "mirror"}
+    messages = lines(WITH_COHORT, *fan_out(a="1", b="2", c="3"))
+    assert run(emulator, messages, cohorts=FAN_OUT["cohorts"], **settings).error is None
+    assert ["ledger_created"] == codes(caplog)
+
+
 def test_a_cohort_that_vanishes_from_a_fan_out_is_emptied_with_proof_only(emulator, tmp_path):
     """A cohort without rows keeps its members, unless the input is proven and 100 % may leave."""
     settings = {"ledger_uri": str(tmp_path / "ledger"), "sync_mode": "mirror", **FAN_OUT}
@@ -448,18 +456,6 @@ def test_streams_of_mirrors_are_delivered_at_the_same_time(emulator, tmp_path):
     assert run(emulator, lines(*messages), max_concurrency=4, **settings).error is None
     first, *_, last = sorted(emulator.requests(), key=lambda request: request.arrived)
     assert last.arrived < first.answered
-
-
-def test_a_ledger_without_its_catalogue_entry_is_found_again(emulator, mirror, tmp_path):
-    """A cohort of a fan-out is emptied even if its catalogue entry was lost."""
-    settings = {"cohorts": FAN_OUT["cohorts"]}
-    mirror(WITH_COHORT, *fan_out(a="1", b="2"), **settings)
-    for path in (tmp_path / "ledger").rglob("cohort-*.json"):
-        path.unlink()
-    read_end = lines(WITH_COHORT, *fan_out(a="1"))
-    options = {"ledger_uri": str(tmp_path / "ledger"), "sync_mode": "mirror", **settings}
-    assert run(emulator, read_end, tap_exit=lambda: 0, **options).error is None
-    assert (set(), {"1"}) == (members(emulator, "b"), members(emulator, "a"))
 
 
 def test_state_before_a_mirror_is_not_held_by_it(mirror, tmp_path):

@@ -4,12 +4,12 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
+from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.ledger.records import Expected
 from target_moengage_cohort.sync.changes.outbox import sift
 from tests.support.strategies import histories
 
-COHORT = Cohort("c", "c")
+NUMBER = 7  # of the cohort
 ADD, REMOVE = Action.ADD, Action.REMOVE
 
 identifiers = st.sampled_from([None, "x", "y", "z"])  # the same texts in both name spaces
@@ -19,11 +19,11 @@ steps = histories(st.tuples(actions, members), 20)
 
 
 def change(action, member):
-    return Change(COHORT, action, member)
+    return action, member
 
 
 def changes(history):
-    return [change(action, member) for action, member in history]
+    return list(history)
 
 
 @st.composite
@@ -44,8 +44,11 @@ def beginnings(draw):
 
 
 def news(asked, known):
-    """Return the needed changes."""
-    return [new for new in sift(asked, known) if new is not None]
+    """Return the needed changes of one cohort."""
+    numbered = {(NUMBER, key): expected for key, expected in known.items()}
+    sifted = sift([(NUMBER, *each) for each in asked], numbered)
+    known |= {key: expected for (_, key), expected in numbered.items()}
+    return [needed[1:] for needed in sifted if needed is not None]
 
 
 def replayed(there, history):

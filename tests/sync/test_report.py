@@ -36,6 +36,7 @@ FIELDS = [
     "started_at",
     "finished_at",
     "status",
+    "error",
     "requests",
     "retries",
     "throttled_seconds",

@@ -2,8 +2,9 @@
 
 import os
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import Phase, seed, settings
@@ -20,17 +21,44 @@ from target_moengage_cohort.delivery.ports import Timing
 from target_moengage_cohort.emulator import Emulator, Order
 from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.settings import load
+from tests.support.confirmations import Confirmations, call_confirm
 from tests.support.look import NOTHING, Held, held, members
 from tests.support.mortal import Mortals
-from tests.support.plans import Plan
+from tests.support.plans import Limits, Plan
 from tests.support.singer import UNLIMITED, config, run
-from tests.support.troubles import NO_TROUBLE, changes, cuts, deaths, doubts, many, troubles, wells
-from tests.support.warehouse import COHORTS, FAN, Input, Mark, Warehouse
+from tests.support.troubles import (
+    NO_TROUBLE,
+    Trouble,
+    changes,
+    cuts,
+    deaths,
+    doubts,
+    handful,
+    limits,
+    many,
+    troubles,
+    wells,
+    words,
+)
+from tests.support.warehouse import (
+    COHORTS,
+    CROWD,
+    FAN,
+    FAN_OUTS,
+    ONCE,
+    SNAPSHOTS,
+    Input,
+    Mark,
+    Warehouse,
+)
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "4"))
 """How many histories for each order; the long form has some hundred, and another `SEED`."""
 
 SEED = int(os.environ.get("SEED", "20261122"))
+
+
+SEALED = Held(is_sealed=True)
 
 
 @dataclass
@@ -43,7 +71,7 @@ class Ended:
 
 
 class Convergence(RuleBasedStateMachine):
-    """Runs of four streams against an emulator, and a model of their changes."""
+    """Runs and confirmations of six streams against an emulator, and a model of their changes."""
 
     def __init__(self, emulator: Emulator, mortals: Mortals) -> None:
         super().__init__()
@@ -53,13 +81,19 @@ class Convergence(RuleBasedStateMachine):
         self.ledger_uri = os.path.join(self.folder.name, "ledger")  # noqa: PTH118
         self.warehouse = Warehouse()
         self.held: dict[str, Held] = {}
+        self.confirmations = Confirmations()
+        self.options = {}  # the settings of the latest run
         self.linked = set()  # anonymous ids of desired members with a uid
         self.clock = 1_790_000_000.0
         self.runs = 0
         self.is_sound = True
         emulator.reset()
 
-    @initialize(churn=st.fixed_dictionaries(dict.fromkeys(["plain", *FAN], many)))
+    @initialize(
+        churn=st.fixed_dictionaries(
+            dict.fromkeys(["plain", *FAN], many) | dict.fromkeys([*CROWD, *ONCE[:2]], handful)
+        )
+    )
     def begin(self, churn):
         for cohort, whom in churn.items():
             self.warehouse.toggle(cohort, whom)
@@ -68,23 +102,32 @@ class Convergence(RuleBasedStateMachine):
         change=changes,
         dice=st.integers(0, 2**16),
         proof=st.sampled_from(["none", "count", "count", "version"]),
-        percent=st.sampled_from([10, 50, 100]),
-        deferred=st.sampled_from([False, False, False, True]),
+        limits=limits,
         trouble=st.one_of(doubts, deaths, cuts, troubles, wells, st.none()),
+        said=st.tuples(*[st.one_of(st.none(), words)] * 2),
     )
-    def sync(self, change, dice, proof, percent, deferred, trouble):
+    def sync(self, change, dice, proof, limits, trouble, said):
+        late, prompt = said
+        if prompt is not None and prompt.streams:  # so that there is something to confirm
+            limits = limits._replace(deferred=True)
+            trouble = trouble or Trouble()
+            proof = proof if dice % 4 == 0 else "none"
         self._change(change)
+        if late is not None:
+            self._confirm(late)
         if trouble is None:
             self.converge(dice)
         else:
-            self._sync(dice, proof, percent, deferred=deferred, trouble=trouble)
+            self._sync(dice, proof, limits, trouble=trouble)
+        if prompt is not None:
+            self._confirm(prompt)
 
     def _change(self, change):
         for cohort, whom in change.churn.items():
             self.warehouse.toggle(cohort, whom)
         self.warehouse.toggle_pairs(change.pairs)
-        if change.emptied is not None:
-            self.warehouse.empty(change.emptied)
+        for cohort in sorted(change.emptied):
+            self.warehouse.empty(cohort)
         self.warehouse.modes |= change.modes
         self.clock += change.seconds
         if doubted := sorted(change.doubted & self.held.keys()):
@@ -96,17 +139,21 @@ class Convergence(RuleBasedStateMachine):
             for cohort in cohorts:
                 ledger = ledgers.open_known(cohort)
                 assert len(self.held[cohort].accepted) == ledger.doubt_all()
-        self._look()
+        self.confirmations.refuse(cohorts, COHORTS)
+        self._look(reopened=cohorts)
         assert all(self.held[c].accepted <= self.held[c].doubts.keys() for c in cohorts)
 
     def converge(self, dice):
         """Run twice without faults: the first run makes all right, the second sends nothing."""
         for requests in (None, 0):
             before = self.emulator.totals().requests
-            ended = self._sync(dice, "count", 100, deferred=False, trouble=NO_TROUBLE)
+            ended = self._sync(dice, "count", Limits(100), trouble=NO_TROUBLE)
             assert ended.well
-            assert not any(one.doubts for one in self.held.values())
             for cohort, stream in COHORTS.items():
+                if stream == "once":  # has the members of its time, which `_sync` has checked
+                    assert self.held.get(cohort, SEALED).is_sealed
+                    continue
+                assert not self.held.get(cohort, NOTHING).doubts
                 wanted = {*self.warehouse.wanted[cohort]}
                 found = members(self.emulator, cohort)
                 if self.warehouse.modes[stream] == "add":
@@ -123,9 +170,12 @@ class Convergence(RuleBasedStateMachine):
         finally:
             self.folder.cleanup()
 
-    def _look(self):
+    def _look(self, *, finished=(), reopened=()):
         """Check that the ledger has every member, and the cohort every certainly accepted one."""
+        sealed = {cohort for cohort, one in self.held.items() if one.is_sealed}
         self.held = held(self.emulator, self.ledger_uri)
+        now = {cohort for cohort, one in self.held.items() if one.is_sealed}
+        assert sealed - {*reopened} <= now <= sealed | {*finished}
         for cohort in COHORTS:
             known, found = self.held.get(cohort, NOTHING), members(self.emulator, cohort)
             assert found - known.base <= self.linked, cohort
@@ -133,7 +183,7 @@ class Convergence(RuleBasedStateMachine):
             self.linked -= known.base if cohort == "pairs" else set()
         self.linked &= members(self.emulator, "pairs")
 
-    def _sync(self, dice, proof, percent, *, deferred, trouble) -> Ended:
+    def _sync(self, dice, proof, limits, *, trouble) -> Ended:
         self.is_sound = False
         self.runs += 1
         said = self.warehouse.messages(
@@ -149,7 +199,6 @@ class Convergence(RuleBasedStateMachine):
         )
         given.fault |= proof == "count" and given.miscounts(said, self.warehouse.modes)
         before = {cohort: members(self.emulator, cohort) for cohort in COHORTS}
-        guard = None if deferred else percent
         plans = {
             cohort: Plan.of(
                 cohort,
@@ -158,12 +207,15 @@ class Convergence(RuleBasedStateMachine):
                 before[cohort],
                 known=self.held.get(cohort, NOTHING),
                 mode=self.warehouse.modes[stream],
-                percent=guard,
+                limits=limits,
             )
             for cohort, stream in COHORTS.items()
         }
-        options = self._settings(proof, percent, deferred=deferred) | {"piecemeal": dice % 3 > 0}
-        ended = self._run(given, trouble, options)
+        self.options = self._settings(proof, limits)
+        sealed = {cohort for cohort, one in self.held.items() if one.is_sealed}
+        silent = self._requests(sealed)
+        ended = self._run(given, trouble, self.options | {"piecemeal": dice % 3 > 0})
+        assert silent == self._requests(sealed)
         for cohort, plan in plans.items():
             after = members(self.emulator, cohort)
             assert after - before[cohort] <= plan.joining, cohort
@@ -173,22 +225,97 @@ class Convergence(RuleBasedStateMachine):
         self._judge_states(ended, given, plans)
         pairs = [row.member for _, row in given.rows("pairs") if row.member.uid is not None]
         self.linked |= {(member.anonymous_id,) for member in pairs}
-        self._look()
+        self._look(finished=[cohort for cohort, plan in plans.items() if plan.seals])
+        for cohort in {c for c, one in self.held.items() if one.is_sealed} - sealed:
+            assert plans[cohort].expected == members(self.emulator, cohort)
+        for cohort in [c for c, plan in plans.items() if plan.seals and plan.joining]:
+            assert self.held.get(cohort, NOTHING).is_sealed or not ended.well
+        self.confirmations.note_run(
+            {
+                cohort: (COHORTS[cohort], plan)
+                for cohort, plan in plans.items()
+                if given.met(COHORTS[cohort])
+            },
+            self.held,
+            self.clock,
+            well=ended.well,
+            read_all=ended.well or (trouble.doom is None and not trouble.faults),
+        )
         self.is_sound = True
         return ended
 
-    def _settings(self, proof, percent, *, deferred):
+    def _requests(self, cohorts):
+        """Return how many requests some cohorts had."""
+        log = self.emulator.requests() if cohorts else ()
+        return Counter(one.cohort_id for one in log if one.cohort_id in cohorts)
+
+    def _confirm(self, word):
+        """Call `confirm`, and check that it did what it may and must."""
+        fails = word.fault is not None
+        if word.streams:
+            # Mostly those that can be confirmed, because otherwise nothing is.
+            sure = [stream for stream in word.streams if stream in self.confirmations.sure]
+            streams = arguments = tuple(sure if word.dice % 4 else ()) or word.streams
+            sealed = {COHORTS[cohort] for cohort, one in self.held.items() if one.is_sealed}
+            expected = self.confirmations.of_streams(
+                streams, self.clock, fails=fails, sealed=sealed
+            )
+        else:
+            known = sorted(self.confirmations.ready if word.dice % 3 else ()) or sorted(
+                self.confirmations.withheld
+            )
+            if not known or not self.options:
+                return
+            plan_id = known[word.dice % len(known)]
+            streams, arguments = (), ("--withheld", plan_id)
+            expected = self.confirmations.of_withheld(plan_id, self.held, fails=fails)
+        if not self.options:
+            return
+        self.is_sound = False
+        before = {cohort: members(self.emulator, cohort) for cohort in COHORTS}
+        if fails:
+            self._inject(word.fault)
+        code = call_confirm(
+            self.emulator,
+            Path(self.folder.name),
+            self.options | {"max_retry_seconds": 0},
+            *arguments,
+            clock=self.clock,
+        )
+        self.emulator.clear_faults()
+        assert code in expected.codes, (word, code)
+        touched = set()
+        for cohort in COHORTS:
+            after = members(self.emulator, cohort)
+            joining = expected.joining.get(cohort, set())
+            leaving = expected.leaving.get(cohort, set())
+            assert after - before[cohort] <= joining, cohort
+            assert before[cohort] - after <= leaving, cohort
+            if code != 1 and expected.is_sure:
+                assert (before[cohort] | joining) - leaving == after, cohort
+            touched |= {cohort} if joining or leaving else set()
+        touched |= {cohort for cohort, stream in COHORTS.items() if stream in streams}
+        self._look(finished=expected.seals)
+        if code != 1 and expected.is_sure:
+            assert all(self.held[cohort].is_sealed for cohort in expected.seals)
+        self.confirmations.note_confirmed(streams, self.held, well=code != 1)
+        self.confirmations.outdate(touched, COHORTS)
+        self.is_sound = True
+
+    def _settings(self, proof, limits):
         mappings = {stream: {"sync_mode": mode} for stream, mode in self.warehouse.modes.items()}
         for mapping in mappings.values():
-            if proof == "count" and mapping["sync_mode"] == "mirror":
+            if proof == "count" and mapping["sync_mode"] in SNAPSHOTS:
                 mapping["expected_count_column"] = "n"
         mappings["pairs"]["anonymous_id_column"] = "anonymous_id"
-        mappings["fan"]["cohort_id_column"] = "cohort"
-        return {
+        for stream in FAN_OUTS:
+            mappings[stream]["cohort_id_column"] = "cohort"
+        limit = {} if limits.growth is None else {"max_addition_percent": limits.growth}
+        return limit | {
             "ledger_uri": self.ledger_uri,
             "max_payload_bytes": 1_000,
-            "max_removal_percent": percent,
-            "removals": "deferred" if deferred else "immediate",
+            "max_removal_percent": limits.percent,
+            "removals": "deferred" if limits.deferred else "immediate",
             "cohorts": mappings,
         }
 
@@ -259,7 +386,7 @@ class Convergence(RuleBasedStateMachine):
         for at in places:
             for cohort, stream in COHORTS.items():
                 after, mode = members(self.emulator, cohort), self.warehouse.modes[stream]
-                if mode == "mirror":
+                if mode in SNAPSHOTS:
                     if given.met(stream, at):
                         assert not given.fault
                         assert plans[cohort].expected == after

@@ -92,15 +92,15 @@ def test_a_report_replaces_no_device(tmp_path):
     assert "report_unwritable" == refusal.value.code
 
 
-def test_a_broken_bucket_is_named(tmp_path, emulator):
+def test_a_broken_rate_limit_file_is_named(tmp_path, emulator):
     """A rate limit file that is not a database is an error that names the file to delete."""
     home = tmp_path / "home"
     assert 0 == finish(start(home, config(emulator)), GOOD).code
-    (bucket,) = (home / "state").rglob("pace-*.sqlite")
-    bucket.write_bytes(b"no database " * 1_000)
+    (path,) = (home / "state").rglob("pace-*.sqlite3")
+    path.write_bytes(b"no database " * 1_000)
     ended = finish(start(home, config(emulator)), GOOD)
     assert 1 == ended.code
-    assert str(bucket) in ended.stderr
+    assert str(path) in ended.stderr
     assert "delete it" in ended.stderr
 
 

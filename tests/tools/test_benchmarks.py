@@ -1,8 +1,12 @@
 """The benchmarks at a small size, so that they keep working."""
 
+import os
+import sys
+from pathlib import Path
+
 import pytest
 
-from tools.benchmarks import report
+from tools.benchmarks import batch, processes, report
 from tools.benchmarks.__main__ import BENCHMARKS
 from tools.benchmarks.cold import least_requests, least_seconds
 from tools.benchmarks.sections import Figure, Section
@@ -19,6 +23,35 @@ def test_each_benchmark_measures_everything(name):
     assert name == section.name
     assert {len(section.columns)} == {len(row) for row in section.rows}
     assert section.figures
+
+
+def test_the_long_form_has_a_larger_fan_out():
+    """In the long form ten times as many members have rows, and figures for peak memory."""
+    section = BENCHMARKS["fan-out"](Sizes(members=2_000, long=True, rounds=1))
+    assert any("20,000" in cell for row in section.rows for cell in row)
+    peaks = [figure for figure in section.figures if figure.name.endswith("peak memory")]
+    assert ["2 cohorts of 10,000", "one cohort of 20,000"] == [
+        figure.name.partition(":")[0] for figure in peaks
+    ]
+    assert all(figure.value for figure in peaks)
+
+
+def test_the_long_form_has_larger_batches():
+    """In the long form the target and bare DuckDB read ten times as many rows by Parquet."""
+    results = batch.large(Sizes(members=2_000, long=True, rounds=1))
+    assert [("Parquet", 20_000), ("bare DuckDB, Parquet", 20_000)] == [
+        (case.title, case.records) for case in results
+    ]
+    assert all(ran.seconds for ran in results.values())
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_the_open_files_of_a_process_are_counted(tmp_path):
+    """A process is known to have had its standard streams open."""
+    command = [sys.executable, "-c", "import os; os.listdir('/')"]
+    ran = processes.run(command, Path(os.devnull), dict(os.environ), tmp_path / "errors")
+    assert 0 == ran.code
+    assert ran.open_files >= 3
 
 
 def test_the_report_keeps_handwritten_text(tmp_path):

@@ -5,7 +5,18 @@ import signal
 import sys
 from collections.abc import Callable
 
-from tools.benchmarks import batch, cold, growth, mirror, packing, report, startup
+from tools.benchmarks import (
+    batch,
+    cold,
+    doubt,
+    fan_out,
+    growth,
+    mirror,
+    packing,
+    report,
+    startup,
+    streams,
+)
 from tools.benchmarks.data import GONE_ONE_IN
 from tools.benchmarks.processes import RunFailedError
 from tools.benchmarks.sections import Section
@@ -16,6 +27,9 @@ BENCHMARKS: dict[str, Callable[[Sizes], Section]] = {
     "mirror": mirror.measure,
     "batch": batch.measure,
     "growth": growth.measure,
+    "fan-out": fan_out.measure,
+    "streams": streams.measure,
+    "doubt": doubt.measure,
     "cold": cold.measure,
     "packing": packing.measure,
     "startup": startup.measure,

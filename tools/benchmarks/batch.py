@@ -1,11 +1,11 @@
-"""A mirror's steady state by BATCH in each format, compared with the SDK's no-op sink."""
+"""A mirror's steady state by BATCH, compared with the SDK's no-op sink and with bare DuckDB."""
 
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tools.benchmarks.batches import Format, write_batches
-from tools.benchmarks.cohort import Bench, Mirror, bench, mirror_settings
+from tools.benchmarks.batches import SUFFIXES, Format, write_batches
+from tools.benchmarks.cohort import Bare, Bench, adopted, bench, mirror_settings
 from tools.benchmarks.data import Shape, write_first, write_messages
 from tools.benchmarks.processes import Command, Ran, RunFailedError, in_turn
 from tools.benchmarks.sections import Figure, Section, count
@@ -18,7 +18,9 @@ NOTE = (
     "The mirror of usual rows by batch files on the disk, 0.1 % changed, each process whole; "
     "against what the SDK's sink that does nothing takes for a RECORD of the same rows, its own "
     "start-up left out. The last rows are that sink on the same batch files, whose records the SDK "
-    "does not validate. Medians of runs in turn, after one of the target that does not count."
+    "does not validate. Bare DuckDB reads the same Parquet files, hashes each uid, joins the "
+    "hashes with those in a file and writes the difference back, with the memory and the threads "
+    "of the ledger. Medians of runs in turn, after one of the target that does not count."
 )
 
 
@@ -34,26 +36,50 @@ class Case:
 
 
 def measure(sizes: Sizes) -> Section:
-    """Measure each format, with many rows per file and with the SDK's default."""
+    """Measure each format, with many rows per file and with the SDK's default.
+
+    In the long form also measure ten times as many members, by Parquet.
+    """
     with bench(**mirror_settings()) as place:
-        of_target, of_sdk = _cases(place, sizes)
+        of_target, of_sdk, bare = _cases(place, sizes)
         failures = {case: failure for case in of_target if (failure := _failure(case))}
         works = [case for case in of_target if case not in failures]
-        cases = [_by_record(place, sizes), *works, *of_sdk]
+        cases = [_by_record(place, sizes), *works, *of_sdk, bare]
         commands = [partial(place.sdk, place.empty), *(case.command for case in cases)]
-        start_up, *results = in_turn(sizes.rounds, commands)
-    sdk = (results[0].seconds - start_up.seconds) / sizes.sdk_records
-    rows: list[list[str]] = []
+        start_up, *ran = in_turn(sizes.rounds, commands)
+    results = dict(zip(cases, ran, strict=True))
+    sdk = (ran[0].seconds - start_up.seconds) / sizes.sdk_records
     figures: list[Figure] = []
-    for case, ran in zip(cases, results, strict=True):
-        times = sdk * case.records / ran.seconds
-        rows.append(_row(case, ran, times))
-        figures += _figures(case, times)
-    for case in failures:
-        figures += _figures(case, None)
+    for case in [*works, *failures]:
+        figures += _figures(case, _times(case, results[case], sdk) if case in works else None)
+    parquet = next(case for case in of_target if case.title == Format.PARQUET)
+    figures.append(_over_bare(parquet, results.get(parquet), results[bare], 1.8))
+    if sizes.long:
+        more = large(sizes)
+        (case, ran_case), (_, ran_bare) = more.items()
+        figures.append(_over_bare(case, ran_case, ran_bare, 1.3))
+        results |= more
+    rows = [_row(case, each, _times(case, each, sdk)) for case, each in results.items()]
     return Section(
         "A mirror by BATCH", COLUMNS, rows, NOTE, "batch", figures, list(failures.values())
     )
+
+
+def _times(case: Case, ran: Ran, sdk: float) -> float:
+    """Return how much faster a case is than the SDK's sink, given its seconds per record."""
+    return sdk * case.records / ran.seconds
+
+
+def large(sizes: Sizes) -> dict[Case, Ran]:
+    """Measure ten times as many members: the target, then bare DuckDB."""
+    size, rows = 10 * sizes.members, sizes.files[0]
+    with bench(**mirror_settings()) as place:
+        mirror = adopted(place, size)
+        sources = _files(place, size, Format.PARQUET, rows)
+        ours = Case(Format.PARQUET.value, rows, size, partial(mirror.run, sources))
+        cases = [ours, _bare(place, size, rows, sources)]
+        ran = in_turn(sizes.rounds, [case.command for case in cases])
+    return dict(zip(cases, ran, strict=True))
 
 
 def _by_record(place: Bench, sizes: Sizes) -> Case:
@@ -65,9 +91,9 @@ def _by_record(place: Bench, sizes: Sizes) -> Case:
     return Case("the SDK's sink, by RECORD", 0, sizes.sdk_records, partial(place.sdk, few))
 
 
-def _cases(place: Bench, sizes: Sizes) -> tuple[list[Case], list[Case]]:
-    """Return the cases of the target with each format, and of the SDK's sink."""
-    mirror = Mirror(place, sizes.members)
+def _cases(place: Bench, sizes: Sizes) -> tuple[list[Case], list[Case], Case]:
+    """Return the cases of the target with each format, of the SDK's sink, and of bare DuckDB."""
+    mirror = adopted(place, sizes.members)
     of_target, of_sdk = [], []
     for rows in sizes.files:
         for format_ in Format:
@@ -78,7 +104,15 @@ def _cases(place: Bench, sizes: Sizes) -> tuple[list[Case], list[Case]]:
             if format_ in READ_BY_SDK and rows == sizes.files[0]:
                 title = f"the SDK's sink, {format_.value}"
                 of_sdk.append(Case(title, rows, sizes.members, partial(place.sdk, sources[1])))
-    return of_target, of_sdk
+            if format_ is Format.PARQUET and rows == sizes.files[0]:
+                bare = _bare(place, sizes.members, rows, sources)
+    return of_target, of_sdk, bare
+
+
+def _bare(place: Bench, size: int, rows: int, sources: list[Path]) -> Case:
+    """Return the case of bare DuckDB on the files that these messages name."""
+    patterns = [f"{source.parent}/*{SUFFIXES[Format.PARQUET]}" for source in sources]
+    return Case("bare DuckDB, Parquet", rows, size, Bare(place, "parquet", patterns, size).run)
 
 
 def _files(place: Bench, size: int, format_: Format, rows: int) -> list[Path]:
@@ -105,6 +139,12 @@ def _figures(case: Case, times: float | None) -> list[Figure]:
     name = f"mirror by BATCH, {count(case.records)} usual records, {case.title} of "
     name += f"{count(case.rows_a_file)} rows, against the SDK's sink"
     return [Figure(name, times, case.aim, " times")]
+
+
+def _over_bare(case: Case, ran: Ran | None, bare: Ran, aim: float) -> Figure:
+    name = f"mirror by BATCH, {count(case.records)} usual records, {case.title} of "
+    name += f"{count(case.rows_a_file)} rows, over bare DuckDB"
+    return Figure(name, ran and ran.seconds / bare.seconds, aim, at_most=True)
 
 
 def _row(case: Case, ran: Ran, times: float) -> list[str]:

@@ -51,11 +51,15 @@ class Bench:
         """Run the target on messages."""
         return self._run([program("target-moengage-cohort"), "--config", str(self._config)], source)
 
-    def report(self) -> tuple[dict, dict]:
-        """Return the latest report of the target, and its part about the only cohort."""
-        report = json.loads(self._report.read_text())
-        (cohort,) = report["cohorts"]
-        return report, cohort
+    def report(self) -> dict:
+        """Return the latest report of the target."""
+        return json.loads(self._report.read_text())
+
+    def totals(self) -> list[int]:
+        """Return the records, additions and removals of all cohorts in the latest report."""
+        cohorts = self.report()["cohorts"]
+        names = ("records", "added", "removed")
+        return [sum(cohort[name] for cohort in cohorts) for name in names]
 
     def sdk(self, source: Path) -> Ran:
         """Run the SDK's no-op sink on messages."""
@@ -64,6 +68,11 @@ class Bench:
     def floor(self, source: Path, *options: str) -> Ran:
         """Run the floor on messages."""
         return self._run([sys.executable, str(HERE / "floor.py"), *options], source)
+
+    def bare(self, form: str, source: str, database: Path, *, changes: int) -> Ran:
+        """Run bare DuckDB on files that it reads itself; see `bare.py`."""
+        command = [sys.executable, str(HERE / "bare.py"), form, source, str(database), str(changes)]
+        return self._run(command, self.empty)
 
     def adopt(self, size: int) -> None:
         """Import version 0 of a cohort into the ledger, without sending it."""
@@ -83,30 +92,41 @@ def bench(**settings: object) -> Iterator[Bench]:
     """Yield a bench for the duration of a `with` block.
 
     Args:
-        **settings: Settings of the target, in addition to those of the emulator.
+        **settings: Settings of the target, in addition to those of the emulator, which has the
+            same limit of requests.
     """
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, EmulatorProcess() as emulator:
+    limit = f"--requests-per-minute={settings['requests_per_minute']}"
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, EmulatorProcess(limit) as emulator:
         yield Bench(Path(name), emulator, settings)
 
 
 class Mirror:
-    """A mirror of a cohort that MoEngage has in version 0.
-
-    Each run syncs the other version, so all runs have the same work.
+    """A mirror of members that have two versions.
 
     Args:
-        place: The bench; the cohort is adopted there.
-        size: The number of members of the cohort.
+        place: The bench.
+        size: The number of members, in all cohorts together.
+        changes: How many of them are gone in the other version, where as many are new.
     """
 
-    def __init__(self, place: Bench, size: int) -> None:
+    def __init__(self, place: Bench, size: int, changes: int) -> None:
         self._place = place
         self._size = size
-        self._next_version = 1
-        place.adopt(size)
+        self._changes = changes
+        self._version = 0  # that MoEngage has
+
+    def first(self, sources: list[Path]) -> Ran:
+        """Run the target for the first time, on version 0."""
+        return self._target(sources, 0, [self._size, self._size, 0])
+
+    def repeat(self, sources: list[Path]) -> Ran:
+        """Run the target on the version that MoEngage has."""
+        return self._target(sources, self._version, [self._size, 0, 0])
 
     def run(self, sources: list[Path]) -> Ran:
-        """Run the target on the version that the cohort does not have.
+        """Run the target on the version that MoEngage does not have.
+
+        All such runs have the same work.
 
         Args:
             sources: The messages of version 0 and of version 1.
@@ -114,15 +134,52 @@ class Mirror:
         Raises:
             RunFailedError: If the run did not make the expected changes.
         """
-        ran = self._place.target(sources[self._next_version])
-        self._next_version = 1 - self._next_version
-        _, cohort = self._place.report()
-        counts = [cohort[name] for name in ("records", "added", "removed")]
-        expected = [self._size, changed(self._size), changed(self._size)]
+        expected = [self._size, self._changes, self._changes]
+        return self._target(sources, 1 - self._version, expected)
+
+    def _target(self, sources: list[Path], version: int, expected: list[int]) -> Ran:
+        ran = self._place.target(sources[version])
+        self._version = version
+        counts = self._place.totals()
         if counts != expected:
             message = f"a run read, added and removed {counts}, not {expected}"
             raise RunFailedError(message)
         return ran
+
+
+def adopted(place: Bench, size: int) -> Mirror:
+    """Return a mirror of one cohort that MoEngage has in version 0."""
+    place.adopt(size)
+    return Mirror(place, size, changed(size))
+
+
+class Bare:
+    """The work of such a mirror by bare DuckDB, with a file of its own.
+
+    Args:
+        place: The bench.
+        form: The form of the sources: `parquet` or `records`.
+        sources: What DuckDB is to read, of version 0 and of version 1: a path or a pattern.
+        size: The number of members.
+
+    Attributes:
+        database: The file.
+    """
+
+    def __init__(self, place: Bench, form: str, sources: list[str], size: int) -> None:
+        self.database = place.folder / f"bare-{form}-{size}.duckdb"
+        self._place = place
+        self._form = form
+        self._sources = sources
+        self._changes = changed(size)
+        self._version = 0  # that the file has
+        place.bare(form, sources[0], self.database, changes=size)
+
+    def run(self) -> Ran:
+        """Run it on the version that its file does not have."""
+        self._version = 1 - self._version
+        source = self._sources[self._version]
+        return self._place.bare(self._form, source, self.database, changes=2 * self._changes)
 
 
 def mirror_settings() -> dict[str, object]:

@@ -61,9 +61,9 @@ def _measure(mode: str, size: int) -> tuple[Ran, int]:
         source = place.folder / "messages.singer"
         write_messages(size, Shape.NARROW, 0, source)
         ran = place.target(source)
-        report, cohort = place.report()
-    if (cohort["added"], report["retries"]) != (size, 0):
-        message = f"a run added {cohort['added']:,} of {size:,}, with {report['retries']} retries"
+        report, (_, added, _) = place.report(), place.totals()
+    if (added, report["retries"]) != (size, 0):
+        message = f"a run added {added:,} of {size:,}, with {report['retries']} retries"
         raise RunFailedError(message)
     return ran, report["requests"]
 

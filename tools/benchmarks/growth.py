@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from tools.benchmarks.cohort import Mirror, bench, mirror_settings
+from tools.benchmarks.cohort import adopted, bench, mirror_settings
 from tools.benchmarks.data import Shape, write_messages
 from tools.benchmarks.processes import Ran, in_turn
 from tools.benchmarks.sections import Figure, Section, count
@@ -42,7 +42,7 @@ def measure(sizes: Sizes) -> Section:
 
 def _measure(size: int, rounds: int) -> Ran:
     with bench(**mirror_settings()) as place:
-        mirror = Mirror(place, size)
+        mirror = adopted(place, size)
         sources = [place.folder / f"{version}.singer" for version in range(2)]
         for version, source in enumerate(sources):
             if version or rounds > 1:

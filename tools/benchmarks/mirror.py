@@ -1,9 +1,9 @@
-"""A mirror's steady state by RECORD, compared with the SDK's no-op sink and the lower bound."""
+"""A mirror's steady state by RECORD, compared with the SDK's no-op sink and with bare DuckDB."""
 
 from functools import partial
 from pathlib import Path
 
-from tools.benchmarks.cohort import Bench, Mirror, bench, mirror_settings
+from tools.benchmarks.cohort import Bare, Bench, Mirror, adopted, bench, mirror_settings
 from tools.benchmarks.data import Shape, write_first, write_messages
 from tools.benchmarks.processes import Ran, in_turn
 from tools.benchmarks.sections import Figure, Section, count
@@ -20,10 +20,12 @@ COLUMNS = [
 ]
 NOTE = (
     "A mirror reads all its members again, of whom 0.1 % have changed (half are gone, half are "
-    "new), and sends the difference; beside it a target made with the SDK whose sink does nothing, "
-    "and the floor, which decodes the same lines with msgspec and drops them. Medians of processes "
-    "timed whole, run in turn; what a run on no input at all takes is the start-up. *narrow* rows "
-    "hold a uid and nothing else, *usual* ones what an SQL tap writes. The SDK's sink gets fewer "
+    "new), and sends the difference. It is compared with a target made with the SDK whose sink "
+    "does nothing; with bare DuckDB, which reads the same file with `read_json`, hashes each uid, "
+    "joins the hashes with those in a file and writes the difference back, with the memory and the "
+    "threads of the ledger; and with msgspec, which decodes the same lines and drops them. Medians "
+    "of processes timed whole, run in turn; the start-up is a run on an empty input. *narrow* rows "
+    "have only a uid, *usual* ones the columns that an SQL tap writes. The SDK's sink gets fewer "
     "records, and in its ratio only the target's start-up counts."
 )
 
@@ -34,11 +36,11 @@ def measure(sizes: Sizes) -> Section:
     figures: list[Figure] = []
     for size in [sizes.members, *([10 * sizes.members] if sizes.long else [])]:
         with bench(**mirror_settings()) as place:
-            mirror = Mirror(place, size)
+            mirror = adopted(place, size)
             for shape in Shape:
                 results = _measure(place, mirror, size, shape, sizes)
                 rows += _rows(shape, size, sizes.sdk_records, results)
-                figures += _figures(shape, size, sizes.sdk_records, results)
+                figures += _figures(shape, size, sizes, results)
     return Section("A mirror by RECORD", COLUMNS, rows, NOTE, "mirror", figures)
 
 
@@ -53,16 +55,20 @@ def _measure(
     write_first(sizes.sdk_records, sources[1], few)
     lines = [partial(place.floor, source) for source in (sources[1], place.empty)]
     blocks = [partial(place.floor, source, "--blocks") for source in (sources[1], place.empty)]
+    bare = Bare(place, "records", [str(source) for source in sources], size)
+    nothing = Bare(place, "records", [str(place.empty)] * 2, 0)
     commands = [
         partial(mirror.run, sources),
         partial(place.target, place.empty),
         *(partial(place.sdk, source) for source in (few, place.empty)),
         *lines,
         *blocks,
+        bare.run,
+        nothing.run,
     ]
     ran = in_turn(sizes.rounds_of(size), commands)
-    _remove(*sources, few)
-    names = ["target", "sdk", "floor", "blocks"]
+    _remove(*sources, few, bare.database, nothing.database)
+    names = ["target", "sdk", "floor", "blocks", "bare"]
     return dict(zip(names, zip(ran[::2], ran[1::2], strict=True), strict=True))
 
 
@@ -82,8 +88,9 @@ def _rows(
     titles = {
         "target": "the target",
         "sdk": "the SDK's sink that does nothing",
-        "floor": "the floor: msgspec, line by line",
-        "blocks": "the floor by blocks: msgspec, `decode_lines`",
+        "bare": "bare DuckDB, `read_json`",
+        "floor": "msgspec, line by line",
+        "blocks": "msgspec, `decode_lines`",
     }
     ours = _per_record(*results["target"], size)
     rows = []
@@ -104,13 +111,14 @@ def _rows(
 
 
 def _figures(
-    shape: Shape, size: int, sdk_records: int, results: dict[str, tuple[Ran, Ran]]
+    shape: Shape, size: int, sizes: Sizes, results: dict[str, tuple[Ran, Ran]]
 ) -> list[Figure]:
     ours, _ = _per_record(*results["target"], size)
-    _, sdk = _per_record(*results["sdk"], sdk_records)
-    floor, _ = _per_record(*results["floor"], size)
+    _, sdk = _per_record(*results["sdk"], sizes.sdk_records)
     what = f"mirror by RECORD, {count(size)} {shape.value} records"
-    return [
-        Figure(f"{what}, against the SDK's sink", sdk / ours, 25, " times"),
-        Figure(f"{what}, of the floor's speed", 100 * floor / ours, 50, " %"),
-    ]
+    figures = [Figure(f"{what}, against the SDK's sink", sdk / ours, 25, " times")]
+    if shape is Shape.USUAL and size == sizes.members:
+        bare, _ = _per_record(*results["bare"], size)
+        name = f"{what}, over bare DuckDB's read_json"
+        figures.append(Figure(name, ours / bare, 2, at_most=True))
+    return figures

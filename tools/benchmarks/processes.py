@@ -15,11 +15,12 @@ LAUNCH = Path(__file__).with_name("launch.py")
 
 
 class Ran(msgspec.Struct, frozen=True):
-    """The time and the peak of resident memory of a process."""
+    """The time of a process, its peak of resident memory, and the most files it had open."""
 
     code: int
     seconds: float
     peak_bytes: int
+    open_files: int = 0
 
 
 Command: t.TypeAlias = Callable[[], Ran]
@@ -58,7 +59,7 @@ def in_turn(rounds: int, commands: Iterable[Command]) -> list[Ran]:
     """Run commands in turn, several times (A B C A B C …).
 
     Returns:
-        For each command the median of its seconds, and its highest peak.
+        For each command the median of its seconds, and its highest peaks.
     """
     commands = list(commands)
     all_rounds = [[command() for command in commands] for _ in range(rounds)]
@@ -67,6 +68,7 @@ def in_turn(rounds: int, commands: Iterable[Command]) -> list[Ran]:
             0,
             statistics.median(ran.seconds for ran in each),
             max(ran.peak_bytes for ran in each),
+            max(ran.open_files for ran in each),
         )
         for each in zip(*all_rounds, strict=True)
     ]

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from target_moengage_cohort.core.membership import Key, Member
 from tests.support.warehouse import Mark, Row
 
-FAN = tuple(f"fan-{number}" for number in range(1, 5))
-LARGEST = {"users": 20_000, **dict.fromkeys(FAN, 3_000), "events": 5_000, "adds": 3_000}
+FAN = tuple(f"fan-{number}" for number in range(1, 13))
+EARLY = FAN[:8]  # the others come later
+LARGEST = {"users": 20_000, **dict.fromkeys(FAN, 1_000), "events": 5_000, "adds": 3_000}
 ONE_TIME_SIZE = 1_500
 PREFIX = "soaked"  # of every identifier, to detect leaks
 STATES = 3  # among a run's incremental rows, in addition to the one at the end
@@ -75,7 +76,7 @@ class Model:
         for cohort, size in LARGEST.items():
             share = chance.choice([0.0, 0.001, 0.001, 0.01, 0.01, 0.1, 0.4])
             self._toggle(cohort, chance, share * size)
-        if chance.random() < 0.1:
+        for _ in range(chance.choice([0, 0, 0, 1, 3])):
             self.wanted[chance.choice(FAN)] = {}
         if not self.finished:
             return  # retries have the same members, since a one_time cohort removes none
@@ -87,7 +88,8 @@ class Model:
     def _begin(self, chance: random.Random) -> None:
         for cohort, size in LARGEST.items():
             self.wanted[cohort] = {}
-            self._toggle(cohort, chance, chance.uniform(0.3, 0.7) * size)
+            if cohort not in FAN or cohort in EARLY:
+                self._toggle(cohort, chance, chance.uniform(0.3, 0.7) * size)
         self._fill_one_time(chance)
 
     def _fill_one_time(self, chance: random.Random) -> None:

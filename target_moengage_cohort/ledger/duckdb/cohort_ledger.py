@@ -1,4 +1,4 @@
-"""The ledger of one cohort: its parts, and changes of the members as a whole."""
+"""The ledger of one cohort, which is a part of its stream's."""
 
 from __future__ import annotations
 
@@ -6,46 +6,60 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.errors import RowError, SettingsError
 from target_moengage_cohort.core.membership import Action
-from target_moengage_cohort.ledger.duckdb.database import remove_leftovers, rewrite_database
-from target_moengage_cohort.ledger.duckdb.journal import ALL
-from target_moengage_cohort.ledger.duckdb.lookups import Lookups
-from target_moengage_cohort.ledger.duckdb.plans import Plans
-from target_moengage_cohort.ledger.records import RunEntry
+from target_moengage_cohort.ledger.control.history import RunHistory
+from target_moengage_cohort.ledger.control.requests import (
+    ACCEPTED,
+    REFUSED,
+    UNANSWERED,
+    NewRequest,
+)
+from target_moengage_cohort.ledger.duckdb.adoption import adopt, adopted
+from target_moengage_cohort.ledger.records import PlanKind
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from target_moengage_cohort.core.membership import Cohort, Member
-    from target_moengage_cohort.ledger.interface import Difference
+    from target_moengage_cohort.ledger.duckdb.stream_state import StreamState
+    from target_moengage_cohort.ledger.interface import StreamLedger
+    from target_moengage_cohort.ledger.records import (
+        CohortEntry,
+        FoldedCohort,
+        LedgerCounts,
+        Plan,
+        RunEntry,
+    )
 
-_NEWEST_RUNS = 100
-_decode = msgspec.json.Decoder(RunEntry).decode
 
+class DuckDBCohortLedger:
+    """The `CohortLedger`; see there."""
 
-class DuckDBLedger(Lookups, Plans):
-    """The `CohortLedger` in a DuckDB file; see there."""
+    def __init__(
+        self, stream: StreamLedger, state: StreamState, entry: CohortEntry, *, created: bool
+    ) -> None:
+        self.stream = stream
+        self.state = state
+        self.entry = entry
+        self.number = entry.number
+        self.created = created
+        self.exists = entry.number > 0
+        self.last_timestamp = entry.last_timestamp
+        self.revision = entry.revision
 
-    def load(self) -> None:
-        """Read the file, and finish an interrupted `forget`."""
-        super().load()
-        if not self._read_only:
-            with self._failing():
-                remove_leftovers(self._file.path)
-            if not self._is_rewritten:
-                self._rewrite()
+    @property
+    def is_sealed(self) -> bool:
+        """Whether this one_time cohort is finished."""
+        return self.entry.is_sealed
 
     def check(self, cohort: Cohort, stream: str) -> None:
         """Check that stream and name are the ones that the ledger has; record a description."""
         where = f"the ledger of cohort {cohort.cohort_id!r}"
+        if self.entry.is_retired:
+            raise retired(self.entry)
         if self.entry.stream != stream:
-            msg = (
-                f"cohorts.{stream}: {where} belongs to stream {self.entry.stream!r}; to let "
-                f"{stream!r} populate the cohort from now on, run: "
-                "moengage-cohort ledger reassign COHORT STREAM --config …"
-            )
-            raise SettingsError("cohort_of_other_stream", msg)
+            raise of_other_stream(self.entry, stream)
         if self.entry.name != cohort.name:
             msg = (
                 f"cohorts.{stream}.cohort_name: {where} has the name {self.entry.name!r}, not "
@@ -53,166 +67,184 @@ class DuckDBLedger(Lookups, Plans):
                 "moengage-cohort ledger rename COHORT NAME --config …"
             )
             raise SettingsError("cohort_renamed", msg)
-        if self.entry.description != cohort.description and not self._read_only:
-            with self._change("describe"):
-                self._write_meta(description=cohort.description)
-            self._list(description=cohort.description)
+        if self.entry.description != cohort.description and not self.state.read_only:
+            self._describe(description=cohort.description)
 
-    def close(self) -> None:
-        """Fold, write everything to the file and release it; after an error the next open folds."""
-        with self._file.lock:
-            try:
-                if not (self._read_only or self._failure or self._is_closed):
-                    self._fold(ALL)
-            finally:
-                self.abandon()
+    # Requests; these methods are for all threads
+
+    def sent(self, action: Action, members: bytes, count: int, timestamp: int) -> int:
+        """See `RequestLedger.sent`."""
+        request = NewRequest(
+            cohort=self.number,
+            action=action,
+            members=members.decode(),
+            count=count,
+            timestamp=max(self.last_timestamp, timestamp),
+            revision=self.revision + 1,
+        )
+        number = self.state.send(request)
+        self.last_timestamp, self.revision = request.timestamp, request.revision
+        return number
+
+    def accepted(self, number: int) -> None:
+        """See `RequestLedger.accepted`."""
+        self.state.answer(number, ACCEPTED)
+
+    def refused(self, number: int) -> None:
+        """See `RequestLedger.refused`."""
+        self.state.answer(number, REFUSED)
+
+    def unanswered(self, number: int) -> None:
+        """See `RequestLedger.unanswered`."""
+        self.state.answer(number, UNANSWERED)
+
+    # Members
+
+    def numbers(self) -> LedgerCounts:
+        """Return how many members the ledger has, after all requests that were answered."""
+        self.state.fold()
+        return self.entry.counts
+
+    def doubts(self) -> Iterator[list[tuple[Action, Member]]]:
+        """See `CohortLedger.doubts`."""
+        return self.state.lookups.doubts(self.number, self.state.tables)
 
     def members(self) -> Iterator[list[Member]]:
         """Yield the members that are accepted or unconfirmed, in chunks."""
-        with self.tables() as (_, s):
-            return self._members(
-                f"SELECT uid, anonymous_id FROM {s}.accepted UNION ALL SELECT uid, anonymous_id "
-                f"FROM {s}.doubts AS d ANTI JOIN {s}.accepted AS a ON a.h = d.h"
-            )
+        self.state.fold()
+        s, mine = self.state.tables, f"cohort = {self.number}"
+        return self.state.table.members(
+            f"SELECT uid, anonymous_id FROM {s}.accepted WHERE {mine} UNION ALL"
+            f" SELECT uid, anonymous_id FROM {s}.doubts AS d WHERE {mine} AND h NOT IN"
+            f" (SELECT h FROM {s}.accepted WHERE {mine})"
+        )
 
     def find(self, members: Sequence[Member]) -> list[Member]:
         """Return the accepted or unconfirmed members that share an identifier with these."""
+        self.state.fold()
         matches: dict[Member, None] = {}
-        uids = [member.uid for member in members if member.uid is not None]
+        uids = [m.uid for m in members if m.uid is not None]
         anonymous_ids = [m.anonymous_id for m in members if m.anonymous_id is not None]
-        with self.tables() as (_, s):
-            for table in ("accepted", "doubts"):
-                same = "uid IN (SELECT unnest(?::VARCHAR[])) OR "
-                same += "anonymous_id IN (SELECT unnest(?::VARCHAR[]))"
-                select = f"SELECT uid, anonymous_id FROM {s}.{table} WHERE {same}"
-                chunks = self._members(select, [uids, anonymous_ids])
-                matches.update((member, None) for chunk in chunks for member in chunk)
+        same = (
+            "(uid IN (SELECT unnest(?::VARCHAR[]))"
+            " OR anonymous_id IN (SELECT unnest(?::VARCHAR[])))"
+        )
+        for table in ("accepted", "doubts"):
+            source = f"{self.state.tables}.{table} WHERE cohort = {self.number} AND {same}"
+            query = f"SELECT uid, anonymous_id FROM {source}"
+            chunks = self.state.table.members(query, [uids, anonymous_ids])
+            matches.update((member, None) for chunk in chunks for member in chunk)
         return list(matches)
-
-    def drop_linked(self, difference: Difference) -> None:
-        """Delete the members that a difference drops."""
-        for chunk in difference.dropped():
-            rows_sql, parameters = self._members_sql(chunk)
-            linked = f"h IN (SELECT h FROM {rows_sql})"
-            with self._using():
-                self.fold()
-                with self._change("drop linked"):
-                    for table in ("accepted", "doubts"):
-                        self._run(f"DELETE FROM {{s}}.{table} WHERE {linked}", parameters)
-                self._checkpoint()
-                self._settle()
-
-    def clear_removed(self) -> None:
-        """Delete the record of accepted removals."""
-        with self._change("clear removed"):
-            self._run("DELETE FROM {s}.removed")
-
-    def seal(self) -> None:
-        """Record that a one_time cohort is finished."""
-        with self._change("seal"):
-            self._write_meta(is_sealed=True)
-        self.is_sealed = True
 
     def doubt_all(self) -> int:
         """Mark every accepted member as unconfirmed; return their number."""
-        with self._using():
-            self._fold(ALL)
-            self._unsettle()
-            with self._change("doubt all"):
-                new = "FROM {s}.accepted AS a ANTI JOIN {s}.doubts AS d ON d.h = a.h"
-                columns = f"a.h, a.uid, a.anonymous_id, '{Action.ADD.value}'"
-                self._run(f"INSERT INTO {{s}}.doubts SELECT {columns} {new}")
-                self._write_meta(is_sealed=False)
-                self._outdate()
-            self.is_sealed = False
-            return self._value(f"SELECT count(*) FROM {self._tables}.accepted")
+        self.state.fold()
+        table = self.state.table
+        with self.state.changing("doubt all", [self.number]):
+            new = "FROM {s}.accepted AS a ANTI JOIN {s}.doubts AS d USING (cohort, h)"
+            columns = f"cohort, h, uid, anonymous_id, '{Action.ADD.value}'"
+            mine = f"WHERE cohort = {self.number}"
+            table.run(f"INSERT INTO {{s}}.doubts SELECT {columns} {new} {mine}")
+        if self.is_sealed:
+            self._describe(is_sealed=0)
+        return self.entry.counts.accepted.count
 
     def adopt(self, chunks: Iterable[Sequence[Member]]) -> int:
         """Record members as accepted; return how many were not before."""
-        with self._using() as cursor:
-            cursor.execute(
-                "CREATE OR REPLACE TEMP TABLE adopted "
-                "(h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR, position BIGINT)"
-            )
-        for chunk in chunks:
-            rows_sql, parameters = self._members_sql(chunk)
-            columns = "h, uid, anonymous_id, i + (SELECT count(*) FROM adopted)"
-            with self._using() as cursor:
-                cursor.execute(f"INSERT INTO adopted SELECT {columns} FROM {rows_sql}", parameters)
-        with self._using() as cursor:
-            self._fold(ALL)
-            count = f"SELECT count(*) FROM {self._tables}.accepted"
-            before = self._value(count)
-            with self._change("adopt"):
-                for table in ("accepted", "doubts", "removed"):
-                    self._run(f"DELETE FROM {{s}}.{table} WHERE h IN (SELECT h FROM adopted)")
-                last = "SELECT max(position) FROM adopted GROUP BY h"
-                rows = f"SELECT h, uid, anonymous_id FROM adopted WHERE position IN ({last})"
-                self._run(f"INSERT INTO {{s}}.accepted {rows}")
-                self._outdate()
-            cursor.execute("DROP TABLE adopted")
-            self._settle()
-            return self._value(count) - before
+        self.state.fold()
+        before = self.entry.counts.accepted.count
+        table, mine = self.state.table, [self.number]
+        with adopted(table, chunks) as source, self.state.changing("adopt", mine):
+            adopt(table, self.number, source)
+        return self.entry.counts.accepted.count - before
 
-    def forget(self, members: Sequence[Member]) -> bool:
-        """See `CohortLedger.forget`."""
-        rows_sql, parameters = self._members_sql(members)
-        with self._using() as cursor:
-            self._fold(ALL)
-            cursor.execute(f"CREATE TEMP TABLE forgotten AS FROM {rows_sql}", parameters)
-            same = (
-                "uid IN (SELECT uid FROM forgotten WHERE uid IS NOT NULL) OR anonymous_id IN "
-                "(SELECT anonymous_id FROM forgotten WHERE anonymous_id IS NOT NULL)"
-            )
-            with self._change("forget"):
-                erased = sum(
-                    self._deleted(f"DELETE FROM {{s}}.{table} WHERE {same}")
-                    for table in ("accepted", "doubts", "plan_members")
-                )
-                hash_sql = self._engine.hash_sql
-                hashes = f"[{hash_sql('uid', 'NULL')}, {hash_sql('NULL', 'anonymous_id')}]"
-                removed = "DELETE FROM {s}.removed WHERE h IN "
-                erased += self._deleted(f"{removed}(SELECT unnest({hashes}) FROM forgotten)")
-                self._write_meta(is_rewritten=False)
-                self._outdate()
-            cursor.execute("DROP TABLE forgotten")
-            self._rewrite()
-            self._settle()
-        return erased > 0
+    def note_folded(self, folded: FoldedCohort) -> None:
+        """Take over the numbers after a change of the members."""
+        changes = {"mark": folded.mark, "counts": folded.counts}
+        self.entry = msgspec.structs.replace(self.entry, **changes)
 
-    def _rewrite(self) -> None:
-        """Rewrite the file without the bytes of deleted rows."""
-        with self._using():
-            rewrite_database(self._engine, self._file, self._step)
-            self._engine.attach(self._file)
-            self._is_rewritten = True
+    # Facts
+
+    def seal(self) -> None:
+        """Record that a one_time cohort is finished."""
+        self._describe(is_sealed=1)
+
+    def retire(self) -> None:
+        """Record that no run populates the cohort any more."""
+        self._describe(is_retired=1)
 
     def rename(self, name: str) -> None:
         """Give the cohort another name."""
+        try:
+            self.state.control.check_name(msgspec.structs.replace(self.entry.cohort, name=name))
+        except RowError as error:
+            raise SettingsError(error.code, error.reason) from None
         self._describe(name=name)
+        self.outdate()
 
     def reassign(self, stream: str) -> None:
-        """Let another stream populate the cohort."""
+        """Let another stream populate the cohort, whose members it has taken over."""
         self._describe(stream=stream)
+        self.outdate()
 
-    def _describe(self, **facts: str | None) -> None:
-        with self._using():
-            with self._change("describe"):
-                self._write_meta(**facts)
-                self._outdate()
-            self._list(**facts)
+    def outdate(self) -> None:
+        """Raise the revision: plans made before are outdated."""
+        self._describe(revision=self.revision + 1)
 
-    def note_run(self, run: RunEntry) -> None:
-        """Record the outcome of a run; the newest runs are kept."""
-        text = msgspec.json.encode(run).decode()
-        with self._change("note run"):
-            latest = f"SELECT coalesce(max(position), 0) FROM {self._tables}.runs"
-            position = self._value(latest) + 1
-            self._run("INSERT INTO {s}.runs VALUES (?, ?)", [position, text])
-            self._run("DELETE FROM {s}.runs WHERE position <= ?", [position - _NEWEST_RUNS])
+    def _describe(self, **facts: object) -> None:
+        self.entry = self.state.control.describe(self.entry, **facts)
+        self.revision = max(self.revision, self.entry.revision)
 
     def runs(self) -> list[RunEntry]:
-        """Return the recorded runs, the newest first."""
-        with self._using() as cursor:
-            query = f"SELECT run FROM {self._tables}.runs ORDER BY position DESC"
-            return [_decode(text) for (text,) in cursor.execute(query).fetchall()]
+        """Return the runs that changed the cohort, the newest first."""
+        return RunHistory(self.state.control).of_cohort(self.number)
+
+    # Plans
+
+    def plans(self) -> list[Plan]:
+        """Return the plans, the oldest first."""
+        return self.state.plans.of_cohorts([self.number]).get(self.number, [])
+
+    def plan_members(self, plan_id: str, action: Action) -> Iterator[list[Member]]:
+        """Yield the members that a plan adds, or those that it removes, in chunks."""
+        query = (
+            "SELECT uid, anonymous_id FROM {s}.plan_members"
+            f" WHERE cohort = {self.number} AND plan_id = ? AND action = ?"
+        )
+        return self.state.table.members(query, [plan_id, action.value])
+
+    def renew_plan(self, plan_id: str) -> None:
+        """Mark a plan as up to date with the ledger as it is now."""
+        self._replace(plan_id, revision=self.revision)
+
+    def withhold_plan(self, plan_id: str) -> None:
+        """Turn a pending plan into a withheld one."""
+        self._replace(plan_id, kind=PlanKind.WITHHELD)
+
+    def drop_plans(self, plan_id: str | None = None) -> None:
+        """Delete plans with their members: all, or only the one with an id."""
+        self.state.drop_plan(self.number, plan_id)
+
+    def _replace(self, plan_id: str, **changes: object) -> None:
+        plans = [plan for plan in self.plans() if plan.plan_id == plan_id]
+        changed = [msgspec.structs.replace(plan, **changes) for plan in plans]
+        self.state.plans.keep([(self.number, plan) for plan in changed])
+
+
+def retired(entry: CohortEntry) -> RowError:
+    """Return the error for rows of a cohort that was retired."""
+    reason = (
+        f"the cohort {entry.cohort_id!r} was retired (moengage-cohort ledger retire); remove it "
+        "from the input or the mapping, or use another cohort_id and cohort_name"
+    )
+    return RowError("cohort_retired", reason)
+
+
+def of_other_stream(entry: CohortEntry, stream: str) -> SettingsError:
+    """Return the error for a cohort that another stream populates."""
+    msg = (
+        f"cohorts.{stream}: the ledger of cohort {entry.cohort_id!r} belongs to stream "
+        f"{entry.stream!r}; to let {stream!r} populate the cohort from now on, run: "
+        "moengage-cohort ledger reassign COHORT STREAM --config …"
+    )
+    return SettingsError("cohort_of_other_stream", msg)

@@ -1,136 +1,109 @@
-"""The SQL that compares a cohort's staged rows with its ledger."""
+"""The SQL that compares the staged rows of a stream with the members of its cohorts."""
 
 from __future__ import annotations
 
-import itertools
 import typing as t
 
 import msgspec
 
-from target_moengage_cohort.ledger.duckdb.instance import digest, sums_sql
-from target_moengage_cohort.ledger.records import DiffCounts, MemberSet
+from target_moengage_cohort.ledger.duckdb.instance import grown
+from target_moengage_cohort.ledger.duckdb.result_tables import Tables, Workspace
+from target_moengage_cohort.ledger.records import DiffCounts, LedgerCounts
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from target_moengage_cohort.ledger.duckdb.instance import Cursor
-
-    Sums = tuple[int, int, int]
-
-_SLICE = 2_000_000
-"""Rows to group at a time. DuckDB's grouping spills, but 10 million rows in one go sometimes exceed
-a memory limit of 256 MB."""
+    from target_moengage_cohort.ledger.duckdb.result_tables import Sums
 
 _JOINED = 10_000_000
 """Rows of either side to join at a time; with 50 million in one go the parts that DuckDB spills do
 not fit into 256 MB."""
 
-
-_ids = itertools.count(1)
-
-
-class Tables:
-    """The names of the tables that are compared, and of those with the result."""
-
-    def __init__(self, staging: str, ledger: str) -> None:
-        self.staged = f"{staging}.staged"  # the rows of all cohorts
-        self.accepted = f"{ledger}.accepted"
-        self.doubts = f"{ledger}.doubts"
-        self.additions = ""  # hash, row in `staged`, whether the member is not accepted yet
-        self.removals = ""  # hash and identifiers
-        self.dropped = ""  # likewise, of members to delete without a removal; missing without any
-        self.made: list[str] = []  # to drop in the end
-        self._staging = staging
-
-    def new(self, name: str) -> str:
-        """Return a unique table name."""
-        self.made.append(f"{self._staging}.{name}_{next(_ids)}")
-        return self.made[-1]
+_NOTHING = (0, 0, 0)
 
 
 class Rows(msgspec.Struct, frozen=True, kw_only=True):
     """The staged rows to compare, and the facts known about them."""
 
-    cohort: int | None  # the cohort's number, or ``None`` if all rows are its own
+    cohorts: Sequence[int]  # to compare; other cohorts have no rows
+    is_one: bool  # whether neither the rows nor the ledger have any other cohort than the one
+    count: int
     has_absent: bool  # whether some row is a non-member's
     has_pairs: bool  # whether some row has both identifiers
     keeps: bool  # whether to remove no members
+    known: Mapping[int, LedgerCounts]  # the numbers of each cohort's ledger
 
 
-class Comparison:
-    """One comparison, without the work that the data does not need.
+class Comparison(Workspace):
+    """One comparison of all cohorts, without the work that the data does not need.
 
     The sizes and digests of large sets are computed from those of their difference, so nothing of
-    the cohort's size is sorted or made distinct unless all of it differs. No statement has two
-    joins, groupings or sorts, because each may take all of the memory limit before it spills.
+    the stream's size is sorted or made distinct unless all of it differs. No statement has two
+    joins, groupings or sorts, because each may take all of the memory limit before it spills. The
+    members of a single cohort are joined by their hash alone.
     """
 
     def __init__(
         self, cursor: Cursor, tables: Tables, rows: Rows, hash_sql: Callable[[str, str], str]
     ) -> None:
-        self._cursor = cursor
-        self._tables = tables
+        super().__init__(cursor, tables, rows.cohorts[0] if rows.is_one else None)
         self._rows = rows
         self._hash_sql = hash_sql
-        self._own = "TRUE" if rows.cohort is None else f"cohort = {rows.cohort}"
 
-    def run(self) -> DiffCounts:
-        """Fill the tables of the result."""
-        tables = self._tables
-        accepted = self._sums(f"FROM {tables.accepted}")
-        in_doubt = self._count(f"FROM {tables.doubts}")
+    def run(self) -> dict[int, DiffCounts]:
+        """Fill the tables of the result; return the numbers of each cohort."""
+        tables, known = self._tables, self._rows.known
+        has_doubts = any(counts.in_doubt for counts in known.values())
         if self._rows.has_absent:
             self._withdraw_absent()
-        met = self._meet(accepted[0])
-        not_accepted = f"SELECT h FROM {tables.doubts} ANTI JOIN {tables.accepted} USING (h)"
-        strays = self._make("strays", not_accepted) if in_doubt else None
-        self._find_additions(met, has_doubts=bool(in_doubt))
+        met = self._meet(sum(counts.accepted.count for counts in known.values()))
+        if not (has_doubts or self._count(f"FROM {met}")):
+            self._drop_others(set())
+            return {cohort: _unchanged(known[cohort]) for cohort in self._rows.cohorts}
+        not_accepted = f"FROM {tables.doubts} ANTI JOIN {tables.accepted} USING ({self._keys})"
+        strays = self._make("strays", f"SELECT {self._keys} {not_accepted}") if has_doubts else None
+        self._find_additions(met, has_doubts=has_doubts)
         new = self._sums(f"FROM {tables.additions} WHERE is_new")
         gone = self._sums(f"FROM {met} WHERE rid IS NULL")
-        desired = tuple(a - g + n for a, g, n in zip(accepted, gone, new, strict=True))
-        additions = self._count(f"FROM {tables.additions}")
+        additions = self._counts(f"FROM {tables.additions}")
         staying = self._find_removals(met, strays)
         dropped = self._drop_linked()
         self._spare_shared()
-        differs = DiffCounts(
-            desired=MemberSet(desired[0], digest(*desired[1:])),
-            accepted=MemberSet(accepted[0], digest(*accepted[1:])),
-            in_doubt=in_doubt,
-            base=accepted[0] + (self._count(f"FROM {strays}") if strays else 0),
-            joining=new[0] - staying,
-            additions=additions,
-            removals=self._count(f"FROM {tables.removals}"),
-            unchanged=desired[0] - additions,
-            dropped=dropped,
-        )
-        results = {tables.additions, tables.removals, tables.dropped}
-        for table in [made for made in tables.made if made not in results]:
-            self._cursor.execute(f"DROP TABLE {table}")
-            tables.made.remove(table)
-        return differs
+        removals = self._counts(f"FROM {tables.removals}")
+        if len(removals) > 1:
+            in_order = f"SELECT * FROM {tables.removals} ORDER BY cohort"
+            tables.removals = self._make("in_order", in_order)
+        self._drop_others({tables.additions, tables.removals, tables.dropped})
+        changes = _Changes(new, gone, additions, removals, staying, dropped)
+        return {cohort: _counted(cohort, known[cohort], changes) for cohort in self._rows.cohorts}
 
     def _present(self, columns: str) -> str:
-        """Return SQL for the rows of members: hash, row number and the given columns."""
+        """Return SQL for the rows of members: keys, row number and the given columns."""
         return (
-            f"(SELECT h, rowid AS rid, {columns} FROM {self._tables.staged}"
-            f" WHERE {self._own} AND present)"
+            f"(SELECT {self._keys}, rowid AS rid, {columns} FROM {self._tables.staged}"
+            " WHERE present)"
         )
 
     def _withdraw_absent(self) -> None:
         """Mark all rows of a key as absent if its last row is absent."""
-        staged = f"(SELECT h, present, rowid AS rid FROM {self._tables.staged} WHERE {self._own})"
+        keys = self._keys
+        staged = f"(SELECT {keys}, present, rowid AS rid FROM {self._tables.staged})"
         both = self._make(
             "both",
-            f"SELECT h FROM {self._present('NULL')}"
-            f" SEMI JOIN (SELECT h FROM {staged} WHERE NOT present) USING (h)",
+            f"SELECT {keys} FROM {self._present('NULL')}"
+            f" SEMI JOIN (SELECT {keys} FROM {staged} WHERE NOT present) USING ({keys})",
         )
         if not self._count(f"FROM {both}"):
             return
-        rows = self._make("contradicting", f"SELECT * FROM {staged} SEMI JOIN {both} USING (h)")
+        rows = self._make(
+            "contradicting", f"SELECT * FROM {staged} SEMI JOIN {both} USING ({keys})"
+        )
         last = self._group("last", "arg_max(present, rid) AS present", f"FROM {rows}")
+        on = " AND ".join(f"s.{key} = l.{key}" for key in keys.split(", "))
         self._cursor.execute(
-            f"UPDATE {self._tables.staged} SET present = FALSE"
-            f" WHERE {self._own} AND present AND h IN (SELECT h FROM {last} WHERE NOT present)"
+            f"UPDATE {self._tables.staged} AS s SET present = FALSE FROM {last} AS l"
+            f" WHERE s.present AND NOT l.present AND {on}"
         )
 
     def _meet(self, accepted_count: int) -> str:
@@ -140,33 +113,34 @@ class Comparison:
         accepted member without one. ``known`` is null for a row without an accepted member, else a
         hash of the accepted anonymous id.
         """
-        accepted = self._tables.accepted
+        accepted, keys = self._tables.accepted, self._keys
         with_both = f"FROM {accepted} WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL"
         compares_pairs = self._rows.has_pairs or self._count(with_both)
         pair = "hash(anonymous_id)" if compares_pairs else "0::UBIGINT"
-        staged = f"SELECT count(*) FROM {self._tables.staged}"
-        ((staged_count,),) = self._cursor.execute(staged).fetchall()
-        slices = 1 + max(staged_count, accepted_count) // _JOINED
+        slices = 1 + max(self._rows.count, accepted_count) // _JOINED
+        merged = ", ".join(f"coalesce(s.{key}, a.{key}) AS {key}" for key in keys.split(", "))
+        on = " AND ".join(f"a.{key} = s.{key}" for key in keys.split(", "))
         return self._make_sliced(
             "met",
             slices,
-            f"SELECT coalesce(s.h, a.h) AS h, s.rid, a.pair AS known"
+            f"SELECT {merged}, s.rid, a.pair AS known"
             f" FROM (FROM {self._present(f'{pair} AS pair')} WHERE {{in_slice}}) s"
-            f" FULL JOIN (SELECT h, {pair} AS pair FROM {accepted} WHERE {{in_slice}}) a"
-            " ON a.h = s.h WHERE a.h IS NULL OR s.h IS NULL OR a.pair <> s.pair",
+            f" FULL JOIN (SELECT {keys}, {pair} AS pair FROM {accepted} WHERE {{in_slice}}) a"
+            f" ON {on} WHERE a.h IS NULL OR s.h IS NULL OR a.pair <> s.pair",
         )
 
     def _find_additions(self, met: str, *, has_doubts: bool) -> None:
         """Find the last row of each key that is new, changed or unconfirmed."""
-        columns = "h, rid, known, known IS NULL AS is_new, FALSE AS is_doubt"
+        keys = self._keys
+        columns = f"{keys}, rid, known, known IS NULL AS is_new, FALSE AS is_doubt"
         rows = f"SELECT {columns} FROM {met} WHERE rid IS NOT NULL"
         if has_doubts:
             doubted = self._make(
                 "doubted",
-                f"SELECT h, rid FROM {self._present('NULL')}"
-                f" SEMI JOIN {self._tables.doubts} USING (h)",
+                f"SELECT {keys}, rid FROM {self._present('NULL')}"
+                f" SEMI JOIN {self._tables.doubts} USING ({keys})",
             )
-            rows += f" UNION ALL SELECT h, rid, NULL, FALSE, TRUE FROM {doubted}"
+            rows += f" UNION ALL SELECT {keys}, rid, NULL, FALSE, TRUE FROM {doubted}"
         found = self._group(
             "found",
             "max(rid) AS rid, max(known) AS known, bool_or(is_new) AS is_new,"
@@ -177,11 +151,14 @@ class Comparison:
             # Of two rows of a key, the first may differ from what is accepted and the last not.
             found = self._make(
                 "confirmed",
-                f"SELECT h, l.rid, is_new FROM {found} JOIN {self._latest(found)} l USING (h)"
+                f"SELECT {keys}, l.rid, is_new"
+                f" FROM {found} JOIN {self._latest(found)} l USING ({keys})"
                 " WHERE is_new OR is_doubt OR pair <> known",
             )
-        # Sorted, because then a page of additions needs a small part of the rows.
-        select = f"SELECT h, rid, is_new FROM {found} ORDER BY rid"
+        # Sorted, because a page of additions is read by a range of rows, cohort by cohort.
+        select = (
+            f"SELECT {self._cohort} AS cohort, h, rid, is_new FROM {found} ORDER BY cohort, rid"
+        )
         self._tables.additions = self._make("additions", select)
 
     def _latest(self, keys: str) -> str:
@@ -189,57 +166,67 @@ class Comparison:
         rows = self._make(
             "rows",
             f"SELECT * FROM {self._present('hash(anonymous_id) AS pair')}"
-            f" SEMI JOIN {keys} USING (h)",
+            f" SEMI JOIN {keys} USING ({self._keys})",
         )
         return self._group("latest", "max(rid) AS rid, arg_max(pair, rid) AS pair", f"FROM {rows}")
 
-    def _find_removals(self, met: str, strays: str | None) -> int:
+    def _find_removals(self, met: str, strays: str | None) -> dict[int, int]:
         """Copy the identifiers of the accepted or unconfirmed members without a row.
 
-        Return the number of unconfirmed members that are not accepted and have a row.
+        Return the numbers of unconfirmed members that are not accepted and have a row.
         """
-        staying = 0
-        tables = self._tables
+        staying: dict[int, int] = {}
+        tables, keys = self._tables, self._keys
+        columns = f"{self._cohort} AS cohort, h, uid, anonymous_id"
         select = (
-            f"SELECT h, uid, anonymous_id FROM {tables.accepted}"
-            f" SEMI JOIN (SELECT h FROM {met} WHERE rid IS NULL) USING (h)"
+            f"SELECT {columns} FROM {tables.accepted}"
+            f" SEMI JOIN (SELECT {keys} FROM {met} WHERE rid IS NULL) USING ({keys})"
         )
         if strays:
-            absent = f"FROM {strays} ANTI JOIN {self._present('NULL')} USING (h)"
-            gone = self._make("gone", f"SELECT h {absent}")
-            staying = self._count(f"FROM {strays}") - self._count(f"FROM {gone}")
+            absent = f"FROM {strays} ANTI JOIN {self._present('NULL')} USING ({keys})"
+            gone = self._make("gone", f"SELECT {keys} {absent}")
+            left = self._counts(f"FROM {gone}")
+            staying = {
+                cohort: count - left.get(cohort, 0)
+                for cohort, count in self._counts(f"FROM {strays}").items()
+            }
             select += (
-                f" UNION ALL SELECT h, uid, anonymous_id FROM {tables.doubts}"
-                f" SEMI JOIN {gone} USING (h)"
+                f" UNION ALL SELECT {columns} FROM {tables.doubts} SEMI JOIN {gone} USING ({keys})"
             )
         none = " LIMIT 0" if self._rows.keeps else ""
-        tables.removals = self._make("removals", f"{select}{none}")
+        tables.removals = self._make("removals", f"SELECT * FROM ({select}){none}")
         return staying
 
-    def _drop_linked(self) -> int:
+    def _drop_linked(self) -> dict[int, int]:
         """Move the removals whose anonymous id a row with a uid has now to a table of their own."""
         tables = self._tables
         anonymous = f"FROM {tables.removals} WHERE uid IS NULL"
         if not (self._rows.has_pairs and self._count(anonymous)):
-            return 0
+            return {}
         former = self._hash_sql("NULL::VARCHAR", "anonymous_id")
+        keys = f"{self._prefix}former"
         matches = self._make(
             "matches",
-            f"SELECT * FROM (SELECT h, rid, {former} AS former"
+            f"SELECT * FROM (SELECT {self._keys}, rid, {former} AS former"
             f" FROM {self._present('uid, anonymous_id')}"
             " WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL)"
-            f" SEMI JOIN (SELECT h AS former {anonymous}) USING (former)",
+            f" SEMI JOIN (SELECT {self._prefix}h AS former {anonymous})"
+            f" USING ({keys})",
         )
         # Only the last row of a key has the anonymous id that counts.
         linked = self._make(
             "linked",
-            f"SELECT former AS h FROM {matches} SEMI JOIN {self._latest(matches)} USING (rid)",
+            f"SELECT {self._prefix}former AS h FROM {matches}"
+            f" SEMI JOIN {self._latest(matches)} USING (rid)",
         )
-        matched = f"{anonymous} AND h IN (SELECT h FROM {linked})"
-        tables.dropped = self._make("dropped", f"SELECT * {matched}")
-        others = f"FROM {tables.removals} ANTI JOIN {linked} USING (h)"
+        removals = f"FROM {tables.removals}"
+        tables.dropped = self._make(
+            "dropped",
+            f"SELECT * {removals} SEMI JOIN {linked} USING ({self._keys}) WHERE uid IS NULL",
+        )
+        others = f"{removals} ANTI JOIN {linked} USING ({self._keys})"
         tables.removals = self._make("others", others)
-        return self._count(f"FROM {tables.dropped}")
+        return self._counts(f"FROM {tables.dropped}")
 
     def _spare_shared(self) -> None:
         """Clear the anonymous ids in removals that desired members have, which must stay.
@@ -251,44 +238,51 @@ class Comparison:
         pairs = f"FROM {removals} WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL"
         if not self._count(pairs):
             return
-        shared = self._make(
-            "shared",
-            f"SELECT anonymous_id FROM {self._present('anonymous_id')}"
-            f" SEMI JOIN (SELECT anonymous_id {pairs}) USING (anonymous_id)",
-        )
+        keys = f"{self._prefix}anonymous_id"
+        staged = f"FROM {self._tables.staged} SEMI JOIN (SELECT {keys} {pairs}) USING ({keys})"
+        shared = self._make("shared", f"SELECT DISTINCT {keys} {staged} WHERE present")
+        same_cohort = "" if self._rows.is_one else " AND r.cohort = s.cohort"
         self._cursor.execute(
-            f"UPDATE {removals} SET anonymous_id = NULL"
-            f" WHERE uid IS NOT NULL AND anonymous_id IN (SELECT anonymous_id FROM {shared})"
+            f"UPDATE {removals} AS r SET anonymous_id = NULL FROM {shared} AS s"
+            f" WHERE r.uid IS NOT NULL AND r.anonymous_id = s.anonymous_id{same_cohort}"
         )
 
-    def _make(self, name: str, select: str) -> str:
-        table = self._tables.new(name)
-        self._cursor.execute(f"CREATE TABLE {table} AS {select}")
-        return table
 
-    def _group(self, name: str, aggregates: str, rows: str) -> str:
-        """Make a table of rows grouped by hash, one slice of the hashes after the other."""
-        slices = 1 + self._count(f"FROM ({rows})") // _SLICE
-        select = f"SELECT h, {aggregates} FROM ({rows}) WHERE {{in_slice}} GROUP BY h"
-        return self._make_sliced(name, slices, select)
+def _unchanged(counts: LedgerCounts) -> DiffCounts:
+    """Return the numbers of a cohort whose rows are its accepted members."""
+    return DiffCounts(
+        desired=counts.accepted,
+        accepted=counts.accepted,
+        base=counts.base,
+        unchanged=counts.accepted.count,
+    )
 
-    def _make_sliced(self, name: str, slices: int, select: str) -> str:
-        """Make a table of a select's rows, with ``{in_slice}`` for one slice after the other."""
-        first, *others = (
-            select.format(
-                in_slice=f"(h >> 64)::UBIGINT % {slices} = {number}" if slices > 1 else "TRUE"
-            )
-            for number in range(slices)
-        )
-        table = self._make(name, first)
-        for other in others:
-            self._cursor.execute(f"INSERT INTO {table} {other}")
-        return table
 
-    def _count(self, source: str) -> int:
-        return self._sums(source)[0]
+class _Changes(t.NamedTuple):
+    """What was found for each cohort: numbers of rows, and those with the sums of the hashes."""
 
-    def _sums(self, source: str) -> Sums:
-        """Return the number of rows and the two sums of their hashes."""
-        row = self._cursor.execute(f"SELECT count(*), {sums_sql('h')} {source}").fetchone()
-        return t.cast("Sums", row)
+    new: dict[int, Sums]
+    gone: dict[int, Sums]
+    additions: dict[int, int]
+    removals: dict[int, int]
+    staying: dict[int, int]
+    dropped: dict[int, int]
+
+
+def _counted(cohort: int, known: LedgerCounts, changes: _Changes) -> DiffCounts:
+    """Return the numbers of a cohort, given those of its ledger."""
+    new, gone = changes.new.get(cohort, _NOTHING), changes.gone.get(cohort, _NOTHING)
+    size, *sums = (n - g for n, g in zip(new, gone, strict=True))
+    desired = grown(known.accepted, size, sums)
+    additions = changes.additions.get(cohort, 0)
+    return DiffCounts(
+        desired=desired,
+        accepted=known.accepted,
+        in_doubt=known.in_doubt,
+        base=known.base,
+        joining=new[0] - changes.staying.get(cohort, 0),
+        additions=additions,
+        removals=changes.removals.get(cohort, 0),
+        unchanged=desired.count - additions,
+        dropped=changes.dropped.get(cohort, 0),
+    )

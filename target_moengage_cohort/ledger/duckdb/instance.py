@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import threading
 import typing as t
 from collections import OrderedDict
 
 from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.ledger.records import MemberSet
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import duckdb
@@ -18,12 +20,10 @@ if t.TYPE_CHECKING:
     Cursor: t.TypeAlias = duckdb.DuckDBPyConnection
     Row: t.TypeAlias = tuple[t.Any, ...]
 
-EMPTY_SCHEMA = "memory.nothing"
-"""The schema with the tables of a cohort without a ledger, for read-only stores."""
-
 _MEMORY_LIMIT = "256MB"
 _THREADS = 2
-_ATTACHED = 64
+_ATTACHED = 256
+_SHARE = 4  # of the descriptors that the process may open, one in so many is for ledgers
 
 
 @contextlib.contextmanager
@@ -69,7 +69,7 @@ class Engine:
 
     def __init__(self, hash_key: str, spill: Path, *, read_only: bool) -> None:
         self._hash_key = hash_key
-        self._read_only = read_only
+        self.read_only = read_only
         self._lock = threading.Lock()
         self._attached: OrderedDict[DatabaseFile, None] = OrderedDict()
         import duckdb  # noqa: PLC0415
@@ -104,7 +104,9 @@ class Engine:
             if file in self._attached:
                 self._attached.move_to_end(file)
                 return
-            idle = list(self._attached)[: max(len(self._attached) - _ATTACHED + 1, 0)]
+            soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            most = _ATTACHED if soft == resource.RLIM_INFINITY else min(_ATTACHED, soft // _SHARE)
+            idle = list(self._attached)[: max(len(self._attached) - most + 1, 0)]
         for other in idle:
             if other.lock.acquire(blocking=False):  # never wait for another ledger
                 try:
@@ -112,7 +114,7 @@ class Engine:
                         self.detach(other)
                 finally:
                     other.lock.release()
-        mode = " (READ_ONLY)" if self._read_only else ""
+        mode = " (READ_ONLY)" if self.read_only else ""
         self.cursor().execute(f"ATTACH {quoted(str(file.path))} AS {file.name}{mode}")
         with self._lock:
             self._attached[file] = None
@@ -136,6 +138,13 @@ def sums_sql(h: str) -> str:
         f"coalesce(sum(({h} >> 64)::HUGEINT), 0), "
         f"coalesce(sum(({h} & 18446744073709551615::UHUGEINT)::HUGEINT), 0)"
     )
+
+
+def grown(members: MemberSet, count: int, sums: Sequence[int]) -> MemberSet:
+    """Return a set of members that differs by a number and by the two sums of hashes."""
+    high, low = sums
+    total = (int(members.digest, 16) + (high << 64) + low) % 2**128
+    return MemberSet(members.count + count, f"{total:032x}")
 
 
 def digest(high: int, low: int) -> str:

@@ -1,4 +1,4 @@
-"""The tables of a ledger, and the SQL that folds its journal into them."""
+"""The tables of a stream's members, and the SQL that folds its requests into them."""
 
 from __future__ import annotations
 
@@ -6,77 +6,68 @@ from target_moengage_cohort.core.membership import Action
 
 _ADD, _REMOVE = (f"'{action.value}'" for action in (Action.ADD, Action.REMOVE))
 
-_JOURNAL = (
-    "CREATE TABLE {s}.requests (number BIGINT, action VARCHAR, state VARCHAR)",
-    "CREATE TABLE {s}.journal (number BIGINT, h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR)",
-)
-
-TABLES = (
+FILE_TABLES = (
     (
-        "CREATE TABLE {s}.meta (format INTEGER, destination VARCHAR, partner VARCHAR, "
-        "cohort_id VARCHAR, name VARCHAR, description VARCHAR, stream VARCHAR, "
-        "last_timestamp BIGINT, revision BIGINT, is_sealed BOOLEAN, is_rewritten BOOLEAN)"
+        "CREATE TABLE {s}.meta (format INTEGER, store VARCHAR, partner VARCHAR, stream VARCHAR,"
+        " is_rewritten BOOLEAN)"
     ),
-    "CREATE TABLE {s}.accepted (h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR)",
-    "CREATE TABLE {s}.doubts (h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR, action VARCHAR)",
-    "CREATE TABLE {s}.removed (h UHUGEINT)",
-    *_JOURNAL,
-    "CREATE TABLE {s}.plans (plan_id VARCHAR, kind VARCHAR, plan VARCHAR)",
+    "CREATE TABLE {s}.accepted (cohort INTEGER, h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR)",
     (
-        "CREATE TABLE {s}.plan_members "
-        "(plan_id VARCHAR, action VARCHAR, uid VARCHAR, anonymous_id VARCHAR)"
+        "CREATE TABLE {s}.doubts"
+        " (cohort INTEGER, h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR, action VARCHAR)"
     ),
-    "CREATE TABLE {s}.runs (position BIGINT, run VARCHAR)",
+    "CREATE TABLE {s}.removed (cohort INTEGER, h UHUGEINT)",
+    # The last request folded for each cohort, and the numbers since.
+    (
+        "CREATE TABLE {s}.marks (cohort INTEGER, mark BIGINT, accepted BIGINT, digest VARCHAR,"
+        " in_doubt BIGINT, base BIGINT)"
+    ),
+    (
+        "CREATE TABLE {s}.plan_members (cohort INTEGER, plan_id VARCHAR, action VARCHAR,"
+        " uid VARCHAR, anonymous_id VARCHAR)"
+    ),
 )
-"""No indexes: those of DuckDB do not spill."""
+"""No indexes: those of DuckDB do not spill. The cohorts are control's numbers of them."""
 
-CLEAR_JOURNAL = ("DROP TABLE {s}.journal", "DROP TABLE {s}.requests", *_JOURNAL)
-"""Cheaper than deleting rows, whatever their number."""
+MEMBER_TABLES = ("accepted", "doubts", "removed")
 
 SUMMARY = (
     # Per member: the last request that was accepted, and the last one after it without an answer.
-    "CREATE OR REPLACE TABLE {v}.summary AS SELECT h, accepted, "
+    "CREATE OR REPLACE TABLE {v}.summary AS SELECT cohort, h, accepted, "
     "CASE WHEN accepted IS NULL OR asked > accepted THEN asked END AS asked FROM ("
-    "SELECT h, max(number) FILTER (state = 'accepted') AS accepted, "
-    "max(number) FILTER (state = 'sent') AS asked "
-    "FROM {s}.journal AS j JOIN {s}.requests AS r USING (number) "
-    "WHERE state <> 'refused' AND number < ? GROUP BY h)"
+    "SELECT cohort, h, max(number) FILTER (state = 'a') AS accepted, "
+    "max(number) FILTER (state <> 'a') AS asked FROM {v}.journal GROUP BY cohort, h)"
 )
-"""Sums up the journal before a request's number, the parameter, in the schema ``{v}``."""
+"""Sums up the requests in the table ``{v}.journal``, which has none that were refused."""
 
-_LAST = (
-    "FROM {s}.journal AS j JOIN {v}.summary AS v ON v.h = j.h AND v.%s = j.number "
-    "JOIN {s}.requests AS r ON r.number = j.number"
+_LAST = "FROM {v}.journal AS j JOIN {v}.summary AS v ON v.h = j.h AND v.%s = j.number"
+_NEWLY_ACCEPTED = "SELECT j.cohort, j.h, j.uid, j.anonymous_id " + _LAST.replace("%s", "accepted")
+_NEWLY_ACCEPTED += f" WHERE j.action = {_ADD}"
+_NEWLY_REMOVED = "SELECT j.cohort, j.h " + _LAST.replace("%s", "accepted")
+_NEWLY_REMOVED += f" WHERE j.action = {_REMOVE}"
+_NEWLY_DOUBTED = "SELECT j.cohort, j.h, j.uid, j.anonymous_id, j.action "
+_NEWLY_DOUBTED += _LAST.replace("%s", "asked")
+
+_SETTLED = "v.accepted IS NOT NULL"
+FOLDED_AWAY = {"accepted": _SETTLED, "removed": _SETTLED, "doubts": "TRUE"}
+"""For each table, the members in the summary whose rows a fold replaces."""
+
+DELETE = (
+    "DELETE FROM {s}.%s AS old USING {v}.summary AS v"
+    " WHERE v.cohort = old.cohort AND v.h = old.h AND %s"
 )
-_NEWLY_ACCEPTED = "SELECT j.h, j.uid, j.anonymous_id " + _LAST.replace("%s", "accepted")
-_NEWLY_ACCEPTED += f" WHERE r.action = {_ADD}"
-_NEWLY_REMOVED = "SELECT j.h " + _LAST.replace("%s", "accepted") + f" WHERE r.action = {_REMOVE}"
-_NEWLY_DOUBTED = "SELECT j.h, j.uid, j.anonymous_id, r.action " + _LAST.replace("%s", "asked")
-_SETTLED = "(SELECT h FROM {v}.summary WHERE accepted IS NOT NULL)"
-_TOUCHED = "(SELECT h FROM {v}.summary WHERE accepted IS NOT NULL OR asked IS NOT NULL)"
-
-FOLDED_AWAY = (
-    ("accepted", "h IN " + _SETTLED),
-    ("removed", "h IN " + _SETTLED),
-    ("doubts", "h IN " + _TOUCHED),
-)
-"""Each table, and the condition of the rows that a fold replaces."""
-
-FOLD = (
-    *(f"DELETE FROM {{s}}.{table} WHERE {rows}" for table, rows in FOLDED_AWAY),
+INSERTS = (
     "INSERT INTO {s}.accepted " + _NEWLY_ACCEPTED,
     "INSERT INTO {s}.removed " + _NEWLY_REMOVED,
     "INSERT INTO {s}.doubts " + _NEWLY_DOUBTED,
 )
 
 VIEWS = tuple(
-    f"CREATE OR REPLACE VIEW {{v}}.{table} AS "
-    f"SELECT * FROM {{s}}.{table} AS old ANTI JOIN {touched} AS v ON v.h = old.h "
-    f"UNION ALL {new}"
-    for table, touched, new in (
-        ("accepted", _SETTLED, _NEWLY_ACCEPTED),
-        ("removed", _SETTLED, _NEWLY_REMOVED),
-        ("doubts", _TOUCHED, _NEWLY_DOUBTED),
+    f"CREATE OR REPLACE VIEW {{v}}.{table} AS SELECT * FROM {{s}}.{table} AS old"
+    f" ANTI JOIN {{v}}.summary AS v ON v.cohort = old.cohort AND v.h = old.h AND {replaced}"
+    f" UNION ALL {new}"
+    for (table, replaced), new in zip(
+        FOLDED_AWAY.items(), (_NEWLY_ACCEPTED, _NEWLY_REMOVED, _NEWLY_DOUBTED), strict=True
     )
 )
-"""The tables as they would be after `FOLD`, for stores that must not fold (yet)."""
+"""The tables as they would be after a fold, for stores that must not change anything."""

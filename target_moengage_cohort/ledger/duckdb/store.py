@@ -1,129 +1,80 @@
-"""The ledgers of one destination, each opened by one run at a time."""
+"""The ledgers of one destination on one machine: a directory with control and members' files."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import os
-import socket
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from functools import partial
 
-from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
-from target_moengage_cohort.core.files import Holder
-from target_moengage_cohort.ledger.duckdb.catalog import Catalog, ProgressFile
-from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBLedger
-from target_moengage_cohort.ledger.duckdb.connection import LedgerParts
-from target_moengage_cohort.ledger.duckdb.database import make_database, make_nothing, read_entry
+import msgspec
+
+from target_moengage_cohort.core import files, scratch
+from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.ledger.control.control import stem
+from target_moengage_cohort.ledger.duckdb.cohort_ledger import of_other_stream, retired
+from target_moengage_cohort.ledger.duckdb.inspection import inspect
 from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, Engine, translated
-from target_moengage_cohort.ledger.records import CohortEntry, PlanKind
+from target_moengage_cohort.ledger.duckdb.leases import new_holder, take_lease
+from target_moengage_cohort.ledger.duckdb.members import Members
+from target_moengage_cohort.ledger.duckdb.members_file import Owner
+from target_moengage_cohort.ledger.duckdb.store_directory import StoreDirectory
+from target_moengage_cohort.ledger.duckdb.stream_ledger import DuckDBStreamLedger
 from target_moengage_cohort.settings.convert import nearest_name
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from target_moengage_cohort.core.files import Lock, Step
     from target_moengage_cohort.core.membership import Cohort
     from target_moengage_cohort.core.scratch import Scratch
+    from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBCohortLedger
     from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging
-    from target_moengage_cohort.ledger.records import Plan, RunProgress
+    from target_moengage_cohort.ledger.duckdb.store_directory import StoreOptions
+    from target_moengage_cohort.ledger.records import Fault
     from target_moengage_cohort.settings import Settings
 
-_POLL_SECONDS = 0.2
 
+class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]):
+    """A `LedgerStore` in a directory.
 
-class DuckDBStore:
-    """A `LedgerStore` that is a directory of DuckDB files.
-
-    Nothing is created or started before it is needed, because most runs need no ledger. For the
-    arguments see `open_store`.
+    Nothing is created or started before it is needed. For the arguments see `open_store`.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        run_id: str,
-        wait: Callable[[float], bool],
-        read_only: bool,
-        step: Step,
-        clock: Callable[[], float],
-        busy_seconds: float,
-    ) -> None:
-        self._settings = settings
-        self.run_id = run_id
-        self._wait = wait
-        self._read_only = read_only
-        self._clock = clock
-        self._busy_seconds = busy_seconds
-        self._catalog = Catalog(settings, read_only=read_only, step=step)
-        self.folder: Path = self._catalog.path
+    def __init__(self, settings: Settings, **options: t.Unpack[StoreOptions]) -> None:
+        super().__init__(settings, **options)
         self._spill: Scratch | None = None
         self._started: Engine | None = None
         self._worker: ThreadPoolExecutor | None = None
-        self._open: dict[str, DuckDBLedger] = {}
-        self._progress: ProgressFile | None = None
+        self._streams: dict[str, DuckDBStreamLedger] = {}
         self._numbers = itertools.count(1)
-
-    def __enter__(self) -> t.Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @property
-    def exists(self) -> bool:
-        """Whether the destination's directory exists, so that a cohort may have a ledger."""
-        return self._catalog.exists
+    def end_requests(self) -> None:
+        """Count the requests in flight as unanswered: their answers no longer matter."""
+        for stream in self._streams.values():
+            stream.end_requests()
 
-    def check(self) -> None:
-        """Check that ledgers can be used or created, without creating any."""
-        self._catalog.check()
-
-    def has(self, cohort_id: str) -> bool:
-        """Return whether the cohort has a ledger; cheap."""
-        return self._catalog.has(cohort_id)
-
-    def entries(self) -> list[CohortEntry]:
-        """Return the partner's cohorts that have a ledger; normally no database is opened."""
-        entries, unlisted = self._catalog.entries()
-        for path in unlisted:
-            with translated(path):
-                destination, entry = read_entry(self._engine(), path)
-            mine = (self._catalog.identity, self._settings.partner)
-            if (destination, entry.partner) == mine:  # else its own runs will list it
-                entries.append(entry)
-                if not self._read_only:
-                    self._catalog.write_entry(entry)
-        ours = (entry for entry in entries if entry.partner == self._settings.partner)
-        return sorted(ours, key=lambda entry: entry.cohort_id)
-
-    def open(self, cohort: Cohort, stream: str) -> DuckDBLedger:
-        """Lock and open the ledger of a cohort, or create it."""
-        entry = CohortEntry(
-            partner=self._settings.partner,
-            cohort_id=cohort.cohort_id,
-            name=cohort.name,
-            description=cohort.description,
-            stream=stream,
-            is_settled=True,
-        )
-        if (ledger := self._open.get(cohort.cohort_id)) is None:
-            ledger = self._opened(entry)
-            try:
-                ledger.check(cohort, stream)
-            except BaseException:
-                ledger.abandon()
-                raise
+    def open(self, cohort: Cohort, stream: str) -> DuckDBCohortLedger:
+        """Open a cohort's ledger, or create it; record a new description."""
+        of_stream = self.stream(stream)
+        if (ledger := of_stream.cohorts.get(cohort.cohort_id)) is None:
+            control = self._ready()
+            if (entry := control.entry(cohort.cohort_id)) is not None:
+                raise retired(entry) if entry.is_retired else of_other_stream(entry, stream)
+            entry = control.add(cohort, stream)
+            ledger = of_stream.add(entry, created=not self._read_only)
+        ledger.check(cohort, stream)
         return ledger
 
-    def open_known(self, cohort_id: str) -> DuckDBLedger:
-        """Lock and open a ledger that exists."""
-        if cohort_id in self._open:
-            return self._open[cohort_id]
-        entry = self._catalog.entry(cohort_id)
+    def open_known(self, cohort_id: str) -> DuckDBCohortLedger:
+        """Open a ledger that exists."""
+        for of_stream in self._streams.values():
+            if cohort_id in of_stream.cohorts:
+                return of_stream.cohorts[cohort_id]
+        entry = self._ready().entry(cohort_id) if self.exists else None
         if entry is None:
             like = nearest_name(cohort_id, [entry.cohort_id for entry in self.entries()])
             hint = "moengage-cohort status lists the cohorts that have one"
@@ -131,10 +82,64 @@ class DuckDBStore:
                 hint = f"did you mean {like!r}?"
             msg = (
                 f"cohort {cohort_id!r} of partner {self._settings.partner!r} has no ledger in "
-                f"{self.folder}; {hint}"
+                f"{self.place}; {hint}"
             )
             raise SettingsError("no_ledger", msg)
-        return self._opened(entry)
+        return self.stream(entry.stream).cohorts[cohort_id]
+
+    def stream(self, name: str, *, trusts: bool = False) -> DuckDBStreamLedger:
+        """Take a stream's lease, and open its ledger; see `DuckDBStreamLedger.load`."""
+        if (opened := self._streams.get(name)) is not None:
+            return opened
+        self._streams[name] = opened = self._take(name)
+        try:
+            opened.load(trusts=trusts)
+        except BaseException:
+            opened.abandon()
+            raise
+        return opened
+
+    def accept_members(self, stream: str) -> None:
+        """See `LedgerStore.accept_members`."""
+        if stream not in self.streams():
+            msg = f"stream {stream!r} has no ledger in {self.place}; see moengage-cohort status"
+            raise SettingsError("no_ledger", msg)
+        self.stream(stream, trusts=True)
+
+    def inspect(self, stream: str) -> list[Fault]:
+        """See `LedgerStore.inspect`."""
+        taken = self._take(stream)
+        try:
+            return inspect(taken)
+        finally:
+            taken.abandon()
+
+    def _take(self, name: str) -> DuckDBStreamLedger:
+        engine, control = self._engine(), self._control
+        base = stem(self._settings.partner, name)
+        lease = self._lease(name, self.folder / f"stream-{base}.lock")
+        try:
+            file = DatabaseFile(self.folder / f"members-{base}.duckdb", next(self._numbers))
+            owner = Owner(control.store_id, self._settings.partner, name)
+            members = Members(engine, file, owner, self._step)
+            closed = partial(self._streams.pop, name, None)
+            return DuckDBStreamLedger(name, control, members, lease, closed)
+        except BaseException:
+            if lease is not None:
+                lease.release()
+            raise
+
+    def reassign(self, cohort_id: str, stream: str) -> None:
+        """Let another stream populate a cohort: copy its members, then change the owner."""
+        ledger = self.open_known(cohort_id)
+        former, other = self._streams[ledger.entry.stream], self.stream(stream)
+        former.fold()
+        other.take_over(ledger)
+        ledger.reassign(stream)
+        former.table.drop_cohorts([ledger.number])
+        del former.cohorts[cohort_id]
+        entry = msgspec.structs.replace(ledger.entry, last_timestamp=ledger.last_timestamp)
+        other.add(entry, created=False)
 
     def staging(self) -> DuckDBStaging:
         """Return an empty staging for a snapshot."""
@@ -144,54 +149,17 @@ class DuckDBStore:
             self._worker = ThreadPoolExecutor(1, thread_name_prefix="staging")
         return DuckDBStaging(self._engine(), self.folder, self._worker)
 
-    def begin(self, stream: str) -> None:
-        """Record that this run reads a stream: pending plans of earlier runs expire."""
-        self._engine()
-        self._catalog.begin(stream, self.run_id)
-
-    def has_begun(self, stream: str) -> bool:
-        """Return whether any run has begun to read a stream; cheap."""
-        return self._catalog.latest_run(stream) is not None
-
-    def is_void(self, plan: Plan) -> bool:
-        """Return whether a pending plan has expired, because a later run of its stream began."""
-        latest = self._catalog.latest_run(plan.stream)
-        return plan.kind is PlanKind.WAITING and latest not in {None, plan.run_id}
-
-    def use_version(self, stream: str, version: int) -> bool:
-        """Record that this run reads a stream's version; return whether no unfinished run has."""
-        self._engine()
-        return self._catalog.use_version(stream, version)
-
-    def finish_version(self, stream: str, version: int) -> None:
-        """Delete the record of a version, because the run that read it succeeded."""
-        self._catalog.finish_version(stream, version)
-
-    def write_progress(self, progress: RunProgress) -> None:
-        """Write the run's progress file, unless the store is read-only."""
-        if self._read_only:
-            return
-        if self._progress is None:
-            self._progress = ProgressFile(self.folder, self.run_id)
-        self._progress.write(progress)
-
-    def runs_under_way(self) -> list[RunProgress]:
-        """Read the progress files of the runs whose process is alive."""
-        return self._catalog.runs_under_way()
-
     def close(self) -> None:
         """Close all ledgers, even if one of them fails."""
-        failed: LedgerError | None = None
-        if self._progress is not None:
-            self._progress.close()
-            self._progress = None
-        if self._worker is not None:
-            self._worker.shutdown()
-        for ledger in list(self._open.values()):
-            try:
-                ledger.close()
-            except LedgerError as error:
-                failed = failed or error
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._close_control)
+            stack.callback(self._stop)
+            for stream in list(self._streams.values()):
+                stack.callback(stream.close)
+            if self._worker is not None:
+                self._worker.shutdown()
+
+    def _stop(self) -> None:
         try:
             if self._started is not None:
                 with translated(self.folder):
@@ -200,68 +168,25 @@ class DuckDBStore:
             if self._spill is not None:
                 self._spill.close()
             self._started = self._spill = None
-        if failed is not None:
-            raise failed
 
     def _engine(self) -> Engine:
-        """Return the DuckDB instance; the first call creates the directory and starts DuckDB."""
+        """Return the DuckDB instance; the first call starts DuckDB."""
         if self._started is None:
-            self._catalog.prepare()
-            self._spill = self._catalog.spill(self.run_id)
-            key, spill = self._catalog.hash_key, self._spill.path
-            self._started = Engine(key, spill, read_only=self._read_only)
-            with translated(self.folder):
-                make_nothing(self._started)
+            self._ready()
+            scratch.remove_dead_temporary()
+            self._spill = (
+                scratch.temporary_scratch()
+                if self._read_only
+                else scratch.Scratch(self.folder / f"spill-{self.run_id}")
+            )
+            key = self._control.hash_key
+            self._started = Engine(key, self._spill.path, read_only=self._read_only)
         return self._started
 
-    def _opened(self, entry: CohortEntry) -> DuckDBLedger:
-        engine = self._engine()
-        lock = self._locked(entry.cohort_id)
-        try:
-            path = self._catalog.database(entry.cohort_id)
-            created = not (self._read_only or path.exists())
-            known = self._catalog.entry(entry.cohort_id)
-            if known is None and not self._read_only:
-                self._catalog.write_entry(entry)
-            if created:
-                with translated(path):
-                    make_database(engine, path, (self._catalog.identity, entry), self._catalog.step)
-            parts = LedgerParts(
-                engine=engine,
-                catalog=self._catalog,
-                file=DatabaseFile(path, next(self._numbers)),
-                lock=lock,
-                entry=known or entry,
-                created=created,
-                closed=partial(self._open.pop, entry.cohort_id, None),
-            )
-        except BaseException:
-            if lock is not None:
-                lock.release()
-            raise
-        ledger = self._open[entry.cohort_id] = DuckDBLedger(parts)
-        try:
-            ledger.load()
-        except BaseException:
-            ledger.abandon()
-            raise
-        return ledger
-
-    def _locked(self, cohort_id: str) -> Lock | None:
-        lock = self._catalog.lock(cohort_id)
-        if lock is None:
+    def _lease(self, stream: str, path: Path) -> files.Lock | None:
+        """Wait for a stream's lease; ``None`` if there is nothing to lock."""
+        if self._read_only and not self.exists:
             return None
-        since = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
-        me = Holder(pid=os.getpid(), host=socket.gethostname(), run_id=self.run_id, since=since)
-        waited = 0.0
-        while not lock.acquire(me):
-            if waited >= self._busy_seconds or self._wait(_POLL_SECONDS):
-                holder = lock.holder()
-                who = "another run"
-                if holder is not None:
-                    who = f"run {holder.run_id} (process {holder.pid} on {holder.host}, "
-                    who += f"since {holder.since})"
-                msg = f"the ledger of cohort {cohort_id!r} is held by {who}; run again when it ends"
-                raise BusyError("ledger_busy", msg)
-            waited += _POLL_SECONDS
+        lock = files.Lock(path, is_optional=self._read_only)
+        take_lease(stream, lock, new_holder(self.run_id, self._clock()), self._patience)
         return lock

@@ -5,15 +5,15 @@ They belong to the tap, so they are only read, never changed or removed.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import typing as t
 
 import duckdb
 
+from target_moengage_cohort.core.column_files import ColumnarRows
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.core.scratch import temporary_scratch
-from target_moengage_cohort.singer.batches.columnar import Cursor, Relation, quote_text
+from target_moengage_cohort.singer.batches.columnar import Cursor, Relation
 from target_moengage_cohort.singer.batches.jsonl import JsonLines
 from target_moengage_cohort.singer.batches.storage import INCOMPLETE, local_file, shown
 from target_moengage_cohort.singer.decoding import decoder, row_type
@@ -48,14 +48,8 @@ class BatchFiles:
         message: Batch,
         layout: RowLayout,
         where: str,
-        cursor: Callable[[], Cursor] | None = None,
     ) -> Iterator[Part]:
-        """Yield the contents of a message's files, one after the other.
-
-        ``where`` names the message in errors. ``cursor`` makes a cursor of the DuckDB instance that
-        is to see the rows; ``None``: any.
-        """
-        cursor = cursor or self._cursor
+        """Yield the contents of a message's files, one by one; ``where`` names it in errors."""
         _check_encoding(message, where)
         for url in message.manifest:
             named = f"the batch file {shown(url)} ({where})"
@@ -69,9 +63,9 @@ class BatchFiles:
                         decode_row = self._row_decoder(message.stream, layout)
                         yield JsonLines(path, named, decode_row, layout.plain)
                     case "parquet":
-                        yield from self._parquet(path, named, layout, cursor)
+                        yield from self._parquet(path, named, layout)
                     case "arrow":
-                        yield from _arrow(path, named, layout, cursor)
+                        yield from _arrow(path, named, layout, self._cursor)
             finally:
                 if path.parent == self._folder:
                     path.unlink()
@@ -112,17 +106,13 @@ class BatchFiles:
             self._row_decoders[stream] = layout, decode
         return decode
 
-    def _parquet(
-        self, path: Path, where: str, layout: RowLayout, cursor: Callable[[], Cursor]
-    ) -> Iterator[Part]:
+    def _parquet(self, path: Path, where: str, layout: RowLayout) -> Iterator[Part]:
         # A name of our own: in any other, DuckDB might see wildcards, or partitions of Hive.
         link = self._folder / "link.parquet"
         link.symlink_to(path.absolute())
-        source = f"read_parquet({quote_text(str(link))}, hive_partitioning = false)"
+        source = ColumnarRows(link, layout.columns, layout.keys)
         try:
-            relation = Relation(cursor, source, where, whole=cursor, layout=layout)
-            with contextlib.closing(relation.cursor):
-                yield relation
+            yield Relation(self._cursor, source, where, whole=lambda: source)
         finally:
             link.unlink()
 
@@ -162,24 +152,21 @@ def _arrow(
             for number in range(file.num_record_batches):
                 rows = file.get_batch(number).num_rows
                 for offset in range(0, rows, _ARROW_ROWS):
-                    connect, connect_whole = (
-                        functools.partial(_register, cursor, each, number, offset)
+                    mapped_rows, whole_rows = (
+                        functools.partial(_batch_rows, each, number, offset, layout)
                         for each in (file, whole)
                     )
-                    start = first + offset
-                    relation = Relation(
-                        connect, "rows", where, whole=connect_whole, layout=layout, first=start
+                    yield Relation(
+                        cursor, mapped_rows(), where, whole=whole_rows, first=first + offset
                     )
-                    with contextlib.closing(relation.cursor):
-                        yield relation
                 first += rows
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: in a name
         msg = f"{where} cannot be read ({type(error).__name__}), {INCOMPLETE}"
         raise InputError("batch_file_unreadable", msg) from None
 
 
-def _register(cursor: Callable[[], Cursor], file: t.Any, number: int, offset: int) -> Cursor:
-    """Return a cursor to which some rows of an Arrow file's record batch are the table ``rows``."""
+def _batch_rows(file: t.Any, number: int, offset: int, layout: RowLayout) -> ColumnarRows:
+    """Return some rows of an Arrow file's record batch."""
     batch = file.get_batch(number)
     batch.validate(full=True)  # DuckDB trusts offsets, and would read beyond the file
-    return cursor().register("rows", batch.slice(offset, _ARROW_ROWS))
+    return ColumnarRows(batch.slice(offset, _ARROW_ROWS), layout.columns, layout.keys)

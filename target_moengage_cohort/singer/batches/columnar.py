@@ -11,135 +11,80 @@ import typing as t
 from types import SimpleNamespace
 
 import duckdb
-import msgspec
 from msgspec import UNSET
 
+from target_moengage_cohort.core.column_files import TEXT, WHOLE, UnreadableRowsError
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.singer.batches.storage import INCOMPLETE
-from target_moengage_cohort.singer.columns import Columns, NotPlainError, RowLayout, assemble
+from target_moengage_cohort.singer.columns import Columns, NotPlainError, assemble
 from target_moengage_cohort.singer.decoding import UNDECODABLE, attributes, decode_record
 from target_moengage_cohort.singer.messages import Chunk
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from target_moengage_cohort.core.column_files import ColumnarRows
+
 Cursor: t.TypeAlias = duckdb.DuckDBPyConnection
 
 _CHUNK_ROWS = 20_000
-_TEXT = re.compile(r"VARCHAR|UUID|ENUM\(.*")
-_WHOLE = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL\(\d+,0\)")
 _OTHER_SCALAR = re.compile(r"DECIMAL\(.*|DOUBLE|FLOAT|BOOLEAN")
-_IDENTIFIERS = ("uid", "anonymous_id")
-_TEXT_OR_WHOLE = (*_IDENTIFIERS, "cohort_id", "cohort_name")
-
-
-class Facts(msgspec.Struct, frozen=True):
-    """The facts that decide whether all rows can be taken in one step."""
-
-    count: int  # rows
-    nameless: int  # rows without an identifier
-    longest: int  # characters of the longest identifier
-    undecided: int  # rows that do not state whether they are a member
-    absent: int  # rows that are not a member
-    pairs: int  # rows with both identifiers
-    counted: int  # rows with a row count
-    least: int | None  # the smallest row count
-    most: int | None  # the largest row count
 
 
 class Relation:
-    """Rows of one stream that DuckDB can select from.
+    """Rows of one stream in columns, taken at once or some at a time.
 
     Args:
-        connect: Makes a cursor that can read their mapped columns, at least.
-        source: The SQL after FROM.
+        connect: Makes a cursor of DuckDB to take some at a time.
+        source: The rows with their mapped columns, at least.
         where: Names the file in messages.
-        whole: Makes a cursor that can read all of their columns.
-        layout: The columns to read of a row.
+        whole: Returns the rows with all of their columns.
         first: The number of the first row in its file, from 0.
-
-    Attributes:
-        cursor: Reads the rows.
     """
 
     def __init__(
         self,
         connect: Callable[[], Cursor],
-        source: str,
+        source: ColumnarRows,
         where: str,
         *,
-        whole: Callable[[], Cursor],
-        layout: RowLayout,
+        whole: Callable[[], ColumnarRows],
         first: int = 0,
     ) -> None:
+        self.source = source
+        self._connect = connect
         self._whole = whole
-        self._source = source
         self._where = where
-        with self.translated():
-            self.cursor = connect()
         self._number = first  # of the latest row
         self._first = first
         self._page = (0, 0)  # offset and size of the latest chunk that is taken row by row
         self._records: list[str] = []  # of that chunk, once one is needed
-        described = self._fetch(f"DESCRIBE SELECT * FROM {source}")
-        self._types: dict[str, str] = {row[0]: row[1] for row in described}
-        columns, keys = layout.columns, layout.keys
+        self._types: dict[str, str] = {}
+        self._columns: dict[str, str] = {}
+        self._constant: dict[str, t.Any] = {}  # attributes whose value is the same in all rows
+        self._is_plain = False
+
+    def _open(self, cursor: Cursor) -> str:
+        """Return the SQL after FROM, with which the cursor reads the rows."""
+        source = self.source
+        table, self._types = source.open(cursor)
+        columns = source.columns
         self._columns = {role: name for role, name in columns.items() if name in self._types}
-        self._constant = {  # attributes whose value is the same in all rows
+        self._constant = {
             attribute: True if column in self._types else UNSET
-            for attribute, column in attributes(columns, keys).items()
+            for attribute, column in attributes(columns, source.keys).items()
             if attribute not in self._columns
         }
-        has_keys = all(key in self._types for key in keys)
-        self._is_uniform = has_keys and self._has_plain_types(columns)
-
-    def _has_plain_types(self, columns: Mapping[str, str]) -> bool:
-        wanted = {
-            **dict.fromkeys(_TEXT_OR_WHOLE, f"{_TEXT.pattern}|{_WHOLE.pattern}"),
-            "membership": "BOOLEAN",
-            "expected_count": _WHOLE.pattern,
-        }
-        return columns.keys() - self._columns.keys() <= {"deleted_at"} and all(
-            re.fullmatch(wanted[role], self._types[column])
-            for role, column in columns.items()
-            if role in wanted
-        )
-
-    def facts(self) -> Facts:
-        """Query the facts of all rows.
-
-        Raises:
-            NotPlainError: A column has a type that no plain row has, or is missing.
-        """
-        if not self._is_uniform:
-            raise NotPlainError
-        names = [self._text(role) for role in _IDENTIFIERS]
-        longest = ", ".join(f"coalesce(max(length({name})), 0)" for name in names)
-        deleted, member = self._deleted(), self._member()
-        expected = self._quoted("expected_count")
-        (row,) = self._fetch(
-            f"SELECT count(*), count(*) FILTER ({names[0]} IS NULL AND {names[1]} IS NULL),"
-            f" greatest({longest}), count(*) FILTER (NOT {deleted} AND {member} IS NULL),"
-            f" count(*) FILTER ({deleted} OR NOT {member}),"
-            f" count(*) FILTER ({names[0]} IS NOT NULL AND {names[1]} IS NOT NULL),"
-            f" count({expected}), min({expected}), max({expected}) FROM {self._source}"
-        )
-        *numbers, least, most = row
-        bounds = (None if bound is None else int(bound) for bound in (least, most))
-        return Facts(*numbers, *bounds)
-
-    def select(self) -> str:
-        """Return the SQL that selects uid, anonymous_id and present of all rows, in order."""
-        names = ", ".join(f"{self._text(role)} AS {role}" for role in _IDENTIFIERS)
-        present = f"NOT {self._deleted()} AND coalesce({self._member()}, FALSE)"
-        return f"SELECT {names}, {present} AS present FROM {self._source}"
+        self._is_plain = source.is_plain(self._types)
+        return table
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield the rows, some of them at a time."""
-        values = ", ".join(self._value(role) for role in self._columns) or "NULL"
-        with self.translated():
-            self.cursor.execute(f"SELECT {values} FROM {self._source}")
-            while batch := self.cursor.fetchmany(_CHUNK_ROWS):
+        with self.translated(), contextlib.closing(self._connect()) as cursor:
+            table = self._open(cursor)
+            values = ", ".join(self._value(role) for role in self._columns) or "NULL"
+            cursor.execute(f"SELECT {values} FROM {table}")
+            while batch := cursor.fetchmany(_CHUNK_ROWS):
                 before, self._number = self._number, self._number + len(batch)
                 yield Chunk(
                     functools.partial(self._plain_columns, batch),
@@ -150,9 +95,11 @@ class Relation:
         """Return the whole of the latest row."""
         offset, size = self._page
         if not self._records:  # of the whole chunk: a single row would take as long
-            rows = f"SELECT * FROM {self._source} LIMIT {size} OFFSET {offset}"
-            with self.translated(), self._whole() as other:  # ours is still yielding rows
-                texts = other.execute(f"SELECT to_json(r)::VARCHAR FROM ({rows}) AS r").fetchall()
+            # The other cursor is still yielding rows.
+            with self.translated(), contextlib.closing(self._connect()) as cursor:
+                table, _ = self._whole().open(cursor)
+                rows = f"SELECT * FROM {table} LIMIT {size} OFFSET {offset}"
+                texts = cursor.execute(f"SELECT to_json(r)::VARCHAR FROM ({rows}) AS r").fetchall()
             self._records = [text for (text,) in texts]
         try:
             return decode_record(self._records[self._number - self._first - offset - 1].encode())
@@ -169,8 +116,9 @@ class Relation:
         """Turn a fault of the file into an `InputError` without any of its values."""
         try:
             yield
-        except (duckdb.Error, OSError, ValueError) as error:  # the last two: pyarrow's
-            msg = f"{self._where} cannot be read ({type(error).__name__}), {INCOMPLETE}"
+        except (duckdb.Error, OSError, ValueError, UnreadableRowsError) as error:
+            kind = error if isinstance(error, UnreadableRowsError) else type(error).__name__
+            msg = f"{self._where} cannot be read ({kind}), {INCOMPLETE}"
             raise InputError("batch_file_unreadable", msg) from None
 
     def _rows(self, values: list[tuple[t.Any, ...]], before: int) -> Iterator[t.Any]:
@@ -181,7 +129,7 @@ class Relation:
             yield SimpleNamespace(**dict(zip(self._columns, row, strict=False)), **self._constant)
 
     def _plain_columns(self, values: list[tuple[t.Any, ...]]) -> Columns:
-        if not self._is_uniform:
+        if not self._is_plain:
             raise NotPlainError
         columns = dict(zip(self._columns, zip(*values, strict=True), strict=True))
         if any(columns.get("deleted_at", ())):
@@ -211,38 +159,16 @@ class Relation:
 
     def _value(self, role: str) -> str:
         """Return the SQL expression of a role's value, of a type that the row rules accept."""
-        column, kind = self._quoted(role), self._types[self._columns[role]]
-        if _TEXT.fullmatch(kind):
+        column, kind = self.source.column(role, self._types), self._types[self._columns[role]]
+        if TEXT.fullmatch(kind):
             return f"{column}::VARCHAR"
         if role == "deleted_at":
             return f"CASE WHEN {column} IS NOT NULL THEN 'deleted' END"
-        if _WHOLE.fullmatch(kind) or _OTHER_SCALAR.fullmatch(kind):
+        if WHOLE.fullmatch(kind) or _OTHER_SCALAR.fullmatch(kind):
             return column
         return f"CASE WHEN {column} IS NOT NULL THEN [TRUE] END"  # never an identifier
-
-    def _text(self, role: str) -> str:
-        return f"nullif({self._quoted(role)}::VARCHAR, '')"
-
-    def _deleted(self) -> str:
-        return f"({self._text('deleted_at')} IS NOT NULL)"
-
-    def _member(self) -> str:
-        return self._quoted("membership", absent="TRUE")
-
-    def _quoted(self, role: str, absent: str = "NULL") -> str:
-        column = self._columns.get(role)
-        return absent if column is None else '"' + column.replace('"', '""') + '"'
-
-    def _fetch(self, sql: str) -> list[tuple[t.Any, ...]]:
-        with self.translated():
-            return self.cursor.execute(sql).fetchall()
 
 
 def _texts(values: Sequence[t.Any]) -> list[str | None]:
     """Return identifiers as text; ``None`` for null and empty."""
     return [str(value) if value is not None and value != "" else None for value in values]
-
-
-def quote_text(text: str) -> str:
-    """Return a text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"

@@ -9,21 +9,20 @@ from __future__ import annotations
 import typing as t
 from collections import defaultdict
 
-from target_moengage_cohort.core.membership import Action, Change, Member
+from target_moengage_cohort.core.membership import Action, Change
 from target_moengage_cohort.ledger.records import Expected
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from target_moengage_cohort.core.membership import Key
     from target_moengage_cohort.delivery.delivery import Delivery
-    from target_moengage_cohort.ledger.interface import CohortLedger
+    from target_moengage_cohort.ledger.interface import NumberedChange, NumberedKey, StreamLedger
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.sync.cohorts import Cohorts
 
 _STATE_BYTES_LIMIT = 1 << 20
 _BATCH = 2_000
-_BATCH_WITH_LEDGER = 20_000  # a look-up in a ledger takes as long for one member as for many
+_BATCH_WITH_LEDGER = 50_000  # a look-up in a ledger takes as long for one member as for many
 
 
 class Outbox:
@@ -79,7 +78,7 @@ class Outbox:
         if mapping.cohort is None:
             self._cohorts.meet_unsettled(mapping)
         for cohort in self._cohorts.of_stream(mapping.stream):
-            if cohort.ledger is not None:
+            if cohort.ledger is not None and cohort.ledger.entry.counts.in_doubt:
                 for doubts in cohort.ledger.doubts():
                     changes = [cohort.change(action, member) for action, member in doubts]
                     if not self._delivery.submit(changes):
@@ -90,33 +89,47 @@ class Outbox:
         if not self._cohorts.ledgers:
             return changes
         needed: list[Change | None] = [*changes]
-        by_cohort: defaultdict[str, list[int]] = defaultdict(list)
+        by_stream: defaultdict[StreamLedger, list[int]] = defaultdict(list)
         for index, change in enumerate(changes):
-            by_cohort[change.cohort.cohort_id].append(index)
-        for cohort_id, indexes in by_cohort.items():
-            cohort = self._cohorts.by_id[cohort_id]
-            if cohort.ledger is None:
+            ledger = self._cohorts.ledgers.get(change.cohort.cohort_id)
+            if ledger is not None:
+                by_stream[ledger.stream].append(index)
+        for stream, indexes in by_stream.items():
+            sifted = self._sift_by_ledger(stream, [changes[index] for index in indexes])
+            if sifted is None:
                 continue
-            sifted = _sift_by_ledger(cohort.ledger, [changes[index] for index in indexes])
             for index, change_of_member in zip(indexes, sifted, strict=True):
-                needed[index] = (
-                    None if change_of_member is None else cohort.change(*change_of_member)
-                )
-            cohort.skipped += sifted.count(None)
+                cohort = self._cohorts.by_id[changes[index].cohort.cohort_id]
+                if change_of_member is None:
+                    cohort.skipped += 1
+                    needed[index] = None
+                elif change_of_member[2] is not changes[index].member:
+                    needed[index] = cohort.change(*change_of_member[1:])
+            stream.fold_if_large()
         return needed
 
-
-def _sift_by_ledger(
-    ledger: CohortLedger, changes: Sequence[Change]
-) -> list[tuple[Action, Member] | None]:
-    sifted = sift(changes, ledger.known([change.member for change in changes]))
-    ledger.queued([needed for needed in sifted if needed is not None])
-    return sifted
+    def _sift_by_ledger(
+        self, stream: StreamLedger, changes: Sequence[Change]
+    ) -> list[NumberedChange | None] | None:
+        """Return each change as far as it is needed; ``None`` if all are needed as they are."""
+        ledgers = self._cohorts.ledgers
+        numbers = [ledgers[change.cohort.cohort_id].number for change in changes]
+        members = [change.member for change in changes]
+        actions = [change.action for change in changes]
+        expected = stream.known(numbers, members)
+        keys = {(number, member.key) for number, member in zip(numbers, members, strict=True)}
+        if not expected and len(keys) == len(changes):  # new members, each one once
+            stream.queue_known(actions)
+            return None
+        sifted = sift(zip(numbers, actions, members, strict=True), expected)
+        if needed := [change for change in sifted if change is not None]:
+            stream.queued(needed)
+        return sifted
 
 
 def sift(
-    changes: Iterable[Change], expected: dict[Key, Expected]
-) -> list[tuple[Action, Member] | None]:
+    changes: Iterable[NumberedChange], expected: dict[NumberedKey, Expected]
+) -> list[NumberedChange | None]:
     """Separate the necessary changes from those without an effect.
 
     Args:
@@ -125,12 +138,12 @@ def sift(
             was never seen, so even its removal is needed.
 
     Returns:
-        For each change its action and member, or ``None`` if it is not needed. A removal has the
-        identifiers that were accepted.
+        Each change, or ``None`` if it is not needed. A removal has the identifiers that were
+        accepted.
     """
-    sifted: list[tuple[Action, Member] | None] = []
-    for change in changes:
-        action, member, key = change.action, change.member, change.member.key
+    sifted: list[NumberedChange | None] = []
+    for cohort, action, given in changes:
+        member, key = given, (cohort, given.key)
         before = expected.get(key)
         if before is not None:
             is_same = action is Action.REMOVE or before.member == member
@@ -140,5 +153,5 @@ def sift(
             if action is Action.REMOVE and before.member is not None:
                 member = before.member
         expected[key] = Expected(action, member)
-        sifted.append((action, member))
+        sifted.append((cohort, action, member))
     return sifted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from target_moengage_cohort.core.membership import Action, largest_size
+from target_moengage_cohort.core.membership import Action, SyncMode, largest_size
 from target_moengage_cohort.singer.columns import LONGEST, NotPlainError
 from target_moengage_cohort.singer.messages import DELETED_AT
 from target_moengage_cohort.sync.mirror.completeness import Completeness
@@ -13,8 +13,8 @@ from target_moengage_cohort.sync.rows import count_records
 from target_moengage_cohort.sync.sink import Sink
 
 if t.TYPE_CHECKING:
-    from target_moengage_cohort.ledger.interface import Staging
-    from target_moengage_cohort.singer.batches.columnar import Facts, Relation
+    from target_moengage_cohort.ledger.snapshot import ColumnarFacts, Staging
+    from target_moengage_cohort.singer.batches.columnar import Relation
     from target_moengage_cohort.singer.columns import Columns
     from target_moengage_cohort.sync.mirror.head_start import HeadStart
     from target_moengage_cohort.sync.rows import RowMapper
@@ -38,7 +38,6 @@ class MirrorSink(Sink):
         self.staging: Staging = settlement.store.staging()
         self.completeness = Completeness(mapping.stream, mapping.expected_count_column)
         self.head_start: HeadStart | None = None
-        self.connect = self.staging.cursor
         self._settlement = settlement
         self._is_fresh = True  # whether no unfinished run has used the version of the records
         self._has_counts = mapping.expected_count_column is not None
@@ -75,7 +74,9 @@ class MirrorSink(Sink):
     def take_columns(self, columns: Columns) -> None:
         """Take many plain rows; see `Sink.take_columns`."""
         cohorts = self.rows.cohorts_of(columns)
-        sealed = {cohort.result.is_sealed for cohort in cohorts}
+        sealed = {False}
+        if self.rows.mapping.sync_mode is SyncMode.ONE_TIME:  # no other mode seals
+            sealed = {cohort.result.is_sealed for cohort in cohorts}
         if len(sealed) > 1 or len(columns.expected_counts or ()) > 1:
             raise NotPlainError
         for expected in columns.expected_counts or ():
@@ -95,9 +96,11 @@ class MirrorSink(Sink):
         cohort = self.rows.cohort
         if cohort is None:
             raise NotPlainError
-        facts = relation.facts()
-        largest = largest_size(facts.longest, has_both=facts.pairs > 0)
-        if self._has_unusual(facts) or largest > cohort.capacity:
+        with relation.translated():
+            facts = self.staging.facts(relation.source)
+        if facts is None or self._has_unusual(facts):
+            raise NotPlainError
+        if largest_size(facts.longest, has_both=facts.pairs > 0) > cohort.capacity:
             raise NotPlainError
         if self._has_counts and facts.count:
             self.completeness.expect(facts.least)
@@ -105,16 +108,10 @@ class MirrorSink(Sink):
         if facts.count and not cohort.result.is_sealed:
             self.flush()
             with relation.translated():
-                self.staging.append_from(
-                    relation.cursor,
-                    relation.select(),
-                    rows=facts.count,
-                    has_absent=facts.absent > 0,
-                    has_pairs=facts.pairs > 0,
-                )
+                self.staging.append_columnar(relation.source, facts, cohort.number)
         return facts.count
 
-    def _has_unusual(self, facts: Facts) -> bool:
+    def _has_unusual(self, facts: ColumnarFacts) -> bool:
         """Whether some row of a columnar file must be looked at by itself."""
         counts_differ = facts.least != facts.most or facts.counted != facts.count
         return bool(
@@ -173,8 +170,9 @@ class MirrorSink(Sink):
         if self.head_start is not None:
             self.head_start.advance()
         if self._uids:
+            cohort = self.rows.cohort
             self.staging.append(
-                self._numbers if self._fans_out else None,
+                self._numbers if cohort is None else cohort.number,
                 self._uids,
                 self._anonymous_ids if any(self._anonymous_ids) else None,
                 None if all(self._present) else self._present,

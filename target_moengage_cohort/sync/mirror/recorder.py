@@ -10,17 +10,29 @@ from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.sync.mirror.guard import Decision, Disposition
 
 if t.TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from target_moengage_cohort.ledger.interface import CohortLedger, Difference, LedgerStore
+    from target_moengage_cohort.ledger.interface import (
+        CohortLedger,
+        LedgerStore,
+        StreamLedger,
+    )
     from target_moengage_cohort.ledger.records import RunEntry
+    from target_moengage_cohort.ledger.snapshot import Difference
+
+
+class StreamPlan(msgspec.Struct, frozen=True):
+    """A stream's plan: the difference of its cohorts, and what is decided for each of them."""
+
+    ledger: StreamLedger
+    difference: Difference
+    cohorts: Sequence[CohortPlan]
 
 
 class CohortPlan(msgspec.Struct, frozen=True):
-    """One cohort's plan: the difference, its decision, and the parts that are not delivered now."""
+    """The decision on one cohort's part of a plan, and the parts that are not delivered now."""
 
     ledger: CohortLedger
-    difference: Difference
     decision: Decision
     kept: Sequence[Plan]
 
@@ -37,33 +49,43 @@ class Recorder:
     def __init__(self, store: LedgerStore) -> None:
         self._store = store
 
-    def keep(self, plan: CohortPlan) -> None:
+    def keep(self, plan: StreamPlan) -> None:
         """Keep the parts of a plan that are not delivered, before any request of it leaves."""
         ledger = plan.ledger
-        ledger.drop_plans(PlanKind.WAITING)
-        if plan.decision.removals is not Disposition.LEFT:
-            ledger.drop_plans(PlanKind.WITHHELD)
-        for part in plan.kept:
-            self._store.begin(part.stream)  # another run may have begun, but found the ledger busy
-            additions, removals = part.additions > 0, part.removals > 0
-            ledger.keep(part, plan.difference, additions=additions, removals=removals)
+        ledger.drop_plans_of([each.ledger for each in plan.cohorts], PlanKind.WAITING)
+        decided = [
+            each.ledger for each in plan.cohorts if each.decision.removals is not Disposition.LEFT
+        ]
+        ledger.drop_plans_of(decided, PlanKind.WITHHELD)
+        parts = [(each.ledger, part) for each in plan.cohorts for part in each.kept]
+        for stream in {part.stream for _, part in parts}:
+            self._store.begin(stream)  # another run may have begun, but found the ledger busy
+        ledger.keep(parts, plan.difference)
 
-    def finish(self, plan: CohortPlan) -> None:
+    def finish(self, plan: StreamPlan) -> None:
         """Note that the rest of a plan was delivered."""
-        ledger, decision = plan.ledger, plan.decision
-        ledger.fold()
-        if decision.additions is Disposition.DELIVERED:
-            ledger.drop_linked(plan.difference)
-        if decision.removals is not Disposition.LEFT:
-            ledger.clear_removed()
-        for part in plan.kept:
-            ledger.renew_plan(part.plan_id)
-        if decision.seals:
-            ledger.seal()
+        plan.ledger.settle(
+            plan.difference,
+            added=[
+                each.ledger
+                for each in plan.cohorts
+                if each.decision.additions is Disposition.DELIVERED
+            ],
+            complete=[
+                each.ledger
+                for each in plan.cohorts
+                if each.decision.removals is not Disposition.LEFT
+            ],
+        )
+        for each in plan.cohorts:
+            for part in each.kept:
+                each.ledger.renew_plan(part.plan_id)
+            if each.decision.seals:
+                each.ledger.seal()
 
-    def note_run(self, ledger: CohortLedger, entry: RunEntry) -> None:
-        """Note the outcome of the run for a cohort."""
-        ledger.note_run(entry)
+    def note_run(self, entries: Mapping[int, RunEntry]) -> None:
+        """Note the outcome of the run for its cohorts, by the numbers of their ledgers."""
+        self._store.note_run(entries)
 
 
 class NullRecorder(Recorder):
@@ -71,11 +93,11 @@ class NullRecorder(Recorder):
 
     remembers = False
 
-    def keep(self, plan: CohortPlan) -> None:
+    def keep(self, plan: StreamPlan) -> None:
         """Do nothing."""
 
-    def finish(self, plan: CohortPlan) -> None:
+    def finish(self, plan: StreamPlan) -> None:
         """Do nothing."""
 
-    def note_run(self, ledger: CohortLedger, entry: RunEntry) -> None:
+    def note_run(self, entries: Mapping[int, RunEntry]) -> None:
         """Do nothing."""

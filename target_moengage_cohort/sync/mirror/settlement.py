@@ -7,6 +7,7 @@ passes a plan that is not settled, waiting or withheld.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import logging
 import typing as t
 from collections import deque
@@ -18,19 +19,19 @@ from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.settings import Removals
 from target_moengage_cohort.sync.mirror.guard import Decision, Disposition, Rules, decide
 from target_moengage_cohort.sync.mirror.head_start import HeadStart
-from target_moengage_cohort.sync.mirror.recorder import CohortPlan, Recorder
+from target_moengage_cohort.sync.mirror.recorder import CohortPlan, Recorder, StreamPlan
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Sequence
 
     from target_moengage_cohort.core.membership import Member
     from target_moengage_cohort.delivery.delivery import Delivery
     from target_moengage_cohort.ledger.interface import (
         CohortLedger,
-        Difference,
         LedgerStore,
-        Staging,
     )
+    from target_moengage_cohort.ledger.records import DiffCounts
+    from target_moengage_cohort.ledger.snapshot import Difference, Staging
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.sync.cohorts import Cohorts, SyncedCohort
     from target_moengage_cohort.sync.context import RunContext
@@ -38,7 +39,7 @@ if t.TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MOST_PLANS = 32  # under way, so that cohorts overlap and memory stays bounded
+_MOST_PLANS = 32  # under way, so that streams overlap and memory stays bounded
 
 
 class StagedStream(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +50,13 @@ class StagedStream(msgspec.Struct, frozen=True, kw_only=True):
     completeness: Completeness
     proof: Proof
     has_head_start: bool
+
+
+class _UnderWay(msgspec.Struct, frozen=True):
+    """A stream's plan that is being delivered, and its cohorts by the numbers of their ledgers."""
+
+    plan: StreamPlan
+    cohorts: dict[int, SyncedCohort]
 
 
 class Settlement:
@@ -68,7 +76,7 @@ class Settlement:
         self._delivery = delivery
         self._recorder = recorder
         self._streams: list[StagedStream] = []
-        self._under_way: deque[tuple[SyncedCohort, CohortPlan]] = deque()
+        self._under_way: deque[_UnderWay] = deque()
 
     def head_start(self, staging: Staging, cohort: SyncedCohort) -> HeadStart | None:
         """Return a head start for a new cohort, if the ledger will remember what it sends."""
@@ -77,13 +85,21 @@ class Settlement:
     def begin(self, stream: StagedStream) -> bool:
         """Decide the plans of a stream's cohorts, and submit them; ``False`` if interrupted."""
         self._streams.append(stream)
-        for cohort, ledger in self._populated(stream):
-            if self._context.interrupt.is_set():
-                return False
-            self._under_way.append((cohort, self._begin(stream, cohort, ledger)))
-            if len(self._under_way) >= _MOST_PLANS and not self._finish_oldest():
-                return False
-        return True
+        populated = self._populated(stream)
+        if self._context.interrupt.is_set():
+            return False
+        if not populated:
+            return True
+        plan = self._decide(stream, populated)
+        self._recorder.keep(plan)
+        cohorts = {ledger.number: cohort for cohort, ledger in populated}
+        for part in plan.cohorts:
+            cohort = cohorts[part.ledger.number]
+            _warn(cohort, part.decision, rejected=stream.completeness.rejected)
+        self._under_way.append(_UnderWay(plan, cohorts))
+        if not self._submit(self._under_way[-1]):
+            return False
+        return len(self._under_way) < _MOST_PLANS or self._finish_oldest()
 
     def finish(self) -> bool:
         """Wait until all plans are delivered; return ``False`` if the run was interrupted."""
@@ -116,32 +132,32 @@ class Settlement:
             if cohort.ledger is not None and not cohort.result.is_sealed
         ]
 
-    def _begin(
-        self, stream: StagedStream, cohort: SyncedCohort, ledger: CohortLedger
-    ) -> CohortPlan:
-        """Decide one cohort's plan, and submit what may be sent."""
+    def _decide(
+        self, stream: StagedStream, populated: Sequence[tuple[SyncedCohort, CohortLedger]]
+    ) -> StreamPlan:
+        """Compare the rows with the ledgers of all cohorts, and decide for each."""
         rules = _rules(stream)
-        difference = stream.staging.difference(ledger, cohort.number, keeps=rules.seals)
-        decision = decide(difference.differs, rules, stream.proof)
-        kept = self._undelivered(cohort, difference, decision, ledger.revision)
-        plan = CohortPlan(ledger, difference, decision, kept)
-        _note_result(cohort, plan)
-        self._recorder.keep(plan)
-        _warn(cohort, decision, rejected=stream.completeness.rejected)
-        # Removals first: where one shares an anonymous id with a member to add, or with one that
-        # turned out to be the same person, the addition must come last.
-        if decision.removals is Disposition.DELIVERED:
-            self._submit(cohort, Action.REMOVE, difference.removals())
-        if decision.additions is Disposition.DELIVERED:
-            self._submit(cohort, Action.ADD, difference.additions())
-        self._delivery.close(cohort.cohort.cohort_id)  # the plan is complete
-        return plan
+        ledgers = [ledger for _, ledger in populated]
+        of_stream = ledgers[0].stream
+        difference = of_stream.difference(stream.staging, ledgers, keeps=rules.seals)
+        parts = []
+        for cohort, ledger in populated:
+            counts = difference.counts[ledger.number]
+            decision = decide(counts, rules, stream.proof)
+            kept = self._undelivered(cohort, ledger, difference, decision)
+            _note_result(cohort, counts, decision, kept)
+            parts.append(CohortPlan(ledger, decision, kept))
+        return StreamPlan(of_stream, difference, parts)
 
     def _undelivered(
-        self, cohort: SyncedCohort, difference: Difference, decision: Decision, revision: int
+        self,
+        cohort: SyncedCohort,
+        ledger: CohortLedger,
+        difference: Difference,
+        decision: Decision,
     ) -> list[Plan]:
-        """Return the parts of a plan that are not delivered now."""
-        mapping, differs = cohort.mapping, difference.differs
+        """Return the parts of a cohort's plan that are not delivered now."""
+        mapping, differs = cohort.mapping, difference.counts[ledger.number]
         parts = []
         for kind, disposition in (
             (PlanKind.WAITING, Disposition.WAITING),
@@ -151,7 +167,7 @@ class Settlement:
             removals = decision.removals is disposition
             if not (additions or removals):
                 continue
-            digest = difference.digest(additions=additions, removals=removals)
+            digest = difference.digest(ledger.number, additions=additions, removals=removals)
             name = f"{cohort.cohort.cohort_id}\n{kind.value}\n{digest}"
             part = Plan(
                 plan_id=hashlib.sha256(name.encode()).hexdigest()[:12],
@@ -159,7 +175,7 @@ class Settlement:
                 run_id=self._context.run_id,
                 stream=mapping.stream,
                 made_at=self._context.timing.wall_clock(),
-                revision=revision,
+                revision=ledger.revision,
                 base=differs.base,
                 additions=differs.additions if additions else 0,
                 removals=differs.removals if removals else 0,
@@ -173,23 +189,56 @@ class Settlement:
             parts.append(part)
         return parts
 
-    def _submit(
-        self, cohort: SyncedCohort, action: Action, chunks: Iterable[Sequence[Member]]
-    ) -> None:
-        refused = frozenset(cohort.result.refused)  # as far as a head start went
-        for chunk in chunks:
-            members = [member for member in chunk if member.key not in refused]
-            if not self._delivery.submit([cohort.change(action, member) for member in members]):
-                break  # `_finish_oldest` will notice
+    def _submit(self, under_way: _UnderWay) -> bool:
+        """Submit the changes that may be sent, cohort by cohort; ``False`` if interrupted.
+
+        Removals first: where one shares an anonymous id with a member to add, or with one that
+        turned out to be the same person, the addition must come last.
+        """
+        plan, latest = under_way.plan, None
+        for number, action, members in _deliverable(plan):
+            cohort = under_way.cohorts[number]
+            if latest is not None and latest is not cohort:
+                self._delivery.close(latest.cohort.cohort_id)  # its plan is complete
+            latest = cohort
+            refused = cohort.result.refused  # as far as a head start went
+            wanted = [cohort.change(action, each) for each in members if each.key not in refused]
+            if not self._delivery.submit(wanted):
+                return False
+            plan.ledger.fold_if_large()
+        if latest is not None:
+            self._delivery.close(latest.cohort.cohort_id)
+        return True
 
     def _finish_oldest(self) -> bool:
         """Wait until the oldest plan is delivered; return ``False`` if interrupted."""
-        cohort, plan = self._under_way.popleft()
-        if not self._delivery.finish(cohort.cohort.cohort_id):
-            return False
-        self._recorder.finish(plan)
-        plan.difference.close()
+        under_way = self._under_way.popleft()
+        for cohort in under_way.cohorts.values():
+            if not self._delivery.finish(cohort.cohort.cohort_id):
+                return False
+        self._recorder.finish(under_way.plan)
+        under_way.plan.difference.close()
         return True
+
+
+def _deliverable(plan: StreamPlan) -> Iterator[tuple[int, Action, list[Member]]]:
+    """Yield the changes of a plan that may be sent, by cohort, the removals of each first."""
+    parts = {part.ledger.number: part for part in plan.cohorts}
+    removed = {number for number, part in parts.items() if _delivers(part.decision.removals)}
+    added = {number for number, part in parts.items() if _delivers(part.decision.additions)}
+    removals = plan.difference.removals() if removed else iter(())
+    additions = plan.difference.additions() if added else iter(())
+    changes = heapq.merge(
+        ((number, 0, members) for number, members in removals if number in removed),
+        ((number, 1, members) for number, members in additions if number in added),
+        key=lambda change: change[:2],
+    )
+    for number, is_addition, members in changes:
+        yield number, Action.ADD if is_addition else Action.REMOVE, members
+
+
+def _delivers(disposition: Disposition) -> bool:
+    return disposition is Disposition.DELIVERED
 
 
 def _rules(stream: StagedStream) -> Rules:
@@ -203,9 +252,11 @@ def _rules(stream: StagedStream) -> Rules:
     )
 
 
-def _note_result(cohort: SyncedCohort, plan: CohortPlan) -> None:
+def _note_result(
+    cohort: SyncedCohort, differs: DiffCounts, decision: Decision, kept: Sequence[Plan]
+) -> None:
     """Note the outcome of a plan in its cohort's result."""
-    result, differs, decision = cohort.result, plan.difference.differs, plan.decision
+    result = cohort.result
     result.differs = differs
     result.reason, result.objection = decision.reason, decision.objection
     if decision.removals in {Disposition.WITHHELD, Disposition.LEFT}:
@@ -214,7 +265,7 @@ def _note_result(cohort: SyncedCohort, plan: CohortPlan) -> None:
         result.removals_waiting = differs.removals
     if decision.additions is Disposition.WITHHELD:
         result.additions_withheld = differs.additions
-    for part in plan.kept:
+    for part in kept:
         result.plan_id = part.plan_id
 
 

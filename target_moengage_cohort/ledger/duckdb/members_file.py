@@ -1,4 +1,4 @@
-"""Ledger files are written in full under another name, then moved into place."""
+"""The file of a stream's members; it is written in full under another name, then put in place."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import typing as t
 
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.files import sync
+from target_moengage_cohort.ledger.control.control import inconsistent, newer
 from target_moengage_cohort.ledger.duckdb import schema
-from target_moengage_cohort.ledger.duckdb.instance import EMPTY_SCHEMA, quoted
-from target_moengage_cohort.ledger.records import FORMAT, CohortEntry
+from target_moengage_cohort.ledger.duckdb.instance import quoted
+from target_moengage_cohort.ledger.records import FORMAT
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,47 +21,40 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.duckdb.instance import Cursor, DatabaseFile, Engine
 
 _BLOCK_SIZE = 32_768
-"""Keeps small cohorts' files small; DuckDB's default block size makes them half a megabyte."""
+"""Keeps small streams' files small; DuckDB's default block size makes them half a megabyte."""
 
-_FACTS = ("partner", "cohort_id", "name", "description", "stream")
 _numbers = itertools.count(1)
 
 
-def make_nothing(engine: Engine) -> None:
-    """Create the tables of a cohort without a ledger, in memory."""
-    cursor = engine.cursor()
-    cursor.execute(f"CREATE SCHEMA {EMPTY_SCHEMA}")
-    _create_tables(cursor, EMPTY_SCHEMA)
+class Owner(t.NamedTuple):
+    """The store and the stream that a file belongs to."""
+
+    store_id: str
+    partner: str
+    stream: str
 
 
-def _create_tables(cursor: Cursor, name: str) -> None:
-    for statement in schema.TABLES:
+def make_tables(cursor: Cursor, name: str) -> None:
+    """Create empty tables."""
+    for statement in schema.FILE_TABLES:
         cursor.execute(statement.format(s=name))
 
 
-def make_database(engine: Engine, path: Path, whose: tuple[str, CohortEntry], step: Step) -> None:
-    """Create the file of a new ledger, of a destination's identity and a cohort."""
-    identity, entry = whose
-    facts = [getattr(entry, field) for field in _FACTS]
+def make_file(engine: Engine, path: Path, owner: Owner, step: Step) -> None:
+    """Create the file of a stream without members."""
 
     def fill(cursor: Cursor, name: str) -> None:
-        _create_tables(cursor, name)
-        cursor.execute(
-            f"INSERT INTO {name}.meta VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, FALSE, TRUE)",
-            [FORMAT, identity, *facts],
-        )
+        make_tables(cursor, name)
+        cursor.execute(f"INSERT INTO {name}.meta VALUES (?, ?, ?, ?, TRUE)", [FORMAT, *owner])
 
     new = _make(engine, path, fill, step)
     os.replace(new, path)  # noqa: PTH105
-    step("replace new ledger")
+    step("replace new file")
     sync(path.parent)
 
 
-def rewrite_database(engine: Engine, file: DatabaseFile, step: Step) -> None:
-    """Copy a ledger into a new file, so that nothing of deleted rows is left.
-
-    The caller holds the file's lock; afterwards the file is not attached.
-    """
+def rewrite_file(engine: Engine, file: DatabaseFile, step: Step) -> None:
+    """Copy a file into a new one, so that nothing of deleted rows is left; attach the new one."""
 
     def fill(cursor: Cursor, name: str) -> None:
         cursor.execute(f"COPY FROM DATABASE {file.name} TO {name}")
@@ -76,20 +70,19 @@ def rewrite_database(engine: Engine, file: DatabaseFile, step: Step) -> None:
     os.replace(new, file.path)  # noqa: PTH105
     step("rewrite: replaced")
     sync(file.path.parent)
+    engine.attach(file)
 
 
-def read_entry(engine: Engine, path: Path) -> tuple[str, CohortEntry]:
-    """Return the identity of a ledger's destination, and its entry for the catalog."""
-    name = f"unlisted{next(_numbers)}"
-    cursor = engine.cursor()
-    cursor.execute(f"ATTACH {quoted(str(path))} AS {name} (READ_ONLY)")
-    try:
-        query = f"SELECT destination, {', '.join(_FACTS)} FROM {name}.meta"
-        ((destination, *facts),) = cursor.execute(query).fetchall()
-    finally:
-        cursor.execute(f"DETACH {name}")
-    values = dict(zip(_FACTS, facts, strict=True))
-    return destination, CohortEntry(**values, is_settled=False)  # the safe assumption
+def check_file(cursor: Cursor, file: DatabaseFile, owner: Owner) -> bool:
+    """Check the format and the owner of an attached file; return whether it is rewritten."""
+    (row,) = cursor.execute(f"FROM {file.name}.meta").fetchall()
+    if row[0] > FORMAT:
+        raise newer(str(file.path))
+    _, *found, is_rewritten = row
+    if tuple(found) != owner:
+        fault = "belongs to another store or stream than the control.sqlite beside it"
+        raise inconsistent(file.path, fault)
+    return bool(is_rewritten)
 
 
 def remove_leftovers(path: Path) -> None:

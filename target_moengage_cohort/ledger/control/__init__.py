@@ -1,0 +1,1 @@
+"""Control: cohorts, requests in doubt, plans and runs, in statements that any SQL server takes."""

@@ -1,0 +1,101 @@
+"""The history: runs, what they changed, and their progress while they are under way."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from target_moengage_cohort.ledger.records import RunEntry, RunProgress
+
+if t.TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from target_moengage_cohort.ledger.control.control import Control
+    from target_moengage_cohort.ledger.control.sqlite import Transaction
+
+RETENTION = timedelta(days=400)
+_decode_progress = msgspec.json.Decoder(RunProgress).decode
+_decode_entry = msgspec.json.Decoder(RunEntry).decode
+
+
+class RunHistory:
+    """The runs of the store's partner."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._database = control.database
+
+    def write_progress(self, progress: RunProgress) -> None:
+        """Record how far a run is; the first time, that it has begun."""
+        text = msgspec.json.encode(progress).decode()
+        with self._database.change("progress") as transaction:
+            self._begin(transaction, progress.run_id, progress.started_at)
+            query = "UPDATE runs SET progress = ? WHERE run_id = ?"
+            transaction.run(query, [text, progress.run_id])
+
+    def _begin(self, transaction: Transaction, run_id: str, started_at: str) -> None:
+        if not transaction.run("SELECT 1 FROM runs WHERE run_id = ?", [run_id]):
+            query = "UPDATE store SET last_run = last_run + 1 RETURNING last_run"
+            ((number,),) = transaction.run(query)
+            transaction.run(
+                "INSERT INTO runs (number, run_id, partner, started_at) VALUES (?, ?, ?, ?)",
+                [number, run_id, self._control.partner, started_at],
+            )
+
+    def under_way(self) -> list[RunProgress]:
+        """Return the latest progress of the runs that have not ended, of dead processes, too."""
+        query = (
+            "SELECT progress FROM runs WHERE finished_at IS NULL AND progress IS NOT NULL"
+            " AND partner = ? ORDER BY number"
+        )
+        rows = self._database.rows(query, [self._control.partner])
+        return [_decode_progress(text) for (text,) in rows]
+
+    def finish(self, entries: Mapping[int, RunEntry]) -> None:
+        """Record the outcome of a run for some cohorts, by their numbers; delete old runs."""
+        run_id, started_at = next((each.run_id, each.started_at) for each in entries.values())
+        now = datetime.now(UTC)
+        texts = {number: msgspec.json.encode(entry).decode() for number, entry in entries.items()}
+        changed = [number for number, entry in entries.items() if entry.added or entry.removed]
+        with self._database.change("finish run") as transaction:
+            self._control.write_new(transaction)
+            self._begin(transaction, run_id, started_at)
+            transaction.run(
+                "UPDATE runs SET finished_at = ?, progress = NULL WHERE run_id = ?",
+                [now.isoformat(timespec="seconds"), run_id],
+            )
+            transaction.run_many(
+                "UPDATE cohorts SET last_run = ? WHERE number = ?",
+                [(text, number) for number, text in texts.items()],
+            )
+            transaction.run_many(
+                "INSERT INTO run_cohorts (run_id, cohort, entry) VALUES (?, ?, ?)"
+                " ON CONFLICT (cohort, run_id) DO UPDATE SET entry = excluded.entry",
+                [(run_id, number, texts[number]) for number in changed],
+            )
+            old = (now - RETENTION).isoformat(timespec="seconds")
+            transaction.run(
+                "DELETE FROM run_cohorts WHERE run_id IN"
+                " (SELECT run_id FROM runs WHERE finished_at < ?)",
+                [old],
+            )
+            transaction.run("DELETE FROM runs WHERE finished_at < ?", [old])
+
+    def end(self, run_id: str) -> None:
+        """Record that a run is no longer under way, however it ended."""
+        with self._database.change("end run") as transaction:
+            transaction.run(
+                "UPDATE runs SET finished_at = coalesce(finished_at, ?), progress = NULL"
+                " WHERE run_id = ?",
+                [datetime.now(UTC).isoformat(timespec="seconds"), run_id],
+            )
+
+    def of_cohort(self, number: int) -> list[RunEntry]:
+        """Return the runs that changed a cohort, the newest first."""
+        query = (
+            "SELECT entry FROM run_cohorts JOIN runs USING (run_id) WHERE cohort = ?"
+            " ORDER BY runs.number DESC"
+        )
+        return [_decode_entry(text) for (text,) in self._database.rows(query, [number])]

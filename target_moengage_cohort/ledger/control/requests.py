@@ -1,0 +1,140 @@
+"""The requests in doubt: each is one row with its members until it is folded into the members."""
+
+from __future__ import annotations
+
+import typing as t
+
+import msgspec
+
+from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.core.membership import Action  # noqa: TC001 - msgspec resolves it
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from target_moengage_cohort.ledger.control.control import Control
+    from target_moengage_cohort.ledger.records import FoldedCohort
+
+SENT, ACCEPTED, REFUSED, UNANSWERED = "s", "a", "r", "u"
+_FETCHED = 64  # requests of up to 128 KB
+
+
+_NEXT = "UPDATE store SET last_request = last_request + ? RETURNING last_request"
+_INSERT = (
+    "INSERT INTO requests (number, cohort, state, action, count, members) VALUES (?, ?, ?, ?, ?, ?)"
+)
+
+
+class NewRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that is about to leave, with its cohort's latest timestamp and revision."""
+
+    cohort: int
+    action: Action
+    members: str  # a JSON array
+    count: int
+    timestamp: int
+    revision: int
+
+
+class JournaledRequest(msgspec.Struct, frozen=True):
+    """A request that is not folded yet, without its members."""
+
+    number: int
+    cohort: int
+    state: str
+    action: str
+    count: int
+
+
+class Requests:
+    """The requests of the store's cohorts; for all threads."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._database = control.database
+
+    def add(self, request: NewRequest) -> int:
+        """Record a request that is about to leave; return its number, which is never reused."""
+        with self._database.change("sent") as transaction:
+            self._control.write_new(transaction)
+            ((number,),) = transaction.run(_NEXT, [1])
+            values = [number, request.cohort, SENT, request.action.value, request.count]
+            transaction.run(_INSERT, [*values, request.members])
+            transaction.run(
+                "UPDATE cohorts SET last_timestamp = ?, revision = ? WHERE number = ?",
+                [request.timestamp, request.revision, request.cohort],
+            )
+        return int(number)
+
+    def add_marks(self, cohorts: Sequence[int]) -> dict[int, int]:
+        """Record that the members of cohorts are about to change without a request.
+
+        Return a number for each, to be the mark of the members' file once they are changed.
+        """
+        with self._database.change("mark") as transaction:
+            self._control.write_new(transaction)
+            ((last,),) = transaction.run(_NEXT, [len(cohorts)])
+            numbers = dict(zip(cohorts, range(last - len(cohorts) + 1, last + 1), strict=True))
+            rows = [(number, cohort, REFUSED, "", 0, "[]") for cohort, number in numbers.items()]
+            transaction.run_many(_INSERT, rows)
+            transaction.run_many(
+                "UPDATE cohorts SET revision = revision + 1 WHERE number = ?",
+                [(cohort,) for cohort in cohorts],
+            )
+        return numbers
+
+    def answer(self, number: int, state: str) -> None:
+        """Record a request's answer."""
+        with self._database.change(_NAMES[state]) as transaction:
+            changed = transaction.run(
+                "UPDATE requests SET state = ? WHERE number = ? AND state = ? RETURNING number",
+                [state, number, SENT],
+            )
+            if not changed:
+                msg = f"the ledger {self._database.path} has no pending request {number}; run again"
+                raise LedgerError("unknown_request", msg)
+
+    def of_stream(self, stream: str) -> list[JournaledRequest]:
+        """Return the requests of a stream's cohorts, in their order."""
+        query = (
+            "SELECT r.number, r.cohort, r.state, r.action, r.count FROM requests r"
+            " JOIN cohorts c ON c.number = r.cohort WHERE c.partner = ? AND c.stream = ?"
+            " ORDER BY r.number"
+        )
+        rows = self._database.rows(query, [self._control.partner, stream])
+        return [JournaledRequest(*row) for row in rows]
+
+    def members(self, numbers: Sequence[int]) -> Iterator[tuple[list[int], list[str]]]:
+        """Yield the members of requests, as JSON arrays with the requests' numbers."""
+        for start in range(0, len(numbers), _FETCHED):
+            some = numbers[start : start + _FETCHED]
+            marks = ", ".join("?" * len(some))
+            query = f"SELECT number, members FROM requests WHERE number IN ({marks})"
+            rows = self._database.rows(query, some)
+            yield [number for number, _ in rows], [members for _, members in rows]
+
+    def note_folded(self, cohorts: Sequence[FoldedCohort]) -> None:
+        """Record that the members' file has the requests up to each cohort's mark."""
+        with self._database.change("folded") as transaction:
+            transaction.run_many(
+                "UPDATE cohorts SET mark = ?, accepted = ?, digest = ?, in_doubt = ?, base = ?"
+                " WHERE number = ?",
+                [
+                    (
+                        each.mark,
+                        each.counts.accepted.count,
+                        each.counts.accepted.digest,
+                        each.counts.in_doubt,
+                        each.counts.base,
+                        each.number,
+                    )
+                    for each in cohorts
+                ],
+            )
+            transaction.run_many(
+                "DELETE FROM requests WHERE cohort = ? AND number <= ?",
+                [(each.number, each.mark) for each in cohorts],
+            )
+
+
+_NAMES = {ACCEPTED: "accepted", REFUSED: "refused", UNANSWERED: "unanswered"}

@@ -1,0 +1,59 @@
+"""The tables of control, in SQL that SQLite and PostgreSQL both take.
+
+Later versions only add tables and columns. Booleans are numbers, because SQLite has no others.
+"""
+
+from __future__ import annotations
+
+TABLES = (
+    # One row: whose store this is. `is_open` is set before the first change of a process, and
+    # cleared after the last one has moved the log into the file; see `SQLiteDatabase`. `last_run`
+    # rises with every process that changes anything, and with every run.
+    """CREATE TABLE store (
+        format BIGINT NOT NULL, store_id TEXT NOT NULL, base_url TEXT NOT NULL,
+        workspace_id TEXT NOT NULL, hash_key TEXT NOT NULL, is_open BIGINT NOT NULL,
+        last_request BIGINT NOT NULL, last_cohort BIGINT NOT NULL, last_run BIGINT NOT NULL,
+        moved_to TEXT)""",
+    # `versions_seen` are those of ACTIVATE_VERSION; `is_whole` is whether the latest STATE had a
+    # whole entry for the stream; `alert_state` is what the latest alert reported.
+    """CREATE TABLE streams (
+        partner TEXT NOT NULL, stream TEXT NOT NULL, latest_run TEXT, has_members BIGINT NOT NULL,
+        is_whole BIGINT, alert_state TEXT, PRIMARY KEY (partner, stream))""",
+    # `mark` is the last request that was folded into the members; the numbers are as of then.
+    """CREATE TABLE cohorts (
+        number BIGINT PRIMARY KEY, partner TEXT NOT NULL, cohort_id TEXT NOT NULL,
+        name TEXT NOT NULL, description TEXT, stream TEXT NOT NULL, created_at DOUBLE PRECISION,
+        last_timestamp BIGINT NOT NULL, revision BIGINT NOT NULL, mark BIGINT NOT NULL,
+        accepted BIGINT NOT NULL, digest TEXT NOT NULL, in_doubt BIGINT NOT NULL,
+        base BIGINT NOT NULL, is_sealed BIGINT NOT NULL, is_retired BIGINT NOT NULL,
+        last_run TEXT, UNIQUE (partner, cohort_id))""",
+    "CREATE INDEX cohorts_of_stream ON cohorts (partner, stream)",
+    # Every name that was ever sent, of all partners: MoEngage never frees one.
+    """CREATE TABLE names (
+        name TEXT PRIMARY KEY, partner TEXT NOT NULL, cohort_id TEXT NOT NULL)""",
+    # `state` has one letter, so that an answer does not move the row.
+    """CREATE TABLE requests (
+        number BIGINT PRIMARY KEY, cohort BIGINT NOT NULL, state TEXT NOT NULL,
+        action TEXT NOT NULL, count BIGINT NOT NULL, members TEXT NOT NULL)""",
+    "CREATE INDEX requests_of_cohort ON requests (cohort, number)",
+    """CREATE TABLE plans (
+        cohort BIGINT NOT NULL, plan_id TEXT NOT NULL, kind TEXT NOT NULL, content TEXT NOT NULL,
+        PRIMARY KEY (cohort, plan_id))""",
+    # A person's word that a plan's removals may pass the guard until `expires_at`.
+    """CREATE TABLE approvals (
+        cohort BIGINT NOT NULL, plan_id TEXT NOT NULL, approved_by TEXT NOT NULL,
+        expires_at DOUBLE PRECISION NOT NULL, PRIMARY KEY (cohort, plan_id))""",
+    """CREATE TABLE versions (
+        partner TEXT NOT NULL, stream TEXT NOT NULL, version TEXT NOT NULL, run_id TEXT NOT NULL,
+        is_finished BIGINT NOT NULL, PRIMARY KEY (partner, stream, version))""",
+    # `progress` and `report` are JSON; `number` is their order.
+    """CREATE TABLE runs (
+        number BIGINT PRIMARY KEY, run_id TEXT NOT NULL UNIQUE, partner TEXT NOT NULL,
+        started_at TEXT NOT NULL, finished_at TEXT, progress TEXT, report TEXT)""",
+    """CREATE TABLE run_cohorts (
+        run_id TEXT NOT NULL, cohort BIGINT NOT NULL, entry TEXT NOT NULL,
+        PRIMARY KEY (cohort, run_id))""",
+    """CREATE TABLE operator_actions (
+        number BIGINT PRIMARY KEY, kind TEXT NOT NULL, done_at TEXT NOT NULL, done_by TEXT NOT NULL,
+        host TEXT NOT NULL, partner TEXT NOT NULL, cohort_id TEXT, stream TEXT, details TEXT)""",
+)

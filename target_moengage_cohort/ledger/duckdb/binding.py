@@ -1,0 +1,55 @@
+"""Columns of values, bound to statements as JSON texts."""
+
+from __future__ import annotations
+
+import typing as t
+
+import msgspec
+
+if t.TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SLICE = 4_096
+"""The most values to bind as one text."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Column(t.NamedTuple):
+    """A column to bind.
+
+    Attributes:
+        name: Its name.
+        kind: Its type in DuckDB.
+        constant: SQL of the value of all rows if there are no values.
+        values: One value for each row; ``None``: all are `constant`.
+    """
+
+    name: str
+    kind: str
+    constant: str
+    values: Sequence[t.Any] | None
+
+
+def bound(columns: Sequence[Column]) -> tuple[str, list[list[str]]]:
+    """Return SQL that selects columns, in the order of their values, and its parameters.
+
+    Text is faster to bind than a list, whose elements are converted one by one, and DuckDB unnests
+    many short lists in a third of the time of a long one.
+    """
+    sources = ", ".join(
+        f"{column.constant} AS {column.name}"
+        if column.values is None
+        else f"""unnest(from_json({column.name}, '["{column.kind}"]')) AS {column.name}"""
+        for column in columns
+    )
+    with_values = [column for column in columns if column.values is not None]
+    slices = ", ".join(f"unnest(?::VARCHAR[]) AS {column.name}" for column in with_values)
+    values = [_slices(t.cast("Sequence[t.Any]", column.values)) for column in with_values]
+    table = f" FROM (SELECT {slices})" if slices else ""
+    return f"(SELECT {sources}{table})", values
+
+
+def _slices(column: Sequence[t.Any]) -> list[str]:
+    starts = range(0, len(column), _SLICE)
+    return [_encode(column[start : start + _SLICE]).decode() for start in starts]

@@ -1,0 +1,71 @@
+"""Rows in columns that the engine reads itself: their facts, and their identifiers."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+import duckdb
+
+from target_moengage_cohort.core.column_files import UnreadableRowsError
+from target_moengage_cohort.ledger.snapshot import ColumnarFacts
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from target_moengage_cohort.core.column_files import ColumnarRows
+    from target_moengage_cohort.ledger.duckdb.instance import Cursor
+
+_IDENTIFIERS = ("uid", "anonymous_id")
+
+
+class OpenRows:
+    """Rows in columns that a cursor can read."""
+
+    def __init__(self, cursor: Cursor, rows: ColumnarRows) -> None:
+        self._cursor = cursor
+        self._rows = rows
+        self._table, self._types = rows.open(cursor)
+        self._names = [self._text(role) for role in _IDENTIFIERS]
+        self._deleted = f"({self._text('deleted_at')} IS NOT NULL)"
+        self._member = rows.column("membership", self._types, absent="TRUE")
+
+    def facts(self) -> ColumnarFacts | None:
+        """See `Staging.facts`."""
+        if not self._rows.is_plain(self._types):
+            return None
+        uid, anonymous_id = self._names
+        longest = ", ".join(f"coalesce(max(length({name})), 0)" for name in self._names)
+        expected = self._rows.column("expected_count", self._types)
+        (row,) = self._cursor.execute(
+            f"SELECT count(*), count(*) FILTER ({uid} IS NULL AND {anonymous_id} IS NULL),"
+            f" greatest({longest}),"
+            f" count(*) FILTER (NOT {self._deleted} AND {self._member} IS NULL),"
+            f" count(*) FILTER ({self._deleted} OR NOT {self._member}),"
+            f" count(*) FILTER ({uid} IS NOT NULL AND {anonymous_id} IS NOT NULL),"
+            f" count({expected}), min({expected}), max({expected}) FROM {self._table}"
+        ).fetchall()
+        *numbers, least, most = row
+        bounds = (None if bound is None else int(bound) for bound in (least, most))
+        return ColumnarFacts(*numbers, *bounds)
+
+    def select(self) -> str:
+        """Return the SQL that selects uid, anonymous_id and present of all rows, in order."""
+        names = ", ".join(
+            f"{name} AS {role}" for name, role in zip(self._names, _IDENTIFIERS, strict=True)
+        )
+        present = f"NOT {self._deleted} AND coalesce({self._member}, FALSE)"
+        return f"SELECT {names}, {present} AS present FROM {self._table}"
+
+    def _text(self, role: str) -> str:
+        return f"nullif({self._rows.column(role, self._types)}::VARCHAR, '')"
+
+
+@contextlib.contextmanager
+def opened(cursor: Cursor, rows: ColumnarRows) -> Iterator[OpenRows]:
+    """Open rows for a cursor of their own; a fault of theirs is an `UnreadableRowsError`."""
+    try:
+        with contextlib.closing(cursor):
+            yield OpenRows(cursor, rows)
+    except (duckdb.Error, OSError, ValueError) as error:  # the last two: pyarrow's
+        raise UnreadableRowsError(type(error).__name__) from None

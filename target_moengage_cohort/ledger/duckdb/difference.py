@@ -1,0 +1,123 @@
+"""The difference between a stream's rows and its cohorts' members, read from a comparison."""
+
+from __future__ import annotations
+
+import itertools
+import typing as t
+
+from target_moengage_cohort.core.membership import Member
+from target_moengage_cohort.ledger.duckdb.instance import digest, sums_sql
+from target_moengage_cohort.ledger.duckdb.members import CHUNK
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from target_moengage_cohort.ledger.duckdb.instance import Row
+    from target_moengage_cohort.ledger.duckdb.result_tables import Tables
+    from target_moengage_cohort.ledger.records import DiffCounts
+    from target_moengage_cohort.ledger.snapshot import CohortMembers
+
+_ADDED, _REMOVED = "+", "-"
+
+
+class DuckDBDifference:
+    """A `Difference`, by queries in the tables that a `Comparison` made."""
+
+    def __init__(
+        self,
+        fetch: Callable[[str], list[Row]],
+        tables: Tables,
+        counts: Mapping[int, DiffCounts],
+    ) -> None:
+        self.counts = counts
+        self.tables = tables
+        self._fetch = fetch
+        self._sums: dict[tuple[int, str], tuple[int, int]] | None = None
+
+    def additions(self) -> Iterator[CohortMembers]:
+        """Yield the members to add, cohort by cohort and in stream order."""
+        tables = self.tables
+        count = sum(each.additions for each in self.counts.values())
+        if count > CHUNK and len(self.counts) > 1:
+            return self._listed(self._with_identifiers(), count)
+        return self._added(tables.additions, count)
+
+    def removals(self) -> Iterator[CohortMembers]:
+        """Yield the members to remove, with the identifiers that were accepted, by cohort."""
+        count = sum(each.removals for each in self.counts.values())
+        return self._listed(self.tables.removals, count)
+
+    def digest(self, cohort: int, *, additions: bool, removals: bool) -> str:
+        """Return a digest of a cohort's changes; the same changes have the same digest."""
+        if self._sums is None:
+            self._sums = self._all_sums()
+        signs = [_ADDED] * additions + [_REMOVED] * removals
+        sums = [self._sums.get((cohort, sign), (0, 0)) for sign in signs]
+        return digest(sum(high for high, _ in sums), sum(low for _, low in sums))
+
+    def close(self) -> None:
+        """Free the memory that the difference takes."""
+        while self.tables.made:
+            self._fetch(f"DROP TABLE IF EXISTS {self.tables.made.pop()}")
+
+    def select_additions(self) -> str:
+        """Return SQL for cohort, uid and anonymous_id of the additions, in order."""
+        return (
+            "SELECT a.cohort, s.uid, s.anonymous_id"
+            f" FROM {self.tables.additions} a JOIN {self.tables.staged} s ON s.rowid = a.rid"
+            " ORDER BY a.cohort, a.rid"
+        )
+
+    def _with_identifiers(self) -> str:
+        """Make a table of the additions with their identifiers: pages of it are read faster."""
+        table = self.tables.new("listed")
+        self._fetch(f"CREATE TABLE {table} AS {self.select_additions()}")
+        return table
+
+    def _added(self, additions: str, count: int) -> Iterator[CohortMembers]:
+        for page in _pages(count):
+            chosen = f"FROM {additions} WHERE rowid {page}"
+            ((first, last),) = self._fetch(f"SELECT min(rid), max(rid) {chosen}")
+            rows = self._fetch(
+                f"SELECT a.cohort, s.uid, s.anonymous_id FROM (SELECT cohort, rid {chosen}) a"
+                f" JOIN {self.tables.staged} s ON s.rowid = a.rid"
+                f" WHERE s.rowid BETWEEN {first} AND {last} ORDER BY a.cohort, a.rid"
+            )
+            yield from _by_cohort(rows)
+
+    def _listed(self, table: str, count: int) -> Iterator[CohortMembers]:
+        for page in _pages(count):
+            query = f"SELECT cohort, uid, anonymous_id FROM {table} WHERE rowid {page}"
+            yield from _by_cohort(self._fetch(query))
+
+    def _all_sums(self) -> dict[tuple[int, str], tuple[int, int]]:
+        """Return the sums of each cohort's additions and of its removals."""
+        tables = self.tables
+        sums: dict[tuple[int, str], tuple[int, int]] = {}
+        if not tables.additions:  # nothing differs
+            return sums
+        added = (
+            f"SELECT a.cohort, a.h, s.anonymous_id FROM {tables.additions} a"
+            f" JOIN {tables.staged} s ON s.rowid = a.rid"
+        )
+        removed = f"SELECT cohort, h, anonymous_id FROM {tables.removals}"
+        for sign, pairs in ((_ADDED, added), (_REMOVED, removed)):
+            # A hash has no comma, so everything after the first one is the anonymous id. Hex
+            # digits are a hundred times faster to produce than decimal ones.
+            text = f"concat('{sign}', hex(h), ',' || anonymous_id)"
+            rows = self._fetch(
+                f"SELECT cohort, {sums_sql('h')}"
+                f" FROM (SELECT cohort, md5_number({text}) AS h FROM ({pairs})) GROUP BY cohort"
+            )
+            sums |= {(cohort, sign): (high, low) for cohort, high, low in rows}
+        return sums
+
+
+def _by_cohort(rows: list[Row]) -> Iterator[CohortMembers]:
+    for cohort, group in itertools.groupby(rows, lambda row: row[0]):
+        yield cohort, [Member(uid, anonymous_id) for _, uid, anonymous_id in group]
+
+
+def _pages(count: int) -> Iterator[str]:
+    """Yield conditions on the row numbers of a table, one for each page of rows."""
+    return (f"BETWEEN {first} AND {first + CHUNK - 1}" for first in range(0, count, CHUNK))

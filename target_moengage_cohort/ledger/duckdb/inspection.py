@@ -1,0 +1,93 @@
+"""Compares a stream's file of members with control, by its rows; changes nothing."""
+
+from __future__ import annotations
+
+import typing as t
+
+from target_moengage_cohort.core.errors import TargetError
+from target_moengage_cohort.ledger.control.stream_records import StreamRecords
+from target_moengage_cohort.ledger.duckdb import schema
+from target_moengage_cohort.ledger.records import NO_MEMBERS, Fault, FoldedCohort
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from target_moengage_cohort.ledger.duckdb.members import Members
+    from target_moengage_cohort.ledger.duckdb.stream_state import StreamState
+    from target_moengage_cohort.ledger.records import CohortEntry
+
+
+def inspect(state: StreamState) -> list[Fault]:
+    """Return the faults of a stream whose file has not been opened yet."""
+    try:
+        found = list(_faults(state))
+    except TargetError as error:
+        if error.code == "ledger_newer":
+            raise
+        found = [("members_unusable", f"the file of its members cannot be used: {error}", None)]
+    path = str(state.table.file.path)
+    return [
+        Fault(code=code, message=message, path=path, stream=state.name, cohort_id=cohort_id)
+        for code, message, cohort_id in found
+    ]
+
+
+_Found: t.TypeAlias = "Iterator[tuple[str, str, str | None]]"
+"""A code, a message and a cohort."""
+
+
+def _faults(state: StreamState) -> _Found:
+    if state.table.exists:
+        state.table.open()
+        entries = {entry.number: entry for entry in state.control.entries(state.name)}
+        yield from _sizes(state, entries)
+        yield from _strangers(state, entries)
+    elif StreamRecords(state.control).has_members(state.name):
+        yield "members_missing", "the file of its members is missing", None
+
+
+def _sizes(state: StreamState, entries: Mapping[int, CohortEntry]) -> _Found:
+    """Yield the cohorts whose marks, sizes or digests are not those of their rows."""
+    journal = {each.number for each in state.requests.of_stream(state.name)}
+    marks, sizes = state.table.marks(), state.table.sized(list(entries))
+    for number, entry in entries.items():
+        found = marks.get(number) or FoldedCohort(number, 0, NO_MEMBERS)
+        # A crash between the two commits of a fold leaves the file ahead.
+        is_ahead = found.mark > entry.mark and found.mark in journal
+        if found.mark != entry.mark and not is_ahead:
+            message = f"request {found.mark:,} is the last one in the file, not {entry.mark:,}"
+            yield "mark_differs", message, entry.cohort_id
+        elif (counts := sizes.get(number, NO_MEMBERS)) != (found if is_ahead else entry).counts:
+            size = counts.accepted.count
+            message = (
+                f"the members in the file ({size:,} accepted) are not those that it should have"
+            )
+            yield "members_differ", message, entry.cohort_id
+
+
+def _strangers(state: StreamState, entries: Mapping[int, CohortEntry]) -> _Found:
+    """Yield what the next run of the stream deletes."""
+    others = cohorts_with_rows(state.table) - entries.keys()
+    names = {each.number: each.cohort_id for each in state.control.entries() if others}
+    for number in sorted(others):
+        message = "the file has rows of a cohort that is not its stream's"
+        yield "rows_of_other_stream", message, names.get(number)
+    for number, plan_id in stray_plans(state):
+        if number in entries:
+            message = f"the file has members of plan {plan_id}, which does not exist"
+            yield "members_without_plan", message, entries[number].cohort_id
+
+
+def cohorts_with_rows(members: Members) -> set[int]:
+    """Return the numbers of all cohorts of which a file has anything."""
+    tables = (*schema.MEMBER_TABLES, "marks", "plan_members")
+    query = " UNION ".join(f"SELECT cohort FROM {{s}}.{table}" for table in tables)
+    return {number for (number,) in members.rows(query)}
+
+
+def stray_plans(state: StreamState) -> list[tuple[int, str]]:
+    """Return the cohorts and ids of plans that only the file has."""
+    found = state.table.rows("SELECT DISTINCT cohort, plan_id FROM {s}.plan_members")
+    plans = state.plans.of_cohorts([cohort for cohort, _ in found])
+    known = {(cohort, each.plan_id) for cohort, some in plans.items() for each in some}
+    return [(cohort, plan_id) for cohort, plan_id in found if (cohort, plan_id) not in known]

@@ -1,0 +1,57 @@
+"""The directory of a store on this machine."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+from pathlib import Path
+from urllib.parse import unquote
+
+from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.ledger.control.control import stem
+from target_moengage_cohort.settings.addresses import state_path
+
+if t.TYPE_CHECKING:
+    from target_moengage_cohort.settings import Settings
+
+_FILE = "file:"
+
+
+def store_folder(settings: Settings) -> Path:
+    """Return the directory of a destination's store; it may not exist yet."""
+    uri = settings.ledger_uri
+    root = state_path() / "ledger" if uri is None else Path(_path(uri)).absolute()
+    return root / stem(settings.base_url, settings.workspace_id)
+
+
+def refuse_old_format(folder: Path) -> None:
+    """Raise a `SettingsError` if a directory has a store that is no longer read."""
+    if os.path.exists(folder / "destination.json"):  # noqa: PTH110 - see `LocalStore.exists`
+        msg = (
+            f"the ledger {folder} was created by a version before the first release, whose "
+            "format is no longer read. Use another ledger_uri, or delete the directory; then "
+            "import the members that MoEngage has: moengage-cohort adopt"
+        )
+        raise SettingsError("ledger_old_format", msg)
+
+
+def _path(uri: str) -> str:
+    """Return what a path or a ``file://`` URL names, with ``~`` expanded; no error quotes it."""
+    fault, path = None, uri
+    if uri.lower().startswith(_FILE):
+        path = unquote(uri[len(_FILE) :])
+        path = path.removeprefix("//").removeprefix("localhost") if path[:2] == "//" else ""
+        if "\0" in path or "\N{REPLACEMENT CHARACTER}" in path:
+            fault = "contains invalid characters"
+        elif not path.startswith(("/", "~")):
+            fault = "must have an absolute path after file://, as in file:///var/lib/ledger"
+    elif not uri:
+        fault = "must not be blank"
+    if fault is None and path.startswith("~"):
+        try:
+            path = str(Path(path).expanduser())
+        except RuntimeError:
+            fault = "starts with ~, but that user has no home directory; use an absolute path"
+    if fault:
+        raise SettingsError("invalid_value", f"ledger_uri: {fault}")
+    return path

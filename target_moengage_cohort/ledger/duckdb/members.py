@@ -1,0 +1,266 @@
+"""The members of a stream's cohorts, in a DuckDB file; for one thread at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.core.membership import Member
+from target_moengage_cohort.ledger.duckdb import schema
+from target_moengage_cohort.ledger.duckdb.instance import digest, sums_sql, translated
+from target_moengage_cohort.ledger.duckdb.members_file import (
+    Owner,
+    check_file,
+    make_file,
+    make_tables,
+    remove_leftovers,
+    rewrite_file,
+)
+from target_moengage_cohort.ledger.records import (
+    EMPTY_SET,
+    NO_MEMBERS,
+    FoldedCohort,
+    LedgerCounts,
+    MemberSet,
+)
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from target_moengage_cohort.core.files import Step
+    from target_moengage_cohort.ledger.duckdb.instance import Cursor, DatabaseFile, Engine
+
+CHUNK = 10_000
+"""The most members in a list that an iterator yields."""
+
+DELETED_ROWS = 10_000_000
+"""Rows of a table from which one transaction may delete: DuckDB keeps 16 KB in memory, and does not
+spill them, for each 2,048 rows among which one was deleted, until they are checkpointed."""
+
+
+class Members:
+    """The tables of a stream's members, and a schema ``folded`` beside them in memory.
+
+    Attributes:
+        exists: Whether the stream has a file; a read-only store has empty tables instead.
+    """
+
+    def __init__(self, engine: Engine, file: DatabaseFile, owner: Owner, step: Step) -> None:
+        self.engine = engine
+        self.file = file
+        self.exists = file.path.exists()
+        self.schema = file.name if self.exists else f"memory.{file.name}"
+        self.folded = f"memory.f{file.name}"
+        self.may_have_removed = True  # whether the table `removed` may have rows
+        self._owner = owner
+        self._step = step
+        self._lock = file.lock
+        self._failure: LedgerError | None = None
+        self._is_closed = False
+        with translated(file.path):
+            self.cursor = engine.cursor()
+
+    def open(self) -> None:
+        """Attach the file, created if it is missing, and finish an interrupted `erase`."""
+        with self.using() as cursor:
+            if not self.exists and self.engine.read_only:
+                cursor.execute(f"CREATE SCHEMA {self.schema}")
+                make_tables(cursor, self.schema)
+                return
+            if not self.exists:
+                make_file(self.engine, self.file.path, self._owner, self._step)
+                self.exists, self.schema = True, self.file.name
+            self.engine.attach(self.file)
+            is_rewritten = check_file(cursor, self.file, self._owner)
+            if not self.engine.read_only:
+                remove_leftovers(self.file.path)
+                if not is_rewritten:
+                    self.rewrite()
+
+    @contextlib.contextmanager
+    def using(self) -> Iterator[Cursor]:
+        """Lock other threads out, keep the file attached, and fail for good at the first error."""
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            if self._is_closed:
+                msg = f"the ledger {self.file.path} was closed; run again"
+                raise LedgerError("ledger_unusable", msg)
+            self.file.pins += 1
+            try:
+                with translated(self.file.path):
+                    if self.exists:
+                        self.engine.attach(self.file)
+                    yield self.cursor
+            except LedgerError as error:
+                self._failure = error  # it is unknown what was recorded
+                raise
+            finally:
+                self.file.pins -= 1
+
+    @contextlib.contextmanager
+    def change(self, name: str) -> Iterator[Cursor]:
+        """Change the tables in one transaction, durable when this ends."""
+        with self.using() as cursor:
+            cursor.execute("BEGIN")
+            try:
+                yield cursor
+                self._step(f"{name}: before commit")
+                cursor.execute("COMMIT")
+            except BaseException:
+                msg = f"the ledger {self.file.path} was abandoned after an error; run again"
+                self._failure = LedgerError("ledger_unusable", msg)
+                with contextlib.suppress(Exception):
+                    cursor.execute("ROLLBACK")
+                raise
+            self._step(f"{name}: committed")
+
+    def run(self, statement: str, values: Sequence[object] = ()) -> int:
+        """Execute a statement with the schemas ``{s}`` and ``{v}``; return its number of rows."""
+        self.cursor.execute(statement.format(s=self.schema, v=self.folded), values)
+        rows = self.cursor.fetchall()
+        return int(rows[0][0]) if rows else 0
+
+    def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[t.Any, ...]]:
+        """Return all rows of a query with the schemas: a half-read result keeps the file open."""
+        with self.using() as cursor:
+            text = query.format(s=self.schema, v=self.folded)
+            return cursor.execute(text, values).fetchall()
+
+    def checkpoint(self) -> None:
+        """Free what DuckDB keeps for deleted rows; the file must have no half-read result."""
+        self.cursor.execute(f"CHECKPOINT {self.schema}")
+
+    def thin(self, table: str, using: str, condition: str) -> None:
+        """Delete rows of a large table, except for as many as one transaction can delete.
+
+        It starts at the end, because a checkpoint may move rows to the front. `using` is another
+        table with its alias; the condition joins it to ``old``.
+        """
+        ((count, last),) = self.rows(f"SELECT count(*), max(rowid) FROM {{s}}.{table}")
+        if count <= DELETED_ROWS:
+            return
+        for first in reversed(range(DELETED_ROWS, last + 1, DELETED_ROWS)):
+            with self.change("thin"):
+                rows = f"{condition} AND old.rowid >= {first}"
+                self.run(f"DELETE FROM {{s}}.{table} AS old USING {using} WHERE {rows}")
+            self.checkpoint()
+
+    # Reading
+
+    def sized(self, cohorts: Sequence[int], tables: str = "{s}") -> dict[int, LedgerCounts]:
+        """Count the members of some cohorts; no entry for a cohort without any."""
+        accepted = self.rows(
+            f"SELECT cohort, count(*), {sums_sql('h')} FROM {tables}.accepted"
+            " WHERE cohort IN (SELECT unnest(?::INTEGER[])) GROUP BY cohort",
+            [list(cohorts)],
+        )
+        sets = {cohort: MemberSet(count, digest(*sums)) for cohort, count, *sums in accepted}
+        doubted = self.rows(
+            "SELECT d.cohort, count(*), count(*) FILTER (a.h IS NULL)"
+            f" FROM {tables}.doubts d LEFT JOIN {tables}.accepted a"
+            " ON a.cohort = d.cohort AND a.h = d.h"
+            " WHERE d.cohort IN (SELECT unnest(?::INTEGER[])) GROUP BY d.cohort",
+            [list(cohorts)],
+        )
+        doubts = {cohort: numbers for cohort, *numbers in doubted}
+        counts = {}
+        for cohort in sets.keys() | doubts.keys():
+            members, (in_doubt, others) = sets.get(cohort, EMPTY_SET), doubts.get(cohort, (0, 0))
+            counts[cohort] = LedgerCounts(members, in_doubt, members.count + others)
+        return counts
+
+    def marks(self) -> dict[int, FoldedCohort]:
+        """Return the cohorts of the file, each with its mark and its numbers."""
+        rows = self.rows("SELECT cohort, mark, accepted, digest, in_doubt, base FROM {s}.marks")
+        return {
+            cohort: FoldedCohort(cohort, mark, LedgerCounts(MemberSet(*accepted), in_doubt, base))
+            for cohort, mark, *accepted, in_doubt, base in rows
+        }
+
+    def write_marks(self, marks: dict[int, int]) -> list[FoldedCohort]:
+        """Count some cohorts and write that with their marks, within a change."""
+        if not marks:
+            return []
+        sizes = self.sized(list(marks))
+        folded = [
+            FoldedCohort(each, mark, sizes.get(each, NO_MEMBERS)) for each, mark in marks.items()
+        ]
+        self.run("DELETE FROM {s}.marks WHERE cohort IN (SELECT unnest(?::INTEGER[]))", [[*marks]])
+        columns = zip(
+            *(
+                (each.number, each.mark, c.accepted.count, c.accepted.digest, c.in_doubt, c.base)
+                for each in folded
+                for c in [each.counts]
+            ),
+            strict=True,
+        )
+        kinds = ("INTEGER", "BIGINT", "BIGINT", "VARCHAR", "BIGINT", "BIGINT")
+        values = ", ".join(f"unnest(?::{kind}[])" for kind in kinds)
+        self.run(f"INSERT INTO {{s}}.marks SELECT {values}", [list(each) for each in columns])
+        return folded
+
+    def chunks(self, query: str, values: Sequence[object] = ()) -> Iterator[list[t.Any]]:
+        """Yield a query's rows as of now, in chunks; later changes do not show."""
+        with self.using():
+            cursor = self.engine.cursor()
+            text = query.format(s=self.schema, v=self.folded)
+            cursor.execute(f"CREATE TEMP TABLE rows AS {text}", values)
+            cursor.execute("FROM rows")
+
+        def read() -> Iterator[list[t.Any]]:
+            with contextlib.closing(cursor), translated(self.file.path):
+                while rows := cursor.fetchmany(CHUNK):
+                    yield rows
+
+        return read()
+
+    def members(self, query: str, values: Sequence[object] = ()) -> Iterator[list[Member]]:
+        """Yield the members of a query for uid and anonymous_id, in chunks."""
+        rows = self.chunks(query, values)
+        return ([Member(uid, anonymous_id) for uid, anonymous_id in chunk] for chunk in rows)
+
+    def members_sql(self, members: Sequence[Member]) -> tuple[str, list[object]]:
+        """Return SQL for a table of members (h, uid, anonymous_id, i), and its values."""
+        h = self.engine.hash_sql("uid", "anonymous_id")
+        rows_sql = (
+            f"(SELECT {h} AS h, * FROM (SELECT unnest(?::VARCHAR[]) AS uid, "
+            "unnest(?::VARCHAR[]) AS anonymous_id, unnest(range(?)) AS i))"
+        )
+        uids = [member.uid for member in members]
+        return rows_sql, [uids, [member.anonymous_id for member in members], len(members)]
+
+    # Changing
+
+    def rewrite(self) -> None:
+        """Rewrite the file without the bytes of deleted rows."""
+        with self.using():
+            rewrite_file(self.engine, self.file, self._step)
+
+    def drop_cohorts(self, cohorts: Iterable[int]) -> None:
+        """Delete everything of some cohorts."""
+        numbers = list(cohorts)
+        with self.change("drop cohorts"):
+            for table in (*schema.MEMBER_TABLES, "marks", "plan_members"):
+                query = f"DELETE FROM {{s}}.{table} WHERE cohort IN (SELECT unnest(?::INTEGER[]))"
+                self.run(query, [numbers])
+
+    def close(self) -> None:
+        """Release the file in whatever state it is."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            try:
+                self.cursor.close()
+                with translated(self.file.path):
+                    self.engine.detach(self.file)
+            except LedgerError:
+                if self._failure is None:  # else the caller has had the first error
+                    raise
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether an error has made the file unusable."""
+        return self._failure is not None

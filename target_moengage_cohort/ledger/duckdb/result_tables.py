@@ -1,0 +1,99 @@
+"""The tables of a comparison, and the SQL that makes and counts them."""
+
+from __future__ import annotations
+
+import itertools
+import typing as t
+
+from target_moengage_cohort.ledger.duckdb.instance import sums_sql
+
+if t.TYPE_CHECKING:
+    from target_moengage_cohort.ledger.duckdb.instance import Cursor
+
+Sums: t.TypeAlias = tuple[int, int, int]
+"""A number of rows and the two sums of their hashes."""
+
+_SLICE = 2_000_000
+"""Rows to group at a time. DuckDB's grouping spills, but 10 million rows in one go sometimes exceed
+a memory limit of 256 MB."""
+
+_ids = itertools.count(1)
+
+
+class Tables:
+    """The names of the tables that are compared, and of those with the result."""
+
+    def __init__(self, staging: str, accepted: str, doubts: str) -> None:
+        self.staged = f"{staging}.staged"
+        self.accepted = accepted
+        self.doubts = doubts
+        self.additions = ""  # cohort, hash, row in `staged`, and whether it is not accepted yet
+        self.removals = ""  # cohort, hash and identifiers
+        self.dropped = ""  # likewise, of members to delete without a removal; missing without any
+        self.made: list[str] = []  # to drop in the end
+        self._staging = staging
+
+    def new(self, name: str) -> str:
+        """Return a unique table name."""
+        self.made.append(f"{self._staging}.{name}_{next(_ids)}")
+        return self.made[-1]
+
+
+class Workspace:
+    """Makes tables from queries, in slices where that keeps within the memory limit.
+
+    The members of a single cohort are told apart by their hash alone.
+    """
+
+    def __init__(self, cursor: Cursor, tables: Tables, only_cohort: int | None) -> None:
+        self._cursor = cursor
+        self._tables = tables
+        self._prefix = "cohort, " if only_cohort is None else ""
+        self._keys = f"{self._prefix}h"
+        self._cohort = "cohort" if only_cohort is None else f"{only_cohort}::INTEGER"
+
+    def _make(self, name: str, select: str) -> str:
+        table = self._tables.new(name)
+        self._cursor.execute(f"CREATE TABLE {table} AS {select}")
+        return table
+
+    def _group(self, name: str, aggregates: str, rows: str) -> str:
+        """Make a table of rows grouped by key, one slice of the hashes after the other."""
+        slices = 1 + self._count(f"FROM ({rows})") // _SLICE
+        keys = self._keys
+        select = f"SELECT {keys}, {aggregates} FROM ({rows}) WHERE {{in_slice}} GROUP BY {keys}"
+        return self._make_sliced(name, slices, select)
+
+    def _make_sliced(self, name: str, slices: int, select: str) -> str:
+        """Make a table of a select's rows, with ``{in_slice}`` for one slice after the other."""
+        first, *others = (
+            select.format(
+                in_slice=f"(h >> 64)::UBIGINT % {slices} = {number}" if slices > 1 else "TRUE"
+            )
+            for number in range(slices)
+        )
+        table = self._make(name, first)
+        for other in others:
+            self._cursor.execute(f"INSERT INTO {table} {other}")
+        return table
+
+    def _count(self, source: str) -> int:
+        row = self._cursor.execute(f"SELECT count(*) {source}").fetchone()
+        return int(t.cast("tuple[int]", row)[0])
+
+    def _counts(self, source: str) -> dict[int, int]:
+        """Return the number of rows of each cohort that has any."""
+        query = f"SELECT {self._cohort} AS cohort, count(*) FROM (SELECT * {source}) GROUP BY 1"
+        return dict(t.cast("list[tuple[int, int]]", self._cursor.execute(query).fetchall()))
+
+    def _sums(self, source: str) -> dict[int, Sums]:
+        """Return the number of rows and the two sums of the hashes of each cohort."""
+        sums = f"count(*), {sums_sql('h')} FROM (SELECT * {source})"
+        query = f"SELECT {self._cohort} AS cohort, {sums} GROUP BY 1"
+        rows = self._cursor.execute(query).fetchall()
+        return {cohort: (count, high, low) for cohort, count, high, low in rows}
+
+    def _drop_others(self, results: set[str]) -> None:
+        for table in [made for made in self._tables.made if made not in results]:
+            self._cursor.execute(f"DROP TABLE {table}")
+            self._tables.made.remove(table)

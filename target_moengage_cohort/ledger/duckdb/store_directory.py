@@ -1,0 +1,198 @@
+"""What the directory of a destination's ledgers has beside its members, and the state directory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import typing as t
+from functools import partial
+
+from target_moengage_cohort.core import files, scratch
+from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.ledger.control.actions import note_action
+from target_moengage_cohort.ledger.control.control import Control, stem
+from target_moengage_cohort.ledger.control.history import RunHistory
+from target_moengage_cohort.ledger.control.plans import Plans
+from target_moengage_cohort.ledger.control.sqlite import Patience, SQLiteDatabase
+from target_moengage_cohort.ledger.control.stream_records import StreamRecords
+from target_moengage_cohort.ledger.duckdb.location import refuse_old_format, store_folder
+from target_moengage_cohort.ledger.records import Fault, PlanKind
+from target_moengage_cohort.ledger.witness import Witness
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from target_moengage_cohort.core.files import Step
+    from target_moengage_cohort.ledger.records import CohortEntry, Plan, RunEntry, RunProgress
+    from target_moengage_cohort.settings import Settings
+
+
+class StoreOptions(t.TypedDict):
+    """The arguments of `open_store`."""
+
+    run_id: str
+    read_only: bool
+    step: Step
+    clock: Callable[[], float]
+    patience: Patience
+
+
+class StoreDirectory:
+    """The part of a `LedgerStore` that needs no lease."""
+
+    def __init__(self, settings: Settings, **options: t.Unpack[StoreOptions]) -> None:
+        self._settings = settings
+        self.run_id = options["run_id"]
+        self._read_only, self._step = options["read_only"], options["step"]
+        self._clock, self._patience = options["clock"], options["patience"]
+        self.folder = store_folder(settings)
+        self.place = str(self.folder)
+        database = SQLiteDatabase(
+            self.folder, read_only=self._read_only, step=self._step, patience=self._patience
+        )
+        self._control = Control(settings, database)
+        self._witness = Witness(self.place, self._step)
+        database.first_change = partial(self._witness.write, self._control)
+        self._is_ready = self._has_progress = False
+
+    @property
+    def exists(self) -> bool:
+        """Whether a cohort may have a ledger: there is a directory, or should be one."""
+        there = os.path.isdir(self.folder)  # noqa: PTH112 - an unreadable parent is no error yet
+        return there or self._witness.exists
+
+    def accept_older(self) -> bool:
+        """See `LedgerStore.accept_older`."""
+        self._witness.delete()
+        if is_there := self._control.database.exists:
+            self._witness.write(self._ready())
+        return is_there
+
+    def check(self) -> None:
+        """Check that ledgers can be used or created, without creating any."""
+        with files.as_ledger_error(self.folder, "used"):
+            files.try_out(self.folder)
+        self._ready()
+
+    def has(self, cohort_id: str) -> bool:
+        """Return whether the cohort has a ledger; cheap."""
+        return self.exists and self._ready().entry(cohort_id) is not None
+
+    def entries(self) -> list[CohortEntry]:
+        """Return the partner's cohorts that have a ledger, sorted by id; never waits."""
+        return self._ready().entries() if self.exists else []
+
+    def plans(self) -> dict[int, list[Plan]]:
+        """Return the plans of all cohorts that have any, by number; never waits."""
+        numbers = [entry.number for entry in self.entries()]
+        return Plans(self._ready().database).of_cohorts(numbers) if numbers else {}
+
+    def streams(self) -> list[str]:
+        """Return the partner's streams that have a ledger; never waits."""
+        return StreamRecords(self._ready()).names() if self.exists else []
+
+    def begin(self, stream: str) -> None:
+        """Record that this run reads a stream: pending plans of earlier runs expire."""
+        control = self._ready()
+        if not self._read_only and StreamRecords(control).latest_run(stream) != self.run_id:
+            StreamRecords(control).note_stream(stream, latest_run=self.run_id)
+
+    def has_members(self, stream: str) -> bool:
+        """Return whether any cohort of a stream may have members in the store; cheap."""
+        return self.exists and StreamRecords(self._ready()).has_members(stream)
+
+    def has_begun(self, stream: str) -> bool:
+        """Return whether any run has begun to read a stream; cheap."""
+        return self.exists and StreamRecords(self._ready()).latest_run(stream) is not None
+
+    def is_void(self, plan: Plan) -> bool:
+        """Return whether a pending plan has expired, because a later run of its stream began."""
+        latest = StreamRecords(self._ready()).latest_run(plan.stream)
+        return plan.kind is PlanKind.WAITING and latest not in {None, plan.run_id}
+
+    def use_version(self, stream: str, version: int) -> bool:
+        """Record that this run reads a stream's version; return whether no unfinished run has."""
+        return StreamRecords(self._ready()).use_version(stream, version, self.run_id)
+
+    def finish_version(self, stream: str, version: int) -> None:
+        """Delete the record of a version, because the run that read it succeeded."""
+        StreamRecords(self._ready()).finish_version(stream, version)
+
+    def write_progress(self, progress: RunProgress) -> None:
+        """Record how far the run is, unless the store is read-only."""
+        if not self._read_only:
+            RunHistory(self._ready()).write_progress(progress)
+            self._has_progress = True
+
+    def runs_under_way(self) -> list[RunProgress]:
+        """Return the progress of the runs that hold a lease, the oldest first."""
+        if not self.exists:
+            return []
+        holding = set()
+        for path in self.folder.glob("stream-*.lock"):
+            with contextlib.suppress(LedgerError):
+                lock = files.Lock(path)
+                if lock.acquire():
+                    lock.release()
+                elif (holder := lock.holder()) is not None:
+                    holding.add(holder.run_id)
+        return [each for each in RunHistory(self._ready()).under_way() if each.run_id in holding]
+
+    def note_run(self, entries: Mapping[int, RunEntry]) -> None:
+        """Record the outcome of this run for its cohorts."""
+        if entries and not self._read_only:
+            RunHistory(self._ready()).finish(entries)
+
+    def note_action(self, kind: str, entry: CohortEntry | None = None, **counts: int) -> None:
+        """See `LedgerStore.note_action`."""
+        note_action(self._ready(), kind, entry, counts)
+
+    def unknown_files(self) -> list[Fault]:
+        """See `LedgerStore.unknown_files`."""
+        known = StreamRecords(self._ready()).all_names() if self.exists else []
+        stems = {stem(*names) for names in known}
+        paths = {
+            path: path.stem.removeprefix("members-")
+            for path in self.folder.glob("members-*.duckdb")
+        }
+        message = "no stream has this file of members"
+        return [
+            Fault(code="unknown_file", message=message, path=str(path))
+            for path, base in sorted(paths.items())
+            if base not in stems and self._is_free(base)
+        ]
+
+    def _is_free(self, base: str) -> bool:
+        lock = files.Lock(self.folder / f"stream-{base}.lock", is_optional=True)
+        is_free = lock.acquire()
+        lock.release()
+        return is_free
+
+    def _ready(self) -> Control:
+        """Open control; the first call creates the directory."""
+        if not self._is_ready:
+            refuse_old_format(self.folder)
+            known = self._witness.read()
+            if not self._control.database.exists:
+                self._witness.check(known, self._control)
+            if not self._read_only:
+                files.make_directory(self.folder)
+                self._step("create directory")
+                scratch.remove_dead(self.folder.glob("spill-*"))
+            try:
+                self._control.open()
+                self._witness.check(known, self._control)
+            except BaseException:
+                self._control.database.close()
+                raise
+            self._is_ready = True
+        return self._control
+
+    def _close_control(self) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._control.database.close)
+            if self._has_progress:
+                with contextlib.suppress(LedgerError):  # the run is over, whatever the record says
+                    RunHistory(self._control).end(self.run_id)
+            if self._control.database.has_changed:
+                self._witness.write(self._control)

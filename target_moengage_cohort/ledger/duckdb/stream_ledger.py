@@ -1,0 +1,300 @@
+"""A stream's ledger: its requests in control, and the members of its cohorts in a file."""
+
+from __future__ import annotations
+
+import typing as t
+
+import msgspec
+
+from target_moengage_cohort.core.membership import Action, Member
+from target_moengage_cohort.ledger.control.control import inconsistent
+from target_moengage_cohort.ledger.control.stream_records import StreamRecords
+from target_moengage_cohort.ledger.duckdb import folding, schema
+from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBCohortLedger
+from target_moengage_cohort.ledger.duckdb.inspection import cohorts_with_rows, stray_plans
+from target_moengage_cohort.ledger.duckdb.stream_state import StreamState
+from target_moengage_cohort.ledger.records import NO_MEMBERS, FoldedCohort
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from target_moengage_cohort.core.files import Lock
+    from target_moengage_cohort.ledger.control.control import Control
+    from target_moengage_cohort.ledger.control.requests import JournaledRequest
+    from target_moengage_cohort.ledger.duckdb.difference import DuckDBDifference
+    from target_moengage_cohort.ledger.duckdb.members import Members
+    from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging
+    from target_moengage_cohort.ledger.interface import CohortLedger, NumberedChange, NumberedKey
+    from target_moengage_cohort.ledger.records import CohortEntry, Expected, Plan, PlanKind
+    from target_moengage_cohort.ledger.snapshot import Difference, Staging
+
+
+class DuckDBStreamLedger(StreamState):
+    """The `StreamLedger` of one stream, with its lease.
+
+    Attributes:
+        name: The stream.
+        cohorts: The ledgers of its cohorts, by their ids.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        control: Control,
+        members: Members,
+        lease: Lock | None,
+        closed: Callable[[], object],
+    ) -> None:
+        super().__init__(name, control, members)
+        self.cohorts: dict[str, DuckDBCohortLedger] = {}
+        self._lease = lease
+        self._closed = closed
+        self._is_closed = False
+
+    def load(self, *, trusts: bool = False) -> None:
+        """Open the members' file, check it against control, and fold what an earlier run left.
+
+        If it `trusts` the file, or its absence, control takes over the members that this has.
+        """
+        entries = self.control.entries(self.name)
+        had_file = StreamRecords(self.control).has_members(self.name)
+        if had_file and not (self.table.exists or trusts):
+            fault = "is missing, although control.sqlite beside it has the stream's cohorts"
+            raise inconsistent(self.table.file.path, fault)
+        self.table.open()
+        if not (had_file or self.read_only):
+            StreamRecords(self.control).note_stream(self.name, has_members=1)
+        for entry in entries:
+            self.add(entry, created=False)
+        journal = self.requests.of_stream(self.name)
+        marks = self.table.marks()
+        if trusts:
+            self.requests.add_marks(list(self.by_number))
+        is_ahead = trusts or self._reconcile(journal, marks)
+        self._clean_up(cohorts_with_rows(self.table) if trusts else {*marks})
+        if self.read_only:
+            self._show(journal)
+        else:
+            self._fold(self.requests.of_stream(self.name) if is_ahead else journal)
+
+    def _reconcile(
+        self, journal: Sequence[JournaledRequest], marks: Mapping[int, FoldedCohort]
+    ) -> bool:
+        """Check the file's marks against control's; finish a fold that a crash interrupted.
+
+        The file is written first. So it may be ahead by requests that control still has; return
+        whether it was.
+        """
+        numbers = {each.number for each in journal}
+        ahead: list[FoldedCohort] = []
+        for ledger in self.cohorts.values():
+            entry, number = ledger.entry, ledger.number
+            found = marks.get(number) or FoldedCohort(number, 0, NO_MEMBERS)
+            if found.mark > entry.mark and found.mark in numbers:
+                ahead.append(found)
+            elif (found.mark, found.counts) != (entry.mark, entry.counts):
+                raise inconsistent(self.table.file.path, _differs(entry))
+        if ahead and not self.read_only:
+            self.requests.note_folded(ahead)
+            for each in ahead:
+                self.by_number[each.number].note_folded(each)
+        return bool(ahead)
+
+    def _clean_up(self, found: set[int]) -> None:
+        """Delete the rows of cohorts that are another stream's now, and of plans that are gone."""
+        if self.read_only:
+            return
+        if others := found - self.by_number.keys():
+            self.table.drop_cohorts(others)
+        query = "SELECT EXISTS (FROM {s}.plan_members), EXISTS (FROM {s}.removed)"
+        ((has_plans, self.table.may_have_removed),) = self.table.rows(query)
+        for cohort, plan_id in stray_plans(self) if has_plans else ():
+            self.drop_plan_members([cohort], plan_id)
+
+    def add(self, entry: CohortEntry, *, created: bool) -> DuckDBCohortLedger:
+        """Return the ledger of one of the stream's cohorts."""
+        ledger = DuckDBCohortLedger(self, self, entry, created=created)
+        self.cohorts[entry.cohort_id] = self.by_number[entry.number] = ledger
+        return ledger
+
+    def _show(self, journal: Sequence[JournaledRequest]) -> None:
+        if not journal:
+            return
+        folding.show_folded(self.table, self.requests, journal)
+        self._is_shown = True
+        sizes = self.table.sized([each.number for each in self.cohorts.values()], "{v}")
+        for ledger in self.cohorts.values():
+            counts = sizes.get(ledger.number, NO_MEMBERS)
+            ledger.entry = msgspec.structs.replace(ledger.entry, counts=counts)
+
+    # Comparing and looking up
+
+    def known(
+        self, cohorts: Sequence[int], members: Sequence[Member]
+    ) -> dict[NumberedKey, Expected]:
+        """See `StreamLedger.known`."""
+        return self.lookups.known(cohorts, members, self.tables)
+
+    def queued(self, changes: Sequence[NumberedChange]) -> None:
+        """See `StreamLedger.queued`."""
+        self.lookups.queued(changes)
+
+    def queue_known(self, actions: Sequence[Action]) -> None:
+        """See `StreamLedger.queue_known`."""
+        self.lookups.queue_asked(actions)
+
+    def difference(
+        self, staging: Staging, cohorts: Sequence[CohortLedger], *, keeps: bool = False
+    ) -> DuckDBDifference:
+        """See `StreamLedger.difference`."""
+        self.fold()
+        rows = t.cast("DuckDBStaging", staging)  # of the same store, so of the same engine
+        known = {each.number: self.by_number[each.number].entry.counts for each in cohorts}
+        others = self.by_number.keys() - known.keys()
+        has_others = any(self.by_number[number].entry.counts.base for number in others)
+        return rows.compare(self.table, self.tables, known, has_others=has_others, keeps=keeps)
+
+    def settle(
+        self,
+        difference: Difference,
+        *,
+        added: Sequence[CohortLedger],
+        complete: Sequence[CohortLedger],
+    ) -> None:
+        """See `StreamLedger.settle`."""
+        self.fold()
+        linked = [each for each in added if difference.counts[each.number].dropped]
+        if linked:
+            dropped = t.cast("DuckDBDifference", difference).tables.dropped
+            self._delete_members(linked, dropped)
+        numbers = [each.number for each in complete]
+        if numbers and self.table.may_have_removed:
+            chosen = "WHERE cohort IN (SELECT unnest(?::INTEGER[]))"
+            if self.table.rows(f"SELECT 1 FROM {{s}}.removed {chosen} LIMIT 1", [numbers]):
+                with self.table.change("clear removed"):
+                    self.table.run(f"DELETE FROM {{s}}.removed {chosen}", [numbers])
+
+    def _delete_members(self, cohorts: Sequence[CohortLedger], gone: str) -> None:
+        """Delete the members in a table from some cohorts."""
+        numbers = ", ".join(str(each.number) for each in cohorts)
+        same = f"old.cohort = g.cohort AND old.h = g.h AND g.cohort IN ({numbers})"
+        with self.changing("drop linked", [each.number for each in cohorts]):
+            for table in ("accepted", "doubts"):
+                self.table.run(f"DELETE FROM {{s}}.{table} AS old USING {gone} AS g WHERE {same}")
+
+    def take_over(self, ledger: DuckDBCohortLedger) -> None:
+        """Copy the members of another stream's cohort; its own file must be folded."""
+        source, number = ledger.state.table, ledger.number
+        self.table.drop_cohorts([number])  # of an attempt that was interrupted
+        with source.using(), self.table.change("take over"):
+            for table in (*schema.MEMBER_TABLES, "marks", "plan_members"):
+                rows = f"FROM {source.schema}.{table} WHERE cohort = {number}"
+                self.table.run(f"INSERT INTO {{s}}.{table} {rows}")
+
+    # Plans
+
+    def plans_of(self, cohorts: Sequence[CohortLedger]) -> dict[int, list[Plan]]:
+        """See `StreamLedger.plans_of`."""
+        return self.plans.of_cohorts([each.number for each in cohorts])
+
+    def keep(self, plans: Sequence[tuple[CohortLedger, Plan]], difference: Difference) -> None:
+        """See `StreamLedger.keep`."""
+        if not plans:
+            return
+        changes = t.cast("DuckDBDifference", difference)
+        if not changes.tables.additions:  # nothing differs, so no plan has a member
+            self.plans.keep([(ledger.number, plan) for ledger, plan in plans])
+            return
+        for ledger, plan in plans:
+            self.drop_plan_members([ledger.number], plan.plan_id)
+        for action, select in (
+            (Action.ADD, changes.select_additions()),
+            (Action.REMOVE, f"SELECT cohort, uid, anonymous_id FROM {changes.tables.removals}"),
+        ):
+            chosen = [
+                (ledger.number, plan.plan_id)
+                for ledger, plan in plans
+                if (plan.additions if action is Action.ADD else plan.removals)
+            ]
+            if chosen:
+                with self.table.change("keep members"):
+                    values = [[number for number, _ in chosen], [name for _, name in chosen]]
+                    self.table.run(
+                        "INSERT INTO {s}.plan_members SELECT c.cohort, p.plan_id,"
+                        f" '{action.value}', c.uid, c.anonymous_id FROM ({select}) AS c JOIN"
+                        " (SELECT unnest(?::INTEGER[]) AS cohort, unnest(?::VARCHAR[]) AS plan_id)"
+                        " AS p ON p.cohort = c.cohort",
+                        values,
+                    )
+        self.plans.keep([(ledger.number, plan) for ledger, plan in plans])
+
+    def drop_plans_of(self, cohorts: Sequence[CohortLedger], kind: PlanKind) -> None:
+        """See `StreamLedger.drop_plans_of`."""
+        for number, plans in self.plans_of(cohorts).items():
+            for plan in plans:
+                if plan.kind is kind:
+                    self.drop_plan(number, plan.plan_id)
+
+    # People
+
+    def forget(self, members: Sequence[Member]) -> set[int]:
+        """See `StreamLedger.forget`."""
+        self.fold()
+        rows_sql, values = self.table.members_sql(members)
+        hash_sql = self.table.engine.hash_sql
+        hashes = f"unnest([{hash_sql('uid', 'NULL')}, {hash_sql('NULL', 'anonymous_id')}])"
+        same = {
+            "uid IN (SELECT uid FROM forgotten WHERE uid IS NOT NULL) OR anonymous_id IN"
+            " (SELECT anonymous_id FROM forgotten WHERE anonymous_id IS NOT NULL)": (
+                "accepted",
+                "doubts",
+                "plan_members",
+            ),
+            f"h IN (SELECT {hashes} FROM forgotten)": ("removed",),
+        }
+        had: set[int] = set()
+        with self.table.using() as cursor:
+            cursor.execute(f"CREATE OR REPLACE TEMP TABLE forgotten AS FROM {rows_sql}", values)
+            for where, tables in same.items():
+                for table in tables:
+                    query = f"SELECT DISTINCT cohort FROM {{s}}.{table} WHERE {where}"
+                    had |= {cohort for (cohort,) in self.table.rows(query)}
+            with self.changing("forget", sorted(had)):
+                for where, tables in same.items():
+                    for table in tables:
+                        self.table.run(f"DELETE FROM {{s}}.{table} WHERE {where}")
+                self.table.run("UPDATE {s}.meta SET is_rewritten = FALSE")
+            cursor.execute("DROP TABLE forgotten")
+        self.table.rewrite()
+        return had
+
+    # The end
+
+    def close(self) -> None:
+        """See `StreamLedger.close`; after an error the next open folds."""
+        if self._is_closed:
+            return
+        try:
+            if not (self.read_only or self.table.has_failed):
+                self._fold(self.requests.of_stream(self.name))
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Release the file and the lease in whatever state they are."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            self.table.close()
+        finally:
+            if self._lease is not None:
+                self._lease.release()
+            self._closed()
+
+
+def _differs(entry: CohortEntry) -> str:
+    return (
+        f"does not have the members of cohort {entry.cohort_id!r} that control.sqlite beside it "
+        "says (one of them is older or damaged)"
+    )

@@ -1,0 +1,150 @@
+"""A stream's requests in control and members in a file, without its single cohorts."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import typing as t
+
+from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.ledger.control.plans import Plans
+from target_moengage_cohort.ledger.control.requests import SENT, Requests
+from target_moengage_cohort.ledger.duckdb import folding
+from target_moengage_cohort.ledger.duckdb.lookups import Lookups
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from target_moengage_cohort.ledger.control.control import Control
+    from target_moengage_cohort.ledger.control.requests import JournaledRequest, NewRequest
+    from target_moengage_cohort.ledger.duckdb.members import Members
+    from target_moengage_cohort.ledger.records import CohortEntry, FoldedCohort
+
+_MOST_UNFOLDED = 4_000_000
+"""Members of requests in control beyond which `fold_if_large` folds."""
+
+
+class Counted(t.Protocol):
+    """A cohort whose numbers are kept up to date."""
+
+    entry: CohortEntry
+    revision: int
+
+    def note_folded(self, folded: FoldedCohort) -> None:
+        """Take over the numbers after a change of the members."""
+
+
+class StreamState:
+    """The requests and the members of a stream, and the way from the ones to the others.
+
+    Attributes:
+        name: The stream.
+        by_number: Its cohorts.
+    """
+
+    def __init__(self, name: str, control: Control, members: Members) -> None:
+        self.name = name
+        self.control = control
+        self.table = members
+        self.requests = Requests(control)
+        self.plans = Plans(control.database)
+        self.lookups = Lookups(members)
+        self.by_number: dict[int, Counted] = {}
+        self.read_only = control.database.read_only
+        self._lock = threading.Lock()
+        self._in_flight: dict[int, int] = {}  # requests and their members
+        self._ended: set[int] = set()  # requests whose answers no longer matter
+        self._is_shown = False  # whether the views are there, of a store that must not fold
+        self._answered = 0  # members of the requests to fold
+        self._has_answers = False
+
+    # Requests; these methods are for all threads
+
+    def send(self, request: NewRequest) -> int:
+        """Record a request that is about to leave; return its number."""
+        number = self.requests.add(request)
+        with self._lock:
+            self._in_flight[number] = request.count
+        return number
+
+    def answer(self, number: int, state: str) -> None:
+        """Record a request's answer."""
+        with self._lock:
+            is_ours = number in self._in_flight
+        if not is_ours:
+            msg = f"the ledger of stream {self.name!r} has no pending request {number}; run again"
+            raise LedgerError("unknown_request", msg)
+        self.requests.answer(number, state)
+        with self._lock:
+            self._answered += self._in_flight.pop(number, 0)
+            self._has_answers = True
+
+    def end_requests(self) -> None:
+        """See `LedgerStore.end_requests`."""
+        with self._lock:
+            self._has_answers |= bool(self._in_flight)
+            self._ended.update(self._in_flight)
+            self._in_flight.clear()
+
+    # Folding
+
+    @property
+    def tables(self) -> str:
+        """The schema of the tables accepted, doubts and removed, as if folded."""
+        return self.table.folded if self._is_shown else self.table.schema
+
+    def fold(self) -> None:
+        """See `StreamLedger.fold`; a request in flight is the latest of its cohort."""
+        if self.read_only or not self._has_answers:
+            return
+        with self._lock:
+            self._has_answers, self._answered = False, 0
+            ended = {*self._ended}
+        # What is in flight is told from control alone: other threads send and answer meanwhile.
+        journal = self.requests.of_stream(self.name)
+        try:
+            self._fold([each for each in journal if each.state != SENT or each.number in ended])
+        except BaseException:
+            self._has_answers = True
+            raise
+
+    def fold_if_large(self) -> None:
+        """See `StreamLedger.fold_if_large`."""
+        if self._answered >= _MOST_UNFOLDED:
+            self.fold()
+
+    def _fold(self, journal: Sequence[JournaledRequest]) -> None:
+        for number, folded in folding.fold(self.table, self.requests, journal).items():
+            self.by_number[number].note_folded(folded)
+
+    @contextlib.contextmanager
+    def changing(self, name: str, cohorts: Sequence[int]) -> Iterator[None]:
+        """Change the members of some cohorts without a request, in one transaction.
+
+        As for requests, control knows that the file may be ahead until the numbers are the same.
+        """
+        marks = self.requests.add_marks(cohorts)
+        with self.table.change(name):
+            yield
+            folded = self.table.write_marks(marks)
+        self.requests.note_folded(folded)
+        for each in folded:
+            ledger = self.by_number[each.number]
+            ledger.note_folded(each)
+            ledger.revision += 1
+
+    # Plans
+
+    def drop_plan(self, cohort: int, plan_id: str | None) -> None:
+        """Delete a cohort's plans, or the one with an id; then its members."""
+        self.plans.drop([cohort], None, plan_id)
+        self.drop_plan_members([cohort], plan_id)
+
+    def drop_plan_members(self, cohorts: Sequence[int], plan_id: str | None) -> None:
+        """Delete the members of plans that control does not have."""
+        chosen = "WHERE cohort IN (SELECT unnest(?::INTEGER[])) AND plan_id = coalesce(?, plan_id)"
+        if self.table.rows(
+            f"SELECT 1 FROM {{s}}.plan_members {chosen} LIMIT 1", [cohorts, plan_id]
+        ):
+            with self.table.change("drop plan members"):
+                self.table.run(f"DELETE FROM {{s}}.plan_members {chosen}", [cohorts, plan_id])

@@ -1,0 +1,93 @@
+"""The interface between an engine and streams whose rows are a snapshot of their cohorts."""
+
+from __future__ import annotations
+
+import typing as t
+
+import msgspec
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from target_moengage_cohort.core.column_files import ColumnarRows
+    from target_moengage_cohort.core.membership import Member
+    from target_moengage_cohort.ledger.records import DiffCounts
+
+CohortMembers: t.TypeAlias = "tuple[int, list[Member]]"
+"""Members of one cohort, by its number."""
+
+
+class ColumnarFacts(msgspec.Struct, frozen=True):
+    """The facts that decide whether rows in columns can be taken in one step."""
+
+    count: int  # rows
+    nameless: int  # rows without an identifier
+    longest: int  # characters of the longest identifier
+    undecided: int  # rows that do not state whether they are a member
+    absent: int  # rows that are not a member
+    pairs: int  # rows with both identifiers
+    counted: int  # rows with a row count
+    least: int | None  # the smallest row count
+    most: int | None  # the largest row count
+
+
+class Difference(t.Protocol):
+    """The changes that turn the ledgers of a stream's cohorts into its snapshot.
+
+    It is valid while its staging is open. `counts` has an item for every cohort that was compared,
+    by its number.
+    """
+
+    counts: Mapping[int, DiffCounts]
+
+    def additions(self) -> Iterator[CohortMembers]:
+        """Yield the members to add, by rising numbers of cohorts, in stream order, in chunks."""
+
+    def removals(self) -> Iterator[CohortMembers]:
+        """Yield the members to remove, with the identifiers that were accepted, likewise."""
+
+    def digest(self, cohort: int, *, additions: bool, removals: bool) -> str:
+        """Return a digest of a cohort's changes; the same changes have the same digest."""
+
+    def close(self) -> None:
+        """Free the memory that the difference takes."""
+
+
+class Staging(t.Protocol):
+    """The rows of a snapshot, in stream order; for use by one thread."""
+
+    rows: int
+    has_absent: bool  # whether any row marks its member as a non-member
+
+    def append(
+        self,
+        cohorts: Sequence[int] | int,
+        uids: Sequence[str | None],
+        anonymous_ids: Sequence[str | None] | None,
+        present: Sequence[bool] | None,
+    ) -> None:
+        """Append rows, column by column; chunks of some 100,000 rows are fastest.
+
+        Every row has a uid or an anonymous id. `cohorts` is the number of each row's cohort, or of
+        all of them. Without `anonymous_ids` no row has one, and without `present` all are members'
+        rows. The caller must not change the lists afterwards. A later call may raise this one's
+        error.
+        """
+
+    def facts(self, rows: ColumnarRows) -> ColumnarFacts | None:
+        """Read the facts of rows in columns; ``None`` if these are of types that no plain row has.
+
+        Raise an `UnreadableRowsError` if they cannot be read.
+        """
+
+    def append_columnar(self, rows: ColumnarRows, facts: ColumnarFacts, cohort: int) -> None:
+        """Append all rows with these facts, which are one cohort's; raise likewise."""
+
+    def new_members(self, first: int, end: int) -> list[Member]:
+        """Return the members of the rows from `first` up to `end` that have no row before `first`.
+
+        Of a member's rows in the range the last one counts. All rows must be of one cohort.
+        """
+
+    def close(self) -> None:
+        """Free the memory that the rows take; differences of this staging end with it."""

@@ -1,0 +1,93 @@
+"""The witness: the newest run of a store that the state directory knows.
+
+It is written after control has committed, so after a crash it is at most behind. A store that is
+behind its witness is therefore an older one, as after a backup was restored.
+"""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+import msgspec
+
+from target_moengage_cohort.core import files
+from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.ledger.control.control import stem
+from target_moengage_cohort.settings.addresses import state_path
+
+if t.TYPE_CHECKING:
+    from target_moengage_cohort.core.files import Step
+    from target_moengage_cohort.ledger.control.control import Control
+
+
+REPAIRS = (
+    "Then moengage-cohort resync makes the next run send all members again, in case MoEngage lacks "
+    "some. Members that MoEngage has and the ledger does not are removed only after "
+    "moengage-cohort adopt and a run of their mirror"
+)
+_NEWEST = "SELECT last_run, last_request FROM store"
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """The store at a place; `last_run` and `last_request` never fall."""
+
+    place: str
+    store_id: str
+    last_run: int
+    last_request: int
+
+
+class Witness:
+    """The witness of the store at a place."""
+
+    def __init__(self, place: str, step: Step) -> None:
+        self._place = place
+        self._path = state_path() / f"ledger-{stem(place)}.json"
+        self._step = step
+        self._written: Seen | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether the state directory knows a store at the place."""
+        return os.path.exists(self._path)  # noqa: PTH110 - an unreadable parent is no error yet
+
+    def read(self) -> Seen | None:
+        """Return what is known; read it before control, which another run may change meanwhile."""
+        return files.read_json(self._path, Seen)
+
+    def check(self, known: Seen | None, control: Control) -> None:
+        """Raise a `SettingsError` unless control is the store that is known, and as new."""
+        if known is None:
+            return
+        if not control.store_id:
+            fault = "is missing, although the state directory knows of one"
+        elif control.store_id != known.store_id:
+            fault = "is another one than the state directory knows of"
+        else:
+            ((run, request),) = control.database.rows(_NEWEST)
+            if run >= known.last_run and request >= known.last_request:
+                return
+            fault = "is older than the state directory knows it"
+        msg = (
+            f"ledger_uri: the ledger {self._place} {fault} ({self._path}), so nothing is sent. "
+            "Restore its newest copy; or, to continue with what is there, run: moengage-cohort "
+            f"ledger accept-older --config …. {REPAIRS}"
+        )
+        raise SettingsError("ledger_older", msg)
+
+    def write(self, control: Control) -> None:
+        """Record the store as it is; control's lock keeps other processes out."""
+        with control.database.change("witness") as transaction:
+            ((run, request),) = transaction.run(_NEWEST)
+            store_id = control.store_id
+            seen = Seen(place=self._place, store_id=store_id, last_run=run, last_request=request)
+            if seen != self._written:
+                files.make_directory(self._path.parent)
+                files.write_json(self._path, seen, self._step)
+                self._written = seen
+
+    def delete(self) -> None:
+        """Forget what is known."""
+        with files.as_ledger_error(self._path, "deleted"):
+            self._path.unlink(missing_ok=True)

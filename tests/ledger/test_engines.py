@@ -1,0 +1,79 @@
+"""The engines of ledgers, by the URI that names a ledger."""
+
+import pytest
+
+from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.ledger import engines
+from target_moengage_cohort.settings import load
+from tests.settings.support import BASE
+
+STATE = "HOME/state/target-moengage-cohort/ledger"
+
+
+def opened(uri):
+    """Return the store that a URI names; nothing is created."""
+    settings = load(BASE | {"ledger_uri": uri}).settings
+    return engines.open_store(settings, run_id="r", wait=lambda _seconds: False)
+
+
+@pytest.mark.parametrize(
+    ("folder", "uri"),
+    [
+        (STATE, None),
+        (STATE, ""),
+        ("/var/lib/ledger", "/var/lib/ledger"),
+        ("/var/lib/ledger", " /var/lib/ledger\n"),
+        ("ledger", "ledger"),
+        ("a/b:c", "a/b:c"),
+        ("C:\\ledger", "C:\\ledger"),
+        ("/var/lib/ledger", "file:///var/lib/ledger"),
+        ("/var/lib/ledger", "FILE://localhost/var/lib/ledger"),
+        ("/a b%", "file:///a%20b%25"),
+        ("/a%20b", "/a%20b"),
+        ("HOME/ledger", "~/ledger"),
+        ("HOME/ledger", "file://~/ledger"),
+        ("./~", "./~"),
+    ],
+)
+def test_the_ledger_is_in_a_directory(monkeypatch, tmp_path, folder, uri):
+    """A ledger's address is a path or a file:// URL, and a leading ~ is the user's home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    expected = folder.replace("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}/state")
+    monkeypatch.chdir(tmp_path)
+    assert (tmp_path / expected).absolute() == opened(uri).folder.parent
+
+
+@pytest.mark.parametrize(
+    ("rule", "uri"),
+    [
+        ("postgresql:// is not supported yet", "postgresql://user:PLANTED9@db/ledger"),
+        ("postgresql:// is not supported yet", "POSTGRES://user:PLANTED9@db/ledger"),
+        (
+            "has an unknown scheme; use a path, or a URL with a scheme that is known: file://",
+            "s3://PLANTED9/ledger",
+        ),
+        ("has an unknown scheme", "PLANTED9:ledger"),
+        ("must have an absolute path after file://", "file:PLANTED9"),
+        ("must have an absolute path after file://", "file://"),
+        ("must have an absolute path after file://", "file://PLANTED9/ledger"),
+        ("must have an absolute path after file://", "file://localhostPLANTED9"),
+        ("contains invalid characters", "file:///PLANTED9%00"),
+        ("contains invalid characters", "file:///PLANTED9%ff"),
+        ("starts with ~, but that user has no home directory", "~PLANTED9/ledger"),
+        ("must not be blank", " "),
+    ],
+)
+def test_other_ledgers_are_refused(rule, uri):
+    """A URI that names no directory is refused and not shown: it may contain a password."""
+    with pytest.raises(SettingsError) as raised:
+        opened(uri)
+    assert "invalid_value" == raised.value.code
+    assert str(raised.value).startswith(f"ledger_uri: {rule}")
+    assert "PLANTED9" not in str(raised.value)
+
+
+def test_an_engine_is_one_line(monkeypatch):
+    """A scheme in the table of engines is all that another engine needs to be opened."""
+    monkeypatch.setitem(engines.ENGINES, "other", lambda *_, **options: options["run_id"])
+    assert "r" == opened("OTHER://user:password@host/ledger")
