@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from target_moengage_cohort.core.errors import BusyError
+from target_moengage_cohort.core.errors import BusyError, SettingsError
+from target_moengage_cohort.core.membership import Cohort
 from tests.ledger.support import (
     ADD,
     COHORT,
@@ -237,3 +238,34 @@ def test_processes_create_and_close_a_store_at_the_same_time(tmp_path):
         assert names == [entry.cohort_id for entry in store.entries()]
         for name in names:
             assert 20 == store.open(cohort(name), name).numbers().accepted.count
+
+
+def test_a_cohort_that_moves_while_its_lease_is_waited_for_is_found(tmp_path):
+    """If the holder of a lease gives a cohort to another stream, whoever waits finds it there."""
+    with ledgers(tmp_path) as store:
+        accept(store.open(COHORT, STREAM), ADD, members(1))
+    other = ledgers(tmp_path, run_id="other")
+    other.open_known(COHORT.cohort_id)
+
+    def move(_seconds):
+        other.reassign(COHORT.cohort_id, OTHER_STREAM)
+        other.close()
+
+    with ledgers(tmp_path, busy_seconds=5.0, wait=move) as store:
+        ledger = store.open_known(COHORT.cohort_id)
+        assert (OTHER_STREAM, 1) == (ledger.entry.stream, ledger.numbers().accepted.count)
+
+
+@pytest.mark.parametrize("partner", ["acme", "another"])
+def test_a_cohort_that_two_runs_meet_at_once_belongs_to_the_first(tmp_path, partner):
+    """Of two runs that meet one new cohort, for two streams or partners, the second is refused."""
+    with (
+        ledgers(tmp_path) as first,
+        ledgers(tmp_path, run_id="run-2", setting={"partner": partner}) as second,
+    ):
+        ledger = first.open(COHORT, STREAM)
+        late = second.open(Cohort(COHORT.cohort_id, "Another name"), OTHER_STREAM)
+        accept(ledger, ADD, members(1))
+        with pytest.raises(SettingsError) as raised:
+            send(late, ADD, members(2))
+        assert "cohort_of_other_stream" == raised.value.code

@@ -1,5 +1,6 @@
 """Stores of which a part is missing, older, of someone else or broken: nothing is sent."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -133,6 +134,31 @@ def test_control_with_its_log_is_whole(folder):
     (place_of(copy) / f"{CONTROL}-shm").unlink()
     with ledgers(copy) as store:
         assert ["1", "2"] == uids(store.open(COHORT, STREAM).members())
+
+
+@pytest.mark.parametrize("made", [b"", None], ids=["an empty file", "a file without tables"])
+def test_control_that_was_never_finished_counts_as_none(tmp_path, made):
+    """If a process dies while it makes control, a look finds no cohort; the next run goes on."""
+    with ledgers(tmp_path) as store:
+        store.open(COHORT, STREAM)
+        path = place_of(tmp_path) / "control.sqlite"
+    for file in path.parent.iterdir():
+        if file.is_file():
+            file.unlink()
+    lose_witnesses()
+    if made is None:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+    else:
+        path.write_bytes(made)
+    for _ in range(2):
+        with ledgers(tmp_path, read_only=True) as looking:
+            assert ([], {}) == (looking.entries(), looking.plans())
+            assert 0 == looking.open(COHORT, STREAM).numbers().base
+    with ledgers(tmp_path) as store:
+        accept(store.open(COHORT, STREAM), ADD, members(1))
+    with ledgers(tmp_path, read_only=True) as looking:
+        assert 1 == looking.open(COHORT, STREAM).numbers().accepted.count
 
 
 def test_a_missing_file_of_members_is_refused(folder):

@@ -182,6 +182,7 @@ class Control:
             with self.database.change("new cohorts") as own:
                 self.write_new(own)
             return
+        self._check_still_new(transaction)
         with self._lock:
             new, self._new = self._new, []
         now = time.time()
@@ -202,6 +203,17 @@ class Control:
             ],
         )
         self._reserve_names(transaction, new)
+
+    def _check_still_new(self, transaction: Transaction) -> None:
+        """Raise a `SettingsError` if another run has made a cohort since it was met here."""
+        ids = {each.cohort_id for each in self._new}
+        for cohort_id, stream in transaction.run("SELECT cohort_id, stream FROM cohorts"):
+            if cohort_id in ids:
+                msg = (
+                    f"cohort {cohort_id!r} was created by another run meanwhile, for the stream "
+                    f"{stream!r}; see moengage-cohort status, and run again"
+                )
+                raise SettingsError("cohort_of_other_stream", msg)
 
     def _reserve_names(self, transaction: Transaction, entries: Iterable[CohortEntry]) -> None:
         insert = (

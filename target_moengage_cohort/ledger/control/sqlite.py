@@ -100,6 +100,7 @@ class SQLiteDatabase:
             if self._still is not None:
                 self._use.release()
             is_new = not self._rows("SELECT name FROM sqlite_master WHERE name = 'store'")
+            self._is_missing = is_new and self.read_only  # a process died, or is, at making it
             if is_new and not self.read_only:
                 self._patiently("PRAGMA journal_mode = WAL")
                 with self._transaction("create") as transaction:

@@ -85,7 +85,9 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
                 f"{self.place}; {hint}"
             )
             raise SettingsError("no_ledger", msg)
-        return self.stream(entry.stream).cohorts[cohort_id]
+        of_stream = self.stream(entry.stream)
+        # Whoever had the lease before may have given the cohort to another stream.
+        return of_stream.cohorts.get(cohort_id) or self.open_known(cohort_id)
 
     def stream(self, name: str, *, trusts: bool = False) -> DuckDBStreamLedger:
         """Take a stream's lease, and open its ledger; see `DuckDBStreamLedger.load`."""
