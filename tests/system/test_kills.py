@@ -118,7 +118,7 @@ def test_processes_that_are_killed_at_random_times_wrong_nobody(emulator, tmp_pa
             before = found(emulator)
             waiting.append(start(tmp_path / f"home-{number + 2}", config(emulator, **options)))
             alive, states = killed_after(
-                waiting.pop(0), lines(*said[:length]), chance.uniform(0.0, 1.2), ends=ends
+                waiting.pop(0), lines(*said[:length]), chance.uniform(0.0, 0.8), ends=ends
             )
             lived.append(alive)
             after = found(emulator)
