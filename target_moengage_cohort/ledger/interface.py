@@ -58,7 +58,7 @@ class RequestLedger(t.Protocol):
         """Record that MoEngage refused a request, so that none of it was applied; durable."""
 
     def unanswered(self, number: int) -> None:
-        """Record that a request which may have been applied gets no answer any more; durable."""
+        """Record that a request which may have been applied gets no answer; durable."""
 
 
 class CohortLedger(RequestLedger, t.Protocol):
@@ -101,7 +101,7 @@ class CohortLedger(RequestLedger, t.Protocol):
         """Record members as accepted without sending them; return how many were not before."""
 
     def retire(self) -> None:
-        """Record that no run populates the cohort any more; its name stays reserved."""
+        """Mark the cohort as retired, so that no run populates it; its name stays reserved."""
 
     def rename(self, name: str) -> None:
         """Give the cohort another name."""

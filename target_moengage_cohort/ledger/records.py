@@ -10,6 +10,8 @@ import msgspec
 from target_moengage_cohort.core.membership import Cohort
 
 if t.TYPE_CHECKING:
+    from collections.abc import Container
+
     from target_moengage_cohort.core.membership import Action, Member
 
 FORMAT = 2
@@ -42,6 +44,13 @@ class FoldedCohort(msgspec.Struct, frozen=True):
     number: int
     mark: int
     counts: LedgerCounts
+
+    def is_ahead(self, mark: int, requests: Container[int]) -> bool:
+        """Return whether these members are ahead of control's mark as after a crash in a fold.
+
+        Then control still has the request of this mark among its requests.
+        """
+        return self.mark > mark and self.mark in requests
 
 
 class RunEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,8 +14,8 @@ TABLES = (
         workspace_id TEXT NOT NULL, hash_key TEXT NOT NULL, is_open BIGINT NOT NULL,
         last_request BIGINT NOT NULL, last_cohort BIGINT NOT NULL, last_run BIGINT NOT NULL,
         moved_to TEXT)""",
-    # `versions_seen` are those of ACTIVATE_VERSION; `is_whole` is whether the latest STATE had a
-    # whole entry for the stream; `alert_state` is what the latest alert reported.
+    # `is_whole` is whether the latest STATE had a whole entry for the stream; `alert_state` is what
+    # the latest alert reported.
     """CREATE TABLE streams (
         partner TEXT NOT NULL, stream TEXT NOT NULL, latest_run TEXT, has_members BIGINT NOT NULL,
         is_whole BIGINT, alert_state TEXT, PRIMARY KEY (partner, stream))""",

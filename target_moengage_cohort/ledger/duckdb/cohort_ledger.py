@@ -170,7 +170,7 @@ class DuckDBCohortLedger:
         self._describe(is_sealed=1)
 
     def retire(self) -> None:
-        """Record that no run populates the cohort any more."""
+        """Mark the cohort as retired, so that no run populates it."""
         self._describe(is_retired=1)
 
     def rename(self, name: str) -> None:
@@ -179,17 +179,11 @@ class DuckDBCohortLedger:
             self.state.control.check_name(msgspec.structs.replace(self.entry.cohort, name=name))
         except RowError as error:
             raise SettingsError(error.code, error.reason) from None
-        self._describe(name=name)
-        self.outdate()
+        self._describe(name=name, revision=self.revision + 1)
 
     def reassign(self, stream: str) -> None:
         """Let another stream populate the cohort, whose members it has taken over."""
-        self._describe(stream=stream)
-        self.outdate()
-
-    def outdate(self) -> None:
-        """Raise the revision: plans made before are outdated."""
-        self._describe(revision=self.revision + 1)
+        self._describe(stream=stream, revision=self.revision + 1)
 
     def _describe(self, **facts: object) -> None:
         self.entry = self.state.control.describe(self.entry, **facts)

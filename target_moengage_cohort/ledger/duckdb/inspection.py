@@ -52,8 +52,7 @@ def _sizes(state: StreamState, entries: Mapping[int, CohortEntry]) -> _Found:
     marks, sizes = state.table.marks(), state.table.sized(list(entries))
     for number, entry in entries.items():
         found = marks.get(number) or FoldedCohort(number, 0, NO_MEMBERS)
-        # A crash between the two commits of a fold leaves the file ahead.
-        is_ahead = found.mark > entry.mark and found.mark in journal
+        is_ahead = found.is_ahead(entry.mark, journal)
         if found.mark != entry.mark and not is_ahead:
             message = f"request {found.mark:,} is the last one in the file, not {entry.mark:,}"
             yield "mark_differs", message, entry.cohort_id
@@ -80,8 +79,8 @@ def _strangers(state: StreamState, entries: Mapping[int, CohortEntry]) -> _Found
 
 def cohorts_with_rows(members: Members) -> set[int]:
     """Return the numbers of all cohorts of which a file has anything."""
-    tables = (*schema.MEMBER_TABLES, "marks", "plan_members")
-    query = " UNION ".join(f"SELECT cohort FROM {{s}}.{table}" for table in tables)
+    selects = (f"SELECT cohort FROM {{s}}.{table}" for table in schema.COHORT_TABLES)
+    query = " UNION ".join(selects)
     return {number for (number,) in members.rows(query)}
 
 

@@ -40,7 +40,7 @@ spill them, for each 2,048 rows among which one was deleted, until they are chec
 
 
 class Members:
-    """The tables of a stream's members, and a schema ``folded`` beside them in memory.
+    """The tables of a stream's members, and an in-memory schema ``folded``.
 
     Attributes:
         exists: Whether the stream has a file; a read-only store has empty tables instead.
@@ -242,7 +242,7 @@ class Members:
         """Delete everything of some cohorts."""
         numbers = list(cohorts)
         with self.change("drop cohorts"):
-            for table in (*schema.MEMBER_TABLES, "marks", "plan_members"):
+            for table in schema.COHORT_TABLES:
                 query = f"DELETE FROM {{s}}.{table} WHERE cohort IN (SELECT unnest(?::INTEGER[]))"
                 self.run(query, [numbers])
 

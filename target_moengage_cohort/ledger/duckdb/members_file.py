@@ -80,7 +80,7 @@ def check_file(cursor: Cursor, file: DatabaseFile, owner: Owner) -> bool:
         raise newer(str(file.path))
     _, *found, is_rewritten = row
     if tuple(found) != owner:
-        fault = "belongs to another store or stream than the control.sqlite beside it"
+        fault = "belongs to a different store or stream than control.sqlite in its directory"
         raise inconsistent(file.path, fault)
     return bool(is_rewritten)
 

@@ -30,6 +30,8 @@ FILE_TABLES = (
 """No indexes: those of DuckDB do not spill. The cohorts are control's numbers of them."""
 
 MEMBER_TABLES = ("accepted", "doubts", "removed")
+COHORT_TABLES = (*MEMBER_TABLES, "marks", "plan_members")
+"""Every table that has rows of cohorts."""
 
 SUMMARY = (
     # Per member: the last request that was accepted, and the last one after it without an answer.

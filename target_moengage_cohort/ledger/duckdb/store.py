@@ -86,7 +86,7 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
             )
             raise SettingsError("no_ledger", msg)
         of_stream = self.stream(entry.stream)
-        # Whoever had the lease before may have given the cohort to another stream.
+        # The previous holder of the lease may have given the cohort to another stream.
         return of_stream.cohorts.get(cohort_id) or self.open_known(cohort_id)
 
     def stream(self, name: str, *, trusts: bool = False) -> DuckDBStreamLedger:

@@ -59,7 +59,7 @@ class DuckDBStreamLedger(StreamState):
         entries = self.control.entries(self.name)
         had_file = StreamRecords(self.control).has_members(self.name)
         if had_file and not (self.table.exists or trusts):
-            fault = "is missing, although control.sqlite beside it has the stream's cohorts"
+            fault = "is missing, although control.sqlite in its directory has the stream's cohorts"
             raise inconsistent(self.table.file.path, fault)
         self.table.open()
         if not (had_file or self.read_only):
@@ -90,7 +90,7 @@ class DuckDBStreamLedger(StreamState):
         for ledger in self.cohorts.values():
             entry, number = ledger.entry, ledger.number
             found = marks.get(number) or FoldedCohort(number, 0, NO_MEMBERS)
-            if found.mark > entry.mark and found.mark in numbers:
+            if found.is_ahead(entry.mark, numbers):
                 ahead.append(found)
             elif (found.mark, found.counts) != (entry.mark, entry.counts):
                 raise inconsistent(self.table.file.path, _differs(entry))
@@ -187,7 +187,7 @@ class DuckDBStreamLedger(StreamState):
         source, number = ledger.state.table, ledger.number
         self.table.drop_cohorts([number])  # of an attempt that was interrupted
         with source.using(), self.table.change("take over"):
-            for table in (*schema.MEMBER_TABLES, "marks", "plan_members"):
+            for table in schema.COHORT_TABLES:
                 rows = f"FROM {source.schema}.{table} WHERE cohort = {number}"
                 self.table.run(f"INSERT INTO {{s}}.{table} {rows}")
 
@@ -295,6 +295,6 @@ class DuckDBStreamLedger(StreamState):
 
 def _differs(entry: CohortEntry) -> str:
     return (
-        f"does not have the members of cohort {entry.cohort_id!r} that control.sqlite beside it "
-        "says (one of them is older or damaged)"
+        f"does not have the members of cohort {entry.cohort_id!r} that control.sqlite in its "
+        "directory records (one of them is older or damaged)"
     )
