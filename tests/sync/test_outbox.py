@@ -18,14 +18,6 @@ actions = st.sampled_from(Action)
 steps = histories(st.tuples(actions, members), 20)
 
 
-def change(action, member):
-    return action, member
-
-
-def changes(history):
-    return list(history)
-
-
 @st.composite
 def beginnings(draw):
     """Draw the initial content of a ledger, and the members that the cohort may have."""
@@ -67,7 +59,7 @@ def test_what_is_left_out_makes_no_difference(beginning, history):
     """Promise 2: the needed changes have the same result as all of them, whatever happened to
     members that were unconfirmed or unknown."""
     known, there = beginning
-    assert replayed(there, history) == replayed(there, news(changes(history), known))
+    assert replayed(there, history) == replayed(there, news(history, known))
 
 
 @given(beginnings(), steps, st.data())
@@ -76,8 +68,8 @@ def test_the_way_changes_are_cut_does_not_matter(beginning, history, data):
     known, _ = beginning
     whole, parts = {**known}, {**known}
     cut = data.draw(st.integers(0, len(history)))
-    needed = news(changes(history[:cut]), parts) + news(changes(history[cut:]), parts)
-    assert news(changes(history), whole) == needed
+    needed = news(history[:cut], parts) + news(history[cut:], parts)
+    assert news(history, whole) == needed
     assert whole == parts
 
 
@@ -85,9 +77,9 @@ def test_the_way_changes_are_cut_does_not_matter(beginning, history, data):
 def test_a_history_that_was_taken_needs_nothing_more(beginning, history):
     """The last change of each member is not needed a second time."""
     known, _ = beginning
-    news(changes(history), known)
+    news(history, known)
     last = {member.key: (action, member) for action, member in history}
-    assert [] == news(changes(last.values()), known)
+    assert [] == news(last.values(), known)
 
 
 @given(beginnings(), steps)
@@ -96,7 +88,7 @@ def test_no_needed_change_repeats_what_is_expected(beginning, history):
     row."""
     known, _ = beginning
     latest = {key: (said.action, said.member) for key, said in known.items()}
-    for action, member in news(changes(history), known):
+    for action, member in news(history, known):
         before = latest.get(member.key, (None, None))
         assert before != (action, member)
         assert (REMOVE, REMOVE) != (before[0], action)
@@ -109,7 +101,7 @@ def test_a_removal_has_the_identifiers_of_the_latest_addition(beginning, history
     known, _ = beginning
     latest = {key: said.member for key, said in known.items() if said.member is not None}
     for action, member in history:
-        for sent in news([change(action, member)], known):
+        for sent in news([(action, member)], known):
             expected = member if action is ADD else latest.get(member.key, member)
             assert (action, expected) == sent
             latest[member.key] = expected
@@ -160,7 +152,7 @@ def test_what_is_needed(known, action, member, needed):
     """A member's expected state decides whether a change is needed, and with which identifiers."""
     state = {} if known is None else {member.key: known}
     expected = [] if needed is None else [(action, needed)]
-    assert expected == news([change(action, member)], state)
+    assert expected == news([(action, member)], state)
     if needed is None:
         assert {member.key: known} == state
     else:
@@ -171,5 +163,5 @@ def test_the_two_name_spaces_are_apart():
     """A uid and an anonymous ID with the same text are two members."""
     known = {"x": Expected(ADD, Member("x"))}
     history = [(ADD, Member("x")), (ADD, Member(None, "x")), (REMOVE, Member(None, "x"))]
-    assert history[1:] == news(changes(history), known)
+    assert history[1:] == news(history, known)
     assert {"x": Expected(ADD, Member("x")), ("x",): Expected(REMOVE, Member(None, "x"))} == known
