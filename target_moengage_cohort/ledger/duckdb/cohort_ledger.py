@@ -176,7 +176,7 @@ class DuckDBCohortLedger:
     def rename(self, name: str) -> None:
         """Give the cohort another name."""
         try:
-            self.state.control.check_name(msgspec.structs.replace(self.entry.cohort, name=name))
+            self.state.control.new.check_name(msgspec.structs.replace(self.entry.cohort, name=name))
         except RowError as error:
             raise SettingsError(error.code, error.reason) from None
         self._describe(name=name, revision=self.revision + 1)

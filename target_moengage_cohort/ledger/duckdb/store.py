@@ -64,7 +64,7 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
             control = self._ready()
             if (entry := control.entry(cohort.cohort_id)) is not None:
                 raise retired(entry) if entry.is_retired else of_other_stream(entry, stream)
-            entry = control.add(cohort, stream)
+            entry = control.new.add(cohort, stream, held=False)
             ledger = of_stream.add(entry, created=not self._read_only)
         ledger.check(cohort, stream)
         return ledger
