@@ -136,9 +136,6 @@ def _sizes_by_stream(
 ) -> dict[str, list[CohortSize] | None]:
     """Return the sizes of each stream's cohorts; ``None`` if their ledgers cannot be used."""
     with session.ledgers(read_only=True, is_patient=False) as ledgers:
-        needs_ledger = any(mapping.is_snapshot for mapping in mappings)
-        if not (needs_ledger or session.settings.ledger_uri is not None or ledgers.exists):
-            return {mapping.stream: [] for mapping in mappings}
         usable = checks.run("ledger", lambda: _ledger(ledgers))
         return {
             mapping.stream: _sizes(mapping, ledgers, checks) if usable else None
@@ -158,7 +155,9 @@ def _sizes(
         entries = [each for each in ledgers.entries() if _is_fed(each, mapping)]
         if mapping.cohort is not None and entries:
             # Refused if the ledger is another stream's, or has a new name.
-            ledgers.open(mapping.cohort, mapping.stream)
+            has_members = any(entry.has_members for entry in entries)
+            opened = ledgers.open if has_members else ledgers.open_without_members
+            opened(mapping.cohort, mapping.stream)
     except BusyError:  # another run, which will have ended before the next one starts
         pass
     except RowError as error:
@@ -170,7 +169,7 @@ def _sizes(
     return [
         CohortSize(cohort_id=entry.cohort_id, members=entry.counts.base, is_sealed=entry.is_sealed)
         for entry in entries
-        if not entry.is_retired
+        if entry.has_members and not entry.is_retired
     ]
 
 

@@ -49,19 +49,21 @@ def forget(session: Session, file: str | None) -> int:
     members = [member for batch in batches for member in batch]
     identifiers = sum((each.uid is not None) + (each.anonymous_id is not None) for each in members)
     with session.ledgers() as ledgers:
-        outcome = _Outcome(identifiers, [entry.cohort_id for entry in ledgers.entries()])
+        outcome = _Outcome(
+            identifiers, [each.cohort_id for each in ledgers.entries() if each.has_members]
+        )
         _forget_in_ledgers(session, ledgers, members, outcome)
         if not outcome.left:
             _remove_without_ledger(session, ledgers, members, outcome)
-        recorded = {entry.stream for entry in ledgers.entries()}
+        known = {entry.stream for entry in ledgers.entries()}
         removed = sum(outcome.removed.values())
         if outcome.recorded:  # else there may be no ledger to write to
             ledgers.note_action(
                 "forget", identifiers=identifiers, erased=outcome.erased, removed=removed
             )
     mappings = session.config.mappings.values()
-    # Streams that name their cohorts in their rows, none of which has a ledger
-    unknown = [each.stream for each in mappings if not each.cohort and each.stream not in recorded]
+    # Streams that name their cohorts in their rows, none of which is known
+    unknown = [each.stream for each in mappings if not each.cohort and each.stream not in known]
     if not mappings:
         complain("no cohorts are configured, so cohorts without a ledger are unknown here")
     return _print_outcome(outcome, unknown)
@@ -105,7 +107,8 @@ def _forget_in_ledgers(
     """Remove users from the cohorts, one stream after the other, and erase them from its ledger."""
     streams: defaultdict[str, list[str]] = defaultdict(list)
     for entry in ledgers.entries():
-        streams[entry.stream].append(entry.cohort_id)
+        if entry.has_members:
+            streams[entry.stream].append(entry.cohort_id)
     outcome.left = outcome.recorded
     for cohort_ids in streams.values():
         if session.interrupt.is_set() or outcome.is_hopeless:
@@ -146,20 +149,24 @@ def _forget_in_stream(
 def _remove_without_ledger(
     session: Session, ledgers: LedgerStore, members: Sequence[Member], outcome: _Outcome
 ) -> None:
-    """Remove users from the configured cohorts that have no ledger, whether they are in or not."""
-    cohorts = (mapping.cohort for mapping in session.config.mappings.values())
-    by_id = {
-        cohort.cohort_id: cohort
-        for cohort in cohorts
-        if cohort is not None and not ledgers.has(cohort.cohort_id)
-    }
-
+    """Remove users from the cohorts whose members are not kept, whether they are in or not."""
+    mappings = session.config.mappings.values()
+    by_id = {each.cohort.cohort_id: (each.cohort, each.stream) for each in mappings if each.cohort}
+    for entry in ledgers.entries():
+        by_id[entry.cohort_id] = (entry.cohort, entry.stream)
+        if entry.has_members or entry.is_retired:
+            del by_id[entry.cohort_id]
     outcome.left = [*by_id]
     while outcome.left and not (session.interrupt.is_set() or outcome.is_hopeless):
         cohort_id = outcome.left[0]
         try:
             with OperatorDelivery(session) as delivery:
-                delivery.send_unrecorded(by_id[cohort_id], _removals(members))
+                cohort, stream = by_id[cohort_id]
+                if ledgers.has(cohort_id):
+                    record = ledgers.open_without_members(cohort, stream)
+                    delivery.send(record, _removals(members))
+                else:
+                    delivery.send_unrecorded(cohort, _removals(members))
                 delivery.drain()
             if not delivery.is_accepted(cohort_id):
                 raise _stopped()
@@ -191,8 +198,8 @@ def _print_outcome(outcome: _Outcome, unknown: Sequence[str]) -> int:
         click.echo(f"Sent the removals to {cohorts} without a ledger, whose members are unknown.")
     for stream in unknown:
         complain(
-            f"stream {stream!r}: its rows name its cohorts, which have no ledger and are unknown "
-            "here; let the stream remove these users from them"
+            f"stream {stream!r}: its rows name its cohorts, which are unknown here; "
+            "let the stream remove these users from them"
         )
     for cohort_id in unfinished:
         reason = outcome.failures.get(cohort_id, "not reached")

@@ -16,7 +16,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.cli.session import Session
     from target_moengage_cohort.core.membership import Action, Member
-    from target_moengage_cohort.ledger.interface import CohortLedger
+    from target_moengage_cohort.ledger.cohort_record import CohortRecord
 
 Batches: t.TypeAlias = "Iterable[tuple[Action, Sequence[Member]]]"
 
@@ -57,14 +57,14 @@ class OperatorDelivery:
         else:
             self._session.is_abandoned = True
 
-    def send(self, ledger: CohortLedger, batches: Batches) -> None:
-        """Submit changes of a cohort that has a ledger; raise the error of an earlier request."""
+    def send(self, ledger: CohortRecord, batches: Batches) -> None:
+        """Submit changes of a cohort that the store has; raise the error of an earlier request."""
         history = History(ledger, ledger.last_timestamp, ledger.created)
         self._histories[ledger.entry.cohort_id] = history
         self.send_unrecorded(ledger.entry.cohort, batches)
 
     def send_unrecorded(self, cohort: Cohort, batches: Batches) -> None:
-        """Submit changes of a cohort that has no ledger; otherwise like `send`."""
+        """Submit changes of a cohort that the store does not have; otherwise like `send`."""
         count = 0
         for action, members in batches:
             if self._interrupt.is_set():

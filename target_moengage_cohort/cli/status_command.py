@@ -47,7 +47,7 @@ class CohortStatus(msgspec.Struct, frozen=True, kw_only=True):
         fed: Whether the configuration has that stream; ``None`` without mappings.
         busy: Whether a run is at work on its stream.
         settled: Whether every request was answered.
-        accepted: Members that MoEngage has accepted.
+        accepted: Members that MoEngage has accepted; ``None`` if they are not kept.
         in_doubt: Members whose last request got no answer.
         unfolded: Requests since, which the numbers do not contain yet.
         digest: Of the accepted members.
@@ -64,10 +64,10 @@ class CohortStatus(msgspec.Struct, frozen=True, kw_only=True):
     fed: bool | None
     busy: bool
     settled: bool
-    accepted: int
+    accepted: int | None
     in_doubt: int
     unfolded: int
-    digest: str
+    digest: str | None
     sealed: bool
     retired: bool
     last_run: RunEntry | None
@@ -120,10 +120,10 @@ def _cohort(
         fed=_is_fed(entry, config),
         busy=False,
         settled=entry.is_settled,
-        accepted=entry.counts.accepted.count,
+        accepted=entry.counts.accepted.count if entry.has_members else None,
         in_doubt=entry.counts.in_doubt,
         unfolded=entry.unfolded,
-        digest=entry.counts.accepted.digest,
+        digest=entry.counts.accepted.digest if entry.has_members else None,
         sealed=entry.is_sealed,
         retired=entry.is_retired,
         last_run=entry.last_run,
@@ -180,7 +180,10 @@ def _row(cohort_id: str, stream: str, accepted: str, in_doubt: str, last_run: st
 
 def _cohort_lines(cohort: CohortStatus) -> Iterator[str]:
     run = cohort.last_run
-    accepted, in_doubt = f"{cohort.accepted:,}", f"{cohort.in_doubt:,}"
+    has_members = cohort.accepted is not None
+    accepted, in_doubt = (
+        (f"{cohort.accepted:,}", f"{cohort.in_doubt:,}") if has_members else ("-", "-")
+    )
     finished_at = "-" if run is None else run.finished_at[:16].replace("T", " ")
     yield _row(cohort.cohort_id, cohort.stream, accepted, in_doubt, finished_at)
     if cohort.cohort_name != cohort.cohort_id:
@@ -191,7 +194,7 @@ def _cohort_lines(cohort: CohortStatus) -> Iterator[str]:
     if cohort.unfolded:
         requests = format_count(cohort.unfolded, "later request")
         yield f"  as of the last fold; {requests} not counted yet"
-    yield f"  digest: {cohort.digest}"
+    yield f"  digest: {cohort.digest}" if has_members else "  members are not kept (ledger_uri)"
     if cohort.fed is False:
         yield "  no stream populates it (see `cohorts` in the configuration)"
     if cohort.sealed:

@@ -13,7 +13,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.core.interrupts import Interrupt
     from target_moengage_cohort.core.membership import Action, Cohort, Member
     from target_moengage_cohort.delivery.pace import Pace
-    from target_moengage_cohort.ledger.interface import RequestLedger
+    from target_moengage_cohort.ledger.cohort_record import RequestLedger
     from target_moengage_cohort.moengage.answers import Answer
 
 Reject: t.TypeAlias = "t.Callable[[Cohort, Action, Member, str], TargetError | None]"

@@ -21,6 +21,7 @@ from target_moengage_cohort.delivery.ports import History
 from target_moengage_cohort.moengage.cohort_sync import Envelope
 
 if t.TYPE_CHECKING:
+    from target_moengage_cohort.ledger.cohort_record import CohortRecord
     from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
     from target_moengage_cohort.ledger.records import CohortEntry, DiffCounts
     from target_moengage_cohort.settings import StreamMapping
@@ -66,7 +67,8 @@ class SyncedCohort(msgspec.Struct, eq=False):
 
     Attributes:
         capacity: Bytes that a request has for its members.
-        number: The number of its ledger; 0 without one.
+        number: Its number in the store.
+        ledger: Its ledger; ``None`` if the members of its stream are not kept.
         records: Records read.
         rejected: Records among them that could not be delivered.
         skipped: Records among them that asked for no change.
@@ -113,10 +115,10 @@ class Cohorts:
         self._store = store
         self._progress = progress
         self._names: dict[str, str] = {}
+        self._with_members: set[str] = set()  # the streams whose members are kept
         self.by_id: dict[str, SyncedCohort] = {}
         self.ledgers: dict[str, CohortLedger] = {}
         self.histories: dict[str, History] = {}
-        self._streams_created: set[str] = set()
 
     def of_stream(self, stream: str) -> list[SyncedCohort]:
         """Return the cohorts that a stream populates, as far as they were met."""
@@ -146,12 +148,18 @@ class Cohorts:
         return synced
 
     def take_lease(self, stream: str) -> None:
-        """Take a stream's lease, if its cohorts have members in the ledger or will have them.
+        """Take a stream's lease; open its members if they are kept.
 
         Raises:
             BusyError: Another run holds it.
         """
-        if self._keeps_members(stream) or self._store.has_members(stream):
+        self._store.take(stream)
+        self._progress.publish(self._store)
+        # The stream's own mapping decides, even for rows of a mirror that are replayed.
+        is_snapshot = self._context.config.mapping(stream).is_snapshot
+        has_uri = self._context.settings.ledger_uri is not None
+        if is_snapshot or has_uri or self._store.has_members(stream):
+            self._with_members.add(stream)
             self._store.stream(stream)
 
     def meet_vanished(self, mapping: StreamMapping) -> None:
@@ -179,14 +187,17 @@ class Cohorts:
 
     def _add(self, cohort: Cohort, mapping: StreamMapping) -> SyncedCohort:
         capacity = self._capacity(cohort)
-        ledger = self._open_ledger(cohort, mapping)
-        number = 0
-        if ledger is not None:
-            number, self.ledgers[cohort.cohort_id] = ledger.number, ledger
-            history = History(ledger, ledger.last_timestamp, ledger.created)
-            self.histories[cohort.cohort_id] = history
+        record: CohortRecord
+        ledger = None
+        if mapping.stream in self._with_members:
+            record = ledger = self._store.open(cohort, mapping.stream)
+            self.ledgers[cohort.cohort_id] = ledger
+        else:
+            record = self._store.open_without_members(cohort, mapping.stream)
+        history = History(record, record.last_timestamp, record.created)
+        self.histories[cohort.cohort_id] = history
         self._names[cohort.name] = cohort.cohort_id
-        synced = SyncedCohort(cohort, mapping, capacity, number, ledger)
+        synced = SyncedCohort(cohort, mapping, capacity, record.entry.number, ledger)
         if mapping.sync_mode is SyncMode.ONE_TIME and ledger is not None:
             synced.result.is_sealed = ledger.is_sealed
         self.by_id[cohort.cohort_id] = synced
@@ -210,30 +221,3 @@ class Cohorts:
             )
             raise RowError("no_room_for_members", reason)
         return capacity
-
-    def _keeps_members(self, stream: str) -> bool:
-        # The stream's own mapping decides, even for rows of a mirror that are replayed.
-        is_snapshot = self._context.config.mapping(stream).is_snapshot
-        return is_snapshot or self._context.settings.ledger_uri is not None
-
-    def _open_ledger(self, cohort: Cohort, mapping: StreamMapping) -> CohortLedger | None:
-        """Open the ledger of a cohort that has one, or that needs one."""
-        if not (self._keeps_members(mapping.stream) or self._store.has(cohort.cohort_id)):
-            return None
-        ledger = self._store.open(cohort, mapping.stream)
-        if ledger.created:
-            # A fan-out may have a thousand new cohorts; one warning tells all there is to know.
-            is_first = mapping.stream not in self._streams_created
-            self._streams_created.add(mapping.stream)
-            logger.log(
-                logging.WARNING if is_first else logging.INFO,
-                "cohort %r: no ledger found; created a new one in %s. This is expected on a "
-                "cohort's first run. Otherwise the previous ledger was lost: every member is sent "
-                "again, and members that have left will not be removed. In a container, keep this "
-                "directory on a volume (ledger_uri)",
-                cohort.cohort_id,
-                self._store.place,
-                extra={"code": "ledger_created", "cohort_id": cohort.cohort_id},
-            )
-        self._progress.publish(self._store)
-        return ledger

@@ -89,8 +89,7 @@ class Intake:
                 self._take_schema(message)
             case ActivateVersion():
                 self.counts["ACTIVATE_VERSION"] += 1
-                for sink in self._streams.of_source(message.stream):
-                    sink.activate(message.version)
+                self._streams.activate(message.stream, message.version)
             case Batch():
                 self.counts["BATCH"] += 1
                 return self._take_batch(message)

@@ -194,9 +194,9 @@ class Run:
             self._endpoints.store.end_requests()
             self._cohort_reports = self._report_cohorts()
             entries = {
-                ledger.number: self._run_entry(entry)
+                cohort.number: self._run_entry(entry)
                 for entry in self._cohort_reports
-                if (ledger := self.cohorts.ledgers.get(entry.cohort_id or "")) is not None
+                if (cohort := self.cohorts.by_id.get(entry.cohort_id or "")) is not None
             }
             self._endpoints.recorder.note_run(entries)
         finally:

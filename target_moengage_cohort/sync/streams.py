@@ -28,6 +28,7 @@ if t.TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_MOST_VERSIONS = 100  # of a stream; more of them in one run prove nothing anyway
 _EMPTY_STATES = (b"{}", b"null")
 
 
@@ -103,8 +104,7 @@ class Streams:
         except BusyError as error:
             self._drop(stream, error)
             return False
-        if mapping.is_snapshot or self._store.has_begun(stream):
-            self._store.begin(stream)
+        self._store.begin(stream)
         return True
 
     def _drop(self, stream: str, error: BusyError) -> None:
@@ -151,7 +151,20 @@ class Streams:
     def count(self, source: str, version: t.Any, rows: int = 1) -> None:
         """Note that one of the tap's streams has sent rows of one version."""
         for sink in self._by_source[source]:
+            self._see(sink, version)
             sink.count(version, rows)
+
+    def activate(self, source: str, version: t.Any) -> None:
+        """Note that one of the tap's streams has activated a version."""
+        for sink in self._by_source[source]:
+            self._see(sink, version)
+            sink.activate(version)
+
+    def _see(self, sink: Sink, version: t.Any) -> None:
+        """Record a version that the run has not seen before, in whatever mode."""
+        seen = sink.versions
+        if type(version) is int and version not in seen and len(seen) < _MOST_VERSIONS:
+            seen[version] = self._store.use_version(sink.rows.mapping.stream, version)
 
     def take_state(self, value: bytes, where: t.Callable[[str], str]) -> None:
         """Take a STATE, unless it is empty.

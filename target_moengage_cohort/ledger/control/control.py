@@ -28,7 +28,8 @@ _KEY_BYTES = 12  # 16 characters: with them and a UUID, MD5 has one block to wor
 _ENTRY = (
     "c.number, c.partner, c.cohort_id, c.name, c.description, c.stream, c.last_timestamp,"
     " c.revision, c.mark, c.accepted, c.digest, c.in_doubt, c.base, c.is_sealed, c.is_retired,"
-    " c.last_run, (SELECT count(*) FROM requests r WHERE r.cohort = c.number)"
+    " c.last_run, (SELECT count(*) FROM requests r WHERE r.cohort = c.number), s.has_members,"
+    " s.last_timestamp FROM cohorts c LEFT JOIN streams s USING (partner, stream)"
 )
 _decode_run = msgspec.json.Decoder(RunEntry).decode
 
@@ -44,6 +45,7 @@ class Control:
     Attributes:
         store_id: Identifies the store.
         hash_key: The key of the members' hashes.
+        was_created: Whether this process has created the store.
         new: The cohorts that this process adds.
     """
 
@@ -52,6 +54,7 @@ class Control:
         self.partner = settings.partner
         self.database = database
         self.store_id = self.hash_key = ""
+        self.was_created = False
         self.new = NewCohorts(database, settings.partner)
 
     def open(self) -> None:
@@ -73,6 +76,7 @@ class Control:
             raise SettingsError("ledger_mismatch", msg)
 
     def _create(self, transaction: Transaction) -> None:
+        self.was_created = True
         for table in TABLES:
             transaction.run(table)
         settings = self._settings
@@ -93,7 +97,7 @@ class Control:
     def entries(self, stream: str | None = None) -> list[CohortEntry]:
         """Return the partner's cohorts, or only those of a stream, sorted by id."""
         self.write_new()
-        query = f"SELECT {_ENTRY} FROM cohorts c WHERE partner = ?"
+        query = f"SELECT {_ENTRY} WHERE partner = ?"
         values = [self.partner]
         if stream is not None:
             query += " AND stream = ?"
@@ -105,7 +109,7 @@ class Control:
         """Return a cohort of the partner, or ``None`` if it has no entry."""
         if (new := self.new.get(cohort_id)) is not None:
             return new
-        query = f"SELECT {_ENTRY} FROM cohorts c WHERE partner = ? AND cohort_id = ?"
+        query = f"SELECT {_ENTRY} WHERE partner = ? AND cohort_id = ?"
         rows = self.database.rows(query, [self.partner, cohort_id])
         return _entry(rows[0]) if rows else None
 
@@ -132,7 +136,8 @@ class Control:
 
 def _entry(row: tuple[t.Any, ...]) -> CohortEntry:
     number, partner, cohort_id, name, description, stream, timestamp, revision, mark, *rest = row
-    accepted, digest, in_doubt, base, is_sealed, is_retired, last_run, requests = rest
+    accepted, digest, in_doubt, base, is_sealed, is_retired, last_run, requests, *stream_s = rest
+    has_members, latest = stream_s
     return CohortEntry(
         number=number,
         partner=partner,
@@ -140,7 +145,7 @@ def _entry(row: tuple[t.Any, ...]) -> CohortEntry:
         name=name,
         description=description,
         stream=stream,
-        last_timestamp=timestamp,
+        last_timestamp=max(timestamp, latest or 0),
         revision=revision,
         mark=mark,
         counts=LedgerCounts(MemberSet(accepted, digest), in_doubt, base),
@@ -148,6 +153,7 @@ def _entry(row: tuple[t.Any, ...]) -> CohortEntry:
         is_retired=bool(is_retired),
         last_run=None if last_run is None else _decode_run(last_run),
         unfolded=requests,
+        has_members=bool(has_members),
     )
 
 

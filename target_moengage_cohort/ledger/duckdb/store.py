@@ -13,7 +13,8 @@ import msgspec
 from target_moengage_cohort.core import files, scratch
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.ledger.control.control import stem
-from target_moengage_cohort.ledger.duckdb.cohort_ledger import of_other_stream, retired
+from target_moengage_cohort.ledger.control.memberless import MemberlessCohort, MemberlessStream
+from target_moengage_cohort.ledger.control.owners import of_other_stream, retired
 from target_moengage_cohort.ledger.duckdb.inspection import inspect
 from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, Engine, translated
 from target_moengage_cohort.ledger.duckdb.leases import new_holder, take_lease
@@ -24,8 +25,9 @@ from target_moengage_cohort.ledger.duckdb.stream_ledger import DuckDBStreamLedge
 from target_moengage_cohort.settings.convert import nearest_name
 
 if t.TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable
 
+    from target_moengage_cohort.core.errors import RowError
     from target_moengage_cohort.core.membership import Cohort
     from target_moengage_cohort.core.scratch import Scratch
     from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBCohortLedger
@@ -47,6 +49,8 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
         self._started: Engine | None = None
         self._worker: ThreadPoolExecutor | None = None
         self._streams: dict[str, DuckDBStreamLedger] = {}
+        self._leases: dict[str, files.Lock | None] = {}  # of streams whose members are not open
+        self._memberless: dict[str, MemberlessStream] = {}
         self._numbers = itertools.count(1)
 
     def __exit__(self, *_: object) -> None:
@@ -57,14 +61,33 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
         for stream in self._streams.values():
             stream.end_requests()
 
-    def open(self, cohort: Cohort, stream: str) -> DuckDBCohortLedger:
+    def take(self, stream: str) -> None:
+        """Take a stream's lease without opening its members."""
+        if not (stream in self._streams or stream in self._leases):
+            self._ready()
+            self._leases[stream] = self._lease(stream)
+
+    def open_without_members(
+        self, cohort: Cohort, stream: str, *, held: bool = False
+    ) -> MemberlessCohort:
+        """See `LedgerStore.open_without_members`."""
+        self.take(stream)
+        if stream not in self._memberless:
+            self._memberless[stream] = MemberlessStream(self._control, stream)
+        return self._memberless[stream].open(cohort, held=held)
+
+    def admit(self, cohort_ids: Iterable[str]) -> dict[str, RowError]:
+        """See `LedgerStore.admit`."""
+        return self._ready().new.admit(cohort_ids)
+
+    def open(self, cohort: Cohort, stream: str, *, held: bool = False) -> DuckDBCohortLedger:
         """Open a cohort's ledger, or create it; record a new description."""
         of_stream = self.stream(stream)
         if (ledger := of_stream.cohorts.get(cohort.cohort_id)) is None:
             control = self._ready()
             if (entry := control.entry(cohort.cohort_id)) is not None:
                 raise retired(entry) if entry.is_retired else of_other_stream(entry, stream)
-            entry = control.new.add(cohort, stream, held=False)
+            entry = control.new.add(cohort, stream, held=held)
             ledger = of_stream.add(entry, created=not self._read_only)
         ledger.check(cohort, stream)
         return ledger
@@ -119,7 +142,8 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
     def _take(self, name: str) -> DuckDBStreamLedger:
         engine, control = self._engine(), self._control
         base = stem(self._settings.partner, name)
-        lease = self._lease(name, self.folder / f"stream-{base}.lock")
+        taken = name in self._leases
+        lease = self._leases.pop(name) if taken else self._lease(name)
         try:
             file = DatabaseFile(self.folder / f"members-{base}.duckdb", next(self._numbers))
             owner = Owner(control.store_id, self._settings.partner, name)
@@ -156,6 +180,11 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
         with contextlib.ExitStack() as stack:
             stack.callback(self._close_control)
             stack.callback(self._stop)
+            for lease in self._leases.values():
+                if lease is not None:
+                    stack.callback(lease.release)
+            for memberless in self._memberless.values():
+                stack.callback(memberless.close)
             for stream in list(self._streams.values()):
                 stack.callback(stream.close)
             if self._worker is not None:
@@ -185,10 +214,11 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
             self._started = Engine(key, self._spill.path, read_only=self._read_only)
         return self._started
 
-    def _lease(self, stream: str, path: Path) -> files.Lock | None:
+    def _lease(self, stream: str) -> files.Lock | None:
         """Wait for a stream's lease; ``None`` if there is nothing to lock."""
         if self._read_only and not self.exists:
             return None
-        lock = files.Lock(path, is_optional=self._read_only)
+        base = stem(self._settings.partner, stream)
+        lock = files.Lock(self.folder / f"stream-{base}.lock", is_optional=self._read_only)
         take_lease(stream, lock, new_holder(self.run_id, self._clock()), self._patience)
         return lock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import typing as t
 from functools import partial
@@ -25,6 +26,8 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.core.files import Step
     from target_moengage_cohort.ledger.records import CohortEntry, Plan, RunEntry, RunProgress
     from target_moengage_cohort.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 class StoreOptions(t.TypedDict):
@@ -101,22 +104,14 @@ class StoreDirectory:
         """Return whether any cohort of a stream may have members in the store; cheap."""
         return self.exists and StreamRecords(self._ready()).has_members(stream)
 
-    def has_begun(self, stream: str) -> bool:
-        """Return whether any run has begun to read a stream; cheap."""
-        return self.exists and StreamRecords(self._ready()).latest_run(stream) is not None
-
     def is_void(self, plan: Plan) -> bool:
         """Return whether a pending plan has expired, because a later run of its stream began."""
         latest = StreamRecords(self._ready()).latest_run(plan.stream)
         return plan.kind is PlanKind.WAITING and latest not in {None, plan.run_id}
 
     def use_version(self, stream: str, version: int) -> bool:
-        """Record that this run reads a stream's version; return whether no unfinished run has."""
+        """Record that this run has seen a stream's version; return whether no other run has."""
         return StreamRecords(self._ready()).use_version(stream, version, self.run_id)
-
-    def finish_version(self, stream: str, version: int) -> None:
-        """Delete the record of a version, because the run that read it succeeded."""
-        StreamRecords(self._ready()).finish_version(stream, version)
 
     def write_progress(self, progress: RunProgress) -> None:
         """Record how far the run is, unless the store is read-only."""
@@ -186,7 +181,18 @@ class StoreDirectory:
                 self._control.database.close()
                 raise
             self._is_ready = True
+            if self._control.was_created:
+                self._warn_of_new_store()
         return self._control
+
+    def _warn_of_new_store(self) -> None:
+        logger.warning(
+            "created a new ledger in %s. This is expected on a first run. Otherwise the previous "
+            "ledger was lost: every member is sent again, and members that have left will not be "
+            "removed. In a container, keep this directory on a volume (ledger_uri)",
+            self.place,
+            extra={"code": "ledger_created"},
+        )
 
     def _close_control(self) -> None:
         with contextlib.ExitStack() as stack:

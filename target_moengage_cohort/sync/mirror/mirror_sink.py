@@ -39,7 +39,6 @@ class MirrorSink(Sink):
         self.completeness = Completeness(mapping.stream, mapping.expected_count_column)
         self.head_start: HeadStart | None = None
         self._settlement = settlement
-        self._is_fresh = True  # whether no unfinished run has used the version of the records
         self._has_counts = mapping.expected_count_column is not None
         self._fans_out = mapping.cohort is None
         self._start_batch()
@@ -122,10 +121,8 @@ class MirrorSink(Sink):
         )
 
     def count(self, version: t.Any, rows: int) -> None:
-        """See `Sink`; a version that an unfinished run has used proves nothing."""
-        if self.completeness.count(version, rows) and type(version) is int:
-            is_fresh = self._settlement.store.use_version(self.rows.mapping.stream, version)
-            self._is_fresh = self._is_fresh and is_fresh
+        """See `Sink`."""
+        self.completeness.count(version, rows)
 
     def count_reject(self) -> None:
         """See `Sink`; a member may be missing now."""
@@ -148,7 +145,8 @@ class MirrorSink(Sink):
     def prove(self, *, tap_succeeded: bool) -> None:
         """See `Sink`."""
         self.proof = self.completeness.proof(
-            tap_succeeded=tap_succeeded, version_is_fresh=self._is_fresh
+            tap_succeeded=tap_succeeded,
+            version_is_fresh=self.versions.get(self.completeness.version, False),
         )
 
     def settle(self) -> bool:

@@ -107,9 +107,6 @@ class Settlement:
             if not self._finish_oldest():
                 return False
         for stream in self._streams:
-            version = stream.completeness.version
-            if stream.proof.is_proof and version is not None:
-                self.store.finish_version(stream.mapping.stream, version)
             stream.staging.close()
         return True
 
