@@ -145,7 +145,7 @@ def _sizes_by_stream(
 
 def _ledger(ledgers: LedgerStore) -> str:
     ledgers.check()
-    return f"{ledgers.place}{'' if ledgers.exists else ' (created by the first run)'}"
+    return f"{ledgers.place} ({'found' if ledgers.exists else 'will be created by the first run'})"
 
 
 def _sizes(

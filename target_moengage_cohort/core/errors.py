@@ -58,6 +58,10 @@ class MissingKeyError(InputError):
     """A RECORD that lacks one of its stream's key properties."""
 
 
+class CohortError(TargetError):
+    """One cohort cannot be populated; the others are. No STATE passes its rows."""
+
+
 class TryAgainError(TargetError):
     """MoEngage or the network failed for too long. The next run resumes from STATE."""
 

@@ -204,8 +204,8 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
     def has(self, cohort_id: str) -> bool:
         """Return whether the cohort has a ledger; cheap."""
 
-    def entries(self) -> list[CohortEntry]:
-        """Return the partner's cohorts that have a ledger, sorted by id; never waits."""
+    def entries(self, stream: str | None = None) -> list[CohortEntry]:
+        """Return the partner's cohorts, or those of a stream, sorted by id; never waits."""
 
     def plans(self) -> dict[int, list[Plan]]:
         """Return the plans of all cohorts that have any, by the cohort's number; never waits."""
@@ -226,6 +226,9 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
         self, cohort: Cohort, stream: str, *, held: bool = False
     ) -> CohortRecord:
         """Open the record of a cohort whose members are not kept; otherwise see `open`."""
+
+    def recent_cohorts(self) -> int:
+        """Return how many cohorts were created in the last 7 days, by all partners."""
 
     def admit(self, cohort_ids: Iterable[str]) -> dict[str, RowError]:
         """Create cohorts that were held; return why some of them, by id, cannot be."""

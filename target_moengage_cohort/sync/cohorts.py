@@ -5,25 +5,23 @@ from __future__ import annotations
 import logging
 import typing as t
 
-import msgspec
-
-from target_moengage_cohort.core.errors import InputError, RowError, SettingsError
+from target_moengage_cohort.core.errors import CohortError, RowError, SettingsError
 from target_moengage_cohort.core.membership import (
     Action,
-    Change,
     Cohort,
-    Key,
-    Member,
     SyncMode,
     cohort_name_fault,
 )
 from target_moengage_cohort.delivery.ports import History
 from target_moengage_cohort.moengage.cohort_sync import Envelope
+from target_moengage_cohort.sync.admission import Admission
+from target_moengage_cohort.sync.known_cohorts import warn_of_known
+from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.cohort_record import CohortRecord
     from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
-    from target_moengage_cohort.ledger.records import CohortEntry, DiffCounts
+    from target_moengage_cohort.ledger.records import CohortEntry
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.sync.context import RunContext
     from target_moengage_cohort.sync.progress import Progress
@@ -33,74 +31,6 @@ logger = logging.getLogger(__name__)
 _SMALLEST_MEMBER_BYTES = len(b'{"uid":"1"}')
 
 
-class SettlementResult(msgspec.Struct):
-    """The outcome of a mirror's plan for one cohort, for the report.
-
-    Attributes:
-        differs: The difference between input and ledger, in numbers.
-        reason: Why not everything was delivered.
-        objection: Why the guard will withhold the waiting removals once they are confirmed.
-        is_sealed: Whether the cohort is finished, so that nothing is sent.
-        sent_before: Members of this run that were accepted before the plan was made.
-        refused: Members of this run that MoEngage has refused.
-    """
-
-    differs: DiffCounts | None = None
-    removals_waiting: int = 0
-    removals_withheld: int = 0
-    additions_withheld: int = 0
-    plan_id: str | None = None
-    reason: str | None = None
-    objection: str | None = None
-    is_sealed: bool = False
-    sent_before: int = 0
-    refused: set[Key] = msgspec.field(default_factory=set)
-
-    @property
-    def is_withheld(self) -> bool:
-        """Whether any part of the plan is withheld."""
-        return bool(self.removals_withheld or self.additions_withheld)
-
-
-class SyncedCohort(msgspec.Struct, eq=False):
-    """A cohort that a stream populates, with counts of its records.
-
-    Attributes:
-        capacity: Bytes that a request has for its members.
-        number: Its number in the store.
-        ledger: Its ledger; ``None`` if the members of its stream are not kept.
-        records: Records read.
-        rejected: Records among them that could not be delivered.
-        skipped: Records among them that asked for no change.
-    """
-
-    cohort: Cohort
-    mapping: StreamMapping
-    capacity: int
-    number: int
-    ledger: CohortLedger | None
-    records: int = 0
-    rejected: int = 0
-    skipped: int = 0
-    result: SettlementResult = msgspec.field(default_factory=SettlementResult)
-
-    def change(self, action: Action, member: Member) -> Change:
-        """Return a change of this cohort for a member from a ledger or a staging.
-
-        Raises:
-            InputError: A request has no room for the member any longer.
-        """
-        try:
-            member.check_size(self.capacity)
-        except RowError as error:
-            msg = (
-                f"cohort {self.cohort.cohort_id!r}: {error.reason}. The member was accepted when "
-                "requests had more room: raise max_payload_bytes again"
-            )
-            raise InputError("member_too_large", msg) from None
-        return Change(self.cohort, action, member)
-
-
 class Cohorts:
     """All cohorts of a run. No two streams populate one, and no two have the same name.
 
@@ -108,6 +38,8 @@ class Cohorts:
         by_id: The cohorts, by their id.
         ledgers: Their ledgers, by the cohort's id.
         histories: What delivery has to know of these.
+        admission: The new cohorts among them.
+        unsent_streams: The streams of which a cohort has an error, or was held.
     """
 
     def __init__(self, context: RunContext, store: LedgerStore, progress: Progress) -> None:
@@ -119,6 +51,8 @@ class Cohorts:
         self.by_id: dict[str, SyncedCohort] = {}
         self.ledgers: dict[str, CohortLedger] = {}
         self.histories: dict[str, History] = {}
+        self.admission = Admission(store, context.settings.max_new_cohorts)
+        self.unsent_streams: set[str] = set()
 
     def of_stream(self, stream: str) -> list[SyncedCohort]:
         """Return the cohorts that a stream populates, as far as they were met."""
@@ -156,9 +90,10 @@ class Cohorts:
         self._store.take(stream)
         self._progress.publish(self._store)
         # The stream's own mapping decides, even for rows of a mirror that are replayed.
-        is_snapshot = self._context.config.mapping(stream).is_snapshot
+        mapping = self._context.config.mapping(stream)
+        warn_of_known(self._store.entries(stream), mapping)
         has_uri = self._context.settings.ledger_uri is not None
-        if is_snapshot or has_uri or self._store.has_members(stream):
+        if mapping.is_snapshot or has_uri or self._store.has_members(stream):
             self._with_members.add(stream)
             self._store.stream(stream)
 
@@ -173,8 +108,8 @@ class Cohorts:
     def _meet_known(
         self, mapping: StreamMapping, is_meant: t.Callable[[CohortEntry], bool]
     ) -> None:
-        for entry in self._store.entries():
-            if entry.stream == mapping.stream and not entry.is_retired and is_meant(entry):
+        for entry in self._store.entries(mapping.stream):
+            if not entry.is_retired and is_meant(entry):
                 try:
                     self.meet(entry.cohort, mapping)
                 except RowError as error:
@@ -185,23 +120,47 @@ class Cohorts:
                     )
                     raise SettingsError(error.code, msg) from None
 
+    @property
+    def errors(self) -> list[CohortError]:
+        """The errors of single cohorts."""
+        return [each.error for each in self.by_id.values() if each.error is not None]
+
     def _add(self, cohort: Cohort, mapping: StreamMapping) -> SyncedCohort:
-        capacity = self._capacity(cohort)
-        record: CohortRecord
-        ledger = None
-        if mapping.stream in self._with_members:
-            record = ledger = self._store.open(cohort, mapping.stream)
-            self.ledgers[cohort.cohort_id] = ledger
+        stream = mapping.stream
+        is_new = not self._store.has(cohort.cohort_id)
+        if is_new and stream in self.admission.refused:
+            return self.admission.refused[stream]
+        synced = SyncedCohort(cohort, mapping, self._capacity(cohort))
+        try:
+            self._open(synced, held=is_new)
+        except RowError as error:
+            if error.code != "name_taken":
+                raise
+            synced.fail(CohortError(error.code, f"{synced.where}: {error.reason}"))
         else:
-            record = self._store.open_without_members(cohort, mapping.stream)
+            self._names[cohort.name] = cohort.cohort_id
+        self.by_id[cohort.cohort_id] = synced
+        if is_new and synced.error is None:
+            self.admission.hold(synced)
+            if mapping.cohort is not None and synced.is_held:  # a person has named it
+                self.admission.admit([synced])
+        if synced.is_held or synced.error is not None:
+            self.unsent_streams.add(stream)
+        return synced
+
+    def _open(self, synced: SyncedCohort, *, held: bool) -> None:
+        cohort, mapping = synced.cohort, synced.mapping
+        record: CohortRecord
+        if mapping.stream in self._with_members:
+            record = synced.ledger = self._store.open(cohort, mapping.stream, held=held)
+            self.ledgers[cohort.cohort_id] = synced.ledger
+            if mapping.sync_mode is SyncMode.ONE_TIME:
+                synced.result.is_sealed = synced.is_closed = synced.ledger.is_sealed
+        else:
+            record = self._store.open_without_members(cohort, mapping.stream, held=held)
         history = History(record, record.last_timestamp, record.created)
         self.histories[cohort.cohort_id] = history
-        self._names[cohort.name] = cohort.cohort_id
-        synced = SyncedCohort(cohort, mapping, capacity, record.entry.number, ledger)
-        if mapping.sync_mode is SyncMode.ONE_TIME and ledger is not None:
-            synced.result.is_sealed = ledger.is_sealed
-        self.by_id[cohort.cohort_id] = synced
-        return synced
+        synced.number = record.entry.number
 
     def _capacity(self, cohort: Cohort) -> int:
         """Return how many bytes a request of a cohort has for members, if its name is valid."""

@@ -136,7 +136,7 @@ class Intake:
             )
             raise InputError("batch_with_stream_maps", msg)
         self._require_schema(stream, "BATCH")
-        if stream in self._streams.busy:
+        if stream in self._streams.failed:
             return True
         sink = self._streams.by_name[stream]
         for part in self._files.parts(message, sink.rows.layout, where):
@@ -171,13 +171,13 @@ class Intake:
         self._require_schema(stream, "RECORD")
         mapper = self._mapper_of(self._schemas[stream])
         if mapper is None:
-            if stream not in self._streams.busy:
+            if stream not in self._streams.failed:
                 self._take_row(stream, message.version, message.record, self._reader)
             return
         self._streams.count(stream, message.version)
         errors = []
         for name, record in mapper.record(stream, self._reader.record()):
-            if name in self._streams.busy:
+            if name in self._streams.failed:
                 continue
             rows = self._streams.by_name[name].rows
             if isinstance(record, RowError):

@@ -73,8 +73,24 @@ def test_no_file_is_created(desk):
     }
     result = desk.run("check")
     assert 0 == result.exit_code
-    assert "(created by the first run)" in output(result)
+    assert "(will be created by the first run)" in output(result)
     assert [desk.folder / "config.json"] == list(desk.folder.rglob("*"))
+
+
+def test_a_ledger_is_found_or_will_be_created(desk):
+    """check tells a ledger that is there from one that the first run creates, and fails if that
+    must not be created."""
+    assert "(will be created by the first run)" in output(desk.run("check"))
+    desk.raw["ledger_create"] = False
+    result = desk.run("check")
+    assert 1 == result.exit_code
+    assert "FAIL ledger: ledger_create: is false" in output(result)
+    del desk.raw["ledger_create"]
+    desk.fill("vip", people(1))
+    desk.raw["ledger_create"] = False
+    result = desk.run("check")
+    assert 0 == result.exit_code
+    assert "(found)" in output(result)
 
 
 def test_ledgers_are_unchanged(desk):

@@ -11,6 +11,7 @@ from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.settings import load
 from tests.cli.conftest import Desk
 from tests.ledger.support import OTHER_STREAM, STREAM, cohort, copied, encoded, ledgers, members
+from tests.support.logs import codes
 from tests.support.singer import (
     activate_version,
     config,
@@ -185,3 +186,29 @@ def test_a_version_that_was_only_activated_proves_nothing_later(emulator):
     data = lines(schema(), {**record(uid="a"), "version": 7}, activate_version(7))
     seen = run(emulator, data, sync_mode="mirror")
     assert "end_of_input" == seen.report.cohorts[0].complete
+
+
+@pytest.mark.parametrize("mode", ["incremental", "mirror"])
+def test_no_ledger_is_created_against_a_person_s_word(emulator, tmp_path, caplog, mode):
+    """With ledger_create: false the store must exist, while its cohorts may be new."""
+    data, folder = lines(schema(), *rows("a"), state(1)), tmp_path / "ledger"
+    settings = {"ledger_uri": str(folder), "sync_mode": mode}
+    seen = run(emulator, data, **settings, ledger_create=False)
+    assert ("ledger_missing", [], []) == (seen.error.code, seen.attempts, seen.states)
+    assert not folder.exists()
+    assert run(emulator, data, **settings).error is None
+    assert ["ledger_created"] == codes(caplog)
+    other = lines(schema("other"), record("other", uid="b"))
+    assert run(emulator, other, **settings, ledger_create=False).error is None
+    assert ["ledger_created"] == codes(caplog)
+    assert {"b"} == {uid for uid, _ in emulator.members("other")}
+
+
+def test_parents_of_an_explicit_path_are_not_created(emulator, tmp_path):
+    """A ledger_uri below a directory that is missing, as an unmounted disk, is refused."""
+    place = tmp_path / "disk" / "ledger"
+    seen = run(emulator, lines(schema(), *rows("a")), ledger_uri=str(place))
+    assert ("ledger_parent_missing", []) == (seen.error.code, seen.attempts)
+    assert not place.parent.exists()
+    place.parent.mkdir()
+    assert run(emulator, lines(schema(), *rows("a")), ledger_uri=str(place)).error is None

@@ -16,6 +16,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.control.sqlite import SQLiteDatabase, Transaction
 
 _NUMBERS = 64  # of cohorts to reserve at a time
+_RECENT_SECONDS = 7 * 24 * 3600
 
 _INSERT = (
     "INSERT INTO cohorts (number, partner, cohort_id, name, description, stream, created_at,"
@@ -39,6 +40,12 @@ class NewCohorts:
         self._held: set[str] = set()  # those among them that only `admit` writes
         self._names: dict[str, str] = {}  # the ids of all that were added, by name
 
+    def count_recent(self) -> int:
+        """Return how many cohorts of the store are from the last 7 days."""
+        query = "SELECT count(*) FROM cohorts WHERE created_at > ?"
+        rows = self._database.rows(query, [time.time() - _RECENT_SECONDS])
+        return int(rows[0][0]) if rows else 0
+
     def get(self, cohort_id: str) -> CohortEntry | None:
         """Return a cohort that is not written yet."""
         return self._entries.get(cohort_id)
@@ -50,8 +57,8 @@ class NewCohorts:
             RowError: Another cohort has had the name.
             SettingsError: Another partner has the cohort.
         """
-        self.check_name(cohort)
         self._check_partner(cohort)
+        self.check_name(cohort)
         with self._numbering:
             if self._database.read_only:
                 number = -1 - len(self._entries)  # unlike any that exists

@@ -9,7 +9,7 @@ import typing as t
 from functools import partial
 
 from target_moengage_cohort.core import files, scratch
-from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.ledger.control.actions import note_action
 from target_moengage_cohort.ledger.control.control import Control, stem
 from target_moengage_cohort.ledger.control.history import RunHistory
@@ -73,6 +73,7 @@ class StoreDirectory:
 
     def check(self) -> None:
         """Check that ledgers can be used or created, without creating any."""
+        self._check_place()
         with files.as_ledger_error(self.folder, "used"):
             files.try_out(self.folder)
         self._ready()
@@ -81,9 +82,13 @@ class StoreDirectory:
         """Return whether the cohort has a ledger; cheap."""
         return self.exists and self._ready().entry(cohort_id) is not None
 
-    def entries(self) -> list[CohortEntry]:
-        """Return the partner's cohorts that have a ledger, sorted by id; never waits."""
-        return self._ready().entries() if self.exists else []
+    def entries(self, stream: str | None = None) -> list[CohortEntry]:
+        """See `LedgerStore.entries`."""
+        return self._ready().entries(stream) if self.exists else []
+
+    def recent_cohorts(self) -> int:
+        """See `LedgerStore.recent_cohorts`."""
+        return self._ready().new.count_recent() if self.exists else 0
 
     def plans(self) -> dict[int, list[Plan]]:
         """Return the plans of all cohorts that have any, by number; never waits."""
@@ -171,6 +176,7 @@ class StoreDirectory:
             if not self._control.database.exists:
                 self._witness.check(known, self._control)
             if not self._read_only:
+                self._check_place()
                 files.make_directory(self.folder)
                 self._step("create directory")
                 scratch.remove_dead(self.folder.glob("spill-*"))
@@ -184,6 +190,24 @@ class StoreDirectory:
             if self._control.was_created:
                 self._warn_of_new_store()
         return self._control
+
+    def _check_place(self) -> None:
+        """Raise a `SettingsError` unless the store exists, or may be created in its place."""
+        if self._control.database.exists:
+            return
+        if not self._settings.ledger_create:
+            msg = (
+                f"ledger_create: is false, and there is no ledger in {self.place}. Check that "
+                "ledger_uri is right and its disk is mounted, or set ledger_create to true"
+            )
+            raise SettingsError("ledger_missing", msg)
+        parent = self.folder.parent.parent  # of the directory that ledger_uri names
+        if self._settings.ledger_uri is not None and not parent.exists():
+            msg = (
+                f"ledger_uri: the directory {parent} does not exist. Check that the path is right "
+                "and that its disk is mounted; or create the directory"
+            )
+            raise SettingsError("ledger_parent_missing", msg)
 
     def _warn_of_new_store(self) -> None:
         logger.warning(

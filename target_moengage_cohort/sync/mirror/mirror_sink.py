@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from target_moengage_cohort.core.membership import Action, SyncMode, largest_size
+from target_moengage_cohort.core.membership import Action, largest_size
 from target_moengage_cohort.singer.columns import LONGEST, NotPlainError
 from target_moengage_cohort.singer.messages import DELETED_AT
 from target_moengage_cohort.sync.mirror.completeness import Completeness
@@ -53,7 +53,7 @@ class MirrorSink(Sink):
         if may_have_absent or has_both_ids or cohort is None or cohort.ledger is None:
             return
         is_new = not cohort.ledger.numbers().base
-        if is_new and not cohort.result.is_sealed and self.head_start is None:
+        if is_new and not cohort.is_closed and self.head_start is None:
             self.head_start = self._settlement.head_start(self.staging, cohort)
 
     def take(self, row: t.Any) -> None:
@@ -61,7 +61,7 @@ class MirrorSink(Sink):
         if self._has_counts:
             self.completeness.expect(row.expected_count)
         cohort, action, member = self.rows.read(row)
-        if cohort.result.is_sealed:
+        if cohort.is_closed:
             return
         self._uids.append(member.uid)
         self._anonymous_ids.append(member.anonymous_id)
@@ -73,15 +73,13 @@ class MirrorSink(Sink):
     def take_columns(self, columns: Columns) -> None:
         """Take many plain rows; see `Sink.take_columns`."""
         cohorts = self.rows.cohorts_of(columns)
-        sealed = {False}
-        if self.rows.mapping.sync_mode is SyncMode.ONE_TIME:  # no other mode seals
-            sealed = {cohort.result.is_sealed for cohort in cohorts}
-        if len(sealed) > 1 or len(columns.expected_counts or ()) > 1:
+        closed = {cohort.is_closed for cohort in cohorts}
+        if len(closed) > 1 or len(columns.expected_counts or ()) > 1:
             raise NotPlainError
         for expected in columns.expected_counts or ():
             self.completeness.expect(expected)
         count_records(columns, cohorts)
-        if True in sealed:
+        if True in closed:
             return
         self._uids += columns.uids
         self._anonymous_ids += columns.anonymous_ids or [None] * columns.count
@@ -104,7 +102,7 @@ class MirrorSink(Sink):
         if self._has_counts and facts.count:
             self.completeness.expect(facts.least)
         cohort.records += facts.count
-        if facts.count and not cohort.result.is_sealed:
+        if facts.count and not cohort.is_closed:
             self.flush()
             with relation.translated():
                 self.staging.append_columnar(relation.source, facts, cohort.number)
