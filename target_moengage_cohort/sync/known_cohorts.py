@@ -34,8 +34,8 @@ def warn_of_known(entries: Sequence[CohortEntry], mapping: StreamMapping) -> Non
     others = [entry for entry in known if fixed and entry.cohort_id != fixed.cohort_id]
     if others:
         logger.warning(
-            "%s was populated by the stream %r before, and is not any more; no members are removed. "
-            "Use moengage-cohort ledger retire to empty it for good, or moengage-cohort ledger "
+            "%s was populated by the stream %r before, and is not any more; no members are "
+            "removed. Use moengage-cohort ledger retire, or moengage-cohort ledger "
             "reassign to let another stream populate it",
             _subject(others),
             mapping.stream,

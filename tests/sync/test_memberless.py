@@ -109,11 +109,11 @@ def test_a_crash_without_members_loses_nothing(emulator, tmp_path):
     emulator.hold()
     settings = config(emulator, flush_seconds=1)
     first = start(tmp_path / "home", settings)
-    first.stdin.write(lines(schema(), *rows("a")))
+    first.stdin.write(lines(schema(), *rows("a"), state(0)))
     first.stdin.flush()
     emulator.wait_until(lambda totals: totals.requests >= 1)
     first.kill()
-    first.communicate()
+    assert b"" == first.communicate()[0]
     emulator.release()
     done = finish(start(tmp_path / "home", settings), lines(schema(), *rows("a"), state(1)))
     assert (0, [1]) == (done.code, done.states)

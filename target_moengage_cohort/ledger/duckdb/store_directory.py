@@ -142,6 +142,7 @@ class StoreDirectory:
         """Record the outcome of this run for its cohorts."""
         if entries and not self._read_only:
             RunHistory(self._ready()).finish(entries)
+            self._has_progress = False
 
     def note_action(self, kind: str, entry: CohortEntry | None = None, **counts: int) -> None:
         """See `LedgerStore.note_action`."""
