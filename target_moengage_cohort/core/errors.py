@@ -38,12 +38,12 @@ class SettingsError(TargetError):
         self.faults: tuple[SettingsError, ...] = (self,)
 
     @classmethod
-    def combine(cls, faults: t.Iterable[SettingsError]) -> t.Self:
-        """Return one error for several faults, with the code of the first one."""
-        faults = tuple(faults)
-        combined = cls(faults[0].code, "; ".join(map(str, faults)))
-        combined.faults = faults
-        return combined
+    def raise_any(cls, faults: t.Iterable[SettingsError]) -> None:
+        """Raise one error for all faults, if there are any, with the code of the first one."""
+        if all_faults := tuple(faults):
+            combined = cls(all_faults[0].code, "; ".join(map(str, all_faults)))
+            combined.faults = all_faults
+            raise combined
 
 
 class InputError(TargetError):

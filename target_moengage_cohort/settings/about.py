@@ -9,9 +9,8 @@ from importlib import metadata
 import msgspec
 
 from target_moengage_cohort import NAME
-from target_moengage_cohort.settings.declared import Settings
+from target_moengage_cohort.settings.declared import DERIVED_KEYS, Settings
 from target_moengage_cohort.settings.descriptions import DESCRIPTIONS
-from target_moengage_cohort.settings.keys import DERIVED_KEYS
 from target_moengage_cohort.settings.sources import ENVIRONMENT_PREFIX
 
 if t.TYPE_CHECKING:
