@@ -48,14 +48,12 @@ def _resolve(node: t.Any, definitions: dict[str, t.Any]) -> t.Any:
             definition = {"type": "string", "enum": definition["enum"]}
         node = definition | {key: value for key, value in node.items() if key != "$ref"}
     if "properties" in node:
-        properties = {name: _texts(name) | each for name, each in node["properties"].items()}
+        properties = {}
+        for name, value in node["properties"].items():
+            title, _, description = DESCRIPTIONS[name].partition(". ")
+            properties[name] = {"title": title, "description": description} | value
         node = node | {"properties": properties}
     return {key: _resolve(value, definitions) for key, value in node.items()}
-
-
-def _texts(name: str) -> dict[str, str]:
-    title, _, description = DESCRIPTIONS[name].partition(". ")
-    return {"title": title, "description": description}
 
 
 def capabilities() -> list[CapabilitiesEnum]:

@@ -40,11 +40,6 @@ def fields_of(struct: type[msgspec.Struct], *, without: Iterable[str] = ()) -> F
     return {each.name: each for each in msgspec.structs.fields(struct) if each.name not in without}
 
 
-def drop_blanks(raw: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Return the keys that are set: Meltano passes on settings without a value as null or ""."""
-    return {key: value for key, value in raw.items() if value is not None and value != ""}
-
-
 def convert_object(
     where: str, fields: Fields, raw: t.Any, faults: list[SettingsError], *, complete: bool = True
 ) -> dict[str, t.Any]:
@@ -60,7 +55,9 @@ def convert_object(
     if not isinstance(raw, dict):
         faults.append(_type_error(where, dict, raw))
         return {}
-    values, raw = {}, drop_blanks(raw)
+    # Meltano passes on keys without a value as null or "".
+    raw = {key: value for key, value in raw.items() if value is not None and value != ""}
+    values = {}
     for name, field in fields.items():
         path = f"{where}.{name}".removeprefix(".")
         if name in raw:

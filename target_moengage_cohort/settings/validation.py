@@ -90,20 +90,16 @@ def shared_cohort_faults(mappings: Iterable[StreamMapping]) -> Iterator[Settings
     for mapping in mappings:
         if (cohort := mapping.cohort) is None:
             continue
-        code = fault = ""
         if (other := by_id.get(cohort.cohort_id)) is not None:
-            code = "duplicate_cohort"
-            fault = (
-                f"feed the same cohort {cohort.cohort_id!r}; give each its own cohort_id, or merge "
-                "the streams"
+            msg = (
+                f"cohorts: streams {other!r} and {mapping.stream!r} feed the same cohort "
+                f"{cohort.cohort_id!r}; give each its own cohort_id, or merge the streams"
             )
+            yield SettingsError("duplicate_cohort", msg)
         elif (other := by_name.get(cohort.name)) is not None:
-            code = "duplicate_cohort_name"
-            fault = (
-                f"give two cohorts the same name {cohort.name!r}; MoEngage uses a name for one "
-                "segment only, so change one of them"
+            msg = (
+                f"cohorts: streams {other!r} and {mapping.stream!r} give two cohorts the same name "
+                f"{cohort.name!r}; MoEngage uses a name for one segment only, so change one of them"
             )
-        if fault:
-            msg = f"cohorts: streams {other!r} and {mapping.stream!r} {fault}"
-            yield SettingsError(code, msg)
+            yield SettingsError("duplicate_cohort_name", msg)
         by_id[cohort.cohort_id] = by_name[cohort.name] = mapping.stream
