@@ -50,14 +50,6 @@ class InputError(TargetError):
     """Fix what the tap sends: a line, a message or a row that cannot be used."""
 
 
-class RecordBeforeSchemaError(InputError):
-    """A RECORD of a stream that has sent no SCHEMA."""
-
-
-class MissingKeyError(InputError):
-    """A RECORD that lacks one of its stream's key properties."""
-
-
 class TryAgainError(TargetError):
     """MoEngage or the network failed for too long. The next run resumes from STATE."""
 
@@ -93,10 +85,6 @@ class RowError(Exception):
         self.code = code
         self.reason = reason
         self.cohort_id = cohort_id
-
-
-class MissingKeyRowError(RowError):
-    """The row lacks one of its stream's key properties, against the Singer specification."""
 
 
 def anonymous_traceback(error: BaseException) -> str:

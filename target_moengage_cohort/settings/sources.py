@@ -14,7 +14,7 @@ from target_moengage_cohort import NAME
 from target_moengage_cohort.settings.declared import SETTING_NAMES
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 ENVIRONMENT = "ENV"
 """The value of ``--config`` that stands for the environment."""
@@ -71,8 +71,7 @@ def from_environment() -> dict[str, t.Any]:
     return config
 
 
-def read(paths: Iterable[str]) -> dict[str, t.Any]:
+def read(paths: Sequence[str]) -> dict[str, t.Any]:
     """Return the raw configuration for the values of ``--config``."""
-    paths = list(paths)
     config = from_files(paths)
     return config | from_environment() if ENVIRONMENT in paths else config
