@@ -17,6 +17,7 @@ class TargetError(Exception):
     Attributes:
         code: Stable name of what went wrong, such as `count_mismatch`.
         exit_code: The exit code of the process.
+        faults: One error for each fault; an error of a single fault is its own.
     """
 
     exit_code: t.ClassVar[int] = 1
@@ -24,26 +25,19 @@ class TargetError(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+        self.faults: tuple[TargetError, ...] = (self,)
+
+    @classmethod
+    def raise_any(cls, faults: t.Iterable[TargetError]) -> None:
+        """Raise one error for all faults, if there are any, with the code of the first one."""
+        if faults := tuple(faults):
+            error = cls(faults[0].code, "; ".join(map(str, faults)))
+            error.faults = faults
+            raise error
 
 
 class SettingsError(TargetError):
-    """Fix the settings. Nothing was lost, and a retry without a fix fails again.
-
-    Attributes:
-        faults: One error for each fault; an error of a single fault is its own.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(code, message)
-        self.faults: tuple[SettingsError, ...] = (self,)
-
-    @classmethod
-    def raise_any(cls, faults: t.Iterable[SettingsError]) -> None:
-        """Raise one error for all faults, if there are any, with the code of the first one."""
-        if all_faults := tuple(faults):
-            combined = cls(all_faults[0].code, "; ".join(map(str, all_faults)))
-            combined.faults = all_faults
-            raise combined
+    """Fix the settings. Nothing was lost, and a retry without a fix fails again."""
 
 
 class InputError(TargetError):
@@ -72,11 +66,11 @@ class InternalError(TargetError):
 
 
 class RowError(Exception):
-    """One row cannot be delivered; the reason is fit for a log and for the rejects file.
+    """One row cannot be delivered.
 
     Attributes:
         code: Stable name of the reason.
-        reason: The fault of the row, without any of its values.
+        reason: The fault of the row, without any of its values; for logs and the rejects file.
         cohort_id: The cohort that the row belongs to, if known.
     """
 

@@ -11,7 +11,7 @@ from functools import partial
 import msgspec
 from msgspec import Meta
 
-from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.errors import SettingsError, TargetError
 from target_moengage_cohort.settings.addresses import api_url, data_center
 from target_moengage_cohort.settings.forms import OBJECTS, one_form
 
@@ -41,7 +41,7 @@ def fields_of(struct: type[msgspec.Struct], *, without: Iterable[str] = ()) -> F
 
 
 def convert_object(
-    where: str, fields: Fields, raw: t.Any, faults: list[SettingsError], *, complete: bool = True
+    where: str, fields: Fields, raw: t.Any, faults: list[TargetError], *, complete: bool = True
 ) -> dict[str, t.Any]:
     """Return the converted keys of an object that may have no others.
 
@@ -89,7 +89,7 @@ def _convert(where: str, annotation: t.Any, raw: t.Any) -> t.Any:
         raise SettingsError("invalid_value", f"{where}: contains invalid characters")
     kind, limits = _type_of(annotation)
     if issubclass(kind, msgspec.Struct):
-        faults: list[SettingsError] = []
+        faults: list[TargetError] = []
         values = convert_object(where, fields_of(kind), raw, faults)
         SettingsError.raise_any(faults)
         return kind(**values)

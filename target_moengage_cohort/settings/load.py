@@ -6,7 +6,7 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.errors import SettingsError, TargetError
 from target_moengage_cohort.settings.convert import convert_object, fields_of, nearest_name
 from target_moengage_cohort.settings.declared import (
     DERIVED_KEYS,
@@ -83,7 +83,7 @@ def _load(raw: t.Mapping[str, t.Any]) -> Config:
     gathered = gather(raw)
     known = {name: gathered[name] for name in gathered if name in SETTING_NAMES}
     unknown = {name: nearest_name(name, SETTING_NAMES) for name in gathered if name not in known}
-    faults: list[SettingsError] = []
+    faults: list[TargetError] = []
     values = convert_object("", fields_of(Settings), known, faults)
     fields = fields_of(StreamMapping, without=DERIVED_KEYS)
     own = {
