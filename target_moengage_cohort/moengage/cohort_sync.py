@@ -51,8 +51,8 @@ def iso_timestamp(milliseconds: int) -> str:
 
 
 def identifiers(body: bytes) -> Iterator[str]:
-    """Yield every identifier in a request body."""
-    for member in msgspec.json.decode(body)["parameters"]["members"]:
+    """Yield every identifier in a request body; that of a log-in has none."""
+    for member in msgspec.json.decode(body).get("parameters", {"members": []})["members"]:
         yield from member.values()
 
 
