@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typing as t
-from datetime import UTC, datetime
 
 import msgspec
 
@@ -42,12 +41,6 @@ class Envelope(msgspec.Struct, frozen=True):
     def overhead(self, action: Action) -> int:
         """Return the number of bytes of a body without members."""
         return len(self.body(action, _TIMESTAMP, b""))
-
-
-def iso_timestamp(milliseconds: int) -> str:
-    """Format milliseconds since 1970 as the API's ``timestamp``: ISO 8601 in UTC."""
-    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
 
 
 def identifiers(body: bytes) -> Iterator[str]:
