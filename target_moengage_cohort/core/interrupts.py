@@ -27,14 +27,14 @@ def end_at_sigint() -> None:
 @contextlib.contextmanager
 def raising_at_sigint() -> Iterator[None]:
     """Suspend `end_at_sigint`, so that a hidden prompt can switch the terminal's echo on again."""
-    is_ours = signal.getsignal(signal.SIGINT) is _end
-    if is_ours:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) is not _end:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
-        if is_ours:
-            signal.signal(signal.SIGINT, _end)
+        signal.signal(signal.SIGINT, _end)
 
 
 def _end(number: int, _frame: FrameType | None) -> t.NoReturn:
@@ -51,7 +51,7 @@ class Interrupt:
         self._read_fd, self._write_fd = os.pipe()
 
     def fileno(self) -> int:
-        """Return a descriptor that becomes readable when the interrupt is set."""
+        """Return a descriptor that is readable once the interrupt is set."""
         return self._read_fd
 
     def call_when_set(self, callback: t.Callable[[], None]) -> None:
@@ -104,15 +104,13 @@ class TerminationSignals:
 
     def __init__(self, interrupt: Interrupt) -> None:
         self._interrupt = interrupt
-        self._previous: dict[int, t.Any] = {}
         self.received: int | None = None
 
     def __enter__(self) -> t.Self:
         self._read_fd, self._write_fd = os.pipe()
         os.set_blocking(self._write_fd, False)
         self._previous_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
-        for number in self.SIGNALS:
-            self._previous[number] = signal.signal(number, _ignore)
+        self._previous = {each: signal.signal(each, lambda *_: None) for each in self.SIGNALS}
         self._watcher = threading.Thread(target=self._watch, name="signals", daemon=True)
         self._watcher.start()
         return self
@@ -136,7 +134,3 @@ class TerminationSignals:
                 threading.Thread(target=self._interrupt.set, daemon=True).start()
             elif byte[0] == self.received or now - received_at > _SAME_REQUEST_SECONDS:
                 os._exit(128 + byte[0])
-
-
-def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Replace the default action; `TerminationSignals` acts on the wake-up descriptor."""

@@ -17,6 +17,7 @@ from target_moengage_cohort.settings.declared import MAPPING_KEYS
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    IsKey: t.TypeAlias = Callable[[str, t.Any], bool]
     Object: t.TypeAlias = dict[str, t.Any]
 
 
@@ -42,38 +43,37 @@ def one_form(name: str, value: t.Any) -> t.Any:
     return OBJECTS[name](value) if isinstance(value, dict) else value
 
 
-def _by_stream(value: Object, *, is_key: Callable[[str, t.Any], bool]) -> Object:
-    """Return the value of each stream, without flattening and without nesting.
-
-    `is_key` says whether the last part of a dotted name at the top level, with its value, is one
-    of a stream's keys and not the end of a stream's name.
-    """
+def _by_stream(value: Object, *, is_key: IsKey) -> Object:
+    """Return the value of each stream, without flattening and without nesting."""
     streams: Object = {}
-    for stream, key, leaf in _leaves(value):
-        if key is None:
-            outer, dot, inner = stream.rpartition(".")
-            if not (dot and is_key(inner, leaf)):
-                if not isinstance(streams.get(stream), dict):
-                    streams[stream] = leaf
-                continue
-            stream, key = outer, inner  # noqa: PLW2901 - the same key in its other form
-        if not isinstance(streams.get(stream), dict):
-            streams[stream] = {}
-        streams[stream][key] = leaf
+    for stream, key, leaf in _leaves(value, is_key):
+        known = streams.get(stream)
+        if key is not None:
+            streams[stream] = (known if isinstance(known, dict) else {}) | {key: leaf}
+        elif not isinstance(known, dict):
+            streams[stream] = leaf
     return streams
 
 
 def _leaves(
-    value: Object, parents: tuple[str, ...] = ()
+    value: Object, is_key: IsKey, parents: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, str | None, t.Any]]:
-    """Yield stream, key and value; an empty object and a value at the top level have no key."""
+    """Yield stream, key and value; an empty object and a stream's own value have no key.
+
+    `is_key` says whether the last part of a dotted name at the top level, with its value, is one
+    of a stream's keys and not the end of a stream's name.
+    """
     for name, leaf in value.items():
+        path = ".".join((*parents, name))
+        outer, _, inner = path.rpartition(".")
         if isinstance(leaf, dict) and leaf:
-            yield from _leaves(leaf, (*parents, name))
+            yield from _leaves(leaf, is_key, (*parents, name))
         elif parents and not isinstance(leaf, dict):
             yield ".".join(parents), name, leaf
+        elif "." in path and is_key(inner, leaf):
+            yield outer, inner, leaf
         else:
-            yield ".".join((*parents, name)), None, leaf
+            yield path, None, leaf
 
 
 def _is_mapping_key(inner: str, leaf: object) -> bool:
