@@ -24,9 +24,7 @@ if t.TYPE_CHECKING:
 Step: t.TypeAlias = "Callable[[str], None]"
 """Called with the name of each step at which a crash matters; tests kill the process there."""
 
-_FREE_DESCRIPTORS = 256
-"""Descriptors to keep free for databases, connections and files."""
-
+_FREE_DESCRIPTORS = 256  # for databases, connections and files
 _PREFIX = "moengage-cohort-"
 _YOUNG_SECONDS = 60.0
 
@@ -80,13 +78,6 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: Path, value: msgspec.Struct, step: Step) -> None:
-    """Write a value as JSON; a reader finds the old or the new one, never a part."""
-    with as_ledger_error(path, "written"):
-        replace(path, msgspec.json.encode(value), path.with_name(f"{path.name}.part"), step)
-        sync(path.parent)
-
-
 def replace(path: Path, data: bytes, part: Path, step: Step = lambda _name: None) -> None:
     """Replace a file's content in full or, after an `OSError`, not at all; for its owner alone.
 
@@ -105,21 +96,6 @@ def replace(path: Path, data: bytes, part: Path, step: Step = lambda _name: None
             part.unlink()
         raise
     step(f"replace {path.suffix}")
-
-
-_T = t.TypeVar("_T")
-
-
-def read_json(path: Path, kind: type[_T]) -> _T | None:
-    """Read what `write_json` wrote; return ``None`` if there is no such file."""
-    try:
-        with as_ledger_error(path, "read"):
-            return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else None
-    except msgspec.MsgspecError:
-        msg = (
-            f"{path} is corrupt; to replace it, run: moengage-cohort ledger accept-older --config …"
-        )
-        raise LedgerError("ledger_corrupt", msg) from None
 
 
 class Lock:
