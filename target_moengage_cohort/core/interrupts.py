@@ -14,6 +14,9 @@ if t.TYPE_CHECKING:
     from types import FrameType
 
 
+_SAME_REQUEST_SECONDS = 2.0
+
+
 def end_at_sigint() -> None:
     """Let SIGINT end the process immediately, while no work is under way that could be lost.
 
@@ -41,11 +44,11 @@ def _end(number: int, _frame: FrameType | None) -> t.NoReturn:
     os._exit(128 + number)
 
 
-class Interrupt:
-    """An event that threads and `select` can wait for; it is never unset."""
+class Interrupt(threading.Event):
+    """An event that `select` can wait for, too; it is never unset."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        super().__init__()
         self._lock = threading.Lock()
         self._callbacks: list[t.Callable[[], None]] = []
         self._read_fd, self._write_fd = os.pipe()
@@ -61,29 +64,18 @@ class Interrupt:
     def set(self) -> None:
         """End every wait."""
         with self._lock:  # once waits end, the descriptors may be closed
-            if self._event.is_set():
+            if self.is_set():
                 return
-            self._event.set()
+            super().set()
             os.write(self._write_fd, b"\0")
         for callback in self._callbacks:
             callback()
-
-    def is_set(self) -> bool:
-        """Return whether waits must end."""
-        return self._event.is_set()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for some seconds, or less if interrupted; return whether it was."""
-        return self._event.wait(seconds)
 
     def close(self) -> None:
         """Close the descriptors."""
         with self._lock:
             os.close(self._read_fd)
             os.close(self._write_fd)
-
-
-_SAME_REQUEST_SECONDS = 2.0
 
 
 class TerminationSignals:

@@ -6,7 +6,6 @@ import difflib
 import enum
 import re
 import typing as t
-from functools import partial
 
 import msgspec
 from msgspec import Meta
@@ -31,9 +30,6 @@ _NAMES = {
 }
 _WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
-invalid = partial(SettingsError, "invalid_value")
-conflict = partial(SettingsError, "conflicting_settings")
-
 
 def fields_of(struct: type[msgspec.Struct], *, without: Iterable[str] = ()) -> Fields:
     """Return a struct's fields by their names."""
@@ -43,14 +39,10 @@ def fields_of(struct: type[msgspec.Struct], *, without: Iterable[str] = ()) -> F
 def convert_object(
     where: str, fields: Fields, raw: t.Any, faults: list[TargetError], *, complete: bool = True
 ) -> dict[str, t.Any]:
-    """Return the converted keys of an object that may have no others.
+    """Return the converted keys of the object at a path, which is empty for all settings.
 
-    Args:
-        where: The path of the object; empty for the settings themselves.
-        fields: Its keys.
-        raw: The object.
-        faults: Gets an error for each wrong or unknown key.
-        complete: Whether a missing key without a default is a fault, too.
+    `faults` gets an error for each wrong or unknown key; and for each missing one without a
+    default, if the object must be `complete`.
     """
     if not isinstance(raw, dict):
         faults.append(_type_error(where, dict, raw))
@@ -125,7 +117,7 @@ def _type_of(annotation: t.Any) -> tuple[type, Meta]:
 
 
 def _type_error(where: str, kind: type, raw: t.Any) -> SettingsError:
+    rule = f"{_NAMES.get(kind)}, not {_NAMES.get(type(raw), type(raw).__name__)}"
     if issubclass(kind, enum.Enum):
-        return invalid(f"{where}: must be one of {', '.join(kind)}")
-    actual = _NAMES.get(type(raw), type(raw).__name__)
-    return invalid(f"{where}: must be {_NAMES[kind]}, not {actual}")
+        rule = f"one of {', '.join(kind)}"
+    return SettingsError("invalid_value", f"{where}: must be {rule}")

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import os
+import re
 import typing as t
+from functools import partial
 
 import msgspec
 
 from target_moengage_cohort.core.errors import SettingsError, TargetError
+from target_moengage_cohort.core.membership import SyncMode, cohort_name_fault
 from target_moengage_cohort.settings.convert import convert_object, fields_of, nearest_name
 from target_moengage_cohort.settings.declared import (
     DERIVED_KEYS,
     SETTING_NAMES,
+    OnReject,
     Settings,
     StreamMapping,
 )
 from target_moengage_cohort.settings.forms import OBJECTS, gather
-from target_moengage_cohort.settings.validation import (
-    mapping_faults,
-    setting_faults,
-    shared_cohort_faults,
-)
 
 if t.TYPE_CHECKING:
     import logging
+    from collections.abc import Container, Iterable, Iterator
+
+_MIRROR_KEYS = ("expected_count_column", "removals", "max_removal_percent", "max_addition_percent")
+_MODES_OF_KEYS: dict[str, tuple[SyncMode, ...]] = {
+    "membership_column": (SyncMode.INCREMENTAL, SyncMode.MIRROR, SyncMode.ONE_TIME),
+    **dict.fromkeys(_MIRROR_KEYS, (SyncMode.MIRROR, SyncMode.ONE_TIME)),
+}
+
+_invalid = partial(SettingsError, "invalid_value")
+_conflict = partial(SettingsError, "conflicting_settings")
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -62,7 +72,7 @@ class Config(msgspec.Struct, frozen=True):
             )
             raise SettingsError("unmapped_stream", msg)
         mapping = _resolve(self.default, stream, {})
-        SettingsError.raise_any(mapping_faults(mapping, {}))
+        SettingsError.raise_any(_mapping_faults(mapping, {}))
         return mapping
 
 
@@ -101,10 +111,10 @@ def _load(raw: t.Mapping[str, t.Any]) -> Config:
         **{key: getattr(settings, key) for key in shared},
     )
     mappings = {stream: _resolve(default, stream, keys) for stream, keys in own.items()}
-    faults += setting_faults(settings)
+    faults += _setting_faults(settings)
     for stream, mapping in mappings.items():
-        faults += mapping_faults(mapping, own[stream])
-    faults += shared_cohort_faults(mappings.values())
+        faults += _mapping_faults(mapping, own[stream])
+    faults += _shared_cohort_faults(mappings.values())
     SettingsError.raise_any(faults)
     return Config(msgspec.structs.replace(settings, cohorts=mappings), unknown, default)
 
@@ -116,3 +126,85 @@ def _resolve(default: StreamMapping, stream: str, own: dict[str, t.Any]) -> Stre
     # An optional uid column is one that nobody has named and that nobody needs.
     is_required = "uid_column" in own or mapping.anonymous_id_column is None
     return msgspec.structs.replace(mapping, uid_required=default.uid_required or is_required)
+
+
+def _setting_faults(settings: Settings) -> Iterator[SettingsError]:
+    """Yield a fault for each rule that top-level settings break."""
+    if not re.fullmatch(r"[!-9;-~]+", settings.workspace_id):
+        yield _invalid("workspace_id: must be ASCII without spaces or a colon")
+    if not re.fullmatch(r"[!-~]+", settings.data_api_key):
+        yield _invalid("data_api_key: must be ASCII without spaces")
+    if not settings.partner.strip():
+        yield _invalid("partner: must not be blank")
+    if (storage := settings.batch_storage) is not None and not storage.root.strip():
+        yield _invalid("batch_config.storage.root: must not be blank")
+    rejects, report = settings.rejects_path, settings.report_path
+    if settings.on_reject is OnReject.SKIP and rejects is None:
+        yield _conflict("on_reject: skip requires rejects_path, so that no row is lost")
+    if rejects and report and os.path.realpath(rejects) == os.path.realpath(report):
+        yield _conflict("report_path: is the same file as rejects_path, which it would replace")
+    if settings.flattening_enabled and settings.flattening_max_depth is None:
+        yield _conflict("flattening_enabled: requires flattening_max_depth")
+
+
+def _mapping_faults(mapping: StreamMapping, own_keys: Container[str]) -> Iterator[SettingsError]:
+    """Yield a fault for each rule that one stream's mapping breaks."""
+    where = f"cohorts.{mapping.stream}"
+    yield from _cohort_faults(where, mapping, own_keys)
+    for key, (*modes, last) in _MODES_OF_KEYS.items():
+        if key in own_keys and mapping.sync_mode not in {*modes, last}:
+            rule = f"works with the sync modes {', '.join(modes)} and {last} only"
+            yield _conflict(f"{where}.{key}: {rule}, not with {mapping.sync_mode}")
+    roles: dict[str, str] = {}
+    for role, column in mapping.columns.items():
+        if (other := roles.setdefault(column, role)) != role:
+            yield _conflict(
+                f"{where}: {other}_column and {role}_column name the same column {column!r}; "
+                "change one of them"
+            )
+
+
+def _cohort_faults(
+    where: str, mapping: StreamMapping, own_keys: Container[str]
+) -> Iterator[SettingsError]:
+    if (cohort := mapping.cohort) is None:
+        for key in ("cohort_id", "cohort_name"):
+            if key in own_keys:
+                rule = "cannot be combined with cohort_id_column; remove one of them"
+                yield _conflict(f"{where}.{key}: {rule}")
+        return
+    if not cohort.cohort_id.strip():
+        yield _invalid(f"{where}.cohort_id: must not be blank")
+    if fault := cohort_name_fault(cohort.name):
+        msg = (
+            f"{where}.cohort_name: {fault}; MoEngage may drop such a name without an error, "
+            "so set a valid cohort_name"
+        )
+        yield SettingsError("invalid_cohort_name", msg)
+    if mapping.cohort_name_column is not None:
+        yield _conflict(f"{where}.cohort_name_column: requires cohort_id_column")
+
+
+def _shared_cohort_faults(mappings: Iterable[StreamMapping]) -> Iterator[SettingsError]:
+    """Yield a fault for each pair of streams with the same cohort or the same cohort name.
+
+    MoEngage does not accept one name for two segments ("its name can't be reused").
+    """
+    by_id: dict[str, str] = {}
+    by_name: dict[str, str] = {}
+    for mapping in mappings:
+        if (cohort := mapping.cohort) is None:
+            continue
+        if (other := by_id.get(cohort.cohort_id)) is not None:
+            msg = (
+                f"cohorts: streams {other!r} and {mapping.stream!r} feed the same cohort "
+                f"{cohort.cohort_id!r}; give each its own cohort_id, or merge the streams"
+            )
+            yield SettingsError("duplicate_cohort", msg)
+        elif (other := by_name.get(cohort.name)) is not None:
+            msg = (
+                f"cohorts: streams {other!r} and {mapping.stream!r} give two cohorts the same name "
+                f"{cohort.name!r}; MoEngage uses a name for one segment only, so change one of them"
+            )
+            yield SettingsError("duplicate_cohort_name", msg)
+        by_id[cohort.cohort_id] = by_name[cohort.name] = mapping.stream
