@@ -30,12 +30,12 @@ _YOUNG_SECONDS = 60.0
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
-    """The process and run that took a lock, and when in UTC, as the lock's file names them."""
+    """The process and run that took a lock, and when, as the lock's file names them."""
 
     pid: int
     host: str
     run_id: str
-    since: str
+    since: str  # ISO 8601 in UTC
 
 
 @contextlib.contextmanager

@@ -45,5 +45,5 @@ def iso_utc(seconds: float, timespec: str = "milliseconds") -> str:
 
 
 def utc_now() -> str:
-    """Return the current time in ISO 8601: in UTC, to the millisecond."""
+    """Return the current time as `iso_utc` does."""
     return iso_utc(time.time())
