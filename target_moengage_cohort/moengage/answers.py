@@ -15,13 +15,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from target_moengage_cohort.core.errors import (
-    InputError,
-    InternalError,
-    SettingsError,
-    TargetError,
-    TryAgainError,
-)
+from target_moengage_cohort.core import errors
 from target_moengage_cohort.moengage.redaction import mask_identifiers, scrub
 
 if t.TYPE_CHECKING:
@@ -113,7 +107,7 @@ def _message(error: object) -> str:
     return message
 
 
-def final_error(answer: Answer, cohort_id: str, max_retry_seconds: int) -> TargetError:
+def final_error(answer: Answer, cohort_id: str, max_retry_seconds: int) -> errors.TargetError:
     """Return the error that ends a run after an answer that leaves nothing to try."""
     cohort, summary = f"cohort {cohort_id!r}", answer.summary
     if answer.outcome in {Outcome.REFUSED, Outcome.TOO_LARGE}:
@@ -122,17 +116,17 @@ def final_error(answer: Answer, cohort_id: str, max_retry_seconds: int) -> Targe
             "help; check what the message names in the cohort's mapping and rows, or in the "
             "settings"
         )
-        return InputError("request_refused", msg)
+        return errors.InputError("request_refused", msg)
     if answer.outcome in {Outcome.RETRY, Outcome.RATE_LIMITED}:
         msg = (
             f"no request was accepted within {max_retry_seconds} s (max_retry_seconds). The last "
             f"one was for {cohort}: {summary}. Run it again; it resumes from the last STATE"
         )
-        return TryAgainError("retries_exhausted", msg)
+        return errors.TryAgainError("retries_exhausted", msg)
     return _error(answer, f"a request for {cohort}")
 
 
-def login_error(answer: Answer) -> TargetError | None:
+def login_error(answer: Answer) -> errors.TargetError | None:
     """Return the error after the answer to a log-in; ``None`` if the credentials are good."""
     if answer.outcome is Outcome.ACCEPTED:
         return None
@@ -141,31 +135,31 @@ def login_error(answer: Answer) -> TargetError | None:
             f"could not check the credentials: {answer.summary}. Try again in a minute; if it "
             "fails again, check the network, data_center and api_url"
         )
-        return TryAgainError("moengage_unavailable", msg)
+        return errors.TryAgainError("moengage_unavailable", msg)
     if answer.outcome is Outcome.REFUSED:
         msg = (
             f"MoEngage refused to check the credentials: {answer.summary}; check workspace_id, "
             "data_api_key, partner and data_center"
         )
-        return SettingsError("credentials_refused", msg)
+        return errors.SettingsError("credentials_refused", msg)
     return _error(answer, "the request to check the credentials")
 
 
-def _error(answer: Answer, request: str) -> TargetError:
+def _error(answer: Answer, request: str) -> errors.TargetError:
     if answer.outcome is Outcome.CREDENTIALS:
         msg = (
             f"MoEngage refused the credentials ({answer.summary}); check workspace_id, "
             "data_api_key and data_center, and that the key may use Cohort Sync"
         )
-        return SettingsError("credentials_refused", msg)
+        return errors.SettingsError("credentials_refused", msg)
     if answer.outcome is Outcome.OUR_FAULT:
         msg = (
             f"MoEngage rejected {request} as malformed: {answer.summary}. This is a bug in "
             "target-moengage-cohort; please report it"
         )
-        return InternalError("malformed_request", msg)
+        return errors.InternalError("malformed_request", msg)
     msg = f"unexpected answer to {request}: {answer.summary}; check api_url and data_center"
-    return SettingsError("unexpected_answer", msg)
+    return errors.SettingsError("unexpected_answer", msg)
 
 
 def rejection_reason(answer: Answer) -> str:

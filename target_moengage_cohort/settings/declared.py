@@ -1,4 +1,4 @@
-"""Each setting's name, type, range and default; `DESCRIPTIONS` has its title and description.
+"""Each setting's name, type, range and default; `about` has its title and description.
 
 ``--about``, the table in ``docs/configuration.md``, ``meltano.yml`` and ``.env.example`` repeat
 them.
