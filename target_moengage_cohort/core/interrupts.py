@@ -87,16 +87,13 @@ class TerminationSignals:
 
     Ctrl-C at a pipeline's runner sends SIGINT to all of its processes, and the runner may send
     SIGTERM right after it. Together they are one request to stop, not two.
-
-    Attributes:
-        received: The first signal, or ``None``.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self, interrupt: Interrupt) -> None:
         self._interrupt = interrupt
-        self.received: int | None = None
+        self.received: int | None = None  # the first signal
 
     def __enter__(self) -> t.Self:
         self._read_fd, self._write_fd = os.pipe()

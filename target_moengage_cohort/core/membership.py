@@ -15,12 +15,10 @@ Key: t.TypeAlias = "str | tuple[str]"
 
 COHORT_NAME_MAX_LENGTH = 200
 COHORT_NAME_FORBIDDEN = ':|*?\\<>=$"'
-COHORT_NAME_RESERVED = "all users"
 
 _MAX_DIGITS = 1_000  # of an identifier; keeps `1e999999999` from becoming a gigabyte
 _TOO_LARGE = 10**_MAX_DIGITS
 _TOO_MANY_DIGITS = f"is a number with more than {_MAX_DIGITS} digits"
-
 _ESCAPED_BYTES = 6  # the most that a character takes as JSON in UTF-8
 _MEMBER_BYTES = 40  # the most that a member takes without its identifiers
 
@@ -97,7 +95,7 @@ def cohort_name_fault(name: str) -> str | None:
         return "must not be blank"
     if len(name) > COHORT_NAME_MAX_LENGTH:
         return f"must have at most {COHORT_NAME_MAX_LENGTH} characters, not {len(name)}"
-    if name.strip().casefold() == COHORT_NAME_RESERVED:
+    if name.strip().casefold() == "all users":
         return "must not be 'All Users', which MoEngage reserves"
     if name.startswith("."):
         return "must not start with a period"

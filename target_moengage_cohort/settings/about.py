@@ -16,8 +16,6 @@ if t.TYPE_CHECKING:
     from singer_sdk.about import AboutInfo
     from singer_sdk.helpers.capabilities import CapabilitiesEnum
 
-DESCRIPTION = "Carries audience membership from a warehouse to MoEngage cohorts."
-
 
 def json_schema() -> dict[str, t.Any]:
     """Return the settings as a JSON schema without references."""
@@ -70,7 +68,7 @@ def format_about(output_format: str | None) -> str:
 
     info = about.AboutInfo(
         name=NAME,
-        description=DESCRIPTION,
+        description="Carries audience membership from a warehouse to MoEngage cohorts.",
         version=metadata.version(NAME),
         sdk_version=metadata.version("singer-sdk"),
         supported_python_versions=about.python_versions(metadata.metadata(NAME)),

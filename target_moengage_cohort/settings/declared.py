@@ -39,14 +39,10 @@ class StreamMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """How one stream's records become changes of membership, with every default filled in.
 
     Keys without a default have theirs in `Settings`, where the top level sets them for all streams.
-
-    Attributes:
-        stream: The stream's name, after stream maps.
-        uid_required: Whether the stream must have the `uid_column`.
     """
 
-    stream: str
-    uid_required: bool
+    stream: str  # after stream maps
+    uid_required: bool  # whether the stream must have the `uid_column`
     cohort_id: str | None = None
     cohort_name: str | None = None
     cohort_description: str | None = None

@@ -36,17 +36,11 @@ _conflict = partial(SettingsError, "conflicting_settings")
 
 
 class Config(msgspec.Struct, frozen=True):
-    """A configuration that complies with every rule.
-
-    Attributes:
-        settings: The settings.
-        unknown: Unknown names, each with the most similar setting, for a warning.
-        default: What every mapping has unless it sets it itself.
-    """
+    """A configuration that complies with every rule."""
 
     settings: Settings
-    unknown: dict[str, str | None]
-    default: StreamMapping
+    unknown: dict[str, str | None]  # unknown names, each with the most similar setting
+    default: StreamMapping  # what every mapping has unless it sets it itself
 
     @property
     def mappings(self) -> dict[str, StreamMapping]:

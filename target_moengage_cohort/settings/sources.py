@@ -16,9 +16,7 @@ from target_moengage_cohort.settings.declared import SETTING_NAMES
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-ENVIRONMENT = "ENV"
-"""The value of ``--config`` that stands for the environment."""
-
+ENVIRONMENT = "ENV"  # the value of ``--config`` that stands for the environment
 ENVIRONMENT_PREFIX = "TARGET_MOENGAGE_COHORT_"
 
 logger = logging.getLogger(NAME)  # the target's own logger: `moengage-cohort` shows no such lines
