@@ -18,6 +18,7 @@ _PLAIN_TYPES = {
     **dict.fromkeys(("uid", "anonymous_id", "cohort_id", "cohort_name"), _TEXT_OR_WHOLE),
     "membership": "BOOLEAN",
     "expected_count": WHOLE.pattern,
+    "deleted_at": "(?s:.*)",  # of any type, or missing
 }
 
 
@@ -26,17 +27,11 @@ class UnreadableRowsError(Exception):
 
 
 class ColumnarRows(msgspec.Struct, frozen=True):
-    """Rows of one stream in columns.
+    """Rows of one stream in columns."""
 
-    Attributes:
-        rows: The path of a Parquet file, or a valid record batch of pyarrow.
-        columns: Role → column of what the rows mean; a column may be missing.
-        keys: Columns that must be there.
-    """
-
-    rows: t.Any
-    columns: Mapping[str, str]
-    keys: Sequence[str]
+    rows: t.Any  # the path of a Parquet file, or a valid record batch of pyarrow
+    columns: Mapping[str, str]  # role → column of what the rows mean; a column may be missing
+    keys: Sequence[str]  # columns that must be there
 
     def open(self, cursor: t.Any) -> tuple[str, dict[str, str]]:
         """Return the SQL after FROM for a cursor of DuckDB, and the type of each column there."""
@@ -51,15 +46,9 @@ class ColumnarRows(msgspec.Struct, frozen=True):
 
     def is_plain(self, types: Mapping[str, str]) -> bool:
         """Return whether no column has a type that no plain row has, or is missing."""
-        missing = {role for role, column in self.columns.items() if column not in types}
-        return (
-            missing <= {"deleted_at"}
-            and all(key in types for key in self.keys)
-            and all(
-                re.fullmatch(_PLAIN_TYPES[role], types[column])
-                for role, column in self.columns.items()
-                if role in _PLAIN_TYPES
-            )
+        return all(key in types for key in self.keys) and all(
+            re.fullmatch(_PLAIN_TYPES[role], types.get(column, ""))
+            for role, column in self.columns.items()
         )
 
     def column(self, role: str, types: Mapping[str, str], absent: str = "NULL") -> str:

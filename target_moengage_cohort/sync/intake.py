@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from collections import Counter
 
-from target_moengage_cohort.core.errors import InputError, RecordBeforeSchemaError, RowError
+from target_moengage_cohort.core.errors import InputError, RowError
 from target_moengage_cohort.singer.columns import NotPlainError
 from target_moengage_cohort.singer.messages import (
     ActivateVersion,
@@ -213,4 +213,4 @@ class Intake:
     def _require_schema(self, stream: str, kind: str) -> None:
         if stream not in self._schemas:
             msg = self._reader.where(f"a {kind} of the stream {stream!r} came before its SCHEMA")
-            raise RecordBeforeSchemaError("record_before_schema", msg)
+            raise InputError("record_before_schema", msg)

@@ -12,7 +12,7 @@ import duckdb
 
 from target_moengage_cohort.core.column_files import ColumnarRows
 from target_moengage_cohort.core.errors import InputError
-from target_moengage_cohort.core.scratch import temporary_scratch
+from target_moengage_cohort.core.files import Scratch
 from target_moengage_cohort.singer.batches.columnar import Cursor, Relation
 from target_moengage_cohort.singer.batches.jsonl import JsonLines
 from target_moengage_cohort.singer.batches.storage import INCOMPLETE, local_file, shown
@@ -22,7 +22,6 @@ if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from target_moengage_cohort.core.scratch import Scratch
     from target_moengage_cohort.settings.declared import BatchStorage
     from target_moengage_cohort.singer.columns import RowLayout
     from target_moengage_cohort.singer.messages import Batch
@@ -80,7 +79,7 @@ class BatchFiles:
     @property
     def _folder(self) -> Path:
         if self._scratch is None:
-            self._scratch = temporary_scratch()
+            self._scratch = Scratch()
         return self._scratch.path
 
     def _cursor(self) -> Cursor:
