@@ -80,15 +80,12 @@ class Comparison(Workspace):
 
     def _present(self, columns: str) -> str:
         """Return SQL for the rows of members: keys, row number and the given columns."""
-        return (
-            f"(SELECT {self._keys}, rowid AS rid, {columns} FROM {self._tables.staged}"
-            " WHERE present)"
-        )
+        return f"(SELECT {self._keys}, rid, {columns} FROM {self._tables.staged} WHERE present)"
 
     def _withdraw_absent(self) -> None:
         """Mark all rows of a key as absent if its last row is absent."""
         keys = self._keys
-        staged = f"(SELECT {keys}, present, rowid AS rid FROM {self._tables.staged})"
+        staged = f"(SELECT {keys}, present, rid FROM {self._tables.staged})"
         both = self._make(
             "both",
             f"SELECT {keys} FROM {self._present('NULL')}"
@@ -102,8 +99,9 @@ class Comparison(Workspace):
         last = self._group("last", "arg_max(present, rid) AS present", f"FROM {rows}")
         on = " AND ".join(f"s.{key} = l.{key}" for key in keys.split(", "))
         self._cursor.execute(
-            f"UPDATE {self._tables.staged} AS s SET present = FALSE FROM {last} AS l"
-            f" WHERE s.present AND NOT l.present AND {on}"
+            f"UPDATE {self._tables.stored} SET present = FALSE WHERE rowid IN (SELECT rid"
+            f" FROM {self._tables.staged} s JOIN {last} l ON {on}"
+            " WHERE s.present AND NOT l.present)"
         )
 
     def _meet(self, accepted_count: int) -> str:
