@@ -22,7 +22,7 @@ class ColumnarFacts(msgspec.Struct, frozen=True):
 
     count: int  # rows
     nameless: int  # rows without an identifier
-    longest: int  # characters of the longest identifier
+    longest: int  # bytes of the longest identifier
     undecided: int  # rows that do not state whether they are a member
     absent: int  # rows that are not a member
     pairs: int  # rows with both identifiers

@@ -46,7 +46,7 @@ class OpenRows:
         if not self._rows.is_plain(self.types):
             return None
         uid, anonymous_id = self._names
-        longest = ", ".join(f"coalesce(max(length({name})), 0)" for name in self._names)
+        longest = ", ".join(f"coalesce(max(strlen({name})), 0)" for name in self._names)
         expected = self._rows.column("expected_count", self.types)
         (row,) = self._cursor.execute(
             f"SELECT count(*), count(*) FILTER ({uid} IS NULL AND {anonymous_id} IS NULL),"

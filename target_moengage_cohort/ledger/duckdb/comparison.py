@@ -114,17 +114,19 @@ class Comparison(Workspace):
         accepted, keys = self._tables.accepted, self._keys
         with_both = f"FROM {accepted} WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL"
         compares_pairs = self._rows.has_pairs or self._count(with_both)
-        pair = "hash(anonymous_id)" if compares_pairs else "0::UBIGINT"
+        pair, differs = (
+            ("hash(anonymous_id)", " OR a.pair <> s.pair") if compares_pairs else ("NULL", "")
+        )
         slices = 1 + max(self._rows.count, accepted_count) // _JOINED
         merged = ", ".join(f"coalesce(s.{key}, a.{key}) AS {key}" for key in keys.split(", "))
         on = " AND ".join(f"a.{key} = s.{key}" for key in keys.split(", "))
         return self._make_sliced(
             "met",
             slices,
-            f"SELECT {merged}, s.rid, a.pair AS known"
+            f"SELECT {merged}, s.rid, a.pair::UBIGINT AS known"
             f" FROM (FROM {self._present(f'{pair} AS pair')} WHERE {{in_slice}}) s"
             f" FULL JOIN (SELECT {keys}, {pair} AS pair FROM {accepted} WHERE {{in_slice}}) a"
-            f" ON {on} WHERE a.h IS NULL OR s.h IS NULL OR a.pair <> s.pair",
+            f" ON {on} WHERE a.h IS NULL OR s.h IS NULL{differs}",
         )
 
     def _find_additions(self, met: str, *, has_doubts: bool) -> None:

@@ -34,7 +34,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.records import LedgerCounts
     from target_moengage_cohort.ledger.snapshot import ColumnarFacts
 
-_PENDING_ROWS = 1_000_000
+_PENDING_ROWS = 250_000
 """Rows of files to insert at a time: DuckDB reads several files in parallel."""
 
 _numbers = itertools.count(1)
