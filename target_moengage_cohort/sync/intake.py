@@ -62,15 +62,16 @@ class Intake:
         Raises:
             TargetError: It cannot be read on, or a request has failed for good.
         """
-        try:
-            for message in self._reader.messages(source, self._interrupt):
-                if message is None:
-                    self._streams.pause()
-                elif not self._take(message):
-                    return  # a STATE that follows would cover rows which were not read
-        finally:
-            if self._batch_files is not None:
-                self._batch_files.close()
+        for message in self._reader.messages(source, self._interrupt):
+            if message is None:
+                self._streams.pause()
+            elif not self._take(message):
+                return  # a STATE that follows would cover rows which were not read
+
+    def close(self) -> None:
+        """Release the files, of which rows may be read again until the run has ended."""
+        if self._batch_files is not None:
+            self._batch_files.close()
 
     def _take(self, message: Message) -> bool:
         """Take a message; return ``False`` if interrupted in the middle of it."""
