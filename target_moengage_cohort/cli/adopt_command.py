@@ -23,10 +23,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.settings import Config, StreamMapping
 
 
-@click.command(
-    short_help="Import existing members into the ledger without sending them.",
-    epilog=example("moengage-cohort adopt vip --csv members.csv --config config.json"),
-)
+@click.command(epilog=example("moengage-cohort adopt vip --csv members.csv --config config.json"))
 @click.argument("cohort", callback=require_utf8)
 @click.option(
     "--csv",
@@ -47,7 +44,7 @@ if t.TYPE_CHECKING:
 )
 @configured
 def adopt(session: Session, cohort: str, file: str, stream: str | None, name: str | None) -> int:
-    """Import existing members of a cohort into the ledger without sending them.
+    """Import existing members into the ledger without sending them.
 
     They must already be in the cohort in MoEngage, added under the same partner. A mirror then
     sends only the difference.

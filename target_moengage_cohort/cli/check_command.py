@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from target_moengage_cohort.cli.outlook import CohortSize, outlook
-from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, faults_of
+from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured
 from target_moengage_cohort.cli.terminal import coloured, complain, example, wrap
 from target_moengage_cohort.core.errors import BusyError, RowError, SettingsError, TargetError
 from target_moengage_cohort.core.files import try_out
@@ -34,17 +34,14 @@ _LABEL_WIDTH = 10
 logger = logging.getLogger(__name__)
 
 
-@click.command(
-    short_help="Validate the configuration and describe each sync.",
-    epilog=example("moengage-cohort check --config config.json"),
-)
+@click.command(epilog=example("moengage-cohort check --config config.json"))
 @configured
 def check(session: Session) -> int:
-    """Validate the configuration and describe each sync; send no member and change nothing.
+    """Validate the configuration and describe each sync.
 
-    Makes one request to MoEngage to check the credentials, and tries the ledger's directory and
-    the files in the settings. Then each stream's sync is described. All problems are reported in
-    one pass; the exit code is 1 if there are any.
+    Sends no member and changes nothing. Makes one request to MoEngage to check the credentials,
+    and tries the ledger's directory and the files in the settings. Then each stream's sync is
+    described. All problems are reported in one pass; the exit code is 1 if there are any.
     """
     checks = _Checks()
     for name, work in _steps(session.settings):
@@ -70,7 +67,7 @@ class _Checks:
         try:
             mark, colour, result = "ok", "green", work()
         except TargetError as error:
-            self.faults += faults_of(error)
+            self.faults += error.faults
             mark, colour, result = "FAIL", "red", str(error)
         text = f"{name}: {printable(result)}"
         line = wrap(text, first=f"{mark:<6}", indent=" " * 6, break_words=False)
@@ -165,7 +162,7 @@ def _sizes(
         checks.faults.append(SettingsError(error.code, f"cohorts.{mapping.stream}: {error.reason}"))
         return None
     except TargetError as error:
-        checks.faults += faults_of(error)
+        checks.faults += error.faults
         return None
     return [
         CohortSize(cohort_id=entry.cohort_id, members=entry.counts.base, is_sealed=entry.is_sealed)

@@ -15,7 +15,6 @@ _MISSING = "the emulator is not installed: pip install 'target-moengage-cohort[e
 
 @click.command(
     context_settings={"show_default": True},
-    short_help="Run a local MoEngage emulator.",
     epilog=example("moengage-cohort emulator --port 8025"),
 )
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")

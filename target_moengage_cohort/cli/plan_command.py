@@ -9,7 +9,7 @@ import typing as t
 import click
 import msgspec
 
-from target_moengage_cohort.cli.session import DONE, Session, configured
+from target_moengage_cohort.cli.session import DONE, Session, configured, show
 from target_moengage_cohort.cli.terminal import example, wrap
 from target_moengage_cohort.core.errors import BusyError
 from target_moengage_cohort.core.text import format_count, format_minutes, format_size, shorten
@@ -60,7 +60,6 @@ class CohortPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @click.command(
-    short_help="Show what a run would do and how many requests it would take.",
     epilog=example(
         "tap-postgres --config tap.json --catalog catalog.json \\",
         "  | moengage-cohort plan --config config.json",
@@ -70,9 +69,9 @@ class CohortPlan(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--json", "as_json", is_flag=True, help="Output JSON, one item per cohort.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 5 if there are changes.")
 def plan(session: Session, *, as_json: bool, detailed_exitcode: bool) -> int:
-    """Show what a run would do with a tap's output, read from standard input.
+    """Show what a run would do and how many requests it would take.
 
-    Sends nothing and changes nothing.
+    Reads a tap's output from standard input. Sends nothing and changes nothing.
     """
     settings = msgspec.structs.replace(session.settings, dry_run=True, report_path=None)
     config = msgspec.structs.replace(session.config, settings=settings)
@@ -86,10 +85,7 @@ def plan(session: Session, *, as_json: bool, detailed_exitcode: bool) -> int:
         except BusyError as error:  # of some streams; the table has the others
             busy = error
     plans = _plans(running, settings.requests_per_minute)
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(plans)))
-    else:
-        click.echo("\n".join(_table(plans)))
+    show(plans, _table(plans), as_json=as_json)
     if busy is not None:
         raise busy
     has_changes = any(each.to_add or each.to_remove for each in plans)

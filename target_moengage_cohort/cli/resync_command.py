@@ -9,18 +9,16 @@ from target_moengage_cohort.cli.terminal import ask, example, require_utf8
 from target_moengage_cohort.core.text import format_count
 
 
-@click.command(
-    short_help="Re-send all members on the next run.",
-    epilog=example("moengage-cohort resync vip --config config.json"),
-)
+@click.command(epilog=example("moengage-cohort resync vip --config config.json"))
 @click.argument("cohorts", callback=require_utf8, nargs=-1, metavar="[COHORT]...")
 @click.option("--yes", is_flag=True, help="Do not prompt for confirmation (only without a COHORT).")
 @configured
 def resync(session: Session, cohorts: tuple[str, ...], *, yes: bool) -> int:
-    """Re-send all members of these cohorts on the next run; without a COHORT, of all cohorts.
+    """Re-send all members on the next run.
 
-    Use it if MoEngage may have lost data. A mirror sends the members that are still in its stream
-    and removes the others; any other stream sends all accepted members.
+    Without a COHORT, those of all cohorts. Use it if MoEngage may have lost data. A mirror sends
+    the members that are still in its stream and removes the others; any other stream sends all
+    accepted members.
     """
     session.refuse_dry_run()
     chosen = list(dict.fromkeys(cohorts))

@@ -22,7 +22,6 @@ _GRACE_SECONDS = 8.0
 
 @click.command(
     options_metavar="--config FILE|ENV --",
-    short_help="Run a tap and sync its output.",
     epilog=example(
         "moengage-cohort run --config config.json -- \\",
         "  tap-postgres --config tap.json --catalog catalog.json > state.json",
@@ -31,10 +30,11 @@ _GRACE_SECONDS = 8.0
 @configured
 @click.argument("tap", nargs=-1, required=True, type=click.UNPROCESSED, metavar="TAP [ARGUMENT]…")
 def run(session: Session, tap: tuple[str, ...]) -> int:
-    """Run a tap and sync its output; STATE goes to standard output.
+    """Run a tap and sync its output.
 
-    Equivalent to a pipe from the tap to target-moengage-cohort, except that the tap's exit code is
-    known: 0 proves that the input is complete. With any other code, no members are removed.
+    STATE goes to standard output. Equivalent to a pipe from the tap to target-moengage-cohort,
+    except that the tap's exit code is known: 0 proves that the input is complete. With any other
+    code, no members are removed.
     """
     settings = session.settings
     with session.ledgers(read_only=settings.dry_run) as ledgers, _started(tap) as process:

@@ -7,7 +7,7 @@ import typing as t
 import click
 import msgspec
 
-from target_moengage_cohort.cli.session import DONE, Session, configured
+from target_moengage_cohort.cli.session import DONE, Session, configured, show
 from target_moengage_cohort.cli.terminal import example, release_command
 from target_moengage_cohort.core.text import format_count, iso_seconds, shorten
 from target_moengage_cohort.ledger.records import PlanKind, RunEntry, RunProgress
@@ -100,10 +100,7 @@ def status(session: Session, *, as_json: bool) -> int:
         busy = {stream for run in runs for stream in run.streams}
         cohorts = [msgspec.structs.replace(each, busy=each.stream in busy) for each in cohorts]
         result = Status(ledger=ledgers.place, cohorts=cohorts, runs=runs)
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2))
-    else:
-        click.echo("\n".join(_lines(result, session.settings.partner)))
+    show(result, _lines(result, session.settings.partner), as_json=as_json)
     return DONE
 
 

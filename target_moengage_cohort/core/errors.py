@@ -17,6 +17,7 @@ class TargetError(Exception):
     Attributes:
         code: Stable name of what went wrong, such as `count_mismatch`.
         exit_code: The exit code of the process.
+        faults: One error for each fault; an error of a single fault is its own.
     """
 
     exit_code: t.ClassVar[int] = 1
@@ -24,18 +25,13 @@ class TargetError(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+        self.faults: tuple[TargetError, ...] = (self,)
 
 
 class SettingsError(TargetError):
-    """Fix the settings. Nothing was lost, and a retry without a fix fails again.
+    """Fix the settings. Nothing was lost, and a retry without a fix fails again."""
 
-    Attributes:
-        faults: One error for each fault; an error of a single fault is its own.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(code, message)
-        self.faults: tuple[SettingsError, ...] = (self,)
+    faults: tuple[SettingsError, ...]
 
     @classmethod
     def combine(cls, faults: t.Iterable[SettingsError]) -> t.Self:
