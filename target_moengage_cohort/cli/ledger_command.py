@@ -14,11 +14,11 @@ from target_moengage_cohort.cli.terminal import complain, example, require_utf8
 from target_moengage_cohort.core.errors import BusyError, SettingsError
 from target_moengage_cohort.core.membership import cohort_name_fault
 from target_moengage_cohort.core.text import format_count
-from target_moengage_cohort.ledger.records import Fault
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from target_moengage_cohort.ledger.records import Fault
     from target_moengage_cohort.settings import Config, StreamMapping
 
 
@@ -128,28 +128,10 @@ def accept_older(session: Session, streams: tuple[str, ...]) -> int:
             ledgers.accept_members(stream)
             click.echo(f"stream {stream!r}: accepted the members in its file")
         if not streams:
-            is_there = ledgers.accept_older()
-            click.echo(
-                f"accepted {ledgers.place}"
-                if is_there
-                else f"there is no ledger in {ledgers.place}; the next run creates one"
-            )
+            is_there, place = ledgers.accept_older(), ledgers.place
+            nothing = f"there is no ledger in {place}; the next run creates one"
+            click.echo(f"accepted {place}" if is_there else nothing)
     return DONE
-
-
-class _Fault(Fault, frozen=True, kw_only=True):
-    """A fault with the command that repairs it."""
-
-    command: str
-
-
-class Inspection(msgspec.Struct, frozen=True, kw_only=True):
-    """The faults of a ledger, and the streams that were checked and those that were busy."""
-
-    ledger: str
-    checked: list[str]
-    busy: list[str]
-    faults: list[_Fault]
 
 
 @ledger.command(epilog=example("moengage-cohort ledger check --config config.json"))
@@ -174,10 +156,10 @@ def check(session: Session, *, as_json: bool) -> int:
                 complain(str(error))
         faults += ledgers.unknown_files()
         place = ledgers.place
-    found = [_Fault(**msgspec.structs.asdict(each), command=_repair(each)) for each in faults]
-    result = Inspection(ledger=place, checked=checked, busy=busy, faults=found)
-    show(result, _lines(result), as_json=as_json)
-    if found:
+    found = [msgspec.structs.asdict(each) | {"command": _repair(each)} for each in faults]
+    result = {"ledger": place, "checked": checked, "busy": busy, "faults": found}
+    show(result, _lines(place, len(checked), faults), as_json=as_json)
+    if faults:
         return FAILED
     return BusyError.exit_code if busy else DONE
 
@@ -188,14 +170,13 @@ def _repair(fault: Fault) -> str:
     return f"moengage-cohort ledger accept-older {shlex.quote(fault.stream or '')} --config …"
 
 
-def _lines(result: Inspection) -> Iterator[str]:
-    yield f"Ledger: {result.ledger}"
-    for fault in result.faults:
+def _lines(place: str, checked: int, faults: list[Fault]) -> Iterator[str]:
+    yield f"Ledger: {place}"
+    for fault in faults:
         where = [f"stream {fault.stream!r}"] if fault.stream is not None else []
         where += [f"cohort {fault.cohort_id!r}"] if fault.cohort_id is not None else []
-        yield f"{', '.join(where) or fault.path}: {fault.message}\n  to repair: {fault.command}"
-    streams = format_count(len(result.checked), "stream")
-    yield f"Checked {streams}: {format_count(len(result.faults), 'fault')}"
+        yield f"{', '.join(where) or fault.path}: {fault.message}\n  to repair: {_repair(fault)}"
+    yield f"Checked {format_count(checked, 'stream')}: {format_count(len(faults), 'fault')}"
 
 
 def mapping_of(config: Config, cohort_id: str, stream: str) -> StreamMapping | None:
