@@ -35,18 +35,22 @@ class OperatorDelivery:
             self._interrupt.set()
         self._histories: dict[str, History] = {}
         self._submitted: dict[str, int] = {}
-        self._rejected: defaultdict[str, list[str]] = defaultdict(list)
+        rejected: defaultdict[str, list[str]] = defaultdict(list)
+        self._rejected = rejected
         self._delivery = Delivery(
             session.settings,
             live_link(session.settings, self._interrupt),
-            Callbacks(lambda _state: None, self._note_rejection),
+            Callbacks(
+                lambda _state: None,
+                # It returns no error, so that the others are still sent.
+                lambda cohort, _action, _member, reason: rejected[cohort.cohort_id].append(reason),
+            ),
             interrupt=self._interrupt,
             timing=Timing(wall_clock=session.clock),
             histories=self._histories,
         )
 
     def __enter__(self) -> t.Self:
-        """Start to send."""
         self._delivery.start()
         return self
 
@@ -87,12 +91,6 @@ class OperatorDelivery:
             )
             msg = f"MoEngage rejected {counts}; all others were sent"
             raise InputError("member_rejected", msg)
-
-    def _note_rejection(
-        self, cohort: Cohort, _action: Action, _member: Member, reason: str
-    ) -> None:
-        """Record why a member was rejected; return no error, so that the others are still sent."""
-        self._rejected[cohort.cohort_id].append(reason)
 
     def is_accepted(self, cohort_id: str) -> bool:
         """Return whether all changes of a cohort were submitted and accepted."""

@@ -36,8 +36,8 @@ def run(session: Session, tap: tuple[str, ...]) -> int:
     except that the tap's exit code is known: 0 proves that the input is complete. With any other
     code, no members are removed.
     """
-    settings = session.settings
-    with session.ledgers(read_only=settings.dry_run) as ledgers, _started(tap) as process:
+    dry_run = session.settings.dry_run
+    with session.ledgers(read_only=dry_run) as ledgers, _started(tap) as process:
 
         def tap_exit() -> int | None:
             """Wait for the tap to exit, but no longer than the run may last."""
@@ -71,10 +71,9 @@ def _started(command: tuple[str, ...]) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         t.cast("t.IO[bytes]", process.stdout).close()
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(_GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        process.terminate()  # does nothing once it has ended
+        try:
+            process.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

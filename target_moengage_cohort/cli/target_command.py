@@ -14,6 +14,7 @@ import warnings
 import click
 
 from target_moengage_cohort import NAME, version
+from target_moengage_cohort.cli.terminal import example
 
 _LOG_FORMAT = "{asctime:23s} | {levelname:8s} | {name:30s} | {message}"  # the SDK's
 _LEVEL_VARIABLES = ("TARGET_MOENGAGE_COHORT_LOGLEVEL", "LOGLEVEL")
@@ -63,19 +64,13 @@ def _read_files(
     return sources.from_files(value), sources.ENVIRONMENT in value
 
 
-_HELP = """Keep MoEngage cohorts in sync with what a tap sends: Singer messages on standard input,
-STATE on standard output.
-
-To inspect and manage cohorts: moengage-cohort --help
-"""
-_EXAMPLE = """\b
-Example:
-  tap-postgres --config tap.json --catalog catalog.json \\
-    | target-moengage-cohort --config config.json > state.json
-"""
-
-
-@click.command(NAME, help=_HELP, epilog=_EXAMPLE)
+@click.command(
+    NAME,
+    epilog=example(
+        "tap-postgres --config tap.json --catalog catalog.json \\",
+        "  | target-moengage-cohort --config config.json > state.json",
+    ),
+)
 @version_option
 @click.option("--about", is_flag=True, help="Display package metadata and settings.")
 @click.option(
@@ -106,7 +101,11 @@ def command(
     config: tuple[dict[str, t.Any], bool],
     source: t.IO[str] | None,
 ) -> None:
-    """Run the target, or show its metadata and settings."""
+    """Keep MoEngage cohorts in sync with what a tap sends.
+
+    Reads Singer messages from standard input, and writes STATE to standard output. To inspect and
+    manage cohorts: moengage-cohort --help
+    """
     logging.captureWarnings(capture=True)
     warnings.filterwarnings("once", category=DeprecationWarning)
     if about:
