@@ -18,7 +18,7 @@ _MISSING = "the emulator is not installed: pip install 'target-moengage-cohort[e
     epilog=example("moengage-cohort emulator --port 8025"),
 )
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), required=True, help="Port; 0: any free one.")
+@click.option("--port", type=click.IntRange(0, 65535), required=True, help="0 takes a free port.")
 @click.option("--workspace-id", default="demo-workspace", help="Workspace ID to accept.")
 @click.option("--data-api-key", default="demo-key", help="Data API key to accept.")
 @click.option(

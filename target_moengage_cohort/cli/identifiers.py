@@ -5,7 +5,6 @@ No error message quotes the file's content.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import itertools
@@ -39,37 +38,26 @@ def read_members(path: str, *, needs_header: bool) -> Iterator[list[Member]]:
     """
     name, is_empty = "standard input" if path == "-" else path, True
     try:
-        with _opened(path) as file:
+        with click.open_file(path, "rb") as binary:
+            file = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
             members = _members(file, needs_header=needs_header)
             while batch := list(itertools.islice(members, BATCH_SIZE)):
                 is_empty = False
                 yield batch
-    except (OSError, UnicodeError, csv.Error, InputError) as error:
-        code, fault = _fault(error)
-        raise InputError(code, f"{name}: {fault}") from None
+            file.detach()  # standard input is not ours to close
+    except InputError as error:
+        raise InputError(error.code, f"{name}: {error}") from None
+    except OSError as error:
+        msg = f"{name}: cannot be read ({error.strerror}); choose another file"
+        raise InputError("unreadable_file", msg) from None
+    except UnicodeError:
+        msg = f"{name}: is not valid UTF-8; save it in that encoding"
+        raise InputError("not_utf8", msg) from None
+    except csv.Error:
+        msg = f"{name}: is not valid CSV; check that every quote is closed"
+        raise InputError("not_csv", msg) from None
     if is_empty:
         raise InputError("no_identifiers", f"{name}: contains no identifiers; put one on each line")
-
-
-def _fault(error: Exception) -> tuple[str, str]:
-    """Return the code and the message for a file that cannot be used."""
-    if isinstance(error, InputError):
-        return error.code, str(error)
-    if isinstance(error, OSError):
-        return "unreadable_file", f"cannot be read ({error.strerror}); choose another file"
-    if isinstance(error, UnicodeError):
-        return "not_utf8", "is not valid UTF-8; save it in that encoding"
-    return "not_csv", "is not valid CSV; check that every quote is closed"
-
-
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[t.TextIO]:
-    with click.open_file(path, "rb") as binary:
-        file = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
-        try:
-            yield file
-        finally:
-            file.detach()  # standard input is not ours to close
 
 
 def _members(file: t.TextIO, *, needs_header: bool) -> Iterator[Member]:

@@ -134,15 +134,12 @@ def _cohort_lines(cohort: _Json) -> Iterator[str]:
         yield "  no stream populates it (see `cohorts` in the configuration)"
     if cohort["sealed"]:
         yield "  sealed: no run sends anything more"
-    for plan in cohort["waiting"]:
-        yield f"  pending: {_plan_text(plan)}"
-    for plan in cohort["withheld"]:
-        yield f"  withheld: {_plan_text(plan)}"
-        release = f"to send it: {release_command(plan['plan_id'])}"
-        yield f"    {'run its stream again' if plan['outdated'] else release}"
-
-
-def _plan_text(plan: _Json) -> str:
-    additions = format_count(plan["additions"], "addition")
-    removals = format_count(plan["removals"], "removal")
-    return f"{plan['plan_id']}, {additions}, {removals}{', outdated' if plan['outdated'] else ''}"
+    for kind, label in ((PlanKind.WAITING, "pending"), (PlanKind.WITHHELD, "withheld")):
+        for plan in cohort[kind]:
+            additions = format_count(plan["additions"], "addition")
+            removals = format_count(plan["removals"], "removal")
+            outdated = ", outdated" if plan["outdated"] else ""
+            yield f"  {label}: {plan['plan_id']}, {additions}, {removals}{outdated}"
+            if kind is PlanKind.WITHHELD:
+                release = f"to send it: {release_command(plan['plan_id'])}"
+                yield f"    {'run its stream again' if outdated else release}"
