@@ -87,27 +87,26 @@ def _plan(entry: CohortReport, synced: SyncedCohort, requests_per_minute: int) -
         "bytes": entry.bytes,
         "minutes": round(entry.requests / requests_per_minute, 2),
         "complete": entry.complete.value,
-        "verdict": _decision(synced.result),
+        "verdict": _verdict(synced.result),
     }
 
 
-def _decision(result: SettlementResult) -> str:
+def _verdict(result: SettlementResult) -> str:
+    """Return the guard's decision, or the changes that a run would not deliver itself."""
     if result.is_sealed:
         return "sealed: nothing more is sent"
     if result.differs is None:
         return "no guard: the records define the removals"
-    return "; ".join(_held_back(result)) or "within the guard"
-
-
-def _held_back(result: SettlementResult) -> Iterator[str]:
-    """Describe the changes that a run would not deliver itself."""
+    held_back = []
     if result.reason is not None:
         is_incomplete = result.plan_id is None
-        yield result.reason if is_incomplete else f"withheld: {result.reason}"
+        held_back.append(result.reason if is_incomplete else f"withheld: {result.reason}")
     if result.removals_waiting:
-        yield f"{format_count(result.removals_waiting, 'removal')} would wait for confirm"
+        removals = format_count(result.removals_waiting, "removal")
+        held_back.append(f"{removals} would wait for confirm")
     if result.objection is not None:
-        yield f"the guard would then withhold them: {result.objection}"
+        held_back.append(f"the guard would then withhold them: {result.objection}")
+    return "; ".join(held_back) or "within the guard"
 
 
 def _table(plans: list[_Json]) -> Iterator[str]:

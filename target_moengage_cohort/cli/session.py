@@ -46,22 +46,15 @@ class SessionTiming(msgspec.Struct, frozen=True):
 
 
 class Session:
-    """One execution of a command.
-
-    Attributes:
-        clock: Returns seconds since 1970.
-        interrupt: Set by a signal; ends every wait.
-        stopped_by: The signal that ended the command, if any.
-        is_abandoned: Whether a thread still waits for an answer that is no longer needed.
-    """
+    """One execution of a command."""
 
     def __init__(self, config: settings.Config, timing: SessionTiming) -> None:
         self.config = config
         self.settings = config.settings
-        self.clock = timing.clock
-        self.interrupt = Interrupt()
-        self.stopped_by: int | None = None
-        self.is_abandoned = False
+        self.clock = timing.clock  # seconds since 1970
+        self.interrupt = Interrupt()  # set by a signal; ends every wait
+        self.stopped_by: int | None = None  # the signal that ended the command
+        self.is_abandoned = False  # whether a thread waits for an answer that nobody needs
         self._busy_seconds = timing.busy_seconds
 
     @contextlib.contextmanager
@@ -115,8 +108,7 @@ def configured(work: Callable[..., int]) -> Callable[..., t.Any]:
         required=True,
         type=click.Path(readable=False),  # for completion; the reader's own errors say more
         metavar="FILE|ENV",
-        help="Configuration file, or ENV to read environment variables. May be repeated; later "
-        "values win.",
+        help="Configuration file, or ENV for environment variables; of several, later values win.",
         callback=lambda _context, _parameter, value: sources.read(value) if value else {},
     )
     @functools.wraps(work)

@@ -46,11 +46,15 @@ def status(session: Session, *, as_json: bool) -> int:
 
 def _cohort(entry: CohortEntry, config: Config, *, is_busy: bool) -> _Json:
     """Return a cohort with its numbers as of the last fold."""
+    mapping = config.mappings.get(entry.stream)
+    is_fed = mapping is not None and (
+        mapping.cohort is None or mapping.cohort.cohort_id == entry.cohort_id
+    )
     return {
         "cohort_id": entry.cohort_id,
         "cohort_name": entry.name,
         "stream": entry.stream,
-        "fed": _is_fed(entry, config),
+        "fed": is_fed if config.mappings else None,  # whether the configuration has its stream
         "busy": is_busy,  # a run is at work on its stream
         "settled": entry.is_settled,  # every request was answered
         "accepted": entry.counts.accepted.count,
@@ -61,15 +65,6 @@ def _cohort(entry: CohortEntry, config: Config, *, is_busy: bool) -> _Json:
         "retired": entry.is_retired,  # shown here only
         "last_run": entry.last_run,
     }
-
-
-def _is_fed(entry: CohortEntry, config: Config) -> bool | None:
-    """Return whether the configuration has a cohort's stream; ``None`` without mappings."""
-    if not config.mappings:
-        return None
-    if (mapping := config.mappings.get(entry.stream)) is None:
-        return False
-    return mapping.cohort is None or mapping.cohort.cohort_id == entry.cohort_id
 
 
 def _plans(ledgers: LedgerStore, entry: CohortEntry, plans: list[Plan]) -> _Json:

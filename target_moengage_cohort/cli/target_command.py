@@ -22,11 +22,6 @@ _LEVEL_VARIABLES = ("TARGET_MOENGAGE_COHORT_LOGLEVEL", "LOGLEVEL")
 
 def main() -> None:
     """Run the command line, with a log on standard error."""
-    _set_up_logging()
-    command()
-
-
-def _set_up_logging() -> None:
     variable = next(filter(os.environ.get, _LEVEL_VARIABLES), None)
     level = os.environ[variable].upper() if variable else "INFO"
     if level not in logging.getLevelNamesMapping():
@@ -37,6 +32,7 @@ def _set_up_logging() -> None:
         _setup_console_logging(log_level=level)
     else:
         logging.basicConfig(level=level, format=_LOG_FORMAT, style="{")
+    command()
 
 
 def _show_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 - as click calls it
