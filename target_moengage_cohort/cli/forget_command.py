@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import typing as t
 from collections import defaultdict
+from functools import partial
 
 import click
 import msgspec
@@ -20,24 +21,20 @@ from target_moengage_cohort.core.errors import (
     TargetError,
     TryAgainError,
 )
-from target_moengage_cohort.core.membership import Action, Member
+from target_moengage_cohort.core.membership import Action, Cohort, Member
 from target_moengage_cohort.core.text import format_count
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from target_moengage_cohort.cli.operator_delivery import Batches
     from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
 
 
-@click.command(
-    short_help="Remove users from all cohorts and erase them from the ledger.",
-    epilog=example("moengage-cohort forget people.csv --config config.json"),
-)
+@click.command(epilog=example("moengage-cohort forget people.csv --config config.json"))
 @click.argument("file", required=False, metavar="[FILE|-]")
 @configured
 def forget(session: Session, file: str | None) -> int:
-    """Remove users from all cohorts of the partner, then erase them from the ledger.
+    """Remove users from all cohorts and erase them from the ledger.
 
     Reads identifiers from FILE (- is standard input): CSV with a header that has uid, anonymous_id
     or both, or one uid per line. Without FILE it prompts for them and hides what you type.
@@ -48,19 +45,27 @@ def forget(session: Session, file: str | None) -> int:
     batches = [_prompt()] if file is None else read_members(file, needs_header=False)
     members = [member for batch in batches for member in batch]
     identifiers = sum((each.uid is not None) + (each.anonymous_id is not None) for each in members)
+    mappings = session.config.mappings.values()
     with session.ledgers() as ledgers:
-        outcome = _Outcome(identifiers, [entry.cohort_id for entry in ledgers.entries()])
-        _forget_in_ledgers(session, ledgers, members, outcome)
-        if not outcome.left:
-            _remove_without_ledger(session, ledgers, members, outcome)
-        recorded = {entry.stream for entry in ledgers.entries()}
-        removed = sum(outcome.removed.values())
-        if outcome.recorded:  # else there may be no ledger to write to
+        entries = ledgers.entries()
+        outcome = _Outcome(identifiers, [entry.cohort_id for entry in entries])
+        steps = list(_steps(session, ledgers, members, outcome))
+        outcome.left = [cohort_id for cohort_ids, _ in steps for cohort_id in cohort_ids]
+        for cohort_ids, work in steps:
+            if session.interrupt.is_set() or outcome.is_hopeless:
+                break
+            try:
+                work()
+            except TargetError as error:
+                outcome.failures |= dict.fromkeys(cohort_ids, error)
+            outcome.left = outcome.left[len(cohort_ids) :]
+        if entries:  # else there may be no ledger to write to
+            removed = sum(outcome.removed.values())
             ledgers.note_action(
                 "forget", identifiers=identifiers, erased=outcome.erased, removed=removed
             )
-    mappings = session.config.mappings.values()
     # Streams that name their cohorts in their rows, none of which has a ledger
+    recorded = {entry.stream for entry in entries}
     unknown = [each.stream for each in mappings if not each.cohort and each.stream not in recorded]
     if not mappings:
         complain("no cohorts are configured, so cohorts without a ledger are unknown here")
@@ -68,25 +73,15 @@ def forget(session: Session, file: str | None) -> int:
 
 
 class _Outcome(msgspec.Struct):
-    """The results so far.
+    """The results so far."""
 
-    Attributes:
-        identifiers: How many were read.
-        recorded: The cohorts that have a ledger.
-        left: The cohorts not reached yet.
-        removed: How many removals were accepted, by cohort.
-        erased: How many ledgers contained any of the users.
-        unrecorded: How many cohorts without a ledger were sent the removals.
-        failures: Cohorts that may still have the users, and why.
-    """
-
-    identifiers: int
-    recorded: list[str]
-    left: list[str] = []
-    removed: dict[str, int] = {}
-    erased: int = 0
-    unrecorded: int = 0
-    failures: dict[str, TargetError] = {}
+    identifiers: int  # how many were read
+    recorded: list[str]  # the cohorts that have a ledger
+    left: list[str] = []  # the cohorts not reached yet
+    removed: dict[str, int] = {}  # how many removals were accepted, by cohort
+    erased: int = 0  # how many ledgers contained any of the users
+    unrecorded: int = 0  # how many cohorts without a ledger were sent the removals
+    failures: dict[str, TargetError] = {}  # cohorts that may still have the users, and why
 
     @property
     def is_hopeless(self) -> bool:
@@ -94,27 +89,21 @@ class _Outcome(msgspec.Struct):
         errors = list(self.failures.values())
         return bool(errors) and not isinstance(errors[-1], BusyError | InputError | LedgerError)
 
-    def fail(self, cohort_ids: Iterable[str], error: TargetError) -> None:
-        """Note that some cohorts may still have the users."""
-        self.failures |= dict.fromkeys(cohort_ids, error)
 
-
-def _forget_in_ledgers(
+def _steps(
     session: Session, ledgers: LedgerStore, members: Sequence[Member], outcome: _Outcome
-) -> None:
-    """Remove users from the cohorts, one stream after the other, and erase them from its ledger."""
+) -> Iterator[tuple[list[str], Callable[[], None]]]:
+    """Return the cohorts of each stream, then each one without a ledger, and the work on them."""
     streams: defaultdict[str, list[str]] = defaultdict(list)
     for entry in ledgers.entries():
         streams[entry.stream].append(entry.cohort_id)
-    outcome.left = outcome.recorded
     for cohort_ids in streams.values():
-        if session.interrupt.is_set() or outcome.is_hopeless:
-            return
-        try:
-            _forget_in_stream(session, ledgers, cohort_ids, members, outcome)
-        except TargetError as error:
-            outcome.fail(cohort_ids, error)
-        outcome.left = [each for each in outcome.left if each not in cohort_ids]
+        work = partial(_forget_in_stream, session, ledgers, cohort_ids, members, outcome)
+        yield cohort_ids, work
+    for mapping in session.config.mappings.values():
+        if (cohort := mapping.cohort) is not None and not ledgers.has(cohort.cohort_id):
+            work = partial(_remove_without_ledger, session, cohort, members, outcome)
+            yield [cohort.cohort_id], work
 
 
 def _forget_in_stream(
@@ -124,50 +113,37 @@ def _forget_in_stream(
     members: Sequence[Member],
     outcome: _Outcome,
 ) -> None:
+    """Remove users from the cohorts of a stream, and erase them from its ledger."""
     opened = [ledgers.open_known(cohort_id) for cohort_id in cohort_ids]
     with contextlib.closing(opened[0].stream) as stream:
-        stored = {each.entry.cohort_id: _find(each, members) for each in opened}
-        if any(stored.values()):
-            with OperatorDelivery(session) as delivery:
-                for ledger in opened:
-                    if found := stored[ledger.entry.cohort_id]:
-                        delivery.send(ledger, _removals(found))
-                delivery.drain()
-            for cohort_id, found in stored.items():
-                if found and not delivery.is_accepted(cohort_id):
-                    raise _stopped()
-        uids = [Member(each.uid) for some in stored.values() for each in some if each.uid]
+        stored = [(ledger, found) for ledger in opened if (found := _find(ledger, members))]
+        if stored:
+            _remove(session, stored)
+        uids = [Member(each.uid) for _, found in stored for each in found if each.uid]
         # Even if none is stored: plans and deleted rows contain identifiers, too.
         had = stream.forget(list(dict.fromkeys([*members, *uids])))
-    outcome.removed |= {cohort_id: len(found) for cohort_id, found in stored.items() if found}
+    outcome.removed |= {ledger.entry.cohort_id: len(found) for ledger, found in stored}
     outcome.erased += sum(1 for each in opened if each.number in had)
 
 
 def _remove_without_ledger(
-    session: Session, ledgers: LedgerStore, members: Sequence[Member], outcome: _Outcome
+    session: Session, cohort: Cohort, members: Sequence[Member], outcome: _Outcome
 ) -> None:
-    """Remove users from the configured cohorts that have no ledger, whether they are in or not."""
-    cohorts = (mapping.cohort for mapping in session.config.mappings.values())
-    by_id = {
-        cohort.cohort_id: cohort
-        for cohort in cohorts
-        if cohort is not None and not ledgers.has(cohort.cohort_id)
-    }
+    """Remove users from a configured cohort that has no ledger, whether they are in or not."""
+    _remove(session, [(cohort, members)])
+    outcome.unrecorded += 1
 
-    outcome.left = [*by_id]
-    while outcome.left and not (session.interrupt.is_set() or outcome.is_hopeless):
-        cohort_id = outcome.left[0]
-        try:
-            with OperatorDelivery(session) as delivery:
-                delivery.send_unrecorded(by_id[cohort_id], _removals(members))
-                delivery.drain()
-            if not delivery.is_accepted(cohort_id):
-                raise _stopped()
-        except TargetError as error:
-            outcome.fail([cohort_id], error)
-        else:
-            outcome.unrecorded += 1
-        outcome.left.pop(0)
+
+def _remove(
+    session: Session, orders: Sequence[tuple[Cohort | CohortLedger, Sequence[Member]]]
+) -> None:
+    """Remove members from cohorts; raise `TryAgainError` unless all removals are accepted."""
+    removals = (
+        (owner, ((Action.REMOVE, batch) for batch in _batches(found))) for owner, found in orders
+    )
+    if not OperatorDelivery(session).deliver(removals):
+        msg = "the removal was not accepted before the command was stopped"
+        raise TryAgainError("interrupted", msg)
 
 
 def _print_outcome(outcome: _Outcome, unknown: Sequence[str]) -> int:
@@ -227,14 +203,5 @@ def _find(ledger: CohortLedger, members: Sequence[Member]) -> list[Member]:
     return list(dict.fromkeys(stored))
 
 
-def _removals(members: Sequence[Member]) -> Batches:
-    return ((Action.REMOVE, batch) for batch in _batches(members))
-
-
 def _batches(members: Sequence[Member]) -> Iterator[Sequence[Member]]:
     return (members[at : at + BATCH_SIZE] for at in range(0, len(members), BATCH_SIZE))
-
-
-def _stopped() -> TryAgainError:
-    msg = "the removal was not accepted before the command was stopped"
-    return TryAgainError("interrupted", msg)

@@ -22,9 +22,9 @@ Batches: t.TypeAlias = "Iterable[tuple[Action, Sequence[Member]]]"
 
 
 class OperatorDelivery:
-    """Sends requests inside a `with` block, and records each in the ledger of its cohort.
+    """Delivers changes once, and records each request in the ledger of its cohort, if it has one.
 
-    After the block, even if an error ended it, no request is under way and `is_accepted` is final.
+    After `deliver`, even if an error ended it, no request is under way and `is_accepted` is final.
     """
 
     def __init__(self, session: Session) -> None:
@@ -34,7 +34,7 @@ class OperatorDelivery:
         if session.interrupt.is_set():
             self._interrupt.set()
         self._histories: dict[str, History] = {}
-        self._submitted: dict[str, int] = {}
+        self._submitted: dict[str, int | None] = {}
         rejected: defaultdict[str, list[str]] = defaultdict(list)
         self._rejected = rejected
         self._delivery = Delivery(
@@ -50,40 +50,22 @@ class OperatorDelivery:
             histories=self._histories,
         )
 
-    def __enter__(self) -> t.Self:
-        self._delivery.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """Start no more requests, and wait some seconds for those under way."""
-        if self._delivery.stop():
-            self._interrupt.close()
-        else:
-            self._session.is_abandoned = True
-
-    def send(self, ledger: CohortLedger, batches: Batches) -> None:
-        """Submit changes of a cohort that has a ledger; raise the error of an earlier request."""
-        history = History(ledger, ledger.last_timestamp, ledger.created)
-        self._histories[ledger.entry.cohort_id] = history
-        self.send_unrecorded(ledger.entry.cohort, batches)
-
-    def send_unrecorded(self, cohort: Cohort, batches: Batches) -> None:
-        """Submit changes of a cohort that has no ledger; otherwise like `send`."""
-        count = 0
-        for action, members in batches:
-            if self._interrupt.is_set():
-                return
-            self._delivery.submit([Change(cohort, action, member) for member in members])
-            count += len(members)
-        self._submitted[cohort.cohort_id] = count  # only now: until here it is a part of them
-
-    def drain(self) -> None:
-        """Wait until all changes are accepted, or the command is interrupted.
+    def deliver(self, orders: Iterable[tuple[Cohort | CohortLedger, Batches]]) -> bool:
+        """Send changes of cohorts; return whether all are accepted, or else it was interrupted.
 
         Raises:
             InputError: MoEngage rejected some members; all others were sent.
         """
-        self._delivery.drain()
+        self._delivery.start()
+        try:
+            for owner, batches in orders:
+                self._submit(owner, batches)
+            self._delivery.drain()
+        finally:  # start no more requests, and wait some seconds for those under way
+            if self._delivery.stop():
+                self._interrupt.close()
+            else:
+                self._session.is_abandoned = True
         if self._rejected:
             counts = "; ".join(
                 f"{len(reasons)} of cohort {cohort_id!r} ({reasons[0]})"
@@ -91,6 +73,20 @@ class OperatorDelivery:
             )
             msg = f"MoEngage rejected {counts}; all others were sent"
             raise InputError("member_rejected", msg)
+        return all(map(self.is_accepted, self._submitted))
+
+    def _submit(self, owner: Cohort | CohortLedger, batches: Batches) -> None:
+        cohort = owner if isinstance(owner, Cohort) else owner.entry.cohort
+        if not isinstance(owner, Cohort):
+            history = History(owner, owner.last_timestamp, owner.created)
+            self._histories[cohort.cohort_id] = history
+        self._submitted[cohort.cohort_id], count = None, 0
+        for action, members in batches:
+            if self._interrupt.is_set():
+                return
+            self._delivery.submit([Change(cohort, action, member) for member in members])
+            count += len(members)
+        self._submitted[cohort.cohort_id] = count  # only now: until here it is a part of them
 
     def is_accepted(self, cohort_id: str) -> bool:
         """Return whether all changes of a cohort were submitted and accepted."""
