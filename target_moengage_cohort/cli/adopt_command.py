@@ -9,7 +9,7 @@ import click
 
 from target_moengage_cohort.cli.identifiers import read_members
 from target_moengage_cohort.cli.ledger_command import mapping_of
-from target_moengage_cohort.cli.session import DONE, Session, configured
+from target_moengage_cohort.cli.session import Session, configured
 from target_moengage_cohort.cli.terminal import example, require_utf8
 from target_moengage_cohort.core.errors import RowError, SettingsError, TryAgainError
 from target_moengage_cohort.core.membership import Cohort, cohort_name_fault
@@ -35,7 +35,7 @@ if t.TYPE_CHECKING:
 @click.option("--stream", callback=require_utf8, help="Its stream, if that populates several.")
 @click.option("--name", callback=require_utf8, help="Its name, if the configuration has none.")
 @configured
-def adopt(session: Session, cohort: str, file: str, stream: str | None, name: str | None) -> int:
+def adopt(session: Session, cohort: str, file: str, stream: str | None, name: str | None) -> None:
     """Import existing members into the ledger without sending them.
 
     They must already be in the cohort in MoEngage, added under the same partner. A mirror then
@@ -59,7 +59,6 @@ def adopt(session: Session, cohort: str, file: str, stream: str | None, name: st
         f"cohort {cohort!r} ({origin}): read {format_count(count, 'member')}, {added:,} of them "
         "new to the ledger; nothing was sent"
     )
-    return DONE
 
 
 def _until_stopped(session: Session, batches: Iterable[list[Member]]) -> Iterator[list[Member]]:

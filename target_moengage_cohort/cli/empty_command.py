@@ -8,7 +8,7 @@ import typing as t
 import click
 
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
-from target_moengage_cohort.cli.session import DONE, Session, configured
+from target_moengage_cohort.cli.session import Session, configured
 from target_moengage_cohort.cli.terminal import ask, example, require_utf8
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.core.text import format_count
@@ -23,7 +23,7 @@ if t.TYPE_CHECKING:
 @click.argument("cohort", callback=require_utf8)
 @click.option("--yes", is_flag=True, help="Do not prompt for confirmation.")
 @configured
-def empty(session: Session, cohort: str, *, yes: bool) -> int:
+def empty(session: Session, cohort: str, *, yes: bool) -> None:
     """Remove all members from a cohort.
 
     Those are removed that are accepted or unconfirmed. Its plans are discarded. The next run of its
@@ -33,7 +33,6 @@ def empty(session: Session, cohort: str, *, yes: bool) -> int:
         remove_all(session, ledgers, ledger, "empty")
         if ledger.is_sealed:
             click.echo(f"cohort {cohort!r}: it is sealed, so no run populates it again")
-    return DONE
 
 
 @contextlib.contextmanager

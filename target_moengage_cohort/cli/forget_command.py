@@ -44,66 +44,62 @@ def forget(session: Session, file: str | None) -> int:
     session.refuse_dry_run()
     batches = [_prompt()] if file is None else read_members(file, needs_header=False)
     members = [member for batch in batches for member in batch]
-    identifiers = sum((each.uid is not None) + (each.anonymous_id is not None) for each in members)
     mappings = session.config.mappings.values()
     with session.ledgers() as ledgers:
-        entries = ledgers.entries()
-        outcome = _Outcome(identifiers, [entry.cohort_id for entry in entries])
-        steps = list(_steps(session, ledgers, members, outcome))
-        outcome.left = [cohort_id for cohort_ids, _ in steps for cohort_id in cohort_ids]
-        for cohort_ids, work in steps:
-            if session.interrupt.is_set() or outcome.is_hopeless:
-                break
-            try:
-                work()
-            except TargetError as error:
-                outcome.failures |= dict.fromkeys(cohort_ids, error)
-            outcome.left = outcome.left[len(cohort_ids) :]
-        if entries:  # else there may be no ledger to write to
+        streams: defaultdict[str, list[str]] = defaultdict(list)
+        for entry in ledgers.entries():
+            streams[entry.stream].append(entry.cohort_id)
+        outcome = _Outcome([each for cohort_ids in streams.values() for each in cohort_ids])
+        steps: list[tuple[list[str], Callable[[], object]]] = [
+            (cohort_ids, partial(_forget_in_stream, session, ledgers, cohort_ids, members, outcome))
+            for cohort_ids in streams.values()
+        ]
+        for cohort in (each.cohort for each in mappings):
+            if cohort is not None and not ledgers.has(cohort.cohort_id):
+                # Its members are unknown, so the removals are sent whether they are in or not.
+                outcome.unrecorded.append(cohort.cohort_id)
+                steps.append(([cohort.cohort_id], partial(_remove, session, [(cohort, members)])))
+        _carry_out(session, steps, outcome)
+        identifiers = sum(2 if each.uid and each.anonymous_id else 1 for each in members)
+        if outcome.recorded:  # else there may be no ledger to write to
             removed = sum(outcome.removed.values())
             ledgers.note_action(
                 "forget", identifiers=identifiers, erased=outcome.erased, removed=removed
             )
-    # Streams that name their cohorts in their rows, none of which has a ledger
-    recorded = {entry.stream for entry in entries}
-    unknown = [each.stream for each in mappings if not each.cohort and each.stream not in recorded]
     if not mappings:
         complain("no cohorts are configured, so cohorts without a ledger are unknown here")
-    return _print_outcome(outcome, unknown)
+    # Streams that name their cohorts in their rows, none of which has a ledger
+    unknown = [each.stream for each in mappings if not each.cohort and each.stream not in streams]
+    return _print_outcome(outcome, identifiers, unknown)
 
 
 class _Outcome(msgspec.Struct):
     """The results so far."""
 
-    identifiers: int  # how many were read
     recorded: list[str]  # the cohorts that have a ledger
-    left: list[str] = []  # the cohorts not reached yet
-    removed: dict[str, int] = {}  # how many removals were accepted, by cohort
+    unrecorded: list[str] = []  # the configured cohorts that have none
+    removed: dict[str, int] = {}  # how many removals were accepted, by cohort with a ledger
     erased: int = 0  # how many ledgers contained any of the users
-    unrecorded: int = 0  # how many cohorts without a ledger were sent the removals
-    failures: dict[str, TargetError] = {}  # cohorts that may still have the users, and why
-
-    @property
-    def is_hopeless(self) -> bool:
-        """Whether the latest failure would be the same for all other cohorts."""
-        errors = list(self.failures.values())
-        return bool(errors) and not isinstance(errors[-1], BusyError | InputError | LedgerError)
+    unfinished: dict[str, TargetError | str] = {}  # why cohorts may still have the users
 
 
-def _steps(
-    session: Session, ledgers: LedgerStore, members: Sequence[Member], outcome: _Outcome
-) -> Iterator[tuple[list[str], Callable[[], None]]]:
-    """Return the cohorts of each stream, then each one without a ledger, and the work on them."""
-    streams: defaultdict[str, list[str]] = defaultdict(list)
-    for entry in ledgers.entries():
-        streams[entry.stream].append(entry.cohort_id)
-    for cohort_ids in streams.values():
-        work = partial(_forget_in_stream, session, ledgers, cohort_ids, members, outcome)
-        yield cohort_ids, work
-    for mapping in session.config.mappings.values():
-        if (cohort := mapping.cohort) is not None and not ledgers.has(cohort.cohort_id):
-            work = partial(_remove_without_ledger, session, cohort, members, outcome)
-            yield [cohort.cohort_id], work
+def _carry_out(
+    session: Session, steps: list[tuple[list[str], Callable[[], object]]], outcome: _Outcome
+) -> None:
+    """Work on the cohorts until a step fails for a reason that would stop all others, too."""
+    outcome.unfinished = dict.fromkeys([*outcome.recorded, *outcome.unrecorded], "not reached")
+    for cohort_ids, work in steps:
+        if session.interrupt.is_set():
+            return
+        try:
+            work()
+        except TargetError as error:
+            outcome.unfinished |= dict.fromkeys(cohort_ids, error)
+            if not isinstance(error, BusyError | InputError | LedgerError):
+                return
+        else:
+            for cohort_id in cohort_ids:
+                del outcome.unfinished[cohort_id]
 
 
 def _forget_in_stream(
@@ -126,14 +122,6 @@ def _forget_in_stream(
     outcome.erased += sum(1 for each in opened if each.number in had)
 
 
-def _remove_without_ledger(
-    session: Session, cohort: Cohort, members: Sequence[Member], outcome: _Outcome
-) -> None:
-    """Remove users from a configured cohort that has no ledger, whether they are in or not."""
-    _remove(session, [(cohort, members)])
-    outcome.unrecorded += 1
-
-
 def _remove(
     session: Session, orders: Sequence[tuple[Cohort | CohortLedger, Sequence[Member]]]
 ) -> None:
@@ -146,14 +134,13 @@ def _remove(
         raise TryAgainError("interrupted", msg)
 
 
-def _print_outcome(outcome: _Outcome, unknown: Sequence[str]) -> int:
+def _print_outcome(outcome: _Outcome, identifiers: int, unknown: Sequence[str]) -> int:
     """Print the results and the remaining work; return the exit code."""
-    unfinished = list(dict.fromkeys([*outcome.failures, *outcome.left]))
     for cohort_id, removed in outcome.removed.items():
         click.echo(f"cohort {cohort_id!r}: {format_count(removed, 'removal')} accepted")
-    remaining = len(set(outcome.recorded) & set(unfinished))
+    remaining = sum(cohort_id in outcome.unfinished for cohort_id in outcome.recorded)
     click.echo(
-        f"Read {format_count(outcome.identifiers, 'identifier')}. Erased from {outcome.erased:,} "
+        f"Read {format_count(identifiers, 'identifier')}. Erased from {outcome.erased:,} "
         f"of {format_count(len(outcome.recorded), 'ledger')}; "
         f"{f'{remaining:,} may still contain' if remaining else 'none of the ledgers contains'} "
         "them now."
@@ -162,21 +149,20 @@ def _print_outcome(outcome: _Outcome, unknown: Sequence[str]) -> int:
         click.echo(
             "None of these identifiers was found in any ledger; check that they match exactly."
         )
-    if outcome.unrecorded:
-        cohorts = format_count(outcome.unrecorded, "cohort")
+    if sent := sum(cohort_id not in outcome.unfinished for cohort_id in outcome.unrecorded):
+        cohorts = format_count(sent, "cohort")
         click.echo(f"Sent the removals to {cohorts} without a ledger, whose members are unknown.")
     for stream in unknown:
         complain(
             f"stream {stream!r}: its rows name its cohorts, which have no ledger and are unknown "
             "here; let the stream remove these users from them"
         )
-    for cohort_id in unfinished:
-        reason = outcome.failures.get(cohort_id, "not reached")
+    for cohort_id, reason in outcome.unfinished.items():
         complain(f"cohort {cohort_id!r}: {reason}; repeat this command for it")
-    if not unfinished:
-        return FAILED if unknown else DONE
-    is_busy = all(isinstance(outcome.failures.get(each), BusyError) for each in unfinished)
-    return BusyError.exit_code if is_busy else FAILED
+    if outcome.unfinished:
+        is_busy = all(isinstance(each, BusyError) for each in outcome.unfinished.values())
+        return BusyError.exit_code if is_busy else FAILED
+    return FAILED if unknown else DONE
 
 
 def _prompt() -> list[Member]:

@@ -34,7 +34,7 @@ def ledger() -> None:
 @click.argument("cohort", callback=require_utf8)
 @click.argument("stream", callback=require_utf8)
 @configured
-def reassign(session: Session, cohort: str, stream: str) -> int:
+def reassign(session: Session, cohort: str, stream: str) -> None:
     """Let a different stream populate a cohort.
 
     The accepted members are kept. A mirror removes those that are not in the new stream.
@@ -47,19 +47,18 @@ def reassign(session: Session, cohort: str, stream: str) -> int:
         before = ledgers.open_known(cohort).entry.stream
         if before == stream:
             click.echo(f"cohort {cohort!r}: already belongs to stream {stream!r}")
-            return DONE
+            return
         ledgers.reassign(cohort, stream)
         entry = ledgers.open_known(cohort).entry
         ledgers.note_action("reassign", entry, members=entry.counts.base)
     click.echo(f"cohort {cohort!r}: now belongs to stream {stream!r}, no longer to {before!r}")
-    return DONE
 
 
 @ledger.command(epilog=_EXAMPLE)
 @click.argument("cohort", callback=require_utf8)
 @click.argument("name", callback=require_utf8)
 @configured
-def rename(session: Session, cohort: str, name: str) -> int:
+def rename(session: Session, cohort: str, name: str) -> None:
     """Change the name of a cohort.
 
     Its next requests send the new one. MoEngage does not document how it handles that: it may
@@ -85,7 +84,6 @@ def rename(session: Session, cohort: str, name: str) -> int:
         f"cohort {cohort!r}: now named {name!r}, no longer {before!r}. MoEngage does not document "
         "what happens to a segment whose name changes: check it after the next run."
     )
-    return DONE
 
 
 @ledger.command(epilog=example("moengage-cohort ledger retire vip --config config.json"))
@@ -112,7 +110,7 @@ def retire(session: Session, cohort: str, *, yes: bool) -> int:
 @ledger.command(epilog=example("moengage-cohort ledger accept-older --config config.json"))
 @click.argument("streams", callback=require_utf8, nargs=-1, metavar="[STREAM]...")
 @configured
-def accept_older(session: Session, streams: tuple[str, ...]) -> int:
+def accept_older(session: Session, streams: tuple[str, ...]) -> None:
     """Trust a ledger that was restored or replaced.
 
     It is used as it is, although the state directory knows of a newer or another one. With a
@@ -131,7 +129,6 @@ def accept_older(session: Session, streams: tuple[str, ...]) -> int:
             is_there, place = ledgers.accept_older(), ledgers.place
             nothing = f"there is no ledger in {place}; the next run creates one"
             click.echo(f"accepted {place}" if is_there else nothing)
-    return DONE
 
 
 @ledger.command(epilog=example("moengage-cohort ledger check --config config.json"))

@@ -47,8 +47,13 @@ def outlook(
     device = mapping.anonymous_id_column
     anonymous = "" if device is None else f", {device!r} the anonymous ID"
     yield "members", f"{mapping.uid_column!r} has the user ID{anonymous}."
-    if mapping.is_snapshot:
-        yield "proof", _proof(mapping)
+    if mapping.expected_count_column is not None:
+        column = repr(mapping.expected_count_column)
+        text = f"the number of rows must equal column {column}; otherwise no members are removed"
+        yield "proof", f"{text} and the run fails."
+    elif mapping.is_snapshot:
+        text = "an ACTIVATE_VERSION from the tap, or the tap's exit code under moengage-cohort run."
+        yield "proof", f"{text} An expected_count_column would prove it in any pipe."
     if mapping.sync_mode is SyncMode.MIRROR:
         yield "guard", _guard(mapping)
     for number, line in enumerate(_ledger(mapping, entries, settings)):
@@ -76,18 +81,6 @@ def _mode(mapping: StreamMapping) -> str:
     if mapping.is_snapshot:
         return f"{text}. A row that {column!r} marks as a non-member counts as absent"
     return f"{column!r} defines whether a row adds or removes; a row with {DELETED_AT} removes"
-
-
-def _proof(mapping: StreamMapping) -> str:
-    if mapping.expected_count_column is not None:
-        return (
-            f"the number of rows must equal column {mapping.expected_count_column!r}; otherwise no "
-            "members are removed and the run fails."
-        )
-    return (
-        "an ACTIVATE_VERSION from the tap, or the tap's exit code under moengage-cohort run. An "
-        "expected_count_column would prove it in any pipe."
-    )
 
 
 def _guard(mapping: StreamMapping) -> str:

@@ -98,8 +98,8 @@ class Session:
             raise SettingsError("dry_run", msg)
 
 
-def configured(work: Callable[..., int]) -> Callable[..., t.Any]:
-    """Give a command, which returns its exit code, ``--config`` and a `Session` for it."""
+def configured(work: Callable[..., int | None]) -> Callable[..., t.Any]:
+    """Give a command ``--config`` and a `Session` for it; it returns its exit code, or ``None``."""
 
     @click.option(
         "--config",
@@ -121,7 +121,7 @@ def configured(work: Callable[..., int]) -> Callable[..., t.Any]:
                 config = settings.load(raw)
                 config.warn(logger)
                 session = Session(config, context.find_object(SessionTiming) or SessionTiming())
-                code = work(session, **parameters)
+                code = work(session, **parameters) or DONE
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise  # click's own
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - see `_explain`

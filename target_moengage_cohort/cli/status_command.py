@@ -6,7 +6,7 @@ import typing as t
 
 import click
 
-from target_moengage_cohort.cli.session import DONE, Session, configured, show
+from target_moengage_cohort.cli.session import Session, configured, show
 from target_moengage_cohort.cli.terminal import example, release_command
 from target_moengage_cohort.core.text import format_count, iso_seconds, shorten
 from target_moengage_cohort.ledger.records import PlanKind
@@ -26,7 +26,7 @@ _Json: t.TypeAlias = "dict[str, t.Any]"
 @click.command(epilog=example("moengage-cohort status --config config.json"))
 @click.option("--json", "as_json", is_flag=True, help="Output full details as JSON.")
 @configured
-def status(session: Session, *, as_json: bool) -> int:
+def status(session: Session, *, as_json: bool) -> None:
     """Show accepted members, pending and withheld changes.
 
     Accepted does not mean matched: MoEngage skips unknown users, and cannot list a cohort.
@@ -41,7 +41,6 @@ def status(session: Session, *, as_json: bool) -> int:
         ]
         result = {"ledger": ledgers.place, "cohorts": cohorts, "runs": runs}
     show(result, _lines(result, session.settings.partner), as_json=as_json)
-    return DONE
 
 
 def _cohort(entry: CohortEntry, config: Config, *, is_busy: bool) -> _Json:
