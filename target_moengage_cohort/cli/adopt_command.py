@@ -12,13 +12,12 @@ from target_moengage_cohort.cli.ledger_command import mapping_of
 from target_moengage_cohort.cli.session import Session, configured
 from target_moengage_cohort.cli.terminal import example, require_utf8
 from target_moengage_cohort.core.errors import RowError, SettingsError, TryAgainError
-from target_moengage_cohort.core.membership import Cohort, cohort_name_fault
+from target_moengage_cohort.core.membership import Cohort, Member, cohort_name_fault
 from target_moengage_cohort.core.text import format_count
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from target_moengage_cohort.core.membership import Member
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.settings import Config
 
@@ -32,8 +31,8 @@ if t.TYPE_CHECKING:
     type=click.Path(exists=True, dir_okay=False),
     help="CSV with a header that has uid, anonymous_id or both.",
 )
-@click.option("--stream", callback=require_utf8, help="Its stream, if that populates several.")
-@click.option("--name", callback=require_utf8, help="Its name, if the configuration has none.")
+@click.option("--stream", callback=require_utf8, help="The stream, if it has several cohorts.")
+@click.option("--name", callback=require_utf8, help="The name, if the configuration has none.")
 @configured
 def adopt(session: Session, cohort: str, file: str, stream: str | None, name: str | None) -> None:
     """Import existing members into the ledger without sending them.

@@ -12,7 +12,7 @@ from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.session import DONE, WITHHELD, Session, configured
 from target_moengage_cohort.cli.terminal import complain, example, release_command, require_utf8
 from target_moengage_cohort.core.errors import SettingsError
-from target_moengage_cohort.core.membership import Action
+from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.sync.mirror.guard import guard
@@ -20,7 +20,6 @@ from target_moengage_cohort.sync.mirror.guard import guard
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from target_moengage_cohort.core.membership import Member
     from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
 
 MAX_AGE_SECONDS = 3_600

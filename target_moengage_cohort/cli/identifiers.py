@@ -16,9 +16,6 @@ import click
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.core.membership import Member
 
-if t.TYPE_CHECKING:
-    from collections.abc import Iterator
-
 BATCH_SIZE = 10_000
 _COLUMN_NAME = re.compile(
     r"(?:(?:[a-z0-9]+[ _.-])*|user|customer|client|contact|member|account|anonymous|device"
@@ -28,7 +25,7 @@ _COLUMN_NAME = re.compile(
 )
 
 
-def read_members(path: str, *, needs_header: bool) -> Iterator[list[Member]]:
+def read_members(path: str, *, needs_header: bool) -> t.Iterator[list[Member]]:
     """Read members in batches, their identifiers verbatim, from a UTF-8 file; - is standard input.
 
     Unless it `needs_header`, each line may be a uid.
@@ -60,7 +57,7 @@ def read_members(path: str, *, needs_header: bool) -> Iterator[list[Member]]:
         raise InputError("no_identifiers", f"{name}: contains no identifiers; put one on each line")
 
 
-def _members(file: t.TextIO, *, needs_header: bool) -> Iterator[Member]:
+def _members(file: t.TextIO, *, needs_header: bool) -> t.Iterator[Member]:
     first = file.readline()
     header = [name.strip() for name in next(csv.reader([first]), [])]
     if "uid" in header or "anonymous_id" in header:

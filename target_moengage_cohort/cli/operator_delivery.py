@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.core.interrupts import Interrupt
-from target_moengage_cohort.core.membership import Change, Cohort
+from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
 from target_moengage_cohort.delivery.delivery import Delivery, live_link
 from target_moengage_cohort.delivery.ports import Callbacks, History, Timing
 
@@ -15,7 +15,6 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from target_moengage_cohort.cli.session import Session
-    from target_moengage_cohort.core.membership import Action, Member
     from target_moengage_cohort.ledger.interface import CohortLedger
 
 Batches: t.TypeAlias = "Iterable[tuple[Action, Sequence[Member]]]"

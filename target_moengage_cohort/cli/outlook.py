@@ -6,7 +6,7 @@ import typing as t
 
 from target_moengage_cohort.core.membership import SyncMode
 from target_moengage_cohort.core.text import format_count, printable, shorten
-from target_moengage_cohort.settings import Removals
+from target_moengage_cohort.settings import Removals, Settings, StreamMapping
 from target_moengage_cohort.singer.messages import DELETED_AT
 from target_moengage_cohort.sync.mirror.guard import most_removals
 
@@ -14,7 +14,6 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from target_moengage_cohort.ledger.records import CohortEntry
-    from target_moengage_cohort.settings import Settings, StreamMapping
 
 _MOST_COHORTS = 10
 _ID_WIDTH = 40

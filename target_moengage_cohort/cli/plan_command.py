@@ -26,8 +26,6 @@ _COHORT_WIDTH = 21
 _COLUMNS = ("desired", "accepted", "add", "remove", "unchanged", "in doubt")
 _WIDTHS = (9, 9, 9, 9, 9, 8)
 
-_Json: t.TypeAlias = "dict[str, t.Any]"
-
 
 @click.command(
     epilog=example(
@@ -68,7 +66,7 @@ def plan(session: Session, *, as_json: bool, detailed_exitcode: bool) -> int:
     return SOMETHING_TO_DO if has_changes and detailed_exitcode else DONE
 
 
-def _plan(entry: CohortReport, synced: SyncedCohort, requests_per_minute: int) -> _Json:
+def _plan(entry: CohortReport, synced: SyncedCohort, requests_per_minute: int) -> dict[str, t.Any]:
     """Return the changes that a run would make to one cohort."""
     differs = synced.result.differs
     return {
@@ -109,7 +107,7 @@ def _verdict(result: SettlementResult) -> str:
     return "; ".join(held_back) or "within the guard"
 
 
-def _table(plans: list[_Json]) -> Iterator[str]:
+def _table(plans: list[dict[str, t.Any]]) -> Iterator[str]:
     """Return a table of at most 80 columns: two lines per cohort, and the total."""
     yield _row("cohort", _COLUMNS)
     for each in plans:
@@ -120,7 +118,7 @@ def _table(plans: list[_Json]) -> Iterator[str]:
     yield f"total: {_effort(plans)}"
 
 
-def _effort(plans: list[_Json]) -> str:
+def _effort(plans: list[dict[str, t.Any]]) -> str:
     requests, size, minutes = (
         sum(each[name] for each in plans) for name in ("requests", "bytes", "minutes")
     )

@@ -13,9 +13,6 @@ from target_moengage_cohort.cli.terminal import example
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.sync.process import open_run
 
-if t.TYPE_CHECKING:
-    from collections.abc import Iterator
-
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 8.0
 
@@ -55,7 +52,7 @@ def run(session: Session, tap: tuple[str, ...]) -> int:
 
 
 @contextlib.contextmanager
-def _started(command: tuple[str, ...]) -> Iterator[subprocess.Popen[bytes]]:
+def _started(command: tuple[str, ...]) -> t.Iterator[subprocess.Popen[bytes]]:
     """Start a tap; it does not outlive the block."""
     try:
         process = subprocess.Popen(  # noqa: S603 - the command line names the program to start

@@ -9,18 +9,15 @@ import click
 from target_moengage_cohort.cli.session import Session, configured, show
 from target_moengage_cohort.cli.terminal import example, release_command
 from target_moengage_cohort.core.text import format_count, iso_seconds, shorten
-from target_moengage_cohort.ledger.records import PlanKind
+from target_moengage_cohort.ledger.records import CohortEntry, Plan, PlanKind
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
     from target_moengage_cohort.ledger.interface import LedgerStore
-    from target_moengage_cohort.ledger.records import CohortEntry, Plan
     from target_moengage_cohort.settings import Config
 
 _ID_WIDTH, _STREAM_WIDTH, _NAME_WIDTH, _HOST_WIDTH = 22, 17, 70, 24
-
-_Json: t.TypeAlias = "dict[str, t.Any]"
 
 
 @click.command(epilog=example("moengage-cohort status --config config.json"))
@@ -43,7 +40,7 @@ def status(session: Session, *, as_json: bool) -> None:
     show(result, _lines(result, session.settings.partner), as_json=as_json)
 
 
-def _cohort(entry: CohortEntry, config: Config, *, is_busy: bool) -> _Json:
+def _cohort(entry: CohortEntry, config: Config, *, is_busy: bool) -> dict[str, t.Any]:
     """Return a cohort with its numbers as of the last fold."""
     mapping = config.mappings.get(entry.stream)
     is_fed = mapping is not None and (
@@ -66,9 +63,9 @@ def _cohort(entry: CohortEntry, config: Config, *, is_busy: bool) -> _Json:
     }
 
 
-def _plans(ledgers: LedgerStore, entry: CohortEntry, plans: list[Plan]) -> _Json:
+def _plans(ledgers: LedgerStore, entry: CohortEntry, plans: list[Plan]) -> dict[str, t.Any]:
     """Return the plans of a cohort that were not delivered, by their kind."""
-    result: _Json = {kind.value: [] for kind in PlanKind}
+    result: dict[str, t.Any] = {kind.value: [] for kind in PlanKind}
     for plan in plans:
         result[plan.kind.value].append(
             {
@@ -83,7 +80,7 @@ def _plans(ledgers: LedgerStore, entry: CohortEntry, plans: list[Plan]) -> _Json
     return result
 
 
-def _lines(result: _Json, partner: str) -> Iterator[str]:
+def _lines(result: dict[str, t.Any], partner: str) -> Iterator[str]:
     """Return the status as text, within 80 columns unless a path or an error is longer."""
     yield f"Ledger: {result['ledger']}"
     cohorts = [cohort for cohort in result["cohorts"] if not cohort["retired"]]
@@ -110,7 +107,7 @@ def _row(cohort_id: str, stream: str, accepted: str, in_doubt: str, last_run: st
     return f"{names} {accepted:>12} {in_doubt:>9} {last_run:<16}".rstrip()
 
 
-def _cohort_lines(cohort: _Json) -> Iterator[str]:
+def _cohort_lines(cohort: dict[str, t.Any]) -> Iterator[str]:
     run = cohort["last_run"]
     accepted, in_doubt = f"{cohort['accepted']:,}", f"{cohort['in_doubt']:,}"
     finished_at = "-" if run is None else run.finished_at[:16].replace("T", " ")
