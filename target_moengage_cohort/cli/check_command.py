@@ -41,8 +41,8 @@ def check(session: Session) -> int:
     described. All problems are reported in one pass; the exit code is 1 if there are any.
     """
     checks = _Checks()
-    for name, work in _steps(session.settings):
-        checks.run(name, work)
+    for name, work, text in _steps(session.settings):
+        checks.run(name, work, text)
     # Without mappings one describes all streams.
     mappings = list(session.config.mappings.values()) or [
         msgspec.structs.replace(session.config.mapping("STREAM"), cohort_id=None)
@@ -62,29 +62,32 @@ class _Checks:
     def __init__(self) -> None:
         self.faults: list[TargetError] = []
 
-    def run(self, name: str, work: Callable[[], object]) -> bool:
-        """Run one check; print its result or its error, and return whether it passed."""
+    def run(self, name: str, work: Callable[[], object], text: str | None = None) -> bool:
+        """Run one check; print a text, its result or its error; return whether it passed."""
         try:
-            mark, colour, result = "ok", "green", str(work())
+            result = work()
+            mark, colour, result = "ok", "green", text or str(result)
         except TargetError as error:
             self.faults += error.faults
             mark, colour, result = "FAIL", "red", str(error)
-        text = f"{name}: {printable(result)}"
-        line = wrap(text, first=f"{mark:<6}", indent=" " * 6, break_words=False)
+        line = f"{name}: {printable(result)}"
+        line = wrap(line, first=f"{mark:<6}", indent=" " * 6, break_words=False)
         click.echo(line.replace(mark, coloured(mark, colour), 1))
         return mark == "ok"
 
 
-def _steps(settings: Settings) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Return all checks but that of the ledger: a name, and what returns a result or raises."""
-    yield "settings", lambda: "valid"
-    yield "credentials", partial(_credentials, settings)
-    yield "state directory", _state_directory
+def _steps(settings: Settings) -> Iterator[tuple[str, Callable[[], object], str | None]]:
+    """Return all checks but that of the ledger, for `_Checks.run`."""
+    yield "settings", lambda: None, "valid"
+    yield "credentials", partial(_credentials, settings), None
+    yield "state directory", _state_directory, None
     if settings.transforms_records:
-        yield "stream maps", partial(_stream_maps, settings)
-    for name, test in (("rejects_path", check_rejects_path), ("report_path", report.check)):
-        if (path := getattr(settings, name)) is not None:
-            yield name, partial(_file, path, test)
+        text = "valid; the streams below are their output"
+        yield "stream maps", partial(record_mapper_of, settings), text
+    if (path := settings.rejects_path) is not None:
+        yield "rejects_path", partial(check_rejects_path, path), path
+    if (path := settings.report_path) is not None:
+        yield "report_path", partial(report.check, path), path
 
 
 def _credentials(settings: Settings) -> str:
@@ -107,16 +110,6 @@ def _state_directory() -> str:
         )
         raise SettingsError("state_directory_unusable", msg) from None
     return str(path)
-
-
-def _stream_maps(settings: Settings) -> str:
-    record_mapper_of(settings)
-    return "valid; the streams below are their output"
-
-
-def _file(path: str, test: Callable[[str], None]) -> str:
-    test(path)
-    return path
 
 
 def _entries_by_stream(

@@ -122,25 +122,24 @@ def _find_pending(ledgers: LedgerStore, streams: Sequence[str], now: float) -> l
 def _nothing_pending(
     ledgers: LedgerStore, stream: str, kept: Sequence[PendingPlan]
 ) -> SettingsError:
-    msg = f"no removals are pending for stream {stream!r} in {ledgers.place}; "
     owners = {entry.cohort_id: entry.stream for entry in ledgers.entries()}
-    # No hint if a stream has that name, too: its removals are not those of the cohort.
-    if stream in owners and stream not in owners.values():
-        msg += (
-            f"it is the ID of a cohort that belongs to stream {owners[stream]!r}: did you mean "
-            f"moengage-cohort confirm {shlex.quote(owners[stream])}?"
-        )
-        return SettingsError("nothing_pending", msg)
-    msg += (
+    hint = (
         "its latest run must have used this ledger and removals: deferred, and read its whole "
         "input without a fault"
     )
+    # No such hint if a stream has that name, too: its removals are not those of the cohort.
+    if stream in owners and stream not in owners.values():
+        hint = (
+            f"it is the ID of a cohort that belongs to stream {owners[stream]!r}: did you mean "
+            f"moengage-cohort confirm {shlex.quote(owners[stream])}?"
+        )
     for each in kept:
         if each.plan.kind is PlanKind.WITHHELD and not each.is_outdated:
-            msg += (
+            hint += (
                 f". Plan {each.plan.plan_id} is withheld by the guard; if its changes are "
                 f"intended, run: {release_command(each.plan.plan_id)}"
             )
+    msg = f"no removals are pending for stream {stream!r} in {ledgers.place}; {hint}"
     return SettingsError("nothing_pending", msg)
 
 
@@ -191,10 +190,8 @@ def _deliver(session: Session, ledgers: LedgerStore, plans: list[PendingPlan]) -
             if delivery.is_accepted(each.cohort_id):
                 _finish(ledgers, each, others)
             else:
-                complain(
-                    f"cohort {each.cohort_id!r}: not all changes were accepted; run its stream "
-                    "again"
-                )
+                left = "not all changes were accepted; run its stream again"
+                complain(f"cohort {each.cohort_id!r}: {left}")
 
 
 def _siblings(pending: PendingPlan) -> list[str]:
@@ -225,5 +222,4 @@ def _finish(ledgers: LedgerStore, pending: PendingPlan, siblings: Sequence[str])
     counts = {"addition": plan.additions, "removal": plan.removals}
     parts = [f"{format_count(count, noun)} accepted" for noun, count in counts.items() if count]
     click.echo(f"cohort {pending.cohort_id!r}: {', '.join(parts) or 'no removals to send'}")
-    additions, removals = plan.additions, plan.removals
-    ledgers.note_action("confirm", ledger.entry, additions=additions, removals=removals)
+    ledgers.note_action("confirm", ledger.entry, additions=plan.additions, removals=plan.removals)

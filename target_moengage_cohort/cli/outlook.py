@@ -36,10 +36,8 @@ def outlook(
 ) -> Iterator[tuple[str, str]]:
     """Describe the effect of the runs of one stream: yield labels and their texts.
 
-    Args:
-        mapping: The stream's mapping; or that of all streams, without a cohort and its column.
-        entries: Its cohorts that have a ledger; ``None`` if the ledger cannot be used.
-        settings: The limits of requests.
+    A mapping without a cohort and its column is that of all streams. The entries are the cohorts
+    that have a ledger; ``None`` if it cannot be used.
     """
     yield "", _heading(mapping)
     yield "mode", f"{mapping.sync_mode.value}: {_mode(mapping)}."
