@@ -141,7 +141,7 @@ def _explain(error: BaseException, session: Session | None) -> int:
     elif not isinstance(error, TargetError):
         complain(anonymous_traceback(error))
     elif not (isinstance(error, BusyError) and session and session.stopped_by):
-        for fault in error.faults:  # a signal that ended the wait for a ledger is none
+        for fault in error.faults:  # but none if a signal ended the wait for a ledger
             complain(str(fault))
     return error.exit_code if isinstance(error, TargetError) else FAILED
 
