@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import typing as t
 
-from target_moengage_cohort.core.text import format_count, iso_seconds
+from target_moengage_cohort.core.text import format_count, iso_utc
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ def _subject(entries: Sequence[CohortEntry]) -> str:
 
 def _last_run(entry: CohortEntry) -> str:
     if (run := entry.last_run) is None:
-        return f": its last request was at {iso_seconds(entry.last_timestamp / 1000)}"
+        return f": its last request was at {iso_utc(entry.last_timestamp / 1000, 'seconds')}"
     return (
         f": its last run, {run.finished_at}, in sync mode {run.sync_mode}, added {run.added:,} "
         f"and removed {run.removed:,}"
