@@ -9,7 +9,7 @@ from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.core.interrupts import Interrupt
 from target_moengage_cohort.core.membership import Change, Cohort
 from target_moengage_cohort.delivery.delivery import Delivery, live_link
-from target_moengage_cohort.delivery.ports import Callbacks, History, Timing
+from target_moengage_cohort.delivery.ports import Callbacks, Timing
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,7 +33,7 @@ class OperatorDelivery:
         session.interrupt.call_when_set(self._interrupt.set)
         if session.interrupt.is_set():
             self._interrupt.set()
-        self._histories: dict[str, History] = {}
+        self._ledgers: dict[str, CohortLedger] = {}
         self._submitted: dict[str, int] = {}
         self._rejected: defaultdict[str, list[str]] = defaultdict(list)
         self._delivery = Delivery(
@@ -42,7 +42,7 @@ class OperatorDelivery:
             Callbacks(lambda _state: None, self._note_rejection),
             interrupt=self._interrupt,
             timing=Timing(wall_clock=session.clock),
-            histories=self._histories,
+            ledgers=self._ledgers,
         )
 
     def __enter__(self) -> t.Self:
@@ -59,8 +59,7 @@ class OperatorDelivery:
 
     def send(self, ledger: CohortLedger, batches: Batches) -> None:
         """Submit changes of a cohort that has a ledger; raise the error of an earlier request."""
-        history = History(ledger, ledger.last_timestamp, ledger.created)
-        self._histories[ledger.entry.cohort_id] = history
+        self._ledgers[ledger.entry.cohort_id] = ledger
         self.send_unrecorded(ledger.entry.cohort, batches)
 
     def send_unrecorded(self, cohort: Cohort, batches: Batches) -> None:

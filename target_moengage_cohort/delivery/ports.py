@@ -13,7 +13,6 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.core.interrupts import Interrupt
     from target_moengage_cohort.core.membership import Action, Cohort, Member
     from target_moengage_cohort.delivery.pace import Pace
-    from target_moengage_cohort.ledger.interface import RequestLedger
     from target_moengage_cohort.moengage.answers import Answer
 
 Reject: t.TypeAlias = "t.Callable[[Cohort, Action, Member, str], TargetError | None]"
@@ -60,20 +59,6 @@ class Callbacks(msgspec.Struct, frozen=True):
 
     emit: t.Callable[[bytes], None]
     reject: Reject
-
-
-class History(msgspec.Struct, frozen=True):
-    """What a cohort's ledger knows, and where its requests are recorded.
-
-    Attributes:
-        ledger: Records each request before it leaves, and its result.
-        last_timestamp: The latest request's, in milliseconds since 1970; 0 if there was none.
-        is_new: Whether this run has created the ledger.
-    """
-
-    ledger: RequestLedger
-    last_timestamp: int
-    is_new: bool
 
 
 class NoPace:

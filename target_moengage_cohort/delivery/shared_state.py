@@ -1,25 +1,20 @@
 """The state that the threads of a delivery share, and the one lock that guards it.
 
-Methods of `SharedState` take the lock themselves; all other code does its work inside of ``with
-state.changed:``. The lock is reentrant. It is never held during I/O: not while a request is under
-way, and not while STATE, a ledger or a rejected row is written.
+All other code uses it inside of ``with state.changed:``. The lock is reentrant. It is never held
+during I/O: not while a request is under way, and not while STATE, a ledger or a rejected row is
+written.
 """
 
 from __future__ import annotations
 
 import threading
 import typing as t
-from collections import Counter
-from contextlib import contextmanager
 
-from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.delivery.checkpoints import Checkpoints
 from target_moengage_cohort.delivery.lanes import Lanes
 from target_moengage_cohort.delivery.ports import Totals
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from target_moengage_cohort.core.errors import TargetError
     from target_moengage_cohort.core.interrupts import Interrupt
     from target_moengage_cohort.delivery.lanes import Request
@@ -40,11 +35,11 @@ class SharedState:
         is_emitting: Whether a STATE is being written, or could not be written.
         last_accepted: When a request was last accepted; at first, when the delivery was made.
         refused_since: When the first request was refused since one was last accepted, if any was.
+        in_flight: The requests that have no answer yet.
+        doubted: The requests that were perhaps applied, though not accepted.
     """
 
-    def __init__(
-        self, settings: Settings, interrupt: Interrupt, clock: t.Callable[[], float]
-    ) -> None:
+    def __init__(self, settings: Settings, interrupt: Interrupt, now: float) -> None:
         self.changed = threading.Condition()
         self.interrupt = interrupt
         self.lanes = Lanes(settings)
@@ -53,14 +48,10 @@ class SharedState:
         self.failure: TargetError | None = None
         self.ended = False
         self.is_emitting = False
-        self.last_accepted = clock()
+        self.last_accepted = now
         self.refused_since: float | None = None
-        self._clock = clock
-        self._in_flight: set[Request] = set()  # no answer yet
-        self._doubted: set[Request] = set()  # perhaps applied, though not accepted
-        self._permit_lock = threading.Lock()
-        self._waiting_for_permit = 0
-        self._waiting_since = 0.0
+        self.in_flight: set[Request] = set()
+        self.doubted: set[Request] = set()
         interrupt.call_when_set(self.notify)
 
     @property
@@ -92,83 +83,6 @@ class SharedState:
         """Ignore every later answer; the members of requests without an answer are in doubt."""
         with self.changed:
             self.ended = True
-            for request in self._in_flight | self._doubted:
+            for request in self.in_flight | self.doubted:
                 request.lane.counts.in_doubt += request.body.count
             self.changed.notify_all()
-
-    def start_attempt(self, request: Request, *, is_retry: bool) -> None:
-        """Count a request that is about to leave."""
-        counts = request.lane.counts
-        with self.changed:
-            self._in_flight.add(request)
-            counts.requests += 1
-            counts.bytes += len(request.data)
-            self.totals.requests += 1
-            self.totals.retries += is_retry
-
-    def end_attempt(self, request: Request) -> None:
-        """Record that a request has got its answer, or will get none."""
-        with self.changed:
-            self._in_flight.discard(request)
-
-    def doubt(self, request: Request) -> None:
-        """Record that a request may have been applied, though it was not accepted."""
-        with self.changed:
-            self._doubted.add(request)
-
-    def accept(self, request: Request) -> None:
-        """Record that a request was accepted."""
-        counts, body = request.lane.counts, request.body
-        with self.changed:
-            self._doubted.discard(request)
-            if body.action is Action.ADD:
-                counts.added += body.count
-            else:
-                counts.removed += body.count
-            self.totals.accepted += body.count
-            self.last_accepted = self._clock()
-            self.refused_since = None
-            self._settle(request)
-
-    def refuse(self, request: Request) -> None:
-        """Record that a request was refused for its content, which leaves no doubt."""
-        with self.changed:
-            self._doubted.discard(request)
-            if self.refused_since is None:
-                self.refused_since = self._clock()
-            request.lane.refused += 1
-            self.totals.refused += 1
-
-    def reject(self, request: Request) -> None:
-        """Record that a refused request's only member was rejected."""
-        with self.changed:
-            request.lane.counts.rejected += 1
-            self._settle(request)
-
-    def shrink(self, request: Request) -> bool:
-        """Take back a request that was too large; return whether later ones will be smaller."""
-        with self.changed:
-            self._doubted.discard(request)  # the parts of it get answers of their own
-            return self.lanes.lower_limit(request)
-
-    def _settle(self, request: Request) -> None:
-        self.checkpoints.settle(Counter(request.body.epochs))
-        self.changed.notify_all()
-
-    @contextmanager
-    def throttled(self) -> Iterator[None]:
-        """Count the time during which any request waits for its permit.
-
-        This has a lock of its own, because a wait for `changed` must not count.
-        """
-        with self._permit_lock:
-            self._waiting_for_permit += 1
-            if self._waiting_for_permit == 1:
-                self._waiting_since = self._clock()
-        try:
-            yield
-        finally:
-            with self._permit_lock:
-                self._waiting_for_permit -= 1
-                if self._waiting_for_permit == 0:
-                    self.totals.throttled_seconds += self._clock() - self._waiting_since

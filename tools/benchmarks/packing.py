@@ -8,7 +8,7 @@ import duckdb
 import msgspec
 
 from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
-from target_moengage_cohort.delivery.packing import CohortBuffer
+from target_moengage_cohort.delivery.packing import Budget, CohortBuffer
 from target_moengage_cohort.moengage.cohort_sync import Envelope, iso_timestamp
 from tools.benchmarks.data import STREAM, people
 from tools.benchmarks.sections import Figure, Section, count
@@ -61,7 +61,7 @@ def send(members: list[Member]) -> int:
     """Convert members to request bodies; return their size in bytes."""
     cohort = Cohort(STREAM, STREAM)
     envelope = Envelope(cohort, "acme", send_timestamp=True)
-    buffer = CohortBuffer(envelope, PAYLOAD_BYTES)
+    buffer = CohortBuffer(envelope, Budget(PAYLOAD_BYTES))
     timestamp = iso_timestamp(1_795_492_800_000)
     size = 0
     for epoch, member in enumerate(members):
