@@ -8,6 +8,7 @@ decided twice, and unusual rows take more time but are still correct.
 
 from __future__ import annotations
 
+import itertools
 import operator
 import typing as t
 
@@ -26,13 +27,15 @@ LONGEST = 1_000
 """Characters of the longest identifier in a plain row."""
 
 Text = t.Annotated[str, Meta(min_length=1)]
+_TYPES: dict[str, t.Any] = {"membership": bool, "expected_count": int, "deleted_at": None}
+_SCALARS = {"integer", "string"}
 
 
 class NotPlainError(Exception):
     """A chunk contains a row that is not plain: take it row by row."""
 
 
-class RowLayout(msgspec.Struct, frozen=True):
+class RowLayout(msgspec.Struct, frozen=True, eq=False):
     """The columns to read of a stream's rows.
 
     Attributes:
@@ -77,24 +80,24 @@ def plain_rows(
 
     ``columns`` and ``keys`` are those of a `RowLayout`, ``properties`` those of the schema.
     """
-    if not all(map(is_decodable_column, (*columns.values(), *keys))):
+    json_types = {role: _json_types(properties.get(column)) for role, column in columns.items()}
+    is_plain = "boolean" in json_types.get("membership", {"boolean"})
+    if not (is_plain and all(map(is_decodable_column, (*columns.values(), *keys)))):
         return None
-    types: dict[str, t.Any] = {}
-    is_optional = {"uid", "anonymous_id"} <= columns.keys()
-    for role, column in columns.items():
-        named = _json_types(properties.get(column))
-        if role in {"uid", "anonymous_id"}:
-            type_ = int if "integer" in named and "string" not in named else Text
-            types[role] = type_ | None if is_optional else type_
-        elif role == "membership":
-            if "boolean" not in named:
-                return None
-            types[role] = bool
-        elif role == "expected_count":
-            types[role] = int
-        else:
-            types[role] = None if role == "deleted_at" else Text
-    return PlainRows(types, columns, keys)
+    identifiers = columns.keys() & {"uid", "anonymous_id"}
+    numbers = {each for each in identifiers if json_types[each] & _SCALARS == {"integer"}}
+    types = {role: _TYPES.get(role, Text) for role in columns} | dict.fromkeys(numbers, int)
+    optional = {"deleted_at"}
+    if len(identifiers) > 1:
+        optional |= identifiers
+        types |= {role: types[role] | None for role in identifiers}
+    names = attributes(columns, keys)
+    fields: list[t.Any] = [
+        (name, types.get(name, t.Any), *([None] if name in optional and column not in keys else []))
+        for name, column in names.items()
+    ]
+    row = msgspec.defstruct("PlainRow", fields, rename=names, kw_only=True, gc=False)
+    return PlainRows(row, msgspec.json.Decoder(row).decode_lines, numbers)
 
 
 def _json_types(schema: t.Any) -> set[str]:
@@ -110,45 +113,22 @@ def _list(value: t.Any) -> list[t.Any]:
     return value if isinstance(value, list) else []
 
 
-class PlainRows:
+class PlainRows(msgspec.Struct, frozen=True, eq=False):
     """Decodes plain rows.
-
-    Args:
-        types: Role → the type that msgspec expects.
-        columns: Role → column.
-        keys: Columns that must be present.
 
     Attributes:
         row: The struct type of a row.
+        decode_lines: Decodes lines that are rows.
+        numbers: The roles of identifiers that are whole numbers.
     """
 
-    def __init__(
-        self, types: Mapping[str, t.Any], columns: Mapping[str, str], keys: Sequence[str]
-    ) -> None:
-        required: list[t.Any] = []
-        optional: list[t.Any] = []
-        for role, type_ in types.items():
-            may_lack = type_ is None or type(None) in t.get_args(type_)
-            if may_lack and columns[role] not in keys:
-                optional.append((role, type_, None))
-            else:
-                required.append((role, type_))
-        names = attributes(columns, keys)
-        required += [(name, t.Any) for name in names if name not in types]
-        self.row = msgspec.defstruct("PlainRow", required + optional, rename=names, gc=False)
-        self._decode_lines = msgspec.json.Decoder(self.row).decode_lines
-        self._roles = types.keys()
-        self._numbers = {
-            role for role, type_ in types.items() if int in (type_, *t.get_args(type_))
-        }
-
-    def decode(self, piece: bytes) -> Columns:
-        """Decode lines that are rows; raise `NotPlainError` if any of them is not plain."""
-        return self.take(decode_all(self._decode_lines, piece))
+    row: type[msgspec.Struct]
+    decode_lines: Callable[[bytes], list[t.Any]]
+    numbers: AbstractSet[str]
 
     def take(self, rows: Sequence[t.Any]) -> Columns:
         """Put decoded rows into columns; raise `NotPlainError` if one is not plain after all."""
-        roles = self._roles
+        roles = self.row.__struct_fields__
         return assemble(
             self._identifiers("uid", rows),
             self._identifiers("anonymous_id", rows) if "anonymous_id" in roles else None,
@@ -160,15 +140,15 @@ class PlainRows:
         )
 
     def _identifiers(self, role: str, rows: Sequence[t.Any]) -> list[str | None]:
-        if role not in self._roles:
+        if role not in self.row.__struct_fields__:
             return [None] * len(rows)
         values = list(map(operator.attrgetter(role), rows))
-        if role in self._numbers:
+        if role in self.numbers:
             return [None if value is None else str(value) for value in values]
         return values
 
     def _cohorts(self, rows: Sequence[t.Any]) -> list[tuple[str, str | None]]:
-        if "cohort_name" in self._roles:
+        if "cohort_name" in self.row.__struct_fields__:
             return [(row.cohort_id, row.cohort_name) for row in rows]
         return [(row.cohort_id, None) for row in rows]
 
@@ -199,14 +179,11 @@ def assemble(
         NotPlainError: A row has no identifier, or a very long one.
     """
     if anonymous_ids is None:
-        if None in uids:
-            raise NotPlainError
-        longest = _longest(uids)
+        is_nameless = None in uids
     else:
-        if (None, None) in zip(uids, anonymous_ids, strict=True):
-            raise NotPlainError
-        longest = max(_longest(uids), _longest(anonymous_ids))
-    if longest > LONGEST:
+        is_nameless = (None, None) in zip(uids, anonymous_ids, strict=True)
+    longest = max(map(len, filter(None, itertools.chain(uids, anonymous_ids or ()))), default=0)
+    if is_nameless or longest > LONGEST:
         raise NotPlainError
     return Columns(
         count=len(uids),
@@ -217,9 +194,3 @@ def assemble(
         expected_counts=expected_counts,
         largest=largest_size(longest, has_both=anonymous_ids is not None),
     )
-
-
-def _longest(values: Sequence[str | None]) -> int:
-    if None in values:
-        return max((len(value) for value in values if value is not None), default=0)
-    return max(map(len, t.cast("Sequence[str]", values)), default=0)

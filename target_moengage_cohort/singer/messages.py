@@ -7,9 +7,8 @@ import typing as t
 import msgspec
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
-    from target_moengage_cohort.core.errors import RowError
     from target_moengage_cohort.singer.columns import Columns
 
 DELETED_AT = "_sdc_deleted_at"
@@ -24,16 +23,6 @@ class RowOrigin(t.Protocol):
 
     def where(self, what: str) -> str:
         """Return a message that names the row's place."""
-
-
-class RecordMapper(t.Protocol):
-    """A transformation of streams and whole records before they are mapped to cohorts."""
-
-    def schema(self, message: Schema) -> Sequence[Schema]:
-        """Return the streams that a stream becomes."""
-
-    def record(self, stream: str, record: RawRecord) -> Sequence[tuple[str, RawRecord | RowError]]:
-        """Return the records that a record becomes, each with its stream, or what failed."""
 
 
 class Record(msgspec.Struct):

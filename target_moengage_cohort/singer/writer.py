@@ -156,22 +156,18 @@ def write_state(value: bytes) -> None:
 
 def _torn_line(descriptor: int, path: str) -> int | None:
     """Return the start of the unfinished line of a run that died, if there is one."""
-    size = os.fstat(descriptor).st_size
-    if not size or os.pread(descriptor, 1, size - 1) == b"\n":
+    size, length = os.fstat(descriptor).st_size, 1
+    tail = b""
+    while b"\n" not in tail and length <= 2 * size:
+        tail = os.pread(descriptor, length, max(0, size - length))
+        length *= 2
+    line = tail[tail.rfind(b"\n") + 1 :]
+    if not line:
         return None
-    end = size
-    while end > 0:
-        start = max(0, end - 65_536)
-        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
-        if newline >= 0:
-            end = start + newline + 1
-            break
-        end = start
-    line = os.pread(descriptor, size - end, end)
     if not line.startswith(_LINE_START[: len(line)]):  # it is not ours, so it must not be cut
         msg = f"rejects_path: {path} is not a file of rejected rows; choose another file"
         raise SettingsError("not_a_rejects_file", msg)
-    return end
+    return size - len(line)
 
 
 RejectsWriter: t.TypeAlias = RejectsFile | NoRejects

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.singer import lines
 from target_moengage_cohort.singer.batches.storage import INCOMPLETE
-from target_moengage_cohort.singer.columns import Columns, NotPlainError, PlainRows
+from target_moengage_cohort.singer.columns import Columns, NotPlainError, PlainRows, decode_all
 from target_moengage_cohort.singer.decoding import UNDECODABLE, decode_record, repair
 from target_moengage_cohort.singer.messages import Chunk
 
@@ -64,7 +64,7 @@ class JsonLines:
     def _columns(self, piece: bytes) -> Columns:
         if self._plain is None:
             raise NotPlainError
-        return self._plain.decode(piece)
+        return self._plain.take(decode_all(self._plain.decode_lines, piece))
 
     def _rows(self, piece: bytes, number: int) -> Iterator[t.Any]:
         self._number = number
