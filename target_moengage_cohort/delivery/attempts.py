@@ -75,16 +75,21 @@ class Attempts:
 
         The ledger records the request before it leaves, and the result.
         """
-        state, body, number = self._state, request.body, 0
+        state, lane, body, number = self._state, request.lane, request.body, 0
         if ledger is not None:
             members = b"[%b]" % body.members
-            number = ledger.sent(body.action, members, body.count, request.lane.last_timestamp)
+            number = ledger.sent(body.action, members, body.count, lane.last_timestamp)
         may_be_applied = is_retry = False
         waits = backoff.expo(max_value=_LONGEST_BACKOFF_SECONDS)
         next(waits)  # the first one only primes it
         began = self._clock()
         while True:
-            self._count_attempt(request, is_retry=is_retry)
+            with state.changed:
+                state.in_flight.add(request)
+                lane.counts.requests += 1
+                lane.counts.bytes += len(request.data)
+                state.totals.requests += 1
+                state.totals.retries += is_retry
             answer = self._link.send(request.data)
             may_be_applied |= answer.sent and answer.outcome in _PERHAPS_APPLIED
             if answer.outcome is Outcome.ACCEPTED and ledger is not None:
@@ -106,15 +111,6 @@ class Attempts:
             ledger.refused(number)
         elif not state.ended:
             ledger.unanswered(number)
-
-    def _count_attempt(self, request: Request, *, is_retry: bool) -> None:
-        state, counts = self._state, request.lane.counts
-        with state.changed:
-            state.in_flight.add(request)
-            counts.requests += 1
-            counts.bytes += len(request.data)
-            state.totals.requests += 1
-            state.totals.retries += is_retry
 
     def _is_to_retry(self, request: Request, answer: Answer, error: TargetError | None) -> bool:
         """Act on an answer, with the lock held; return whether to try the same bytes again.

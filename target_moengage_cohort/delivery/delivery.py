@@ -28,7 +28,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.core.interrupts import Interrupt
     from target_moengage_cohort.core.membership import Change
     from target_moengage_cohort.delivery.lanes import Lane
-    from target_moengage_cohort.delivery.ports import Callbacks, Timing, Totals
+    from target_moengage_cohort.delivery.ports import Callbacks, Timing
     from target_moengage_cohort.ledger.interface import CohortLedger
     from target_moengage_cohort.moengage.transport import Transport
     from target_moengage_cohort.settings import Settings
@@ -62,15 +62,11 @@ class Delivery:
         self._ledgers = ledgers
         self._timing = timing
         self._state = SharedState(settings, interrupt, timing.clock())
+        self.totals = self._state.totals  # they change while it runs
         self._attempts = Attempts(settings, link, callbacks.reject, self._state, timing)
         self._writer = self._thread(self._write_states, "state")
         numbers = range(1, settings.max_concurrency + 1)
         self._senders = [self._thread(self._send, f"sender-{number}") for number in numbers]
-
-    @property
-    def totals(self) -> Totals:
-        """The run's numbers so far; they change while it runs."""
-        return self._state.totals
 
     @property
     def failure(self) -> TargetError | None:
@@ -163,7 +159,7 @@ class Delivery:
         state = self._state
         with state.changed:
             lane = state.lanes.by_id.get(cohort_id)
-            state.wait_while(lambda: lane is not None and not lane.is_idle)
+            state.wait_while(lambda: lane is not None and lane.buffer is not None)
             return not state.interrupt.is_set()  # an idle lane may have given up a request
 
     def stop(self) -> bool:

@@ -40,11 +40,6 @@ class Lane(msgspec.Struct, eq=False):
     last_timestamp: int = 0  # the latest request's, in milliseconds since 1970
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits or is under way."""
-        return self.buffer is None
-
-    @property
     def has_accepted(self) -> bool:
         """Whether any request of this run was accepted."""
         return self.counts.added > 0 or self.counts.removed > 0
@@ -59,16 +54,11 @@ class Request(msgspec.Struct, frozen=True, eq=False):
 
 
 class Lanes:
-    """The lanes of all cohorts.
-
-    Attributes:
-        by_id: Every cohort's lane, by the cohort's id.
-        budget: The largest body, and what the waiting ones take.
-    """
+    """The lanes of all cohorts."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.by_id: dict[str, Lane] = {}
+        self.by_id: dict[str, Lane] = {}  # by the cohort's id
         self.budget = Budget(settings.max_payload_bytes)
         self._active: set[Lane] = set()
         self._ready: deque[Lane] = deque()
@@ -94,7 +84,7 @@ class Lanes:
         new = buffer.put(change, epoch, now)
         if not new:
             lane.counts.merged += 1
-        if buffer.has_closed:
+        if buffer.closed:
             self._enqueue(lane)
         if not lane.scheduled:
             self._schedule(lane)
@@ -129,7 +119,7 @@ class Lanes:
         if lane is None or lane.buffer is None:
             return []
         waits_for_body = lane.queued or (lane.claimed and not lane.taken)
-        if waits_for_body and not lane.buffer.has_closed:
+        if waits_for_body and not lane.buffer.closed:
             return []
         epochs = lane.buffer.take_back()
         if not lane.claimed:
@@ -141,9 +131,7 @@ class Lanes:
         while (due := self.due_at()) is not None and due <= now:
             opened_at, _, lane = heapq.heappop(self._due)
             lane.scheduled = False
-            if lane.claimed or lane.queued or lane.buffer is None:
-                continue  # it is scheduled again when it is released
-            if lane.buffer.opened_at == opened_at:
+            if lane.buffer is not None and lane.buffer.opened_at == opened_at:
                 self._enqueue(lane)
             else:
                 self._schedule(lane)
@@ -178,23 +166,21 @@ class Lanes:
             lane.buffer = None
             self._active.discard(lane)
             return
-        if buffer.has_closed:
+        if buffer.closed:
             self._enqueue(lane)
         if not lane.scheduled:
             self._schedule(lane)
 
     def lower_limit(self, request: Request) -> bool:
-        """Lower the limit after a request that was too large, and take its body back.
+        """Take back a request that was too large; return whether this lowers the limit.
 
-        Waiting bodies are split when they are taken. Return whether the limit was lowered; it is
-        not if the request was built before it was last lowered.
+        It does not if the request was built before the limit was last lowered.
         """
-        budget = self.budget
-        lowered = len(request.data) <= budget.limit
-        if lowered:
-            budget.limit = len(request.data) * 3 // 4
         t.cast("CohortBuffer", request.lane.buffer).put_back(request.body)
-        return lowered
+        if len(request.data) > self.budget.limit:
+            return False
+        self.budget.limit = len(request.data) * 3 // 4
+        return True
 
     def _close(self, lane: Lane) -> None:
         if lane.buffer is not None:

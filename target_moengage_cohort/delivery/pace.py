@@ -61,9 +61,10 @@ _SWEEP = (
     """DELETE FROM entries WHERE number IN (SELECT number FROM entries
     WHERE boot = :boot AND kind IN ('start', 'hold') AND until <= :now)""",
 )
-_HELD_UNTIL = "SELECT max(until) FROM entries WHERE boot = :boot AND kind = 'hold'"
-_FULL_UNTIL = """SELECT until FROM entries WHERE boot = :boot AND kind = 'start'
-    ORDER BY until DESC LIMIT 1 OFFSET :limit - 1"""
+_BLOCKED_UNTIL = """SELECT max(until) FROM (
+    SELECT max(until) AS until FROM entries WHERE boot = :boot AND kind = 'hold' UNION ALL
+    SELECT * FROM (SELECT until FROM entries WHERE boot = :boot AND kind = 'start'
+    ORDER BY until DESC LIMIT 1 OFFSET :limit - 1))"""
 
 
 def _state_directory() -> Path:
@@ -154,8 +155,8 @@ class Pace:
         values = {"boot": self._boot, "now": now, "window": WINDOW_SECONDS, "limit": self._limit}
         for statement in _SWEEP:
             connection.execute(statement, values)
-        ends = [*connection.execute(_HELD_UNTIL, values), *connection.execute(_FULL_UNTIL, values)]
-        return max((end for (end,) in ends if end is not None), default=now)
+        ((until,),) = connection.execute(_BLOCKED_UNTIL, values)
+        return now if until is None else t.cast("float", until)
 
     def _add(self, connection: sqlite3.Connection, kind: str, seconds: float, now: float) -> None:
         values = {"boot": self._boot, "kind": kind, "now": now, "seconds": seconds}

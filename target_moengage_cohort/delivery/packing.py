@@ -30,19 +30,12 @@ _split_members = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class Body(msgspec.Struct, frozen=True):
-    """A closed body: the members of one request, encoded.
-
-    Attributes:
-        action: The action of the request.
-        members: Encoded members, separated by commas.
-        count: How many members.
-        epochs: For each member, the epoch of the record that its acceptance settles.
-    """
+    """A closed body: the members of one request."""
 
     action: Action
-    members: bytes
+    members: bytes  # encoded, separated by commas
     count: int
-    epochs: tuple[int, ...]
+    epochs: tuple[int, ...]  # for each member, that of the record that its acceptance settles
 
     @property
     def weight(self) -> int:
@@ -96,18 +89,14 @@ class _OpenBody(msgspec.Struct, eq=False):
 
 
 class Budget(msgspec.Struct):
-    """The limit and the weights that the buffers of all cohorts share.
+    """The limit of a body, and the memory of all of them; the buffers of all cohorts share it.
 
-    Attributes:
-        limit: The largest body, in bytes. It may be lowered at any time; waiting bodies are then
-            split when they are taken.
-        open_weight: Approximate bytes of memory that the open bodies take.
-        closed_weight: Approximate bytes of memory that the closed bodies take.
+    The limit may be lowered at any time; waiting bodies are then split when they are taken.
     """
 
-    limit: int
-    open_weight: int = 0
-    closed_weight: int = 0
+    limit: int  # bytes of the largest body
+    open_weight: int = 0  # approximate bytes of memory that the open bodies take
+    closed_weight: int = 0  # the same of the closed bodies
 
 
 class CohortBuffer:
@@ -116,11 +105,9 @@ class CohortBuffer:
     def __init__(self, envelope: Envelope, budget: Budget) -> None:
         self.envelope = envelope
         self._budget = budget
-        self._adds, self._removes = (
-            _OpenBody(action, overhead, overhead - 1)
-            for action, overhead in ((each, envelope.overhead(each)) for each in Action)
-        )
-        self._closed: deque[Body] = deque()
+        self._overheads = {action: envelope.overhead(action) for action in Action}
+        self._adds, self._removes = map(self._empty, (Action.ADD, Action.REMOVE))
+        self.closed: deque[Body] = deque()  # in the order in which they leave
         self._parts = 0  # parts of one refused body; they are the first closed bodies
         self._serial = itertools.count()
 
@@ -130,14 +117,9 @@ class CohortBuffer:
         return sum(body.weight for body in self._waiting())
 
     @property
-    def has_closed(self) -> bool:
-        """Whether a closed body waits."""
-        return bool(self._closed)
-
-    @property
     def is_empty(self) -> bool:
         """Whether no change waits at all."""
-        return not (self._closed or self._adds.entries or self._removes.entries)
+        return not (self.closed or self._adds.entries or self._removes.entries)
 
     @property
     def opened_at(self) -> float | None:
@@ -216,19 +198,19 @@ class CohortBuffer:
         body has the same action, because it would follow that one anyway.
         """
         for open_body in self._waiting():
-            follows = self._closed and self._closed[-1].action is open_body.action
-            if self._closed and (open_body.opened_at > opened_before or follows):
+            follows = self.closed and self.closed[-1].action is open_body.action
+            if self.closed and (open_body.opened_at > opened_before or follows):
                 break  # a later one must not overtake it
             self._close(open_body)
-        if not self._closed:
+        if not self.closed:
             return None
-        body = self._closed.popleft()
+        body = self.closed.popleft()
         self._budget.closed_weight -= body.weight
         is_part = self._parts > 0
         self._parts -= is_part
-        overhead = (self._adds if body.action is _ADD else self._removes).overhead
-        if overhead + len(body.members) > self._budget.limit and body.count > 1:
-            body, rest = body.split(self._budget.limit - overhead)
+        room = self._budget.limit - self._overheads[body.action]
+        if len(body.members) > room and body.count > 1:
+            body, rest = body.split(room)
             self.put_back(rest)
             self._parts += is_part
         return body
@@ -244,7 +226,7 @@ class CohortBuffer:
 
     def put_back(self, body: Body) -> None:
         """Make a body the next one."""
-        self._closed.appendleft(body)
+        self.closed.appendleft(body)
         self._budget.closed_weight += body.weight
 
     def put_parts(self, parts: Sequence[Body]) -> None:
@@ -254,7 +236,7 @@ class CohortBuffer:
         of a body early, so its many good members are found soon, wherever the bad ones are.
         """
         for part in parts:
-            self._closed.insert(self._parts, part)
+            self.closed.insert(self._parts, part)
             self._parts += 1
             self._budget.closed_weight += part.weight
 
@@ -268,15 +250,19 @@ class CohortBuffer:
         if body.entries:
             payloads, epochs = zip(*body.entries.values(), strict=True)
             closed = Body(body.action, b",".join(payloads), len(payloads), epochs)
-            self._closed.append(closed)
+            self.closed.append(closed)
             self._budget.closed_weight += closed.weight
             self._budget.open_weight -= body.weight
         return self._renew(body)
 
     def _renew(self, body: _OpenBody) -> _OpenBody:
-        fresh = _OpenBody(body.action, body.overhead, body.overhead - 1)
+        fresh = self._empty(body.action)
         if body.action is _ADD:
             self._adds = fresh
         else:
             self._removes = fresh
         return fresh
+
+    def _empty(self, action: Action) -> _OpenBody:
+        overhead = self._overheads[action]
+        return _OpenBody(action, overhead, overhead - 1)

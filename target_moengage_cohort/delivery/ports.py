@@ -16,6 +16,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.moengage.answers import Answer
 
 Reject: t.TypeAlias = "t.Callable[[Cohort, Action, Member, str], TargetError | None]"
+"""Takes a member that MoEngage refuses, and why; returns the error that ends the run, if any."""
 
 
 class Totals(msgspec.Struct):
@@ -49,15 +50,9 @@ class Timing(msgspec.Struct, frozen=True):
 
 
 class Callbacks(msgspec.Struct, frozen=True):
-    """The functions that delivery calls.
+    """The functions that delivery calls."""
 
-    Attributes:
-        emit: Writes a covered STATE; called in order, by one thread at a time.
-        reject: Takes a member that MoEngage refuses, and the reason; returns the error that the
-            run is to end with, if any.
-    """
-
-    emit: t.Callable[[bytes], None]
+    emit: t.Callable[[bytes], None]  # writes a covered STATE; in order, by one thread at a time
     reject: Reject
 
 

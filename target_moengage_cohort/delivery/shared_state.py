@@ -22,36 +22,21 @@ if t.TYPE_CHECKING:
 
 
 class SharedState:
-    """Waiting changes, requests under way, and their results.
-
-    Attributes:
-        changed: The lock; notified when there is news.
-        interrupt: Ends every wait; set here when something fails for good.
-        lanes: The waiting changes.
-        checkpoints: The STATE that waits for them.
-        totals: The run's numbers.
-        failure: Why nothing more is sent, if something has failed for good.
-        ended: Whether answers have stopped counting.
-        is_emitting: Whether a STATE is being written, or could not be written.
-        last_accepted: When a request was last accepted; at first, when the delivery was made.
-        refused_since: When the first request was refused since one was last accepted, if any was.
-        in_flight: The requests that have no answer yet.
-        doubted: The requests that were perhaps applied, though not accepted.
-    """
+    """Waiting changes, requests under way, and their results."""
 
     def __init__(self, settings: Settings, interrupt: Interrupt, now: float) -> None:
-        self.changed = threading.Condition()
-        self.interrupt = interrupt
-        self.lanes = Lanes(settings)
-        self.checkpoints = Checkpoints()
+        self.changed = threading.Condition()  # the lock; notified when there is news
+        self.interrupt = interrupt  # ends every wait; set here when something fails for good
+        self.lanes = Lanes(settings)  # the waiting changes
+        self.checkpoints = Checkpoints()  # the STATE that waits for them
         self.totals = Totals()
-        self.failure: TargetError | None = None
-        self.ended = False
-        self.is_emitting = False
-        self.last_accepted = now
-        self.refused_since: float | None = None
-        self.in_flight: set[Request] = set()
-        self.doubted: set[Request] = set()
+        self.failure: TargetError | None = None  # why nothing more is sent
+        self.ended = False  # whether answers have stopped counting
+        self.is_emitting = False  # whether a STATE is being written, or could not be written
+        self.last_accepted = now  # when a request was last accepted; at first, when this was made
+        self.refused_since: float | None = None  # the first refusal after the last acceptance
+        self.in_flight: set[Request] = set()  # no answer yet
+        self.doubted: set[Request] = set()  # perhaps applied, though not accepted
         interrupt.call_when_set(self.notify)
 
     @property

@@ -38,39 +38,28 @@ class NotPlainError(Exception):
 class RowLayout(msgspec.Struct, frozen=True, eq=False):
     """The columns to read of a stream's rows.
 
-    Attributes:
-        columns: Role → column; no two roles share a column.
-        keys: Columns that must be present. Those without a role are attributes ``key_0``,
-            ``key_1`` and so on.
-        plain: Decodes plain rows; ``None`` if all rows are taken row by row.
+    Keys are columns that must be present. Those without a role are attributes ``key_0``, ``key_1``
+    and so on.
     """
 
-    columns: Mapping[str, str]
+    columns: Mapping[str, str]  # role → column; no two roles share a column
     keys: Sequence[str]
-    plain: PlainRows | None = None
+    plain: PlainRows | None = None  # ``None`` if all rows are taken row by row
 
 
 class Columns(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Plain rows; every list has one item per row.
+    """Plain rows; each list has one item per row, or is ``None`` if the stream has no such column.
 
-    Attributes:
-        count: The number of rows.
-        uids: Their uids.
-        anonymous_ids: Their anonymous ids; ``None`` if the stream has none.
-        present: Whether each is a member; ``None``: all are.
-        cohorts: The id and name of the cohort of each, as in its columns; the name is ``None`` if
-            the id is the name. ``None`` if the stream has one cohort.
-        expected_counts: The different row counts in them; ``None`` if they have none.
-        largest: Upper bound of the bytes that a member takes in a request.
+    A cohort is its id and name; the name is ``None`` if the id is the name.
     """
 
-    count: int
+    count: int  # of the rows
     uids: list[str | None]
     anonymous_ids: list[str | None] | None = None
-    present: list[bool] | None = None
+    present: list[bool] | None = None  # whether each is a member; ``None``: all are
     cohorts: list[tuple[str, str | None]] | None = None
-    expected_counts: AbstractSet[int] | None = None
-    largest: int
+    expected_counts: AbstractSet[int] | None = None  # the different ones
+    largest: int  # upper bound of the bytes that a member takes in a request
 
 
 def plain_rows(
@@ -114,17 +103,11 @@ def _list(value: t.Any) -> list[t.Any]:
 
 
 class PlainRows(msgspec.Struct, frozen=True, eq=False):
-    """Decodes plain rows.
-
-    Attributes:
-        row: The struct type of a row.
-        decode_lines: Decodes lines that are rows.
-        numbers: The roles of identifiers that are whole numbers.
-    """
+    """Decodes plain rows."""
 
     row: type[msgspec.Struct]
-    decode_lines: Callable[[bytes], list[t.Any]]
-    numbers: AbstractSet[str]
+    decode_lines: Callable[[bytes], list[t.Any]]  # that are rows
+    numbers: AbstractSet[str]  # the roles of identifiers that are whole numbers
 
     def take(self, rows: Sequence[t.Any]) -> Columns:
         """Put decoded rows into columns; raise `NotPlainError` if one is not plain after all."""

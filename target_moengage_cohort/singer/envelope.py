@@ -81,11 +81,8 @@ def open_envelope(line: bytes) -> tuple[Envelope, bytes]:
 
 def invalid_record(stream: str) -> InputError:
     """Return the error for a RECORD without a readable record."""
-    return _violation(
-        "invalid_record",
-        f"a RECORD of the stream {stream!r} has no 'record' object, or a number or text in it "
-        "cannot be read",
-    )
+    what = f"a RECORD of the stream {stream!r} has no 'record' object, or a number or text in it"
+    return _violation("invalid_record", f"{what} cannot be read")
 
 
 def _schema(envelope: Envelope) -> Schema:

@@ -39,16 +39,10 @@ class Record(msgspec.Struct):
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """Consecutive rows of one stream, to be taken as columns or else row by row.
+    """Consecutive rows of one stream, to be taken as columns or else row by row."""
 
-    Attributes:
-        columns: Returns all rows as columns; raises `NotPlainError` if it cannot.
-        rows: Yields each row with an attribute for each role; the latest row is then that of the
-            `RowOrigin`.
-    """
-
-    columns: Callable[[], Columns]
-    rows: Callable[[], Iterator[t.Any]]
+    columns: Callable[[], Columns]  # all rows; raises `NotPlainError` if it cannot
+    rows: Callable[[], Iterator[t.Any]]  # each with an attribute for each role; see `RowOrigin`
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -61,10 +55,10 @@ class Rows(msgspec.Struct, frozen=True):
 
 
 class Schema(msgspec.Struct, frozen=True):
-    """A SCHEMA message; ``schema`` is as the tap sent it, with its ``properties``."""
+    """A SCHEMA message."""
 
     stream: str
-    schema: dict[str, t.Any]
+    schema: dict[str, t.Any]  # as the tap sent it, with its ``properties``
     key_properties: list[str]
 
 

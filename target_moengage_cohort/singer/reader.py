@@ -46,12 +46,7 @@ def _plain_decoder(
 
 
 class Reader:
-    """Turns a tap's output into messages.
-
-    Attributes:
-        line: The line of the latest message.
-        number: Its number, from 1.
-    """
+    """Turns a tap's output into messages."""
 
     def __init__(self) -> None:
         self._decoders: dict[str, _Decode] = {}
@@ -59,8 +54,8 @@ class Reader:
         self._stream: str | None = None  # of the latest record
         self._version: t.Any = None  # of the latest record
         self._decode: _Decode = msgspec.json.Decoder(Record).decode
-        self.line = b""
-        self.number = 0
+        self.line = b""  # of the latest message
+        self.number = 0  # of that line, from 1
 
     def expect(self, stream: str, layout: RowLayout) -> None:
         """Set what to decode of a stream's records from now on."""

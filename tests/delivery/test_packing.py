@@ -49,7 +49,7 @@ def test_no_body_could_have_taken_its_next_member(events, limit):
     for uid, action in events:
         one = change(uid, action)
         buffer.put(one, 0, 0.0)
-        while buffer.has_closed:
+        while buffer.closed:
             body = buffer.take(-1.0)
             assert action is body.action
             assert len(encoded(body)) <= limit
@@ -176,7 +176,7 @@ def test_a_million_uuids_take_no_more_requests_than_the_bytes_force():
         one = change(str(uuid.UUID(int=random.getrandbits(128))))
         size += len(one.member.encode()) + 1
         buffer.put(one, 0, 0.0)
-        if buffer.has_closed:
+        if buffer.closed:
             requests += 1
             buffer.take(-1.0)
     requests += len(taken(buffer))

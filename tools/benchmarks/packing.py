@@ -67,7 +67,7 @@ def send(members: list[Member]) -> int:
     for epoch, member in enumerate(members):
         change = Change(cohort, Action.ADD, member)
         buffer.put(change, epoch, 0.0)
-        if buffer.has_closed:
+        if buffer.closed:
             body = buffer.take(0.0)
             size += len(envelope.body(body.action, timestamp, body.members))
     while (body := buffer.take(0.0)) is not None:

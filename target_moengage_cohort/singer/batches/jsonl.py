@@ -52,10 +52,8 @@ class JsonLines:
 
     def record(self) -> dict[str, t.Any]:
         """Return the whole of the latest row."""
-        try:
-            return decode_record(self._line)
-        except UNDECODABLE:
-            raise self._invalid_row() from None
+        record: dict[str, t.Any] = self._decoded(decode_record)
+        return record
 
     def where(self, what: str) -> str:
         """Return a message that names the latest row."""
@@ -78,18 +76,19 @@ class JsonLines:
         with contextlib.suppress(*UNDECODABLE):
             return self._decode_row(self._line)
         self._line = repair(self._line) or self._line
+        return self._decoded(self._decode_row)
+
+    def _decoded(self, decode: Decode) -> t.Any:
         try:
-            return self._decode_row(self._line)
+            return decode(self._line)
         except UNDECODABLE:
-            raise self._invalid_row() from None
+            what = f"not a valid JSON object, {INCOMPLETE}"
+            raise InputError("invalid_json", self.where(what)) from None
 
     def _line_too_long(self) -> InputError:
         self._number += 1
         what = f"the line exceeds {lines.LONGEST_LINE >> 20} MiB, {INCOMPLETE}"
         return InputError("line_too_long", self.where(what))
-
-    def _invalid_row(self) -> InputError:
-        return InputError("invalid_json", self.where(f"not a valid JSON object, {INCOMPLETE}"))
 
     def _read(self) -> Iterator[bytes]:
         try:
