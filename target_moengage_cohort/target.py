@@ -63,8 +63,9 @@ class TargetMoEngageCohort(Target):
         try:
             config = settings.load(self._config)
         except SettingsError as error:
-            faults, msg = list(map(str, error.faults)), "Config validation failed"
+            faults = list(map(str, error.faults))
             if raise_errors:
+                msg = "Config validation failed"
                 raise ConfigValidationError(msg, errors=faults) from None
             return faults
         config.warn(self.logger)

@@ -126,13 +126,19 @@ class Pace:
 
     def acquire(self) -> bool:
         """Wait for a permit; return ``False`` if the run is to end instead."""
+        values = {"boot": self._boot, "limit": self._limit, "window": WINDOW_SECONDS}
+        values |= {"kind": "start", "seconds": WINDOW_SECONDS}
         while True:
             with self._transaction() as connection:
                 if connection is None:
                     return False
-                now = self._clock()  # with the lock held, so that permits have their times' order
-                if (until := self._blocked_until(connection, now)) <= now:
-                    self._add(connection, "start", WINDOW_SECONDS, now)
+                # With the lock held, so that permits have their times' order.
+                values["now"] = now = self._clock()
+                for statement in _SWEEP:
+                    connection.execute(statement, values)
+                ((until,),) = connection.execute(_BLOCKED_UNTIL, values)
+                if until is None or until <= now:
+                    connection.execute(_ADD, values)
                     return True
             if self._wait(min(until - now, _LONGEST_POLL_SECONDS)):
                 return False
@@ -141,7 +147,9 @@ class Pace:
         """Let no process start a request for so long, as a 429 asks."""
         with self._transaction() as connection:
             if connection is not None:
-                self._add(connection, "hold", max(seconds, _SHORTEST_HOLD_SECONDS), self._clock())
+                values = {"boot": self._boot, "kind": "hold", "now": self._clock()}
+                values["seconds"] = max(seconds, _SHORTEST_HOLD_SECONDS)
+                connection.execute(_ADD, values)
 
     def close(self) -> None:
         """Close the file; there are no permits from then on."""
@@ -149,18 +157,6 @@ class Pace:
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
-
-    def _blocked_until(self, connection: sqlite3.Connection, now: float) -> float:
-        """Sweep the rows; return when the next request may start, or a time that has passed."""
-        values = {"boot": self._boot, "now": now, "window": WINDOW_SECONDS, "limit": self._limit}
-        for statement in _SWEEP:
-            connection.execute(statement, values)
-        ((until,),) = connection.execute(_BLOCKED_UNTIL, values)
-        return now if until is None else t.cast("float", until)
-
-    def _add(self, connection: sqlite3.Connection, kind: str, seconds: float, now: float) -> None:
-        values = {"boot": self._boot, "kind": kind, "now": now, "seconds": seconds}
-        connection.execute(_ADD, values)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection | None]:
@@ -174,10 +170,9 @@ class Pace:
                     yield connection
 
     def _execute_when_free(self, connection: sqlite3.Connection, statement: str) -> bool:
-        """Execute a statement once no other process is in its way.
+        """Execute a statement once no other process is in its way, which may be a stopped one.
 
-        Returns:
-            ``False`` if the run is to end instead: the other process may be a stopped one.
+        Return ``False`` if the run is to end instead.
         """
         seconds = _SHORTEST_LOCK_POLL_SECONDS
         while True:

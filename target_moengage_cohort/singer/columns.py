@@ -93,13 +93,9 @@ def _json_types(schema: t.Any) -> set[str]:
     """Return the JSON types that a column's schema names, as far as that is evident."""
     if not isinstance(schema, dict):
         return set()
-    named = schema.get("type")
-    types = {each for each in [named, *_list(named)] if type(each) is str}
-    return types.union(*map(_json_types, _list(schema.get("anyOf"))))
-
-
-def _list(value: t.Any) -> list[t.Any]:
-    return value if isinstance(value, list) else []
+    named, variants = schema.get("type"), schema.get("anyOf")
+    types = {each for each in (named if isinstance(named, list) else [named]) if type(each) is str}
+    return types.union(*map(_json_types, variants if isinstance(variants, list) else []))
 
 
 class PlainRows(msgspec.Struct, frozen=True, eq=False):

@@ -1,10 +1,17 @@
-"""Singer messages and rows, as the reader hands them on."""
+"""Singer messages and rows, as the reader hands them on, and any message read generically; pure.
+
+The errors describe the fault only: the reader adds the line's number.
+"""
 
 from __future__ import annotations
 
 import typing as t
 
 import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from target_moengage_cohort.core.errors import InputError
+from target_moengage_cohort.singer.decoding import UNDECODABLE, decode_record, repair
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,3 +99,112 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 Message: t.TypeAlias = "Record | Rows | Schema | State | ActivateVersion | Batch"
+
+TYPES = ("RECORD", "SCHEMA", "STATE", "ACTIVATE_VERSION", "BATCH")
+
+
+class Envelope(msgspec.Struct):
+    """The parts of any message; they stay raw until its type is known."""
+
+    type: str
+    stream: str | UnsetType = UNSET
+    record: Raw = Raw()
+    schema: Raw = Raw()
+    key_properties: list[str] | None = None
+    value: Raw = Raw()
+    version: t.Any = None
+    encoding: Raw = Raw()
+    manifest: Raw = Raw()
+
+    def message(self) -> Schema | State | ActivateVersion | Batch:
+        """Return the message, which is not a RECORD."""
+        match self.type:
+            case "SCHEMA":
+                return _schema(self)
+            case "STATE":
+                return _state(self)
+            case "ACTIVATE_VERSION":
+                return ActivateVersion(self.stream_name(), self.version)
+            case "BATCH":
+                return _batch(self)
+        what = f"unknown message type; supported are {', '.join(TYPES)}"
+        raise _violation("unknown_message_type", what)
+
+    def stream_name(self) -> str:
+        """Return the stream that the message names."""
+        if isinstance(self.stream, UnsetType):
+            what = f"a message of type {self.type} names no 'stream'"
+            raise _violation("not_a_singer_message", what)
+        return self.stream
+
+    def whole_record(self) -> dict[str, t.Any]:
+        """Return all columns of a RECORD."""
+        try:
+            return decode_record(self.record)
+        except UNDECODABLE:
+            raise invalid_record(self.stream_name()) from None
+
+
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
+_decode_encoding = msgspec.json.Decoder(Encoding).decode
+_decode_manifest = msgspec.json.Decoder(list[str]).decode
+
+
+def open_envelope(line: bytes) -> tuple[Envelope, bytes]:
+    """Return the parts of a message, and its line: repaired if it was not standard JSON."""
+    try:
+        return _decode_envelope(line), line
+    except msgspec.ValidationError:
+        what = "not a Singer message: 'type', 'stream' or 'key_properties' is missing or wrong"
+        raise _violation("not_a_singer_message", what) from None
+    except UNDECODABLE:
+        repaired = repair(line)
+    if repaired is None:
+        what = "not valid JSON; the tap may have failed, or another program wrote to its output"
+        raise InputError("invalid_json", what)
+    return open_envelope(repaired)
+
+
+def invalid_record(stream: str) -> InputError:
+    """Return the error for a RECORD without a readable record."""
+    what = f"a RECORD of the stream {stream!r} has no 'record' object, or a number or text in it"
+    return _violation("invalid_record", f"{what} cannot be read")
+
+
+def _schema(envelope: Envelope) -> Schema:
+    stream = envelope.stream_name()
+    try:
+        schema = decode_record(envelope.schema)
+    except UNDECODABLE:
+        schema = {}
+    if not isinstance(schema.get("properties"), dict):
+        what = f"the SCHEMA of the stream {stream!r} has no 'properties'"
+        raise _violation("invalid_schema", what)
+    return Schema(stream, schema, envelope.key_properties or [])
+
+
+def _state(envelope: Envelope) -> State:
+    value = bytes(envelope.value)
+    if not value:
+        raise _violation("invalid_state", "a STATE has no 'value'")
+    try:
+        value.decode()  # msgspec has not validated it
+    except UnicodeDecodeError:
+        raise _violation("invalid_state", "the 'value' of a STATE is not UTF-8") from None
+    return State(value)
+
+
+def _batch(envelope: Envelope) -> Batch:
+    stream = envelope.stream_name()
+    try:
+        encoding = _decode_encoding(envelope.encoding)
+        manifest = _decode_manifest(envelope.manifest)
+    except UNDECODABLE:
+        what = f"a BATCH of the stream {stream!r} has no 'encoding' or no 'manifest'"
+        raise _violation("invalid_batch", what) from None
+    return Batch(stream, encoding, manifest, envelope.version)
+
+
+def _violation(code: str, what: str) -> InputError:
+    msg = f"{what}. The tap violates the Singer specification; try a newer version"
+    return InputError(code, msg)

@@ -17,9 +17,16 @@ from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.singer import decoding
 from target_moengage_cohort.singer.columns import NotPlainError, PlainRows, decode_all
 from target_moengage_cohort.singer.decoding import UNDECODABLE
-from target_moengage_cohort.singer.envelope import Envelope, invalid_record, open_envelope
 from target_moengage_cohort.singer.lines import LONGEST_LINE, blocks, chunks, pieces, split_lines
-from target_moengage_cohort.singer.messages import Chunk, Message, Record, Rows
+from target_moengage_cohort.singer.messages import (
+    Chunk,
+    Envelope,
+    Message,
+    Record,
+    Rows,
+    invalid_record,
+    open_envelope,
+)
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
