@@ -167,12 +167,17 @@ class Delivery:
 
         One may still wait for an answer, or for the reader of STATE; the pace stays open for it.
         """
-        self._state.interrupt.set()
+        state = self._state
+        state.interrupt.set()
         deadline = time.monotonic() + GRACE_SECONDS
         for sender in self._senders:
             if sender.is_alive():
                 sender.join(max(0.0, deadline - time.monotonic()))
-        self._state.end()
+        with state.changed:
+            state.ended = True  # the members of requests without an answer are in doubt
+            for request in state.in_flight | state.doubted:
+                request.lane.counts.in_doubt += request.body.count
+            state.notify()
         if self._writer.is_alive():
             self._writer.join(max(1.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in (*self._senders, self._writer)):

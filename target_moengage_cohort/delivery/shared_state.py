@@ -52,22 +52,13 @@ class SharedState:
 
     def wait_while(self, condition: t.Callable[[], bool]) -> None:
         """Wait until a condition ends or the run is to end; raise what has failed for good."""
-        with self.changed:
-            while condition() and not self.interrupt.is_set():
-                self.changed.wait()
-            if self.failure is not None:
-                raise self.failure
+        while condition() and not self.interrupt.is_set():
+            self.changed.wait()
+        if self.failure is not None:
+            raise self.failure
 
     def fail(self, error: TargetError) -> None:
         """End the run with an error, unless another one has ended it already."""
         with self.changed:
             self.failure = self.failure or error
         self.interrupt.set()
-
-    def end(self) -> None:
-        """Ignore every later answer; the members of requests without an answer are in doubt."""
-        with self.changed:
-            self.ended = True
-            for request in self.in_flight | self.doubted:
-                request.lane.counts.in_doubt += request.body.count
-            self.changed.notify_all()

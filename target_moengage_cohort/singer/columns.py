@@ -65,10 +65,7 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 def plain_rows(
     columns: Mapping[str, str], keys: Sequence[str], properties: Mapping[str, t.Any]
 ) -> PlainRows | None:
-    """Return a decoder for a stream's plain rows; ``None`` if row by row is better.
-
-    ``columns`` and ``keys`` are those of a `RowLayout`, ``properties`` those of the schema.
-    """
+    """Return a decoder for a stream's plain rows; ``None`` if row by row is better."""
     json_types = {role: _json_types(properties.get(column)) for role, column in columns.items()}
     is_plain = "boolean" in json_types.get("membership", {"boolean"})
     if not (is_plain and all(map(is_decodable_column, (*columns.values(), *keys)))):
@@ -154,8 +151,7 @@ def assemble(
 ) -> Columns:
     """Return the columns of plain rows; no identifier is an empty text.
 
-    Raises:
-        NotPlainError: A row has no identifier, or a very long one.
+    It raises `NotPlainError` if a row has no identifier, or a very long one.
     """
     if anonymous_ids is None:
         is_nameless = None in uids

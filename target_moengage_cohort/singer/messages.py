@@ -5,6 +5,7 @@ The errors describe the fault only: the reader adds the line's number.
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 import msgspec
@@ -120,13 +121,32 @@ class Envelope(msgspec.Struct):
         """Return the message, which is not a RECORD."""
         match self.type:
             case "SCHEMA":
-                return _schema(self)
+                schema: dict[str, t.Any] = {}
+                with contextlib.suppress(*UNDECODABLE):
+                    schema = decode_record(self.schema)
+                if isinstance(schema.get("properties"), dict):
+                    return Schema(self.stream_name(), schema, self.key_properties or [])
+                what = f"the SCHEMA of the stream {self.stream_name()!r} has no 'properties'"
+                raise _violation("invalid_schema", what)
             case "STATE":
-                return _state(self)
+                if not (value := bytes(self.value)):
+                    raise _violation("invalid_state", "a STATE has no 'value'")
+                try:
+                    value.decode()  # msgspec has not validated it
+                except UnicodeDecodeError:
+                    what = "the 'value' of a STATE is not UTF-8"
+                    raise _violation("invalid_state", what) from None
+                return State(value)
             case "ACTIVATE_VERSION":
                 return ActivateVersion(self.stream_name(), self.version)
             case "BATCH":
-                return _batch(self)
+                stream = self.stream_name()
+                try:
+                    encoding = _decode_encoding(self.encoding)
+                    return Batch(stream, encoding, _decode_manifest(self.manifest), self.version)
+                except UNDECODABLE:
+                    what = f"a BATCH of the stream {stream!r} has no 'encoding' or no 'manifest'"
+                    raise _violation("invalid_batch", what) from None
         what = f"unknown message type; supported are {', '.join(TYPES)}"
         raise _violation("unknown_message_type", what)
 
@@ -169,40 +189,6 @@ def invalid_record(stream: str) -> InputError:
     """Return the error for a RECORD without a readable record."""
     what = f"a RECORD of the stream {stream!r} has no 'record' object, or a number or text in it"
     return _violation("invalid_record", f"{what} cannot be read")
-
-
-def _schema(envelope: Envelope) -> Schema:
-    stream = envelope.stream_name()
-    try:
-        schema = decode_record(envelope.schema)
-    except UNDECODABLE:
-        schema = {}
-    if not isinstance(schema.get("properties"), dict):
-        what = f"the SCHEMA of the stream {stream!r} has no 'properties'"
-        raise _violation("invalid_schema", what)
-    return Schema(stream, schema, envelope.key_properties or [])
-
-
-def _state(envelope: Envelope) -> State:
-    value = bytes(envelope.value)
-    if not value:
-        raise _violation("invalid_state", "a STATE has no 'value'")
-    try:
-        value.decode()  # msgspec has not validated it
-    except UnicodeDecodeError:
-        raise _violation("invalid_state", "the 'value' of a STATE is not UTF-8") from None
-    return State(value)
-
-
-def _batch(envelope: Envelope) -> Batch:
-    stream = envelope.stream_name()
-    try:
-        encoding = _decode_encoding(envelope.encoding)
-        manifest = _decode_manifest(envelope.manifest)
-    except UNDECODABLE:
-        what = f"a BATCH of the stream {stream!r} has no 'encoding' or no 'manifest'"
-        raise _violation("invalid_batch", what) from None
-    return Batch(stream, encoding, manifest, envelope.version)
 
 
 def _violation(code: str, what: str) -> InputError:

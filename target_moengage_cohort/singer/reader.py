@@ -16,7 +16,6 @@ import msgspec
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.singer import decoding
 from target_moengage_cohort.singer.columns import NotPlainError, PlainRows, decode_all
-from target_moengage_cohort.singer.decoding import UNDECODABLE
 from target_moengage_cohort.singer.lines import LONGEST_LINE, blocks, chunks, pieces, split_lines
 from target_moengage_cohort.singer.messages import (
     Chunk,
@@ -155,7 +154,7 @@ class Reader:
             try:
                 record = self._decode(line)
                 is_expected = record.type == "RECORD" and record.stream == self._stream
-            except UNDECODABLE:
+            except decoding.UNDECODABLE:
                 is_expected = False
             message = record if is_expected else self._read_any(line)
             if message is not None:  # as for a blank line
@@ -179,7 +178,7 @@ class Reader:
             return Record("RECORD", stream, None, envelope.version)
         try:
             record = decode(self.line)
-        except UNDECODABLE:
+        except decoding.UNDECODABLE:
             raise invalid_record(stream) from None
         self._stream, self._decode = stream, decode
         return record

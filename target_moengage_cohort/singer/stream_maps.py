@@ -63,7 +63,14 @@ class StreamMaps:
             keys = list(stream_map.transformed_key_properties or [])
             schemas.append(Schema(alias, schema, keys))
             if self._validate:
-                self._validators[alias] = _validator(stream, schema)
+                try:
+                    DEFAULT_JSONSCHEMA_VALIDATOR.check_schema(schema)
+                except jsonschema.SchemaError as error:
+                    raise _invalid_schema(stream, f": {error.message}") from None
+                # With the SDK's checks: types and rules, but no formats.
+                self._validators[alias] = DEFAULT_JSONSCHEMA_VALIDATOR(
+                    schema, format_checker=jsonschema.FormatChecker(formats=())
+                )
         return schemas
 
     def record(self, stream: str, record: RawRecord) -> list[tuple[str, RawRecord | RowError]]:
@@ -107,15 +114,6 @@ class StreamMaps:
             column = f"column {error.absolute_path[0]!r}" if error.absolute_path else "the record"
             reason = f"{column} violates the rule {error.validator!r} of the stream's schema"
             raise RowError("schema_violated", reason)
-
-
-def _validator(stream: str, schema: dict[str, t.Any]) -> jsonschema.protocols.Validator:
-    """Return a validator with the SDK's checks: types and rules, but no formats."""
-    try:
-        DEFAULT_JSONSCHEMA_VALIDATOR.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        raise _invalid_schema(stream, f": {error.message}") from None
-    return DEFAULT_JSONSCHEMA_VALIDATOR(schema, format_checker=jsonschema.FormatChecker(formats=()))
 
 
 def _invalid_stream_map(why: str) -> SettingsError:

@@ -27,15 +27,12 @@ _GZIP = b"\x1f\x8b"
 
 
 class JsonLines:
-    """The rows of one file, which ``where`` names in messages.
-
-    ``decode_row`` decodes a row into a struct with an attribute for each role.
-    """
+    """The rows of one file, which ``where`` names in messages."""
 
     def __init__(self, path: Path, where: str, decode_row: Decode, plain: PlainRows | None) -> None:
         self._path = path
         self._where = where
-        self._decode_row = decode_row
+        self._decode_row = decode_row  # into a struct with an attribute for each role
         self._plain = plain
         self._number = 0  # of the latest row
         self._line = b""
