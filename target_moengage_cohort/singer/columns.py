@@ -83,7 +83,8 @@ def plain_rows(
         for name, column in names.items()
     ]
     row = msgspec.defstruct("PlainRow", fields, rename=names, kw_only=True, gc=False)
-    return PlainRows(row, msgspec.json.Decoder(row).decode_lines, numbers)
+    roles = [role for role in columns if role != "deleted_at"]
+    return PlainRows(row, msgspec.json.Decoder(row).decode_lines, roles, numbers)
 
 
 def _json_types(schema: t.Any) -> set[str]:
@@ -100,33 +101,26 @@ class PlainRows(msgspec.Struct, frozen=True, eq=False):
 
     row: type[msgspec.Struct]
     decode_lines: Callable[[bytes], list[t.Any]]  # that are rows
+    roles: Sequence[str]  # whose values differ
     numbers: AbstractSet[str]  # the roles of identifiers that are whole numbers
 
     def take(self, rows: Sequence[t.Any]) -> Columns:
         """Put decoded rows into columns; raise `NotPlainError` if one is not plain after all."""
-        roles = self.row.__struct_fields__
+        values: dict[str, list[t.Any]] = {
+            role: list(map(operator.attrgetter(role), rows)) for role in self.roles
+        }
+        for role in self.numbers:
+            values[role] = [None if value is None else str(value) for value in values[role]]
+        cohorts, expected = values.get("cohort_id"), values.get("expected_count")
+        if cohorts is not None:
+            cohorts = list(zip(cohorts, values.get("cohort_name", [None] * len(rows)), strict=True))
         return assemble(
-            self._identifiers("uid", rows),
-            self._identifiers("anonymous_id", rows) if "anonymous_id" in roles else None,
-            present=[row.membership for row in rows] if "membership" in roles else None,
-            cohorts=self._cohorts(rows) if "cohort_id" in roles else None,
-            expected_counts=(
-                {row.expected_count for row in rows} if "expected_count" in roles else None
-            ),
+            values.get("uid", [None] * len(rows)),
+            values.get("anonymous_id"),
+            present=values.get("membership"),
+            cohorts=cohorts,
+            expected_counts=None if expected is None else set(expected),
         )
-
-    def _identifiers(self, role: str, rows: Sequence[t.Any]) -> list[str | None]:
-        if role not in self.row.__struct_fields__:
-            return [None] * len(rows)
-        values = list(map(operator.attrgetter(role), rows))
-        if role in self.numbers:
-            return [None if value is None else str(value) for value in values]
-        return values
-
-    def _cohorts(self, rows: Sequence[t.Any]) -> list[tuple[str, str | None]]:
-        if "cohort_name" in self.row.__struct_fields__:
-            return [(row.cohort_id, row.cohort_name) for row in rows]
-        return [(row.cohort_id, None) for row in rows]
 
 
 def decode_all(decode_lines: Callable[[bytes], list[t.Any]], piece: bytes) -> list[t.Any]:

@@ -136,20 +136,16 @@ def _arrow(
             for number in range(file.num_record_batches):
                 rows = file.get_batch(number).num_rows
                 for offset in range(0, rows, _ARROW_ROWS):
-                    mapped_rows, whole_rows = (
-                        functools.partial(_batch_rows, each, number, offset, layout)
-                        for each in (file, whole)
-                    )
-                    yield Relation(
-                        cursor, mapped_rows(), where, whole=whole_rows, first=first + offset
-                    )
+                    rows_of = functools.partial(_batch_rows, number, offset, layout)
+                    all_of = functools.partial(rows_of, whole)
+                    yield Relation(cursor, rows_of(file), where, whole=all_of, first=first + offset)
                 first += rows
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: in a name
         msg = f"{where} cannot be read ({type(error).__name__}), {INCOMPLETE}"
         raise InputError("batch_file_unreadable", msg) from None
 
 
-def _batch_rows(file: t.Any, number: int, offset: int, layout: RowLayout) -> ColumnarRows:
+def _batch_rows(number: int, offset: int, layout: RowLayout, file: t.Any) -> ColumnarRows:
     """Return some rows of an Arrow file's record batch."""
     batch = file.get_batch(number)
     batch.validate(full=True)  # DuckDB trusts offsets, and would read beyond the file
