@@ -11,8 +11,6 @@ import threading
 import typing as t
 from collections import Counter
 
-import backoff
-
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.moengage.answers import Answer, Outcome, final_error, rejection_reason
 
@@ -35,6 +33,15 @@ _REFUSED_BEFORE_SINGLES = 7
 _ISOLATED = (Outcome.REFUSED, Outcome.TOO_LARGE)
 _SETTLED = (Outcome.ACCEPTED, *_ISOLATED)
 _PERHAPS_APPLIED = (Outcome.ACCEPTED, Outcome.RETRY, Outcome.UNEXPECTED)
+
+
+def _exponential() -> t.Iterator[float]:
+    """Yield ever longer waits, in seconds."""
+    import backoff  # noqa: PLC0415 - brings asyncio with it, and few requests are repeated
+
+    waits = backoff.expo(max_value=_LONGEST_BACKOFF_SECONDS)
+    next(waits)  # the first one only primes it
+    yield from waits
 
 
 class Attempts:
@@ -80,8 +87,7 @@ class Attempts:
             members = b"[%b]" % body.members
             number = ledger.sent(body.action, members, body.count, lane.last_timestamp)
         may_be_applied = is_retry = False
-        waits = backoff.expo(max_value=_LONGEST_BACKOFF_SECONDS)
-        next(waits)  # the first one only primes it
+        waits = _exponential()
         began = self._clock()
         while True:
             with state.changed:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import typing as t
 
 import duckdb
 
-from target_moengage_cohort.core.column_files import ColumnarRows
+from target_moengage_cohort.core.column_files import INCOMPLETE, ColumnarRows
 from target_moengage_cohort.core.errors import InputError
-from target_moengage_cohort.core.scratch import temporary_scratch
+from target_moengage_cohort.core.files import Scratch
 from target_moengage_cohort.singer.batches.columnar import Cursor, Relation
 from target_moengage_cohort.singer.batches.jsonl import JsonLines
-from target_moengage_cohort.singer.batches.storage import INCOMPLETE, local_file, shown
+from target_moengage_cohort.singer.batches.storage import local_file, shown
 from target_moengage_cohort.singer.decoding import decoder, row_type
 
 if t.TYPE_CHECKING:
@@ -40,6 +41,7 @@ class BatchFiles:
     def __init__(self, storage: BatchStorage | None) -> None:
         self._storage = storage
         self._resources = contextlib.ExitStack()
+        self._numbers = itertools.count(1)
 
     def parts(self, message: Batch, layout: RowLayout, where: str) -> Iterator[Part]:
         """Yield the contents of a message's files, one by one; ``where`` names it in errors."""
@@ -68,7 +70,7 @@ class BatchFiles:
 
     @functools.cached_property
     def _folder(self) -> Path:
-        return self._resources.enter_context(contextlib.closing(temporary_scratch())).path
+        return self._resources.enter_context(contextlib.closing(Scratch())).path
 
     @functools.cached_property
     def _connection(self) -> Cursor:
@@ -87,13 +89,25 @@ class BatchFiles:
 
     def _parquet(self, path: Path, where: str, layout: RowLayout) -> Iterator[Part]:
         # A name of our own: in any other, DuckDB might see wildcards, or partitions of Hive.
-        link = self._folder / "link.parquet"
-        link.symlink_to(path.absolute())
-        source = ColumnarRows(link, layout.columns, layout.keys)
+        link = self._folder / f"link-{next(self._numbers)}.parquet"
+        stays = path.parent != self._folder and _is_linked(path, link)
+        if not stays:
+            link.symlink_to(path.absolute())
+        source = ColumnarRows((link,), layout.columns, layout.keys, where, stays)
         try:
-            yield Relation(self._cursor, source, where, whole=lambda: source)
+            yield Relation(self._cursor, source, whole=lambda: source)
         finally:
-            link.unlink()
+            if not stays:
+                link.unlink()
+
+
+def _is_linked(path: Path, link: Path) -> bool:
+    """Link a file, so that it stays although its name may be removed; not all can be."""
+    try:
+        link.hardlink_to(path.resolve())
+    except OSError:  # in another file system, or another user's
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=64)  # files may be small and many
@@ -136,17 +150,19 @@ def _arrow(
             for number in range(file.num_record_batches):
                 rows = file.get_batch(number).num_rows
                 for offset in range(0, rows, _ARROW_ROWS):
-                    rows_of = functools.partial(_batch_rows, number, offset, layout)
+                    rows_of = functools.partial(_batch_rows, number, offset, layout, where)
                     all_of = functools.partial(rows_of, whole)
-                    yield Relation(cursor, rows_of(file), where, whole=all_of, first=first + offset)
+                    yield Relation(cursor, rows_of(file), whole=all_of, first=first + offset)
                 first += rows
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: in a name
         msg = f"{where} cannot be read ({type(error).__name__}), {INCOMPLETE}"
         raise InputError("batch_file_unreadable", msg) from None
 
 
-def _batch_rows(number: int, offset: int, layout: RowLayout, file: t.Any) -> ColumnarRows:
+def _batch_rows(
+    number: int, offset: int, layout: RowLayout, where: str, file: t.Any
+) -> ColumnarRows:
     """Return some rows of an Arrow file's record batch."""
     batch = file.get_batch(number)
     batch.validate(full=True)  # DuckDB trusts offsets, and would read beyond the file
-    return ColumnarRows(batch.slice(offset, _ARROW_ROWS), layout.columns, layout.keys)
+    return ColumnarRows(batch.slice(offset, _ARROW_ROWS), layout.columns, layout.keys, where)
