@@ -12,7 +12,6 @@ from target_moengage_cohort.core.membership import (
     SyncMode,
     cohort_name_fault,
 )
-from target_moengage_cohort.delivery.ports import History
 from target_moengage_cohort.moengage.cohort_sync import Envelope
 from target_moengage_cohort.sync.admission import Admission
 from target_moengage_cohort.sync.known_cohorts import warn_of_known
@@ -37,7 +36,7 @@ class Cohorts:
     Attributes:
         by_id: The cohorts, by their id.
         ledgers: Their ledgers, by the cohort's id.
-        histories: What delivery has to know of these.
+        records: Where requests are recorded, by the cohort's id.
         admission: The new cohorts among them.
         unsent_streams: The streams of which a cohort has an error, or was held.
     """
@@ -50,7 +49,7 @@ class Cohorts:
         self._with_members: set[str] = set()  # the streams whose members are kept
         self.by_id: dict[str, SyncedCohort] = {}
         self.ledgers: dict[str, CohortLedger] = {}
-        self.histories: dict[str, History] = {}
+        self.records: dict[str, CohortRecord] = {}
         self.admission = Admission(store, context.settings.max_new_cohorts)
         self.unsent_streams: set[str] = set()
 
@@ -158,8 +157,7 @@ class Cohorts:
                 synced.result.is_sealed = synced.is_closed = synced.ledger.is_sealed
         else:
             record = self._store.open_without_members(cohort, mapping.stream, held=held)
-        history = History(record, record.last_timestamp, record.created)
-        self.histories[cohort.cohort_id] = history
+        self.records[cohort.cohort_id] = record
         synced.number = record.entry.number
 
     def _capacity(self, cohort: Cohort) -> int:
