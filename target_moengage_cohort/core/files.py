@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import LedgerError
 
 if t.TYPE_CHECKING:
@@ -21,17 +22,33 @@ if t.TYPE_CHECKING:
 Step: t.TypeAlias = "Callable[[str], None]"
 """Called with the name of each step at which a crash matters; tests kill the process there."""
 
-_FREE_DESCRIPTORS = 256
-"""Descriptors to keep free for databases, connections and files."""
+_MOST_DESCRIPTORS = 10_240
+"""The highest limit of open files that macOS accepts."""
+
+_LOCK_FLAGS = os.O_CREAT | os.O_RDWR
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-class Holder(msgspec.Struct, frozen=True, kw_only=True):
-    """The process and run that took a lock, and when in UTC, as the lock's file names them."""
+def unusable(path: Path | str, done: str, cause: str) -> LedgerError:
+    """Return the error for a path that cannot be `done` something with; names the remedy.
 
-    pid: int
-    host: str
-    run_id: str
-    since: str
+    `cause` is an error's name, with the system's text if that is known.
+    """
+    code, remedy = "ledger_unusable", "its disk must have free space"
+    if any(os.strerror(number) in cause for number in (errno.EMFILE, errno.ENFILE)):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        code = "too_many_open_files"
+        remedy = (
+            f"a process may open {soft} files here (hard limit: {hard}); raise the limit, such as "
+            "with: ulimit -n 4096"
+        )
+    elif any(os.strerror(number) in cause for number in _FORBIDDEN):
+        remedy = f"the user {os.geteuid()} must be able to write to it and to its directory"
+    msg = (
+        f"the ledger {path} cannot be {done} ({cause}); {remedy}. Nothing more is sent. Fix the "
+        "problem, then run again"
+    )
+    return LedgerError(code, msg)
 
 
 @contextlib.contextmanager
@@ -40,11 +57,22 @@ def as_ledger_error(path: Path, done: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        msg = (
-            f"the ledger path {path} cannot be {done} ({type(error).__name__}: {error.strerror}); "
-            "fix the directory or the disk, then run again"
-        )
-        raise LedgerError("ledger_unusable", msg) from None
+        cause = f"{type(error).__name__}: {error.strerror}"
+        raise unusable(path, done, cause) from None
+
+
+def raise_descriptor_limit() -> None:
+    """Let the process open as many files as it may: many systems allow few unless asked."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_MOST_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def is_forbidden(error: OSError) -> bool:
+    """Return whether the system allows no change there, rather than that it fails."""
+    return error.errno in _FORBIDDEN
 
 
 def make_directory(path: Path) -> None:
@@ -60,7 +88,7 @@ def try_out(path: Path) -> None:
     """Raise an `OSError` unless a directory exists or can be created, and takes files and locks."""
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     with tempfile.TemporaryDirectory(prefix=".moengage-cohort-", dir=existing) as directory:
-        descriptor = _open(Path(directory) / "file")
+        descriptor = os.open(Path(directory) / "file", _LOCK_FLAGS, 0o600)
         try:
             os.write(descriptor, b"\n")
             os.fsync(descriptor)
@@ -91,11 +119,8 @@ def replace(path: Path, data: bytes, part: Path, step: Step = lambda _name: None
     `part` is the file to write first, in the same directory and for this use only.
     """
     try:
-        descriptor = os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - made with its mode
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_private(part, data)
+        sync(part)
         step(f"write {path.suffix}")
         os.replace(part, path)  # noqa: PTH105
     except OSError:
@@ -103,6 +128,13 @@ def replace(path: Path, data: bytes, part: Path, step: Step = lambda _name: None
             part.unlink()
         raise
     step(f"replace {path.suffix}")
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that is its owner's alone from its first byte."""
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - made with its mode
+        file.write(data)
 
 
 _T = t.TypeVar("_T")
@@ -114,9 +146,7 @@ def read_json(path: Path, kind: type[_T]) -> _T | None:
         with as_ledger_error(path, "read"):
             return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else None
     except msgspec.MsgspecError:
-        msg = (
-            f"{path} is corrupt; to replace it, run: moengage-cohort ledger accept-older --config …"
-        )
+        msg = f"{path} is damaged; to replace it, run: {suggest('ledger', 'accept-older')}"
         raise LedgerError("ledger_corrupt", msg) from None
 
 
@@ -131,23 +161,18 @@ class Lock:
         self._is_optional = is_optional
         self._descriptor: int | None = None
 
-    def acquire(
-        self, holder: Holder | None = None, *, blocking: bool = False, shared: bool = False
-    ) -> bool:
+    def acquire(self, *, blocking: bool = False, shared: bool = False) -> bool:
         """Take the lock, for this use alone or shared; return whether that succeeded."""
         with as_ledger_error(self.path, "locked"):
             try:
-                descriptor = _open(self.path)
+                descriptor = os.open(self.path, _LOCK_FLAGS, 0o600)
             except OSError as error:
-                if self._is_optional and error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+                if self._is_optional and is_forbidden(error):
                     return True
                 raise
             try:
                 kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
                 fcntl.flock(descriptor, kind | (0 if blocking else fcntl.LOCK_NB))
-                if holder is not None:
-                    os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, msgspec.json.encode(holder), 0)
             except BaseException as error:
                 os.close(descriptor)
                 if isinstance(error, BlockingIOError):
@@ -166,28 +191,8 @@ class Lock:
             return False
         return True
 
-    def holder(self) -> Holder | None:
-        """Return the holder that the lock's file names, if any."""
-        try:
-            return msgspec.json.decode(self.path.read_bytes(), type=Holder)
-        except (OSError, msgspec.MsgspecError):
-            return None
-
     def release(self) -> None:
         """Release the lock."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            with contextlib.suppress(OSError):
-                os.ftruncate(descriptor, 0)
             os.close(descriptor)
-
-
-def _open(path: Path) -> int:
-    """Open a lock's file; each cohort keeps one open, so raise the process's limit in time."""
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and descriptor > soft - _FREE_DESCRIPTORS:
-        more = soft * 2 if hard == resource.RLIM_INFINITY else min(soft * 2, hard)
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
-    return descriptor

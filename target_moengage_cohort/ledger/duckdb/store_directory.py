@@ -15,6 +15,7 @@ from target_moengage_cohort.ledger.control.history import RunHistory
 from target_moengage_cohort.ledger.control.plans import Plans
 from target_moengage_cohort.ledger.control.sqlite import Patience, SQLiteDatabase
 from target_moengage_cohort.ledger.control.stream_records import StreamRecords
+from target_moengage_cohort.ledger.duckdb.leases import Leases
 from target_moengage_cohort.ledger.duckdb.location import refuse_old_format, store_folder
 from target_moengage_cohort.ledger.records import Fault, PlanKind
 from target_moengage_cohort.ledger.witness import Witness
@@ -51,6 +52,7 @@ class StoreDirectory:
             self.folder, read_only=self._read_only, step=self._step, patience=self._patience
         )
         self._control = Control(settings, database)
+        self._leases = Leases(self.folder, is_optional=self._read_only)
         self._witness = Witness(self.place, self._step)
         database.first_change = partial(self._witness.write, self._control)
         self._is_ready = self._has_progress = False
@@ -129,12 +131,10 @@ class StoreDirectory:
         if not self.exists:
             return []
         holding = set()
-        for path in self.folder.glob("stream-*.lock"):
-            with contextlib.suppress(LedgerError):
-                lock = files.Lock(path)
-                if lock.acquire():
-                    lock.release()
-                elif (holder := lock.holder()) is not None:
+        with contextlib.closing(Leases(self.folder, is_optional=True)) as leases:
+            for path in self.folder.glob("stream-*.lock"):
+                base = path.stem.removeprefix("stream-")
+                if (holder := leases.holder(base)) is not None and not leases.is_free(base):
                     holding.add(holder.run_id)
         return [each for each in RunHistory(self._ready()).under_way() if each.run_id in holding]
 
@@ -156,17 +156,12 @@ class StoreDirectory:
             for path in self.folder.glob("members-*.duckdb")
         }
         message = "no stream has this file of members"
-        return [
-            Fault(code="unknown_file", message=message, path=str(path))
-            for path, base in sorted(paths.items())
-            if base not in stems and self._is_free(base)
-        ]
-
-    def _is_free(self, base: str) -> bool:
-        lock = files.Lock(self.folder / f"stream-{base}.lock", is_optional=True)
-        is_free = lock.acquire()
-        lock.release()
-        return is_free
+        with contextlib.closing(Leases(self.folder, is_optional=True)) as leases:
+            return [
+                Fault(code="unknown_file", message=message, path=str(path))
+                for path, base in sorted(paths.items())
+                if base not in stems and leases.is_free(base)
+            ]
 
     def _ready(self) -> Control:
         """Open control; the first call creates the directory."""

@@ -18,7 +18,6 @@ from target_moengage_cohort.ledger.records import NO_MEMBERS, FoldedCohort
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from target_moengage_cohort.core.files import Lock
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.control.requests import JournaledRequest
     from target_moengage_cohort.ledger.duckdb.difference import DuckDBDifference
@@ -42,13 +41,11 @@ class DuckDBStreamLedger(StreamState):
         name: str,
         control: Control,
         members: Members,
-        lease: Lock | None,
-        closed: Callable[[], object],
+        release: Callable[[], object],
     ) -> None:
         super().__init__(name, control, members)
         self.cohorts: dict[str, DuckDBCohortLedger] = {}
-        self._lease = lease
-        self._closed = closed
+        self._release = release
         self._is_closed = False
 
     def load(self, *, trusts: bool = False) -> None:
@@ -288,9 +285,7 @@ class DuckDBStreamLedger(StreamState):
         try:
             self.table.close()
         finally:
-            if self._lease is not None:
-                self._lease.release()
-            self._closed()
+            self._release()
 
 
 def _differs(entry: CohortEntry) -> str:
