@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import typing as t
 
 import msgspec
 
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.terminal import release_command
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.ledger.records import Plan, PlanKind
@@ -73,8 +73,8 @@ def _nothing_pending(
     # No hint if a stream has that name, too: its removals are not those of the cohort.
     if owner is not None and all(entry.stream != stream for entry in entries):
         msg += (
-            f"it is the ID of a cohort that belongs to stream {owner!r}: did you mean "
-            f"moengage-cohort confirm {shlex.quote(owner)}?"
+            f"it is the ID of a cohort that belongs to stream {owner!r}: did you mean: "
+            f"{suggest('confirm', owner)}"
         )
         return SettingsError("nothing_pending", msg)
     msg += (
@@ -117,7 +117,7 @@ def find_withheld(session: Session, plan_id: str) -> str:
                     withheld.append(plan.plan_id)
                     if plan.plan_id == plan_id:
                         return entry.cohort_id
-    hint = "no plan is; see moengage-cohort status"
+    hint = f"no plan is; see {suggest('status')}"
     if withheld:
         hint = f"the withheld plans are: {', '.join(sorted(withheld))}"
     msg = f"no plan {plan_id!r} is withheld in {ledgers.place}; {hint}"

@@ -8,6 +8,8 @@ import typing as t
 
 import click
 
+from target_moengage_cohort.core.commands import suggest
+
 _COLUMNS = 80
 
 
@@ -46,7 +48,7 @@ def wrap(text: str, *, first: str, indent: str, break_words: bool = True) -> str
 
 def release_command(plan_id: str) -> str:
     """Return the command that delivers a withheld plan."""
-    return f"moengage-cohort confirm --withheld {plan_id} --config …"
+    return suggest("confirm", "--withheld", plan_id)
 
 
 def complain(message: str) -> None:

@@ -34,16 +34,19 @@ def unusable(path: Path | str, done: str, cause: str) -> LedgerError:
 
     `cause` is an error's name, with the system's text if that is known.
     """
-    code, remedy = "ledger_unusable", "its disk must have free space"
+    code = "ledger_unusable"
+    remedy = "its directory must be usable and its disk must have free space"
     if any(os.strerror(number) in cause for number in (errno.EMFILE, errno.ENFILE)):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         code = "too_many_open_files"
         remedy = (
-            f"a process may open {soft} files here (hard limit: {hard}); raise the limit, such as "
-            "with: ulimit -n 4096"
+            f"a process may open {soft} files here (hard limit: {hard}), so raise the limit, for "
+            "example with ulimit -n 4096"
         )
     elif any(os.strerror(number) in cause for number in _FORBIDDEN):
-        remedy = f"the user {os.geteuid()} must be able to write to it and to its directory"
+        remedy = (
+            f"the user with the ID {os.geteuid()} must be able to write to it and to its directory"
+        )
     msg = (
         f"the ledger {path} cannot be {done} ({cause}); {remedy}. Nothing more is sent. Fix the "
         "problem, then run again"
@@ -68,6 +71,16 @@ def raise_descriptor_limit() -> None:
     if soft != resource.RLIM_INFINITY and soft < most:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is such a path; raise a `LedgerError` if it must not be looked at."""
+    with as_ledger_error(path, "read"):
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
 
 def is_forbidden(error: OSError) -> bool:
@@ -144,7 +157,7 @@ def read_json(path: Path, kind: type[_T]) -> _T | None:
     """Read what `write_json` wrote; return ``None`` if there is no such file."""
     try:
         with as_ledger_error(path, "read"):
-            return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else None
+            return msgspec.json.decode(path.read_bytes(), type=kind) if exists(path) else None
     except msgspec.MsgspecError:
         msg = f"{path} is damaged; to replace it, run: {suggest('ledger', 'accept-older')}"
         raise LedgerError("ledger_corrupt", msg) from None

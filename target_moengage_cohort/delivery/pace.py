@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
+import shlex
 import sqlite3
 import threading
 import time
 import typing as t
 from pathlib import Path
 
+from target_moengage_cohort.core import sqlite_files
 from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.mounts import is_on_network
 from target_moengage_cohort.settings.addresses import state_path
 
 if t.TYPE_CHECKING:
@@ -32,7 +34,6 @@ _LONGEST_LOCK_POLL_SECONDS = 0.1  # another process is stopped, or the disk is s
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PROTOCOL}  # the latter after long contention
 
 _SET_UP = (
-    "PRAGMA journal_mode=WAL",
     # Commits are not synced to disk. A power loss can take away the last of them but does not
     # damage the file, and it reboots the machine, which takes about as long as the window.
     "PRAGMA synchronous=NORMAL",
@@ -162,17 +163,17 @@ class Pace:
 
     def _open(self) -> sqlite3.Connection | None:
         """Open the file; return ``None`` if the run is to end instead."""
-        # SQLite gives its other files this one's mode. Only a new file is opened here, because
-        # closing a descriptor drops the locks that this process has on its file.
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        sqlite_files.create_private(self._path)
         # SQLite's own wait for a lock cannot be interrupted, so it has none.
         connection = sqlite3.connect(
             self._path, timeout=0, isolation_level=None, check_same_thread=False
         )
         with contextlib.ExitStack() as unless_ready:
             unless_ready.callback(connection.close)
-            if not all(self._execute_when_free(connection, statement) for statement in _SET_UP):
+            # A write-ahead log needs memory that all processes share.
+            mode = "TRUNCATE" if is_on_network(self._path.parent) else "WAL"
+            set_up = (f"PRAGMA journal_mode={mode}", *_SET_UP)
+            if not all(self._execute_when_free(connection, statement) for statement in set_up):
                 return None
             unless_ready.pop_all()
         return connection
@@ -182,7 +183,7 @@ class Pace:
         """Keep out other threads and processes; yield ``None`` if the run is to end instead."""
         with self._lock, self._translated():
             connection = self._connection
-            if connection is None or not self._execute_when_free(connection, "BEGIN IMMEDIATE"):
+            if connection is None or not self._execute_when_free(connection, "BEGIN EXCLUSIVE"):
                 yield None
             else:
                 with connection:  # commits, or rolls back at an error
@@ -199,7 +200,7 @@ class Pace:
             try:
                 connection.execute(statement)
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF not in _BUSY:  # without the extended code
+                if sqlite_files.primary_code(error) not in _BUSY:
                     raise
             else:
                 return True
@@ -212,8 +213,11 @@ class Pace:
         try:
             yield
         except (OSError, sqlite3.Error) as error:
-            msg = (
-                f"cannot use the rate limit's file {self._path} ({error}). Its directory must be "
-                "writable and its disk must have free space; if the file is damaged, delete it"
-            )
+            what, remedy = str(error), "its directory must be writable and its disk have free space"
+            if isinstance(error, sqlite3.Error):
+                what = sqlite_files.cause(error, self._path)
+                if sqlite_files.is_damage(error):
+                    path = shlex.quote(str(self._path))
+                    remedy = f"it is damaged; delete it: rm -f {path} {path}-wal {path}-shm"
+            msg = f"cannot use the rate limit's file {self._path} ({what}); {remedy}"
             raise SettingsError("rate_limit_file", msg) from None

@@ -23,7 +23,7 @@ from target_moengage_cohort.core.files import (
 if t.TYPE_CHECKING:
     from pathlib import Path
 
-    from target_moengage_cohort.ledger.control.sqlite import Patience
+    from target_moengage_cohort.core.interrupts import Patience
 
 logger = logging.getLogger(__name__)
 

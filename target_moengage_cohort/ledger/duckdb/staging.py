@@ -150,7 +150,7 @@ class DuckDBStaging:
             keeps=keeps,
             known=known,
         )
-        with members.using(), self._lock, translated(self._directory):
+        with members.using(), self._lock:
             counts = Comparison(members.cursor, tables, rows, self._engine.hash_sql).run()
         return DuckDBDifference(self.fetch, tables, counts)
 

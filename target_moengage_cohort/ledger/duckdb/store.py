@@ -13,6 +13,7 @@ from functools import partial
 import msgspec
 
 from target_moengage_cohort.core import scratch
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.text import iso_seconds
 from target_moengage_cohort.ledger.control.control import stem
@@ -78,7 +79,7 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
         entry = self._ready().entry(cohort_id) if self.exists else None
         if entry is None:
             like = nearest_name(cohort_id, [entry.cohort_id for entry in self.entries()])
-            hint = "moengage-cohort status lists the cohorts that have one"
+            hint = f"those that have one are shown by: {suggest('status')}"
             if like:
                 hint = f"did you mean {like!r}?"
             msg = (
@@ -105,7 +106,7 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
     def accept_members(self, stream: str) -> None:
         """See `LedgerStore.accept_members`."""
         if stream not in self.streams():
-            msg = f"stream {stream!r} has no ledger in {self.place}; see moengage-cohort status"
+            msg = f"stream {stream!r} has no ledger in {self.place}; see {suggest('status')}"
             raise SettingsError("no_ledger", msg)
         self.stream(stream, trusts=True)
 

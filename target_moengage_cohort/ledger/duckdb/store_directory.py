@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import typing as t
 from functools import partial
 
-from target_moengage_cohort.core import files, scratch
+from target_moengage_cohort.core import files, scratch, sqlite_files
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.ledger.control.actions import note_action
 from target_moengage_cohort.ledger.control.control import Control, stem
 from target_moengage_cohort.ledger.control.history import RunHistory
 from target_moengage_cohort.ledger.control.plans import Plans
-from target_moengage_cohort.ledger.control.sqlite import Patience, SQLiteDatabase
+from target_moengage_cohort.ledger.control.sqlite import SQLiteDatabase
 from target_moengage_cohort.ledger.control.stream_records import StreamRecords
 from target_moengage_cohort.ledger.duckdb.leases import Leases
 from target_moengage_cohort.ledger.duckdb.location import refuse_old_format, store_folder
 from target_moengage_cohort.ledger.records import Fault, PlanKind
+from target_moengage_cohort.ledger.repairs import inconsistent, restore_store
 from target_moengage_cohort.ledger.witness import Witness
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from target_moengage_cohort.core.files import Step
+    from target_moengage_cohort.core.interrupts import Patience
     from target_moengage_cohort.ledger.records import CohortEntry, Plan, RunEntry, RunProgress
     from target_moengage_cohort.settings import Settings
 
@@ -60,12 +61,13 @@ class StoreDirectory:
     @property
     def exists(self) -> bool:
         """Whether a cohort may have a ledger: there is a directory, or should be one."""
-        there = os.path.isdir(self.folder)  # noqa: PTH112 - an unreadable parent is no error yet
-        return there or self._witness.exists
+        return files.exists(self.folder) or self._witness.exists
 
     def accept_older(self) -> bool:
         """See `LedgerStore.accept_older`."""
+        self._refuse_remains()
         self._witness.delete()
+        self._control.database.trusts_host = True
         if is_there := self._control.database.exists:
             self._witness.write(self._ready())
         return is_there
@@ -167,6 +169,7 @@ class StoreDirectory:
         """Open control; the first call creates the directory."""
         if not self._is_ready:
             refuse_old_format(self.folder)
+            self._refuse_remains()
             known = self._witness.read()
             if not self._control.database.exists:
                 self._witness.check(known, self._control)
@@ -182,6 +185,15 @@ class StoreDirectory:
                 raise
             self._is_ready = True
         return self._control
+
+    def _refuse_remains(self) -> None:
+        """Raise a `SettingsError` if there are files of members without control."""
+        path = self._control.database.path
+        with files.as_ledger_error(path, "read"):
+            is_empty = sqlite_files.size(path) <= 0
+        if is_empty and any(self.folder.glob("members-*.duckdb")):
+            fault = "is missing or empty, although files of members are there"
+            raise inconsistent(path, fault, restore_store(self.folder))
 
     def _close_control(self) -> None:
         with contextlib.ExitStack() as stack:
