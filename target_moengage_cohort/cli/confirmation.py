@@ -59,8 +59,7 @@ def pending_plans(ledgers: LedgerStore, streams: Sequence[str], now: float) -> l
             faults.append(_nothing_pending(ledgers, stream, kept))
         faults += [fault for each in pending for fault in _faults(each, now)]
         plans += pending
-    if faults:
-        raise SettingsError.combine(faults)
+    SettingsError.raise_any(faults)
     return plans
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from target_moengage_cohort.cli.session import DONE, Session, configured
 from target_moengage_cohort.cli.terminal import example, release_command
-from target_moengage_cohort.core.text import format_count, iso_seconds, shorten
+from target_moengage_cohort.core.text import format_count, iso_utc, shorten
 from target_moengage_cohort.ledger.records import PlanKind, RunEntry, RunProgress
 
 if t.TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _is_fed(entry: CohortEntry, config: Config) -> bool | None:
 def _plan(ledgers: LedgerStore, entry: CohortEntry, plan: Plan) -> PlanStatus:
     return PlanStatus(
         plan_id=plan.plan_id,
-        made_at=iso_seconds(plan.made_at),
+        made_at=iso_utc(plan.made_at, "seconds"),
         additions=plan.additions,
         removals=plan.removals,
         desired=plan.desired,

@@ -80,15 +80,12 @@ class Comparison(Workspace):
 
     def _present(self, columns: str) -> str:
         """Return SQL for the rows of members: keys, row number and the given columns."""
-        return (
-            f"(SELECT {self._keys}, rowid AS rid, {columns} FROM {self._tables.staged}"
-            " WHERE present)"
-        )
+        return f"(SELECT {self._keys}, rid, {columns} FROM {self._tables.staged} WHERE present)"
 
     def _withdraw_absent(self) -> None:
         """Mark all rows of a key as absent if its last row is absent."""
         keys = self._keys
-        staged = f"(SELECT {keys}, present, rowid AS rid FROM {self._tables.staged})"
+        staged = f"(SELECT {keys}, present, rid FROM {self._tables.staged})"
         both = self._make(
             "both",
             f"SELECT {keys} FROM {self._present('NULL')}"
@@ -102,8 +99,9 @@ class Comparison(Workspace):
         last = self._group("last", "arg_max(present, rid) AS present", f"FROM {rows}")
         on = " AND ".join(f"s.{key} = l.{key}" for key in keys.split(", "))
         self._cursor.execute(
-            f"UPDATE {self._tables.staged} AS s SET present = FALSE FROM {last} AS l"
-            f" WHERE s.present AND NOT l.present AND {on}"
+            f"UPDATE {self._tables.stored} SET present = FALSE WHERE rowid IN (SELECT rid"
+            f" FROM {self._tables.staged} s JOIN {last} l ON {on}"
+            " WHERE s.present AND NOT l.present)"
         )
 
     def _meet(self, accepted_count: int) -> str:
@@ -116,17 +114,19 @@ class Comparison(Workspace):
         accepted, keys = self._tables.accepted, self._keys
         with_both = f"FROM {accepted} WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL"
         compares_pairs = self._rows.has_pairs or self._count(with_both)
-        pair = "hash(anonymous_id)" if compares_pairs else "0::UBIGINT"
+        pair, differs = (
+            ("hash(anonymous_id)", " OR a.pair <> s.pair") if compares_pairs else ("NULL", "")
+        )
         slices = 1 + max(self._rows.count, accepted_count) // _JOINED
         merged = ", ".join(f"coalesce(s.{key}, a.{key}) AS {key}" for key in keys.split(", "))
         on = " AND ".join(f"a.{key} = s.{key}" for key in keys.split(", "))
         return self._make_sliced(
             "met",
             slices,
-            f"SELECT {merged}, s.rid, a.pair AS known"
+            f"SELECT {merged}, s.rid, a.pair::UBIGINT AS known"
             f" FROM (FROM {self._present(f'{pair} AS pair')} WHERE {{in_slice}}) s"
             f" FULL JOIN (SELECT {keys}, {pair} AS pair FROM {accepted} WHERE {{in_slice}}) a"
-            f" ON {on} WHERE a.h IS NULL OR s.h IS NULL OR a.pair <> s.pair",
+            f" ON {on} WHERE a.h IS NULL OR s.h IS NULL{differs}",
         )
 
     def _find_additions(self, met: str, *, has_doubts: bool) -> None:

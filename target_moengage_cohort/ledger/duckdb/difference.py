@@ -64,7 +64,7 @@ class DuckDBDifference:
         """Return SQL for cohort, uid and anonymous_id of the additions, in order."""
         return (
             "SELECT a.cohort, s.uid, s.anonymous_id"
-            f" FROM {self.tables.additions} a JOIN {self.tables.staged} s ON s.rowid = a.rid"
+            f" FROM {self.tables.additions} a JOIN {self.tables.identifiers} s ON s.rid = a.rid"
             " ORDER BY a.cohort, a.rid"
         )
 
@@ -80,8 +80,8 @@ class DuckDBDifference:
             ((first, last),) = self._fetch(f"SELECT min(rid), max(rid) {chosen}")
             rows = self._fetch(
                 f"SELECT a.cohort, s.uid, s.anonymous_id FROM (SELECT cohort, rid {chosen}) a"
-                f" JOIN {self.tables.staged} s ON s.rowid = a.rid"
-                f" WHERE s.rowid BETWEEN {first} AND {last} ORDER BY a.cohort, a.rid"
+                f" JOIN {self.tables.identifiers} s ON s.rid = a.rid"
+                f" WHERE s.rid BETWEEN {first} AND {last} ORDER BY a.cohort, a.rid"
             )
             yield from _by_cohort(rows)
 
@@ -98,7 +98,7 @@ class DuckDBDifference:
             return sums
         added = (
             f"SELECT a.cohort, a.h, s.anonymous_id FROM {tables.additions} a"
-            f" JOIN {tables.staged} s ON s.rowid = a.rid"
+            f" JOIN {tables.identifiers} s ON s.rid = a.rid"
         )
         removed = f"SELECT cohort, h, anonymous_id FROM {tables.removals}"
         for sign, pairs in ((_ADDED, added), (_REMOVED, removed)):

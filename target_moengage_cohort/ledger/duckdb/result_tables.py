@@ -9,6 +9,7 @@ from target_moengage_cohort.ledger.duckdb.instance import sums_sql
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.duckdb.instance import Cursor
+    from target_moengage_cohort.ledger.duckdb.row_table import RowTable
 
 Sums: t.TypeAlias = tuple[int, int, int]
 """A number of rows and the two sums of their hashes."""
@@ -23,8 +24,9 @@ _ids = itertools.count(1)
 class Tables:
     """The names of the tables that are compared, and of those with the result."""
 
-    def __init__(self, staging: str, accepted: str, doubts: str) -> None:
-        self.staged = f"{staging}.staged"
+    def __init__(self, staging: str, rows: RowTable, accepted: str, doubts: str) -> None:
+        self.stored = rows.stored
+        self.staged = self.identifiers = rows.rows
         self.accepted = accepted
         self.doubts = doubts
         self.additions = ""  # cohort, hash, row in `staged`, and whether it is not accepted yet
