@@ -53,6 +53,7 @@ class Leases:
         self._is_optional = is_optional
         self._shared = -1  # a descriptor
         self._locks: dict[str, Lock] = {}
+        raise_descriptor_limit()
 
     def take(self, stream: str, base: str, me: Holder, patience: Patience) -> None:
         """Wait for a stream's lease; raise a `BusyError` that names its holder if it takes long."""
@@ -120,7 +121,6 @@ class Leases:
 
     def _lock(self, base: str) -> bool:
         if not _SET_LOCK:
-            raise_descriptor_limit()
             lock = self._locks[base] = Lock(self._path(base), is_optional=self._is_optional)
             return lock.acquire()
         if self._shared < 0:
