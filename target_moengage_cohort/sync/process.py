@@ -27,7 +27,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.settings import Config, Settings
-    from target_moengage_cohort.singer.messages import RecordMapper
+    from target_moengage_cohort.singer.stream_maps import StreamMaps
 
 logger = logging.getLogger(NAME)
 
@@ -70,7 +70,7 @@ def endpoints_of(context: RunContext, store: LedgerStore) -> Endpoints:
     )
 
 
-def record_mapper_of(settings: Settings) -> RecordMapper | None:
+def record_mapper_of(settings: Settings) -> StreamMaps | None:
     """Return the SDK's stream maps if the settings ask for them; the SDK is slow to import."""
     if not settings.transforms_records:
         return None
