@@ -10,6 +10,7 @@ import click
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.session import Session, configured
 from target_moengage_cohort.cli.terminal import ask, example, require_utf8
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.core.text import format_count
@@ -55,9 +56,10 @@ def known_members(ledgers: LedgerStore, cohort: str) -> CohortLedger:
     """Open the ledger of a cohort; raise a `SettingsError` if its members are not kept."""
     for entry in ledgers.entries():
         if entry.cohort_id == cohort and not entry.has_members:
+            command = suggest("adopt", cohort, "--csv", "FILE")
             msg = (
                 f"cohort {cohort!r}: the members of its stream {entry.stream!r} are not kept, so "
-                "it is unknown who they are. Import them first: moengage-cohort adopt"
+                f"it is unknown who they are. Import them first: {command}"
             )
             raise SettingsError("members_unknown", msg)
     return ledgers.open_known(cohort)

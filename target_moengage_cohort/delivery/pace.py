@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
+import shlex
 import sqlite3
 import threading
 import time
 import typing as t
 from pathlib import Path
 
+from target_moengage_cohort.core import sqlite_files
 from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.mounts import is_on_network
 from target_moengage_cohort.settings.addresses import state_path
 
 if t.TYPE_CHECKING:
@@ -32,7 +34,6 @@ _LONGEST_LOCK_POLL_SECONDS = 0.1  # another process is stopped, or the disk is s
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PROTOCOL}  # the latter after long contention
 
 _SET_UP = (
-    "PRAGMA journal_mode=WAL",
     # Commits are not synced to disk. A power loss can take away the last of them but does not
     # damage the file, and it reboots the machine, which takes about as long as the window.
     "PRAGMA synchronous=NORMAL",
@@ -112,16 +113,16 @@ class Pace:
         name = hashlib.sha256(destination.encode()).hexdigest()[:32]
         self._path = (directory or _state_directory()) / f"pace-{name}.sqlite3"
         with self._translated(), contextlib.ExitStack() as unless_ready:
-            # SQLite gives its other files this one's mode. Only a new file is opened here, because
-            # closing a descriptor drops the locks that this process has on its file.
-            with contextlib.suppress(FileExistsError):
-                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            sqlite_files.create_private(self._path)
             # SQLite's own wait for a lock cannot be interrupted, so it has none.
             self._connection: sqlite3.Connection | None = sqlite3.connect(
                 self._path, timeout=0, isolation_level=None, check_same_thread=False
             )
             unless_ready.callback(self.close)
-            if all(self._execute_when_free(self._connection, each) for each in _SET_UP):
+            # A write-ahead log needs memory that all processes share.
+            mode = "TRUNCATE" if is_on_network(self._path.parent) else "WAL"
+            set_up = (f"PRAGMA journal_mode={mode}", *_SET_UP)
+            if all(self._execute_when_free(self._connection, each) for each in set_up):
                 unless_ready.pop_all()
 
     def acquire(self) -> bool:
@@ -163,7 +164,7 @@ class Pace:
         """Keep out other threads and processes; yield ``None`` if the run is to end instead."""
         with self._lock, self._translated():
             connection = self._connection
-            if connection is None or not self._execute_when_free(connection, "BEGIN IMMEDIATE"):
+            if connection is None or not self._execute_when_free(connection, "BEGIN EXCLUSIVE"):
                 yield None
             else:
                 with connection:  # commits, or rolls back at an error
@@ -179,7 +180,7 @@ class Pace:
             try:
                 connection.execute(statement)
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF not in _BUSY:  # without the extended code
+                if sqlite_files.primary_code(error) not in _BUSY:
                     raise
             else:
                 return True
@@ -192,8 +193,11 @@ class Pace:
         try:
             yield
         except (OSError, sqlite3.Error) as error:
-            msg = (
-                f"cannot use the rate limit's file {self._path} ({error}). Its directory must be "
-                "writable and its disk must have free space; if the file is damaged, delete it"
-            )
+            what, remedy = str(error), "its directory must be writable and its disk have free space"
+            if isinstance(error, sqlite3.Error):
+                what = sqlite_files.cause(error, self._path)
+                if sqlite_files.is_damage(error):
+                    path = shlex.quote(str(self._path))
+                    remedy = f"it is damaged; delete it: rm -f {path} {path}-wal {path}-shm"
+            msg = f"cannot use the rate limit's file {self._path} ({what}); {remedy}"
             raise SettingsError("rate_limit_file", msg) from None

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import sys
 import typing as t
 from pathlib import Path
 
 import msgspec
 
-from target_moengage_cohort.core.errors import SettingsError, TryAgainError
+from target_moengage_cohort.core.errors import BusyError, SettingsError, TryAgainError
 from target_moengage_cohort.core.text import utc_now
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from target_moengage_cohort.core.interrupts import Patience
     from target_moengage_cohort.singer.messages import Schema
 
 REASON = "_reject_reason"
@@ -28,6 +30,7 @@ _REJECT_PROPERTIES: dict[str, t.Any] = {
     "_reject_run_id": {"type": ["string", "null"]},
     "_reject_at": {"type": ["string", "null"], "format": "date-time"},
 }
+_POLL_SECONDS = 0.02
 _LINE_START = b'{"type":"'
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -53,8 +56,9 @@ class NoRejects:
 class RejectsFile:
     """Appends rejected rows to a file that only its owner can read, each stream's SCHEMA first."""
 
-    def __init__(self, path: str, run_id: str) -> None:
+    def __init__(self, path: str, run_id: str, patience: Patience) -> None:
         self._path = Path(path)
+        self._patience = patience
         self._run_id = run_id
         self._announced: dict[str, Schema] = {}
         self._dirty = False
@@ -111,13 +115,26 @@ class RejectsFile:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Keep other runs from writing, and the end of the file at the end of a line."""
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        if not self._patience.until(self._lock, _POLL_SECONDS):
+            msg = (
+                f"rejects_path: {self._path} is locked by another process, which may have been "
+                "stopped; end it, then run again. It is shown by: "
+                f"fuser -v {shlex.quote(str(self._path))}"
+            )
+            raise BusyError("rejects_file_busy", msg)
         try:
             if (start := _torn_line(self._file, str(self._path))) is not None:
                 os.ftruncate(self._file, start)  # of a run that died; no STATE has passed that row
             yield
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _lock(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def _write_error(self, error: OSError) -> TryAgainError:
         return TryAgainError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import typing as t
 
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.text import format_count, iso_utc
 
 if t.TYPE_CHECKING:
@@ -24,10 +25,11 @@ def warn_of_known(entries: Sequence[CohortEntry], mapping: StreamMapping) -> Non
         logger.warning(
             "%s was populated without a record of its members%s. Those whom MoEngage has and the "
             "stream %r no longer has are not removed. To have them removed, import them before "
-            "the next run: moengage-cohort adopt",
+            "the next run: %s",
             _subject(unrecorded),
             _last_run(unrecorded[0]),
             mapping.stream,
+            suggest("adopt", unrecorded[0].cohort_id, "--csv", "FILE"),
             extra=_extra("members_unknown", unrecorded[0]),
         )
     fixed = mapping.cohort
@@ -35,10 +37,11 @@ def warn_of_known(entries: Sequence[CohortEntry], mapping: StreamMapping) -> Non
     if others:
         logger.warning(
             "%s was populated by the stream %r before, and is not any more; no members are "
-            "removed. Use moengage-cohort ledger retire, or moengage-cohort ledger "
-            "reassign to let another stream populate it",
+            "removed. To empty it for good, run: %s. To let another stream populate it, run: %s",
             _subject(others),
             mapping.stream,
+            suggest("ledger", "retire", others[0].cohort_id),
+            suggest("ledger", "reassign", others[0].cohort_id, "STREAM"),
             extra=_extra("orphan_cohort", others[0]),
         )
 

@@ -164,12 +164,3 @@ def newer(path: str) -> SettingsError:
         "installation"
     )
     return SettingsError("ledger_newer", msg)
-
-
-def inconsistent(path: object, fault: str) -> SettingsError:
-    """Return the error for files that do not belong together."""
-    msg = (
-        f"ledger_uri: {path} {fault}, so nothing is sent; restore all files of the directory from "
-        "one backup"
-    )
-    return SettingsError("ledger_mismatch", msg)

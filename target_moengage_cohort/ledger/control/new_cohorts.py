@@ -6,6 +6,7 @@ import threading
 import time
 import typing as t
 
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import LedgerError, RowError, SettingsError
 from target_moengage_cohort.ledger.records import EMPTY_SET, CohortEntry, LedgerCounts
 
@@ -165,7 +166,7 @@ class NewCohorts:
         for partner, stream in transaction.run(query, [entry.cohort_id]):
             reason = (
                 f"the cohort {entry.cohort_id!r} was created by another run meanwhile, for the "
-                f"stream {stream!r} of partner {partner!r}; see moengage-cohort status"
+                f"stream {stream!r} of partner {partner!r}; see {suggest('status')}"
             )
             return RowError("cohort_of_other_stream", reason)
         if error := self.reserve_name(transaction, entry):

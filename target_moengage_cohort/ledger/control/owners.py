@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import RowError, SettingsError
 
 if t.TYPE_CHECKING:
@@ -21,7 +22,7 @@ def check_owner(entry: CohortEntry, cohort: Cohort, stream: str) -> None:
         msg = (
             f"cohorts.{stream}.cohort_name: the ledger of cohort {cohort.cohort_id!r} has the name "
             f"{entry.name!r}, not {cohort.name!r}; to rename the cohort, run: "
-            "moengage-cohort ledger rename COHORT NAME --config …"
+            f"{suggest('ledger', 'rename', cohort.cohort_id, cohort.name)}"
         )
         raise SettingsError("cohort_renamed", msg)
 
@@ -40,6 +41,6 @@ def of_other_stream(entry: CohortEntry, stream: str) -> SettingsError:
     msg = (
         f"cohorts.{stream}: the ledger of cohort {entry.cohort_id!r} belongs to stream "
         f"{entry.stream!r}; to let {stream!r} populate the cohort from now on, run: "
-        "moengage-cohort ledger reassign COHORT STREAM --config …"
+        f"{suggest('ledger', 'reassign', entry.cohort_id, stream)}"
     )
     return SettingsError("cohort_of_other_stream", msg)

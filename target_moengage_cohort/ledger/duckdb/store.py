@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import socket
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,13 +13,15 @@ from functools import partial
 import msgspec
 
 from target_moengage_cohort.core import files
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.text import iso_utc
 from target_moengage_cohort.ledger.control.control import stem
 from target_moengage_cohort.ledger.control.memberless import MemberlessCohort, MemberlessStream
 from target_moengage_cohort.ledger.control.owners import of_other_stream, retired
 from target_moengage_cohort.ledger.duckdb.inspection import inspect
 from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, Engine, translated
-from target_moengage_cohort.ledger.duckdb.leases import new_holder, take_lease
+from target_moengage_cohort.ledger.duckdb.leases import Holder
 from target_moengage_cohort.ledger.duckdb.members import Members
 from target_moengage_cohort.ledger.duckdb.members_file import Owner
 from target_moengage_cohort.ledger.duckdb.store_directory import StoreDirectory
@@ -48,7 +52,7 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
         self._started: Engine | None = None
         self._worker: ThreadPoolExecutor | None = None
         self._streams: dict[str, DuckDBStreamLedger] = {}
-        self._leases: dict[str, files.Lock | None] = {}  # of streams whose members are not open
+        self._taken: set[str] = set()  # the streams whose lease this store has
         self._memberless: dict[str, MemberlessStream] = {}
         self._numbers = itertools.count(1)
 
@@ -62,9 +66,15 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
 
     def take(self, stream: str) -> None:
         """Take a stream's lease without opening its members."""
-        if not (stream in self._streams or stream in self._leases):
-            self._ready()
-            self._leases[stream] = self._lease(stream)
+        self._ready()
+        self._take_lease(stream)
+
+    def _take_lease(self, stream: str) -> None:
+        # Without a store that may be written there is nothing to lock.
+        if stream not in self._taken and (self.exists or not self._read_only):
+            base = stem(self._settings.partner, stream)
+            self._leases.take(stream, base, self._holder(), self._patience)
+        self._taken.add(stream)
 
     def open_without_members(
         self, cohort: Cohort, stream: str, *, held: bool = False
@@ -99,7 +109,7 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
         entry = self._ready().entry(cohort_id) if self.exists else None
         if entry is None:
             like = nearest_name(cohort_id, [entry.cohort_id for entry in self.entries()])
-            hint = "moengage-cohort status lists the cohorts that have one"
+            hint = f"those that have one are shown by: {suggest('status')}"
             if like:
                 hint = f"did you mean {like!r}?"
             msg = (
@@ -126,7 +136,7 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
     def accept_members(self, stream: str) -> None:
         """See `LedgerStore.accept_members`."""
         if stream not in self.streams():
-            msg = f"stream {stream!r} has no ledger in {self.place}; see moengage-cohort status"
+            msg = f"stream {stream!r} has no ledger in {self.place}; see {suggest('status')}"
             raise SettingsError("no_ledger", msg)
         self.stream(stream, trusts=True)
 
@@ -141,18 +151,25 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
     def _take(self, name: str) -> DuckDBStreamLedger:
         engine, control = self._engine(), self._control
         base = stem(self._settings.partner, name)
-        taken = name in self._leases
-        lease = self._leases.pop(name) if taken else self._lease(name)
+        self._take_lease(name)
         try:
             file = DatabaseFile(self.folder / f"members-{base}.duckdb", next(self._numbers))
             owner = Owner(control.store_id, self._settings.partner, name)
             members = Members(engine, file, owner, self._step)
-            closed = partial(self._streams.pop, name, None)
-            return DuckDBStreamLedger(name, control, members, lease, closed)
+            release = partial(self._release, name, base)
+            return DuckDBStreamLedger(name, control, members, release)
         except BaseException:
-            if lease is not None:
-                lease.release()
+            self._release(name, base)
             raise
+
+    def _holder(self) -> Holder:
+        since = iso_utc(self._clock(), "seconds")
+        return Holder(pid=os.getpid(), host=socket.gethostname(), run_id=self.run_id, since=since)
+
+    def _release(self, name: str, base: str) -> None:
+        self._leases.release(base)
+        self._taken.discard(name)
+        self._streams.pop(name, None)
 
     def reassign(self, cohort_id: str, stream: str) -> None:
         """Let another stream populate a cohort: copy its members, then change the owner."""
@@ -178,10 +195,10 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
         """Close all ledgers, even if one of them fails."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._close_control)
+            stack.callback(self._leases.close)
             stack.callback(self._stop)
-            for lease in self._leases.values():
-                if lease is not None:
-                    stack.callback(lease.release)
+            for name in self._taken - self._streams.keys():
+                stack.callback(self._release, name, stem(self._settings.partner, name))
             for memberless in self._memberless.values():
                 stack.callback(memberless.close)
             for stream in list(self._streams.values()):
@@ -208,12 +225,3 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
             key = self._control.hash_key
             self._started = Engine(key, self._spill.path, read_only=self._read_only)
         return self._started
-
-    def _lease(self, stream: str) -> files.Lock | None:
-        """Wait for a stream's lease; ``None`` if there is nothing to lock."""
-        if self._read_only and not self.exists:
-            return None
-        base = stem(self._settings.partner, stream)
-        lock = files.Lock(self.folder / f"stream-{base}.lock", is_optional=self._read_only)
-        take_lease(stream, lock, new_holder(self.run_id, self._clock()), self._patience)
-        return lock
