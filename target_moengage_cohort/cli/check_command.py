@@ -117,9 +117,6 @@ def _entries_by_stream(
 ) -> dict[str, list[CohortEntry] | None]:
     """Return each stream's cohorts that have a ledger; ``None`` if it cannot be used."""
     with session.ledgers(read_only=True, is_patient=False) as ledgers:
-        needs_ledger = any(mapping.is_snapshot for mapping in mappings)
-        if not (needs_ledger or session.settings.ledger_uri is not None or ledgers.exists):
-            return {mapping.stream: [] for mapping in mappings}
         usable = checks.run("ledger", partial(_ledger, ledgers))
         return {
             mapping.stream: _entries(mapping, ledgers, checks) if usable else None
@@ -129,7 +126,7 @@ def _entries_by_stream(
 
 def _ledger(ledgers: LedgerStore) -> str:
     ledgers.check()
-    return f"{ledgers.place}{'' if ledgers.exists else ' (created by the first run)'}"
+    return f"{ledgers.place} ({'found' if ledgers.exists else 'will be created by the first run'})"
 
 
 def _entries(
@@ -140,7 +137,9 @@ def _entries(
         if (cohort := mapping.cohort) is not None:
             entries = [each for each in entries if each.cohort_id == cohort.cohort_id]
             if entries:  # refused if the ledger is another stream's, or has a new name
-                ledgers.open(cohort, mapping.stream)
+                has_members = entries[0].has_members
+                opened = ledgers.open if has_members else ledgers.open_without_members
+                opened(cohort, mapping.stream)
         elif mapping.cohort_id_column is not None:
             entries = [each for each in entries if each.stream == mapping.stream]
     except BusyError:  # another run, which will have ended before the next one starts
@@ -151,7 +150,7 @@ def _entries(
     except TargetError as error:
         checks.faults += error.faults
         return None
-    return [entry for entry in entries if not entry.is_retired]
+    return [entry for entry in entries if entry.has_members and not entry.is_retired]
 
 
 def _limits(settings: Settings) -> Iterator[tuple[str, str]]:

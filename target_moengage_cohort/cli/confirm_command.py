@@ -105,7 +105,8 @@ def _find_pending(ledgers: LedgerStore, streams: Sequence[str], now: float) -> l
     plans: list[PendingPlan] = []
     faults: list[SettingsError] = []
     for stream in streams:
-        opened = [ledgers.open_known(each.cohort_id) for each in entries if each.stream == stream]
+        known = [each for each in entries if each.stream == stream and each.has_members]
+        opened = [ledgers.open_known(each.cohort_id) for each in known]
         kept = [PendingPlan(ledger, plan) for ledger in opened for plan in ledger.plans()]
         waiting = [each for each in kept if each.plan.kind is PlanKind.WAITING]
         pending = [each for each in waiting if not ledgers.is_void(each.plan)]

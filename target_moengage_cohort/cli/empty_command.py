@@ -10,6 +10,8 @@ import click
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.session import Session, configured
 from target_moengage_cohort.cli.terminal import ask, example, require_utf8
+from target_moengage_cohort.core.commands import suggest
+from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.core.text import format_count
 
@@ -43,11 +45,24 @@ def prepared(
     session.refuse_dry_run()
     if not yes:
         with session.ledgers(read_only=True) as ledgers:
-            count = ledgers.open_known(cohort).numbers().base
+            count = known_members(ledgers, cohort).numbers().base
         if count:
             ask(f"Remove {format_count(count, 'member')} from cohort {cohort!r}?")
     with session.ledgers() as ledgers:
-        yield ledgers, ledgers.open_known(cohort)
+        yield ledgers, known_members(ledgers, cohort)
+
+
+def known_members(ledgers: LedgerStore, cohort: str) -> CohortLedger:
+    """Open the ledger of a cohort; raise a `SettingsError` if its members are not kept."""
+    for entry in ledgers.entries():
+        if entry.cohort_id == cohort and not entry.has_members:
+            command = suggest("adopt", cohort, "--csv", "FILE")
+            msg = (
+                f"cohort {cohort!r}: the members of its stream {entry.stream!r} are not kept, so "
+                f"it is unknown who they are. Import them first: {command}"
+            )
+            raise SettingsError("members_unknown", msg)
+    return ledgers.open_known(cohort)
 
 
 def remove_all(session: Session, ledgers: LedgerStore, ledger: CohortLedger, kind: str) -> int:

@@ -27,7 +27,9 @@ from target_moengage_cohort.core.text import format_count
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from target_moengage_cohort.ledger.cohort_record import CohortRecord
     from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
+    from target_moengage_cohort.ledger.records import CohortEntry
 
 
 @click.command(epilog=example("moengage-cohort forget people.csv --config config.json"))
@@ -47,16 +49,23 @@ def forget(session: Session, file: str | None) -> int:
     mappings = session.config.mappings.values()
     with session.ledgers() as ledgers:
         streams: defaultdict[str, list[str]] = defaultdict(list)
-        for entry in ledgers.entries():
-            streams[entry.stream].append(entry.cohort_id)
+        entries = ledgers.entries()
+        for entry in entries:
+            if entry.has_members:
+                streams[entry.stream].append(entry.cohort_id)
         outcome = _Outcome([each for cohort_ids in streams.values() for each in cohort_ids])
         steps: list[tuple[list[str], Callable[[], object]]] = [
             (cohort_ids, partial(_forget_in_stream, session, ledgers, cohort_ids, members, outcome))
             for cohort_ids in streams.values()
         ]
+        # If their members are unknown, the removals are sent whether they are in or not.
+        for entry in entries:
+            if not (entry.has_members or entry.is_retired):
+                outcome.unrecorded.append(entry.cohort_id)
+                work = partial(_remove_unrecorded, session, ledgers, entry, members)
+                steps.append(([entry.cohort_id], work))
         for cohort in (each.cohort for each in mappings):
             if cohort is not None and not ledgers.has(cohort.cohort_id):
-                # Its members are unknown, so the removals are sent whether they are in or not.
                 outcome.unrecorded.append(cohort.cohort_id)
                 steps.append(([cohort.cohort_id], partial(_remove, session, [(cohort, members)])))
         _carry_out(session, steps, outcome)
@@ -68,8 +77,9 @@ def forget(session: Session, file: str | None) -> int:
             )
     if not mappings:
         complain("no cohorts are configured, so cohorts without a ledger are unknown here")
-    # Streams that name their cohorts in their rows, none of which has a ledger
-    unknown = [each.stream for each in mappings if not each.cohort and each.stream not in streams]
+    # Streams that name their cohorts in their rows, none of which is known
+    known = {entry.stream for entry in entries}
+    unknown = [each.stream for each in mappings if not each.cohort and each.stream not in known]
     return _print_outcome(outcome, identifiers, unknown)
 
 
@@ -77,7 +87,7 @@ class _Outcome(msgspec.Struct):
     """The results so far."""
 
     recorded: list[str]  # the cohorts that have a ledger
-    unrecorded: list[str] = []  # the configured cohorts that have none
+    unrecorded: list[str] = []  # the known or configured cohorts that have none
     removed: dict[str, int] = {}  # how many removals were accepted, by cohort with a ledger
     erased: int = 0  # how many ledgers contained any of the users
     unfinished: dict[str, TargetError | str] = {}  # why cohorts may still have the users
@@ -122,8 +132,15 @@ def _forget_in_stream(
     outcome.erased += sum(1 for each in opened if each.number in had)
 
 
+def _remove_unrecorded(
+    session: Session, ledgers: LedgerStore, entry: CohortEntry, members: Sequence[Member]
+) -> None:
+    record = ledgers.open_without_members(entry.cohort, entry.stream)
+    _remove(session, [(record, members)])
+
+
 def _remove(
-    session: Session, orders: Sequence[tuple[Cohort | CohortLedger, Sequence[Member]]]
+    session: Session, orders: Sequence[tuple[Cohort | CohortRecord, Sequence[Member]]]
 ) -> None:
     """Remove members from cohorts; raise `TryAgainError` unless all removals are accepted."""
     removals = (
@@ -154,8 +171,8 @@ def _print_outcome(outcome: _Outcome, identifiers: int, unknown: Sequence[str]) 
         click.echo(f"Sent the removals to {cohorts} without a ledger, whose members are unknown.")
     for stream in unknown:
         complain(
-            f"stream {stream!r}: its rows name its cohorts, which have no ledger and are unknown "
-            "here; let the stream remove these users from them"
+            f"stream {stream!r}: its rows name its cohorts, which are unknown here; "
+            "let the stream remove these users from them"
         )
     for cohort_id, reason in outcome.unfinished.items():
         complain(f"cohort {cohort_id!r}: {reason}; repeat this command for it")

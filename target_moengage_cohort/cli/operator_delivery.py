@@ -15,7 +15,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from target_moengage_cohort.cli.session import Session
-    from target_moengage_cohort.ledger.interface import CohortLedger
+    from target_moengage_cohort.ledger.cohort_record import CohortRecord
 
 Batches: t.TypeAlias = "Iterable[tuple[Action, Sequence[Member]]]"
 
@@ -32,7 +32,7 @@ class OperatorDelivery:
         session.interrupt.call_when_set(self._interrupt.set)
         if session.interrupt.is_set():
             self._interrupt.set()
-        self._ledgers: dict[str, CohortLedger] = {}
+        self._ledgers: dict[str, CohortRecord] = {}
         self._submitted: dict[str, int | None] = {}
         rejected: defaultdict[str, list[str]] = defaultdict(list)
         self._rejected = rejected
@@ -49,7 +49,7 @@ class OperatorDelivery:
             ledgers=self._ledgers,
         )
 
-    def deliver(self, orders: Iterable[tuple[Cohort | CohortLedger, Batches]]) -> bool:
+    def deliver(self, orders: Iterable[tuple[Cohort | CohortRecord, Batches]]) -> bool:
         """Send changes of cohorts; return whether all are accepted, or else it was interrupted.
 
         Raises:
@@ -74,7 +74,7 @@ class OperatorDelivery:
             raise InputError("member_rejected", msg)
         return all(map(self.is_accepted, self._submitted))
 
-    def _submit(self, owner: Cohort | CohortLedger, batches: Batches) -> None:
+    def _submit(self, owner: Cohort | CohortRecord, batches: Batches) -> None:
         cohort = owner if isinstance(owner, Cohort) else owner.entry.cohort
         if not isinstance(owner, Cohort):
             self._ledgers[cohort.cohort_id] = owner

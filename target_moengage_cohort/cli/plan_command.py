@@ -18,8 +18,8 @@ from target_moengage_cohort.sync.process import open_run
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from target_moengage_cohort.sync.cohorts import SettlementResult, SyncedCohort
     from target_moengage_cohort.sync.report import CohortReport
+    from target_moengage_cohort.sync.synced_cohort import SettlementResult, SyncedCohort
 
 SOMETHING_TO_DO = 5
 _COHORT_WIDTH = 21

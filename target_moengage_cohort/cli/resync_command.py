@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from target_moengage_cohort.cli.empty_command import known_members
 from target_moengage_cohort.cli.session import Session, configured
 from target_moengage_cohort.cli.terminal import ask, example, require_utf8
 from target_moengage_cohort.core.text import format_count
@@ -24,7 +25,8 @@ def resync(session: Session, cohorts: tuple[str, ...], *, yes: bool) -> None:
     chosen = list(dict.fromkeys(cohorts))
     if not chosen:
         with session.ledgers(read_only=True) as ledgers:
-            chosen = [each.cohort_id for each in ledgers.entries() if not each.is_retired]
+            entries = [each for each in ledgers.entries() if each.has_members]
+            chosen = [each.cohort_id for each in entries if not each.is_retired]
         if not chosen:
             click.echo(f"No ledgers for partner {session.settings.partner!r} in {ledgers.place}.")
             return
@@ -32,7 +34,7 @@ def resync(session: Session, cohorts: tuple[str, ...], *, yes: bool) -> None:
             ask(f"Re-send all members of {format_count(len(chosen), 'cohort')}?")
     with session.ledgers() as ledgers:
         for cohort_id in chosen:  # change nothing unless every ledger is there and free
-            ledgers.open_known(cohort_id)
+            known_members(ledgers, cohort_id)
         for cohort_id in chosen:
             if session.interrupt.is_set():
                 break

@@ -53,10 +53,11 @@ def _cohort(entry: CohortEntry, config: Config, *, is_busy: bool) -> dict[str, t
         "fed": is_fed if config.mappings else None,  # whether the configuration has its stream
         "busy": is_busy,  # a run is at work on its stream
         "settled": entry.is_settled,  # every request was answered
-        "accepted": entry.counts.accepted.count,
+        # None if the members are not kept
+        "accepted": entry.counts.accepted.count if entry.has_members else None,
         "in_doubt": entry.counts.in_doubt,
         "unfolded": entry.unfolded,  # requests that the numbers do not contain yet
-        "digest": entry.counts.accepted.digest,
+        "digest": entry.counts.accepted.digest if entry.has_members else None,
         "sealed": entry.is_sealed,
         "retired": entry.is_retired,  # shown here only
         "last_run": entry.last_run,
@@ -109,7 +110,9 @@ def _row(cohort_id: str, stream: str, accepted: str, in_doubt: str, last_run: st
 
 def _cohort_lines(cohort: dict[str, t.Any]) -> Iterator[str]:
     run = cohort["last_run"]
-    accepted, in_doubt = f"{cohort['accepted']:,}", f"{cohort['in_doubt']:,}"
+    accepted, in_doubt = "-", "-"
+    if has_members := cohort["accepted"] is not None:
+        accepted, in_doubt = f"{cohort['accepted']:,}", f"{cohort['in_doubt']:,}"
     finished_at = "-" if run is None else run.finished_at[:16].replace("T", " ")
     yield _row(cohort["cohort_id"], cohort["stream"], accepted, in_doubt, finished_at)
     if cohort["cohort_name"] != cohort["cohort_id"]:
@@ -120,7 +123,7 @@ def _cohort_lines(cohort: dict[str, t.Any]) -> Iterator[str]:
     if cohort["unfolded"]:
         requests = format_count(cohort["unfolded"], "later request")
         yield f"  as of the last fold; {requests} not counted yet"
-    yield f"  digest: {cohort['digest']}"
+    yield f"  digest: {cohort['digest']}" if has_members else "  members are not kept (ledger_uri)"
     if cohort["fed"] is False:
         yield "  no stream populates it (see `cohorts` in the configuration)"
     if cohort["sealed"]:

@@ -44,6 +44,10 @@ class InputError(TargetError):
     """Fix what the tap sends: a line, a message or a row that cannot be used."""
 
 
+class CohortError(TargetError):
+    """One cohort cannot be populated; the others are. No STATE passes its rows."""
+
+
 class TryAgainError(TargetError):
     """MoEngage or the network failed for too long. The next run resumes from STATE."""
 

@@ -22,7 +22,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.delivery.packing import CohortBuffer
     from target_moengage_cohort.delivery.ports import Link, Reject, Timing
     from target_moengage_cohort.delivery.shared_state import SharedState
-    from target_moengage_cohort.ledger.interface import RequestLedger
+    from target_moengage_cohort.ledger.cohort_record import RequestLedger
     from target_moengage_cohort.settings import Settings
 
 logger = logging.getLogger(__name__)

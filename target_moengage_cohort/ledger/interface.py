@@ -13,10 +13,12 @@ import typing as t
 from contextlib import AbstractContextManager
 
 from target_moengage_cohort.core.membership import Action, Key, Member
+from target_moengage_cohort.ledger.cohort_record import CohortRecord
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from target_moengage_cohort.core.errors import RowError
     from target_moengage_cohort.core.membership import Cohort
     from target_moengage_cohort.ledger.records import (
         CohortEntry,
@@ -37,38 +39,11 @@ NumberedKey: t.TypeAlias = tuple[int, Key]
 """A member's key in the cohort with a number."""
 
 
-class RequestLedger(t.Protocol):
-    """The record for delivery of a cohort's requests, before each leaves and when it is answered.
-
-    The requests of a cohort never overlap.
-    """
-
-    def sent(self, action: Action, members: bytes, count: int, timestamp: int) -> int:
-        """Record a request that is about to leave; return its number.
-
-        `members` is the JSON array of its members, of which no two have the same key; `timestamp`
-        is in milliseconds since 1970. They are unconfirmed from then on. After an error the request
-        must not leave.
-        """
-
-    def accepted(self, number: int) -> None:
-        """Record that MoEngage accepted a request; durable on return."""
-
-    def refused(self, number: int) -> None:
-        """Record that MoEngage refused a request, so that none of it was applied; durable."""
-
-    def unanswered(self, number: int) -> None:
-        """Record that a request which may have been applied gets no answer; durable."""
-
-
-class CohortLedger(RequestLedger, t.Protocol):
+class CohortLedger(CohortRecord, t.Protocol):
     """The ledger of one cohort."""
 
     number: int  # in the store
-    entry: CohortEntry
-    created: bool  # by this store
     exists: bool  # a read-only store does not create it
-    last_timestamp: int  # the latest request's, in milliseconds; 0 if there was none
     revision: int  # rises with every request and every other change that makes plans outdated
 
     @property
@@ -229,8 +204,8 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
     def has(self, cohort_id: str) -> bool:
         """Return whether the cohort has a ledger; cheap."""
 
-    def entries(self) -> list[CohortEntry]:
-        """Return the partner's cohorts that have a ledger, sorted by id; never waits."""
+    def entries(self, stream: str | None = None) -> list[CohortEntry]:
+        """Return the partner's cohorts, or those of a stream, sorted by id; never waits."""
 
     def plans(self) -> dict[int, list[Plan]]:
         """Return the plans of all cohorts that have any, by the cohort's number; never waits."""
@@ -244,9 +219,24 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
         Wait while another run has the lease, and log that, but raise a `BusyError` in the end.
         """
 
-    def open(self, cohort: Cohort, stream: str) -> CohortLedger:
+    def take(self, stream: str) -> None:
+        """Take a stream's lease as `stream` does, without opening its members."""
+
+    def open_without_members(
+        self, cohort: Cohort, stream: str, *, held: bool = False
+    ) -> CohortRecord:
+        """Open the record of a cohort whose members are not kept; otherwise see `open`."""
+
+    def recent_cohorts(self) -> int:
+        """Return how many cohorts were created in the last 7 days, by all partners."""
+
+    def admit(self, cohort_ids: Iterable[str]) -> dict[str, RowError]:
+        """Create cohorts that were held; return why some of them, by id, cannot be."""
+
+    def open(self, cohort: Cohort, stream: str, *, held: bool = False) -> CohortLedger:
         """Open a cohort's ledger, or create it; record a new description. See `stream`, too.
 
+        A new cohort that is held is not recorded before `admit`, and has no request until then.
         Raise a `SettingsError` if the ledger is another stream's or the cohort has another name,
         and a `RowError` if another cohort had the name or the cohort was retired.
         """
@@ -260,9 +250,6 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
     def staging(self) -> Staging:
         """Return an empty staging for a snapshot."""
 
-    def has_begun(self, stream: str) -> bool:
-        """Return whether any run has begun to read a stream; cheap."""
-
     def begin(self, stream: str) -> None:
         """Record that this run reads a stream: earlier runs' pending plans expire.
 
@@ -273,10 +260,7 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
         """Return whether a pending plan has expired, because a later run of its stream began."""
 
     def use_version(self, stream: str, version: int) -> bool:
-        """Record that this run reads a stream's version; return whether no unfinished run has."""
-
-    def finish_version(self, stream: str, version: int) -> None:
-        """Delete the record of a version, because the run that read it succeeded."""
+        """Record that this run has seen a stream's version; return whether no other run has."""
 
     def write_progress(self, progress: RunProgress) -> None:
         """Show other processes how far this run is, until the store is closed; not if read-only."""

@@ -77,13 +77,14 @@ class CohortEntry(msgspec.Struct, frozen=True, kw_only=True):
     description: str | None  # the latest one
     stream: str  # the one that populates the cohort
     counts: LedgerCounts
-    last_timestamp: int = 0  # the latest request's, in milliseconds; 0 if there was none
+    last_timestamp: int = 0  # the latest request's or later, in milliseconds; 0 without any
     revision: int = 0  # rises with every request and every other change that makes plans outdated
     mark: int = 0  # the last request that was folded
     is_sealed: bool = False  # whether this one_time cohort is finished
     is_retired: bool = False
     last_run: RunEntry | None = None
     unfolded: int = 0  # requests that are not folded yet
+    has_members: bool = False  # whether the members of its stream are kept
 
     @property
     def cohort(self) -> Cohort:

@@ -155,6 +155,11 @@ DESCRIPTIONS = {
     "accepted: a path or a file:// URL, on a disk that outlives the run. Default: a folder in the "
     "user's state directory. The sync modes mirror and one_time need a ledger; the others keep one "
     "if this is set.",
+    "ledger_create": "Create the ledger. Whether a run may create a ledger where there is none. "
+    "Set it to false after the first run, so that a lost ledger is an error.",
+    "max_new_cohorts": "New cohorts. Most cohorts to create in 7 days. If a run would create more, "
+    "as with a wrong cohort_id_column, nothing is sent for any of them: MoEngage never frees a "
+    "name.",
     "requests_per_minute": "Requests per minute. Most requests to start in a minute, counted over "
     "all processes that share the state directory. MoEngage allows 300 for the whole workspace.",
     "max_payload_bytes": "Largest payload (bytes). Largest request body in bytes. MoEngage "

@@ -125,6 +125,8 @@ class Settings(_Secretive, frozen=True, kw_only=True):
     max_removal_percent: _Percent = 10
     max_addition_percent: _Natural | None = None
     ledger_uri: str | None = None
+    ledger_create: bool = True
+    max_new_cohorts: _Natural = 50
     requests_per_minute: t.Annotated[int, Meta(ge=1, le=1_000_000)] = 300
     max_payload_bytes: t.Annotated[int, Meta(ge=1_000, le=131_072)] = 128_000
     max_concurrency: t.Annotated[int, Meta(ge=1, le=16)] = 4

@@ -5,23 +5,22 @@ from __future__ import annotations
 import logging
 import typing as t
 
-import msgspec
-
-from target_moengage_cohort.core.errors import InputError, RowError, SettingsError
+from target_moengage_cohort.core.errors import CohortError, RowError, SettingsError
 from target_moengage_cohort.core.membership import (
     Action,
-    Change,
     Cohort,
-    Key,
-    Member,
     SyncMode,
     cohort_name_fault,
 )
 from target_moengage_cohort.moengage.cohort_sync import Envelope
+from target_moengage_cohort.sync.admission import Admission
+from target_moengage_cohort.sync.known_cohorts import warn_of_known
+from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 
 if t.TYPE_CHECKING:
+    from target_moengage_cohort.ledger.cohort_record import CohortRecord
     from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
-    from target_moengage_cohort.ledger.records import CohortEntry, DiffCounts
+    from target_moengage_cohort.ledger.records import CohortEntry
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.sync.context import RunContext
     from target_moengage_cohort.sync.progress import Progress
@@ -31,79 +30,15 @@ logger = logging.getLogger(__name__)
 _SMALLEST_MEMBER_BYTES = len(b'{"uid":"1"}')
 
 
-class SettlementResult(msgspec.Struct):
-    """The outcome of a mirror's plan for one cohort, for the report.
-
-    Attributes:
-        differs: The difference between input and ledger, in numbers.
-        reason: Why not everything was delivered.
-        objection: Why the guard will withhold the waiting removals once they are confirmed.
-        is_sealed: Whether the cohort is finished, so that nothing is sent.
-        sent_before: Members of this run that were accepted before the plan was made.
-        refused: Members of this run that MoEngage has refused.
-    """
-
-    differs: DiffCounts | None = None
-    removals_waiting: int = 0
-    removals_withheld: int = 0
-    additions_withheld: int = 0
-    plan_id: str | None = None
-    reason: str | None = None
-    objection: str | None = None
-    is_sealed: bool = False
-    sent_before: int = 0
-    refused: set[Key] = msgspec.field(default_factory=set)
-
-    @property
-    def is_withheld(self) -> bool:
-        """Whether any part of the plan is withheld."""
-        return bool(self.removals_withheld or self.additions_withheld)
-
-
-class SyncedCohort(msgspec.Struct, eq=False):
-    """A cohort that a stream populates, with counts of its records.
-
-    Attributes:
-        capacity: Bytes that a request has for its members.
-        number: The number of its ledger; 0 without one.
-        records: Records read.
-        rejected: Records among them that could not be delivered.
-        skipped: Records among them that asked for no change.
-    """
-
-    cohort: Cohort
-    mapping: StreamMapping
-    capacity: int
-    number: int
-    ledger: CohortLedger | None
-    records: int = 0
-    rejected: int = 0
-    skipped: int = 0
-    result: SettlementResult = msgspec.field(default_factory=SettlementResult)
-
-    def change(self, action: Action, member: Member) -> Change:
-        """Return a change of this cohort for a member from a ledger or a staging.
-
-        Raises:
-            InputError: A request has no room for the member any longer.
-        """
-        try:
-            member.check_size(self.capacity)
-        except RowError as error:
-            msg = (
-                f"cohort {self.cohort.cohort_id!r}: {error.reason}. The member was accepted when "
-                "requests had more room: raise max_payload_bytes again"
-            )
-            raise InputError("member_too_large", msg) from None
-        return Change(self.cohort, action, member)
-
-
 class Cohorts:
     """All cohorts of a run. No two streams populate one, and no two have the same name.
 
     Attributes:
         by_id: The cohorts, by their id.
         ledgers: Their ledgers, by the cohort's id.
+        records: Where requests are recorded, by the cohort's id.
+        admission: The new cohorts among them.
+        unsent_streams: The streams of which a cohort has an error, or was held.
     """
 
     def __init__(self, context: RunContext, store: LedgerStore, progress: Progress) -> None:
@@ -111,9 +46,12 @@ class Cohorts:
         self._store = store
         self._progress = progress
         self._names: dict[str, str] = {}
+        self._with_members: set[str] = set()  # the streams whose members are kept
         self.by_id: dict[str, SyncedCohort] = {}
         self.ledgers: dict[str, CohortLedger] = {}
-        self._streams_created: set[str] = set()
+        self.records: dict[str, CohortRecord] = {}
+        self.admission = Admission(store, context.settings.max_new_cohorts)
+        self.unsent_streams: set[str] = set()
 
     def of_stream(self, stream: str) -> list[SyncedCohort]:
         """Return the cohorts that a stream populates, as far as they were met."""
@@ -143,12 +81,19 @@ class Cohorts:
         return synced
 
     def take_lease(self, stream: str) -> None:
-        """Take a stream's lease, if its cohorts have members in the ledger or will have them.
+        """Take a stream's lease; open its members if they are kept.
 
         Raises:
             BusyError: Another run holds it.
         """
-        if self._keeps_members(stream) or self._store.has_members(stream):
+        self._store.take(stream)
+        self._progress.publish(self._store)
+        # The stream's own mapping decides, even for rows of a mirror that are replayed.
+        mapping = self._context.config.mapping(stream)
+        warn_of_known(self._store.entries(stream), mapping)
+        has_uri = self._context.settings.ledger_uri is not None
+        if mapping.is_snapshot or has_uri or self._store.has_members(stream):
+            self._with_members.add(stream)
             self._store.stream(stream)
 
     def meet_vanished(self, mapping: StreamMapping) -> None:
@@ -162,8 +107,8 @@ class Cohorts:
     def _meet_known(
         self, mapping: StreamMapping, is_meant: t.Callable[[CohortEntry], bool]
     ) -> None:
-        for entry in self._store.entries():
-            if entry.stream == mapping.stream and not entry.is_retired and is_meant(entry):
+        for entry in self._store.entries(mapping.stream):
+            if not entry.is_retired and is_meant(entry):
                 try:
                     self.meet(entry.cohort, mapping)
                 except RowError as error:
@@ -174,18 +119,46 @@ class Cohorts:
                     )
                     raise SettingsError(error.code, msg) from None
 
+    @property
+    def errors(self) -> list[CohortError]:
+        """The errors of single cohorts."""
+        return [each.error for each in self.by_id.values() if each.error is not None]
+
     def _add(self, cohort: Cohort, mapping: StreamMapping) -> SyncedCohort:
-        capacity = self._capacity(cohort)
-        ledger = self._open_ledger(cohort, mapping)
-        number = 0
-        if ledger is not None:
-            number, self.ledgers[cohort.cohort_id] = ledger.number, ledger
-        self._names[cohort.name] = cohort.cohort_id
-        synced = SyncedCohort(cohort, mapping, capacity, number, ledger)
-        if mapping.sync_mode is SyncMode.ONE_TIME and ledger is not None:
-            synced.result.is_sealed = ledger.is_sealed
+        stream = mapping.stream
+        is_new = not self._store.has(cohort.cohort_id)
+        if is_new and stream in self.admission.refused:
+            return self.admission.refused[stream]
+        synced = SyncedCohort(cohort, mapping, self._capacity(cohort))
+        try:
+            self._open(synced, held=is_new)
+        except RowError as error:
+            if error.code != "name_taken":
+                raise
+            synced.fail(CohortError(error.code, f"{synced.where}: {error.reason}"))
+        else:
+            self._names[cohort.name] = cohort.cohort_id
         self.by_id[cohort.cohort_id] = synced
+        if is_new and synced.error is None:
+            self.admission.hold(synced)
+            if mapping.cohort is not None and synced.is_held:  # a person has named it
+                self.admission.admit([synced])
+        if synced.is_held or synced.error is not None:
+            self.unsent_streams.add(stream)
         return synced
+
+    def _open(self, synced: SyncedCohort, *, held: bool) -> None:
+        cohort, mapping = synced.cohort, synced.mapping
+        record: CohortRecord
+        if mapping.stream in self._with_members:
+            record = synced.ledger = self._store.open(cohort, mapping.stream, held=held)
+            self.ledgers[cohort.cohort_id] = synced.ledger
+            if mapping.sync_mode is SyncMode.ONE_TIME:
+                synced.result.is_sealed = synced.is_closed = synced.ledger.is_sealed
+        else:
+            record = self._store.open_without_members(cohort, mapping.stream, held=held)
+        self.records[cohort.cohort_id] = record
+        synced.number = record.entry.number
 
     def _capacity(self, cohort: Cohort) -> int:
         """Return how many bytes a request of a cohort has for members, if its name is valid."""
@@ -205,30 +178,3 @@ class Cohorts:
             )
             raise RowError("no_room_for_members", reason)
         return capacity
-
-    def _keeps_members(self, stream: str) -> bool:
-        # The stream's own mapping decides, even for rows of a mirror that are replayed.
-        is_snapshot = self._context.config.mapping(stream).is_snapshot
-        return is_snapshot or self._context.settings.ledger_uri is not None
-
-    def _open_ledger(self, cohort: Cohort, mapping: StreamMapping) -> CohortLedger | None:
-        """Open the ledger of a cohort that has one, or that needs one."""
-        if not (self._keeps_members(mapping.stream) or self._store.has(cohort.cohort_id)):
-            return None
-        ledger = self._store.open(cohort, mapping.stream)
-        if ledger.created:
-            # A fan-out may have a thousand new cohorts; one warning tells all there is to know.
-            is_first = mapping.stream not in self._streams_created
-            self._streams_created.add(mapping.stream)
-            logger.log(
-                logging.WARNING if is_first else logging.INFO,
-                "cohort %r: no ledger found; created a new one in %s. This is expected on a "
-                "cohort's first run. Otherwise the previous ledger was lost: every member is sent "
-                "again, and members that have left will not be removed. In a container, keep this "
-                "directory on a volume (ledger_uri)",
-                cohort.cohort_id,
-                self._store.place,
-                extra={"code": "ledger_created", "cohort_id": cohort.cohort_id},
-            )
-        self._progress.publish(self._store)
-        return ledger

@@ -91,8 +91,7 @@ class Intake:
                 self._take_schema(message)
             case ActivateVersion():
                 self.counts["ACTIVATE_VERSION"] += 1
-                for sink in self._streams.of_source(message.stream):
-                    sink.activate(message.version)
+                self._streams.activate(message.stream, message.version)
             case Batch():
                 self.counts["BATCH"] += 1
                 return self._take_batch(message)
@@ -139,7 +138,7 @@ class Intake:
             )
             raise InputError("batch_with_stream_maps", msg)
         self._require_schema(stream, "BATCH")
-        if stream in self._streams.busy:
+        if stream in self._streams.failed:
             return True
         sink = self._streams.by_name[stream]
         for part in self._files.parts(message, sink.rows.layout, where):
@@ -174,13 +173,13 @@ class Intake:
         self._require_schema(stream, "RECORD")
         mapper = self._mapper_of(self._schemas[stream])
         if mapper is None:
-            if stream not in self._streams.busy:
+            if stream not in self._streams.failed:
                 self._take_row(stream, message.version, message.record, self._reader)
             return
         self._streams.count(stream, message.version)
         errors = []
         for name, record in mapper.record(stream, self._reader.record()):
-            if name in self._streams.busy:
+            if name in self._streams.failed:
                 continue
             rows = self._streams.by_name[name].rows
             if isinstance(record, RowError):

@@ -18,7 +18,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.delivery.ports import CohortCounts
     from target_moengage_cohort.ledger.records import LedgerCounts
     from target_moengage_cohort.settings import StreamMapping
-    from target_moengage_cohort.sync.cohorts import SyncedCohort
+    from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 
 _WITHHELD_EXIT = 3
 

@@ -28,7 +28,8 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.singer.columns import Columns
     from target_moengage_cohort.singer.messages import Schema
-    from target_moengage_cohort.sync.cohorts import Cohorts, SyncedCohort
+    from target_moengage_cohort.sync.cohorts import Cohorts
+    from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 
 _ADD, _REMOVE = Action.ADD, Action.REMOVE
 _NO_MEMBER = Member()
@@ -45,6 +46,7 @@ class RowMapper:
 
     Raises:
         SettingsError: The schema lacks a mapped column, or the cohort cannot be used.
+        CohortError: Nothing can be sent for the cohort of all rows.
     """
 
     def __init__(self, mapping: StreamMapping, schema: Schema, cohorts: Cohorts) -> None:
@@ -69,10 +71,13 @@ class RowMapper:
         if cohort is None:
             return None
         try:
-            return self._cohorts.meet(cohort, mapping)
+            synced = self._cohorts.meet(cohort, mapping)
         except RowError as error:
             msg = f"cohorts.{mapping.stream}: {error.reason}"
             raise SettingsError(error.code, msg) from None
+        if synced.error is not None:
+            raise synced.error
+        return synced
 
     def row(self, record: Mapping[str, t.Any]) -> SimpleNamespace:
         """Return a whole record in the form that the reader decodes: an attribute for each role."""
@@ -139,11 +144,10 @@ class RowMapper:
         cohorts = [*map(self._by_name.get, names)]
         if None in cohorts:  # met for the first time
             try:
-                for name in dict.fromkeys(names):
-                    self._named(name)
+                by_name = {name: self._named(name) for name in dict.fromkeys(names)}
             except RowError:
                 raise NotPlainError from None
-            cohorts = [*map(self._by_name.get, names)]
+            cohorts = [*map(by_name.get, names)]
         found = t.cast("list[SyncedCohort]", cohorts)
         if columns.largest > self._least_capacity and any(
             columns.largest > cohort.capacity for cohort in found
@@ -213,7 +217,8 @@ class RowMapper:
         has_name = mapping.cohort_name_column is not None
         name = self._required(raw[1], "cohort_name") if has_name else cohort_id
         cohort = self._cohorts.meet(Cohort(cohort_id, name, mapping.cohort_description), mapping)
-        if all(part is None or type(part) is str for part in raw):
+        # Without a limit on new cohorts there may be any number of them with an error.
+        if cohort.error is None and all(part is None or type(part) is str for part in raw):
             self._least_capacity = min(self._least_capacity, cohort.capacity)
             self._by_name[raw] = cohort  # 1, 1.0 and True are equal keys, but not equal ids
         return cohort

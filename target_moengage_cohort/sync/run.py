@@ -12,7 +12,6 @@ import socket
 import typing as t
 
 from target_moengage_cohort.core.errors import (
-    BusyError,
     InputError,
     InternalError,
     LedgerError,
@@ -68,7 +67,7 @@ class Run:
             Callbacks(self._emit, self._rejections.reject_member),
             interrupt=context.interrupt,
             timing=context.timing,
-            ledgers=self.cohorts.ledgers if endpoints.recorder.remembers else {},
+            ledgers=self.cohorts.records if endpoints.recorder.remembers else {},
         )
         self._streams = Streams(context, self.cohorts, self._delivery, endpoints)
         self._intake = Intake(context, self._streams, self._rejections, endpoints.record_mapper)
@@ -128,9 +127,9 @@ class Run:
             except TargetError as error:
                 self._error = self._error or error
         self._progress.stop()
-        busy = self._busy_error()
-        self._report(self._error or busy)
-        if ends_with := self._error or busy:
+        of_some = self._error_of_some()
+        self._report(self._error or of_some)
+        if ends_with := self._error or of_some:
             raise ends_with
 
     def _settle(self, tap_exit: TapExit | None) -> None:
@@ -194,9 +193,10 @@ class Run:
             self._endpoints.store.end_requests()
             self._cohort_reports = self._report_cohorts()
             entries = {
-                ledger.number: self._run_entry(entry)
+                cohort.number: self._run_entry(entry)
                 for entry in self._cohort_reports
-                if (ledger := self.cohorts.ledgers.get(entry.cohort_id or "")) is not None
+                if (cohort := self.cohorts.by_id.get(entry.cohort_id or "")) is not None
+                if not (cohort.is_held or cohort.error)
             }
             self._endpoints.recorder.note_run(entries)
         finally:
@@ -215,7 +215,8 @@ class Run:
         return entries
 
     def _proof_of(self, stream: str) -> Proof:
-        return self._streams.by_name[stream].proof if self._is_complete else Proof.NO
+        sink = self._streams.by_name.get(stream)
+        return sink.proof if sink is not None and self._is_complete else Proof.NO
 
     def _run_entry(self, entry: reports.CohortReport) -> RunEntry:
         result = self.cohorts.by_id[entry.cohort_id or ""].result
@@ -238,10 +239,13 @@ class Run:
             return "dry_run"
         return "withheld" if is_withheld else "succeeded"
 
-    def _busy_error(self) -> BusyError | None:
-        """Return the error of the streams that another run held, if there are any."""
-        busy = "; ".join(map(str, self._streams.busy.values()))
-        return BusyError("ledger_busy", busy) if busy else None
+    def _error_of_some(self) -> TargetError | None:
+        """Return the error of the streams and cohorts that failed alone, if there are any."""
+        errors = [*self.cohorts.errors, *self._streams.failed.values()]
+        if not errors:
+            return None
+        worst = min(errors, key=lambda error: error.exit_code)
+        return type(worst)(worst.code, "; ".join(dict.fromkeys(map(str, errors))))
 
     def _report(self, ends_with: TargetError | None) -> None:
         settings, totals = self._context.settings, self._delivery.totals

@@ -20,12 +20,14 @@ class Sink:
         rows: Maps the stream's rows; replaced when the stream's schema changes.
         source: The tap's stream that it comes from, before stream maps.
         proof: The proof that the input was complete; known once it has ended.
+        versions: The versions of the tap's stream, each with whether no earlier run has seen it.
     """
 
     def __init__(self, rows: RowMapper, source: str) -> None:
         self.rows = rows
         self.source = source
         self.proof = Proof.NO
+        self.versions: dict[int | None, bool] = {}
 
     def take(self, row: t.Any) -> None:
         """Take one row.

@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import msgspec
 
-from target_moengage_cohort.core.errors import BusyError, InputError, SettingsError
+from target_moengage_cohort.core.errors import BusyError, CohortError, InputError, SettingsError
 from target_moengage_cohort.core.membership import SyncMode
 from target_moengage_cohort.singer.writer import REASON
 from target_moengage_cohort.sync.changes.change_sink import ChangeSink
@@ -19,6 +19,7 @@ from target_moengage_cohort.sync.mirror.settlement import Settlement
 from target_moengage_cohort.sync.rows import RowMapper
 
 if t.TYPE_CHECKING:
+    from target_moengage_cohort.core.errors import TargetError
     from target_moengage_cohort.delivery.delivery import Delivery
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.singer.messages import Schema
@@ -28,6 +29,7 @@ if t.TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_MOST_VERSIONS = 100  # of a stream; more of them in one run prove nothing anyway
 _EMPTY_STATES = (b"{}", b"null")
 
 
@@ -36,7 +38,8 @@ class Streams:
 
     Attributes:
         by_name: The sinks, by their stream's name after stream maps.
-        busy: The errors of the streams that another run holds, which have no sink.
+        failed: The errors of the streams that have no sink: another run holds them, or nothing can
+            be sent for their cohort.
     """
 
     def __init__(
@@ -54,10 +57,10 @@ class Streams:
         self._by_source: defaultdict[str, list[Sink]] = defaultdict(list)
         self._has_replay = False
         self.by_name: dict[str, Sink] = {}
-        self.busy: dict[str, BusyError] = {}
+        self.failed: dict[str, TargetError] = {}
 
     def meet(self, schema: Schema, source: Schema, where: t.Callable[[str], str]) -> Sink | None:
-        """Return the sink of a stream that has sent a SCHEMA; ``None`` if it is busy.
+        """Return the sink of a stream that has sent a SCHEMA; ``None`` if it has failed.
 
         Args:
             schema: The stream's SCHEMA, after stream maps.
@@ -85,7 +88,11 @@ class Streams:
             mapping = msgspec.structs.replace(
                 mapping, sync_mode=SyncMode.ADD, expected_count_column=None
             )
-        rows = RowMapper(mapping, schema, self._cohorts)
+        try:
+            rows = RowMapper(mapping, schema, self._cohorts)
+        except CohortError as error:
+            self._drop(schema.stream, error)
+            return None
         if rows.mapping.is_snapshot:
             return self._mirror(rows, source.stream)
         if sink is None:
@@ -94,24 +101,23 @@ class Streams:
         return sink
 
     def _begin(self, mapping: StreamMapping) -> bool:
-        """Take a stream's lease, and expire its pending plans; return ``False`` if it is busy."""
+        """Take a stream's lease, and expire its pending plans; return ``False`` if it failed."""
         stream = mapping.stream
-        if stream in self.busy:
+        if stream in self.failed:
             return False
         try:
             self._cohorts.take_lease(stream)
         except BusyError as error:
             self._drop(stream, error)
             return False
-        if mapping.is_snapshot or self._store.has_begun(stream):
-            self._store.begin(stream)
+        self._store.begin(stream)
         return True
 
-    def _drop(self, stream: str, error: BusyError) -> None:
-        """Let a busy stream's rows be dropped: no STATE from now on is written in this run."""
+    def _drop(self, stream: str, error: TargetError) -> None:
+        """Let a failed stream's rows be dropped: no STATE from now on is written in this run."""
         self._outbox.submit()  # the changes before it are not held back
         self._delivery.hold(stream)
-        self.busy[stream] = error
+        self.failed[stream] = error
         if not self._interrupt.is_set():
             logger.warning(
                 "%s. Its rows are dropped, and no STATE that covers them is written; the other "
@@ -151,7 +157,20 @@ class Streams:
     def count(self, source: str, version: t.Any, rows: int = 1) -> None:
         """Note that one of the tap's streams has sent rows of one version."""
         for sink in self._by_source[source]:
+            self._see(sink, version)
             sink.count(version, rows)
+
+    def activate(self, source: str, version: t.Any) -> None:
+        """Note that one of the tap's streams has activated a version."""
+        for sink in self._by_source[source]:
+            self._see(sink, version)
+            sink.activate(version)
+
+    def _see(self, sink: Sink, version: t.Any) -> None:
+        """Record a version that the run has not seen before, in whatever mode."""
+        seen = sink.versions
+        if type(version) is int and version not in seen and len(seen) < _MOST_VERSIONS:
+            seen[version] = self._store.use_version(sink.rows.mapping.stream, version)
 
     def take_state(self, value: bytes, where: t.Callable[[str], str]) -> None:
         """Take a STATE, unless it is empty.
@@ -188,14 +207,17 @@ class Streams:
 
     def settle(self) -> bool:
         """Have everything accepted, and the mirrors' plans settled; ``False`` if interrupted."""
-        mirrors = self._mirrors
+        if self._interrupt.is_set():
+            return False
+        self._outbox.admit()
         if not all(sink.settle() for sink in self.by_name.values()):
             return False
         if not (self._settlement.finish() and self._delivery.drain()):
             return False
-        for sink in mirrors:
-            if sink.proof is not Proof.NO:
-                self._delivery.release(sink.rows.mapping.stream)
+        failed = {each.mapping.stream for each in self._cohorts.by_id.values() if each.error}
+        for stream, sink in self.by_name.items():
+            if not (stream in failed or (isinstance(sink, MirrorSink) and sink.proof is Proof.NO)):
+                self._delivery.release(stream)
         return self._delivery.drain()
 
     @property
@@ -206,4 +228,4 @@ class Streams:
         """Return the configured streams without a SCHEMA; none if rejected rows are replayed."""
         if self._has_replay:
             return []
-        return sorted(self._config.mappings.keys() - self.by_name.keys() - self.busy.keys())
+        return sorted(self._config.mappings.keys() - self.by_name.keys() - self.failed.keys())

@@ -73,8 +73,24 @@ def test_no_file_is_created(desk):
     }
     result = desk.run("check")
     assert 0 == result.exit_code
-    assert "(created by the first run)" in output(result)
+    assert "(will be created by the first run)" in output(result)
     assert [desk.folder / "config.json"] == list(desk.folder.rglob("*"))
+
+
+def test_a_ledger_is_found_or_will_be_created(desk):
+    """check tells a ledger that is there from one that the first run creates, and fails if that
+    must not be created."""
+    assert "(will be created by the first run)" in output(desk.run("check"))
+    desk.raw["ledger_create"] = False
+    result = desk.run("check")
+    assert 1 == result.exit_code
+    assert "FAIL ledger: ledger_create: is false" in output(result)
+    del desk.raw["ledger_create"]
+    desk.fill("vip", people(1))
+    desk.raw["ledger_create"] = False
+    result = desk.run("check")
+    assert 0 == result.exit_code
+    assert "(found)" in output(result)
 
 
 def test_ledgers_are_unchanged(desk):
@@ -336,12 +352,12 @@ def test_an_unusable_state_directory_is_a_fault(desk, monkeypatch):
     assert "set XDG_STATE_HOME to another directory" in error
 
 
-def test_a_ledger_that_is_not_needed_is_not_checked(desk):
-    """Without a mirror and without ledger_uri, no ledger is checked."""
+def test_the_ledger_is_checked_without_a_mirror(desk):
+    """Without a mirror and without ledger_uri the ledger is checked, and no members are kept."""
     del desk.raw["ledger_uri"]
     desk.raw["cohorts"] = {"vip": {}}
     description = output(desk.run("check"))
-    assert "ok ledger" not in description
+    assert "ok ledger" in description
     assert "ledger none, so repeated rows are sent again (see ledger_uri)." in description
 
 

@@ -160,7 +160,7 @@ def test_streams_of_unknown_cohorts_are_reported(desk):
     desk.raw["cohorts"] = {"fan": {"cohort_id_column": "c"}}
     result = desk.run("forget", "-", text=f"{GONE}\n")
     assert 1 == result.exit_code
-    assert "stream 'fan': its rows name its cohorts, which have no ledger" in result.stderr
+    assert "stream 'fan': its rows name its cohorts, which are unknown here" in result.stderr
 
 
 def test_all_identifiers_of_a_user_are_erased(desk):

@@ -505,4 +505,5 @@ def test_the_state_directory_is_its_owners_alone(tmp_path, emulator):
         os.umask(previous)
     folder = tmp_path / "home" / "state" / "target-moengage-cohort"
     assert 0o700 == stat.S_IMODE(folder.stat().st_mode)
-    assert {0o600} == {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    for path in folder.rglob("*"):
+        assert (0o700 if path.is_dir() else 0o600) == stat.S_IMODE(path.stat().st_mode)

@@ -278,13 +278,11 @@ def test_progress_at_a_terminal(tmp_path, emulator, variables):
     """A run's progress is wrapped to the terminal's width, and removed at the end."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config(emulator)))
+    command = [sys.executable, "-m", "target_moengage_cohort", "--config", str(path)]
+    environment = terminal_environment(tmp_path)  # the first run warns of its new ledger
+    subprocess.run(command, input=lines(schema()), env=environment, check=True, timeout=60)
     emulator.hold()
-    process, terminal = at_terminal(
-        [sys.executable, "-m", "target_moengage_cohort", "--config", str(path)],
-        tmp_path,
-        subprocess.DEVNULL,
-        **variables,
-    )
+    process, terminal = at_terminal(command, tmp_path, subprocess.DEVNULL, **variables)
     process.stdin.write(lines(schema(), record(uid="u"), state({"a": 1})))
     process.stdin.close()
     seen = shown(terminal, until=b" left")

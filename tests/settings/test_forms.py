@@ -12,7 +12,9 @@ from target_moengage_cohort.settings.declared import SETTING_NAMES
 from tests.settings.support import BASE, settings
 
 NUMBERS = ("requests_per_minute", "max_payload_bytes", "max_retry_seconds", "flush_seconds")
+NUMBERS += ("max_new_cohorts",)
 SWITCHES = ("send_timestamp", "dry_run", "validate_records", "flattening_enabled")
+SWITCHES += ("ledger_create",)
 TEXTS = ("uid_column", "anonymous_id_column", "report_path", "flattening_separator")
 
 

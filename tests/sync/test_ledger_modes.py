@@ -222,12 +222,15 @@ def test_doubts_of_a_fan_out_are_sent_again_for_cohorts_without_a_row(emulator, 
     assert not any(one.doubts for one in held(emulator, folder).values())
 
 
-def test_no_ledger_is_made_where_none_is_needed(emulator, tmp_path):
-    """Without a setting and without an existing ledger, other modes create no file."""
+def test_no_members_are_kept_where_no_mode_needs_them(emulator, tmp_path):
+    """Without a setting and without an existing ledger, other modes keep no member anywhere."""
     for mode in ("incremental", "add", "remove"):
-        seen = run(emulator, lines(schema(), *joins("a"), state({"at": 1})), sync_mode=mode)
+        data = lines(schema(), *joins("planted"), state({"at": 1}))
+        seen = run(emulator, data, sync_mode=mode)
         assert (1, "none") == (len(seen.attempts), seen.report.cohorts[0].ledger)
-    assert [] == [path for path in tmp_path.rglob("*") if path.is_file()]
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in written if path.suffix == ".duckdb"]
+    assert not [path for path in written if b"planted" in path.read_bytes()]
 
 
 def test_a_ledger_that_is_there_is_used(emulator, caplog):

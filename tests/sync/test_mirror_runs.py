@@ -233,8 +233,8 @@ def fan_out(**cohorts):
     return [record(uid=uid, c=cohort) for cohort, uids in cohorts.items() for uid in uids]
 
 
-def test_the_new_cohorts_of_a_stream_are_warned_of_once(emulator, caplog, tmp_path):
-    """A fan-out whose cohorts are all new warns of the first one only."""
+def test_a_new_ledger_is_warned_of_once(emulator, caplog, tmp_path):
+    """A fan-out whose cohorts are all new warns of the new ledger only."""
     settings = {"ledger_uri": str(tmp_path / "ledger"), "sync_mode": "mirror"}
     messages = lines(WITH_COHORT, *fan_out(a="1", b="2", c="3"))
     assert run(emulator, messages, cohorts=FAN_OUT["cohorts"], **settings).error is None
@@ -338,11 +338,11 @@ def test_a_renamed_cohort_is_refused(mirror):
     assert "moengage-cohort ledger rename" in str(seen.error)
 
 
-def test_a_cohort_that_is_new_is_told_loudly(mirror, caplog):
+def test_a_ledger_that_is_new_is_told_loudly(mirror, caplog):
     """A run that creates a ledger warns, with its directory."""
     mirror(schema(), *users("1"))
-    assert [("ledger_created", None, "users")] == warnings(caplog)
-    assert "no ledger found; created a new one in" in caplog.text
+    assert [("ledger_created", None, None)] == warnings(caplog)
+    assert "created a new ledger in" in caplog.text
     caplog.clear()
     mirror(schema(), *users("1"))
     assert [] == warnings(caplog)

@@ -15,6 +15,7 @@ from target_moengage_cohort.core.errors import RowError, SettingsError
 from target_moengage_cohort.core.interrupts import Interrupt
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.delivery.ports import Timing
+from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.settings import load
 from target_moengage_cohort.singer.messages import Record, Schema
 from target_moengage_cohort.singer.reader import Reader
@@ -28,16 +29,9 @@ ADD, REMOVE = Action.ADD, Action.REMOVE
 NEVER = Interrupt()
 
 
-class NoLedgers:
-    """A destination without any ledger."""
-
-    def has(self, _cohort_id):
-        return False
-
-
 def cohorts_of(config):
-    context = RunContext("r", config, NEVER, Timing())
-    return Cohorts(context, NoLedgers(), progress=None)
+    store = open_store(config.settings, run_id="r", wait=NEVER.wait, read_only=True)
+    return Cohorts(RunContext("r", config, NEVER, Timing()), store, progress=None)
 
 
 def mapped(

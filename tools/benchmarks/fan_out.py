@@ -50,6 +50,7 @@ def _measure(size: int, cohorts: int, rounds: int) -> dict[str, Pair]:
     """Run all kinds; return their results by name."""
     mapping = {STREAM: {"cohort_id_column": COHORT_COLUMN}}
     settings = mirror_settings()
+    settings["max_new_cohorts"] = cohorts
     with bench(**settings, cohorts=mapping) as many, bench(**settings) as one:
         sources = [many.folder / f"{version}.singer" for version in range(2)]
         for version, source in enumerate(sources):

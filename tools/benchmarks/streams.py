@@ -36,6 +36,7 @@ def _measure(streams: int, members: int, rounds: int) -> dict[str, Pair]:
     """Run both kinds; return their results by name."""
     size = streams * members
     settings = mirror_settings()
+    settings["max_new_cohorts"] = streams
     with bench(**settings) as many, bench(**settings) as one:
         names = [f"{STREAM}-{number}" for number in range(streams)]
         sides = [_side(many, size, names), _side(one, size, [STREAM])]

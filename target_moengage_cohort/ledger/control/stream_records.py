@@ -34,6 +34,11 @@ class StreamRecords:
         rows = self._stream(stream, "has_members")
         return bool(rows and rows[0][0])
 
+    def last_timestamp(self, stream: str) -> int:
+        """Return the latest timestamp that was reserved for a stream, in milliseconds, or 0."""
+        rows = self._stream(stream, "last_timestamp")
+        return (rows[0][0] or 0) if rows else 0
+
     def _stream(self, stream: str, column: str) -> list[tuple[t.Any, ...]]:
         query = f"SELECT {column} FROM streams WHERE partner = ? AND stream = ?"
         return self._database.rows(query, [self._partner, stream])
@@ -51,27 +56,16 @@ class StreamRecords:
             transaction.run(query, [*facts.values(), self._partner, stream])
 
     def use_version(self, stream: str, version: int, run_id: str) -> bool:
-        """Record that a run reads a version; return whether no unfinished run has before."""
+        """Record that a run has seen a version; return whether no other run has before."""
         key = [self._partner, stream, str(version)]  # text: it may have more than 64 bits
-        where = "partner = ? AND stream = ? AND version = ?"
-        query = f"SELECT run_id FROM versions WHERE is_finished = 0 AND {where}"
+        query = "SELECT run_id FROM versions WHERE partner = ? AND stream = ? AND version = ?"
         if self._database.read_only:
             return not self._database.rows(query, key)
         with self._database.change("use version") as transaction:
-            rows = transaction.run(query, key)
             transaction.run(
-                "INSERT INTO versions (partner, stream, version, run_id, is_finished)"
-                " VALUES (?, ?, ?, ?, 0) ON CONFLICT (partner, stream, version) DO UPDATE"
-                " SET is_finished = 0",
+                "INSERT INTO versions (partner, stream, version, run_id) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT DO NOTHING",
                 [*key, run_id],
             )
-        return not rows or rows[0][0] == run_id
-
-    def finish_version(self, stream: str, version: int) -> None:
-        """Record that the run which read a version has succeeded."""
-        with self._database.change("finish version") as transaction:
-            transaction.run(
-                "UPDATE versions SET is_finished = 1"
-                " WHERE partner = ? AND stream = ? AND version = ?",
-                [self._partner, stream, str(version)],
-            )
+            ((first,),) = transaction.run(query, key)
+        return bool(first == run_id)

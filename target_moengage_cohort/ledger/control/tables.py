@@ -16,10 +16,12 @@ TABLES = (
         last_request BIGINT NOT NULL, last_cohort BIGINT NOT NULL, last_run BIGINT NOT NULL,
         moved_to TEXT, host TEXT)""",
     # `is_whole` is whether the latest STATE had a whole entry for the stream; `alert_state` is what
-    # the latest alert reported.
+    # the latest alert reported; no request without a row in `requests` is later than
+    # `last_timestamp`.
     """CREATE TABLE streams (
         partner TEXT NOT NULL, stream TEXT NOT NULL, latest_run TEXT, has_members BIGINT NOT NULL,
-        is_whole BIGINT, alert_state TEXT, PRIMARY KEY (partner, stream))""",
+        is_whole BIGINT, alert_state TEXT, last_timestamp BIGINT,
+        PRIMARY KEY (partner, stream))""",
     # `mark` is the last request that was folded into the members; the numbers are as of then.
     """CREATE TABLE cohorts (
         number BIGINT PRIMARY KEY, partner TEXT NOT NULL, cohort_id TEXT NOT NULL,
@@ -44,9 +46,10 @@ TABLES = (
     """CREATE TABLE approvals (
         cohort BIGINT NOT NULL, plan_id TEXT NOT NULL, approved_by TEXT NOT NULL,
         expires_at DOUBLE PRECISION NOT NULL, PRIMARY KEY (cohort, plan_id))""",
+    # `run_id` is the first run that has seen the version, the only one in which it proves anything.
     """CREATE TABLE versions (
         partner TEXT NOT NULL, stream TEXT NOT NULL, version TEXT NOT NULL, run_id TEXT NOT NULL,
-        is_finished BIGINT NOT NULL, PRIMARY KEY (partner, stream, version))""",
+        PRIMARY KEY (partner, stream, version))""",
     # `progress` and `report` are JSON; `number` is their order.
     """CREATE TABLE runs (
         number BIGINT PRIMARY KEY, run_id TEXT NOT NULL UNIQUE, partner TEXT NOT NULL,

@@ -6,10 +6,10 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import RowError, SettingsError
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.ledger.control.history import RunHistory
+from target_moengage_cohort.ledger.control.owners import check_owner
 from target_moengage_cohort.ledger.control.requests import (
     ACCEPTED,
     REFUSED,
@@ -56,18 +56,7 @@ class DuckDBCohortLedger:
 
     def check(self, cohort: Cohort, stream: str) -> None:
         """Check that stream and name are the ones that the ledger has; record a description."""
-        where = f"the ledger of cohort {cohort.cohort_id!r}"
-        if self.entry.is_retired:
-            raise retired(self.entry)
-        if self.entry.stream != stream:
-            raise of_other_stream(self.entry, stream)
-        if self.entry.name != cohort.name:
-            msg = (
-                f"cohorts.{stream}.cohort_name: {where} has the name {self.entry.name!r}, not "
-                f"{cohort.name!r}; to rename the cohort, run: "
-                f"{suggest('ledger', 'rename', cohort.cohort_id, cohort.name)}"
-            )
-            raise SettingsError("cohort_renamed", msg)
+        check_owner(self.entry, cohort, stream)
         if self.entry.description != cohort.description and not self.state.read_only:
             self._describe(description=cohort.description)
 
@@ -177,14 +166,15 @@ class DuckDBCohortLedger:
     def rename(self, name: str) -> None:
         """Give the cohort another name."""
         try:
-            self.state.control.check_name(msgspec.structs.replace(self.entry.cohort, name=name))
+            self.state.control.new.check_name(msgspec.structs.replace(self.entry.cohort, name=name))
         except RowError as error:
             raise SettingsError(error.code, error.reason) from None
         self._describe(name=name, revision=self.revision + 1)
 
     def reassign(self, stream: str) -> None:
         """Let another stream populate the cohort, whose members it has taken over."""
-        self._describe(stream=stream, revision=self.revision + 1)
+        latest = self.last_timestamp  # in the former stream
+        self._describe(stream=stream, revision=self.revision + 1, last_timestamp=latest)
 
     def _describe(self, **facts: object) -> None:
         self.entry = self.state.control.describe(self.entry, **facts)
@@ -224,22 +214,3 @@ class DuckDBCohortLedger:
         plans = [plan for plan in self.plans() if plan.plan_id == plan_id]
         changed = [msgspec.structs.replace(plan, **changes) for plan in plans]
         self.state.plans.keep([(self.number, plan) for plan in changed])
-
-
-def retired(entry: CohortEntry) -> RowError:
-    """Return the error for rows of a cohort that was retired."""
-    reason = (
-        f"the cohort {entry.cohort_id!r} was retired (moengage-cohort ledger retire); remove it "
-        "from the input or the mapping, or use another cohort_id and cohort_name"
-    )
-    return RowError("cohort_retired", reason)
-
-
-def of_other_stream(entry: CohortEntry, stream: str) -> SettingsError:
-    """Return the error for a cohort that another stream populates."""
-    msg = (
-        f"cohorts.{stream}: the ledger of cohort {entry.cohort_id!r} belongs to stream "
-        f"{entry.stream!r}; to let {stream!r} populate the cohort from now on, run: "
-        f"{suggest('ledger', 'reassign', entry.cohort_id, stream)}"
-    )
-    return SettingsError("cohort_of_other_stream", msg)

@@ -17,7 +17,8 @@ from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.text import iso_utc
 from target_moengage_cohort.ledger.control.control import stem
-from target_moengage_cohort.ledger.duckdb.cohort_ledger import of_other_stream, retired
+from target_moengage_cohort.ledger.control.memberless import MemberlessCohort, MemberlessStream
+from target_moengage_cohort.ledger.control.owners import of_other_stream, retired
 from target_moengage_cohort.ledger.duckdb.inspection import inspect
 from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, Engine, translated
 from target_moengage_cohort.ledger.duckdb.leases import Holder
@@ -28,6 +29,9 @@ from target_moengage_cohort.ledger.duckdb.stream_ledger import DuckDBStreamLedge
 from target_moengage_cohort.settings.convert import nearest_name
 
 if t.TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from target_moengage_cohort.core.errors import RowError
     from target_moengage_cohort.core.membership import Cohort
     from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBCohortLedger
     from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging
@@ -48,6 +52,8 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
         self._started: Engine | None = None
         self._worker: ThreadPoolExecutor | None = None
         self._streams: dict[str, DuckDBStreamLedger] = {}
+        self._taken: set[str] = set()  # the streams whose lease this store has
+        self._memberless: dict[str, MemberlessStream] = {}
         self._numbers = itertools.count(1)
 
     def __exit__(self, *_: object) -> None:
@@ -58,14 +64,39 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
         for stream in self._streams.values():
             stream.end_requests()
 
-    def open(self, cohort: Cohort, stream: str) -> DuckDBCohortLedger:
+    def take(self, stream: str) -> None:
+        """Take a stream's lease without opening its members."""
+        self._ready()
+        self._take_lease(stream)
+
+    def _take_lease(self, stream: str) -> None:
+        # Without a store that may be written there is nothing to lock.
+        if stream not in self._taken and (self.exists or not self._read_only):
+            base = stem(self._settings.partner, stream)
+            self._leases.take(stream, base, self._holder(), self._patience)
+        self._taken.add(stream)
+
+    def open_without_members(
+        self, cohort: Cohort, stream: str, *, held: bool = False
+    ) -> MemberlessCohort:
+        """See `LedgerStore.open_without_members`."""
+        self.take(stream)
+        if stream not in self._memberless:
+            self._memberless[stream] = MemberlessStream(self._control, stream)
+        return self._memberless[stream].open(cohort, held=held)
+
+    def admit(self, cohort_ids: Iterable[str]) -> dict[str, RowError]:
+        """See `LedgerStore.admit`."""
+        return self._ready().new.admit(cohort_ids)
+
+    def open(self, cohort: Cohort, stream: str, *, held: bool = False) -> DuckDBCohortLedger:
         """Open a cohort's ledger, or create it; record a new description."""
         of_stream = self.stream(stream)
         if (ledger := of_stream.cohorts.get(cohort.cohort_id)) is None:
             control = self._ready()
             if (entry := control.entry(cohort.cohort_id)) is not None:
                 raise retired(entry) if entry.is_retired else of_other_stream(entry, stream)
-            entry = control.add(cohort, stream)
+            entry = control.new.add(cohort, stream, held=held)
             ledger = of_stream.add(entry, created=not self._read_only)
         ledger.check(cohort, stream)
         return ledger
@@ -120,8 +151,7 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
     def _take(self, name: str) -> DuckDBStreamLedger:
         engine, control = self._engine(), self._control
         base = stem(self._settings.partner, name)
-        if self.exists or not self._read_only:  # else there is nothing to lock
-            self._leases.take(name, base, self._holder(), self._patience)
+        self._take_lease(name)
         try:
             file = DatabaseFile(self.folder / f"members-{base}.duckdb", next(self._numbers))
             owner = Owner(control.store_id, self._settings.partner, name)
@@ -129,7 +159,7 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
             release = partial(self._release, name, base)
             return DuckDBStreamLedger(name, control, members, release)
         except BaseException:
-            self._leases.release(base)
+            self._release(name, base)
             raise
 
     def _holder(self) -> Holder:
@@ -138,6 +168,7 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
 
     def _release(self, name: str, base: str) -> None:
         self._leases.release(base)
+        self._taken.discard(name)
         self._streams.pop(name, None)
 
     def reassign(self, cohort_id: str, stream: str) -> None:
@@ -166,6 +197,10 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
             stack.callback(self._close_control)
             stack.callback(self._leases.close)
             stack.callback(self._stop)
+            for name in self._taken - self._streams.keys():
+                stack.callback(self._release, name, stem(self._settings.partner, name))
+            for memberless in self._memberless.values():
+                stack.callback(memberless.close)
             for stream in list(self._streams.values()):
                 stack.callback(stream.close)
             if self._worker is not None:

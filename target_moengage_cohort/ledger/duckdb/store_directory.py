@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import typing as t
 from functools import partial
 
 from target_moengage_cohort.core import files, sqlite_files
-from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.ledger.control.actions import note_action
 from target_moengage_cohort.ledger.control.control import Control, stem
 from target_moengage_cohort.ledger.control.history import RunHistory
@@ -27,6 +28,8 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.core.interrupts import Patience
     from target_moengage_cohort.ledger.records import CohortEntry, Plan, RunEntry, RunProgress
     from target_moengage_cohort.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 class StoreOptions(t.TypedDict):
@@ -74,6 +77,7 @@ class StoreDirectory:
 
     def check(self) -> None:
         """Check that ledgers can be used or created, without creating any."""
+        self._check_place()
         with files.as_ledger_error(self.folder, "used"):
             files.try_out(self.folder)
         self._ready()
@@ -82,9 +86,13 @@ class StoreDirectory:
         """Return whether the cohort has a ledger; cheap."""
         return self.exists and self._ready().entry(cohort_id) is not None
 
-    def entries(self) -> list[CohortEntry]:
-        """Return the partner's cohorts that have a ledger, sorted by id; never waits."""
-        return self._ready().entries() if self.exists else []
+    def entries(self, stream: str | None = None) -> list[CohortEntry]:
+        """See `LedgerStore.entries`."""
+        return self._ready().entries(stream) if self.exists else []
+
+    def recent_cohorts(self) -> int:
+        """See `LedgerStore.recent_cohorts`."""
+        return self._ready().new.count_recent() if self.exists else 0
 
     def plans(self) -> dict[int, list[Plan]]:
         """Return the plans of all cohorts that have any, by number; never waits."""
@@ -105,22 +113,14 @@ class StoreDirectory:
         """Return whether any cohort of a stream may have members in the store; cheap."""
         return self.exists and StreamRecords(self._ready()).has_members(stream)
 
-    def has_begun(self, stream: str) -> bool:
-        """Return whether any run has begun to read a stream; cheap."""
-        return self.exists and StreamRecords(self._ready()).latest_run(stream) is not None
-
     def is_void(self, plan: Plan) -> bool:
         """Return whether a pending plan has expired, because a later run of its stream began."""
         latest = StreamRecords(self._ready()).latest_run(plan.stream)
         return plan.kind is PlanKind.WAITING and latest not in {None, plan.run_id}
 
     def use_version(self, stream: str, version: int) -> bool:
-        """Record that this run reads a stream's version; return whether no unfinished run has."""
+        """Record that this run has seen a stream's version; return whether no other run has."""
         return StreamRecords(self._ready()).use_version(stream, version, self.run_id)
-
-    def finish_version(self, stream: str, version: int) -> None:
-        """Delete the record of a version, because the run that read it succeeded."""
-        StreamRecords(self._ready()).finish_version(stream, version)
 
     def write_progress(self, progress: RunProgress) -> None:
         """Record how far the run is, unless the store is read-only."""
@@ -144,6 +144,7 @@ class StoreDirectory:
         """Record the outcome of this run for its cohorts."""
         if entries and not self._read_only:
             RunHistory(self._ready()).finish(entries)
+            self._has_progress = False
 
     def note_action(self, kind: str, entry: CohortEntry | None = None, **counts: int) -> None:
         """See `LedgerStore.note_action`."""
@@ -174,6 +175,7 @@ class StoreDirectory:
             if not self._control.database.exists:
                 self._witness.check(known, self._control)
             if not self._read_only:
+                self._check_place()
                 files.make_directory(self.folder)
                 self._step("create directory")
                 files.remove_dead(self.folder.glob("spill-*"))
@@ -184,7 +186,36 @@ class StoreDirectory:
                 self._control.database.close()
                 raise
             self._is_ready = True
+            if self._control.was_created:
+                self._warn_of_new_store()
         return self._control
+
+    def _check_place(self) -> None:
+        """Raise a `SettingsError` unless the store exists, or may be created in its place."""
+        if self._control.database.exists:
+            return
+        if not self._settings.ledger_create:
+            msg = (
+                f"ledger_create: is false, and there is no ledger in {self.place}. Check that "
+                "ledger_uri is right and its disk is mounted, or set ledger_create to true"
+            )
+            raise SettingsError("ledger_missing", msg)
+        parent = self.folder.parent.parent  # of the directory that ledger_uri names
+        if self._settings.ledger_uri is not None and not parent.exists():
+            msg = (
+                f"ledger_uri: the directory {parent} does not exist. Check that the path is right "
+                "and that its disk is mounted; or create the directory"
+            )
+            raise SettingsError("ledger_parent_missing", msg)
+
+    def _warn_of_new_store(self) -> None:
+        logger.warning(
+            "created a new ledger in %s. This is expected on a first run. Otherwise the previous "
+            "ledger was lost: every member is sent again, and members that have left will not be "
+            "removed. In a container, keep this directory on a volume (ledger_uri)",
+            self.place,
+            extra={"code": "ledger_created"},
+        )
 
     def _refuse_remains(self) -> None:
         """Raise a `SettingsError` if there are files of members without control."""

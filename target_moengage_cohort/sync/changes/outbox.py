@@ -19,9 +19,11 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.interface import NumberedChange, NumberedKey, StreamLedger
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.sync.cohorts import Cohorts
+    from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 
 _STATE_BYTES_LIMIT = 1 << 20
 _BATCH = 2_000
+_MOST_HELD = 100_000  # changes of new cohorts in memory
 _BATCH_WITH_LEDGER = 50_000  # a look-up in a ledger takes as long for one member as for many
 
 
@@ -34,6 +36,8 @@ class Outbox:
         self._changes: list[Change] = []
         self._states: list[tuple[int, bytes]] = []  # each with the number of changes before it
         self._state_bytes = 0
+        self._held: list[Change] = []  # of cohorts that may not be created yet
+        self._streams_held: set[str] = set()
 
     def put(self, *changes: Change) -> None:
         """Take changes."""
@@ -41,9 +45,25 @@ class Outbox:
         batch = _BATCH_WITH_LEDGER if self._cohorts.ledgers else _BATCH
         if len(self._changes) >= batch:
             self.submit()
+            if len(self._held) >= _MOST_HELD:  # a mirror's changes are elsewhere
+                held = self._cohorts.admission.held.values()
+                self.admit([each for each in held if not each.mapping.is_snapshot])
+
+    def admit(self, cohorts: Sequence[SyncedCohort] | None = None) -> None:
+        """Have new cohorts created, by default all of them, and pass on their changes."""
+        self.submit()
+        admission = self._cohorts.admission
+        admission.admit([*admission.held.values()] if cohorts is None else cohorts)
+        changes, self._held = self._held, []
+        self._pass_on(self._needed(changes))
 
     def state(self, value: bytes) -> None:
         """Take a STATE, which covers the changes before it."""
+        if streams := self._cohorts.unsent_streams - self._streams_held:
+            self.submit()  # earlier STATEs are not held back
+            for stream in streams:
+                self._delivery.hold(stream)
+            self._streams_held |= streams
         position = len(self._changes)
         if self._states and self._states[-1][0] == position:
             self._state_bytes -= len(self._states.pop()[1])  # the newer one covers both
@@ -85,15 +105,20 @@ class Outbox:
                         return
 
     def _needed(self, changes: Sequence[Change]) -> Sequence[Change | None]:
-        """Put ``None`` in place of each change that the cohort's ledger shows to be done."""
-        if not self._cohorts.ledgers:
+        """Put ``None`` in place of each change that is not to be sent now.
+
+        The cohort's ledger shows it to be done, or the cohort is held or has an error.
+        """
+        if not (self._cohorts.ledgers or self._cohorts.unsent_streams):
             return changes
         needed: list[Change | None] = [*changes]
         by_stream: defaultdict[StreamLedger, list[int]] = defaultdict(list)
         for index, change in enumerate(changes):
-            ledger = self._cohorts.ledgers.get(change.cohort.cohort_id)
-            if ledger is not None:
-                by_stream[ledger.stream].append(index)
+            cohort = self._cohorts.by_id[change.cohort.cohort_id]
+            if self._keeps_back(cohort, change):
+                needed[index] = None
+            elif cohort.ledger is not None:
+                by_stream[cohort.ledger.stream].append(index)
         for stream, indexes in by_stream.items():
             sifted = self._sift_by_ledger(stream, [changes[index] for index in indexes])
             if sifted is None:
@@ -107,6 +132,12 @@ class Outbox:
                     needed[index] = cohort.change(*change_of_member[1:])
             stream.fold_if_large()
         return needed
+
+    def _keeps_back(self, cohort: SyncedCohort, change: Change) -> bool:
+        """Return whether a change is not to be sent now; keep it if its cohort is held."""
+        if cohort.is_held:
+            self._held.append(change)
+        return cohort.is_held or cohort.error is not None
 
     def _sift_by_ledger(
         self, stream: StreamLedger, changes: Sequence[Change]

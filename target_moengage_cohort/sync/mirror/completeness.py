@@ -69,19 +69,17 @@ class Completeness:
         (version,) = self._versions
         return version
 
-    def count(self, version: t.Any, rows: int) -> bool:
-        """Note records of one version; return whether the version is new."""
+    def count(self, version: t.Any, rows: int) -> None:
+        """Note records of one version."""
         if not rows:
-            return False
+            return
         self.records += rows
         self._activated = None
         if version == self._latest_version and type(version) is type(self._latest_version):
-            return False
+            return
         self._latest_version = version
-        before = len(self._versions)
-        if before < _MOST_VERSIONS:
+        if len(self._versions) < _MOST_VERSIONS:
             self._versions.add(version if type(version) is int else None)
-        return len(self._versions) > before
 
     def activate(self, version: t.Any) -> None:
         """Note an ACTIVATE_VERSION; one that comes before the records proves nothing."""
@@ -128,7 +126,7 @@ class Completeness:
 
         Args:
             tap_succeeded: Whether we started the tap ourselves, and it exited with 0.
-            version_is_fresh: Whether no unfinished run has used the `version`: a tap that resumes
+            version_is_fresh: Whether no earlier run has seen the `version`: a tap that resumes
                 where it stopped gives the same version to the rest of the rows.
         """
         if self.rejected:

@@ -13,7 +13,7 @@ from target_moengage_cohort.core.membership import Action
 if t.TYPE_CHECKING:
     from target_moengage_cohort.delivery.delivery import Delivery
     from target_moengage_cohort.ledger.snapshot import Staging
-    from target_moengage_cohort.sync.cohorts import SyncedCohort
+    from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 
 _BATCH_ROWS = 100_000
 

@@ -6,7 +6,7 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.core.membership import Action, SyncMode, largest_size
+from target_moengage_cohort.core.membership import Action, largest_size
 from target_moengage_cohort.singer.columns import LONGEST, NotPlainError
 from target_moengage_cohort.singer.messages import DELETED_AT
 from target_moengage_cohort.sync.mirror.completeness import Completeness
@@ -41,7 +41,6 @@ class MirrorSink(Sink):
         self.completeness = Completeness(mapping.stream, mapping.expected_count_column)
         self.head_start: HeadStart | None = None
         self._settlement = settlement
-        self._is_fresh = True  # whether no unfinished run has used the version of the records
         self._has_counts = mapping.expected_count_column is not None
         self._fans_out = mapping.cohort is None
         self._start_batch()
@@ -56,7 +55,7 @@ class MirrorSink(Sink):
         if may_have_absent or has_both_ids or cohort is None or cohort.ledger is None:
             return
         is_new = not (cohort.ledger.numbers().base or self.staging.rows)
-        if is_new and not cohort.result.is_sealed and self.head_start is None:
+        if is_new and not cohort.is_closed and self.head_start is None:
             self.head_start = self._settlement.head_start(self.staging, cohort)
 
     def take(self, row: t.Any) -> None:
@@ -64,7 +63,7 @@ class MirrorSink(Sink):
         if self._has_counts:
             self.completeness.expect(row.expected_count)
         cohort, action, member = self.rows.read(row)
-        if cohort.result.is_sealed:
+        if cohort.is_closed:
             return
         self._uids.append(member.uid)
         self._anonymous_ids.append(member.anonymous_id)
@@ -76,15 +75,13 @@ class MirrorSink(Sink):
     def take_columns(self, columns: Columns) -> None:
         """Take many plain rows; see `Sink.take_columns`."""
         cohorts = self.rows.cohorts_of(columns)
-        sealed = {False}
-        if self.rows.mapping.sync_mode is SyncMode.ONE_TIME:  # no other mode seals
-            sealed = {cohort.result.is_sealed for cohort in cohorts}
-        if len(sealed) > 1 or len(columns.expected_counts or ()) > 1:
+        closed = {cohort.is_closed for cohort in cohorts}
+        if len(closed) > 1 or len(columns.expected_counts or ()) > 1:
             raise NotPlainError
         for expected in columns.expected_counts or ():
             self.completeness.expect(expected)
         count_records(columns, cohorts)
-        if True in sealed:
+        if True in closed:
             return
         self._uids += columns.uids
         self._anonymous_ids += columns.anonymous_ids or [None] * columns.count
@@ -109,7 +106,7 @@ class MirrorSink(Sink):
         if self._has_counts and facts.count:
             self.completeness.expect(facts.least)
         cohort.records += facts.count
-        if facts.count and not cohort.result.is_sealed:
+        if facts.count and not cohort.is_closed:
             self.flush()
             self.staging.append_columnar(source, facts, cohort.number)
         return facts.count
@@ -125,10 +122,8 @@ class MirrorSink(Sink):
         )
 
     def count(self, version: t.Any, rows: int) -> None:
-        """See `Sink`; a version that an unfinished run has used proves nothing."""
-        if self.completeness.count(version, rows) and type(version) is int:
-            is_fresh = self._settlement.store.use_version(self.rows.mapping.stream, version)
-            self._is_fresh = self._is_fresh and is_fresh
+        """See `Sink`."""
+        self.completeness.count(version, rows)
 
     def count_reject(self) -> None:
         """See `Sink`; a member may be missing now."""
@@ -153,7 +148,8 @@ class MirrorSink(Sink):
     def prove(self, *, tap_succeeded: bool) -> None:
         """See `Sink`."""
         self.proof = self.completeness.proof(
-            tap_succeeded=tap_succeeded, version_is_fresh=self._is_fresh
+            tap_succeeded=tap_succeeded,
+            version_is_fresh=self.versions.get(self.completeness.version, False),
         )
 
     def settle(self) -> bool:

@@ -34,9 +34,10 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.records import DiffCounts
     from target_moengage_cohort.ledger.snapshot import Difference, Staging
     from target_moengage_cohort.settings import StreamMapping
-    from target_moengage_cohort.sync.cohorts import Cohorts, SyncedCohort
+    from target_moengage_cohort.sync.cohorts import Cohorts
     from target_moengage_cohort.sync.context import RunContext
     from target_moengage_cohort.sync.mirror.completeness import Completeness, Proof
+    from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 
 logger = logging.getLogger(__name__)
 
@@ -108,9 +109,6 @@ class Settlement:
             if not self._finish_oldest():
                 return False
         for stream in self._streams:
-            version = stream.completeness.version
-            if stream.proof.is_proof and version is not None:
-                self.store.finish_version(stream.mapping.stream, version)
             stream.staging.close()
         return True
 
@@ -143,6 +141,8 @@ class Settlement:
         difference = of_stream.difference(stream.staging, ledgers, keeps=rules.seals)
         parts = []
         for cohort, ledger in populated:
+            if cohort.error is not None:  # its rows are compared, and nothing comes of that
+                continue
             counts = difference.counts[ledger.number]
             decision = decide(counts, rules, stream.proof)
             kept = self._undelivered(cohort, ledger, difference, decision)

@@ -1,0 +1,49 @@
+"""The part of the ledger's interface that every cohort has, whether its members are kept or not."""
+
+from __future__ import annotations
+
+import typing as t
+
+if t.TYPE_CHECKING:
+    from target_moengage_cohort.core.membership import Action
+    from target_moengage_cohort.ledger.records import CohortEntry
+
+
+class RequestLedger(t.Protocol):
+    """The record for delivery of a cohort's requests, before each leaves and when it is answered.
+
+    The requests of a cohort never overlap.
+    """
+
+    def sent(self, action: Action, members: bytes, count: int, timestamp: int) -> int:
+        """Record a request that is about to leave; return its number.
+
+        `members` is the JSON array of its members, of which no two have the same key; `timestamp`
+        is in milliseconds since 1970. They are unconfirmed from then on. After an error the request
+        must not leave.
+        """
+
+    def accepted(self, number: int) -> None:
+        """Record that MoEngage accepted a request; durable on return."""
+
+    def refused(self, number: int) -> None:
+        """Record that MoEngage refused a request, so that none of it was applied; durable."""
+
+    def unanswered(self, number: int) -> None:
+        """Record that a request which may have been applied gets no answer; durable."""
+
+
+class CohortRecord(RequestLedger, t.Protocol):
+    """The record of one cohort in control."""
+
+    @property
+    def last_timestamp(self) -> int:
+        """The latest request's timestamp or a later one, in milliseconds; 0 without any."""
+
+    @property
+    def entry(self) -> CohortEntry:
+        """The cohort, with its numbers as of the last fold."""
+
+    @property
+    def created(self) -> bool:
+        """Whether this store has created it."""

@@ -1,0 +1,89 @@
+"""Streams whose members are not kept: the timestamps of their requests, and no doubts."""
+
+from __future__ import annotations
+
+import threading
+import typing as t
+
+import msgspec
+
+from target_moengage_cohort.ledger.control.owners import check_owner
+from target_moengage_cohort.ledger.control.stream_records import StreamRecords
+
+if t.TYPE_CHECKING:
+    from target_moengage_cohort.core.membership import Action, Cohort
+    from target_moengage_cohort.ledger.control.control import Control
+    from target_moengage_cohort.ledger.records import CohortEntry
+
+_AHEAD = 5_000  # milliseconds, so that few requests wait for a transaction
+
+
+class MemberlessStream:
+    """The latest timestamp of a stream's requests; for all threads.
+
+    Control has one that no request exceeds. After a crash it is ahead of the latest request by some
+    seconds, which delays no request: timestamps rise from there.
+    """
+
+    def __init__(self, control: Control, name: str) -> None:
+        self._control = control
+        self._name = name
+        self._streams = StreamRecords(control)
+        self._lock = threading.Lock()
+        self.latest = self._reserved = self._streams.last_timestamp(name)
+
+    def open(self, cohort: Cohort, *, held: bool) -> MemberlessCohort:
+        """Return one of its cohorts, created if it is new; see `LedgerStore.open`."""
+        entry = self._control.entry(cohort.cohort_id)
+        created = entry is None
+        if entry is None:
+            entry = self._control.new.add(cohort, self._name, held=held)
+        check_owner(entry, cohort, self._name)
+        if entry.description != cohort.description and not self._control.database.read_only:
+            entry = self._control.describe(entry, description=cohort.description)
+        return MemberlessCohort(self, entry, created)
+
+    def sent(self, timestamp: int) -> None:
+        """Record the timestamp of a request that is about to leave, and its cohort if it is new."""
+        with self._lock:
+            self._control.write_new()
+            if timestamp > self._reserved:
+                self._reserved = timestamp + _AHEAD
+                self._streams.note_stream(self._name, last_timestamp=self._reserved)
+            self.latest = max(self.latest, timestamp)
+
+    def close(self) -> None:
+        """Record the timestamp of the latest request."""
+        if self._reserved != self.latest:
+            self._streams.note_stream(self._name, last_timestamp=self.latest)
+
+
+class MemberlessCohort(msgspec.Struct, frozen=True):
+    """The `RequestLedger` of a cohort whose members are not kept.
+
+    Its requests leave no doubts. After a crash the tap sends their rows again, because no STATE
+    that covers them was written.
+    """
+
+    stream: MemberlessStream
+    entry: CohortEntry
+    created: bool
+
+    @property
+    def last_timestamp(self) -> int:
+        """The latest timestamp of its stream, in milliseconds; 0 if there was none."""
+        return self.stream.latest
+
+    def sent(self, _action: Action, _members: bytes, _count: int, timestamp: int) -> int:
+        """Record the timestamp; see `RequestLedger`."""
+        self.stream.sent(timestamp)
+        return 0
+
+    def accepted(self, number: int) -> None:
+        """Record nothing."""
+
+    def refused(self, number: int) -> None:
+        """Record nothing."""
+
+    def unanswered(self, number: int) -> None:
+        """Record nothing."""

@@ -1,0 +1,64 @@
+"""Warnings of what the store knows of a stream's cohorts when a run begins to read the stream."""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+
+from target_moengage_cohort.core.commands import suggest
+from target_moengage_cohort.core.text import format_count, iso_utc
+
+if t.TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from target_moengage_cohort.ledger.records import CohortEntry
+    from target_moengage_cohort.settings import StreamMapping
+
+logger = logging.getLogger(__name__)
+
+
+def warn_of_known(entries: Sequence[CohortEntry], mapping: StreamMapping) -> None:
+    """Warn of a mirror's cohorts whose members are unknown, and of cohorts left behind."""
+    known = [entry for entry in entries if not entry.is_retired]
+    unrecorded = [entry for entry in known if entry.last_timestamp and not entry.has_members]
+    if mapping.is_snapshot and unrecorded:
+        logger.warning(
+            "%s was populated without a record of its members%s. Those whom MoEngage has and the "
+            "stream %r no longer has are not removed. To have them removed, import them before "
+            "the next run: %s",
+            _subject(unrecorded),
+            _last_run(unrecorded[0]),
+            mapping.stream,
+            suggest("adopt", unrecorded[0].cohort_id, "--csv", "FILE"),
+            extra=_extra("members_unknown", unrecorded[0]),
+        )
+    fixed = mapping.cohort
+    others = [entry for entry in known if fixed and entry.cohort_id != fixed.cohort_id]
+    if others:
+        logger.warning(
+            "%s was populated by the stream %r before, and is not any more; no members are "
+            "removed. To empty it for good, run: %s. To let another stream populate it, run: %s",
+            _subject(others),
+            mapping.stream,
+            suggest("ledger", "retire", others[0].cohort_id),
+            suggest("ledger", "reassign", others[0].cohort_id, "STREAM"),
+            extra=_extra("orphan_cohort", others[0]),
+        )
+
+
+def _subject(entries: Sequence[CohortEntry]) -> str:
+    more = f" (and {format_count(len(entries) - 1, 'other')})" if len(entries) > 1 else ""
+    return f"cohort {entries[0].cohort_id!r}{more}"
+
+
+def _last_run(entry: CohortEntry) -> str:
+    if (run := entry.last_run) is None:
+        return f": its last request was at {iso_utc(entry.last_timestamp / 1000, 'seconds')}"
+    return (
+        f": its last run, {run.finished_at}, in sync mode {run.sync_mode}, added {run.added:,} "
+        f"and removed {run.removed:,}"
+    )
+
+
+def _extra(code: str, entry: CohortEntry) -> dict[str, str]:
+    return {"code": code, "stream": entry.stream, "cohort_id": entry.cohort_id}
