@@ -57,7 +57,7 @@ def _is_withheld(pending: PendingPlan) -> bool:
     plan = pending.plan
     objection = guard(
         base=plan.base,
-        removals=plan.removals,
+        removals=plan.leaving,
         desired=plan.desired,
         max_removal_percent=plan.max_removal_percent,
         proven=True,

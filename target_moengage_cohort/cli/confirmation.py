@@ -143,6 +143,8 @@ def deliver(
     try:
         with delivery:
             for each in with_changes:
+                if each.plan.removals:
+                    each.ledger.doubt_resent(each.plan.plan_id)
                 delivery.send(each.ledger, _batches(each))
             delivery.drain()
     finally:

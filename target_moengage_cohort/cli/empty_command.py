@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import typing as t
 
 import click
@@ -58,10 +59,10 @@ def remove_all(session: Session, ledgers: LedgerStore, ledger: CohortLedger, kin
     count = ledger.numbers().base
     ledger.drop_plans()
     try:
-        if count:
-            with OperatorDelivery(session) as delivery:
-                delivery.send(ledger, ((Action.REMOVE, members) for members in ledger.members()))
-                delivery.drain()
+        chunks = itertools.chain(ledger.members(), ledger.aliases())
+        with OperatorDelivery(session) as delivery:
+            delivery.send(ledger, ((Action.REMOVE, members) for members in chunks))
+            delivery.drain()
     finally:
         left = ledger.numbers().base
         ledgers.note_action(kind, ledger.entry, members=count, removed=count - left)

@@ -136,9 +136,10 @@ def _forget_in_stream(
             for cohort_id, found in stored.items():
                 if found and not delivery.is_accepted(cohort_id):
                     raise _stopped()
-        uids = [Member(each.uid) for some in stored.values() for each in some if each.uid]
+        found = [each for some in stored.values() for each in some]
+        also = [Member(each.uid) if each.uid else each for each in found]
         # Even if none is stored: plans and deleted rows contain identifiers, too.
-        had = stream.forget(list(dict.fromkeys([*members, *uids])))
+        had = stream.forget(list(dict.fromkeys([*members, *also])))
     outcome.removed |= {cohort_id: len(found) for cohort_id, found in stored.items() if found}
     outcome.erased += sum(1 for each in opened if each.number in had)
 

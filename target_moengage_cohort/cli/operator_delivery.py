@@ -65,10 +65,13 @@ class OperatorDelivery:
 
     def send_unrecorded(self, cohort: Cohort, batches: Batches) -> None:
         """Submit changes of a cohort that has no ledger; otherwise like `send`."""
-        count = 0
+        count, latest = 0, None
         for action, members in batches:
             if self._interrupt.is_set():
                 return
+            if action is not latest:  # a removal must not follow an addition that was put later
+                self._delivery.close(cohort.cohort_id)
+            latest = action
             self._delivery.submit([Change(cohort, action, member) for member in members])
             count += len(members)
         self._submitted[cohort.cohort_id] = count  # only now: until here it is a part of them

@@ -142,10 +142,12 @@ def test_a_removal_has_the_identifiers_that_are_in_doubt(emulator, go):
 
 
 def test_another_anonymous_id_beside_a_uid_is_an_addition(emulator, go):
-    """A known member with a new anonymous ID is sent once more, and removed with that ID."""
+    """A known member with a new anonymous ID is sent once more, and removed with that ID. The
+    former ID is removed by itself, after which the member is sent again: it may be the same."""
     go(*joins("a", anonymous_id="old"), **JUDGED)
     seen = go(*joins("a", anonymous_id="new"), **JUDGED)
-    assert [(ADD, [{"uid": "a", "anonymous_id": "new"}])] == sent(seen)
+    again = (ADD, [{"uid": "a", "anonymous_id": "new"}])
+    assert [again, (REMOVE, [{"anonymous_id": "old"}]), again] == sent(seen)
     assert [] == go(*joins("a", anonymous_id="new"), **JUDGED).attempts
     gone = go(*leaves("a"), **JUDGED)
     assert [(REMOVE, [{"uid": "a", "anonymous_id": "new"}])] == sent(gone)

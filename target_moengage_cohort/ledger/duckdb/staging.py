@@ -14,10 +14,10 @@ import typing as t
 from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger.duckdb.binding import Column, bound
 from target_moengage_cohort.ledger.duckdb.columnar_rows import opened
-from target_moengage_cohort.ledger.duckdb.comparison import Comparison, Rows
+from target_moengage_cohort.ledger.duckdb.comparison import Comparison
 from target_moengage_cohort.ledger.duckdb.difference import DuckDBDifference
 from target_moengage_cohort.ledger.duckdb.instance import translated
-from target_moengage_cohort.ledger.duckdb.result_tables import Tables
+from target_moengage_cohort.ledger.duckdb.result_tables import Rows, Tables
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -134,19 +134,20 @@ class DuckDBStaging:
         where = ""
         if has_others:
             where = f" WHERE cohort IN ({', '.join(map(str, known))})"
-        tables = Tables(
-            self._catalog,
-            *(
-                f"(FROM {schema}.{table}{where})" if where else f"{schema}.{table}"
-                for table in ("accepted", "doubts")
-            ),
+        accepted, doubts = (
+            f"(FROM {schema}.{table}{where})" if where else f"{schema}.{table}"
+            for table in ("accepted", "doubts")
         )
+        # A cohort without any member may have aliases.
+        aliases = f"(FROM {schema}.aliases WHERE cohort IN ({', '.join(map(str, known))}))"
+        tables = Tables(self._catalog, accepted, doubts, aliases)
         rows = Rows(
             cohorts=[*known],
             is_one=len(known) == 1 and self._cohorts <= known.keys(),
             count=self.rows,
             has_absent=self.has_absent,
             has_pairs=self._has_pairs,
+            has_aliases=bool(members.rows(f"SELECT 1 FROM {aliases} LIMIT 1")),
             keeps=keeps,
             known=known,
         )
