@@ -20,11 +20,7 @@ from singer_sdk.plugin_base import _ConfigInput
 
 from target_moengage_cohort import NAME, settings
 from target_moengage_cohort.cli import target_command
-from target_moengage_cohort.core.errors import (
-    MissingKeyError,
-    RecordBeforeSchemaError,
-    SettingsError,
-)
+from target_moengage_cohort.core.errors import InputError, SettingsError
 from target_moengage_cohort.settings import about as settings_about
 from target_moengage_cohort.settings import sources
 from target_moengage_cohort.sync import process
@@ -39,6 +35,11 @@ if t.TYPE_CHECKING:
 
     import click
     from singer_sdk.helpers.capabilities import CapabilitiesEnum
+
+_SDK_ERRORS = {
+    "missing_key": MissingKeyPropertiesError,
+    "record_before_schema": RecordsWithoutSchemaException,
+}
 
 
 class TargetMoEngageCohort(Target):
@@ -95,10 +96,10 @@ class TargetMoEngageCohort(Target):
             raise SettingsError("invalid_settings", "the configuration is not valid")
         try:
             return self._sync.read(file_input)
-        except RecordBeforeSchemaError as error:
-            raise RecordsWithoutSchemaException(str(error)) from None
-        except MissingKeyError as error:
-            raise MissingKeyPropertiesError(str(error)) from None
+        except InputError as error:
+            if error.code not in _SDK_ERRORS:
+                raise
+            raise _SDK_ERRORS[error.code](str(error)) from None
 
     @override
     def process_endofpipe(self) -> None:

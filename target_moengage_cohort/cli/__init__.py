@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 import typing as t
 
@@ -75,5 +76,6 @@ def main() -> None:
     """Run the command line."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name may have characters it cannot encode
         sys.stdout.reconfigure(errors="backslashreplace")
+    os.umask(0o077)  # every file that we create is its owner's alone
     end_at_sigint()  # until a command begins
     cli(prog_name="moengage-cohort")

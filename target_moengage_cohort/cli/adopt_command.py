@@ -9,24 +9,20 @@ import click
 
 from target_moengage_cohort.cli.identifiers import read_members
 from target_moengage_cohort.cli.ledger_command import mapping_of
-from target_moengage_cohort.cli.session import DONE, Session, configured
+from target_moengage_cohort.cli.session import Session, configured
 from target_moengage_cohort.cli.terminal import example, require_utf8
 from target_moengage_cohort.core.errors import RowError, SettingsError, TryAgainError
-from target_moengage_cohort.core.membership import Cohort, cohort_name_fault
+from target_moengage_cohort.core.membership import Cohort, Member, cohort_name_fault
 from target_moengage_cohort.core.text import format_count
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from target_moengage_cohort.core.membership import Member
-    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
-    from target_moengage_cohort.settings import Config, StreamMapping
+    from target_moengage_cohort.ledger.interface import LedgerStore
+    from target_moengage_cohort.settings import Config
 
 
-@click.command(
-    short_help="Import existing members into the ledger without sending them.",
-    epilog=example("moengage-cohort adopt vip --csv members.csv --config config.json"),
-)
+@click.command(epilog=example("moengage-cohort adopt vip --csv members.csv --config config.json"))
 @click.argument("cohort", callback=require_utf8)
 @click.option(
     "--csv",
@@ -35,19 +31,11 @@ if t.TYPE_CHECKING:
     type=click.Path(exists=True, dir_okay=False),
     help="CSV with a header that has uid, anonymous_id or both.",
 )
-@click.option(
-    "--stream",
-    callback=require_utf8,
-    help="The cohort's stream, if that stream populates several cohorts.",
-)
-@click.option(
-    "--name",
-    callback=require_utf8,
-    help="The cohort's name, if the configuration does not define it.",
-)
+@click.option("--stream", callback=require_utf8, help="The stream, if it has several cohorts.")
+@click.option("--name", callback=require_utf8, help="The name, if the configuration has none.")
 @configured
-def adopt(session: Session, cohort: str, file: str, stream: str | None, name: str | None) -> int:
-    """Import existing members of a cohort into the ledger without sending them.
+def adopt(session: Session, cohort: str, file: str, stream: str | None, name: str | None) -> None:
+    """Import existing members into the ledger without sending them.
 
     They must already be in the cohort in MoEngage, added under the same partner. A mirror then
     sends only the difference.
@@ -58,7 +46,11 @@ def adopt(session: Session, cohort: str, file: str, stream: str | None, name: st
         raise SettingsError("not_a_regular_file", msg)
     count = sum(len(members) for members in read_members(file, needs_header=True))
     with session.ledgers() as ledgers:
-        ledger = _open(session.config, ledgers, cohort, stream, name)
+        owner = _cohort_and_stream(session.config, ledgers, cohort, stream, name)
+        try:
+            ledger = ledgers.open(*owner)
+        except RowError as error:
+            raise SettingsError(error.code, error.reason) from None
         origin = "new ledger" if ledger.created else f"stream {ledger.entry.stream!r}"
         added = ledger.adopt(_until_stopped(session, read_members(file, needs_header=True)))
         ledgers.note_action("adopt", ledger.entry, read=count, added=added)
@@ -66,21 +58,6 @@ def adopt(session: Session, cohort: str, file: str, stream: str | None, name: st
         f"cohort {cohort!r} ({origin}): read {format_count(count, 'member')}, {added:,} of them "
         "new to the ledger; nothing was sent"
     )
-    return DONE
-
-
-def _open(
-    config: Config, ledgers: LedgerStore, cohort_id: str, stream: str | None, name: str | None
-) -> CohortLedger:
-    if ledgers.has(cohort_id) and stream is None and name is None:
-        entry = ledgers.open_known(cohort_id).entry
-        cohort, stream = entry.cohort, entry.stream
-    else:
-        cohort, stream = _cohort_and_stream(config, cohort_id, stream, name)
-    try:
-        return ledgers.open(cohort, stream)
-    except RowError as error:
-        raise SettingsError(error.code, error.reason) from None
 
 
 def _until_stopped(session: Session, batches: Iterable[list[Member]]) -> Iterator[list[Member]]:
@@ -93,13 +70,26 @@ def _until_stopped(session: Session, batches: Iterable[list[Member]]) -> Iterato
 
 
 def _cohort_and_stream(
-    config: Config, cohort_id: str, stream: str | None, name: str | None
+    config: Config, ledgers: LedgerStore, cohort_id: str, stream: str | None, name: str | None
 ) -> tuple[Cohort, str]:
     """Return a cohort as the runs of its stream will name it, and that stream."""
-    if stream is not None:
-        mapping = mapping_of(config, cohort_id, stream)
-    else:
-        mapping, stream = _mapping_of_cohort(config, cohort_id), cohort_id
+    if stream is None and name is None and ledgers.has(cohort_id):
+        entry = ledgers.open_known(cohort_id).entry
+        return entry.cohort, entry.stream
+    if stream is None:
+        streams = {
+            each.cohort.cohort_id: each.stream
+            for each in config.mappings.values()
+            if each.cohort is not None
+        }
+        if config.mappings and cohort_id not in streams:
+            msg = (
+                f"cohorts: no stream has cohort_id {cohort_id!r}; use --stream, and --name if the "
+                "cohort's name differs from its ID"
+            )
+            raise SettingsError("unknown_cohort", msg)
+        stream = streams.get(cohort_id, cohort_id)
+    mapping = mapping_of(config, cohort_id, stream)
     if mapping is not None and mapping.cohort is not None:
         if name not in {None, mapping.cohort.name}:
             msg = (
@@ -107,22 +97,8 @@ def _cohort_and_stream(
                 "omit the option, or change cohort_name"
             )
             raise SettingsError("cohort_name_mismatch", msg)
-        return mapping.cohort, mapping.stream
+        return mapping.cohort, stream
     if fault := cohort_name_fault(name or cohort_id):
         raise SettingsError("invalid_cohort_name", f"--name: {fault}; choose another one")
     description = None if mapping is None else mapping.cohort_description
     return Cohort(cohort_id, name or cohort_id, description), stream
-
-
-def _mapping_of_cohort(config: Config, cohort_id: str) -> StreamMapping | None:
-    """Return the mapping that names a cohort; ``None`` if the configuration has no mappings."""
-    for mapping in config.mappings.values():
-        if mapping.cohort is not None and mapping.cohort.cohort_id == cohort_id:
-            return mapping
-    if not config.mappings:
-        return None
-    msg = (
-        f"cohorts: no stream has cohort_id {cohort_id!r}; use --stream, and --name if the "
-        "cohort's name differs from its ID"
-    )
-    raise SettingsError("unknown_cohort", msg)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import typing as t
 from functools import partial
 
 import click
 import msgspec
 
-from target_moengage_cohort.cli.outlook import CohortSize, outlook
-from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, faults_of
+from target_moengage_cohort.cli.outlook import outlook
+from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured
 from target_moengage_cohort.cli.terminal import coloured, complain, example, wrap
 from target_moengage_cohort.core.errors import BusyError, RowError, SettingsError, TargetError
 from target_moengage_cohort.core.files import try_out
@@ -20,39 +19,37 @@ from target_moengage_cohort.moengage.transport import Transport
 from target_moengage_cohort.settings.addresses import state_path
 from target_moengage_cohort.singer.writer import check_rejects_path
 from target_moengage_cohort.sync import report
+from target_moengage_cohort.sync.process import record_mapper_of
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import CohortEntry
-    from target_moengage_cohort.settings import Config, Settings, StreamMapping
+    from target_moengage_cohort.settings import Settings, StreamMapping
 
 _TIMEOUT_SECONDS = 15  # a person waits at the prompt
-_LABEL_WIDTH = 10
-
-logger = logging.getLogger(__name__)
 
 
-@click.command(
-    short_help="Validate the configuration and describe each sync.",
-    epilog=example("moengage-cohort check --config config.json"),
-)
+@click.command(epilog=example("moengage-cohort check --config config.json"))
 @configured
 def check(session: Session) -> int:
-    """Validate the configuration and describe each sync; send no member and change nothing.
+    """Validate the configuration and describe each sync.
 
-    Makes one request to MoEngage to check the credentials, and tries the ledger's directory and
-    the files in the settings. Then each stream's sync is described. All problems are reported in
-    one pass; the exit code is 1 if there are any.
+    Sends no member and changes nothing. Makes one request to MoEngage to check the credentials,
+    and tries the ledger's directory and the files in the settings. Then each stream's sync is
+    described. All problems are reported in one pass; the exit code is 1 if there are any.
     """
     checks = _Checks()
-    for name, work in _steps(session.settings):
-        checks.run(name, work)
-    mappings = _mappings(session.config)
-    sizes = _sizes_by_stream(session, mappings, checks)
+    for name, work, text in _steps(session.settings):
+        checks.run(name, work, text)
+    # Without mappings one describes all streams.
+    mappings = list(session.config.mappings.values()) or [
+        msgspec.structs.replace(session.config.mapping("STREAM"), cohort_id=None)
+    ]
+    entries = _entries_by_stream(session, mappings, checks)
     for mapping in mappings:
-        _print_section(outlook(mapping, sizes[mapping.stream], session.settings))
+        _print_section(outlook(mapping, entries[mapping.stream], session.settings))
     _print_section(_limits(session.settings))
     for message in dict.fromkeys(map(str, checks.faults)):
         complain(message)
@@ -65,29 +62,32 @@ class _Checks:
     def __init__(self) -> None:
         self.faults: list[TargetError] = []
 
-    def run(self, name: str, work: Callable[[], str]) -> bool:
-        """Run one check; print its result or its error, and return whether it passed."""
+    def run(self, name: str, work: Callable[[], object], text: str | None = None) -> bool:
+        """Run one check; print a text, its result or its error; return whether it passed."""
         try:
-            mark, colour, result = "ok", "green", work()
+            result = work()
+            mark, colour, result = "ok", "green", text or str(result)
         except TargetError as error:
-            self.faults += faults_of(error)
+            self.faults += error.faults
             mark, colour, result = "FAIL", "red", str(error)
-        text = f"{name}: {printable(result)}"
-        line = wrap(text, first=f"{mark:<6}", indent=" " * 6, break_words=False)
+        line = f"{name}: {printable(result)}"
+        line = wrap(line, first=f"{mark:<6}", indent=" " * 6, break_words=False)
         click.echo(line.replace(mark, coloured(mark, colour), 1))
         return mark == "ok"
 
 
-def _steps(settings: Settings) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Return all checks but that of the ledger: a name, and what returns a result or raises."""
-    yield "settings", lambda: "valid"
-    yield "credentials", lambda: _credentials(settings)
-    yield "state directory", _state_directory
+def _steps(settings: Settings) -> Iterator[tuple[str, Callable[[], object], str | None]]:
+    """Return all checks but that of the ledger, for `_Checks.run`."""
+    yield "settings", lambda: None, "valid"
+    yield "credentials", partial(_credentials, settings), None
+    yield "state directory", _state_directory, None
     if settings.transforms_records:
-        yield "stream maps", lambda: _stream_maps(settings)
-    for name, test in (("rejects_path", check_rejects_path), ("report_path", report.check)):
-        if (path := getattr(settings, name)) is not None:
-            yield name, partial(_file, path, test)
+        text = "valid; the streams below are their output"
+        yield "stream maps", partial(record_mapper_of, settings), text
+    if (path := settings.rejects_path) is not None:
+        yield "rejects_path", partial(check_rejects_path, path), path
+    if (path := settings.report_path) is not None:
+        yield "report_path", partial(report.check, path), path
 
 
 def _credentials(settings: Settings) -> str:
@@ -112,36 +112,17 @@ def _state_directory() -> str:
     return str(path)
 
 
-def _stream_maps(settings: Settings) -> str:
-    from target_moengage_cohort.singer.stream_maps import StreamMaps  # noqa: PLC0415 - slow to import
-
-    StreamMaps(settings, logger)
-    return "valid; the streams below are their output"
-
-
-def _file(path: str, test: Callable[[str], None]) -> str:
-    test(path)
-    return path
-
-
-def _mappings(config: Config) -> list[StreamMapping]:
-    """Return the streams' mappings, or a single one for all streams if none is configured."""
-    return list(config.mappings.values()) or [
-        msgspec.structs.replace(config.mapping("STREAM"), cohort_id=None)
-    ]
-
-
-def _sizes_by_stream(
+def _entries_by_stream(
     session: Session, mappings: Sequence[StreamMapping], checks: _Checks
-) -> dict[str, list[CohortSize] | None]:
-    """Return the sizes of each stream's cohorts; ``None`` if their ledgers cannot be used."""
+) -> dict[str, list[CohortEntry] | None]:
+    """Return each stream's cohorts that have a ledger; ``None`` if it cannot be used."""
     with session.ledgers(read_only=True, is_patient=False) as ledgers:
         needs_ledger = any(mapping.is_snapshot for mapping in mappings)
         if not (needs_ledger or session.settings.ledger_uri is not None or ledgers.exists):
             return {mapping.stream: [] for mapping in mappings}
-        usable = checks.run("ledger", lambda: _ledger(ledgers))
+        usable = checks.run("ledger", partial(_ledger, ledgers))
         return {
-            mapping.stream: _sizes(mapping, ledgers, checks) if usable else None
+            mapping.stream: _entries(mapping, ledgers, checks) if usable else None
             for mapping in mappings
         }
 
@@ -151,33 +132,26 @@ def _ledger(ledgers: LedgerStore) -> str:
     return f"{ledgers.place}{'' if ledgers.exists else ' (created by the first run)'}"
 
 
-def _sizes(
+def _entries(
     mapping: StreamMapping, ledgers: LedgerStore, checks: _Checks
-) -> list[CohortSize] | None:
+) -> list[CohortEntry] | None:
     try:
-        entries = [each for each in ledgers.entries() if _is_fed(each, mapping)]
-        if mapping.cohort is not None and entries:
-            # Refused if the ledger is another stream's, or has a new name.
-            ledgers.open(mapping.cohort, mapping.stream)
+        entries = ledgers.entries()
+        if (cohort := mapping.cohort) is not None:
+            entries = [each for each in entries if each.cohort_id == cohort.cohort_id]
+            if entries:  # refused if the ledger is another stream's, or has a new name
+                ledgers.open(cohort, mapping.stream)
+        elif mapping.cohort_id_column is not None:
+            entries = [each for each in entries if each.stream == mapping.stream]
     except BusyError:  # another run, which will have ended before the next one starts
         pass
     except RowError as error:
         checks.faults.append(SettingsError(error.code, f"cohorts.{mapping.stream}: {error.reason}"))
         return None
     except TargetError as error:
-        checks.faults += faults_of(error)
+        checks.faults += error.faults
         return None
-    return [
-        CohortSize(cohort_id=entry.cohort_id, members=entry.counts.base, is_sealed=entry.is_sealed)
-        for entry in entries
-        if not entry.is_retired
-    ]
-
-
-def _is_fed(entry: CohortEntry, mapping: StreamMapping) -> bool:
-    if mapping.cohort is not None:
-        return entry.cohort_id == mapping.cohort.cohort_id
-    return mapping.cohort_id_column is None or entry.stream == mapping.stream
+    return [entry for entry in entries if not entry.is_retired]
 
 
 def _limits(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -192,5 +166,5 @@ def _print_section(lines: Iterator[tuple[str, str]]) -> None:
     """Print an empty line, then labelled lines within 80 columns."""
     click.echo()
     for label, text in lines:
-        first = f"  {label:<{_LABEL_WIDTH}}" if label else ""
+        first = f"  {label:<10}" if label else ""
         click.echo(wrap(text, first=first, indent=" " * max(len(first), 2)))

@@ -2,40 +2,57 @@
 
 from __future__ import annotations
 
+import shlex
 import typing as t
 
 import click
+import msgspec
 
-from target_moengage_cohort.cli.confirmation import (
-    PendingPlan,
-    deliver,
-    find_withheld,
-    pending_plans,
-)
+from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.session import DONE, WITHHELD, Session, configured
 from target_moengage_cohort.cli.terminal import complain, example, release_command, require_utf8
 from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.core.text import format_count
+from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.sync.mirror.guard import guard
 
 if t.TYPE_CHECKING:
-    from target_moengage_cohort.ledger.interface import LedgerStore
+    from collections.abc import Iterator, Sequence
+
+    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
+
+MAX_AGE_SECONDS = 3_600
 
 
-@click.command(
-    short_help="Send pending or withheld removals.",
-    epilog=example("moengage-cohort confirm users --config config.json"),
-)
+class PendingPlan(msgspec.Struct, frozen=True):
+    """A plan that was not delivered, and the ledger of its cohort."""
+
+    ledger: CohortLedger
+    plan: Plan
+
+    @property
+    def cohort_id(self) -> str:
+        """The ID of its cohort."""
+        return self.ledger.entry.cohort_id
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the cohort has changed since the plan was made."""
+        return self.plan.revision != self.ledger.revision
+
+
+@click.command(epilog=example("moengage-cohort confirm users --config config.json"))
 @click.argument("streams", callback=require_utf8, nargs=-1, metavar="STREAM...")
 @click.option(
     "--withheld", callback=require_utf8, metavar="PLAN_ID", help="Override the guard for this plan."
 )
 @configured
 def confirm(session: Session, streams: tuple[str, ...], withheld: str | None) -> int:
-    """Confirm that the tap succeeded, and send the pending removals of its streams.
+    """Send pending or withheld removals.
 
-    For streams with `removals: deferred`: run this within an hour after their tap has exited with
-    0. The guard still applies; --withheld sends what it withholds.
+    For streams with `removals: deferred`: confirms that their tap succeeded. Run it within an hour
+    after the tap has exited with 0. The guard still applies; --withheld sends what it withholds.
     """
     if bool(streams) == (withheld is not None):
         msg = "give the streams whose tap succeeded, or --withheld and the ID of one plan"
@@ -43,13 +60,102 @@ def confirm(session: Session, streams: tuple[str, ...], withheld: str | None) ->
     if session.settings.dry_run:
         click.echo("dry_run is set: nothing is confirmed.")
         return DONE
-    if withheld is not None:
-        return _override(session, withheld)
     with session.ledgers() as ledgers:
-        plans = pending_plans(ledgers, list(dict.fromkeys(streams)), session.clock())
+        if withheld is not None:
+            _deliver(session, ledgers, [_find_withheld(ledgers, withheld)])
+            return DONE
+        plans = _find_pending(ledgers, list(dict.fromkeys(streams)), session.clock())
         allowed = [pending for pending in plans if not _is_withheld(pending)]
         _deliver(session, ledgers, allowed)
     return DONE if len(allowed) == len(plans) else WITHHELD
+
+
+def _find_withheld(ledgers: LedgerStore, plan_id: str) -> PendingPlan:
+    plans = ledgers.plans()
+    cohorts = {
+        plan.plan_id: entry.cohort_id
+        for entry in ledgers.entries()
+        for plan in plans.get(entry.number, ())
+        if plan.kind is PlanKind.WITHHELD
+    }
+    if plan_id not in cohorts:
+        hint = f"the withheld plans are: {', '.join(sorted(cohorts))}"
+        if not cohorts:
+            hint = "no plan is; see moengage-cohort status"
+        msg = f"no plan {plan_id!r} is withheld in {ledgers.place}; {hint}"
+        raise SettingsError("unknown_plan", msg)
+    ledger = ledgers.open_known(cohorts[plan_id])
+    for plan in ledger.plans():
+        if plan.plan_id == plan_id and not (pending := PendingPlan(ledger, plan)).is_outdated:
+            return pending
+    msg = (
+        f"cohort {cohorts[plan_id]!r}: the cohort has changed since plan {plan_id} was withheld; "
+        "run its stream again, then override the new plan"
+    )
+    raise SettingsError("plan_outdated", msg)
+
+
+def _find_pending(ledgers: LedgerStore, streams: Sequence[str], now: float) -> list[PendingPlan]:
+    """Open the ledgers of some streams, and return the plans that await `confirm`.
+
+    It is an error if any stream has no pending plan, or one that must not be delivered `now`, in
+    seconds since 1970.
+    """
+    entries = ledgers.entries()
+    plans: list[PendingPlan] = []
+    faults: list[SettingsError] = []
+    for stream in streams:
+        opened = [ledgers.open_known(each.cohort_id) for each in entries if each.stream == stream]
+        kept = [PendingPlan(ledger, plan) for ledger in opened for plan in ledger.plans()]
+        waiting = [each for each in kept if each.plan.kind is PlanKind.WAITING]
+        pending = [each for each in waiting if not ledgers.is_void(each.plan)]
+        # A sealed one_time cohort has nothing left to confirm, which is not a fault.
+        if not pending and not any(ledger.is_sealed for ledger in opened):
+            faults.append(_nothing_pending(ledgers, stream, kept))
+        faults += [fault for each in pending for fault in _faults(each, now)]
+        plans += pending
+    SettingsError.raise_any(faults)
+    return plans
+
+
+def _nothing_pending(
+    ledgers: LedgerStore, stream: str, kept: Sequence[PendingPlan]
+) -> SettingsError:
+    owners = {entry.cohort_id: entry.stream for entry in ledgers.entries()}
+    hint = (
+        "its latest run must have used this ledger and removals: deferred, and read its whole "
+        "input without a fault"
+    )
+    # No such hint if a stream has that name, too: its removals are not those of the cohort.
+    if stream in owners and stream not in owners.values():
+        hint = (
+            f"it is the ID of a cohort that belongs to stream {owners[stream]!r}: did you mean "
+            f"moengage-cohort confirm {shlex.quote(owners[stream])}?"
+        )
+    for each in kept:
+        if each.plan.kind is PlanKind.WITHHELD and not each.is_outdated:
+            hint += (
+                f". Plan {each.plan.plan_id} is withheld by the guard; if its changes are "
+                f"intended, run: {release_command(each.plan.plan_id)}"
+            )
+    msg = f"no removals are pending for stream {stream!r} in {ledgers.place}; {hint}"
+    return SettingsError("nothing_pending", msg)
+
+
+def _faults(pending: PendingPlan, now: float) -> Iterator[SettingsError]:
+    where = f"cohort {pending.cohort_id!r}, stream {pending.plan.stream!r}"
+    age = now - pending.plan.made_at
+    if abs(age) > MAX_AGE_SECONDS:
+        future = "in the future, by this machine's clock,"
+        when = f"{age / 60:.0f} minutes ago" if age > 0 else future
+        yield SettingsError(
+            "plan_expired",
+            f"{where}: the pending removals were computed {when} and must be confirmed within an "
+            "hour; run the stream again",
+        )
+    if pending.is_outdated:
+        msg = f"{where}: the cohort has changed since; run the stream again"
+        yield SettingsError("plan_outdated", msg)
 
 
 def _is_withheld(pending: PendingPlan) -> bool:
@@ -72,38 +178,50 @@ def _is_withheld(pending: PendingPlan) -> bool:
     return True
 
 
-def _override(session: Session, plan_id: str) -> int:
-    cohort_id = find_withheld(session, plan_id)
-    with session.ledgers() as ledgers:
-        ledger = ledgers.open_known(cohort_id)
-        plans = [PendingPlan(ledger, plan) for plan in ledger.plans() if plan.plan_id == plan_id]
-        if not plans or plans[0].is_outdated:
-            msg = (
-                f"cohort {cohort_id!r}: the cohort has changed since plan {plan_id} was withheld; "
-                "run its stream again, then override the new plan"
-            )
-            raise SettingsError("plan_outdated", msg)
-        _deliver(session, ledgers, plans)
-    return DONE
-
-
 def _deliver(session: Session, ledgers: LedgerStore, plans: list[PendingPlan]) -> None:
-    """Deliver plans, and print which of them were accepted."""
-    left = list(plans)
-
-    def report(pending: PendingPlan) -> None:
-        left.remove(pending)
-        additions, removals = pending.plan.additions, pending.plan.removals
-        counts = {"addition": additions, "removal": removals}
-        parts = [f"{format_count(count, noun)} accepted" for noun, count in counts.items() if count]
-        click.echo(f"cohort {pending.cohort_id!r}: {', '.join(parts) or 'no removals to send'}")
-        entry = pending.ledger.entry
-        ledgers.note_action("confirm", entry, additions=additions, removals=removals)
-
+    """Deliver plans, and print which of them were accepted; not all are if interrupted."""
+    siblings = [_siblings(each) for each in plans]
+    delivery = OperatorDelivery(session)
+    for each in plans:
+        if each.plan.removals:
+            each.ledger.doubt_resent(each.plan.plan_id)
     try:
-        deliver(session, plans, report)
+        delivery.deliver((each.ledger, _batches(each)) for each in plans)
     finally:
-        for pending in left:
-            complain(
-                f"cohort {pending.cohort_id!r}: not all changes were accepted; run its stream again"
-            )
+        for each, others in zip(plans, siblings, strict=True):
+            if delivery.is_accepted(each.cohort_id):
+                _finish(ledgers, each, others)
+            else:
+                left = "not all changes were accepted; run its stream again"
+                complain(f"cohort {each.cohort_id!r}: {left}")
+
+
+def _siblings(pending: PendingPlan) -> list[str]:
+    """Return the other plans of the same run and cohort: delivering this one keeps them valid."""
+    return [
+        plan.plan_id
+        for plan in pending.ledger.plans()
+        if plan.plan_id != pending.plan.plan_id
+        and (plan.run_id, plan.revision) == (pending.plan.run_id, pending.plan.revision)
+    ]
+
+
+def _batches(pending: PendingPlan) -> Iterator[tuple[Action, Sequence[Member]]]:
+    for action in (Action.REMOVE, Action.ADD):  # as in a run: the addition must come last
+        for members in pending.ledger.plan_members(pending.plan.plan_id, action):
+            yield action, members
+
+
+def _finish(ledgers: LedgerStore, pending: PendingPlan, siblings: Sequence[str]) -> None:
+    """Drop a plan that is fully accepted from its ledger, and print that."""
+    ledger, plan = pending.ledger, pending.plan
+    ledger.stream.fold()
+    for plan_id in siblings:
+        ledger.renew_plan(plan_id)
+    if plan.seals:
+        ledger.seal()
+    ledger.drop_plans(plan_id=plan.plan_id)
+    counts = {"addition": plan.additions, "removal": plan.removals}
+    parts = [f"{format_count(count, noun)} accepted" for noun, count in counts.items() if count]
+    click.echo(f"cohort {pending.cohort_id!r}: {', '.join(parts) or 'no removals to send'}")
+    ledgers.note_action("confirm", ledger.entry, additions=plan.additions, removals=plan.removals)

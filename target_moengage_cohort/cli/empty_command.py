@@ -9,7 +9,7 @@ import typing as t
 import click
 
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
-from target_moengage_cohort.cli.session import DONE, Session, configured
+from target_moengage_cohort.cli.session import Session, configured
 from target_moengage_cohort.cli.terminal import ask, example, require_utf8
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.core.text import format_count
@@ -20,23 +20,20 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
 
 
-@click.command(
-    short_help="Remove all members from a cohort.",
-    epilog=example("moengage-cohort empty vip --config config.json"),
-)
+@click.command(epilog=example("moengage-cohort empty vip --config config.json"))
 @click.argument("cohort", callback=require_utf8)
 @click.option("--yes", is_flag=True, help="Do not prompt for confirmation.")
 @configured
-def empty(session: Session, cohort: str, *, yes: bool) -> int:
-    """Remove all members from a cohort that are accepted or unconfirmed.
+def empty(session: Session, cohort: str, *, yes: bool) -> None:
+    """Remove all members from a cohort.
 
-    Its plans are discarded. The next run of its stream populates it again.
+    Those are removed that are accepted or unconfirmed. Its plans are discarded. The next run of its
+    stream populates it again.
     """
     with prepared(session, cohort, yes=yes) as (ledgers, ledger):
         remove_all(session, ledgers, ledger, "empty")
         if ledger.is_sealed:
             click.echo(f"cohort {cohort!r}: it is sealed, so no run populates it again")
-    return DONE
 
 
 @contextlib.contextmanager
@@ -60,9 +57,8 @@ def remove_all(session: Session, ledgers: LedgerStore, ledger: CohortLedger, kin
     ledger.drop_plans()
     try:
         chunks = itertools.chain(ledger.members(), ledger.aliases())
-        with OperatorDelivery(session) as delivery:
-            delivery.send(ledger, ((Action.REMOVE, members) for members in chunks))
-            delivery.drain()
+        removals = ((Action.REMOVE, members) for members in chunks)
+        OperatorDelivery(session).deliver([(ledger, removals)])
     finally:
         left = ledger.numbers().base
         ledgers.note_action(kind, ledger.entry, members=count, removed=count - left)

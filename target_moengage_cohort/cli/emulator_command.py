@@ -15,16 +15,10 @@ _MISSING = "the emulator is not installed: pip install 'target-moengage-cohort[e
 
 @click.command(
     context_settings={"show_default": True},
-    short_help="Run a local MoEngage emulator.",
     epilog=example("moengage-cohort emulator --port 8025"),
 )
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    required=True,
-    help="Port to listen on; 0 chooses a free one.",
-)
+@click.option("--port", type=click.IntRange(0, 65535), required=True, help="0 takes a free port.")
 @click.option("--workspace-id", default="demo-workspace", help="Workspace ID to accept.")
 @click.option("--data-api-key", default="demo-key", help="Data API key to accept.")
 @click.option(
@@ -33,12 +27,7 @@ _MISSING = "the emulator is not installed: pip install 'target-moengage-cohort[e
     default="arrival",
     help="How conflicting requests of a cohort are resolved.",
 )
-@click.option(
-    "--requests-per-minute",
-    type=click.IntRange(min=1),
-    default=300,
-    help="Maximum requests in any 60 seconds.",
-)
+@click.option("--requests-per-minute", type=click.IntRange(1), default=300, help="Rate limit.")
 def emulator(host: str, port: int, **options: t.Any) -> None:
     """Run a local emulator of MoEngage's Cohort Sync API.
 

@@ -5,24 +5,18 @@ No error message quotes the file's content.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import itertools
 import re
-import sys
 import typing as t
-from pathlib import Path
+
+import click
 
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.core.membership import Member
 
-if t.TYPE_CHECKING:
-    from collections.abc import Iterator
-
-STANDARD_INPUT = "-"
 BATCH_SIZE = 10_000
-_COLUMNS = ("uid", "anonymous_id")
 _COLUMN_NAME = re.compile(
     r"(?:(?:[a-z0-9]+[ _.-])*|user|customer|client|contact|member|account|anonymous|device"
     r"|external)"
@@ -31,59 +25,50 @@ _COLUMN_NAME = re.compile(
 )
 
 
-def read_members(path: str, *, needs_header: bool) -> Iterator[list[Member]]:
-    """Read members in batches, their identifiers verbatim, from a UTF-8 file or `STANDARD_INPUT`.
+def read_members(path: str, *, needs_header: bool) -> t.Iterator[list[Member]]:
+    """Read members in batches, their identifiers verbatim, from a UTF-8 file; - is standard input.
 
     Unless it `needs_header`, each line may be a uid.
 
     Raises:
         InputError: It cannot be read, or a line cannot be used; the message has its number.
     """
-    name = "standard input" if path == STANDARD_INPUT else path
-    is_empty = True
+    name, is_empty = "standard input" if path == "-" else path, True
     try:
-        with _opened(path) as file:
+        with click.open_file(path, "rb") as binary:
+            file = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
             members = _members(file, needs_header=needs_header)
             while batch := list(itertools.islice(members, BATCH_SIZE)):
                 is_empty = False
                 yield batch
-    except (OSError, UnicodeError, csv.Error, InputError) as error:
-        code, fault = _fault(error)
-        raise InputError(code, f"{name}: {fault}") from None
+            file.detach()  # standard input is not ours to close
+    except InputError as error:
+        raise InputError(error.code, f"{name}: {error}") from None
+    except OSError as error:
+        msg = f"{name}: cannot be read ({error.strerror}); choose another file"
+        raise InputError("unreadable_file", msg) from None
+    except UnicodeError:
+        msg = f"{name}: is not valid UTF-8; save it in that encoding"
+        raise InputError("not_utf8", msg) from None
+    except csv.Error:
+        msg = f"{name}: is not valid CSV; check that every quote is closed"
+        raise InputError("not_csv", msg) from None
     if is_empty:
         raise InputError("no_identifiers", f"{name}: contains no identifiers; put one on each line")
 
 
-def _fault(error: Exception) -> tuple[str, str]:
-    """Return the code and the message for a file that cannot be used."""
-    if isinstance(error, InputError):
-        return error.code, str(error)
-    if isinstance(error, OSError):
-        return "unreadable_file", f"cannot be read ({error.strerror}); choose another file"
-    if isinstance(error, UnicodeError):
-        return "not_utf8", "is not valid UTF-8; save it in that encoding"
-    return "not_csv", "is not valid CSV; check that every quote is closed"
-
-
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[t.TextIO]:
-    if path != STANDARD_INPUT:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            yield file
-        return
-    standard_input = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
-    try:
-        yield standard_input
-    finally:
-        standard_input.detach()  # it is not ours to close
-
-
-def _members(file: t.TextIO, *, needs_header: bool) -> Iterator[Member]:
+def _members(file: t.TextIO, *, needs_header: bool) -> t.Iterator[Member]:
     first = file.readline()
     header = [name.strip() for name in next(csv.reader([first]), [])]
-    positions = {column: header.index(column) for column in _COLUMNS if column in header}
-    if positions:
-        yield from _members_of_rows(csv.reader(file, strict=True), positions)
+    if "uid" in header or "anonymous_id" in header:
+        rows = csv.DictReader(file, header, strict=True)
+        for row in rows:
+            member = Member(row.get("uid") or None, row.get("anonymous_id") or None)
+            if member == Member():
+                number = rows.reader.line_num + 1  # the header was read before
+                msg = f"line {number} has no identifier; delete it, or fill it in"
+                raise InputError("no_identifier", msg)
+            yield member
         return
     if needs_header or any(mark in first for mark in ',;\t"'):
         msg = "the first line must name the columns, separated by commas: uid, anonymous_id or both"
@@ -98,19 +83,3 @@ def _members(file: t.TextIO, *, needs_header: bool) -> Iterator[Member]:
     for line in itertools.chain((first,), file):
         if uid := line.rstrip("\r\n"):
             yield Member(uid)
-
-
-def _members_of_rows(rows: t.Any, positions: dict[str, int]) -> Iterator[Member]:
-    for row in rows:
-        if not row:
-            continue
-        identifiers = {
-            column: row[position]
-            for column, position in positions.items()
-            if len(row) > position and row[position]
-        }
-        if not identifiers:
-            line = rows.line_num + 1  # the header was read before
-            msg = f"line {line} has no identifier; delete it, or fill it in"
-            raise InputError("no_identifier", msg)
-        yield Member(**identifiers)

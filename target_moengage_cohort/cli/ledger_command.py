@@ -9,31 +9,32 @@ import click
 import msgspec
 
 from target_moengage_cohort.cli.empty_command import prepared, remove_all
-from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured
+from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, show
 from target_moengage_cohort.cli.terminal import complain, example, require_utf8
 from target_moengage_cohort.core.errors import BusyError, SettingsError
 from target_moengage_cohort.core.membership import cohort_name_fault
 from target_moengage_cohort.core.text import format_count
-from target_moengage_cohort.ledger.records import Fault
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from target_moengage_cohort.ledger.records import Fault
     from target_moengage_cohort.settings import Config, StreamMapping
 
 
-@click.group(epilog=example("moengage-cohort ledger rename vip 'VIP users' --config config.json"))
+_EXAMPLE = example("moengage-cohort ledger rename vip 'VIP users' --config config.json")
+
+
+@click.group(epilog=_EXAMPLE)
 def ledger() -> None:
     """Check and repair ledgers; change their streams and names."""
 
 
-@ledger.command(
-    epilog=example("moengage-cohort ledger reassign vip customers --config config.json")
-)
+@ledger.command(epilog=example("moengage-cohort ledger reassign vip buyers --config config.json"))
 @click.argument("cohort", callback=require_utf8)
 @click.argument("stream", callback=require_utf8)
 @configured
-def reassign(session: Session, cohort: str, stream: str) -> int:
+def reassign(session: Session, cohort: str, stream: str) -> None:
     """Let a different stream populate a cohort.
 
     The accepted members are kept. A mirror removes those that are not in the new stream.
@@ -46,26 +47,22 @@ def reassign(session: Session, cohort: str, stream: str) -> int:
         before = ledgers.open_known(cohort).entry.stream
         if before == stream:
             click.echo(f"cohort {cohort!r}: already belongs to stream {stream!r}")
-            return DONE
+            return
         ledgers.reassign(cohort, stream)
         entry = ledgers.open_known(cohort).entry
         ledgers.note_action("reassign", entry, members=entry.counts.base)
     click.echo(f"cohort {cohort!r}: now belongs to stream {stream!r}, no longer to {before!r}")
-    return DONE
 
 
-@ledger.command(
-    short_help="Change the name of a cohort.",
-    epilog=example("moengage-cohort ledger rename vip 'VIP users' --config config.json"),
-)
+@ledger.command(epilog=_EXAMPLE)
 @click.argument("cohort", callback=require_utf8)
 @click.argument("name", callback=require_utf8)
 @configured
-def rename(session: Session, cohort: str, name: str) -> int:
-    """Change the name of a cohort; its next requests send the new one.
+def rename(session: Session, cohort: str, name: str) -> None:
+    """Change the name of a cohort.
 
-    MoEngage does not document how it handles a cohort whose name has changed: it may rename the
-    segment, create a second one, or drop the requests. Check the segment after the next run.
+    Its next requests send the new one. MoEngage does not document how it handles that: it may
+    rename the segment, create a second one, or drop the requests. Check it after the next run.
     """
     session.refuse_dry_run()
     if fault := cohort_name_fault(name):
@@ -87,20 +84,16 @@ def rename(session: Session, cohort: str, name: str) -> int:
         f"cohort {cohort!r}: now named {name!r}, no longer {before!r}. MoEngage does not document "
         "what happens to a segment whose name changes: check it after the next run."
     )
-    return DONE
 
 
-@ledger.command(
-    short_help="Empty a cohort for good, and keep its name reserved.",
-    epilog=example("moengage-cohort ledger retire vip --config config.json"),
-)
+@ledger.command(epilog=example("moengage-cohort ledger retire vip --config config.json"))
 @click.argument("cohort", callback=require_utf8)
 @click.option("--yes", is_flag=True, help="Do not prompt for confirmation.")
 @configured
 def retire(session: Session, cohort: str, *, yes: bool) -> int:
-    """Remove all members from a cohort, and let no run populate it again.
+    """Empty a cohort for good, and keep its name reserved.
 
-    Its name stays reserved, because MoEngage never frees one. Rows for it are rejected.
+    No run populates it again: rows for it are rejected. MoEngage never frees a name.
     """
     with prepared(session, cohort, yes=yes) as (ledgers, cohort_ledger):
         if cohort_ledger.entry.is_retired:
@@ -114,17 +107,15 @@ def retire(session: Session, cohort: str, *, yes: bool) -> int:
     return DONE
 
 
-@ledger.command(
-    short_help="Trust a ledger that was restored or replaced.",
-    epilog=example("moengage-cohort ledger accept-older --config config.json"),
-)
+@ledger.command(epilog=example("moengage-cohort ledger accept-older --config config.json"))
 @click.argument("streams", callback=require_utf8, nargs=-1, metavar="[STREAM]...")
 @configured
-def accept_older(session: Session, streams: tuple[str, ...]) -> int:
-    """Trust the ledger as it is, although the state directory knows of a newer or another one.
+def accept_older(session: Session, streams: tuple[str, ...]) -> None:
+    """Trust a ledger that was restored or replaced.
 
-    With a STREAM: trust the members in that stream's file, or none if the file is missing,
-    although the ledger has other numbers of them. `ledger check` names these streams.
+    It is used as it is, although the state directory knows of a newer or another one. With a
+    STREAM: trust the members in that stream's file, or none if the file is missing, although the
+    ledger has other numbers of them. `ledger check` names these streams.
 
     Afterwards, `resync` makes the next run send all members again, in case MoEngage lacks some.
     Members that MoEngage has and the ledger does not are removed only after `adopt` and a run.
@@ -135,41 +126,19 @@ def accept_older(session: Session, streams: tuple[str, ...]) -> int:
             ledgers.accept_members(stream)
             click.echo(f"stream {stream!r}: accepted the members in its file")
         if not streams:
-            is_there = ledgers.accept_older()
-            click.echo(
-                f"accepted {ledgers.place}"
-                if is_there
-                else f"there is no ledger in {ledgers.place}; the next run creates one"
-            )
-    return DONE
+            is_there, place = ledgers.accept_older(), ledgers.place
+            nothing = f"there is no ledger in {place}; the next run creates one"
+            click.echo(f"accepted {place}" if is_there else nothing)
 
 
-class _Fault(Fault, frozen=True, kw_only=True):
-    """A fault with the command that repairs it."""
-
-    command: str
-
-
-class Inspection(msgspec.Struct, frozen=True, kw_only=True):
-    """The faults of a ledger, and the streams that were checked and those that were busy."""
-
-    ledger: str
-    checked: list[str]
-    busy: list[str]
-    faults: list[_Fault]
-
-
-@ledger.command(
-    short_help="Compare all members with what is recorded of them.",
-    epilog=example("moengage-cohort ledger check --config config.json"),
-)
+@ledger.command(epilog=example("moengage-cohort ledger check --config config.json"))
 @click.option("--json", "as_json", is_flag=True, help="Output full details as JSON.")
 @configured
 def check(session: Session, *, as_json: bool) -> int:
-    """Recompute sizes, digests, owners and marks of all streams of the partner; change nothing.
+    """Compare all members with what is recorded of them.
 
-    Prints a repair command for each fault. The exit code is 1 if there is any, and 4 if a stream
-    is busy.
+    Recomputes sizes, digests, owners and marks of all streams of the partner; changes nothing.
+    Prints a repair command for each fault: then the exit code is 1. It is 4 if a stream is busy.
     """
     checked, busy, faults = [], [], []
     with session.ledgers(read_only=True) as ledgers:
@@ -184,13 +153,10 @@ def check(session: Session, *, as_json: bool) -> int:
                 complain(str(error))
         faults += ledgers.unknown_files()
         place = ledgers.place
-    found = [_Fault(**msgspec.structs.asdict(each), command=_repair(each)) for each in faults]
-    result = Inspection(ledger=place, checked=checked, busy=busy, faults=found)
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2))
-    else:
-        click.echo("\n".join(_lines(result)))
-    if found:
+    found = [msgspec.structs.asdict(each) | {"command": _repair(each)} for each in faults]
+    result = {"ledger": place, "checked": checked, "busy": busy, "faults": found}
+    show(result, _lines(place, len(checked), faults), as_json=as_json)
+    if faults:
         return FAILED
     return BusyError.exit_code if busy else DONE
 
@@ -201,14 +167,13 @@ def _repair(fault: Fault) -> str:
     return f"moengage-cohort ledger accept-older {shlex.quote(fault.stream or '')} --config …"
 
 
-def _lines(result: Inspection) -> Iterator[str]:
-    yield f"Ledger: {result.ledger}"
-    for fault in result.faults:
+def _lines(place: str, checked: int, faults: list[Fault]) -> Iterator[str]:
+    yield f"Ledger: {place}"
+    for fault in faults:
         where = [f"stream {fault.stream!r}"] if fault.stream is not None else []
         where += [f"cohort {fault.cohort_id!r}"] if fault.cohort_id is not None else []
-        yield f"{', '.join(where) or fault.path}: {fault.message}\n  to repair: {fault.command}"
-    streams = format_count(len(result.checked), "stream")
-    yield f"Checked {streams}: {format_count(len(result.faults), 'fault')}"
+        yield f"{', '.join(where) or fault.path}: {fault.message}\n  to repair: {_repair(fault)}"
+    yield f"Checked {format_count(checked, 'stream')}: {format_count(len(faults), 'fault')}"
 
 
 def mapping_of(config: Config, cohort_id: str, stream: str) -> StreamMapping | None:

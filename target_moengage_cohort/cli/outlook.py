@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import typing as t
 
-import msgspec
-
 from target_moengage_cohort.core.membership import SyncMode
 from target_moengage_cohort.core.text import format_count, printable, shorten
-from target_moengage_cohort.settings import Removals
+from target_moengage_cohort.settings import Removals, Settings, StreamMapping
 from target_moengage_cohort.singer.messages import DELETED_AT
 from target_moengage_cohort.sync.mirror.guard import most_removals
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from target_moengage_cohort.settings import Settings, StreamMapping
+    from target_moengage_cohort.ledger.records import CohortEntry
 
 _MOST_COHORTS = 10
 _ID_WIDTH = 40
@@ -33,48 +31,38 @@ _MODES = {
 }
 
 
-class CohortSize(msgspec.Struct, frozen=True, kw_only=True):
-    """The size of a cohort in the ledger.
-
-    Attributes:
-        cohort_id: The cohort.
-        members: Members accepted or unconfirmed.
-        is_sealed: Whether it is finished, as a one_time cohort.
-    """
-
-    cohort_id: str
-    members: int
-    is_sealed: bool = False
-
-
 def outlook(
-    mapping: StreamMapping, sizes: Sequence[CohortSize] | None, settings: Settings
+    mapping: StreamMapping, entries: Sequence[CohortEntry] | None, settings: Settings
 ) -> Iterator[tuple[str, str]]:
     """Describe the effect of the runs of one stream: yield labels and their texts.
 
-    Args:
-        mapping: The stream's mapping; or that of all streams, without a cohort and its column.
-        sizes: The sizes of its cohorts; ``None`` if the ledger cannot be used.
-        settings: The limits of requests.
+    A mapping without a cohort and its column is that of all streams. The entries are the cohorts
+    that have a ledger; ``None`` if it cannot be used.
     """
     yield "", _heading(mapping)
     yield "mode", f"{mapping.sync_mode.value}: {_mode(mapping)}."
-    yield "members", _identifiers(mapping)
-    if mapping.is_snapshot:
-        yield "proof", _proof(mapping)
+    device = mapping.anonymous_id_column
+    anonymous = "" if device is None else f", {device!r} the anonymous ID"
+    yield "members", f"{mapping.uid_column!r} has the user ID{anonymous}."
+    if mapping.expected_count_column is not None:
+        column = repr(mapping.expected_count_column)
+        text = f"the number of rows must equal column {column}; otherwise no members are removed"
+        yield "proof", f"{text} and the run fails."
+    elif mapping.is_snapshot:
+        text = "an ACTIVATE_VERSION from the tap, or the tap's exit code under moengage-cohort run."
+        yield "proof", f"{text} An expected_count_column would prove it in any pipe."
     if mapping.sync_mode is SyncMode.MIRROR:
         yield "guard", _guard(mapping)
-    for number, line in enumerate(_ledger(mapping, sizes, settings)):
+    for number, line in enumerate(_ledger(mapping, entries, settings)):
         yield " " if number else "ledger", line
     yield "sent", _sent(mapping, settings)
 
 
 def _heading(mapping: StreamMapping) -> str:
     stream = f"Stream {mapping.stream!r} populates"
-    if mapping.cohort is not None:
-        name, cohort_id = mapping.cohort.name, mapping.cohort.cohort_id
-        heading = f"{stream} cohort {name!r}"
-        return heading if name == cohort_id else f"{heading}, ID {cohort_id!r}"
+    if (cohort := mapping.cohort) is not None:
+        heading = f"{stream} cohort {cohort.name!r}"
+        return heading if cohort.name == cohort.cohort_id else f"{heading}, ID {cohort.cohort_id!r}"
     if mapping.cohort_id_column is None:
         return "Each stream populates a cohort of the same name, because cohorts is empty"
     name = f"column {mapping.cohort_name_column!r} has the name"
@@ -92,76 +80,53 @@ def _mode(mapping: StreamMapping) -> str:
     return f"{column!r} defines whether a row adds or removes; a row with {DELETED_AT} removes"
 
 
-def _identifiers(mapping: StreamMapping) -> str:
-    text = f"{mapping.uid_column!r} has the user ID"
-    if mapping.anonymous_id_column is not None:
-        text += f", {mapping.anonymous_id_column!r} the anonymous ID"
-    return f"{text}."
-
-
-def _proof(mapping: StreamMapping) -> str:
-    if mapping.expected_count_column is not None:
-        return (
-            f"the number of rows must equal column {mapping.expected_count_column!r}; otherwise no "
-            "members are removed and the run fails."
-        )
-    return (
-        "an ACTIVATE_VERSION from the tap, or the tap's exit code under moengage-cohort run. An "
-        "expected_count_column would prove it in any pipe."
-    )
-
-
 def _guard(mapping: StreamMapping) -> str:
-    percent = mapping.max_removal_percent
+    percent, growth = mapping.max_removal_percent, mapping.max_addition_percent
     text = f"one run removes at most {percent} percent of a cohort (max_removal_percent)"
     if percent < _ALL:
         text += ", or 20 members with proof; emptying a cohort needs 100 and proof"
     else:
         text += "; emptying a cohort needs proof"
-    if mapping.max_addition_percent is not None:
-        text += f"; it grows an existing cohort by at most {mapping.max_addition_percent} percent"
+    if growth is not None:
+        text += f"; it grows an existing cohort by at most {growth} percent"
     return f"{text}. More is withheld until you confirm it."
 
 
 def _ledger(
-    mapping: StreamMapping, sizes: Sequence[CohortSize] | None, settings: Settings
+    mapping: StreamMapping, entries: Sequence[CohortEntry] | None, settings: Settings
 ) -> Iterator[str]:
-    if sizes is None:
+    if entries is None:
         yield "cannot be used, so the accepted members are unknown."
-    elif not sizes:
-        yield _no_ledger(mapping, settings)
+    elif not entries and mapping.is_snapshot:
+        yield (
+            "none yet: the first run adds all members and removes none. If MoEngage already has "
+            "members, import them first: moengage-cohort adopt."
+        )
+    elif not entries and settings.ledger_uri is None:
+        yield "none, so repeated rows are sent again (see ledger_uri)."
+    elif not entries:
+        yield "none yet; the first run creates it."
     elif mapping.cohort is not None:
-        yield f"{_size(mapping, sizes[0])}."
+        yield f"{_size(mapping, entries[0])}."
     else:
-        yield f"{format_count(len(sizes), 'cohort')} so far."
-        by_size = sorted(sizes, key=lambda each: each.members, reverse=True)
+        yield f"{format_count(len(entries), 'cohort')} so far."
+        by_size = sorted(entries, key=lambda each: each.counts.base, reverse=True)
         for each in by_size[:_MOST_COHORTS]:
             yield f"{shorten(each.cohort_id, _ID_WIDTH)}: {_size(mapping, each)}."
-        if (more := len(sizes) - _MOST_COHORTS) > 0:
+        if (more := len(entries) - _MOST_COHORTS) > 0:
             yield f"and {more:,} more; moengage-cohort status lists them all."
 
 
-def _no_ledger(mapping: StreamMapping, settings: Settings) -> str:
-    if not mapping.is_snapshot:
-        if settings.ledger_uri is None:
-            return "none, so repeated rows are sent again (see ledger_uri)."
-        return "none yet; the first run creates it."
-    return (
-        "none yet: the first run adds all members and removes none. If MoEngage already has "
-        "members, import them first: moengage-cohort adopt."
-    )
-
-
-def _size(mapping: StreamMapping, size: CohortSize) -> str:
+def _size(mapping: StreamMapping, entry: CohortEntry) -> str:
     """Return how many members a cohort has, and how many of them one run may remove."""
-    text = f"{format_count(size.members, 'member')} now"
-    if size.is_sealed:
+    base, percent = entry.counts.base, mapping.max_removal_percent
+    text = f"{format_count(base, 'member')} now"
+    if entry.is_sealed:
         return f"{text}; it is sealed, so nothing more is sent"
     if mapping.sync_mode is not SyncMode.MIRROR:
         return text
-    percent = mapping.max_removal_percent
     proven, unproven = (
-        most_removals(base=size.members, max_removal_percent=percent, proven=proven)
+        most_removals(base=base, max_removal_percent=percent, proven=proven)
         for proven in (True, False)
     )
     if mapping.removals is Removals.DEFERRED:

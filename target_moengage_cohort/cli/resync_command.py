@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import click
 
-from target_moengage_cohort.cli.session import DONE, Session, configured
+from target_moengage_cohort.cli.session import Session, configured
 from target_moengage_cohort.cli.terminal import ask, example, require_utf8
 from target_moengage_cohort.core.text import format_count
 
 
-@click.command(
-    short_help="Re-send all members on the next run.",
-    epilog=example("moengage-cohort resync vip --config config.json"),
-)
+@click.command(epilog=example("moengage-cohort resync vip --config config.json"))
 @click.argument("cohorts", callback=require_utf8, nargs=-1, metavar="[COHORT]...")
 @click.option("--yes", is_flag=True, help="Do not prompt for confirmation (only without a COHORT).")
 @configured
-def resync(session: Session, cohorts: tuple[str, ...], *, yes: bool) -> int:
-    """Re-send all members of these cohorts on the next run; without a COHORT, of all cohorts.
+def resync(session: Session, cohorts: tuple[str, ...], *, yes: bool) -> None:
+    """Re-send all members on the next run.
 
-    Use it if MoEngage may have lost data. A mirror sends the members that are still in its stream
-    and removes the others; any other stream sends all accepted members.
+    Without a COHORT, those of all cohorts. Use it if MoEngage may have lost data. A mirror sends
+    the members that are still in its stream and removes the others; any other stream sends all
+    accepted members.
     """
     session.refuse_dry_run()
     chosen = list(dict.fromkeys(cohorts))
@@ -29,7 +27,7 @@ def resync(session: Session, cohorts: tuple[str, ...], *, yes: bool) -> int:
             chosen = [each.cohort_id for each in ledgers.entries() if not each.is_retired]
         if not chosen:
             click.echo(f"No ledgers for partner {session.settings.partner!r} in {ledgers.place}.")
-            return DONE
+            return
         if not yes:
             ask(f"Re-send all members of {format_count(len(chosen), 'cohort')}?")
     with session.ledgers() as ledgers:
@@ -42,4 +40,3 @@ def resync(session: Session, cohorts: tuple[str, ...], *, yes: bool) -> int:
             count = ledger.doubt_all()
             ledgers.note_action("resync", ledger.entry, members=count)
             click.echo(f"cohort {cohort_id!r}: {format_count(count, 'member')} to be sent again")
-    return DONE

@@ -13,16 +13,12 @@ from target_moengage_cohort.cli.terminal import example
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.sync.process import open_run
 
-if t.TYPE_CHECKING:
-    from collections.abc import Iterator
-
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 8.0
 
 
 @click.command(
     options_metavar="--config FILE|ENV --",
-    short_help="Run a tap and sync its output.",
     epilog=example(
         "moengage-cohort run --config config.json -- \\",
         "  tap-postgres --config tap.json --catalog catalog.json > state.json",
@@ -31,13 +27,14 @@ _GRACE_SECONDS = 8.0
 @configured
 @click.argument("tap", nargs=-1, required=True, type=click.UNPROCESSED, metavar="TAP [ARGUMENT]…")
 def run(session: Session, tap: tuple[str, ...]) -> int:
-    """Run a tap and sync its output; STATE goes to standard output.
+    """Run a tap and sync its output.
 
-    Equivalent to a pipe from the tap to target-moengage-cohort, except that the tap's exit code is
-    known: 0 proves that the input is complete. With any other code, no members are removed.
+    STATE goes to standard output. Equivalent to a pipe from the tap to target-moengage-cohort,
+    except that the tap's exit code is known: 0 proves that the input is complete. With any other
+    code, no members are removed.
     """
-    settings = session.settings
-    with session.ledgers(read_only=settings.dry_run) as ledgers, _started(tap) as process:
+    dry_run = session.settings.dry_run
+    with session.ledgers(read_only=dry_run) as ledgers, _started(tap) as process:
 
         def tap_exit() -> int | None:
             """Wait for the tap to exit, but no longer than the run may last."""
@@ -55,7 +52,7 @@ def run(session: Session, tap: tuple[str, ...]) -> int:
 
 
 @contextlib.contextmanager
-def _started(command: tuple[str, ...]) -> Iterator[subprocess.Popen[bytes]]:
+def _started(command: tuple[str, ...]) -> t.Iterator[subprocess.Popen[bytes]]:
     """Start a tap; it does not outlive the block."""
     try:
         process = subprocess.Popen(  # noqa: S603 - the command line names the program to start
@@ -71,10 +68,9 @@ def _started(command: tuple[str, ...]) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         t.cast("t.IO[bytes]", process.stdout).close()
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(_GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        process.terminate()  # does nothing once it has ended
+        try:
+            process.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -28,7 +28,7 @@ from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.settings import sources
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from target_moengage_cohort.ledger.interface import LedgerStore
 
@@ -46,22 +46,15 @@ class SessionTiming(msgspec.Struct, frozen=True):
 
 
 class Session:
-    """One execution of a command.
-
-    Attributes:
-        clock: Returns seconds since 1970.
-        interrupt: Set by a signal; ends every wait.
-        stopped_by: The signal that ended the command, if any.
-        is_abandoned: Whether a thread still waits for an answer that is no longer needed.
-    """
+    """One execution of a command."""
 
     def __init__(self, config: settings.Config, timing: SessionTiming) -> None:
         self.config = config
         self.settings = config.settings
-        self.clock = timing.clock
-        self.interrupt = Interrupt()
-        self.stopped_by: int | None = None
-        self.is_abandoned = False
+        self.clock = timing.clock  # seconds since 1970
+        self.interrupt = Interrupt()  # set by a signal; ends every wait
+        self.stopped_by: int | None = None  # the signal that ended the command
+        self.is_abandoned = False  # whether a thread waits for an answer that nobody needs
         self._busy_seconds = timing.busy_seconds
 
     @contextlib.contextmanager
@@ -85,6 +78,19 @@ class Session:
             finally:
                 self.stopped_by = self.stopped_by or signals.received
 
+    def end(self, code: int) -> int:
+        """End every wait; return the exit code, which is the signal's if one ended the command."""
+        self.interrupt.set()  # else a signal that comes late would set it once it is closed
+        self.interrupt.close()
+        if self.stopped_by is not None:
+            code = _SIGNAL + self.stopped_by
+            complain(f"stopped by {signal.Signals(self.stopped_by).name}")
+        if self.is_abandoned:  # Python's normal exit would wait for its thread
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        return code
+
     def refuse_dry_run(self) -> None:
         """Raise `SettingsError` if the configuration forbids changes."""
         if self.settings.dry_run:
@@ -92,8 +98,8 @@ class Session:
             raise SettingsError("dry_run", msg)
 
 
-def configured(work: Callable[..., int]) -> Callable[..., t.Any]:
-    """Give a command, which returns its exit code, ``--config`` and a `Session` for it."""
+def configured(work: Callable[..., int | None]) -> Callable[..., t.Any]:
+    """Give a command ``--config`` and a `Session` for it; it returns its exit code, or ``None``."""
 
     @click.option(
         "--config",
@@ -102,89 +108,54 @@ def configured(work: Callable[..., int]) -> Callable[..., t.Any]:
         required=True,
         type=click.Path(readable=False),  # for completion; the reader's own errors say more
         metavar="FILE|ENV",
-        help="Configuration file, or ENV to read environment variables. May be repeated; later "
-        "values win.",
+        help="Configuration file, or ENV for environment variables; of several, later values win.",
         callback=lambda _context, _parameter, value: sources.read(value) if value else {},
     )
     @functools.wraps(work)
     def run(*, raw: dict[str, t.Any], **parameters: t.Any) -> None:
         context = click.get_current_context()
-        with _private_files(), _log_on_stderr():
-            code = _run(context, raw, lambda session: work(session, **parameters))
-        if code:
-            context.exit(code)
+        _log_on_stderr(context)
+        session: Session | None = None
+        try:
+            with raising_at_sigint():
+                config = settings.load(raw)
+                config.warn(logger)
+                session = Session(config, context.find_object(SessionTiming) or SessionTiming())
+                code = work(session, **parameters) or DONE
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+            raise  # click's own
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - see `_explain`
+            code = _explain(error, session)
+        context.exit(code if session is None else session.end(code))
 
     return run
 
 
-def _run(context: click.Context, raw: dict[str, t.Any], work: Callable[[Session], int]) -> int:
-    """Run a command, print what went wrong, if anything did, and return the exit code."""
-    session: Session | None = None
-    with raising_at_sigint():
-        try:
-            config = settings.load(raw)
-            config.warn(logger)
-            session = Session(config, context.find_object(SessionTiming) or SessionTiming())
-            code = work(session)
-        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
-            raise  # click's own
-        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - see `_explain`
-            is_stopped = session is not None and session.stopped_by is not None
-            code = _explain(error, is_stopped=is_stopped)
-    if session is None:
-        return code
-    session.interrupt.set()  # else a signal that comes late would set it once it is closed
-    session.interrupt.close()
-    if session.stopped_by is not None:
-        code = _SIGNAL + session.stopped_by
-        complain(f"stopped by {signal.Signals(session.stopped_by).name}")
-    if session.is_abandoned:  # Python's normal exit would wait for its thread
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
-
-
-def _explain(error: BaseException, *, is_stopped: bool) -> int:
+def _explain(error: BaseException, session: Session | None) -> int:
     """Print an error, without text that may quote an identifier; return the exit code."""
     cause = error.__context__ if isinstance(error, click.Abort) else error
     if isinstance(cause, KeyboardInterrupt):
         return _SIGNAL + signal.SIGINT
-    if not isinstance(error, TargetError):
-        is_refused = isinstance(error, click.Abort)
-        complain("nothing was done" if is_refused else anonymous_traceback(error))
-        return FAILED
-    if not (is_stopped and isinstance(error, BusyError)):  # a signal ended the wait, that is all
-        for fault in faults_of(error):
+    if isinstance(error, click.Abort):
+        complain("nothing was done")
+    elif not isinstance(error, TargetError):
+        complain(anonymous_traceback(error))
+    elif not (isinstance(error, BusyError) and session and session.stopped_by):
+        for fault in error.faults:  # but none if a signal ended the wait for a ledger
             complain(str(fault))
-    return error.exit_code
+    return error.exit_code if isinstance(error, TargetError) else FAILED
 
 
-def faults_of(error: TargetError) -> tuple[TargetError, ...]:
-    """Return the errors that an error combines, or itself alone."""
-    return error.faults if isinstance(error, SettingsError) else (error,)
-
-
-@contextlib.contextmanager
-def _private_files() -> Iterator[None]:
-    """Make every file and directory that is created accessible to its owner only."""
-    previous = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(previous)
-
-
-@contextlib.contextmanager
-def _log_on_stderr() -> Iterator[None]:
-    """Show the package's log lines on standard error."""
-    package = logging.getLogger("target_moengage_cohort")
-    level, handler = package.level, logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+def _log_on_stderr(context: click.Context) -> None:
+    """Show the package's log lines on standard error until the command ends."""
+    package, handler = logging.getLogger("target_moengage_cohort"), logging.StreamHandler()
+    context.call_on_close(functools.partial(package.setLevel, package.level))
+    context.call_on_close(functools.partial(package.removeHandler, handler))
     package.addHandler(handler)
     package.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        package.removeHandler(handler)
-        package.setLevel(level)
+
+
+def show(result: t.Any, lines: Iterable[str], *, as_json: bool) -> None:
+    """Print a result as JSON, or else its lines of text."""
+    json = msgspec.json.format(msgspec.json.encode(result))
+    click.echo(json if as_json else "\n".join(lines))

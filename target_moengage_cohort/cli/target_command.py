@@ -14,6 +14,7 @@ import warnings
 import click
 
 from target_moengage_cohort import NAME, version
+from target_moengage_cohort.cli.terminal import example
 
 _LOG_FORMAT = "{asctime:23s} | {levelname:8s} | {name:30s} | {message}"  # the SDK's
 _LEVEL_VARIABLES = ("TARGET_MOENGAGE_COHORT_LOGLEVEL", "LOGLEVEL")
@@ -21,11 +22,6 @@ _LEVEL_VARIABLES = ("TARGET_MOENGAGE_COHORT_LOGLEVEL", "LOGLEVEL")
 
 def main() -> None:
     """Run the command line, with a log on standard error."""
-    _set_up_logging()
-    command()
-
-
-def _set_up_logging() -> None:
     variable = next(filter(os.environ.get, _LEVEL_VARIABLES), None)
     level = os.environ[variable].upper() if variable else "INFO"
     if level not in logging.getLevelNamesMapping():
@@ -36,6 +32,7 @@ def _set_up_logging() -> None:
         _setup_console_logging(log_level=level)
     else:
         logging.basicConfig(level=level, format=_LOG_FORMAT, style="{")
+    command()
 
 
 def _show_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 - as click calls it
@@ -63,19 +60,13 @@ def _read_files(
     return sources.from_files(value), sources.ENVIRONMENT in value
 
 
-_HELP = """Keep MoEngage cohorts in sync with what a tap sends: Singer messages on standard input,
-STATE on standard output.
-
-To inspect and manage cohorts: moengage-cohort --help
-"""
-_EXAMPLE = """\b
-Example:
-  tap-postgres --config tap.json --catalog catalog.json \\
-    | target-moengage-cohort --config config.json > state.json
-"""
-
-
-@click.command(NAME, help=_HELP, epilog=_EXAMPLE)
+@click.command(
+    NAME,
+    epilog=example(
+        "tap-postgres --config tap.json --catalog catalog.json \\",
+        "  | target-moengage-cohort --config config.json > state.json",
+    ),
+)
 @version_option
 @click.option("--about", is_flag=True, help="Display package metadata and settings.")
 @click.option(
@@ -106,7 +97,11 @@ def command(
     config: tuple[dict[str, t.Any], bool],
     source: t.IO[str] | None,
 ) -> None:
-    """Run the target, or show its metadata and settings."""
+    """Keep MoEngage cohorts in sync with what a tap sends.
+
+    Reads Singer messages from standard input, and writes STATE to standard output. To inspect and
+    manage cohorts: moengage-cohort --help
+    """
     logging.captureWarnings(capture=True)
     warnings.filterwarnings("once", category=DeprecationWarning)
     if about:

@@ -8,8 +8,6 @@ import typing as t
 
 import click
 
-_COLUMNS = 80
-
 
 def example(*lines: str) -> str:
     """Return the end of a command's help: an example to type, with its line breaks."""
@@ -36,7 +34,7 @@ def wrap(text: str, *, first: str, indent: str, break_words: bool = True) -> str
     """Wrap text to 80 columns, the first line after `first` and each further one after `indent`."""
     return textwrap.fill(
         text,
-        _COLUMNS,
+        width=80,
         initial_indent=first,
         subsequent_indent=indent,
         break_on_hyphens=False,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 import typing as t
-from pathlib import Path
 
 import msgspec
 
+from target_moengage_cohort.core.errors import InputError
+
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+INCOMPLETE = "so the input is incomplete; run the tap again"
+"""Ends the message about a file that does not exist or cannot be read to its end."""
 
 TEXT = re.compile(r"VARCHAR|UUID|ENUM\(.*")
 WHOLE = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL\(\d+,0\)")
@@ -18,32 +22,28 @@ _PLAIN_TYPES = {
     **dict.fromkeys(("uid", "anonymous_id", "cohort_id", "cohort_name"), _TEXT_OR_WHOLE),
     "membership": "BOOLEAN",
     "expected_count": WHOLE.pattern,
+    "deleted_at": "(?s:.*)",  # of any type, or missing
 }
 
 
-class UnreadableRowsError(Exception):
-    """Rows in columns cannot be read; the text is the kind of the fault, without any value."""
-
-
 class ColumnarRows(msgspec.Struct, frozen=True):
-    """Rows of one stream in columns.
+    """Rows of one stream in columns."""
 
-    Attributes:
-        rows: The path of a Parquet file, or a valid record batch of pyarrow.
-        columns: Role → column of what the rows mean; a column may be missing.
-        keys: Columns that must be there.
-    """
-
-    rows: t.Any
-    columns: Mapping[str, str]
-    keys: Sequence[str]
+    rows: t.Any  # the paths of Parquet files, or a valid record batch of pyarrow
+    columns: Mapping[str, str]  # role → column of what the rows mean; a column may be missing
+    keys: Sequence[str]  # columns that must be there
+    name: str  # names the rows in messages
+    stays: bool = False  # whether the files can be read again until the end of the run
 
     def open(self, cursor: t.Any) -> tuple[str, dict[str, str]]:
-        """Return the SQL after FROM for a cursor of DuckDB, and the type of each column there."""
+        """Return the SQL after FROM for a cursor of DuckDB, and the type of each column there.
+
+        The rows of files are numbered: `file_index` and `file_row_number` count from 0.
+        """
         table = "rows"
-        if isinstance(self.rows, Path):
-            path = str(self.rows).replace("'", "''")
-            table = f"read_parquet('{path}', hive_partitioning = false)"
+        if isinstance(self.rows, tuple):
+            paths = ", ".join("'" + str(path).replace("'", "''") + "'" for path in self.rows)
+            table = f"read_parquet([{paths}], hive_partitioning = false)"
         else:
             cursor.register(table, self.rows)
         described = cursor.execute(f"DESCRIBE FROM {table}").fetchall()
@@ -51,18 +51,18 @@ class ColumnarRows(msgspec.Struct, frozen=True):
 
     def is_plain(self, types: Mapping[str, str]) -> bool:
         """Return whether no column has a type that no plain row has, or is missing."""
-        missing = {role for role, column in self.columns.items() if column not in types}
-        return (
-            missing <= {"deleted_at"}
-            and all(key in types for key in self.keys)
-            and all(
-                re.fullmatch(_PLAIN_TYPES[role], types[column])
-                for role, column in self.columns.items()
-                if role in _PLAIN_TYPES
-            )
+        return all(key in types for key in self.keys) and all(
+            re.fullmatch(_PLAIN_TYPES[role], types.get(column, ""))
+            for role, column in self.columns.items()
         )
 
     def column(self, role: str, types: Mapping[str, str], absent: str = "NULL") -> str:
         """Return the SQL of a role's column, or of its value if there is none."""
         name = self.columns.get(role)
         return absent if name not in types else '"' + str(name).replace('"', '""') + '"'
+
+    def unreadable(self, fault: str) -> InputError:
+        """Return the error of rows that cannot be read; the fault has none of their values."""
+        return InputError(
+            "batch_file_unreadable", f"{self.name} cannot be read ({fault}), {INCOMPLETE}"
+        )

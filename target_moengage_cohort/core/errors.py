@@ -17,6 +17,7 @@ class TargetError(Exception):
     Attributes:
         code: Stable name of what went wrong, such as `count_mismatch`.
         exit_code: The exit code of the process.
+        faults: One error for each fault; an error of a single fault is its own.
     """
 
     exit_code: t.ClassVar[int] = 1
@@ -24,38 +25,23 @@ class TargetError(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+        self.faults: tuple[TargetError, ...] = (self,)
+
+    @classmethod
+    def raise_any(cls, faults: t.Iterable[TargetError]) -> None:
+        """Raise one error for all faults, if there are any, with the code of the first one."""
+        if faults := tuple(faults):
+            error = cls(faults[0].code, "; ".join(map(str, faults)))
+            error.faults = faults
+            raise error
 
 
 class SettingsError(TargetError):
-    """Fix the settings. Nothing was lost, and a retry without a fix fails again.
-
-    Attributes:
-        faults: One error for each fault; an error of a single fault is its own.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(code, message)
-        self.faults: tuple[SettingsError, ...] = (self,)
-
-    @classmethod
-    def combine(cls, faults: t.Iterable[SettingsError]) -> t.Self:
-        """Return one error for several faults, with the code of the first one."""
-        faults = tuple(faults)
-        combined = cls(faults[0].code, "; ".join(map(str, faults)))
-        combined.faults = faults
-        return combined
+    """Fix the settings. Nothing was lost, and a retry without a fix fails again."""
 
 
 class InputError(TargetError):
     """Fix what the tap sends: a line, a message or a row that cannot be used."""
-
-
-class RecordBeforeSchemaError(InputError):
-    """A RECORD of a stream that has sent no SCHEMA."""
-
-
-class MissingKeyError(InputError):
-    """A RECORD that lacks one of its stream's key properties."""
 
 
 class TryAgainError(TargetError):
@@ -80,11 +66,11 @@ class InternalError(TargetError):
 
 
 class RowError(Exception):
-    """One row cannot be delivered; the reason is fit for a log and for the rejects file.
+    """One row cannot be delivered.
 
     Attributes:
         code: Stable name of the reason.
-        reason: The fault of the row, without any of its values.
+        reason: The fault of the row, without any of its values; for logs and the rejects file.
         cohort_id: The cohort that the row belongs to, if known.
     """
 
@@ -93,10 +79,6 @@ class RowError(Exception):
         self.code = code
         self.reason = reason
         self.cohort_id = cohort_id
-
-
-class MissingKeyRowError(RowError):
-    """The row lacks one of its stream's key properties, against the Singer specification."""
 
 
 def anonymous_traceback(error: BaseException) -> str:

@@ -1,13 +1,16 @@
-"""Files that survive a crash, and locks between processes."""
+"""Files that survive a crash, locks between processes, and directories that end with theirs."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import resource
+import shutil
 import tempfile
+import time
 import typing as t
 from pathlib import Path
 
@@ -16,22 +19,23 @@ import msgspec
 from target_moengage_cohort.core.errors import LedgerError
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 Step: t.TypeAlias = "Callable[[str], None]"
 """Called with the name of each step at which a crash matters; tests kill the process there."""
 
-_FREE_DESCRIPTORS = 256
-"""Descriptors to keep free for databases, connections and files."""
+_FREE_DESCRIPTORS = 256  # for databases, connections and files
+_PREFIX = "moengage-cohort-"
+_YOUNG_SECONDS = 60.0
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
-    """The process and run that took a lock, and when in UTC, as the lock's file names them."""
+    """The process and run that took a lock, and when, as the lock's file names them."""
 
     pid: int
     host: str
     run_id: str
-    since: str
+    since: str  # ISO 8601 in UTC
 
 
 @contextlib.contextmanager
@@ -59,14 +63,10 @@ def make_directory(path: Path) -> None:
 def try_out(path: Path) -> None:
     """Raise an `OSError` unless a directory exists or can be created, and takes files and locks."""
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
-    with tempfile.TemporaryDirectory(prefix=".moengage-cohort-", dir=existing) as directory:
-        descriptor = _open(Path(directory) / "file")
-        try:
-            os.write(descriptor, b"\n")
-            os.fsync(descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        finally:
-            os.close(descriptor)
+    with tempfile.NamedTemporaryFile(prefix=f".{_PREFIX}", dir=existing, buffering=0) as file:
+        file.write(b"\n")
+        os.fsync(file.fileno())
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def sync(path: Path) -> None:
@@ -76,13 +76,6 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def write_json(path: Path, value: msgspec.Struct, step: Step) -> None:
-    """Write a value as JSON; a reader finds the old or the new one, never a part."""
-    with as_ledger_error(path, "written"):
-        replace(path, msgspec.json.encode(value), path.with_name(f"{path.name}.part"), step)
-        sync(path.parent)
 
 
 def replace(path: Path, data: bytes, part: Path, step: Step = lambda _name: None) -> None:
@@ -95,7 +88,7 @@ def replace(path: Path, data: bytes, part: Path, step: Step = lambda _name: None
         with open(descriptor, "wb") as file:  # noqa: PTH123 - made with its mode
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(descriptor)
         step(f"write {path.suffix}")
         os.replace(part, path)  # noqa: PTH105
     except OSError:
@@ -103,21 +96,6 @@ def replace(path: Path, data: bytes, part: Path, step: Step = lambda _name: None
             part.unlink()
         raise
     step(f"replace {path.suffix}")
-
-
-_T = t.TypeVar("_T")
-
-
-def read_json(path: Path, kind: type[_T]) -> _T | None:
-    """Read what `write_json` wrote; return ``None`` if there is no such file."""
-    try:
-        with as_ledger_error(path, "read"):
-            return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else None
-    except msgspec.MsgspecError:
-        msg = (
-            f"{path} is corrupt; to replace it, run: moengage-cohort ledger accept-older --config …"
-        )
-        raise LedgerError("ledger_corrupt", msg) from None
 
 
 class Lock:
@@ -135,36 +113,33 @@ class Lock:
         self, holder: Holder | None = None, *, blocking: bool = False, shared: bool = False
     ) -> bool:
         """Take the lock, for this use alone or shared; return whether that succeeded."""
-        with as_ledger_error(self.path, "locked"):
+        with as_ledger_error(self.path, "locked"), contextlib.ExitStack() as undo:
             try:
                 descriptor = _open(self.path)
             except OSError as error:
                 if self._is_optional and error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
                     return True
                 raise
+            undo.callback(os.close, descriptor)
             try:
                 kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
                 fcntl.flock(descriptor, kind | (0 if blocking else fcntl.LOCK_NB))
-                if holder is not None:
-                    os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, msgspec.json.encode(holder), 0)
-            except BaseException as error:
-                os.close(descriptor)
-                if isinstance(error, BlockingIOError):
-                    return False
-                raise
+            except BlockingIOError:
+                return False
+            if holder is not None:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, msgspec.json.encode(holder), 0)
+            undo.pop_all()
         self._descriptor = descriptor
         return True
 
     def upgrade(self) -> bool:
         """Make a shared lock one for this use alone; return ``False`` if others share it."""
-        if self._descriptor is None:
-            return False
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        with contextlib.suppress(BlockingIOError):
+            if self._descriptor is not None:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+        return False
 
     def holder(self) -> Holder | None:
         """Return the holder that the lock's file names, if any."""
@@ -183,7 +158,7 @@ class Lock:
 
 
 def _open(path: Path) -> int:
-    """Open a lock's file; each cohort keeps one open, so raise the process's limit in time."""
+    """Open a lock's file; each stream keeps one open, so raise the process's limit in time."""
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and descriptor > soft - _FREE_DESCRIPTORS:
@@ -191,3 +166,50 @@ def _open(path: Path) -> int:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
     return descriptor
+
+
+class Scratch:
+    """A directory for data that does not fit into memory, locked while its process lives.
+
+    By default it is among the machine's temporary files; those of dead processes are removed.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        remove_dead()
+        self.path = path or Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._lock = Lock(self.path / "lock")
+        while not self._lock.path.exists():
+            # Until it is locked, another process may take it for a dead one's and remove it.
+            self._lock.release()
+            make_directory(self.path)
+            try:
+                self._lock.acquire(blocking=True)
+            except LedgerError:
+                if self.path.is_dir():
+                    raise
+
+    def close(self) -> None:
+        """Remove the directory."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.release()
+
+
+def remove_dead(directories: Iterable[Path] | None = None) -> None:
+    """Remove directories whose process has died, because they contain members' identifiers.
+
+    By default those among the machine's temporary files, of which young ones may not have their
+    lock yet.
+    """
+    youngest = math.inf
+    if directories is None:
+        directories = Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")
+        youngest = time.time() - _YOUNG_SECONDS
+    for path in directories:
+        with contextlib.suppress(OSError, LedgerError):  # it may disappear meanwhile
+            facts = path.lstat()
+            if facts.st_uid != os.getuid() or facts.st_mtime > youngest:
+                continue
+            lock = Lock(path / "lock")
+            if lock.acquire():
+                shutil.rmtree(path, ignore_errors=True)
+                lock.release()

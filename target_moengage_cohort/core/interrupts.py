@@ -14,6 +14,9 @@ if t.TYPE_CHECKING:
     from types import FrameType
 
 
+_SAME_REQUEST_SECONDS = 2.0
+
+
 def end_at_sigint() -> None:
     """Let SIGINT end the process immediately, while no work is under way that could be lost.
 
@@ -27,31 +30,31 @@ def end_at_sigint() -> None:
 @contextlib.contextmanager
 def raising_at_sigint() -> Iterator[None]:
     """Suspend `end_at_sigint`, so that a hidden prompt can switch the terminal's echo on again."""
-    is_ours = signal.getsignal(signal.SIGINT) is _end
-    if is_ours:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) is not _end:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
-        if is_ours:
-            signal.signal(signal.SIGINT, _end)
+        signal.signal(signal.SIGINT, _end)
 
 
 def _end(number: int, _frame: FrameType | None) -> t.NoReturn:
     os._exit(128 + number)
 
 
-class Interrupt:
-    """An event that threads and `select` can wait for; it is never unset."""
+class Interrupt(threading.Event):
+    """An event that `select` can wait for, too; it is never unset."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        super().__init__()
         self._lock = threading.Lock()
         self._callbacks: list[t.Callable[[], None]] = []
         self._read_fd, self._write_fd = os.pipe()
 
     def fileno(self) -> int:
-        """Return a descriptor that becomes readable when the interrupt is set."""
+        """Return a descriptor that is readable once the interrupt is set."""
         return self._read_fd
 
     def call_when_set(self, callback: t.Callable[[], None]) -> None:
@@ -61,29 +64,18 @@ class Interrupt:
     def set(self) -> None:
         """End every wait."""
         with self._lock:  # once waits end, the descriptors may be closed
-            if self._event.is_set():
+            if self.is_set():
                 return
-            self._event.set()
+            super().set()
             os.write(self._write_fd, b"\0")
         for callback in self._callbacks:
             callback()
-
-    def is_set(self) -> bool:
-        """Return whether waits must end."""
-        return self._event.is_set()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for some seconds, or less if interrupted; return whether it was."""
-        return self._event.wait(seconds)
 
     def close(self) -> None:
         """Close the descriptors."""
         with self._lock:
             os.close(self._read_fd)
             os.close(self._write_fd)
-
-
-_SAME_REQUEST_SECONDS = 2.0
 
 
 class TerminationSignals:
@@ -95,24 +87,19 @@ class TerminationSignals:
 
     Ctrl-C at a pipeline's runner sends SIGINT to all of its processes, and the runner may send
     SIGTERM right after it. Together they are one request to stop, not two.
-
-    Attributes:
-        received: The first signal, or ``None``.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self, interrupt: Interrupt) -> None:
         self._interrupt = interrupt
-        self._previous: dict[int, t.Any] = {}
-        self.received: int | None = None
+        self.received: int | None = None  # the first signal
 
     def __enter__(self) -> t.Self:
         self._read_fd, self._write_fd = os.pipe()
         os.set_blocking(self._write_fd, False)
         self._previous_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
-        for number in self.SIGNALS:
-            self._previous[number] = signal.signal(number, _ignore)
+        self._previous = {each: signal.signal(each, lambda *_: None) for each in self.SIGNALS}
         self._watcher = threading.Thread(target=self._watch, name="signals", daemon=True)
         self._watcher.start()
         return self
@@ -136,7 +123,3 @@ class TerminationSignals:
                 threading.Thread(target=self._interrupt.set, daemon=True).start()
             elif byte[0] == self.received or now - received_at > _SAME_REQUEST_SECONDS:
                 os._exit(128 + byte[0])
-
-
-def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Replace the default action; `TerminationSignals` acts on the wake-up descriptor."""

@@ -11,21 +11,14 @@ import msgspec
 from target_moengage_cohort.core.errors import RowError
 
 Key: t.TypeAlias = "str | tuple[str]"
-"""Identifies a member within a cohort: the ``uid``, or ``(anonymous_id,)`` without a uid.
-
-The two are separate namespaces, so a key of one never equals a key of the other.
-"""
+"""A member within a cohort: its ``uid``, or ``(anonymous_id,)`` without one; two namespaces."""
 
 COHORT_NAME_MAX_LENGTH = 200
 COHORT_NAME_FORBIDDEN = ':|*?\\<>=$"'
-COHORT_NAME_RESERVED = "all users"
 
-_MAX_DIGITS = 1_000
-"""The most digits of a numeric identifier; keeps `1e999999999` from becoming a gigabyte."""
-
+_MAX_DIGITS = 1_000  # of an identifier; keeps `1e999999999` from becoming a gigabyte
 _TOO_LARGE = 10**_MAX_DIGITS
 _TOO_MANY_DIGITS = f"is a number with more than {_MAX_DIGITS} digits"
-
 _ESCAPED_BYTES = 6  # the most that a character takes as JSON in UTF-8
 _MEMBER_BYTES = 40  # the most that a member takes without its identifiers
 
@@ -79,11 +72,8 @@ class Member(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         # Encoding takes time, so only long members are encoded for that.
         longest = max(len(self.uid or ""), len(self.anonymous_id or ""))
         if largest_size(longest, has_both=True) > room and (size := len(self.encode())) > room:
-            reason = (
-                f"the member takes {size} bytes, and a request has room for {room} "
-                "(max_payload_bytes)"
-            )
-            raise RowError("member_too_large", reason)
+            reason = f"the member takes {size} bytes, and a request has room for {room}"
+            raise RowError("member_too_large", f"{reason} (max_payload_bytes)")
 
 
 def largest_size(longest: int, *, has_both: bool) -> int:
@@ -100,16 +90,12 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
 
 def cohort_name_fault(name: str) -> str | None:
-    """Return the rule that a cohort's name breaks, or ``None`` for a valid name.
-
-    The rules are those of MoEngage's documentation of Cohort Sync. MoEngage may drop an invalid
-    name silently.
-    """
+    """Return the rule of MoEngage's documentation that a name breaks, or ``None``."""
     if not name.strip():
         return "must not be blank"
     if len(name) > COHORT_NAME_MAX_LENGTH:
         return f"must have at most {COHORT_NAME_MAX_LENGTH} characters, not {len(name)}"
-    if name.strip().casefold() == COHORT_NAME_RESERVED:
+    if name.strip().casefold() == "all users":
         return "must not be 'All Users', which MoEngage reserves"
     if name.startswith("."):
         return "must not start with a period"
@@ -122,8 +108,8 @@ def cohort_name_fault(name: str) -> str | None:
 def identifier(value: object) -> str | None:
     """Return a record's value as an identifier: never trimmed, and never through a float.
 
-    A null or empty value means absent: ``None``. Any other raises a `RowError`. The reader decodes
-    numbers other than integers as `Decimal`.
+    Null and empty mean absent: ``None``. A value without a meaning raises a `RowError`. The reader
+    decodes numbers other than integers as `Decimal`.
     """
     if isinstance(value, str):
         if not value.isascii() and value.encode(errors="replace").decode() != value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 
 
@@ -37,12 +38,12 @@ def shorten(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def iso_seconds(seconds: float) -> str:
+def iso_utc(seconds: float, timespec: str = "milliseconds") -> str:
     """Return a time, in seconds since 1970, as ISO 8601 in UTC."""
     moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return moment.isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def utc_now() -> str:
-    """Return the current time in ISO 8601: in UTC, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """Return the current time as `iso_utc` does."""
+    return iso_utc(time.time())

@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 import typing as t
 
-import backoff
-
 from target_moengage_cohort.moengage.answers import Answer, Outcome, final_error, rejection_reason
 
 if t.TYPE_CHECKING:
@@ -30,6 +28,15 @@ _MOST_REFUSED = 40  # requests of a run, or of a new cohort, while none of it wa
 _REFUSED_BEFORE_SINGLES = 7
 _ISOLATED = (Outcome.REFUSED, Outcome.TOO_LARGE)
 _PERHAPS_APPLIED = (Outcome.ACCEPTED, Outcome.RETRY, Outcome.UNEXPECTED)
+
+
+def _exponential() -> t.Iterator[float]:
+    """Yield ever longer waits, in seconds."""
+    import backoff  # noqa: PLC0415 - brings asyncio with it, and few requests are repeated
+
+    waits = backoff.expo(max_value=_LONGEST_BACKOFF_SECONDS)
+    next(waits)  # the first one only primes it
+    yield from waits
 
 
 class Attempts:
@@ -79,8 +86,7 @@ class Attempts:
         """
         state = self._state
         may_be_applied = is_retry = False
-        waits = backoff.expo(max_value=_LONGEST_BACKOFF_SECONDS)
-        next(waits)  # the first one only primes it
+        waits = _exponential()
         began = self._clock()
         while True:
             state.start_attempt(request, is_retry=is_retry)

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 
 import msgspec
 
+from target_moengage_cohort.core.text import iso_utc
 from target_moengage_cohort.delivery.packing import CohortBuffer
 from target_moengage_cohort.delivery.ports import CohortCounts
-from target_moengage_cohort.moengage.cohort_sync import Envelope, iso_timestamp
+from target_moengage_cohort.moengage.cohort_sync import Envelope
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -180,7 +181,7 @@ class Lanes:
             body = t.cast("Body", buffer.take(now - self._settings.flush_seconds))
         lane.taken = True
         lane.last_timestamp = max(milliseconds, lane.last_timestamp + 1)
-        timestamp = iso_timestamp(lane.last_timestamp)
+        timestamp = iso_utc(lane.last_timestamp / 1000)
         return Request(lane, body, buffer.envelope.body(body.action, timestamp, body.members))
 
     def release(self, lane: Lane) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import typing as t
 
-import backoff
 import msgspec
 
 if t.TYPE_CHECKING:
@@ -41,12 +40,18 @@ class CohortCounts(msgspec.Struct):
     bytes: int = 0  # bytes of their bodies
 
 
+def _full_jitter(longest: float) -> float:
+    import backoff  # noqa: PLC0415 - see `attempts`
+
+    return backoff.full_jitter(longest)
+
+
 class Timing(msgspec.Struct, frozen=True):
     """Sources of time and chance, in seconds; tests replace them."""
 
     clock: t.Callable[[], float] = time.monotonic
     wall_clock: t.Callable[[], float] = time.time  # since 1970, for timestamps
-    jitter: t.Callable[[float], float] = backoff.full_jitter  # the longest wait -> the actual one
+    jitter: t.Callable[[float], float] = _full_jitter  # the longest wait -> the actual one
 
 
 class Callbacks(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ class ColumnarFacts(msgspec.Struct, frozen=True):
 
     count: int  # rows
     nameless: int  # rows without an identifier
-    longest: int  # characters of the longest identifier
+    longest: int  # bytes of the longest identifier
     undecided: int  # rows that do not state whether they are a member
     absent: int  # rows that are not a member
     pairs: int  # rows with both identifiers
@@ -83,11 +83,17 @@ class Staging(t.Protocol):
     def facts(self, rows: ColumnarRows) -> ColumnarFacts | None:
         """Read the facts of rows in columns; ``None`` if these are of types that no plain row has.
 
-        Raise an `UnreadableRowsError` if they cannot be read.
+        Raise an `InputError` if they cannot be read.
         """
 
     def append_columnar(self, rows: ColumnarRows, facts: ColumnarFacts, cohort: int) -> None:
-        """Append all rows with these facts, which are one cohort's; raise likewise."""
+        """Append all rows with these facts, which are one cohort's.
+
+        This, or a later call, raises an `InputError` if they cannot be read or have changed.
+        """
+
+    def wait(self) -> None:
+        """Wait until all rows are staged; raise their error if they could not be read."""
 
     def new_members(self, first: int, end: int) -> list[Member]:
         """Return the members of the rows from `first` up to `end` that have no row before `first`.

@@ -12,7 +12,7 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core import files
-from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.ledger.control.control import stem
 from target_moengage_cohort.settings.addresses import state_path
 
@@ -54,7 +54,16 @@ class Witness:
 
     def read(self) -> Seen | None:
         """Return what is known; read it before control, which another run may change meanwhile."""
-        return files.read_json(self._path, Seen)
+        try:
+            with files.as_ledger_error(self._path, "read"):
+                is_there = self._path.exists()
+                return msgspec.json.decode(self._path.read_bytes(), type=Seen) if is_there else None
+        except msgspec.MsgspecError:
+            msg = (
+                f"{self._path} is corrupt; to replace it, run: moengage-cohort ledger accept-older "
+                "--config …"
+            )
+            raise LedgerError("ledger_corrupt", msg) from None
 
     def check(self, known: Seen | None, control: Control) -> None:
         """Raise a `SettingsError` unless control is the store that is known, and as new."""
@@ -84,7 +93,10 @@ class Witness:
             seen = Seen(place=self._place, store_id=store_id, last_run=run, last_request=request)
             if seen != self._written:
                 files.make_directory(self._path.parent)
-                files.write_json(self._path, seen, self._step)
+                part = self._path.with_name(f"{self._path.name}.part")
+                with files.as_ledger_error(self._path, "written"):
+                    files.replace(self._path, msgspec.json.encode(seen), part, self._step)
+                    files.sync(self._path.parent)
                 self._written = seen
 
     def delete(self) -> None:

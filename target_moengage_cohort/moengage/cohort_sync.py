@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typing as t
-from datetime import UTC, datetime
 
 import msgspec
 
@@ -44,15 +43,9 @@ class Envelope(msgspec.Struct, frozen=True):
         return len(self.body(action, _TIMESTAMP, b""))
 
 
-def iso_timestamp(milliseconds: int) -> str:
-    """Format milliseconds since 1970 as the API's ``timestamp``: ISO 8601 in UTC."""
-    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
-
-
 def identifiers(body: bytes) -> Iterator[str]:
-    """Yield every identifier in a request body."""
-    for member in msgspec.json.decode(body)["parameters"]["members"]:
+    """Yield every identifier in a request body; that of a log-in has none."""
+    for member in msgspec.json.decode(body).get("parameters", {"members": []})["members"]:
         yield from member.values()
 
 

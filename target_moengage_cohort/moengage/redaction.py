@@ -20,13 +20,11 @@ _AROUND_WORDS = ".…!?/\\#*|&-_"
 
 
 def scrub(text: str, secrets: Iterable[str]) -> str:
-    """Redact every secret in a message, and every part of one that would give it away.
+    """Return a message on one line, at most 300 characters long, without secrets and their parts.
 
-    The message may quote the request, in part or in another form. Return it on one line, at most
-    300 characters long.
+    It may quote the request, in part or in another form.
     """
-    text = _one_line(text[:_LONGEST_QUOTE])
-    if not text:
+    if not (text := _one_line(text[:_LONGEST_QUOTE])):
         return text
     distinct = {_one_line(form) for secret in secrets for form in _forms(secret)} - {""}
     forms = sorted(distinct, key=len, reverse=True)
@@ -48,10 +46,7 @@ def scrub(text: str, secrets: Iterable[str]) -> str:
 
 
 def mask_identifiers(text: str) -> str:
-    """Redact words that look like identifiers.
-
-    MoEngage may quote a member of an earlier request, whose identifiers are not at hand.
-    """
+    """Redact words that look like identifiers: those of earlier requests are not at hand."""
 
     def redact(match: re.Match[str]) -> str:
         word = match.group()

@@ -12,6 +12,7 @@ from importlib import metadata
 from urllib.parse import urlsplit
 
 import requests
+from requests.auth import HTTPBasicAuth
 from urllib3.exceptions import NewConnectionError
 
 from target_moengage_cohort.moengage import cohort_sync
@@ -27,9 +28,7 @@ _UNTRUSTED = (
     "the server's TLS certificate is not trusted ({}); check api_url. If a proxy or a CA of your "
     "own is involved, set REQUESTS_CA_BUNDLE to the file with its certificates"
 )
-_Auth: t.TypeAlias = (
-    "tuple[str, str] | t.Callable[[requests.PreparedRequest], requests.PreparedRequest]"
-)
+_Auth: t.TypeAlias = "t.Callable[[requests.PreparedRequest], requests.PreparedRequest]"
 _BROKEN = (
     requests.ConnectionError,
     requests.exceptions.ChunkedEncodingError,
@@ -37,12 +36,19 @@ _BROKEN = (
 )
 
 
+class _Local(threading.local):
+    """The session of each thread: one of `requests` is not meant to be shared."""
+
+    def __init__(self) -> None:
+        self.session = requests.Session()
+
+
 class Transport:
     """Sends request bodies to the Cohort Sync API; safe to share between threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._auth = (settings.workspace_id, settings.data_api_key)
+        self._credentials = (settings.workspace_id, settings.data_api_key)
         self._headers = {
             "MOE-APPKEY": settings.workspace_id,
             "Content-Type": "application/json",
@@ -55,39 +61,34 @@ class Transport:
         self._proxies = {"http": "", "https": "", "all": ""} if loopback else {}
         # It logs unparsable input, and an answer may quote the key or a member.
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)
-        self._threads = threading.local()  # a `requests` session is not meant to be shared
+        self._local = _Local()
 
     def send(self, body: bytes) -> Answer:
         """Send one request body, as `Envelope.body` returns it, once."""
-        path = cohort_sync.COHORT_SYNC_PATH
-        return self._attempt(path, body, self._auth, lambda: self._secrets(body))
+        return self._attempt(cohort_sync.COHORT_SYNC_PATH, body, HTTPBasicAuth(*self._credentials))
 
     def log_in(self) -> Answer:
         """Have MoEngage check the credentials, once; no cohort is involved."""
-        path, body = cohort_sync.AUTHENTICATION_PATH, cohort_sync.log_in_body(self._settings)
-        return self._attempt(path, body, _add_no_header, self._credentials)
+        body = cohort_sync.log_in_body(self._settings)
+        return self._attempt(cohort_sync.AUTHENTICATION_PATH, body, _add_no_header)
 
-    def _attempt(
-        self, path: str, body: bytes, auth: _Auth, secrets: t.Callable[[], Iterator[str]]
-    ) -> Answer:
+    def _attempt(self, path: str, body: bytes, auth: _Auth) -> Answer:
         try:
             response, content = self._post(path, body, auth)
-        except requests.RequestException as error:
+        except OSError as error:  # all errors of `requests` are
             return self._classify_failure(error)
-        except OSError as error:
-            summary = (
-                f"the request could not be made ({error.strerror or type(error).__name__}); check "
-                "REQUESTS_CA_BUNDLE and other variables that contain paths"
-            )
-            return Answer(Outcome.UNEXPECTED, summary, sent=False)
         return classify(
-            response.status_code, response.headers, content, now=time.time(), secrets=secrets
+            response.status_code,
+            response.headers,
+            content,
+            now=time.time(),
+            secrets=lambda: self._secrets(body),
         )
 
     def _post(self, path: str, body: bytes, auth: _Auth) -> tuple[requests.Response, bytes]:
         """Post a body; return the response, and as much of its content as an answer may have."""
         deadline = time.monotonic() + self._timeout[1]
-        with self._session().post(
+        with self._local.session.post(
             self._settings.base_url + path,
             data=body,
             headers=self._headers,
@@ -106,37 +107,36 @@ class Transport:
                     raise requests.ReadTimeout
         return response, content
 
-    def _classify_failure(self, error: requests.RequestException) -> Answer:
+    def _classify_failure(self, error: OSError) -> Answer:
         """Return the answer that stands for a missing response."""
-        outcome, sent = Outcome.RETRY, True
+        outcome, sent, causes = Outcome.RETRY, True, [*_causes(error)]
         if isinstance(error, requests.ConnectTimeout):
             summary, sent = f"no connection within {self._timeout[0]} s", False
         elif isinstance(error, requests.Timeout):
             summary = f"no answer within {self._timeout[1]} s"
         elif isinstance(error, requests.exceptions.SSLError):
             summary = "the TLS connection failed"
-            if (reason := _distrust_reason(error)) is not None:
-                outcome, summary = Outcome.UNEXPECTED, _UNTRUSTED.format(reason)
+            for cause in causes:
+                if isinstance(cause, ssl.SSLCertVerificationError):
+                    outcome, summary = Outcome.UNEXPECTED, _UNTRUSTED.format(cause.verify_message)
         elif isinstance(error, _BROKEN):
-            summary = f"the connection failed ({_root_cause(error)})"
-            cause = getattr(error.args[0], "reason", None) if error.args else None
-            sent = not isinstance(cause, NewConnectionError)
-        else:
+            # The class of the innermost cause is enough for a log, and it quotes nothing.
+            summary = f"the connection failed ({type(causes[-1]).__name__})"
+            sent = not any(isinstance(cause, NewConnectionError) for cause in causes)
+        elif isinstance(error, requests.RequestException):
             outcome, summary = Outcome.UNEXPECTED, f"the request failed ({type(error).__name__})"
+        else:
+            outcome, sent = Outcome.UNEXPECTED, False
+            summary = (
+                f"the request could not be made ({error.strerror or type(error).__name__}); check "
+                "REQUESTS_CA_BUNDLE and other variables that contain paths"
+            )
         return Answer(outcome, summary, sent=sent)
 
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._threads, "session", None)
-        if session is None:
-            session = self._threads.session = requests.Session()
-        return session
-
-    def _credentials(self) -> Iterator[str]:
-        yield self._auth[1]
-        yield b64encode(":".join(self._auth).encode()).decode()
-
     def _secrets(self, body: bytes) -> Iterator[str]:
-        yield from self._credentials()
+        """Yield what no message may show: the key, and the identifiers in a request."""
+        yield self._credentials[1]
+        yield b64encode(":".join(self._credentials).encode()).decode()
         yield from cohort_sync.identifiers(body)
 
 
@@ -144,18 +144,10 @@ def _add_no_header(request: requests.PreparedRequest) -> requests.PreparedReques
     return request  # its body has the credentials; `requests` might add those of ~/.netrc
 
 
-def _distrust_reason(error: BaseException | None) -> str | None:
-    """Return OpenSSL's reason to distrust a certificate; ``None`` if the error is another one."""
-    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
-        inner = error.args[0] if error.args else None
-        reason = getattr(inner, "reason", None)  # where urllib3 keeps it
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and its causes; urllib3 keeps some as the `reason` of an argument."""
+    while error is not None:
+        yield error
+        reason = getattr(error.args[0], "reason", None) if error.args else None
         outer = error.__cause__ or error.__context__
         error = reason if isinstance(reason, BaseException) else outer
-    return None if error is None else error.verify_message
-
-
-def _root_cause(error: BaseException) -> str:
-    """Return the class of the innermost cause: enough for a log, and it quotes nothing."""
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return type(error).__name__

@@ -1,4 +1,4 @@
-"""Each setting's name, type, range and default; `DESCRIPTIONS` has its title and description.
+"""Each setting's name, type, range and default; `about` has its title and description.
 
 ``--about``, the table in ``docs/configuration.md``, ``meltano.yml`` and ``.env.example`` repeat
 them.
@@ -12,10 +12,13 @@ import typing as t
 import msgspec
 from msgspec import Meta
 
-from target_moengage_cohort.core.membership import SyncMode
-from target_moengage_cohort.settings.keys import Percent, Removals, StreamMapping
+from target_moengage_cohort.core.membership import Cohort, SyncMode
 
 _SECRET = Meta(extra_json_schema={"secret": True, "writeOnly": True})
+_ROLES = ("uid", "anonymous_id", "cohort_id", "cohort_name", "membership", "expected_count")
+
+_Natural: t.TypeAlias = t.Annotated[int, Meta(ge=0)]
+_Percent: t.TypeAlias = t.Annotated[int, Meta(ge=0, le=100)]
 
 
 class OnReject(enum.StrEnum):
@@ -25,6 +28,54 @@ class OnReject(enum.StrEnum):
     SKIP = "skip"
 
 
+class Removals(enum.StrEnum):
+    """When the removals of a mirror are sent."""
+
+    IMMEDIATE = "immediate"
+    DEFERRED = "deferred"
+
+
+class StreamMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one stream's records become changes of membership, with every default filled in.
+
+    Keys without a default have theirs in `Settings`, where the top level sets them for all streams.
+    """
+
+    stream: str  # after stream maps
+    uid_required: bool  # whether the stream must have the `uid_column`
+    cohort_id: str | None = None
+    cohort_name: str | None = None
+    cohort_description: str | None = None
+    cohort_id_column: str | None = None
+    cohort_name_column: str | None = None
+    uid_column: str
+    anonymous_id_column: str | None
+    sync_mode: SyncMode
+    membership_column: str | None = None
+    expected_count_column: str | None = None
+    removals: Removals
+    max_removal_percent: _Percent
+    max_addition_percent: _Natural | None
+
+    @property
+    def cohort(self) -> Cohort | None:
+        """The cohort that the stream feeds; ``None`` if each row names its cohort."""
+        if self.cohort_id is None or self.cohort_name is None:
+            return None
+        return Cohort(self.cohort_id, self.cohort_name, self.cohort_description)
+
+    @property
+    def is_snapshot(self) -> bool:
+        """Whether the stream is the whole cohort: an absent member is known at its end only."""
+        return self.sync_mode in {SyncMode.MIRROR, SyncMode.ONE_TIME}
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The name of the mapped column for each role."""
+        columns = {role: getattr(self, f"{role}_column") for role in _ROLES}
+        return {role: column for role, column in columns.items() if column is not None}
+
+
 class BatchEncoding(msgspec.Struct, frozen=True, kw_only=True):
     """How a tap encodes its files; not used, because each BATCH message names its own encoding."""
 
@@ -32,20 +83,22 @@ class BatchEncoding(msgspec.Struct, frozen=True, kw_only=True):
     compression: str | None = None
 
 
-class BatchStorage(msgspec.Struct, frozen=True, kw_only=True):
+class _Secretive(msgspec.Struct, frozen=True):
+    """A struct whose values are not shown, because they may contain credentials."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+    def __rich_repr__(self) -> list[tuple[str, t.Any]]:
+        return []  # msgspec's own would show every field in rich's output
+
+
+class BatchStorage(_Secretive, frozen=True, kw_only=True):
     """The place where files are looked up by name, whatever directory a message names."""
 
     root: str
     prefix: str | None = None
     params: t.Annotated[dict[str, t.Any], _SECRET] = {}
-
-    def __repr__(self) -> str:
-        """Show nothing: the URL as well as the parameters may contain credentials."""
-        return f"{type(self).__name__}(…)"
-
-    def __rich_repr__(self) -> list[tuple[str, t.Any]]:
-        """Show nothing in rich's output either."""
-        return []
 
 
 class BatchConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +109,7 @@ class BatchConfig(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: int | None = None
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(_Secretive, frozen=True, kw_only=True):
     """The configuration of a run, as `target_moengage_cohort.settings.load` has checked it."""
 
     workspace_id: str
@@ -69,8 +122,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     anonymous_id_column: str | None = None
     sync_mode: SyncMode = SyncMode.INCREMENTAL
     removals: Removals = Removals.IMMEDIATE
-    max_removal_percent: Percent = 10
-    max_addition_percent: t.Annotated[int, Meta(ge=0)] | None = None
+    max_removal_percent: _Percent = 10
+    max_addition_percent: _Natural | None = None
     ledger_uri: str | None = None
     requests_per_minute: t.Annotated[int, Meta(ge=1, le=1_000_000)] = 300
     max_payload_bytes: t.Annotated[int, Meta(ge=1_000, le=131_072)] = 128_000
@@ -88,17 +141,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stream_maps: dict[str, t.Any] = {}
     stream_map_config: dict[str, t.Any] = {}
     flattening_enabled: bool = False
-    flattening_max_depth: t.Annotated[int, Meta(ge=0)] | None = None
+    flattening_max_depth: _Natural | None = None
     flattening_max_key_length: int | None = None
     flattening_separator: str | None = None
-
-    def __repr__(self) -> str:
-        """Show where requests go and no secret."""
-        return f"Settings({self.base_url!r}, workspace_id={self.workspace_id!r})"
-
-    def __rich_repr__(self) -> list[tuple[str, t.Any]]:
-        """Show no secret in rich's output either; msgspec's own would show every field."""
-        return [("base_url", self.base_url), ("workspace_id", self.workspace_id)]
 
     @property
     def base_url(self) -> str:
@@ -114,3 +159,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def transforms_records(self) -> bool:
         """Whether every record must pass through the SDK before it is mapped."""
         return bool(self.stream_maps) or self.flattening_enabled or self.validate_records
+
+
+SETTING_NAMES = frozenset(Settings.__struct_fields__)
+DERIVED_KEYS = frozenset({"stream", "uid_required"})  # of `StreamMapping`; they cannot be set
+MAPPING_KEYS = frozenset(StreamMapping.__struct_fields__) - DERIVED_KEYS

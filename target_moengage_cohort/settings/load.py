@@ -1,4 +1,4 @@
-"""From a raw configuration to `Config`: gathering, conversion, and rules between settings."""
+"""From a raw configuration to `Config`: gathering, conversion, defaults and rules."""
 
 from __future__ import annotations
 
@@ -9,43 +9,38 @@ from functools import partial
 
 import msgspec
 
-from target_moengage_cohort.core.errors import SettingsError
-from target_moengage_cohort.settings.convert import (
-    conflict,
-    convert_fields,
-    convert_object,
-    drop_blanks,
-    fields_of,
-    invalid,
-    nearest_name,
-    required_names,
+from target_moengage_cohort.core.errors import SettingsError, TargetError
+from target_moengage_cohort.core.membership import SyncMode, cohort_name_fault
+from target_moengage_cohort.settings.convert import convert_object, fields_of, nearest_name
+from target_moengage_cohort.settings.declared import (
+    DERIVED_KEYS,
+    SETTING_NAMES,
+    OnReject,
+    Settings,
+    StreamMapping,
 )
-from target_moengage_cohort.settings.declared import OnReject, Settings
-from target_moengage_cohort.settings.forms import by_stream, nested
-from target_moengage_cohort.settings.keys import DERIVED_KEYS, StreamMapping
-from target_moengage_cohort.settings.mapping import mapping_faults, resolve, shared_cohort_faults
+from target_moengage_cohort.settings.forms import OBJECTS, gather
 
 if t.TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
-SETTING_NAMES = frozenset(Settings.__struct_fields__)
-MAPPING_KEYS = frozenset(StreamMapping.__struct_fields__) - DERIVED_KEYS
-_OBJECTS = ("cohorts", "batch_config", "stream_maps", "stream_map_config")
+_MIRROR_KEYS = ("expected_count_column", "removals", "max_removal_percent", "max_addition_percent")
+_MODES_OF_KEYS: dict[str, tuple[SyncMode, ...]] = {
+    "membership_column": (SyncMode.INCREMENTAL, SyncMode.MIRROR, SyncMode.ONE_TIME),
+    **dict.fromkeys(_MIRROR_KEYS, (SyncMode.MIRROR, SyncMode.ONE_TIME)),
+}
+
+_invalid = partial(SettingsError, "invalid_value")
+_conflict = partial(SettingsError, "conflicting_settings")
 
 
 class Config(msgspec.Struct, frozen=True):
-    """A configuration that complies with every rule.
-
-    Attributes:
-        settings: The settings.
-        unknown: Unknown names, each with the most similar setting, for a warning.
-        uid_column_is_set: Whether `uid_column` is set explicitly for all streams.
-    """
+    """A configuration that complies with every rule."""
 
     settings: Settings
-    unknown: dict[str, str | None]
-    uid_column_is_set: bool
+    unknown: dict[str, str | None]  # unknown names, each with the most similar setting
+    default: StreamMapping  # what every mapping has unless it sets it itself
 
     @property
     def mappings(self) -> dict[str, StreamMapping]:
@@ -70,9 +65,8 @@ class Config(msgspec.Struct, frozen=True):
                 f"{', '.join(sorted(self.mappings))}). {hint}Add it, or deselect it in the tap"
             )
             raise SettingsError("unmapped_stream", msg)
-        mapping = resolve(self.settings, stream, {}, uid_column_is_set=self.uid_column_is_set)
-        if faults := list(mapping_faults(mapping, {})):
-            raise SettingsError.combine(faults)
+        mapping = _resolve(self.default, stream, {})
+        SettingsError.raise_any(_mapping_faults(mapping, {}))
         return mapping
 
 
@@ -85,113 +79,126 @@ def load(raw: t.Mapping[str, t.Any]) -> Config:
     try:
         return _load(raw)
     except RecursionError:
-        msg = f"{', '.join(_OBJECTS)}: one of them is nested too deeply"
+        msg = f"{', '.join(OBJECTS)}: one of them is nested too deeply"
         raise SettingsError("invalid_value", msg) from None
 
 
 def _load(raw: t.Mapping[str, t.Any]) -> Config:
-    gathered = _gather(raw)
-    unknown = {
-        name: nearest_name(name, SETTING_NAMES) for name in gathered if name not in SETTING_NAMES
-    }
-    present, faults = _parse_objects(drop_blanks(gathered))
-    keys, key_faults = _convert_mappings(present.pop("cohorts", {}))
-    fields = fields_of(Settings, without={"cohorts"})
-    values, value_faults = convert_fields(fields, present, required=required_names(fields))
-    if faults := [*value_faults, *faults, *key_faults]:
-        raise SettingsError.combine(faults)
-    uid_column_is_set = "uid_column" in present
-    settings = Settings(**values)
-    mappings = {
-        stream: resolve(settings, stream, own, uid_column_is_set=uid_column_is_set)
-        for stream, own in keys.items()
-    }
-    faults = list(_setting_faults(settings))
-    for stream, mapping in mappings.items():
-        faults += mapping_faults(mapping, keys[stream])
-    faults += shared_cohort_faults(mappings.values())
-    if faults:
-        raise SettingsError.combine(faults)
-    settings = msgspec.structs.replace(settings, cohorts=mappings)
-    return Config(settings, unknown, uid_column_is_set)
-
-
-def _gather(raw: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Gather ``cohorts.vip.cohort_id`` and the like into the object settings they belong to."""
-    gathered = dict(raw)
-    for name in raw:
-        setting, dot, rest = name.partition(".")
-        if dot and setting in _OBJECTS:
-            value = gathered.get(setting) or {}
-            if isinstance(value, dict):
-                gathered[setting] = {**value, rest: gathered.pop(name)}
-    return gathered
-
-
-def _parse_objects(present: dict[str, t.Any]) -> tuple[dict[str, t.Any], list[SettingsError]]:
-    """Return the settings with their objects in one form, and a fault for text that is not JSON."""
-    faults = []
-    for name in present.keys() & set(_OBJECTS):
-        value = present[name]
-        if isinstance(value, str):
-            try:
-                value = msgspec.json.decode(value)
-            except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-                faults.append(SettingsError("invalid_value", f"{name}: is not valid JSON"))
-                value = {}
-        if isinstance(value, dict) and name in _UNFLATTENED:
-            value = _UNFLATTENED[name](value)
-        present[name] = value
-    return present, sorted(faults, key=str)
-
-
-def _convert_mappings(cohorts: t.Any) -> tuple[dict[str, dict[str, t.Any]], list[SettingsError]]:
-    """Return the keys that are set explicitly for each stream, converted, and the faults."""
-    if not isinstance(cohorts, dict):
-        return {}, [SettingsError("invalid_value", "cohorts: must be an object: stream → mapping")]
+    gathered = gather(raw)
+    known = {name: gathered[name] for name in gathered if name in SETTING_NAMES}
+    unknown = {name: nearest_name(name, SETTING_NAMES) for name in gathered if name not in known}
+    faults: list[TargetError] = []
+    values = convert_object("", fields_of(Settings), known, faults)
     fields = fields_of(StreamMapping, without=DERIVED_KEYS)
-    keys: dict[str, dict[str, t.Any]] = {}
-    faults: list[SettingsError] = []
-    for stream, raw in cohorts.items():
-        try:
-            keys[stream] = convert_object(f"cohorts.{stream}", fields, {} if raw is None else raw)
-        except SettingsError as error:
-            faults += error.faults
-    return keys, sorted(faults, key=str)
+    own = {
+        stream: convert_object(
+            f"cohorts.{stream}", fields, {} if keys is None else keys, faults, complete=False
+        )
+        for stream, keys in values.pop("cohorts", {}).items()
+    }
+    SettingsError.raise_any(faults)
+    settings = Settings(**values)
+    shared = fields.keys() & SETTING_NAMES
+    default = StreamMapping(
+        stream="",
+        uid_required="uid_column" in values,
+        **{key: getattr(settings, key) for key in shared},
+    )
+    mappings = {stream: _resolve(default, stream, keys) for stream, keys in own.items()}
+    faults += _setting_faults(settings)
+    for stream, mapping in mappings.items():
+        faults += _mapping_faults(mapping, own[stream])
+    faults += _shared_cohort_faults(mappings.values())
+    SettingsError.raise_any(faults)
+    return Config(msgspec.structs.replace(settings, cohorts=mappings), unknown, default)
+
+
+def _resolve(default: StreamMapping, stream: str, own: dict[str, t.Any]) -> StreamMapping:
+    """Return a stream's mapping: the default one, with the stream's name and its own keys."""
+    names = {} if "cohort_id_column" in own else {"cohort_id": stream, "cohort_name": stream}
+    mapping = msgspec.structs.replace(default, stream=stream, **names | own)
+    # An optional uid column is one that nobody has named and that nobody needs.
+    is_required = "uid_column" in own or mapping.anonymous_id_column is None
+    return msgspec.structs.replace(mapping, uid_required=default.uid_required or is_required)
 
 
 def _setting_faults(settings: Settings) -> Iterator[SettingsError]:
     """Yield a fault for each rule that top-level settings break."""
     if not re.fullmatch(r"[!-9;-~]+", settings.workspace_id):
-        yield invalid("workspace_id: must be ASCII without spaces or a colon")
+        yield _invalid("workspace_id: must be ASCII without spaces or a colon")
     if not re.fullmatch(r"[!-~]+", settings.data_api_key):
-        yield invalid("data_api_key: must be ASCII without spaces")
+        yield _invalid("data_api_key: must be ASCII without spaces")
     if not settings.partner.strip():
-        yield invalid("partner: must not be blank")
+        yield _invalid("partner: must not be blank")
     if (storage := settings.batch_storage) is not None and not storage.root.strip():
-        yield invalid("batch_config.storage.root: must not be blank")
+        yield _invalid("batch_config.storage.root: must not be blank")
     rejects, report = settings.rejects_path, settings.report_path
     if settings.on_reject is OnReject.SKIP and rejects is None:
-        yield conflict("on_reject: skip requires rejects_path, so that no row is lost")
+        yield _conflict("on_reject: skip requires rejects_path, so that no row is lost")
     if rejects and report and os.path.realpath(rejects) == os.path.realpath(report):
-        yield conflict("report_path: is the same file as rejects_path, which it would replace")
+        yield _conflict("report_path: is the same file as rejects_path, which it would replace")
     if settings.flattening_enabled and settings.flattening_max_depth is None:
-        yield conflict("flattening_enabled: requires flattening_max_depth")
+        yield _conflict("flattening_enabled: requires flattening_max_depth")
 
 
-def _is_mapping_key(inner: str, leaf: object) -> bool:
-    return not isinstance(leaf, dict) and (leaf is not None or inner in MAPPING_KEYS)
+def _mapping_faults(mapping: StreamMapping, own_keys: Container[str]) -> Iterator[SettingsError]:
+    """Yield a fault for each rule that one stream's mapping breaks."""
+    where = f"cohorts.{mapping.stream}"
+    yield from _cohort_faults(where, mapping, own_keys)
+    for key, (*modes, last) in _MODES_OF_KEYS.items():
+        if key in own_keys and mapping.sync_mode not in {*modes, last}:
+            rule = f"works with the sync modes {', '.join(modes)} and {last} only"
+            yield _conflict(f"{where}.{key}: {rule}, not with {mapping.sync_mode}")
+    roles: dict[str, str] = {}
+    for role, column in mapping.columns.items():
+        if (other := roles.setdefault(column, role)) != role:
+            yield _conflict(
+                f"{where}: {other}_column and {role}_column name the same column {column!r}; "
+                "change one of them"
+            )
 
 
-def _is_stream_map_key(inner: str, leaf: object) -> bool:
-    """Whether a dotted name in `stream_maps` ends in a property; null by itself drops a stream."""
-    return inner.startswith("__") or (
-        leaf is not None and not isinstance(leaf, dict) and leaf != "__NULL__"
-    )
+def _cohort_faults(
+    where: str, mapping: StreamMapping, own_keys: Container[str]
+) -> Iterator[SettingsError]:
+    if (cohort := mapping.cohort) is None:
+        for key in ("cohort_id", "cohort_name"):
+            if key in own_keys:
+                rule = "cannot be combined with cohort_id_column; remove one of them"
+                yield _conflict(f"{where}.{key}: {rule}")
+        return
+    if not cohort.cohort_id.strip():
+        yield _invalid(f"{where}.cohort_id: must not be blank")
+    if fault := cohort_name_fault(cohort.name):
+        msg = (
+            f"{where}.cohort_name: {fault}; MoEngage may drop such a name without an error, "
+            "so set a valid cohort_name"
+        )
+        yield SettingsError("invalid_cohort_name", msg)
+    if mapping.cohort_name_column is not None:
+        yield _conflict(f"{where}.cohort_name_column: requires cohort_id_column")
 
 
-_UNFLATTENED: dict[str, Callable[[dict[str, t.Any]], dict[str, t.Any]]] = {
-    "cohorts": partial(by_stream, is_key=_is_mapping_key),
-    "stream_maps": partial(by_stream, is_key=_is_stream_map_key),
-    "batch_config": nested,
-}
+def _shared_cohort_faults(mappings: Iterable[StreamMapping]) -> Iterator[SettingsError]:
+    """Yield a fault for each pair of streams with the same cohort or the same cohort name.
+
+    MoEngage does not accept one name for two segments ("its name can't be reused").
+    """
+    by_id: dict[str, str] = {}
+    by_name: dict[str, str] = {}
+    for mapping in mappings:
+        if (cohort := mapping.cohort) is None:
+            continue
+        if (other := by_id.get(cohort.cohort_id)) is not None:
+            msg = (
+                f"cohorts: streams {other!r} and {mapping.stream!r} feed the same cohort "
+                f"{cohort.cohort_id!r}; give each its own cohort_id, or merge the streams"
+            )
+            yield SettingsError("duplicate_cohort", msg)
+        elif (other := by_name.get(cohort.name)) is not None:
+            msg = (
+                f"cohorts: streams {other!r} and {mapping.stream!r} give two cohorts the same name "
+                f"{cohort.name!r}; MoEngage uses a name for one segment only, so change one of them"
+            )
+            yield SettingsError("duplicate_cohort_name", msg)
+        by_id[cohort.cohort_id] = by_name[cohort.name] = mapping.stream

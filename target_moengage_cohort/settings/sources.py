@@ -11,14 +11,12 @@ from pathlib import Path
 import click
 
 from target_moengage_cohort import NAME
-from target_moengage_cohort.settings.load import SETTING_NAMES
+from target_moengage_cohort.settings.declared import SETTING_NAMES
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-ENVIRONMENT = "ENV"
-"""The value of ``--config`` that stands for the environment."""
-
+ENVIRONMENT = "ENV"  # the value of ``--config`` that stands for the environment
 ENVIRONMENT_PREFIX = "TARGET_MOENGAGE_COHORT_"
 
 logger = logging.getLogger(NAME)  # the target's own logger: `moengage-cohort` shows no such lines
@@ -28,24 +26,25 @@ def from_files(paths: Iterable[str]) -> dict[str, t.Any]:
     """Return the settings in configuration files; later files win, `ENVIRONMENT` is skipped."""
     config: dict[str, t.Any] = {}
     for path in paths:
-        if path == ENVIRONMENT:
-            continue
-        try:  # once, because it may be a pipe
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            msg = f"{path} cannot be read ({error.strerror}); choose a JSON file with the settings"
-            raise click.BadParameter(msg) from None
-        except json.JSONDecodeError as error:
-            msg = f"{path} is not valid JSON (line {error.lineno}, column {error.colno})"
-            raise click.BadParameter(msg) from None
-        except (ValueError, RecursionError):
-            msg = f"{path} is not valid JSON; it must be UTF-8 text that is not nested too deeply"
-            raise click.BadParameter(msg) from None
-        if not isinstance(content, dict):
-            msg = f"{path} must contain a JSON object with the settings"
-            raise click.BadParameter(msg)
-        config |= content
+        if path != ENVIRONMENT:
+            config |= _from_file(path)
     return config
+
+
+def _from_file(path: str) -> dict[str, t.Any]:
+    content, fault = None, "must contain a JSON object with the settings"
+    try:  # once, because it may be a pipe
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        fault = f"cannot be read ({error.strerror}); choose a JSON file with the settings"
+    except json.JSONDecodeError as error:
+        fault = f"is not valid JSON (line {error.lineno}, column {error.colno})"
+    except (ValueError, RecursionError):
+        fault = "is not valid JSON; it must be UTF-8 text that is not nested too deeply"
+    if not isinstance(content, dict):
+        msg = f"{path} {fault}"
+        raise click.BadParameter(msg)
+    return content
 
 
 def from_environment() -> dict[str, t.Any]:
@@ -70,8 +69,7 @@ def from_environment() -> dict[str, t.Any]:
     return config
 
 
-def read(paths: Iterable[str]) -> dict[str, t.Any]:
+def read(paths: Sequence[str]) -> dict[str, t.Any]:
     """Return the raw configuration for the values of ``--config``."""
-    paths = list(paths)
     config = from_files(paths)
     return config | from_environment() if ENVIRONMENT in paths else config

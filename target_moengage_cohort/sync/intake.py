@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from collections import Counter
 
-from target_moengage_cohort.core.errors import InputError, RecordBeforeSchemaError, RowError
+from target_moengage_cohort.core.errors import InputError, RowError
 from target_moengage_cohort.singer.columns import NotPlainError
 from target_moengage_cohort.singer.messages import (
     ActivateVersion,
@@ -62,15 +62,16 @@ class Intake:
         Raises:
             TargetError: It cannot be read on, or a request has failed for good.
         """
-        try:
-            for message in self._reader.messages(source, self._interrupt):
-                if message is None:
-                    self._streams.pause()
-                elif not self._take(message):
-                    return  # a STATE that follows would cover rows which were not read
-        finally:
-            if self._batch_files is not None:
-                self._batch_files.close()
+        for message in self._reader.messages(source, self._interrupt):
+            if message is None:
+                self._streams.pause()
+            elif not self._take(message):
+                return  # a STATE that follows would cover rows which were not read
+
+    def close(self) -> None:
+        """Release the files, of which rows may be read again until the run has ended."""
+        if self._batch_files is not None:
+            self._batch_files.close()
 
     def _take(self, message: Message) -> bool:
         """Take a message; return ``False`` if interrupted in the middle of it."""
@@ -213,4 +214,4 @@ class Intake:
     def _require_schema(self, stream: str, kind: str) -> None:
         if stream not in self._schemas:
             msg = self._reader.where(f"a {kind} of the stream {stream!r} came before its SCHEMA")
-            raise RecordBeforeSchemaError("record_before_schema", msg)
+            raise InputError("record_before_schema", msg)

@@ -8,12 +8,7 @@ import threading
 import typing as t
 from collections import Counter
 
-from target_moengage_cohort.core.errors import (
-    InputError,
-    MissingKeyError,
-    MissingKeyRowError,
-    SettingsError,
-)
+from target_moengage_cohort.core.errors import InputError, SettingsError
 from target_moengage_cohort.core.membership import Action, SyncMode
 from target_moengage_cohort.core.text import utc_now
 from target_moengage_cohort.settings.declared import OnReject
@@ -81,9 +76,8 @@ class Rejections:
                 f"a row of the stream {stream.stream!r} cannot be delivered: {reason}. Fix the "
                 "value, or set on_reject: skip and rejects_path"
             )
-            if any(isinstance(error, MissingKeyRowError) for error in errors):
-                raise MissingKeyError("missing_key", msg)
-            raise InputError("row_rejected", msg)
+            lacks_key = any(error.code == "missing_key" for error in errors)
+            raise InputError("missing_key" if lacks_key else "row_rejected", msg)
         self._keep(stream, origin.record(), reason, origin.where)
 
     def reject_member(

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 from msgspec import UNSET
 
-from target_moengage_cohort.core.errors import MissingKeyRowError, RowError, SettingsError
+from target_moengage_cohort.core.errors import RowError, SettingsError
 from target_moengage_cohort.core.membership import (
     Action,
     Change,
@@ -105,10 +105,7 @@ class RowMapper:
         cohort = self.cohort or self._named_by_row(row)
         cohort.records += 1
         try:
-            for key, role in self._key_roles:
-                if getattr(row, role) is UNSET:
-                    reason = f"it lacks the key property {key!r}"
-                    raise MissingKeyRowError("missing_key", reason)
+            self._require_keys(row)
             action = self._action(row)
             if action is None:
                 return cohort, None, _NO_MEMBER
@@ -119,6 +116,11 @@ class RowMapper:
             error.cohort_id = cohort.cohort.cohort_id
             raise
         return cohort, action, member
+
+    def _require_keys(self, row: t.Any) -> None:
+        for key, role in self._key_roles:
+            if getattr(row, role) is UNSET:
+                raise RowError("missing_key", f"it lacks the key property {key!r}")
 
     def cohorts_of(self, columns: Columns) -> list[SyncedCohort]:
         """Find the cohorts of many plain rows.

@@ -122,7 +122,7 @@ class Run:
             self._error = self._error or InternalError("internal_error", anonymous_traceback(error))
         self.is_abandoned = not self._delivery.stop()
         self._error = self._error or self._delivery.failure
-        for close in (self._rejections.close, self._close_ledgers):
+        for close in (self._rejections.close, self._close_ledgers, self._intake.close):
             try:
                 close()
             except TargetError as error:

@@ -73,10 +73,7 @@ class Desk:
         with session.ledgers() as ledgers:
             cohort = Cohort(cohort_id, name or cohort_id)
             ledger = ledgers.open(cohort, stream or cohort_id)
-            with OperatorDelivery(session) as delivery:
-                delivery.send(ledger, [(Action.ADD, members)])
-                delivery.drain()
-            assert delivery.is_accepted(cohort_id)
+            assert OperatorDelivery(session).deliver([(ledger, [(Action.ADD, members)])])
         session.interrupt.close()
 
     def plan(self, cohort_id, desired, *, kind=PlanKind.WAITING, additions=False, **changes):

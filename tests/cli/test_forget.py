@@ -143,6 +143,18 @@ def test_cohorts_without_a_ledger_are_sent_the_removals(desk):
     assert ("remove_members", 1) == (sent.action, sent.members)
 
 
+def test_cohorts_without_a_ledger_that_were_not_reached_are_named(desk):
+    """If refused credentials stop forget, cohorts without a ledger are named as not reached."""
+    desk.fill("a", people(1))
+    desk.raw["cohorts"] = {"a": {}, "b": {}}
+    desk.emulator.fail_next(401, 3)
+    result = desk.run("forget", "-", text=f"{GONE}\n")
+    assert 1 == result.exit_code
+    assert "Error: cohort 'b': not reached; repeat this command for it" in result.stderr
+    assert "without a ledger" not in result.stdout
+    assert [] == desk.emulator.requests(cohort_id="b")
+
+
 def test_streams_of_unknown_cohorts_are_reported(desk):
     """A stream whose rows name its cohorts is an error if none of them has a ledger."""
     desk.raw["cohorts"] = {"fan": {"cohort_id_column": "c"}}

@@ -142,6 +142,26 @@ def test_a_signal_stops_a_command_after_the_current_request(desk, launch, number
     assert set() == desk.there("vip") == desk.accepted("vip")
 
 
+def test_a_stopped_forget_keeps_the_users_that_are_left(desk, launch):
+    """If a signal stops forget before all removals are accepted, the ledger keeps the others."""
+    desk.raw |= {"max_payload_bytes": 1_000, "max_concurrency": 1}
+    users = people(*range(100))
+    desk.fill("vip", users)
+    (desk.folder / "users.csv").write_text("uid\n" + "".join(f"{each.uid}\n" for each in users))
+    before = desk.emulator.totals().requests
+    desk.emulator.hold()
+    process = launch("forget", "users.csv", "--config", "config.json")
+    desk.emulator.wait_until(lambda totals: totals.requests > before)
+    process.send_signal(signal.SIGTERM)
+    threading.Timer(0.5, desk.emulator.release).start()
+    code, _, err = end(desk, process)
+    assert 143 == code
+    assert "cohort 'vip': the removal was not accepted before the command was stopped" in err
+    left = desk.accepted("vip")
+    assert 0 < len(left) < 100
+    assert left == desk.there("vip")
+
+
 def test_a_killed_command_can_be_repeated(desk, launch):
     """After a SIGKILL during its requests, the same command completes the rest."""
     desk.raw |= {"max_payload_bytes": 1_000}

@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
+from target_moengage_cohort.core.text import iso_utc
 from target_moengage_cohort.delivery.packing import CohortBuffer
-from target_moengage_cohort.moengage.cohort_sync import Envelope, iso_timestamp
+from target_moengage_cohort.moengage.cohort_sync import Envelope
 from tests.support.strategies import histories
 
 COHORT = Cohort("vip", "VIP “users”", "d")
 ENVELOPE = Envelope(COHORT, "acme", send_timestamp=True)
-TIMESTAMP = iso_timestamp(1_800_000_000_123)
+TIMESTAMP = iso_utc(1_800_000_000.123)
 
 
 def change(uid: str, action: Action = Action.ADD) -> Change:

@@ -14,10 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 
-from target_moengage_cohort.core.column_files import ColumnarRows, UnreadableRowsError
-from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.core.column_files import ColumnarRows
+from target_moengage_cohort.core.errors import InputError, LedgerError
 from target_moengage_cohort.core.membership import Action, Member
-from target_moengage_cohort.ledger.duckdb import comparison, difference, result_tables
+from target_moengage_cohort.ledger.duckdb import (
+    comparison,
+    difference,
+    result_tables,
+    staging,
+)
 from target_moengage_cohort.ledger.records import EMPTY_SET
 from tests.ledger.support import (
     ADD,
@@ -526,25 +531,126 @@ def test_rows_in_columns_are_read_by_the_engine(store, ledger, tmp_path):
     batch = pa.record_batch({"who": ["a", "b", ""], "is it": [True, False, True]})
     pq.write_table(pa.Table.from_batches([batch.slice(0, 2)]), path)
     roles = {"uid": "who", "membership": "is it", "deleted_at": "absent"}
-    for rows in (path, batch.slice(0, 2)):
+    for rows in ((path,), batch.slice(0, 2)):
         with contextlib.closing(store.staging()) as staged:
-            source = ColumnarRows(rows, roles, ["who"])
+            source = ColumnarRows(rows, roles, ["who"], "rows")
             facts = staged.facts(source)
             assert (2, 0, 1, 1) == (facts.count, facts.nameless, facts.longest, facts.absent)
             staged.append_columnar(source, facts, ledger.number)
             assert (2, True) == (staged.rows, staged.has_absent)
             assert 1 == total(ledger.stream.difference(staged, [ledger]), "additions")
-    assert 1 == staging_facts(store, ColumnarRows(batch, roles, [])).nameless
-    assert staging_facts(store, ColumnarRows(batch, {"membership": "who"}, [])) is None
+    assert 1 == staging_facts(store, ColumnarRows(batch, roles, [], "rows")).nameless
+    assert staging_facts(store, ColumnarRows(batch, {"membership": "who"}, [], "rows")) is None
+
+
+PARTS = st.lists(
+    st.tuples(
+        st.sampled_from(["list", "batch", "file", "file that stays", "file that stays"]),
+        st.sampled_from(["uid", "both", "number"]),
+        st.lists(st.tuples(MEMBERS, st.booleans()), min_size=1, max_size=4),
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(before=st.lists(MEMBERS, max_size=4), parts=PARTS, pending=st.sampled_from([1, 4, 1000]))
+def test_the_form_of_rows_changes_nothing(tmp_path_factory, before, parts, pending):
+    """Lists, record batches, and files that stay or not, in any order: the difference is that of
+    lists."""
+    folder = tmp_path_factory.mktemp("forms")
+    with ledgers(folder) as store, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(staging, "_PENDING_ROWS", pending)
+        ledger = store.open(cohort("c"), STREAM)
+        ledger.adopt([list({member.key: member for member in before}.values())])
+        found = []
+        for plain in (True, False):
+            with contextlib.closing(store.staging()) as staged:
+                for number, (form, shape, rows) in enumerate(parts):
+                    columns = as_columns(shape, rows)
+                    if plain or form == "list":
+                        texts = [None if uid is None else str(uid) for uid in columns["uid"]]
+                        others = columns.get("other", [None] * len(texts))
+                        staged.append(ledger.number, texts, others, columns["is"])
+                    else:
+                        source = in_columns(folder / f"{number}.parquet", form, columns)
+                        staged.append_columnar(source, staged.facts(source), ledger.number)
+                        if form == "file":
+                            source.rows[0].unlink()
+                compared = ledger.stream.difference(staged, [ledger])
+                found.append((compared.counts, contents(compared), digests(compared, ledger)))
+        assert found[0] == found[1]
+
+
+def as_columns(shape, rows):
+    """Return rows as columns, without anonymous ids or with numbers as uids if it is to be so."""
+    uids = [member.uid or f"no {member.anonymous_id}" for member, _ in rows]
+    columns = {"uid": uids, "is": [present for _, present in rows]}
+    if shape == "both":
+        columns["uid"] = [member.uid for member, _ in rows]
+        columns["other"] = [member.anonymous_id for member, _ in rows]
+    elif shape == "number":
+        columns["uid"] = [len(uid) for uid in uids]
+    return columns
+
+
+def in_columns(path, form, columns):
+    """Return columns as a record batch, or as a file of one."""
+    roles = {"uid": "uid", "anonymous_id": "other", "membership": "is"}
+    roles = {role: name for role, name in roles.items() if name in columns}
+    types = {"uid": pa.int64() if type(columns["uid"][0]) is int else pa.string()}
+    types |= {"is": pa.bool_(), "other": pa.string()}
+    batch = pa.record_batch({name: pa.array(v, types[name]) for name, v in columns.items()})
+    if form == "batch":
+        return ColumnarRows(batch, roles, ["uid"], "rows")
+    pq.write_table(pa.Table.from_batches([batch]), path)
+    return ColumnarRows((path,), roles, ["uid"], "rows", stays=form == "file that stays")
+
+
+def digests(compared, ledger):
+    return compared.digest(ledger.number, additions=True, removals=True)
+
+
+@pytest.mark.parametrize("change", ["another", "fewer", "none"])
+def test_a_file_that_changes_after_it_was_staged_is_unreadable(store, ledger, tmp_path, change):
+    """No identifier is taken from a file whose rows are not those that were compared."""
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"uid": ["a", "b"]}), path)
+    source = ColumnarRows((path,), {"uid": "uid"}, ["uid"], "rows", stays=True)
+    with contextlib.closing(store.staging()) as staged:
+        staged.append_columnar(source, staged.facts(source), ledger.number)
+        staged.wait()
+        if change == "none":
+            path.unlink()
+        else:
+            pq.write_table(pa.table({"uid": {"another": ["a", "c"], "fewer": ["a"]}[change]}), path)
+        with pytest.raises(InputError) as raised:
+            ledger.stream.difference(staged, [ledger])
+    assert "batch_file_unreadable" == raised.value.code
+
+
+def test_a_file_that_changes_before_it_is_staged_is_unreadable(store, ledger, tmp_path):
+    """The facts of a file hold for the rows that are staged, or none of them is compared."""
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"uid": ["a", "b"]}), path)
+    source = ColumnarRows((path,), {"uid": "uid"}, ["uid"], "rows", stays=True)
+    with contextlib.closing(store.staging()) as staged:
+        facts = staged.facts(source)
+        pq.write_table(pa.table({"uid": ["a", "b", "c"]}), path)
+        staged.append_columnar(source, facts, ledger.number)
+        with pytest.raises(InputError) as raised:
+            staged.wait()
+    assert "batch_file_unreadable" == raised.value.code
 
 
 def test_rows_in_columns_that_cannot_be_read_are_no_fault_of_the_ledger(store, tmp_path):
     """An unreadable file is an error of its own, which says nothing but its kind."""
     path = tmp_path / "rows.parquet"
     path.write_bytes(b"secret")
-    with pytest.raises(UnreadableRowsError) as raised:
-        staging_facts(store, ColumnarRows(path, {"uid": "uid"}, []))
-    assert "InvalidInputException" == str(raised.value)
+    with pytest.raises(InputError) as raised:
+        staging_facts(store, ColumnarRows((path,), {"uid": "uid"}, [], "rows"))
+    assert "batch_file_unreadable" == raised.value.code
+    assert "secret" not in str(raised.value)
 
 
 def staging_facts(store, rows):

@@ -5,15 +5,15 @@ import json
 import pytest
 
 from target_moengage_cohort.core.membership import Action, Cohort, Member
+from target_moengage_cohort.core.text import iso_utc
 from target_moengage_cohort.moengage.cohort_sync import (
     Envelope,
     identifiers,
-    iso_timestamp,
     log_in_body,
 )
 from target_moengage_cohort.settings import load
 
-TIMESTAMP = iso_timestamp(1_800_000_000_123)
+TIMESTAMP = iso_utc(1_800_000_000.123)
 
 
 def test_a_body_is_compact_json_with_the_documented_fields():

@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from target_moengage_cohort.core.membership import Action, Cohort, Member
+from target_moengage_cohort.core.text import iso_utc
 from target_moengage_cohort.emulator import Emulator, ManualClock
 from target_moengage_cohort.moengage.answers import Outcome
-from target_moengage_cohort.moengage.cohort_sync import COHORT_SYNC_PATH, Envelope, iso_timestamp
+from target_moengage_cohort.moengage.cohort_sync import COHORT_SYNC_PATH, Envelope
 from target_moengage_cohort.moengage.transport import Transport
 from target_moengage_cohort.settings import load
 
@@ -22,7 +23,7 @@ ACCEPTED = b'{"status":"success"}'
 def body(*uids) -> bytes:
     members = b",".join(Member(uid).encode() for uid in uids or ("u1",))
     envelope = Envelope(Cohort("vip", "VIP"), "acme", send_timestamp=True)
-    return envelope.body(Action.ADD, iso_timestamp(1_800_000_000_123), members)
+    return envelope.body(Action.ADD, iso_utc(1_800_000_000.123), members)
 
 
 def client(url, key=KEY, timeout=5.0, workspace_id="ws") -> Transport:

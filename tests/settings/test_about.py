@@ -2,9 +2,8 @@
 
 import pytest
 
-from target_moengage_cohort.settings.about import json_schema
-from target_moengage_cohort.settings.descriptions import DESCRIPTIONS
-from target_moengage_cohort.settings.load import MAPPING_KEYS, SETTING_NAMES
+from target_moengage_cohort.settings.about import DESCRIPTIONS, json_schema
+from target_moengage_cohort.settings.declared import MAPPING_KEYS, SETTING_NAMES
 
 PROPERTIES = json_schema()["properties"]
 MAPPING = PROPERTIES["cohorts"]["additionalProperties"]

@@ -8,7 +8,7 @@ from hypothesis import given
 
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.settings import load
-from target_moengage_cohort.settings.load import SETTING_NAMES
+from target_moengage_cohort.settings.declared import SETTING_NAMES
 from tests.settings.support import BASE, settings
 
 NUMBERS = ("requests_per_minute", "max_payload_bytes", "max_retry_seconds", "flush_seconds")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from target_moengage_cohort.core.errors import SettingsError, TargetError
 from target_moengage_cohort.settings import Settings, load
-from target_moengage_cohort.settings.load import MAPPING_KEYS
+from target_moengage_cohort.settings.declared import MAPPING_KEYS
 from target_moengage_cohort.singer.messages import Schema
 from target_moengage_cohort.singer.stream_maps import StreamMaps
 from tests.support.oddities import SEED, fuzzed

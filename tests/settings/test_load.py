@@ -9,7 +9,7 @@ from rich.pretty import pretty_repr
 
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.settings import load
-from target_moengage_cohort.settings.load import MAPPING_KEYS, SETTING_NAMES
+from target_moengage_cohort.settings.declared import MAPPING_KEYS, SETTING_NAMES
 from tests.settings.support import BASE, KEY, faults, messages
 
 json_values = st.recursive(

@@ -48,7 +48,7 @@ SETTINGS = {
     "stream_maps: must be an object, not null": {"stream_maps": "null"},
     "stream_map_config: must be an object, not a boolean": {"stream_map_config": True},
     "cohorts: is not valid JSON": {"cohorts": "vip"},
-    "cohorts: must be an object: stream → mapping": {"cohorts": ["vip"]},
+    "cohorts: must be an object, not an array": {"cohorts": ["vip"]},
     "partner: must not be blank": {"partner": " "},
     "partner: contains invalid characters": {"partner": "\ud800"},
     "partner: is required": {"partner": ""},

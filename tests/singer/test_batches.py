@@ -1,5 +1,7 @@
 """BATCH messages: formats, places, and the order of files, rows and records."""
 
+import shutil
+import tempfile
 import typing as t
 from decimal import Decimal
 from pathlib import Path
@@ -291,3 +293,29 @@ def test_a_version_of_batches_is_proven_like_that_of_records(emulator, folder, k
     seen = run(emulator, lines(schema(), message, activate_version(7)), sync_mode="mirror")
     (cohort,) = seen.report.cohorts
     assert "activate_version" == cohort.complete.value
+
+
+@pytest.mark.parametrize("place", ["with the target's files", "in another file system"])
+def test_a_tap_may_remove_its_files_when_it_ends(emulator, folder, tmp_path, place):
+    """A mirror needs no file longer than the tap lives, wherever the file is."""
+    if place == "in another file system":
+        shared = Path("/dev/shm")
+        if not shared.is_dir() or shared.stat().st_dev == Path(tempfile.gettempdir()).stat().st_dev:
+            pytest.skip("this machine has no second file system to write to")
+        files = Folder(Path(tempfile.mkdtemp(dir=shared)))
+    else:
+        files = Folder(tmp_path / "of the tap")
+
+    def end_tap():
+        shutil.rmtree(files.path)
+        return 0
+
+    options = {"ledger_uri": str(folder.path / "ledger"), "sync_mode": "mirror"}
+    options |= {"max_removal_percent": 100}
+    run(emulator, lines(schema(), *(record(uid=uid) for uid in "abx")), **options)
+    messages = [
+        files.batch(KINDS["parquet"], [{"uid": uid} for uid in part]) for part in ("ab", "c")
+    ]
+    seen = run(emulator, lines(schema(), *messages), tap_exit=end_tap, **options)
+    assert seen.error is None
+    assert {"a", "b", "c"} == uids(emulator, "users")

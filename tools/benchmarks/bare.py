@@ -13,7 +13,7 @@ import sys
 
 import duckdb
 
-KEY = "0123456789abcdef0123456789abcdef"
+KEY = "0123456789abcdefu"  # as long as the ledger's
 SOURCES = {
     "parquet": "SELECT uid FROM read_parquet($source)",
     "records": (

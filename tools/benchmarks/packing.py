@@ -8,8 +8,9 @@ import duckdb
 import msgspec
 
 from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
+from target_moengage_cohort.core.text import iso_utc
 from target_moengage_cohort.delivery.packing import CohortBuffer
-from target_moengage_cohort.moengage.cohort_sync import Envelope, iso_timestamp
+from target_moengage_cohort.moengage.cohort_sync import Envelope
 from tools.benchmarks.data import STREAM, people
 from tools.benchmarks.sections import Figure, Section, count
 from tools.benchmarks.sizes import Sizes
@@ -62,7 +63,7 @@ def send(members: list[Member]) -> int:
     cohort = Cohort(STREAM, STREAM)
     envelope = Envelope(cohort, "acme", send_timestamp=True)
     buffer = CohortBuffer(envelope, PAYLOAD_BYTES)
-    timestamp = iso_timestamp(1_795_492_800_000)
+    timestamp = iso_utc(1_795_492_800.000)
     size = 0
     for epoch, member in enumerate(members):
         change = Change(cohort, Action.ADD, member)

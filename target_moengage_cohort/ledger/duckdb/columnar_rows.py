@@ -7,36 +7,47 @@ import typing as t
 
 import duckdb
 
-from target_moengage_cohort.core.column_files import UnreadableRowsError
 from target_moengage_cohort.ledger.snapshot import ColumnarFacts
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from target_moengage_cohort.core.column_files import ColumnarRows
     from target_moengage_cohort.ledger.duckdb.instance import Cursor
 
 _IDENTIFIERS = ("uid", "anonymous_id")
+_NUMBERS = ("file_index", "file_row_number")
 
 
 class OpenRows:
-    """Rows in columns that a cursor can read."""
+    """Rows in columns that a cursor can read.
+
+    Attributes:
+        types: The type of each of their columns.
+    """
 
     def __init__(self, cursor: Cursor, rows: ColumnarRows) -> None:
         self._cursor = cursor
         self._rows = rows
-        self._table, self._types = rows.open(cursor)
+        self._table, self.types = rows.open(cursor)
         self._names = [self._text(role) for role in _IDENTIFIERS]
         self._deleted = f"({self._text('deleted_at')} IS NOT NULL)"
-        self._member = rows.column("membership", self._types, absent="TRUE")
+        self._member = rows.column("membership", self.types, absent="TRUE")
+
+    @property
+    def can_be_read_again(self) -> bool:
+        """Whether `identifiers` can find the identifiers of single rows later."""
+        has_numbers = {name.lower() for name in self.types}.isdisjoint(_NUMBERS)
+        has_pairs = self._rows.columns.get("anonymous_id") in self.types
+        return self._rows.stays and has_numbers and not has_pairs
 
     def facts(self) -> ColumnarFacts | None:
         """See `Staging.facts`."""
-        if not self._rows.is_plain(self._types):
+        if not self._rows.is_plain(self.types):
             return None
         uid, anonymous_id = self._names
-        longest = ", ".join(f"coalesce(max(length({name})), 0)" for name in self._names)
-        expected = self._rows.column("expected_count", self._types)
+        longest = ", ".join(f"coalesce(max(strlen({name})), 0)" for name in self._names)
+        expected = self._rows.column("expected_count", self.types)
         (row,) = self._cursor.execute(
             f"SELECT count(*), count(*) FILTER ({uid} IS NULL AND {anonymous_id} IS NULL),"
             f" greatest({longest}),"
@@ -51,21 +62,33 @@ class OpenRows:
 
     def select(self) -> str:
         """Return the SQL that selects uid, anonymous_id and present of all rows, in order."""
-        names = ", ".join(
-            f"{name} AS {role}" for name, role in zip(self._names, _IDENTIFIERS, strict=True)
-        )
         present = f"NOT {self._deleted} AND coalesce({self._member}, FALSE)"
-        return f"SELECT {names}, {present} AS present FROM {self._table}"
+        return f"SELECT {self._identifiers}, {present} AS present FROM {self._table}"
+
+    def identifiers(self, starts: Sequence[int]) -> str:
+        """Return the SQL that selects rid, uid and anonymous_id of all rows.
+
+        Args:
+            starts: The `rid` of the first row of each file.
+        """
+        file, row = _NUMBERS
+        rid = f"({list(starts)}::BIGINT[])[{file}::BIGINT + 1] + {row}"
+        return f"SELECT {rid} AS rid, {self._identifiers} FROM {self._table}"
+
+    @property
+    def _identifiers(self) -> str:
+        pairs = zip(self._names, _IDENTIFIERS, strict=True)
+        return ", ".join(f"{name} AS {role}" for name, role in pairs)
 
     def _text(self, role: str) -> str:
-        return f"nullif({self._rows.column(role, self._types)}::VARCHAR, '')"
+        return f"nullif({self._rows.column(role, self.types)}::VARCHAR, '')"
 
 
 @contextlib.contextmanager
 def opened(cursor: Cursor, rows: ColumnarRows) -> Iterator[OpenRows]:
-    """Open rows for a cursor of their own; a fault of theirs is an `UnreadableRowsError`."""
+    """Open rows for a cursor of their own; a fault of theirs is an `InputError`."""
     try:
         with contextlib.closing(cursor):
             yield OpenRows(cursor, rows)
     except (duckdb.Error, OSError, ValueError) as error:  # the last two: pyarrow's
-        raise UnreadableRowsError(type(error).__name__) from None
+        raise rows.unreadable(type(error).__name__) from None

@@ -60,7 +60,7 @@ class Comparison(Identities):
     def _withdraw_absent(self) -> None:
         """Mark all rows of a key as absent if its last row is absent."""
         keys = self._keys
-        staged = f"(SELECT {keys}, present, rowid AS rid FROM {self._tables.staged})"
+        staged = f"(SELECT {keys}, present, rid FROM {self._tables.staged})"
         both = self._make(
             "both",
             f"SELECT {keys} FROM {self._present('NULL')}"
@@ -74,8 +74,9 @@ class Comparison(Identities):
         last = self._group("last", "arg_max(present, rid) AS present", f"FROM {rows}")
         on = " AND ".join(f"s.{key} = l.{key}" for key in keys.split(", "))
         self._cursor.execute(
-            f"UPDATE {self._tables.staged} AS s SET present = FALSE FROM {last} AS l"
-            f" WHERE s.present AND NOT l.present AND {on}"
+            f"UPDATE {self._tables.stored} SET present = FALSE WHERE rowid IN (SELECT rid"
+            f" FROM {self._tables.staged} s JOIN {last} l ON {on}"
+            " WHERE s.present AND NOT l.present)"
         )
 
     def _meet(self, accepted_count: int) -> str:
@@ -88,17 +89,19 @@ class Comparison(Identities):
         accepted, keys = self._tables.accepted, self._keys
         with_both = f"FROM {accepted} WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL"
         compares_pairs = self._rows.has_pairs or self._count(with_both)
-        pair = "hash(anonymous_id)" if compares_pairs else "0::UBIGINT"
+        pair, differs = (
+            ("hash(anonymous_id)", " OR a.pair <> s.pair") if compares_pairs else ("NULL", "")
+        )
         slices = 1 + max(self._rows.count, accepted_count) // _JOINED
         merged = ", ".join(f"coalesce(s.{key}, a.{key}) AS {key}" for key in keys.split(", "))
         on = " AND ".join(f"a.{key} = s.{key}" for key in keys.split(", "))
         return self._make_sliced(
             "met",
             slices,
-            f"SELECT {merged}, s.rid, a.pair AS known"
+            f"SELECT {merged}, s.rid, a.pair::UBIGINT AS known"
             f" FROM (FROM {self._present(f'{pair} AS pair')} WHERE {{in_slice}}) s"
             f" FULL JOIN (SELECT {keys}, {pair} AS pair FROM {accepted} WHERE {{in_slice}}) a"
-            f" ON {on} WHERE a.h IS NULL OR s.h IS NULL OR a.pair <> s.pair",
+            f" ON {on} WHERE a.h IS NULL OR s.h IS NULL{differs}",
         )
 
     def _find_additions(self, met: str, *, has_doubts: bool) -> None:

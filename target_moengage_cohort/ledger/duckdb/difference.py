@@ -71,7 +71,7 @@ class DuckDBDifference:
         """Return SQL for cohort, uid and anonymous_id of a table of rows, in order."""
         return table and (
             "SELECT a.cohort, s.uid, s.anonymous_id"
-            f" FROM {table} a JOIN {self.tables.staged} s ON s.rowid = a.rid"
+            f" FROM {table} a JOIN {self.tables.identifiers} s ON s.rid = a.rid"
             " ORDER BY a.cohort, a.rid"
         )
 
@@ -87,8 +87,8 @@ class DuckDBDifference:
             ((first, last),) = self._fetch(f"SELECT min(rid), max(rid) {chosen}")
             rows = self._fetch(
                 f"SELECT a.cohort, s.uid, s.anonymous_id FROM (SELECT cohort, rid {chosen}) a"
-                f" JOIN {self.tables.staged} s ON s.rowid = a.rid"
-                f" WHERE s.rowid BETWEEN {first} AND {last} ORDER BY a.cohort, a.rid"
+                f" JOIN {self.tables.identifiers} s ON s.rid = a.rid"
+                f" WHERE s.rid BETWEEN {first} AND {last} ORDER BY a.cohort, a.rid"
             )
             yield from _by_cohort(rows)
 
@@ -105,7 +105,7 @@ class DuckDBDifference:
             return sums
         added = (
             f"SELECT a.cohort, a.h, s.anonymous_id FROM {tables.additions} a"
-            f" JOIN {tables.staged} s ON s.rowid = a.rid"
+            f" JOIN {tables.identifiers} s ON s.rid = a.rid"
         )
         removed = f"SELECT cohort, h, anonymous_id FROM {tables.removals}"
         for sign, pairs in ((_ADDED, added), (_REMOVED, removed)):

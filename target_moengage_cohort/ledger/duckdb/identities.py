@@ -24,10 +24,7 @@ class Identities(Workspace):
 
     def _present(self, columns: str) -> str:
         """Return SQL for the rows of members: keys, row number and the given columns."""
-        return (
-            f"(SELECT {self._keys}, rowid AS rid, {columns} FROM {self._tables.staged}"
-            " WHERE present)"
-        )
+        return f"(SELECT {self._keys}, rid, {columns} FROM {self._tables.staged} WHERE present)"
 
     def _latest(self, keys: str) -> str:
         """Make a table of the last row of each key, with a hash of its anonymous id."""

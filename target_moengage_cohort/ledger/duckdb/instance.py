@@ -95,8 +95,8 @@ class Engine:
 
         The anonymous id counts if the uid is null.
         """
-        key = quoted(self._hash_key)
-        return f"md5_number({key} || coalesce('u' || {uid}, 'a' || {anonymous_id}))"
+        of_uid, of_anonymous_id = (quoted(self._hash_key + kind) for kind in "ua")
+        return f"md5_number(coalesce({of_uid} || {uid}, {of_anonymous_id} || {anonymous_id}))"
 
     def attach(self, file: DatabaseFile) -> None:
         """Attach a file whose lock the caller holds, and detach others that are not in use."""

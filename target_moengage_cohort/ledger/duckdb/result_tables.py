@@ -13,6 +13,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from target_moengage_cohort.ledger.duckdb.instance import Cursor
+    from target_moengage_cohort.ledger.duckdb.row_table import RowTable
     from target_moengage_cohort.ledger.records import LedgerCounts
 
 Sums: t.TypeAlias = tuple[int, int, int]
@@ -41,8 +42,11 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
 class Tables:
     """The names of the tables that are compared, and of those with the result."""
 
-    def __init__(self, staging: str, accepted: str, doubts: str, aliases: str) -> None:
-        self.staged = f"{staging}.staged"
+    def __init__(
+        self, staging: str, rows: RowTable, accepted: str, doubts: str, aliases: str
+    ) -> None:
+        self.stored = rows.stored
+        self.staged = self.identifiers = rows.rows
         self.accepted = accepted
         self.doubts = doubts
         self.aliases = aliases

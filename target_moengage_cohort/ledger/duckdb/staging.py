@@ -11,6 +11,8 @@ import itertools
 import threading
 import typing as t
 
+import msgspec
+
 from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger.duckdb.binding import Column, bound
 from target_moengage_cohort.ledger.duckdb.columnar_rows import opened
@@ -18,6 +20,8 @@ from target_moengage_cohort.ledger.duckdb.comparison import Comparison
 from target_moengage_cohort.ledger.duckdb.difference import DuckDBDifference
 from target_moengage_cohort.ledger.duckdb.instance import translated
 from target_moengage_cohort.ledger.duckdb.result_tables import Rows, Tables
+from target_moengage_cohort.ledger.duckdb.row_table import NO_TEXT, RowTable
+from target_moengage_cohort.ledger.duckdb.staged_files import StagedRows, identify, insert
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,11 +34,14 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.records import LedgerCounts
     from target_moengage_cohort.ledger.snapshot import ColumnarFacts
 
+_PENDING_ROWS = 250_000
+"""Rows of files to insert at a time: DuckDB reads several files in parallel."""
+
 _numbers = itertools.count(1)
 
 
 class DuckDBStaging:
-    """A `Staging` in DuckDB; a worker inserts a chunk of rows while the next one is read."""
+    """A `Staging` in DuckDB; a worker inserts some rows while the next ones are read."""
 
     def __init__(self, engine: Engine, directory: Path, worker: Executor) -> None:
         self.rows = 0
@@ -44,17 +51,15 @@ class DuckDBStaging:
         self._worker = worker
         self._under_way: Future[None] | None = None
         self._catalog = f"staging_{next(_numbers)}"
-        self._table = f"{self._catalog}.staged"
         self._hash = engine.hash_sql("uid", "anonymous_id")
         self._cohorts: set[int] = set()
-        self.has_absent = self._has_pairs = False
+        self._files: list[StagedRows] = []
+        self._pending: list[StagedRows] = []
+        self.has_absent = self._has_pairs = self._has_copies = False
         with translated(directory):
             self._cursor = engine.cursor()
             self._cursor.execute(f"ATTACH ':memory:' AS {self._catalog}")
-            self._cursor.execute(
-                f"CREATE TABLE {self._table} (cohort INTEGER NOT NULL, h UHUGEINT NOT NULL,"
-                " uid VARCHAR, anonymous_id VARCHAR, present BOOLEAN NOT NULL)"
-            )
+            self._table = RowTable(self._cursor, self._catalog)
 
     def append(
         self,
@@ -64,22 +69,22 @@ class DuckDBStaging:
         present: Sequence[bool] | None,
     ) -> None:
         """See `Staging.append`."""
-        constant = cohorts if isinstance(cohorts, int) else 0
         numbers = None if isinstance(cohorts, int) else cohorts
         columns = [
-            Column("cohort", "INTEGER", str(constant), numbers),
-            Column("uid", "VARCHAR", "NULL::VARCHAR", uids),
-            Column("anonymous_id", "VARCHAR", "NULL::VARCHAR", anonymous_ids),
+            Column("cohort", "INTEGER", str(cohorts), numbers),
+            Column("uid", "VARCHAR", NO_TEXT, uids),
+            Column("anonymous_id", "VARCHAR", NO_TEXT, anonymous_ids),
             Column("present", "BOOLEAN", "TRUE", present),
         ]
         if any(len(each.values) != len(uids) for each in columns if each.values is not None):
             msg = "the columns of a chunk differ in length"
             raise ValueError(msg)
-        self._await()
+        self.wait()
         self._under_way = self._worker.submit(self._insert, columns)
         # What the rows have: a difference can omit the rest of the work.
         self.rows += len(uids)
-        self._cohorts.update([constant] if numbers is None else numbers)
+        self._has_copies = True
+        self._cohorts.update([cohorts] if isinstance(cohorts, int) else cohorts)
         self.has_absent |= present is not None and not all(present)
         if anonymous_ids is not None and not self._has_pairs:
             pairs = zip(uids, anonymous_ids, strict=True)
@@ -92,30 +97,45 @@ class DuckDBStaging:
 
     def append_columnar(self, rows: ColumnarRows, facts: ColumnarFacts, cohort: int) -> None:
         """See `Staging.append_columnar`."""
-        self._await()
-        cursor = self._engine.cursor()
-        with opened(cursor, rows) as source, self._lock:
-            columns = f"{cohort}, {self._hash}, uid, anonymous_id, present"
-            cursor.execute(f"INSERT INTO {self._table} SELECT {columns} FROM ({source.select()})")
+        with opened(self._engine.cursor(), rows) as source:
+            stays = source.can_be_read_again
+            rows = msgspec.structs.replace(rows, stays=stays)
+            is_absent = facts.absent > 0
+            part = StagedRows(rows, source.types, cohort, self.rows, facts.count, is_absent)
+        self._pending.append(part)
         self.rows += facts.count
         self._cohorts.add(cohort)
-        self.has_absent |= facts.absent > 0
+        self.has_absent |= is_absent
         self._has_pairs |= facts.pairs > 0
+        if not stays:
+            self._has_copies = True
+            self.wait()
+        else:
+            self._files.append(part)
+            if self.rows - self._pending[0].first >= _PENDING_ROWS:
+                self._insert_pending()
+
+    def wait(self) -> None:
+        """See `Staging.wait`."""
+        self._insert_pending()
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
 
     def new_members(self, first: int, end: int) -> list[Member]:
         """See `Staging.new_members`."""
-        self._await()
+        self.wait()
+        rows = self._table.rows
         last = (
-            f"SELECT h, max(rowid) AS rid FROM {self._table}"
-            f" WHERE rowid >= {first} AND rowid < {end} GROUP BY h"
+            f"SELECT h, max(rid) AS rid FROM {rows} WHERE rid >= {first} AND rid < {end} GROUP BY h"
         )
-        known = f"SELECT h FROM {self._table} WHERE rowid < {first} AND h IN (SELECT h FROM last)"
-        rows = self.fetch(
+        known = f"SELECT h FROM {rows} WHERE rid < {first} AND h IN (SELECT h FROM last)"
+        found = self.fetch(
             f"WITH last AS ({last}), new AS (SELECT rid FROM last WHERE h NOT IN ({known}))"
-            f" SELECT uid, anonymous_id FROM {self._table} WHERE rowid >= {first}"
-            f" AND rowid < {end} AND rowid IN (SELECT rid FROM new) ORDER BY rowid"
+            f" SELECT uid, anonymous_id FROM {rows} WHERE rid >= {first}"
+            f" AND rid < {end} AND rid IN (SELECT rid FROM new) ORDER BY rid"
         )
-        return [Member(uid, anonymous_id) for uid, anonymous_id in rows]
+        return [Member(uid, anonymous_id) for uid, anonymous_id in found]
 
     def compare(
         self,
@@ -130,7 +150,7 @@ class DuckDBStaging:
 
         `known` has the numbers of each. `has_others` is whether other cohorts have members, too.
         """
-        self._await()
+        self.wait()
         where = ""
         if has_others:
             where = f" WHERE cohort IN ({', '.join(map(str, known))})"
@@ -140,7 +160,7 @@ class DuckDBStaging:
         )
         # A cohort without any member may have aliases.
         aliases = f"(FROM {schema}.aliases WHERE cohort IN ({', '.join(map(str, known))}))"
-        tables = Tables(self._catalog, accepted, doubts, aliases)
+        tables = Tables(self._catalog, self._table, accepted, doubts, aliases)
         rows = Rows(
             cohorts=[*known],
             is_one=len(known) == 1 and self._cohorts <= known.keys(),
@@ -153,26 +173,42 @@ class DuckDBStaging:
         )
         with members.using(), self._lock, translated(self._directory):
             counts = Comparison(members.cursor, tables, rows, self._engine.hash_sql).run()
+        if self._files and (tables.resent or any(each.additions for each in counts.values())):
+            self._identify(tables)
         return DuckDBDifference(self.fetch, tables, counts)
+
+    def _identify(self, tables: Tables) -> None:
+        named = identify(self._files, self._engine, tables)
+        if self._has_copies:
+            copies = f"FROM {tables.staged} WHERE coalesce(uid, anonymous_id) IS NOT NULL"
+            columns = "SELECT rid, uid, anonymous_id"
+            tables.identifiers = f"({columns} FROM {named} UNION ALL {columns} {copies})"
+        else:
+            tables.identifiers = named
 
     def close(self) -> None:
         """Free the memory that the rows take; differences of this staging end with it."""
-        self._await()
+        self._pending.clear()
+        self.wait()
         with self._lock, translated(self._directory):
             self._cursor.execute(f"DETACH DATABASE IF EXISTS {self._catalog}")
             self._cursor.close()
 
+    def _insert_pending(self) -> None:
+        if self._pending:
+            pending, self._pending = self._pending, []
+            self.wait()
+            self._under_way = self._worker.submit(self._insert_parts, pending)
+
+    def _insert_parts(self, parts: Sequence[StagedRows]) -> None:
+        with self._lock:
+            insert(parts, self._engine, self._table)
+
     def _insert(self, columns: Sequence[Column]) -> None:
         source, values = bound(columns)
-        select = f"SELECT cohort, {self._hash}, uid, anonymous_id, present FROM {source}"
+        constants = {each.name: each.constant for each in columns if each.values is None}
         with self._lock, translated(self._directory):
-            self._cursor.execute(f"INSERT INTO {self._table} {select}", values)
-
-    def _await(self) -> None:
-        """Wait until all rows are in the table; raise the error if one could not be inserted."""
-        under_way, self._under_way = self._under_way, None
-        if under_way is not None:
-            under_way.result()
+            self._table.insert(self._cursor, source, self._hash, constants, values)
 
     def fetch(self, sql: str) -> list[Row]:
         """Return the rows of a query on the tables of this staging."""

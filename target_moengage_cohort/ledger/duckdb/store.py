@@ -10,7 +10,7 @@ from functools import partial
 
 import msgspec
 
-from target_moengage_cohort.core import files, scratch
+from target_moengage_cohort.core import files
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.ledger.control.control import stem
 from target_moengage_cohort.ledger.duckdb.cohort_ledger import of_other_stream, retired
@@ -27,7 +27,6 @@ if t.TYPE_CHECKING:
     from pathlib import Path
 
     from target_moengage_cohort.core.membership import Cohort
-    from target_moengage_cohort.core.scratch import Scratch
     from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBCohortLedger
     from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging
     from target_moengage_cohort.ledger.duckdb.store_directory import StoreOptions
@@ -43,7 +42,7 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
 
     def __init__(self, settings: Settings, **options: t.Unpack[StoreOptions]) -> None:
         super().__init__(settings, **options)
-        self._spill: Scratch | None = None
+        self._spill: files.Scratch | None = None
         self._started: Engine | None = None
         self._worker: ThreadPoolExecutor | None = None
         self._streams: dict[str, DuckDBStreamLedger] = {}
@@ -175,12 +174,8 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
         """Return the DuckDB instance; the first call starts DuckDB."""
         if self._started is None:
             self._ready()
-            scratch.remove_dead_temporary()
-            self._spill = (
-                scratch.temporary_scratch()
-                if self._read_only
-                else scratch.Scratch(self.folder / f"spill-{self.run_id}")
-            )
+            spill = None if self._read_only else self.folder / f"spill-{self.run_id}"
+            self._spill = files.Scratch(spill)
             key = self._control.hash_key
             self._started = Engine(key, self._spill.path, read_only=self._read_only)
         return self._started

@@ -7,7 +7,7 @@ import os
 import typing as t
 from functools import partial
 
-from target_moengage_cohort.core import files, scratch
+from target_moengage_cohort.core import files
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.ledger.control.actions import note_action
 from target_moengage_cohort.ledger.control.control import Control, stem
@@ -178,7 +178,7 @@ class StoreDirectory:
             if not self._read_only:
                 files.make_directory(self.folder)
                 self._step("create directory")
-                scratch.remove_dead(self.folder.glob("spill-*"))
+                files.remove_dead(self.folder.glob("spill-*"))
             try:
                 self._control.open()
                 self._witness.check(known, self._control)

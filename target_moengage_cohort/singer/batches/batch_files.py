@@ -6,23 +6,23 @@ They belong to the tap, so they are only read, never changed or removed.
 from __future__ import annotations
 
 import functools
+import itertools
 import typing as t
 
 import duckdb
 
-from target_moengage_cohort.core.column_files import ColumnarRows
+from target_moengage_cohort.core.column_files import INCOMPLETE, ColumnarRows
 from target_moengage_cohort.core.errors import InputError
-from target_moengage_cohort.core.scratch import temporary_scratch
+from target_moengage_cohort.core.files import Scratch
 from target_moengage_cohort.singer.batches.columnar import Cursor, Relation
 from target_moengage_cohort.singer.batches.jsonl import JsonLines
-from target_moengage_cohort.singer.batches.storage import INCOMPLETE, local_file, shown
+from target_moengage_cohort.singer.batches.storage import local_file, shown
 from target_moengage_cohort.singer.decoding import decoder, row_type
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from target_moengage_cohort.core.scratch import Scratch
     from target_moengage_cohort.settings.declared import BatchStorage
     from target_moengage_cohort.singer.columns import RowLayout
     from target_moengage_cohort.singer.messages import Batch
@@ -40,6 +40,7 @@ class BatchFiles:
     def __init__(self, storage: BatchStorage | None) -> None:
         self._storage = storage
         self._scratch: Scratch | None = None
+        self._numbers = itertools.count(1)
         self._connection: Cursor | None = None
         self._row_decoders: dict[str, tuple[RowLayout, Callable[[bytes], t.Any]]] = {}
 
@@ -80,7 +81,7 @@ class BatchFiles:
     @property
     def _folder(self) -> Path:
         if self._scratch is None:
-            self._scratch = temporary_scratch()
+            self._scratch = Scratch()
         return self._scratch.path
 
     def _cursor(self) -> Cursor:
@@ -108,13 +109,25 @@ class BatchFiles:
 
     def _parquet(self, path: Path, where: str, layout: RowLayout) -> Iterator[Part]:
         # A name of our own: in any other, DuckDB might see wildcards, or partitions of Hive.
-        link = self._folder / "link.parquet"
-        link.symlink_to(path.absolute())
-        source = ColumnarRows(link, layout.columns, layout.keys)
+        link = self._folder / f"link-{next(self._numbers)}.parquet"
+        stays = path.parent != self._folder and _is_linked(path, link)
+        if not stays:
+            link.symlink_to(path.absolute())
+        source = ColumnarRows((link,), layout.columns, layout.keys, where, stays)
         try:
-            yield Relation(self._cursor, source, where, whole=lambda: source)
+            yield Relation(self._cursor, source, whole=lambda: source)
         finally:
-            link.unlink()
+            if not stays:
+                link.unlink()
+
+
+def _is_linked(path: Path, link: Path) -> bool:
+    """Link a file, so that it stays although its name may be removed; not all can be."""
+    try:
+        link.hardlink_to(path.resolve())
+    except OSError:  # in another file system, or another user's
+        return False
+    return True
 
 
 def _check_encoding(message: Batch, where: str) -> None:
@@ -153,20 +166,20 @@ def _arrow(
                 rows = file.get_batch(number).num_rows
                 for offset in range(0, rows, _ARROW_ROWS):
                     mapped_rows, whole_rows = (
-                        functools.partial(_batch_rows, each, number, offset, layout)
+                        functools.partial(_batch_rows, each, number, offset, layout, where)
                         for each in (file, whole)
                     )
-                    yield Relation(
-                        cursor, mapped_rows(), where, whole=whole_rows, first=first + offset
-                    )
+                    yield Relation(cursor, mapped_rows(), whole=whole_rows, first=first + offset)
                 first += rows
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: in a name
         msg = f"{where} cannot be read ({type(error).__name__}), {INCOMPLETE}"
         raise InputError("batch_file_unreadable", msg) from None
 
 
-def _batch_rows(file: t.Any, number: int, offset: int, layout: RowLayout) -> ColumnarRows:
+def _batch_rows(
+    file: t.Any, number: int, offset: int, layout: RowLayout, where: str
+) -> ColumnarRows:
     """Return some rows of an Arrow file's record batch."""
     batch = file.get_batch(number)
     batch.validate(full=True)  # DuckDB trusts offsets, and would read beyond the file
-    return ColumnarRows(batch.slice(offset, _ARROW_ROWS), layout.columns, layout.keys)
+    return ColumnarRows(batch.slice(offset, _ARROW_ROWS), layout.columns, layout.keys, where)

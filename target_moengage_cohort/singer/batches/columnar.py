@@ -13,9 +13,8 @@ from types import SimpleNamespace
 import duckdb
 from msgspec import UNSET
 
-from target_moengage_cohort.core.column_files import TEXT, WHOLE, UnreadableRowsError
+from target_moengage_cohort.core.column_files import TEXT, WHOLE
 from target_moengage_cohort.core.errors import InputError
-from target_moengage_cohort.singer.batches.storage import INCOMPLETE
 from target_moengage_cohort.singer.columns import Columns, NotPlainError, assemble
 from target_moengage_cohort.singer.decoding import UNDECODABLE, attributes, decode_record
 from target_moengage_cohort.singer.messages import Chunk
@@ -37,7 +36,6 @@ class Relation:
     Args:
         connect: Makes a cursor of DuckDB to take some at a time.
         source: The rows with their mapped columns, at least.
-        where: Names the file in messages.
         whole: Returns the rows with all of their columns.
         first: The number of the first row in its file, from 0.
     """
@@ -46,7 +44,6 @@ class Relation:
         self,
         connect: Callable[[], Cursor],
         source: ColumnarRows,
-        where: str,
         *,
         whole: Callable[[], ColumnarRows],
         first: int = 0,
@@ -54,7 +51,6 @@ class Relation:
         self.source = source
         self._connect = connect
         self._whole = whole
-        self._where = where
         self._number = first  # of the latest row
         self._first = first
         self._page = (0, 0)  # offset and size of the latest chunk that is taken row by row
@@ -80,7 +76,7 @@ class Relation:
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield the rows, some of them at a time."""
-        with self.translated(), contextlib.closing(self._connect()) as cursor:
+        with self._translated(), contextlib.closing(self._connect()) as cursor:
             table = self._open(cursor)
             values = ", ".join(self._value(role) for role in self._columns) or "NULL"
             cursor.execute(f"SELECT {values} FROM {table}")
@@ -96,7 +92,7 @@ class Relation:
         offset, size = self._page
         if not self._records:  # of the whole chunk: a single row would take as long
             # The other cursor is still yielding rows.
-            with self.translated(), contextlib.closing(self._connect()) as cursor:
+            with self._translated(), contextlib.closing(self._connect()) as cursor:
                 table, _ = self._whole().open(cursor)
                 rows = f"SELECT * FROM {table} LIMIT {size} OFFSET {offset}"
                 texts = cursor.execute(f"SELECT to_json(r)::VARCHAR FROM ({rows}) AS r").fetchall()
@@ -109,17 +105,15 @@ class Relation:
 
     def where(self, what: str) -> str:
         """Return a message that names the latest row."""
-        return f"row {self._number} of {self._where}: {what}"
+        return f"row {self._number} of {self.source.name}: {what}"
 
     @contextlib.contextmanager
-    def translated(self) -> Iterator[None]:
+    def _translated(self) -> Iterator[None]:
         """Turn a fault of the file into an `InputError` without any of its values."""
         try:
             yield
-        except (duckdb.Error, OSError, ValueError, UnreadableRowsError) as error:
-            kind = error if isinstance(error, UnreadableRowsError) else type(error).__name__
-            msg = f"{self._where} cannot be read ({kind}), {INCOMPLETE}"
-            raise InputError("batch_file_unreadable", msg) from None
+        except (duckdb.Error, OSError, ValueError) as error:
+            raise self.source.unreadable(type(error).__name__) from None
 
     def _rows(self, values: list[tuple[t.Any, ...]], before: int) -> Iterator[t.Any]:
         self._number, self._page = before, (before - self._first, len(values))

@@ -9,9 +9,9 @@ import typing as t
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
+from target_moengage_cohort.core.column_files import INCOMPLETE
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.singer import lines
-from target_moengage_cohort.singer.batches.storage import INCOMPLETE
 from target_moengage_cohort.singer.columns import Columns, NotPlainError, PlainRows
 from target_moengage_cohort.singer.decoding import UNDECODABLE, decode_record, repair
 from target_moengage_cohort.singer.messages import Chunk

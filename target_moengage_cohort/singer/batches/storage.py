@@ -18,9 +18,6 @@ from target_moengage_cohort.core.errors import InputError
 if t.TYPE_CHECKING:
     from target_moengage_cohort.settings.declared import BatchStorage
 
-INCOMPLETE = "so the input is incomplete; run the tap again"
-"""Ends the message about a file that does not exist or cannot be read to its end."""
-
 _FILE = "file://"
 _AWS_LOGGERS = ("aiobotocore", "botocore", "s3fs", "s3transfer")
 _OTHER_LOGGERS = ("adlfs", "aiohttp", "azure", "fsspec", "gcsfs", "google", "msal", "urllib3")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typing as t
 
+import msgspec
+
 from target_moengage_cohort.core.membership import Action, SyncMode, largest_size
 from target_moengage_cohort.singer.columns import LONGEST, NotPlainError
 from target_moengage_cohort.singer.messages import DELETED_AT
@@ -53,7 +55,7 @@ class MirrorSink(Sink):
         has_both_ids = {mapping.uid_column, mapping.anonymous_id_column} <= set(columns)
         if may_have_absent or has_both_ids or cohort is None or cohort.ledger is None:
             return
-        is_new = not cohort.ledger.numbers().base
+        is_new = not (cohort.ledger.numbers().base or self.staging.rows)
         if is_new and not cohort.result.is_sealed and self.head_start is None:
             self.head_start = self._settlement.head_start(self.staging, cohort)
 
@@ -96,8 +98,10 @@ class MirrorSink(Sink):
         cohort = self.rows.cohort
         if cohort is None:
             raise NotPlainError
-        with relation.translated():
-            facts = self.staging.facts(relation.source)
+        source = relation.source
+        if self.head_start is not None:  # needs the identifiers of all rows before the end
+            source = msgspec.structs.replace(source, stays=False)
+        facts = self.staging.facts(source)
         if facts is None or self._has_unusual(facts):
             raise NotPlainError
         if largest_size(facts.longest, has_both=facts.pairs > 0) > cohort.capacity:
@@ -107,8 +111,7 @@ class MirrorSink(Sink):
         cohort.records += facts.count
         if facts.count and not cohort.result.is_sealed:
             self.flush()
-            with relation.translated():
-                self.staging.append_columnar(relation.source, facts, cohort.number)
+            self.staging.append_columnar(source, facts, cohort.number)
         return facts.count
 
     def _has_unusual(self, facts: ColumnarFacts) -> bool:
@@ -143,6 +146,8 @@ class MirrorSink(Sink):
 
     def check(self) -> None:
         """See `Sink`."""
+        self.flush()
+        self.staging.wait()
         self.completeness.check()
 
     def prove(self, *, tap_succeeded: bool) -> None:

@@ -1,0 +1,92 @@
+"""The table of the rows of a snapshot, as narrow as they allow."""
+
+from __future__ import annotations
+
+import typing as t
+
+if t.TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from target_moengage_cohort.ledger.duckdb.instance import Cursor
+
+NO_TEXT = "NULL::VARCHAR"
+_TYPES = {
+    "cohort": "INTEGER",
+    "uid": "VARCHAR",
+    "anonymous_id": "VARCHAR",
+    "present": "BOOLEAN",
+}
+
+
+class RowTable:
+    """A table that has a column only if its values differ, and a view that always has all of them.
+
+    A narrow table is filled faster, and more of it fits into memory.
+
+    Attributes:
+        stored: The table.
+        rows: The view: rid (a row's number, from 0), h, cohort, uid, anonymous_id and present.
+    """
+
+    def __init__(self, cursor: Cursor, catalog: str) -> None:
+        self.stored = f"{catalog}.staged"
+        self.rows = f"{catalog}.rows"
+        self._constants = {
+            "cohort": "0",
+            "uid": NO_TEXT,
+            "anonymous_id": NO_TEXT,
+            "present": "TRUE",
+        }
+        self._is_empty = True
+        cursor.execute(f"CREATE TABLE {self.stored} (h UHUGEINT NOT NULL)")
+        self._show(cursor)
+
+    def insert(
+        self,
+        cursor: Cursor,
+        source: str,
+        h: str,
+        constants: Mapping[str, str],
+        values: Sequence[t.Any] = (),
+    ) -> int:
+        """Insert rows; return how many they are.
+
+        Args:
+            cursor: Inserts them.
+            source: SQL after FROM that has all columns but the hash.
+            h: The SQL of the hash.
+            constants: The SQL of columns whose value is to be the same in all of these rows.
+            values: The parameters of `source`.
+        """
+        if self._is_empty:
+            self._constants |= constants
+        differing = {
+            column: value
+            for column, value in self._constants.items()
+            if constants.get(column) != value
+        }
+        for column, value in differing.items():
+            kind = f"{_TYPES[column]} DEFAULT {value}"
+            cursor.execute(f"ALTER TABLE {self.stored} ADD COLUMN {column} {kind}")
+            del self._constants[column]
+        if differing or self._is_empty:
+            self._show(cursor)
+        self._is_empty = False
+        stored = [column for column in _TYPES if column not in self._constants]
+        inserted = cursor.execute(
+            f"INSERT INTO {self.stored} ({', '.join(['h', *stored])})"
+            f" SELECT {', '.join([h, *(constants.get(each, each) for each in stored)])}"
+            f" FROM {source}",
+            values,
+        ).fetchone()
+        return int(t.cast("tuple[int]", inserted)[0])
+
+    def _show(self, cursor: Cursor) -> None:
+        columns = ", ".join(
+            f"{self._constants[column]}::{kind} AS {column}"
+            if column in self._constants
+            else column
+            for column, kind in _TYPES.items()
+        )
+        view = f"SELECT rowid AS rid, h, {columns} FROM {self.stored}"
+        cursor.execute(f"CREATE OR REPLACE VIEW {self.rows} AS {view}")

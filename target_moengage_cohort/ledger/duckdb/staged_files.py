@@ -1,0 +1,109 @@
+"""Rows in columns that are staged: of files that stay, the hashes only.
+
+A copy of all identifiers would take most of the memory and time of a snapshot, whose difference
+needs few of them. So these are read again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import typing as t
+
+import msgspec
+
+from target_moengage_cohort.core.errors import InputError
+from target_moengage_cohort.ledger.duckdb.columnar_rows import opened
+from target_moengage_cohort.ledger.duckdb.row_table import NO_TEXT
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from target_moengage_cohort.core.column_files import ColumnarRows
+    from target_moengage_cohort.ledger.duckdb.instance import Engine
+    from target_moengage_cohort.ledger.duckdb.result_tables import Tables
+    from target_moengage_cohort.ledger.duckdb.row_table import RowTable
+
+_CHANGED = "it has changed since it was first read"
+
+
+class StagedRows(msgspec.Struct, frozen=True):
+    """Rows of one cohort in columns, and their place in the staging."""
+
+    rows: ColumnarRows
+    types: dict[str, str]
+    cohort: int
+    first: int  # the number of the first row
+    count: int
+    has_absent: bool
+
+    @property
+    def last(self) -> int:
+        """Return the number of the last row."""
+        return self.first + self.count - 1
+
+
+def insert(parts: Iterable[StagedRows], engine: Engine, table: RowTable) -> None:
+    """Insert rows that follow each other; an `InputError` names those that cannot be read."""
+    for rows, group in _groups(parts):
+        constants = {"cohort": str(group[0].cohort)}
+        if rows.stays:
+            constants |= {"uid": NO_TEXT, "anonymous_id": NO_TEXT}
+        if not any(each.has_absent for each in group):
+            constants["present"] = "TRUE"
+        h, cursor = engine.hash_sql("uid", "anonymous_id"), engine.cursor()
+        try:
+            with opened(cursor, rows) as source:
+                inserted = table.insert(cursor, f"({source.select()})", h, constants)
+        except InputError:
+            if len(group) == 1:
+                raise
+            for each in group:  # so that the error names the right one
+                insert([each], engine, table)
+        else:
+            if inserted != sum(each.count for each in group):
+                raise rows.unreadable(_CHANGED)
+
+
+def identify(parts: Sequence[StagedRows], engine: Engine, tables: Tables) -> str:
+    """Make a table of the identifiers of those rows to send that are rows of files, by number."""
+    named = tables.new("named")
+    cursor = engine.cursor()
+    columns = "rid BIGINT, uid VARCHAR, anonymous_id VARCHAR, is_same BOOLEAN"
+    cursor.execute(f"CREATE TABLE {named} ({columns})")
+    same = f"{engine.hash_sql('uid', 'anonymous_id')} = h"
+    sent = tables.additions
+    if tables.resent:
+        sent = f"(SELECT rid, h FROM {sent} UNION SELECT rid, h FROM {tables.resent})"
+    for rows, group in _groups(parts):
+        first, last = group[0].first, group[-1].last
+        added = f"(SELECT rid, h FROM {sent} WHERE rid BETWEEN {first} AND {last})"
+        cursor = engine.cursor()
+        with opened(cursor, rows) as source:
+            read = source.identifiers([each.first for each in group])
+            cursor.execute(
+                f"INSERT INTO {named} SELECT rid, uid, anonymous_id, {same}"
+                f" FROM ({read}) JOIN {added} USING (rid) ORDER BY rid"
+            )
+            query = (
+                f"SELECT min(rid) FROM {added} ANTI JOIN (FROM {named} WHERE is_same) USING (rid)"
+            )
+            ((other,),) = cursor.execute(query).fetchall()
+        if other is not None:
+            raise next(each for each in group if other <= each.last).rows.unreadable(_CHANGED)
+    return named
+
+
+def _groups(parts: Iterable[StagedRows]) -> Iterator[tuple[ColumnarRows, list[StagedRows]]]:
+    """Yield parts that follow each other and are alike, as one source of rows."""
+
+    def key(part: StagedRows) -> t.Any:
+        alone = None if part.rows.stays else part.first
+        return part.cohort, part.types, part.rows.columns, alone
+
+    for _, alike in itertools.groupby(parts, key):
+        group = list(alike)
+        first = group[0].rows
+        if len(group) > 1:
+            paths = itertools.chain.from_iterable(each.rows.rows for each in group)
+            first = msgspec.structs.replace(first, rows=tuple(paths))
+        yield first, group
