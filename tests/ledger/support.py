@@ -215,7 +215,8 @@ class State:
             self.doubts.pop(key, None)
         for member in whom:
             before = self.accepted.get(member.key, member).anonymous_id
-            if before not in {None, member.anonymous_id} and (before,) not in self.accepted:
+            is_own = (before,) in self.accepted or (before,) in self.removed
+            if before not in {None, member.anonymous_id} and not is_own:
                 self.aliases.add(((before,), member.uid))
 
 

@@ -59,7 +59,8 @@ HAS_PAIRS = (
     f" OR EXISTS (FROM {{s}}.accepted WHERE {_HAS_BOTH})"
 )
 LINKS = (
-    # An anonymous id becomes an alias when its uid is accepted with another one, or none.
+    # An anonymous id becomes an alias when its uid is accepted with another one, or none; unless
+    # it was added, or removed, as a member of its own.
     (
         "CREATE OR REPLACE TABLE {v}.changed AS SELECT cohort, h FROM {v}.journal AS j"
         " JOIN {s}.accepted AS a USING (cohort, h) WHERE a.uid IS NOT NULL"
@@ -119,8 +120,9 @@ _NEWLY_DOUBTED += _LAST.replace("%s", "asked")
 _NEWLY_ALIASED = (
     "SELECT DISTINCT l.cohort, l.h, l.uid, l.anonymous_id FROM {v}.links AS l"
     " LEFT JOIN {v}.summary AS v ON v.cohort = l.cohort AND v.h = l.h"
-    " LEFT JOIN %s.accepted AS a ON a.cohort = l.cohort AND a.h = l.h"
-    " WHERE l.number > coalesce(v.accepted, 0) AND (a.h IS NULL OR NOT l.is_former)"
+    " LEFT JOIN (SELECT cohort, h FROM %s.accepted UNION ALL SELECT cohort, h FROM %s.removed) AS o"
+    " ON o.cohort = l.cohort AND o.h = l.h"
+    " WHERE l.number > coalesce(v.accepted, 0) AND (o.h IS NULL OR NOT l.is_former)"
 )
 
 _SETTLED = "v.accepted IS NOT NULL"
