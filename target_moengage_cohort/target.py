@@ -87,10 +87,7 @@ class TargetMoEngageCohort(Target):
     ) -> Counter[str]:
         """Read an input to its end, or until interrupted; return counts of message types.
 
-        Raises:
-            TargetError: What ended the run early.
-            RecordsWithoutSchemaException: A RECORD came before its stream's SCHEMA.
-            MissingKeyPropertiesError: A RECORD lacks one of its stream's key properties.
+        It raises a `TargetError`, or the SDK's own error if it has one for the fault.
         """
         if self._sync is None:
             raise SettingsError("invalid_settings", "the configuration is not valid")

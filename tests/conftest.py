@@ -7,6 +7,7 @@ import typing as t
 import pytest
 from hypothesis import HealthCheck, settings
 
+from target_moengage_cohort.core.commands import note_configs
 from target_moengage_cohort.emulator import Emulator
 from tests.support.postgres import Postgres
 from tests.support.singer import UNLIMITED
@@ -53,6 +54,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Schedulin
             return shared + test.partition("[")[2] if shared == PER_PARAMETER else shared
 
     return Grouped(config, log)
+
+
+@pytest.fixture(autouse=True)
+def no_configs(monkeypatch):
+    """Forget which --config other tests' commands had, and that Meltano runs these ones."""
+    note_configs(())
+    monkeypatch.delenv("MELTANO_PROJECT_ROOT", raising=False)
 
 
 @pytest.fixture

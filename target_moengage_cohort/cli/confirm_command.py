@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import typing as t
 
 import click
@@ -11,6 +10,7 @@ import msgspec
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.session import DONE, WITHHELD, Session, configured
 from target_moengage_cohort.cli.terminal import complain, example, release_command, require_utf8
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.core.text import format_count
@@ -81,7 +81,7 @@ def _find_withheld(ledgers: LedgerStore, plan_id: str) -> PendingPlan:
     if plan_id not in cohorts:
         hint = f"the withheld plans are: {', '.join(sorted(cohorts))}"
         if not cohorts:
-            hint = "no plan is; see moengage-cohort status"
+            hint = f"no plan is; see {suggest('status')}"
         msg = f"no plan {plan_id!r} is withheld in {ledgers.place}; {hint}"
         raise SettingsError("unknown_plan", msg)
     ledger = ledgers.open_known(cohorts[plan_id])
@@ -129,8 +129,8 @@ def _nothing_pending(
     # No such hint if a stream has that name, too: its removals are not those of the cohort.
     if stream in owners and stream not in owners.values():
         hint = (
-            f"it is the ID of a cohort that belongs to stream {owners[stream]!r}: did you mean "
-            f"moengage-cohort confirm {shlex.quote(owners[stream])}?"
+            f"it is the ID of a cohort that belongs to stream {owners[stream]!r}: did you mean: "
+            f"{suggest('confirm', owners[stream])}"
         )
     for each in kept:
         if each.plan.kind is PlanKind.WITHHELD and not each.is_outdated:

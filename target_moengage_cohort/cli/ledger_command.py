@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 import typing as t
+from pathlib import Path
 
 import click
 import msgspec
@@ -11,9 +11,11 @@ import msgspec
 from target_moengage_cohort.cli.empty_command import prepared, remove_all
 from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, show
 from target_moengage_cohort.cli.terminal import complain, example, require_utf8
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import BusyError, SettingsError
 from target_moengage_cohort.core.membership import cohort_name_fault
 from target_moengage_cohort.core.text import format_count
+from target_moengage_cohort.ledger.repairs import move_away
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,8 +165,8 @@ def check(session: Session, *, as_json: bool) -> int:
 
 def _repair(fault: Fault) -> str:
     if fault.code in {"members_unusable", "unknown_file"}:  # so that the next check finds none
-        return f"mv {shlex.quote(fault.path)} {shlex.quote(f'{fault.path}.unused')}"
-    return f"moengage-cohort ledger accept-older {shlex.quote(fault.stream or '')} --config …"
+        return move_away(Path(fault.path))
+    return suggest("ledger", "accept-older", fault.stream or "")
 
 
 def _lines(place: str, checked: int, faults: list[Fault]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.core.interrupts import Interrupt
 from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
 from target_moengage_cohort.delivery.delivery import Delivery, live_link
-from target_moengage_cohort.delivery.ports import Callbacks, History, Timing
+from target_moengage_cohort.delivery.ports import Callbacks, Timing
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ class OperatorDelivery:
         session.interrupt.call_when_set(self._interrupt.set)
         if session.interrupt.is_set():
             self._interrupt.set()
-        self._histories: dict[str, History] = {}
+        self._ledgers: dict[str, CohortLedger] = {}
         self._submitted: dict[str, int | None] = {}
         rejected: defaultdict[str, list[str]] = defaultdict(list)
         self._rejected = rejected
@@ -46,7 +46,7 @@ class OperatorDelivery:
             ),
             interrupt=self._interrupt,
             timing=Timing(wall_clock=session.clock),
-            histories=self._histories,
+            ledgers=self._ledgers,
         )
 
     def deliver(self, orders: Iterable[tuple[Cohort | CohortLedger, Batches]]) -> bool:
@@ -77,8 +77,7 @@ class OperatorDelivery:
     def _submit(self, owner: Cohort | CohortLedger, batches: Batches) -> None:
         cohort = owner if isinstance(owner, Cohort) else owner.entry.cohort
         if not isinstance(owner, Cohort):
-            history = History(owner, owner.last_timestamp, owner.created)
-            self._histories[cohort.cohort_id] = history
+            self._ledgers[cohort.cohort_id] = owner
         self._submitted[cohort.cohort_id], count, latest = None, 0, None
         for action, members in batches:
             if self._interrupt.is_set():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import typing as t
 
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.membership import SyncMode
-from target_moengage_cohort.core.text import format_count, printable, shorten
+from target_moengage_cohort.core.text import format_count, shorten
 from target_moengage_cohort.settings import Removals, Settings, StreamMapping
 from target_moengage_cohort.singer.messages import DELETED_AT
 from target_moengage_cohort.sync.mirror.guard import most_removals
@@ -114,7 +115,7 @@ def _ledger(
         for each in by_size[:_MOST_COHORTS]:
             yield f"{shorten(each.cohort_id, _ID_WIDTH)}: {_size(mapping, each)}."
         if (more := len(entries) - _MOST_COHORTS) > 0:
-            yield f"and {more:,} more; moengage-cohort status lists them all."
+            yield f"and {more:,} more; to see them all: {suggest('status')}"
 
 
 def _size(mapping: StreamMapping, entry: CohortEntry) -> str:
@@ -143,6 +144,5 @@ def _sent(mapping: StreamMapping, settings: Settings) -> str:
         )
     text = "once the stream has ended; the members of a new cohort, while the rows are read."
     if mapping.sync_mode is SyncMode.MIRROR and mapping.removals is Removals.DEFERRED:
-        stream = printable(mapping.stream)
-        text += f" Removals stay pending for an hour: moengage-cohort confirm {stream}"
+        text += f" Removals stay pending for an hour: {suggest('confirm', mapping.stream)}"
     return text

@@ -8,6 +8,8 @@ import typing as t
 
 import click
 
+from target_moengage_cohort.core.commands import suggest
+
 
 def example(*lines: str) -> str:
     """Return the end of a command's help: an example to type, with its line breaks."""
@@ -44,7 +46,7 @@ def wrap(text: str, *, first: str, indent: str, break_words: bool = True) -> str
 
 def release_command(plan_id: str) -> str:
     """Return the command that delivers a withheld plan."""
-    return f"moengage-cohort confirm --withheld {plan_id} --config …"
+    return suggest("confirm", "--withheld", plan_id)
 
 
 def complain(message: str) -> None:

@@ -14,8 +14,6 @@ import time
 import typing as t
 from pathlib import Path
 
-import msgspec
-
 from target_moengage_cohort.core.errors import LedgerError
 
 if t.TYPE_CHECKING:
@@ -24,18 +22,38 @@ if t.TYPE_CHECKING:
 Step: t.TypeAlias = "Callable[[str], None]"
 """Called with the name of each step at which a crash matters; tests kill the process there."""
 
-_FREE_DESCRIPTORS = 256  # for databases, connections and files
 _PREFIX = "moengage-cohort-"
 _YOUNG_SECONDS = 60.0
+_MOST_DESCRIPTORS = 10_240
+"""The highest limit of open files that macOS accepts."""
+
+_LOCK_FLAGS = os.O_CREAT | os.O_RDWR
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-class Holder(msgspec.Struct, frozen=True, kw_only=True):
-    """The process and run that took a lock, and when, as the lock's file names them."""
+def unusable(path: Path | str, done: str, cause: str) -> LedgerError:
+    """Return the error for a path that cannot be `done` something with; names the remedy.
 
-    pid: int
-    host: str
-    run_id: str
-    since: str  # ISO 8601 in UTC
+    `cause` is an error's name, with the system's text if that is known.
+    """
+    code = "ledger_unusable"
+    remedy = "its directory must be usable and its disk must have free space"
+    if any(os.strerror(number) in cause for number in (errno.EMFILE, errno.ENFILE)):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        code = "too_many_open_files"
+        remedy = (
+            f"a process may open {soft} files here (hard limit: {hard}), so raise the limit, for "
+            "example with ulimit -n 4096"
+        )
+    elif any(os.strerror(number) in cause for number in _FORBIDDEN):
+        remedy = (
+            f"the user with the ID {os.geteuid()} must be able to write to it and to its directory"
+        )
+    msg = (
+        f"the ledger {path} cannot be {done} ({cause}); {remedy}. Nothing more is sent. Fix the "
+        "problem, then run again"
+    )
+    return LedgerError(code, msg)
 
 
 @contextlib.contextmanager
@@ -44,11 +62,32 @@ def as_ledger_error(path: Path, done: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        msg = (
-            f"the ledger path {path} cannot be {done} ({type(error).__name__}: {error.strerror}); "
-            "fix the directory or the disk, then run again"
-        )
-        raise LedgerError("ledger_unusable", msg) from None
+        cause = f"{type(error).__name__}: {error.strerror}"
+        raise unusable(path, done, cause) from None
+
+
+def raise_descriptor_limit() -> None:
+    """Let the process open as many files as it may: many systems allow few unless asked."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_MOST_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is such a path; raise a `LedgerError` if it must not be looked at."""
+    with as_ledger_error(path, "read"):
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+
+def is_forbidden(error: OSError) -> bool:
+    """Return whether the system allows no change there, rather than that it fails."""
+    return error.errno in _FORBIDDEN
 
 
 def make_directory(path: Path) -> None:
@@ -84,11 +123,8 @@ def replace(path: Path, data: bytes, part: Path, step: Step = lambda _name: None
     `part` is the file to write first, in the same directory and for this use only.
     """
     try:
-        descriptor = os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - made with its mode
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
+        write_private(part, data)
+        sync(part)
         step(f"write {path.suffix}")
         os.replace(part, path)  # noqa: PTH105
     except OSError:
@@ -96,6 +132,13 @@ def replace(path: Path, data: bytes, part: Path, step: Step = lambda _name: None
             part.unlink()
         raise
     step(f"replace {path.suffix}")
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that is its owner's alone from its first byte."""
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - made with its mode
+        file.write(data)
 
 
 class Lock:
@@ -109,15 +152,13 @@ class Lock:
         self._is_optional = is_optional
         self._descriptor: int | None = None
 
-    def acquire(
-        self, holder: Holder | None = None, *, blocking: bool = False, shared: bool = False
-    ) -> bool:
+    def acquire(self, *, blocking: bool = False, shared: bool = False) -> bool:
         """Take the lock, for this use alone or shared; return whether that succeeded."""
         with as_ledger_error(self.path, "locked"), contextlib.ExitStack() as undo:
             try:
-                descriptor = _open(self.path)
+                descriptor = os.open(self.path, _LOCK_FLAGS, 0o600)
             except OSError as error:
-                if self._is_optional and error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+                if self._is_optional and is_forbidden(error):
                     return True
                 raise
             undo.callback(os.close, descriptor)
@@ -126,9 +167,6 @@ class Lock:
                 fcntl.flock(descriptor, kind | (0 if blocking else fcntl.LOCK_NB))
             except BlockingIOError:
                 return False
-            if holder is not None:
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, msgspec.json.encode(holder), 0)
             undo.pop_all()
         self._descriptor = descriptor
         return True
@@ -141,31 +179,11 @@ class Lock:
                 return True
         return False
 
-    def holder(self) -> Holder | None:
-        """Return the holder that the lock's file names, if any."""
-        try:
-            return msgspec.json.decode(self.path.read_bytes(), type=Holder)
-        except (OSError, msgspec.MsgspecError):
-            return None
-
     def release(self) -> None:
         """Release the lock."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            with contextlib.suppress(OSError):
-                os.ftruncate(descriptor, 0)
             os.close(descriptor)
-
-
-def _open(path: Path) -> int:
-    """Open a lock's file; each stream keeps one open, so raise the process's limit in time."""
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and descriptor > soft - _FREE_DESCRIPTORS:
-        more = soft * 2 if hard == resource.RLIM_INFINITY else min(soft * 2, hard)
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
-    return descriptor
 
 
 class Scratch:

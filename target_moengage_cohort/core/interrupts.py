@@ -10,7 +10,7 @@ import time
 import typing as t
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 
@@ -42,6 +42,27 @@ def raising_at_sigint() -> Iterator[None]:
 
 def _end(number: int, _frame: FrameType | None) -> t.NoReturn:
     os._exit(128 + number)
+
+
+class Patience(t.NamedTuple):
+    """The wait for what other processes hold.
+
+    Attributes:
+        wait: Waits for some seconds, and returns whether the run is to end instead.
+        seconds: The longest wait.
+    """
+
+    wait: Callable[[float], bool]
+    seconds: float
+
+    def until(self, is_done: Callable[[], bool], poll_seconds: float) -> bool:
+        """Wait until something is done; return ``False`` if that takes too long."""
+        waited = 0.0
+        while not is_done():
+            if waited >= self.seconds or self.wait(poll_seconds):
+                return False
+            waited += poll_seconds
+        return True
 
 
 class Interrupt(threading.Event):

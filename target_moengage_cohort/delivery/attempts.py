@@ -7,8 +7,11 @@ for its content is split here until every refused member is alone.
 from __future__ import annotations
 
 import logging
+import threading
 import typing as t
+from collections import Counter
 
+from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.moengage.answers import Answer, Outcome, final_error, rejection_reason
 
 if t.TYPE_CHECKING:
@@ -16,6 +19,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.errors import TargetError
     from target_moengage_cohort.delivery.lanes import Lane, Request
+    from target_moengage_cohort.delivery.packing import CohortBuffer
     from target_moengage_cohort.delivery.ports import Link, Reject, Timing
     from target_moengage_cohort.delivery.shared_state import SharedState
     from target_moengage_cohort.ledger.interface import RequestLedger
@@ -27,6 +31,7 @@ _LONGEST_BACKOFF_SECONDS = 60
 _MOST_REFUSED = 40  # requests of a run, or of a new cohort, while none of it was accepted
 _REFUSED_BEFORE_SINGLES = 7
 _ISOLATED = (Outcome.REFUSED, Outcome.TOO_LARGE)
+_SETTLED = (Outcome.ACCEPTED, *_ISOLATED)
 _PERHAPS_APPLIED = (Outcome.ACCEPTED, Outcome.RETRY, Outcome.UNEXPECTED)
 
 
@@ -40,7 +45,7 @@ def _exponential() -> t.Iterator[float]:
 
 
 class Attempts:
-    """Sends requests; records the results in the shared state."""
+    """Sends requests, one at a time in each thread; records the results in the shared state."""
 
     def __init__(
         self, settings: Settings, link: Link, reject: Reject, state: SharedState, timing: Timing
@@ -51,60 +56,67 @@ class Attempts:
         self._state = state
         self._clock = timing.clock
         self._jitter = timing.jitter
+        self._permit_lock = threading.Lock()  # not the state's: a wait for that must not count
+        self._waiting_for_permit = 0
+        self._counted_until = 0.0
 
     def permitted(self) -> bool:
         """Wait for a permit to start a request; return ``False`` if the run is to end instead."""
-        with self._state.throttled():
+        self._count_waiting(1)
+        try:
             return self._link.pace.acquire()
+        finally:
+            self._count_waiting(-1)
+
+    def _count_waiting(self, change: int) -> None:
+        """Count the time during which any request waits for its permit, until this change."""
+        with self._permit_lock:
+            now = self._clock()
+            if self._waiting_for_permit:
+                self._state.totals.throttled_seconds += now - self._counted_until
+            self._counted_until = now
+            self._waiting_for_permit += change
 
     def deliver(self, request: Request, ledger: RequestLedger | None) -> None:
         """Attempt a request until it is accepted or has failed for good.
 
         The ledger records the request before it leaves, and the result.
         """
-        if ledger is None:
-            self._deliver(request, lambda: None)
-            return
-        body, is_accepted = request.body, False
-        timestamp = request.lane.last_timestamp
-        number = ledger.sent(body.action, b"[%b]" % body.members, body.count, timestamp)
-
-        def accepted() -> None:
-            nonlocal is_accepted
-            ledger.accepted(number)
-            is_accepted = True
-
-        if self._deliver(request, accepted):
-            ledger.refused(number)
-        elif not (is_accepted or self._state.ended):  # afterwards the ledger may be closed
-            ledger.unanswered(number)
-
-    def _deliver(self, request: Request, accepted: t.Callable[[], None]) -> bool:
-        """Attempt a request; return whether it is certain that it was not applied.
-
-        ``accepted`` is called when it is accepted, before anything relies on that.
-        """
-        state = self._state
+        state, lane, body, number = self._state, request.lane, request.body, 0
+        if ledger is not None:
+            members = b"[%b]" % body.members
+            number = ledger.sent(body.action, members, body.count, lane.last_timestamp)
         may_be_applied = is_retry = False
         waits = _exponential()
         began = self._clock()
         while True:
-            state.start_attempt(request, is_retry=is_retry)
+            with state.changed:
+                state.in_flight.add(request)
+                lane.counts.requests += 1
+                lane.counts.bytes += len(request.data)
+                state.totals.requests += 1
+                state.totals.retries += is_retry
             answer = self._link.send(request.data)
             may_be_applied |= answer.sent and answer.outcome in _PERHAPS_APPLIED
-            if answer.outcome is Outcome.ACCEPTED:
-                accepted()
+            if answer.outcome is Outcome.ACCEPTED and ledger is not None:
+                ledger.accepted(number)  # before anything relies on that
             error = self._reject_single(request, answer)
             with state.changed:
                 if state.ended:
-                    return False
-                state.end_attempt(request)
+                    return  # the ledger may be closed
+                state.in_flight.discard(request)
                 if not self._is_to_retry(request, answer, error):
-                    # Bytes that are refused for their content were not applied earlier, either.
-                    return not may_be_applied or answer.outcome is Outcome.REFUSED
+                    break
             if not (self._wait_before_retry(request, answer, waits, began) and self.permitted()):
-                return not may_be_applied
+                break
             is_retry = True
+        if ledger is None or answer.outcome is Outcome.ACCEPTED:
+            return
+        # Bytes that are refused for their content were not applied earlier, either.
+        if answer.outcome is Outcome.REFUSED or not may_be_applied:
+            ledger.refused(number)
+        elif not state.ended:
+            ledger.unanswered(number)
 
     def _is_to_retry(self, request: Request, answer: Answer, error: TargetError | None) -> bool:
         """Act on an answer, with the lock held; return whether to try the same bytes again.
@@ -113,11 +125,13 @@ class Attempts:
         """
         state, outcome = self._state, answer.outcome
         if outcome is Outcome.RETRY and answer.sent:
-            state.doubt(request)
+            state.doubted.add(request)
         if outcome in {Outcome.RETRY, Outcome.RATE_LIMITED}:
             return True
+        if outcome in _SETTLED:
+            state.doubted.discard(request)  # the parts of a body get answers of their own
         if outcome is Outcome.ACCEPTED:
-            state.accept(request)
+            self._accept(request)
         elif outcome is Outcome.TOO_LARGE and request.body.count > 1:
             self._shrink(request)
         elif outcome in _ISOLATED:
@@ -126,13 +140,24 @@ class Attempts:
             self._give_up(request, answer)
         return False
 
+    def _accept(self, request: Request) -> None:
+        state, counts, body = self._state, request.lane.counts, request.body
+        if body.action is Action.ADD:
+            counts.added += body.count
+        else:
+            counts.removed += body.count
+        state.totals.accepted += body.count
+        state.last_accepted, state.refused_since = self._clock(), None
+        state.checkpoints.settle(Counter(body.epochs))
+
     def _shrink(self, request: Request) -> None:
-        if self._state.shrink(request):
+        lanes = self._state.lanes
+        if lanes.lower_limit(request):
             logger.warning(
                 "MoEngage refused %d bytes as too large; requests have at most %d bytes from now "
                 "on. Set max_payload_bytes to avoid the refused ones",
                 len(request.data),
-                self._state.lanes.limit,
+                lanes.budget.limit,
                 extra={"code": "payload_too_large", "cohort_id": request.lane.cohort.cohort_id},
             )
 
@@ -141,28 +166,32 @@ class Attempts:
 
         If nothing at all is accepted, the cause is the settings or the API rather than a member.
         """
-        state, lane = self._state, request.lane
-        state.refuse(request)
-        if self._is_hopeless(lane):
+        state, lane, body = self._state, request.lane, request.body
+        if state.refused_since is None:
+            state.refused_since = self._clock()
+        lane.refused += 1
+        state.totals.refused += 1
+        if self._is_hopeless(lane, self._clock() - state.refused_since):
             self._give_up(request, answer)
-        elif request.body.count > 1:
+        elif body.count > 1:
             # Single members take no more requests than halves if most members are refused.
             singly = lane.refused >= _REFUSED_BEFORE_SINGLES and not lane.has_accepted
-            state.lanes.divide(request, singly=singly)
+            parts = body.singles() if singly else body.split(len(body.members) // 2)
+            t.cast("CohortBuffer", lane.buffer).put_parts(parts)
         elif error is not None:
             state.fail(error)
         else:
-            state.reject(request)
+            lane.counts.rejected += 1
+            state.checkpoints.settle(Counter(body.epochs))
 
-    def _is_hopeless(self, lane: Lane) -> bool:
-        """Return whether to stop sending after so many refused requests, with the lock held."""
-        state = self._state
-        if state.totals.refused >= _MOST_REFUSED and not state.totals.accepted:
-            return True
+    def _is_hopeless(self, lane: Lane, seconds: float) -> bool:
+        """Return whether to stop sending: many requests were refused, for so many seconds."""
+        totals = self._state.totals
         is_new = not (lane.has_accepted or lane.has_history)
-        since = state.refused_since
-        return (is_new and lane.refused >= _MOST_REFUSED) or (
-            since is not None and self._clock() - since >= self._max_retry_seconds > 0
+        return (
+            (totals.refused >= _MOST_REFUSED and not totals.accepted)
+            or (is_new and lane.refused >= _MOST_REFUSED)
+            or seconds >= self._max_retry_seconds > 0
         )
 
     def _reject_single(self, request: Request, answer: Answer) -> TargetError | None:
@@ -170,8 +199,8 @@ class Attempts:
         if answer.outcome not in _ISOLATED or request.body.count > 1:
             return None
         (member,) = request.body.decode()
-        cohort, action = request.lane.cohort, request.body.action
-        return self._reject(cohort, action, member, rejection_reason(answer))
+        reason = rejection_reason(answer)
+        return self._reject(request.lane.cohort, request.body.action, member, reason)
 
     def _give_up(self, request: Request, answer: Answer) -> None:
         cohort_id = request.lane.cohort.cohort_id

@@ -18,20 +18,14 @@ _FEWEST_HELD = 2
 
 
 class Checkpoints:
-    """Counts open records per epoch and returns the newest STATE that is covered.
-
-    Attributes:
-        epoch: The epoch of a record that is read now.
-        held_bytes: The length of all STATE that waits. Beyond `HELD_BYTES_LIMIT`, any but the
-            oldest and the newest may be dropped: a later one takes their place.
-    """
+    """Counts open records per epoch and returns the newest STATE that is covered."""
 
     def __init__(self) -> None:
         self._open: dict[int, int] = {}  # epochs in rising order: only the current one is added
         self._states: deque[tuple[int, bytes]] = deque()
-        self.epoch = 0
+        self.epoch = 0  # of a record that is read now
         self._holds: dict[str, int] = {}
-        self.held_bytes = 0
+        self.held_bytes = 0  # the length of all STATE that waits
 
     @property
     def has_open(self) -> bool:
@@ -78,7 +72,8 @@ class Checkpoints:
         self.held_bytes += len(value)
         self.epoch += 1
         while self.held_bytes > HELD_BYTES_LIMIT and len(self._states) > _FEWEST_HELD:
-            # Drop one between the oldest and the newest: those two still allow progress.
+            # Drop one between the oldest and the newest: those two still allow progress, and a
+            # later one takes its place.
             self.held_bytes -= len(self._states[-2][1])
             del self._states[-2]
 

@@ -1,15 +1,22 @@
-"""The door of delivery: takes changes in the order of their stream and has them accepted."""
+"""The door of delivery: takes changes in the order of their stream and has them accepted.
+
+Its threads are senders and the writer of STATE. A sender claims a lane, waits for a permit, and
+only then takes the next body, so that changes can still join the body while the rate limit holds
+it back.
+"""
 
 from __future__ import annotations
 
 import functools
+import threading
+import time
 import typing as t
 from collections import Counter
 
 import msgspec
 
+from target_moengage_cohort.core.errors import InternalError, TargetError, anonymous_traceback
 from target_moengage_cohort.delivery.attempts import Attempts
-from target_moengage_cohort.delivery.dispatcher import Dispatcher
 from target_moengage_cohort.delivery.pace import Pace
 from target_moengage_cohort.delivery.ports import CohortCounts, Link, NoPace
 from target_moengage_cohort.delivery.shared_state import SharedState
@@ -18,14 +25,16 @@ from target_moengage_cohort.moengage.answers import Answer, Outcome
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from target_moengage_cohort.core.errors import TargetError
     from target_moengage_cohort.core.interrupts import Interrupt
     from target_moengage_cohort.core.membership import Change
-    from target_moengage_cohort.delivery.ports import Callbacks, History, Timing, Totals
+    from target_moengage_cohort.delivery.lanes import Lane
+    from target_moengage_cohort.delivery.ports import Callbacks, Timing
+    from target_moengage_cohort.ledger.interface import CohortLedger
     from target_moengage_cohort.moengage.transport import Transport
     from target_moengage_cohort.settings import Settings
 
 CLOSED_WEIGHT_LIMIT = 16 << 20
+GRACE_SECONDS = 8.0
 
 
 class Delivery:
@@ -35,7 +44,7 @@ class Delivery:
     request, a ledger or the writing of STATE has failed with for good.
 
     The interrupt ends every wait; it is set here when a request fails for good. A cohort's
-    history, by its id, records the requests before they leave, and their results; it may have none.
+    ledger, by its id, records the requests before they leave, and their results; it may have none.
     """
 
     def __init__(
@@ -46,20 +55,18 @@ class Delivery:
         *,
         interrupt: Interrupt,
         timing: Timing,
-        histories: Mapping[str, History],
+        ledgers: Mapping[str, CohortLedger],
     ) -> None:
         self._pace = link.pace
-        self._clock = timing.clock
-        self._state = state = SharedState(settings, interrupt, timing.clock)
-        attempts = Attempts(settings, link, callbacks.reject, state, timing)
-        self._dispatcher = Dispatcher(
-            state, attempts, callbacks.emit, histories, timing, settings.max_concurrency
-        )
-
-    @property
-    def totals(self) -> Totals:
-        """The run's numbers so far; they change while it runs."""
-        return self._state.totals
+        self._emit = callbacks.emit
+        self._ledgers = ledgers
+        self._timing = timing
+        self._state = SharedState(settings, interrupt, timing.clock())
+        self.totals = self._state.totals  # they change while it runs
+        self._attempts = Attempts(settings, link, callbacks.reject, self._state, timing)
+        self._writer = self._thread(self._write_states, "state")
+        numbers = range(1, settings.max_concurrency + 1)
+        self._senders = [self._thread(self._send, f"sender-{number}") for number in numbers]
 
     @property
     def failure(self) -> TargetError | None:
@@ -74,7 +81,7 @@ class Delivery:
     @property
     def has_room(self) -> bool:
         """Whether `submit` will take many more changes without waiting."""
-        return self._state.lanes.closed_weight <= CLOSED_WEIGHT_LIMIT // 2
+        return self._state.lanes.budget.closed_weight <= CLOSED_WEIGHT_LIMIT // 2
 
     def counts(self, cohort_id: str) -> CohortCounts:
         """Return the counts of one cohort so far."""
@@ -84,7 +91,8 @@ class Delivery:
 
     def start(self) -> None:
         """Start to send."""
-        self._dispatcher.start()
+        for thread in (self._writer, *self._senders):
+            thread.start()
 
     def submit(self, changes: Sequence[Change]) -> bool:
         """Take changes of the current epoch; wait while too many are queued.
@@ -93,23 +101,23 @@ class Delivery:
         """
         state = self._state
         with state.changed:
-            put, now, epoch = state.lanes.put, self._clock(), state.checkpoints.epoch
+            lanes, now, epoch = state.lanes, self._timing.clock(), state.checkpoints.epoch
+            put = lanes.put
             opened = sum([put(change, epoch, now) for change in changes])
             if opened:
                 state.checkpoints.open(opened)
-            state.lanes.relieve()
-            state.changed.notify_all()
-            state.wait_while(lambda: state.lanes.closed_weight > CLOSED_WEIGHT_LIMIT)
+            lanes.relieve()
+            state.notify()
+            state.wait_while(lambda: lanes.budget.closed_weight > CLOSED_WEIGHT_LIMIT)
             return not state.interrupt.is_set()
 
     def state(self, value: bytes) -> None:
         """Take a STATE, to emit it as soon as it is covered."""
-        state = self._state
-        with state.changed:
-            state.checkpoints.state(value)
-            state.changed.notify_all()
-            if state.failure is not None:
-                raise state.failure
+        with self._state.changed:
+            self._state.checkpoints.state(value)
+            self._state.notify()
+            if self._state.failure is not None:
+                raise self._state.failure
 
     def hold(self, stream: str) -> None:
         """Hold back every STATE from now on until the stream is released."""
@@ -120,14 +128,14 @@ class Delivery:
         """Stop holding back STATE for a stream."""
         with self._state.changed:
             self._state.checkpoints.release(stream)
-            self._state.changed.notify_all()
+            self._state.notify()
 
     def drain(self) -> bool:
         """Wait until all is accepted and covered, or until interrupted; return whether it is."""
         state = self._state
         with state.changed:
             state.lanes.close_all()
-            state.changed.notify_all()
+            state.notify()
             state.wait_while(lambda: not state.is_done)
             return state.is_done
 
@@ -135,24 +143,23 @@ class Delivery:
         """Send the waiting changes of one cohort as soon as possible."""
         with self._state.changed:
             self._state.lanes.close(cohort_id)
-            self._state.changed.notify_all()
+            self._state.notify()
 
     def take_back(self, cohort_id: str) -> None:
         """Drop the submitted changes of one cohort that are in no closed request yet.
 
         It is for changes that are recorded elsewhere and will be submitted again.
         """
-        state = self._state
-        with state.changed:
-            state.checkpoints.settle(Counter(state.lanes.take_back(cohort_id)))
-            state.changed.notify_all()
+        with self._state.changed:
+            self._state.checkpoints.settle(Counter(self._state.lanes.take_back(cohort_id)))
+            self._state.notify()
 
     def finish(self, cohort_id: str) -> bool:
         """Wait until the closed changes of one cohort are accepted; ``False`` if interrupted."""
         state = self._state
         with state.changed:
             lane = state.lanes.by_id.get(cohort_id)
-            state.wait_while(lambda: lane is not None and not lane.is_idle)
+            state.wait_while(lambda: lane is not None and lane.buffer is not None)
             return not state.interrupt.is_set()  # an idle lane may have given up a request
 
     def stop(self) -> bool:
@@ -160,10 +167,85 @@ class Delivery:
 
         One may still wait for an answer, or for the reader of STATE; the pace stays open for it.
         """
-        has_ended = self._dispatcher.stop()
-        if has_ended:
-            self._pace.close()
-        return has_ended
+        state = self._state
+        state.interrupt.set()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for sender in self._senders:
+            if sender.is_alive():
+                sender.join(max(0.0, deadline - time.monotonic()))
+        with state.changed:
+            state.ended = True  # the members of requests without an answer are in doubt
+            for request in state.in_flight | state.doubted:
+                request.lane.counts.in_doubt += request.body.count
+            state.notify()
+        if self._writer.is_alive():
+            self._writer.join(max(1.0, deadline - time.monotonic()))
+        if any(thread.is_alive() for thread in (*self._senders, self._writer)):
+            return False
+        self._pace.close()
+        return True
+
+    def _thread(self, work: t.Callable[[], None], name: str) -> threading.Thread:
+        return threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True)
+
+    def _guarded(self, work: t.Callable[[], None]) -> None:
+        """Do a thread's work; if it fails, the run ends."""
+        try:
+            work()
+        except TargetError as error:
+            self._state.fail(error)
+        except Exception as error:  # noqa: BLE001 - otherwise the run would wait for it forever
+            self._state.fail(InternalError("internal_error", anonymous_traceback(error)))
+
+    def _write_states(self) -> None:
+        """Write STATE when it gets covered; in a thread, so that nothing waits for its reader."""
+        state = self._state
+        while True:
+            with state.changed:
+                while (value := state.checkpoints.take()) is None:
+                    if state.ended:
+                        return
+                    state.changed.wait()
+                state.is_emitting = True
+            self._emit(value)
+            with state.changed:
+                state.is_emitting = False  # not if it failed: the run must not count as done then
+                state.notify()
+
+    def _send(self) -> None:
+        while (lane := self._claim()) is not None:
+            self._serve(lane)
+
+    def _claim(self) -> Lane | None:
+        """Wait for a lane to serve; return ``None`` if the run is to end."""
+        state = self._state
+        with state.changed:
+            while not state.interrupt.is_set():
+                now = self._timing.clock()
+                if (lane := state.lanes.claim(now)) is not None:
+                    return lane
+                due = state.lanes.due_at()
+                state.changed.wait(None if due is None else max(0.0, due - now))
+        return None
+
+    def _serve(self, lane: Lane) -> None:
+        state = self._state
+        permitted = self._attempts.permitted()
+        ledger = self._ledgers.get(lane.cohort.cohort_id)
+        with state.changed:
+            request = None
+            if permitted and not state.interrupt.is_set():
+                if ledger is not None:
+                    lane.has_history = not ledger.created
+                    lane.last_timestamp = max(lane.last_timestamp, ledger.last_timestamp)
+                milliseconds = int(self._timing.wall_clock() * 1000)
+                request = state.lanes.take(lane, self._timing.clock(), milliseconds)
+            state.notify()
+        if request is not None:
+            self._attempts.deliver(request, ledger)
+        with state.changed:
+            state.lanes.release(lane)
+            state.notify()
 
 
 def live_link(settings: Settings, interrupt: Interrupt) -> Link:

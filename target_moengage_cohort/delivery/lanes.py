@@ -11,20 +11,16 @@ import heapq
 import itertools
 import typing as t
 from collections import deque
-from contextlib import contextmanager
 
 import msgspec
 
 from target_moengage_cohort.core.text import iso_utc
-from target_moengage_cohort.delivery.packing import CohortBuffer
+from target_moengage_cohort.delivery.packing import Body, Budget, CohortBuffer
 from target_moengage_cohort.delivery.ports import CohortCounts
 from target_moengage_cohort.moengage.cohort_sync import Envelope
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from target_moengage_cohort.core.membership import Change, Cohort
-    from target_moengage_cohort.delivery.body import Body
     from target_moengage_cohort.settings import Settings
 
 OPEN_WEIGHT_LIMIT = 96 << 20
@@ -45,11 +41,6 @@ class Lane(msgspec.Struct, eq=False):
     last_timestamp: int = 0  # the latest request's, in milliseconds since 1970
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits or is under way."""
-        return self.buffer is None
-
-    @property
     def has_accepted(self) -> bool:
         """Whether any request of this run was accepted."""
         return self.counts.added > 0 or self.counts.removed > 0
@@ -64,20 +55,12 @@ class Request(msgspec.Struct, frozen=True, eq=False):
 
 
 class Lanes:
-    """The lanes of all cohorts.
-
-    Attributes:
-        by_id: Every cohort's lane, by the cohort's id.
-        limit: The largest body, in bytes; see `lower_limit`.
-        closed_weight: Approximate bytes of memory that the closed bodies take.
-    """
+    """The lanes of all cohorts."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.by_id: dict[str, Lane] = {}
-        self.limit = settings.max_payload_bytes
-        self.closed_weight = 0
-        self._open_weight = 0
+        self.by_id: dict[str, Lane] = {}  # by the cohort's id
+        self.budget = Budget(settings.max_payload_bytes)
         self._active: set[Lane] = set()
         self._ready: deque[Lane] = deque()
         self._due: list[tuple[float, int, Lane]] = []
@@ -86,7 +69,7 @@ class Lanes:
     @property
     def backlog(self) -> int:
         """Approximate number of requests that the waiting changes take."""
-        return len(self._active) + self.closed_weight // self.limit
+        return len(self._active) + self.budget.closed_weight // self.budget.limit
 
     def put(self, change: Change, epoch: int, now: float) -> bool:
         """Add a change; see `CohortBuffer.put`."""
@@ -97,15 +80,12 @@ class Lanes:
         buffer = lane.buffer
         if buffer is None:
             envelope = Envelope(cohort, self._settings.partner, self._settings.send_timestamp)
-            buffer = lane.buffer = CohortBuffer(envelope, self.limit)
+            buffer = lane.buffer = CohortBuffer(envelope, self.budget)
             self._active.add(lane)
-        open_weight, closed_weight = buffer.open_weight, buffer.closed_weight
         new = buffer.put(change, epoch, now)
         if not new:
             lane.counts.merged += 1
-        self._open_weight += buffer.open_weight - open_weight
-        if buffer.closed_weight != closed_weight:
-            self.closed_weight += buffer.closed_weight - closed_weight
+        if buffer.closed:
             self._enqueue(lane)
         if not lane.scheduled:
             self._schedule(lane)
@@ -113,11 +93,11 @@ class Lanes:
 
     def relieve(self) -> None:
         """If open bodies take too much memory, close the largest until half of it is free."""
-        if self._open_weight <= OPEN_WEIGHT_LIMIT:
+        if self.budget.open_weight <= OPEN_WEIGHT_LIMIT:
             return
         weights = {lane: lane.buffer.open_weight for lane in self._active if lane.buffer}
         for lane in sorted(weights, key=weights.__getitem__, reverse=True):
-            if self._open_weight <= OPEN_WEIGHT_LIMIT // 2:
+            if self.budget.open_weight <= OPEN_WEIGHT_LIMIT // 2:
                 break
             self._close(lane)
 
@@ -140,13 +120,11 @@ class Lanes:
         if lane is None or lane.buffer is None:
             return []
         waits_for_body = lane.queued or (lane.claimed and not lane.taken)
-        if waits_for_body and not lane.buffer.has_closed:
+        if waits_for_body and not lane.buffer.closed:
             return []
-        with self._weighed(lane.buffer):
-            epochs = lane.buffer.take_back()
-        if lane.buffer.is_empty and not lane.claimed:
-            lane.buffer = None
-            self._active.discard(lane)
+        epochs = lane.buffer.take_back()
+        if not lane.claimed:
+            self.release(lane)
         return epochs
 
     def claim(self, now: float) -> Lane | None:
@@ -154,9 +132,7 @@ class Lanes:
         while (due := self.due_at()) is not None and due <= now:
             opened_at, _, lane = heapq.heappop(self._due)
             lane.scheduled = False
-            if lane.claimed or lane.queued or lane.buffer is None:
-                continue  # it is scheduled again when it is released
-            if lane.buffer.opened_at == opened_at:
+            if lane.buffer is not None and lane.buffer.opened_at == opened_at:
                 self._enqueue(lane)
             else:
                 self._schedule(lane)
@@ -177,53 +153,39 @@ class Lanes:
         Its timestamp rises even if ``milliseconds``, the time since 1970, does not.
         """
         buffer = t.cast("CohortBuffer", lane.buffer)
-        with self._weighed(buffer):
-            body = t.cast("Body", buffer.take(now - self._settings.flush_seconds))
+        body = t.cast("Body", buffer.take(now - self._settings.flush_seconds))
         lane.taken = True
         lane.last_timestamp = max(milliseconds, lane.last_timestamp + 1)
         timestamp = iso_utc(lane.last_timestamp / 1000)
         return Request(lane, body, buffer.envelope.body(body.action, timestamp, body.members))
 
     def release(self, lane: Lane) -> None:
-        """Let a claimed lane queue again, if it still has changes."""
+        """Let a lane queue that nobody serves any more, if it still has changes."""
         lane.claimed = lane.taken = False
         buffer = t.cast("CohortBuffer", lane.buffer)
         if buffer.is_empty:
             lane.buffer = None
             self._active.discard(lane)
             return
-        if buffer.has_closed:
+        if buffer.closed:
             self._enqueue(lane)
         if not lane.scheduled:
             self._schedule(lane)
 
     def lower_limit(self, request: Request) -> bool:
-        """Lower the limit after a request that was too large, and take its body back.
+        """Take back a request that was too large; return whether this lowers the limit.
 
-        Waiting bodies are split when they are taken. Return whether the limit was lowered; it is
-        not if the request was built before it was last lowered.
+        It does not if the request was built before the limit was last lowered.
         """
-        lowered = len(request.data) <= self.limit
-        if lowered:
-            self.limit = len(request.data) * 3 // 4
-            for lane in self._active:
-                if lane.buffer is not None:
-                    lane.buffer.limit = self.limit
-        buffer = t.cast("CohortBuffer", request.lane.buffer)
-        with self._weighed(buffer):
-            buffer.put_back(request.body)
-        return lowered
-
-    def divide(self, request: Request, *, singly: bool) -> None:
-        """Take back a request's body of several members as the next bodies: halves, or singles."""
-        buffer = t.cast("CohortBuffer", request.lane.buffer)
-        with self._weighed(buffer):
-            buffer.put_parts(request.body.singles() if singly else request.body.halves())
+        t.cast("CohortBuffer", request.lane.buffer).put_back(request.body)
+        if len(request.data) > self.budget.limit:
+            return False
+        self.budget.limit = len(request.data) * 3 // 4
+        return True
 
     def _close(self, lane: Lane) -> None:
         if lane.buffer is not None:
-            with self._weighed(lane.buffer):
-                lane.buffer.close_all()
+            lane.buffer.close_all()
             self._enqueue(lane)
 
     def _enqueue(self, lane: Lane) -> None:
@@ -237,12 +199,3 @@ class Lanes:
         if lane.buffer is not None and (opened_at := lane.buffer.opened_at) is not None:
             lane.scheduled = True
             heapq.heappush(self._due, (opened_at, next(self._serial), lane))
-
-    @contextmanager
-    def _weighed(self, buffer: CohortBuffer) -> Iterator[None]:
-        """Keep the sums of weights correct while a buffer changes."""
-        self._open_weight -= buffer.open_weight
-        self.closed_weight -= buffer.closed_weight
-        yield
-        self._open_weight += buffer.open_weight
-        self.closed_weight += buffer.closed_weight

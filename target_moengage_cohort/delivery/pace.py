@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
+import shlex
 import sqlite3
 import threading
 import time
 import typing as t
 from pathlib import Path
 
+from target_moengage_cohort.core import sqlite_files
 from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.mounts import is_on_network
 from target_moengage_cohort.settings.addresses import state_path
 
 if t.TYPE_CHECKING:
@@ -32,7 +34,6 @@ _LONGEST_LOCK_POLL_SECONDS = 0.1  # another process is stopped, or the disk is s
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PROTOCOL}  # the latter after long contention
 
 _SET_UP = (
-    "PRAGMA journal_mode=WAL",
     # Commits are not synced to disk. A power loss can take away the last of them but does not
     # damage the file, and it reboots the machine, which takes about as long as the window.
     "PRAGMA synchronous=NORMAL",
@@ -61,9 +62,10 @@ _SWEEP = (
     """DELETE FROM entries WHERE number IN (SELECT number FROM entries
     WHERE boot = :boot AND kind IN ('start', 'hold') AND until <= :now)""",
 )
-_HELD_UNTIL = "SELECT max(until) FROM entries WHERE boot = :boot AND kind = 'hold'"
-_FULL_UNTIL = """SELECT until FROM entries WHERE boot = :boot AND kind = 'start'
-    ORDER BY until DESC LIMIT 1 OFFSET :limit - 1"""
+_BLOCKED_UNTIL = """SELECT max(until) FROM (
+    SELECT max(until) AS until FROM entries WHERE boot = :boot AND kind = 'hold' UNION ALL
+    SELECT * FROM (SELECT until FROM entries WHERE boot = :boot AND kind = 'start'
+    ORDER BY until DESC LIMIT 1 OFFSET :limit - 1))"""
 
 
 def _state_directory() -> Path:
@@ -110,21 +112,45 @@ class Pace:
         destination = f"{settings.base_url}\n{settings.workspace_id}"
         name = hashlib.sha256(destination.encode()).hexdigest()[:32]
         self._path = (directory or _state_directory()) / f"pace-{name}.sqlite3"
-        with self._translated():
-            self._connection = self._open()
+        with self._translated(), contextlib.ExitStack() as unless_ready:
+            sqlite_files.create_private(self._path)
+            # SQLite's own wait for a lock cannot be interrupted, so it has none.
+            self._connection: sqlite3.Connection | None = sqlite3.connect(
+                self._path, timeout=0, isolation_level=None, check_same_thread=False
+            )
+            unless_ready.callback(self.close)
+            # A write-ahead log needs memory that all processes share.
+            mode = "TRUNCATE" if is_on_network(self._path.parent) else "WAL"
+            set_up = (f"PRAGMA journal_mode={mode}", *_SET_UP)
+            if all(self._execute_when_free(self._connection, each) for each in set_up):
+                unless_ready.pop_all()
 
     def acquire(self) -> bool:
         """Wait for a permit; return ``False`` if the run is to end instead."""
-        while (seconds := self._try()) != 0:
-            if seconds is None or self._wait(min(seconds, _LONGEST_POLL_SECONDS)):
+        values = {"boot": self._boot, "limit": self._limit, "window": WINDOW_SECONDS}
+        values |= {"kind": "start", "seconds": WINDOW_SECONDS}
+        while True:
+            with self._transaction() as connection:
+                if connection is None:
+                    return False
+                # With the lock held, so that permits have their times' order.
+                values["now"] = now = self._clock()
+                for statement in _SWEEP:
+                    connection.execute(statement, values)
+                ((until,),) = connection.execute(_BLOCKED_UNTIL, values)
+                if until is None or until <= now:
+                    connection.execute(_ADD, values)
+                    return True
+            if self._wait(min(until - now, _LONGEST_POLL_SECONDS)):
                 return False
-        return True
 
     def hold(self, seconds: float) -> None:
         """Let no process start a request for so long, as a 429 asks."""
         with self._transaction() as connection:
             if connection is not None:
-                self._add(connection, "hold", max(seconds, _SHORTEST_HOLD_SECONDS), self._clock())
+                values = {"boot": self._boot, "kind": "hold", "now": self._clock()}
+                values["seconds"] = max(seconds, _SHORTEST_HOLD_SECONDS)
+                connection.execute(_ADD, values)
 
     def close(self) -> None:
         """Close the file; there are no permits from then on."""
@@ -133,73 +159,28 @@ class Pace:
             if connection is not None:
                 connection.close()
 
-    def _try(self) -> float | None:
-        """Take a permit and return 0, or return the seconds to wait before trying again.
-
-        Returns:
-            ``None`` if the run is to end instead.
-        """
-        with self._transaction() as connection:
-            if connection is None:
-                return None
-            now = self._clock()  # with the lock held, so that permits have their times' order
-            if (until := self._blocked_until(connection, now)) > now:
-                return until - now
-            self._add(connection, "start", WINDOW_SECONDS, now)
-            return 0.0
-
-    def _blocked_until(self, connection: sqlite3.Connection, now: float) -> float:
-        """Sweep the rows; return when the next request may start, or a time that has passed."""
-        values = {"boot": self._boot, "now": now, "window": WINDOW_SECONDS, "limit": self._limit}
-        for statement in _SWEEP:
-            connection.execute(statement, values)
-        ends = [*connection.execute(_HELD_UNTIL, values), *connection.execute(_FULL_UNTIL, values)]
-        return max((end for (end,) in ends if end is not None), default=now)
-
-    def _add(self, connection: sqlite3.Connection, kind: str, seconds: float, now: float) -> None:
-        values = {"boot": self._boot, "kind": kind, "now": now, "seconds": seconds}
-        connection.execute(_ADD, values)
-
-    def _open(self) -> sqlite3.Connection | None:
-        """Open the file; return ``None`` if the run is to end instead."""
-        # SQLite gives its other files this one's mode. Only a new file is opened here, because
-        # closing a descriptor drops the locks that this process has on its file.
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        # SQLite's own wait for a lock cannot be interrupted, so it has none.
-        connection = sqlite3.connect(
-            self._path, timeout=0, isolation_level=None, check_same_thread=False
-        )
-        with contextlib.ExitStack() as unless_ready:
-            unless_ready.callback(connection.close)
-            if not all(self._execute_when_free(connection, statement) for statement in _SET_UP):
-                return None
-            unless_ready.pop_all()
-        return connection
-
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection | None]:
         """Keep out other threads and processes; yield ``None`` if the run is to end instead."""
         with self._lock, self._translated():
             connection = self._connection
-            if connection is None or not self._execute_when_free(connection, "BEGIN IMMEDIATE"):
+            if connection is None or not self._execute_when_free(connection, "BEGIN EXCLUSIVE"):
                 yield None
             else:
                 with connection:  # commits, or rolls back at an error
                     yield connection
 
     def _execute_when_free(self, connection: sqlite3.Connection, statement: str) -> bool:
-        """Execute a statement once no other process is in its way.
+        """Execute a statement once no other process is in its way, which may be a stopped one.
 
-        Returns:
-            ``False`` if the run is to end instead: the other process may be a stopped one.
+        Return ``False`` if the run is to end instead.
         """
         seconds = _SHORTEST_LOCK_POLL_SECONDS
         while True:
             try:
                 connection.execute(statement)
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF not in _BUSY:  # without the extended code
+                if sqlite_files.primary_code(error) not in _BUSY:
                     raise
             else:
                 return True
@@ -212,8 +193,11 @@ class Pace:
         try:
             yield
         except (OSError, sqlite3.Error) as error:
-            msg = (
-                f"cannot use the rate limit's file {self._path} ({error}). Its directory must be "
-                "writable and its disk must have free space; if the file is damaged, delete it"
-            )
+            what, remedy = str(error), "its directory must be writable and its disk have free space"
+            if isinstance(error, sqlite3.Error):
+                what = sqlite_files.cause(error, self._path)
+                if sqlite_files.is_damage(error):
+                    path = shlex.quote(str(self._path))
+                    remedy = f"it is damaged; delete it: rm -f {path} {path}-wal {path}-shm"
+            msg = f"cannot use the rate limit's file {self._path} ({what}); {remedy}"
             raise SettingsError("rate_limit_file", msg) from None

@@ -13,73 +13,113 @@ from collections import deque
 
 import msgspec
 
-from target_moengage_cohort.core.membership import Action, Change, Key
-from target_moengage_cohort.delivery.body import BODY_OVERHEAD_BYTES, Body
+from target_moengage_cohort.core.membership import Action, Change, Key, Member
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
     from target_moengage_cohort.moengage.cohort_sync import Envelope
 
+_BODY_OVERHEAD_BYTES = 2_000  # of memory, in addition to its members
 _MEMBER_OVERHEAD_BYTES = 320  # a dict's slot, a key, a payload and a tuple, as CPython keeps them
 _SEVERAL_KEYS: tuple[str] = ("",)  # equals no member's key
 _ADD = Action.ADD
 _encode = msgspec.json.Encoder().encode  # as `Member.encode`
+_decode_members = msgspec.json.Decoder(list[Member]).decode
+_split_members = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-class _OpenBody:
+class Body(msgspec.Struct, frozen=True):
+    """A closed body: the members of one request."""
+
+    action: Action
+    members: bytes  # encoded, separated by commas
+    count: int
+    epochs: tuple[int, ...]  # for each member, that of the record that its acceptance settles
+
+    @property
+    def weight(self) -> int:
+        """Approximate bytes of memory that it takes."""
+        return len(self.members) + 8 * self.count + _BODY_OVERHEAD_BYTES
+
+    def decode(self) -> list[Member]:
+        """Return the members."""
+        return _decode_members(b"[%b]" % self.members)
+
+    def singles(self) -> list[Body]:
+        """Split it into bodies of one member each."""
+        pairs = zip(self._encoded(), self.epochs, strict=True)
+        return [Body(self.action, member, 1, (epoch,)) for member, epoch in pairs]
+
+    def split(self, room: int) -> tuple[Body, Body]:
+        """Split it in two, in order, the first with as many members as `room` bytes hold.
+
+        It has at least one.
+        """
+        members = self._encoded()
+        ends = itertools.accumulate(len(member) + 1 for member in members)
+        count = max(1, sum(1 for end in ends if end - 1 <= room))
+        first, rest = (b",".join(part) for part in (members[:count], members[count:]))
+        return (
+            Body(self.action, first, count, self.epochs[:count]),
+            Body(self.action, rest, self.count - count, self.epochs[count:]),
+        )
+
+    def _encoded(self) -> list[bytes]:
+        return [*map(bytes, _split_members(b"[%b]" % self.members))]
+
+
+class _OpenBody(msgspec.Struct, eq=False):
     """The changes of one action; more may join them, and each may still be replaced."""
 
-    __slots__ = ("action", "anonymous_ids", "entries", "opened_at", "overhead", "serial", "size")
-
-    def __init__(self, action: Action, overhead: int) -> None:
-        self.action = action
-        self.overhead = overhead
-        self.entries: dict[Key, tuple[bytes, int]] = {}
-        self.anonymous_ids: dict[str, Key] = {}  # each with the key of its member
-        self.size = overhead - 1  # the first member has no comma before it
-        self.opened_at = 0.0
-        self.serial = 0
+    action: Action
+    overhead: int
+    size: int  # at first without the comma that the first member does not have before it
+    entries: dict[Key, tuple[bytes, int]] = msgspec.field(default_factory=dict)
+    anonymous_ids: dict[str, Key] = msgspec.field(default_factory=dict)  # with their member's key
+    opened_at: float = 0.0
+    serial: int = 0
 
     @property
     def weight(self) -> int:
         """Approximate bytes of memory that it takes while it has any member."""
         members = len(self.entries) + len(self.anonymous_ids)
         payloads = self.size - self.overhead + 1
-        return BODY_OVERHEAD_BYTES + payloads + _MEMBER_OVERHEAD_BYTES * members
+        return _BODY_OVERHEAD_BYTES + payloads + _MEMBER_OVERHEAD_BYTES * members
+
+
+class Budget(msgspec.Struct):
+    """The limit of a body, and the memory of all of them; the buffers of all cohorts share it.
+
+    The limit may be lowered at any time; waiting bodies are then split when they are taken.
+    """
+
+    limit: int  # bytes of the largest body
+    open_weight: int = 0  # approximate bytes of memory that the open bodies take
+    closed_weight: int = 0  # the same of the closed bodies
 
 
 class CohortBuffer:
-    """The changes of one cohort that have not left yet.
+    """The changes of one cohort that have not left yet; `envelope` is what is around them."""
 
-    Attributes:
-        envelope: The rest of a body, around the members.
-        limit: The largest body, in bytes. It may be lowered at any time; waiting bodies are then
-            split when they are taken.
-        open_weight: Approximate bytes of memory that the open bodies take.
-        closed_weight: Approximate bytes of memory that the closed bodies take.
-    """
-
-    def __init__(self, envelope: Envelope, limit: int) -> None:
+    def __init__(self, envelope: Envelope, budget: Budget) -> None:
         self.envelope = envelope
-        self.limit = limit
-        self.open_weight = 0
-        self.closed_weight = 0
-        self._adds = _OpenBody(Action.ADD, envelope.overhead(Action.ADD))
-        self._removes = _OpenBody(Action.REMOVE, envelope.overhead(Action.REMOVE))
-        self._closed: deque[Body] = deque()
+        self._budget = budget
+        self._overheads = {action: envelope.overhead(action) for action in Action}
+        self._adds, self._removes = map(self._empty, (Action.ADD, Action.REMOVE))
+        self.closed: deque[Body] = deque()  # in the order in which they leave
         self._parts = 0  # parts of one refused body; they are the first closed bodies
         self._serial = itertools.count()
 
     @property
-    def has_closed(self) -> bool:
-        """Whether a closed body waits."""
-        return bool(self._closed)
+    def open_weight(self) -> int:
+        """Approximate bytes of memory that the open bodies take."""
+        return sum(body.weight for body in self._waiting())
 
     @property
     def is_empty(self) -> bool:
         """Whether no change waits at all."""
-        return not (self._closed or self._adds.entries or self._removes.entries)
+        return not (self.closed or self._adds.entries or self._removes.entries)
 
     @property
     def opened_at(self) -> float | None:
@@ -92,7 +132,7 @@ class CohortBuffer:
         Return whether it settles its own record; ``False`` if it replaced an earlier change of the
         same member and took over the epoch of that one's record.
         """
-        member = change.member
+        member, budget = change.member, self._budget
         # Per member; so properties and methods of it are spelled out.
         uid, anonymous_id = member.uid, member.anonymous_id
         key: Key = uid if uid is not None else member.key
@@ -105,10 +145,10 @@ class CohortBuffer:
             other = self._close(other)  # perhaps the same person; it must leave first
         if (old := body.entries.get(key)) is not None:
             grown = len(payload) - len(old[0])
-            if body.size + grown <= self.limit:
+            if body.size + grown <= budget.limit:
                 body.entries[key] = (payload, old[1])
                 body.size += grown
-                self.open_weight += grown
+                budget.open_weight += grown
                 if anonymous_id is not None:
                     self._note_anonymous_id(body, anonymous_id, key)
                 return False
@@ -117,15 +157,15 @@ class CohortBuffer:
             self._drop(place, key)
             epoch = replaced[1]
         cost = len(payload) + 1
-        if body.size + cost > self.limit:
+        if body.size + cost > budget.limit:
             body = self._close(body)
         if not body.entries:
             body.opened_at = now
             body.serial = next(self._serial)
-            self.open_weight += BODY_OVERHEAD_BYTES
+            budget.open_weight += _BODY_OVERHEAD_BYTES
         body.entries[key] = (payload, epoch)
         body.size += cost
-        self.open_weight += cost + _MEMBER_OVERHEAD_BYTES
+        budget.open_weight += cost + _MEMBER_OVERHEAD_BYTES
         if anonymous_id is not None:
             self._note_anonymous_id(body, anonymous_id, key)
         return replaced is None
@@ -133,15 +173,15 @@ class CohortBuffer:
     def _note_anonymous_id(self, body: _OpenBody, anonymous_id: str, key: Key) -> None:
         earlier = body.anonymous_ids.get(anonymous_id)
         if earlier is None:
-            self.open_weight += _MEMBER_OVERHEAD_BYTES
+            self._budget.open_weight += _MEMBER_OVERHEAD_BYTES
         body.anonymous_ids[anonymous_id] = key if earlier in {None, key} else _SEVERAL_KEYS
 
     def _drop(self, body: _OpenBody, key: Key) -> None:
-        self.open_weight -= body.weight
+        self._budget.open_weight -= body.weight
         payload, _ = body.entries.pop(key)
         body.size -= len(payload) + 1
         if body.entries:
-            self.open_weight += body.weight
+            self._budget.open_weight += body.weight
         else:
             body.anonymous_ids.clear()
 
@@ -158,19 +198,19 @@ class CohortBuffer:
         body has the same action, because it would follow that one anyway.
         """
         for open_body in self._waiting():
-            follows = self._closed and self._closed[-1].action is open_body.action
-            if self._closed and (open_body.opened_at > opened_before or follows):
+            follows = self.closed and self.closed[-1].action is open_body.action
+            if self.closed and (open_body.opened_at > opened_before or follows):
                 break  # a later one must not overtake it
             self._close(open_body)
-        if not self._closed:
+        if not self.closed:
             return None
-        body = self._closed.popleft()
-        self.closed_weight -= body.weight
+        body = self.closed.popleft()
+        self._budget.closed_weight -= body.weight
         is_part = self._parts > 0
         self._parts -= is_part
-        overhead = (self._adds if body.action is _ADD else self._removes).overhead
-        if overhead + len(body.members) > self.limit and body.count > 1:
-            body, rest = body.split(self.limit - overhead)
+        room = self._budget.limit - self._overheads[body.action]
+        if len(body.members) > room and body.count > 1:
+            body, rest = body.split(room)
             self.put_back(rest)
             self._parts += is_part
         return body
@@ -180,14 +220,14 @@ class CohortBuffer:
         epochs = []
         for body in self._waiting():
             epochs += [epoch for _, epoch in body.entries.values()]
-            self.open_weight -= body.weight
+            self._budget.open_weight -= body.weight
             self._renew(body)
         return epochs
 
     def put_back(self, body: Body) -> None:
         """Make a body the next one."""
-        self._closed.appendleft(body)
-        self.closed_weight += body.weight
+        self.closed.appendleft(body)
+        self._budget.closed_weight += body.weight
 
     def put_parts(self, parts: Sequence[Body]) -> None:
         """Make the parts of the latest body the next ones, after other parts of the same body.
@@ -196,9 +236,9 @@ class CohortBuffer:
         of a body early, so its many good members are found soon, wherever the bad ones are.
         """
         for part in parts:
-            self._closed.insert(self._parts, part)
+            self.closed.insert(self._parts, part)
             self._parts += 1
-            self.closed_weight += part.weight
+            self._budget.closed_weight += part.weight
 
     def _waiting(self) -> list[_OpenBody]:
         """Return the open bodies that have changes, the older one first."""
@@ -210,15 +250,19 @@ class CohortBuffer:
         if body.entries:
             payloads, epochs = zip(*body.entries.values(), strict=True)
             closed = Body(body.action, b",".join(payloads), len(payloads), epochs)
-            self._closed.append(closed)
-            self.closed_weight += closed.weight
-            self.open_weight -= body.weight
+            self.closed.append(closed)
+            self._budget.closed_weight += closed.weight
+            self._budget.open_weight -= body.weight
         return self._renew(body)
 
     def _renew(self, body: _OpenBody) -> _OpenBody:
-        fresh = _OpenBody(body.action, body.overhead)
+        fresh = self._empty(body.action)
         if body.action is _ADD:
             self._adds = fresh
         else:
             self._removes = fresh
         return fresh
+
+    def _empty(self, action: Action) -> _OpenBody:
+        overhead = self._overheads[action]
+        return _OpenBody(action, overhead, overhead - 1)

@@ -12,10 +12,10 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.core.interrupts import Interrupt
     from target_moengage_cohort.core.membership import Action, Cohort, Member
     from target_moengage_cohort.delivery.pace import Pace
-    from target_moengage_cohort.ledger.interface import RequestLedger
     from target_moengage_cohort.moengage.answers import Answer
 
 Reject: t.TypeAlias = "t.Callable[[Cohort, Action, Member, str], TargetError | None]"
+"""Takes a member that MoEngage refuses, and why; returns the error that ends the run, if any."""
 
 
 class Totals(msgspec.Struct):
@@ -55,30 +55,10 @@ class Timing(msgspec.Struct, frozen=True):
 
 
 class Callbacks(msgspec.Struct, frozen=True):
-    """The functions that delivery calls.
+    """The functions that delivery calls."""
 
-    Attributes:
-        emit: Writes a covered STATE; called in order, by one thread at a time.
-        reject: Takes a member that MoEngage refuses, and the reason; returns the error that the
-            run is to end with, if any.
-    """
-
-    emit: t.Callable[[bytes], None]
+    emit: t.Callable[[bytes], None]  # writes a covered STATE; in order, by one thread at a time
     reject: Reject
-
-
-class History(msgspec.Struct, frozen=True):
-    """What a cohort's ledger knows, and where its requests are recorded.
-
-    Attributes:
-        ledger: Records each request before it leaves, and its result.
-        last_timestamp: The latest request's, in milliseconds since 1970; 0 if there was none.
-        is_new: Whether this run has created the ledger.
-    """
-
-    ledger: RequestLedger
-    last_timestamp: int
-    is_new: bool
 
 
 class NoPace:

@@ -7,7 +7,7 @@ import time
 import typing as t
 
 from target_moengage_cohort.core.errors import SettingsError
-from target_moengage_cohort.ledger.control.sqlite import Patience
+from target_moengage_cohort.core.interrupts import Patience
 from target_moengage_cohort.ledger.duckdb.store import LocalStore
 
 if t.TYPE_CHECKING:

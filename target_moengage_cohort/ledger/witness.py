@@ -6,14 +6,15 @@ behind its witness is therefore an older one, as after a backup was restored.
 
 from __future__ import annotations
 
-import os
 import typing as t
 
 import msgspec
 
 from target_moengage_cohort.core import files
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.ledger.control.control import stem
+from target_moengage_cohort.ledger.repairs import ADOPTION
 from target_moengage_cohort.settings.addresses import state_path
 
 if t.TYPE_CHECKING:
@@ -21,11 +22,6 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.control.control import Control
 
 
-REPAIRS = (
-    "Then moengage-cohort resync makes the next run send all members again, in case MoEngage lacks "
-    "some. Members that MoEngage has and the ledger does not are removed only after "
-    "moengage-cohort adopt and a run of their mirror"
-)
 _NEWEST = "SELECT last_run, last_request FROM store"
 
 
@@ -50,19 +46,17 @@ class Witness:
     @property
     def exists(self) -> bool:
         """Whether the state directory knows a store at the place."""
-        return os.path.exists(self._path)  # noqa: PTH110 - an unreadable parent is no error yet
+        return files.exists(self._path)
 
     def read(self) -> Seen | None:
         """Return what is known; read it before control, which another run may change meanwhile."""
         try:
             with files.as_ledger_error(self._path, "read"):
-                is_there = self._path.exists()
+                is_there = files.exists(self._path)
                 return msgspec.json.decode(self._path.read_bytes(), type=Seen) if is_there else None
         except msgspec.MsgspecError:
-            msg = (
-                f"{self._path} is corrupt; to replace it, run: moengage-cohort ledger accept-older "
-                "--config …"
-            )
+            command = suggest("ledger", "accept-older")
+            msg = f"{self._path} is damaged; to replace it, run: {command}"
             raise LedgerError("ledger_corrupt", msg) from None
 
     def check(self, known: Seen | None, control: Control) -> None:
@@ -80,8 +74,9 @@ class Witness:
             fault = "is older than the state directory knows it"
         msg = (
             f"ledger_uri: the ledger {self._place} {fault} ({self._path}), so nothing is sent. "
-            "Restore its newest copy; or, to continue with what is there, run: moengage-cohort "
-            f"ledger accept-older --config …. {REPAIRS}"
+            "Restore its newest copy. If you continue with what is there, moengage-cohort resync "
+            "makes the next run send all members again, in case MoEngage lacks some, and "
+            f"{ADOPTION}. To continue, run: {suggest('ledger', 'accept-older')}"
         )
         raise SettingsError("ledger_older", msg)
 

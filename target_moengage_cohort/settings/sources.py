@@ -11,10 +11,11 @@ from pathlib import Path
 import click
 
 from target_moengage_cohort import NAME
+from target_moengage_cohort.core.commands import note_configs
 from target_moengage_cohort.settings.declared import SETTING_NAMES
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 ENVIRONMENT = "ENV"  # the value of ``--config`` that stands for the environment
 ENVIRONMENT_PREFIX = "TARGET_MOENGAGE_COHORT_"
@@ -22,9 +23,10 @@ ENVIRONMENT_PREFIX = "TARGET_MOENGAGE_COHORT_"
 logger = logging.getLogger(NAME)  # the target's own logger: `moengage-cohort` shows no such lines
 
 
-def from_files(paths: Iterable[str]) -> dict[str, t.Any]:
+def from_files(paths: Sequence[str]) -> dict[str, t.Any]:
     """Return the settings in configuration files; later files win, `ENVIRONMENT` is skipped."""
     config: dict[str, t.Any] = {}
+    note_configs(paths)
     for path in paths:
         if path != ENVIRONMENT:
             config |= _from_file(path)

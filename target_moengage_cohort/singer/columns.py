@@ -8,6 +8,7 @@ decided twice, and unusual rows take more time but are still correct.
 
 from __future__ import annotations
 
+import itertools
 import operator
 import typing as t
 
@@ -26,151 +27,100 @@ LONGEST = 1_000
 """Characters of the longest identifier in a plain row."""
 
 Text = t.Annotated[str, Meta(min_length=1)]
+_TYPES: dict[str, t.Any] = {"membership": bool, "expected_count": int, "deleted_at": None}
+_SCALARS = {"integer", "string"}
 
 
 class NotPlainError(Exception):
     """A chunk contains a row that is not plain: take it row by row."""
 
 
-class RowLayout(msgspec.Struct, frozen=True):
+class RowLayout(msgspec.Struct, frozen=True, eq=False):
     """The columns to read of a stream's rows.
 
-    Attributes:
-        columns: Role → column; no two roles share a column.
-        keys: Columns that must be present. Those without a role are attributes ``key_0``,
-            ``key_1`` and so on.
-        plain: Decodes plain rows; ``None`` if all rows are taken row by row.
+    Keys are columns that must be present. Those without a role are attributes ``key_0``, ``key_1``
+    and so on.
     """
 
-    columns: Mapping[str, str]
+    columns: Mapping[str, str]  # role → column; no two roles share a column
     keys: Sequence[str]
-    plain: PlainRows | None = None
+    plain: PlainRows | None = None  # ``None`` if all rows are taken row by row
 
 
 class Columns(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Plain rows; every list has one item per row.
+    """Plain rows; each list has one item per row, or is ``None`` if the stream has no such column.
 
-    Attributes:
-        count: The number of rows.
-        uids: Their uids.
-        anonymous_ids: Their anonymous ids; ``None`` if the stream has none.
-        present: Whether each is a member; ``None``: all are.
-        cohorts: The id and name of the cohort of each, as in its columns; the name is ``None`` if
-            the id is the name. ``None`` if the stream has one cohort.
-        expected_counts: The different row counts in them; ``None`` if they have none.
-        largest: Upper bound of the bytes that a member takes in a request.
+    A cohort is its id and name; the name is ``None`` if the id is the name.
     """
 
-    count: int
+    count: int  # of the rows
     uids: list[str | None]
     anonymous_ids: list[str | None] | None = None
-    present: list[bool] | None = None
+    present: list[bool] | None = None  # whether each is a member; ``None``: all are
     cohorts: list[tuple[str, str | None]] | None = None
-    expected_counts: AbstractSet[int] | None = None
-    largest: int
+    expected_counts: AbstractSet[int] | None = None  # the different ones
+    largest: int  # upper bound of the bytes that a member takes in a request
 
 
 def plain_rows(
     columns: Mapping[str, str], keys: Sequence[str], properties: Mapping[str, t.Any]
 ) -> PlainRows | None:
-    """Return a decoder for a stream's plain rows; ``None`` if row by row is better.
-
-    ``columns`` and ``keys`` are those of a `RowLayout`, ``properties`` those of the schema.
-    """
-    if not all(map(is_decodable_column, (*columns.values(), *keys))):
+    """Return a decoder for a stream's plain rows; ``None`` if row by row is better."""
+    json_types = {role: _json_types(properties.get(column)) for role, column in columns.items()}
+    is_plain = "boolean" in json_types.get("membership", {"boolean"})
+    if not (is_plain and all(map(is_decodable_column, (*columns.values(), *keys)))):
         return None
-    types: dict[str, t.Any] = {}
-    is_optional = {"uid", "anonymous_id"} <= columns.keys()
-    for role, column in columns.items():
-        named = _json_types(properties.get(column))
-        if role in {"uid", "anonymous_id"}:
-            type_ = int if "integer" in named and "string" not in named else Text
-            types[role] = type_ | None if is_optional else type_
-        elif role == "membership":
-            if "boolean" not in named:
-                return None
-            types[role] = bool
-        elif role == "expected_count":
-            types[role] = int
-        else:
-            types[role] = None if role == "deleted_at" else Text
-    return PlainRows(types, columns, keys)
+    identifiers = columns.keys() & {"uid", "anonymous_id"}
+    numbers = {each for each in identifiers if json_types[each] & _SCALARS == {"integer"}}
+    types = {role: _TYPES.get(role, Text) for role in columns} | dict.fromkeys(numbers, int)
+    optional = {"deleted_at"}
+    if len(identifiers) > 1:
+        optional |= identifiers
+        types |= {role: types[role] | None for role in identifiers}
+    names = attributes(columns, keys)
+    fields: list[t.Any] = [
+        (name, types.get(name, t.Any), *([None] if name in optional and column not in keys else []))
+        for name, column in names.items()
+    ]
+    row = msgspec.defstruct("PlainRow", fields, rename=names, kw_only=True, gc=False)
+    roles = [role for role in columns if role != "deleted_at"]
+    return PlainRows(row, msgspec.json.Decoder(row).decode_lines, roles, numbers)
 
 
 def _json_types(schema: t.Any) -> set[str]:
     """Return the JSON types that a column's schema names, as far as that is evident."""
     if not isinstance(schema, dict):
         return set()
-    named = schema.get("type")
-    types = {each for each in [named, *_list(named)] if type(each) is str}
-    return types.union(*map(_json_types, _list(schema.get("anyOf"))))
+    named, variants = schema.get("type"), schema.get("anyOf")
+    types = {each for each in (named if isinstance(named, list) else [named]) if type(each) is str}
+    return types.union(*map(_json_types, variants if isinstance(variants, list) else []))
 
 
-def _list(value: t.Any) -> list[t.Any]:
-    return value if isinstance(value, list) else []
+class PlainRows(msgspec.Struct, frozen=True, eq=False):
+    """Decodes plain rows."""
 
-
-class PlainRows:
-    """Decodes plain rows.
-
-    Args:
-        types: Role → the type that msgspec expects.
-        columns: Role → column.
-        keys: Columns that must be present.
-
-    Attributes:
-        row: The struct type of a row.
-    """
-
-    def __init__(
-        self, types: Mapping[str, t.Any], columns: Mapping[str, str], keys: Sequence[str]
-    ) -> None:
-        required: list[t.Any] = []
-        optional: list[t.Any] = []
-        for role, type_ in types.items():
-            may_lack = type_ is None or type(None) in t.get_args(type_)
-            if may_lack and columns[role] not in keys:
-                optional.append((role, type_, None))
-            else:
-                required.append((role, type_))
-        names = attributes(columns, keys)
-        required += [(name, t.Any) for name in names if name not in types]
-        self.row = msgspec.defstruct("PlainRow", required + optional, rename=names, gc=False)
-        self._decode_lines = msgspec.json.Decoder(self.row).decode_lines
-        self._roles = types.keys()
-        self._numbers = {
-            role for role, type_ in types.items() if int in (type_, *t.get_args(type_))
-        }
-
-    def decode(self, piece: bytes) -> Columns:
-        """Decode lines that are rows; raise `NotPlainError` if any of them is not plain."""
-        return self.take(decode_all(self._decode_lines, piece))
+    row: type[msgspec.Struct]
+    decode_lines: Callable[[bytes], list[t.Any]]  # that are rows
+    roles: Sequence[str]  # whose values differ
+    numbers: AbstractSet[str]  # the roles of identifiers that are whole numbers
 
     def take(self, rows: Sequence[t.Any]) -> Columns:
         """Put decoded rows into columns; raise `NotPlainError` if one is not plain after all."""
-        roles = self._roles
+        values: dict[str, list[t.Any]] = {
+            role: list(map(operator.attrgetter(role), rows)) for role in self.roles
+        }
+        for role in self.numbers:
+            values[role] = [None if value is None else str(value) for value in values[role]]
+        cohorts, expected = values.get("cohort_id"), values.get("expected_count")
+        if cohorts is not None:
+            cohorts = list(zip(cohorts, values.get("cohort_name", [None] * len(rows)), strict=True))
         return assemble(
-            self._identifiers("uid", rows),
-            self._identifiers("anonymous_id", rows) if "anonymous_id" in roles else None,
-            present=[row.membership for row in rows] if "membership" in roles else None,
-            cohorts=self._cohorts(rows) if "cohort_id" in roles else None,
-            expected_counts=(
-                {row.expected_count for row in rows} if "expected_count" in roles else None
-            ),
+            values.get("uid", [None] * len(rows)),
+            values.get("anonymous_id"),
+            present=values.get("membership"),
+            cohorts=cohorts,
+            expected_counts=None if expected is None else set(expected),
         )
-
-    def _identifiers(self, role: str, rows: Sequence[t.Any]) -> list[str | None]:
-        if role not in self._roles:
-            return [None] * len(rows)
-        values = list(map(operator.attrgetter(role), rows))
-        if role in self._numbers:
-            return [None if value is None else str(value) for value in values]
-        return values
-
-    def _cohorts(self, rows: Sequence[t.Any]) -> list[tuple[str, str | None]]:
-        if "cohort_name" in self._roles:
-            return [(row.cohort_id, row.cohort_name) for row in rows]
-        return [(row.cohort_id, None) for row in rows]
 
 
 def decode_all(decode_lines: Callable[[bytes], list[t.Any]], piece: bytes) -> list[t.Any]:
@@ -195,18 +145,14 @@ def assemble(
 ) -> Columns:
     """Return the columns of plain rows; no identifier is an empty text.
 
-    Raises:
-        NotPlainError: A row has no identifier, or a very long one.
+    It raises `NotPlainError` if a row has no identifier, or a very long one.
     """
     if anonymous_ids is None:
-        if None in uids:
-            raise NotPlainError
-        longest = _longest(uids)
+        is_nameless = None in uids
     else:
-        if (None, None) in zip(uids, anonymous_ids, strict=True):
-            raise NotPlainError
-        longest = max(_longest(uids), _longest(anonymous_ids))
-    if longest > LONGEST:
+        is_nameless = (None, None) in zip(uids, anonymous_ids, strict=True)
+    longest = max(map(len, filter(None, itertools.chain(uids, anonymous_ids or ()))), default=0)
+    if is_nameless or longest > LONGEST:
         raise NotPlainError
     return Columns(
         count=len(uids),
@@ -217,9 +163,3 @@ def assemble(
         expected_counts=expected_counts,
         largest=largest_size(longest, has_both=anonymous_ids is not None),
     )
-
-
-def _longest(values: Sequence[str | None]) -> int:
-    if None in values:
-        return max((len(value) for value in values if value is not None), default=0)
-    return max(map(len, t.cast("Sequence[str]", values)), default=0)

@@ -79,8 +79,6 @@ def _without_surrogates(value: t.Any) -> t.Any:
     if isinstance(value, list):
         return [_without_surrogates(item) for item in value]
     if isinstance(value, dict):
-        items = (
-            (_without_surrogates(key), _without_surrogates(item)) for key, item in value.items()
-        )
+        items = _without_surrogates([*map(list, value.items())])
         return {key: item for key, item in items if key != []}
     return value

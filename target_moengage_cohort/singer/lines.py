@@ -49,23 +49,20 @@ def blocks(chunks: Iterable[_Chunk], too_long: t.Callable[[], InputError]) -> It
     ``None`` is passed on. ``too_long`` returns the error for a line longer than `LONGEST_LINE`,
     which follows the lines yielded so far.
     """
-    parts: list[bytes] = []
-    size = 0
+    rest = bytearray()
     for chunk in chunks:
         if chunk is None:
             yield chunk
             continue
         end = chunk.rfind(b"\n") + 1
         if end:
-            yield b"".join([*parts, chunk[:end]])
-            parts, size = [], 0
-        if end < len(chunk):
-            parts.append(chunk[end:])
-            size += len(parts[-1])
-            if size > LONGEST_LINE:
-                raise too_long()
-    if parts:
-        yield b"".join(parts)
+            yield bytes(rest) + chunk[:end]
+            rest.clear()
+        rest += chunk[end:]
+        if len(rest) > LONGEST_LINE:
+            raise too_long()
+    if rest:
+        yield bytes(rest)
 
 
 def pieces(block: bytes) -> Iterator[bytes]:

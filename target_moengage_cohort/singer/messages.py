@@ -1,15 +1,22 @@
-"""Singer messages and rows, as the reader hands them on."""
+"""Singer messages and rows, as the reader hands them on, and any message read generically; pure.
+
+The errors describe the fault only: the reader adds the line's number.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from target_moengage_cohort.core.errors import InputError
+from target_moengage_cohort.singer.decoding import UNDECODABLE, decode_record, repair
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
-    from target_moengage_cohort.core.errors import RowError
     from target_moengage_cohort.singer.columns import Columns
 
 DELETED_AT = "_sdc_deleted_at"
@@ -26,16 +33,6 @@ class RowOrigin(t.Protocol):
         """Return a message that names the row's place."""
 
 
-class RecordMapper(t.Protocol):
-    """A transformation of streams and whole records before they are mapped to cohorts."""
-
-    def schema(self, message: Schema) -> Sequence[Schema]:
-        """Return the streams that a stream becomes."""
-
-    def record(self, stream: str, record: RawRecord) -> Sequence[tuple[str, RawRecord | RowError]]:
-        """Return the records that a record becomes, each with its stream, or what failed."""
-
-
 class Record(msgspec.Struct):
     """A RECORD message.
 
@@ -50,16 +47,10 @@ class Record(msgspec.Struct):
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """Consecutive rows of one stream, to be taken as columns or else row by row.
+    """Consecutive rows of one stream, to be taken as columns or else row by row."""
 
-    Attributes:
-        columns: Returns all rows as columns; raises `NotPlainError` if it cannot.
-        rows: Yields each row with an attribute for each role; the latest row is then that of the
-            `RowOrigin`.
-    """
-
-    columns: Callable[[], Columns]
-    rows: Callable[[], Iterator[t.Any]]
+    columns: Callable[[], Columns]  # all rows; raises `NotPlainError` if it cannot
+    rows: Callable[[], Iterator[t.Any]]  # each with an attribute for each role; see `RowOrigin`
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -72,10 +63,10 @@ class Rows(msgspec.Struct, frozen=True):
 
 
 class Schema(msgspec.Struct, frozen=True):
-    """A SCHEMA message; ``schema`` is as the tap sent it, with its ``properties``."""
+    """A SCHEMA message."""
 
     stream: str
-    schema: dict[str, t.Any]
+    schema: dict[str, t.Any]  # as the tap sent it, with its ``properties``
     key_properties: list[str]
 
 
@@ -109,3 +100,97 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 Message: t.TypeAlias = "Record | Rows | Schema | State | ActivateVersion | Batch"
+
+TYPES = ("RECORD", "SCHEMA", "STATE", "ACTIVATE_VERSION", "BATCH")
+
+
+class Envelope(msgspec.Struct):
+    """The parts of any message; they stay raw until its type is known."""
+
+    type: str
+    stream: str | UnsetType = UNSET
+    record: Raw = Raw()
+    schema: Raw = Raw()
+    key_properties: list[str] | None = None
+    value: Raw = Raw()
+    version: t.Any = None
+    encoding: Raw = Raw()
+    manifest: Raw = Raw()
+
+    def message(self) -> Schema | State | ActivateVersion | Batch:
+        """Return the message, which is not a RECORD."""
+        match self.type:
+            case "SCHEMA":
+                schema: dict[str, t.Any] = {}
+                with contextlib.suppress(*UNDECODABLE):
+                    schema = decode_record(self.schema)
+                if isinstance(schema.get("properties"), dict):
+                    return Schema(self.stream_name(), schema, self.key_properties or [])
+                what = f"the SCHEMA of the stream {self.stream_name()!r} has no 'properties'"
+                raise _violation("invalid_schema", what)
+            case "STATE":
+                if not (value := bytes(self.value)):
+                    raise _violation("invalid_state", "a STATE has no 'value'")
+                try:
+                    value.decode()  # msgspec has not validated it
+                except UnicodeDecodeError:
+                    what = "the 'value' of a STATE is not UTF-8"
+                    raise _violation("invalid_state", what) from None
+                return State(value)
+            case "ACTIVATE_VERSION":
+                return ActivateVersion(self.stream_name(), self.version)
+            case "BATCH":
+                stream = self.stream_name()
+                try:
+                    encoding = _decode_encoding(self.encoding)
+                    return Batch(stream, encoding, _decode_manifest(self.manifest), self.version)
+                except UNDECODABLE:
+                    what = f"a BATCH of the stream {stream!r} has no 'encoding' or no 'manifest'"
+                    raise _violation("invalid_batch", what) from None
+        what = f"unknown message type; supported are {', '.join(TYPES)}"
+        raise _violation("unknown_message_type", what)
+
+    def stream_name(self) -> str:
+        """Return the stream that the message names."""
+        if isinstance(self.stream, UnsetType):
+            what = f"a message of type {self.type} names no 'stream'"
+            raise _violation("not_a_singer_message", what)
+        return self.stream
+
+    def whole_record(self) -> dict[str, t.Any]:
+        """Return all columns of a RECORD."""
+        try:
+            return decode_record(self.record)
+        except UNDECODABLE:
+            raise invalid_record(self.stream_name()) from None
+
+
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
+_decode_encoding = msgspec.json.Decoder(Encoding).decode
+_decode_manifest = msgspec.json.Decoder(list[str]).decode
+
+
+def open_envelope(line: bytes) -> tuple[Envelope, bytes]:
+    """Return the parts of a message, and its line: repaired if it was not standard JSON."""
+    try:
+        return _decode_envelope(line), line
+    except msgspec.ValidationError:
+        what = "not a Singer message: 'type', 'stream' or 'key_properties' is missing or wrong"
+        raise _violation("not_a_singer_message", what) from None
+    except UNDECODABLE:
+        repaired = repair(line)
+    if repaired is None:
+        what = "not valid JSON; the tap may have failed, or another program wrote to its output"
+        raise InputError("invalid_json", what)
+    return open_envelope(repaired)
+
+
+def invalid_record(stream: str) -> InputError:
+    """Return the error for a RECORD without a readable record."""
+    what = f"a RECORD of the stream {stream!r} has no 'record' object, or a number or text in it"
+    return _violation("invalid_record", f"{what} cannot be read")
+
+
+def _violation(code: str, what: str) -> InputError:
+    msg = f"{what}. The tap violates the Singer specification; try a newer version"
+    return InputError(code, msg)

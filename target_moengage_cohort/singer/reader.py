@@ -15,53 +15,53 @@ import msgspec
 
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.singer import decoding
-from target_moengage_cohort.singer.columns import NotPlainError, PlainRows, RowLayout, decode_all
-from target_moengage_cohort.singer.decoding import UNDECODABLE
-from target_moengage_cohort.singer.envelope import Envelope, invalid_record, open_envelope
+from target_moengage_cohort.singer.columns import NotPlainError, PlainRows, decode_all
 from target_moengage_cohort.singer.lines import LONGEST_LINE, blocks, chunks, pieces, split_lines
-from target_moengage_cohort.singer.messages import Chunk, Message, Record, Rows
+from target_moengage_cohort.singer.messages import (
+    Chunk,
+    Envelope,
+    Message,
+    Record,
+    Rows,
+    invalid_record,
+    open_envelope,
+)
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from target_moengage_cohort.core.interrupts import Interrupt
+    from target_moengage_cohort.singer.columns import RowLayout
 
 _Decode: t.TypeAlias = "Callable[[bytes], Record]"
 _LARGEST_LITERAL = 2**63 - 1  # with which msgspec can compare while it decodes
 
 
-class _Expected(msgspec.Struct, frozen=True):
-    """The parts of a stream's records to decode."""
-
-    decode: _Decode
-    plain: PlainRows | None
-
-
-class _PlainDecoder(msgspec.Struct, frozen=True):
-    """A decoder for plain records of one stream and version."""
-
-    stream: str
-    version: int | None
-    plain: PlainRows
-    decode_lines: Callable[[bytes], list[t.Any]]
+@functools.lru_cache(maxsize=64)
+def _plain_decoder(
+    plain: PlainRows, stream: str, version: int | None
+) -> Callable[[bytes], list[t.Any]]:
+    """Return a decoder for lines that are plain records of one stream and version."""
+    fields: list[t.Any] = [
+        ("type", t.Literal["RECORD"]),
+        ("stream", t.Literal[stream]),
+        ("record", plain.row),
+        ("version", None, None) if version is None else ("version", t.Literal[version]),
+    ]
+    return msgspec.json.Decoder(msgspec.defstruct("PlainRecord", fields, gc=False)).decode_lines
 
 
 class Reader:
-    """Turns a tap's output into messages.
-
-    Attributes:
-        line: The line of the latest message.
-        number: Its number, from 1.
-    """
+    """Turns a tap's output into messages."""
 
     def __init__(self) -> None:
-        self._expected: dict[str, _Expected] = {}
+        self._decoders: dict[str, _Decode] = {}
+        self._plain: dict[str | None, PlainRows | None] = {}
         self._stream: str | None = None  # of the latest record
         self._version: t.Any = None  # of the latest record
         self._decode: _Decode = msgspec.json.Decoder(Record).decode
-        self._plain_decoder: _PlainDecoder | None = None
-        self.line = b""
-        self.number = 0
+        self.line = b""  # of the latest message
+        self.number = 0  # of that line, from 1
 
     def expect(self, stream: str, layout: RowLayout) -> None:
         """Set what to decode of a stream's records from now on."""
@@ -74,14 +74,14 @@ class Reader:
                 raise InputError("unsupported_column_name", self.where(what))
         fields = [("record", decoding.row_type(layout.columns, layout.keys))]
         type_ = msgspec.defstruct("StreamRecord", fields, bases=(Record,))
-        decode = decoding.decoder(t.cast("type[Record]", type_)).decode
-        self._expected[stream] = _Expected(decode, layout.plain)
-        self._stream = self._plain_decoder = None
+        self._decoders[stream] = decoding.decoder(t.cast("type[Record]", type_)).decode
+        self._plain[stream] = layout.plain
+        self._stream = None
 
     def read_whole(self, stream: str) -> None:
         """Decode nothing of a stream's records from now on: `record` returns them whole."""
-        self._expected.pop(stream, None)
-        self._stream = self._plain_decoder = None
+        self._decoders.pop(stream, None)
+        self._stream = None
 
     def messages(self, source: t.IO[t.Any], interrupt: Interrupt) -> Iterator[Message | None]:
         """Yield the messages of an input until its end, or until interrupted.
@@ -130,33 +130,16 @@ class Reader:
 
     def _read_plain(self, piece: bytes) -> Rows:
         """Decode plain records in one step; raise `NotPlainError` if a line is anything else."""
-        decoder_ = self._latest_decoder()
-        records = decode_all(decoder_.decode_lines, piece)
-        columns = decoder_.plain.take([record.record for record in records])
+        stream, version = self._stream, self._version
+        is_literal = version is None or (type(version) is int and abs(version) <= _LARGEST_LITERAL)
+        plain = self._plain.get(stream)
+        if stream is None or plain is None or not is_literal:
+            raise NotPlainError
+        records = decode_all(_plain_decoder(plain, stream, version), piece)
+        columns = plain.take([record.record for record in records])
         chunk = Chunk(lambda: columns, functools.partial(self._read_rows, piece, self.number))
         self.number += columns.count
-        return Rows(decoder_.stream, decoder_.version, chunk, columns.count)
-
-    def _latest_decoder(self) -> _PlainDecoder:
-        """Return the decoder for the latest stream and version; raise `NotPlainError` if none."""
-        stream, version, latest = self._stream, self._version, self._plain_decoder
-        expected = None if stream is None else self._expected.get(stream)
-        is_literal = version is None or (type(version) is int and abs(version) <= _LARGEST_LITERAL)
-        if expected is None or expected.plain is None or not is_literal:
-            raise NotPlainError
-        if latest is not None and (latest.stream, latest.version) == (stream, version):
-            return latest
-        fields: list[t.Any] = [
-            ("type", t.Literal["RECORD"]),
-            ("stream", t.Literal[stream]),
-            ("record", expected.plain.row),
-            ("version", None, None) if version is None else ("version", t.Literal[version]),
-        ]
-        type_ = msgspec.defstruct("PlainRecord", fields, gc=False)
-        decode_lines = msgspec.json.Decoder(type_).decode_lines
-        name = t.cast("str", stream)
-        self._plain_decoder = _PlainDecoder(name, version, expected.plain, decode_lines)
-        return self._plain_decoder
+        return Rows(stream, version, chunk, columns.count)
 
     def _read_rows(self, piece: bytes, number: int) -> Iterator[t.Any]:
         """Yield the rows of a piece whose lines are records of the latest stream."""
@@ -169,12 +152,11 @@ class Reader:
             self.number += 1
             self.line = line
             try:
-                message: Message | None = self._decode(line)
-            except UNDECODABLE:
-                message = self._read_any(line)
-            else:
-                if message.type != "RECORD" or message.stream != self._stream:  # type: ignore[union-attr]
-                    message = self._read_any(line)
+                record = self._decode(line)
+                is_expected = record.type == "RECORD" and record.stream == self._stream
+            except decoding.UNDECODABLE:
+                is_expected = False
+            message = record if is_expected else self._read_any(line)
             if message is not None:  # as for a blank line
                 if isinstance(message, Record):
                     self._version = message.version
@@ -191,12 +173,12 @@ class Reader:
 
     def _read_record(self, envelope: Envelope) -> Record:
         stream = envelope.stream_name()
-        expected = self._expected.get(stream)
-        if expected is None:
+        decode = self._decoders.get(stream)
+        if decode is None:
             return Record("RECORD", stream, None, envelope.version)
         try:
-            record = expected.decode(self.line)
-        except UNDECODABLE:
+            record = decode(self.line)
+        except decoding.UNDECODABLE:
             raise invalid_record(stream) from None
-        self._stream, self._decode = stream, expected.decode
+        self._stream, self._decode = stream, decode
         return record

@@ -26,10 +26,7 @@ _SDK_SETTINGS = ("stream_maps", "stream_map_config", *(f"flattening_{n}" for n i
 
 
 class StreamMaps:
-    """Stream maps, flattening and validation according to the settings.
-
-    The logger receives the mapper's messages.
-    """
+    """Stream maps, flattening and validation; the logger receives the mapper's messages."""
 
     def __init__(self, settings: Settings, logger: logging.Logger) -> None:
         # At DEBUG it logs the values of expressions, which are members' data.
@@ -41,10 +38,9 @@ class StreamMaps:
         config = {name: value for name, value in values.items() if value not in (None, {})}
         try:
             self._mapper = PluginMapper(plugin_config=copy.deepcopy(config), logger=logger)
-        except SingerSDKError as error:
-            raise _invalid_stream_map(str(error)) from None
         except Exception as error:  # noqa: BLE001 - the SDK does not check stream maps first
-            why = f"cannot be used ({type(error).__name__})"
+            is_checked = isinstance(error, SingerSDKError)
+            why = str(error) if is_checked else f"cannot be used ({type(error).__name__})"
             raise _invalid_stream_map(why) from None
 
     def schema(self, message: Schema) -> list[Schema]:
@@ -63,11 +59,18 @@ class StreamMaps:
         for stream_map in self._mapper.stream_maps[stream]:
             if isinstance(stream_map, RemoveRecordTransform):
                 continue
-            schema = stream_map.transformed_schema
+            alias, schema = stream_map.stream_alias, stream_map.transformed_schema
             keys = list(stream_map.transformed_key_properties or [])
-            schemas.append(Schema(stream_map.stream_alias, schema, keys))
+            schemas.append(Schema(alias, schema, keys))
             if self._validate:
-                self._validators[stream_map.stream_alias] = _validator(stream, schema)
+                try:
+                    DEFAULT_JSONSCHEMA_VALIDATOR.check_schema(schema)
+                except jsonschema.SchemaError as error:
+                    raise _invalid_schema(stream, f": {error.message}") from None
+                # With the SDK's checks: types and rules, but no formats.
+                self._validators[alias] = DEFAULT_JSONSCHEMA_VALIDATOR(
+                    schema, format_checker=jsonschema.FormatChecker(formats=())
+                )
         return schemas
 
     def record(self, stream: str, record: RawRecord) -> list[tuple[str, RawRecord | RowError]]:
@@ -77,13 +80,12 @@ class StreamMaps:
         """
         outputs: list[tuple[str, RawRecord | RowError]] = []
         for stream_map in self._mapper.stream_maps[stream]:
-            outcome: RawRecord | RowError | None
             try:
-                outcome = self._transformed(stream_map, record)
+                output: RawRecord | RowError | None = self._transformed(stream_map, record)
             except RowError as error:
-                outcome = error
-            if outcome is not None:
-                outputs.append((stream_map.stream_alias, outcome))
+                output = error
+            if output is not None:
+                outputs.append((stream_map.stream_alias, output))
         return outputs
 
     def _transformed(self, stream_map: StreamMap, record: RawRecord) -> RawRecord | None:
@@ -94,12 +96,11 @@ class StreamMaps:
         except Exception as error:  # noqa: BLE001 - an expression may raise anything
             reason = f"its stream map failed with {type(error).__name__}"
             raise RowError("stream_map_failed", reason) from None
-        if transformed is None:
-            return None
-        if self._validate:
-            self._check(stream_map.stream_alias, transformed)
-        if record.get(DELETED_AT) is not None:
-            transformed.setdefault(DELETED_AT, record[DELETED_AT])
+        if transformed is not None:
+            if self._validate:
+                self._check(stream_map.stream_alias, transformed)
+            if record.get(DELETED_AT) is not None:
+                transformed.setdefault(DELETED_AT, record[DELETED_AT])
         return transformed
 
     def _check(self, stream: str, record: dict[str, t.Any]) -> None:
@@ -113,15 +114,6 @@ class StreamMaps:
             column = f"column {error.absolute_path[0]!r}" if error.absolute_path else "the record"
             reason = f"{column} violates the rule {error.validator!r} of the stream's schema"
             raise RowError("schema_violated", reason)
-
-
-def _validator(stream: str, schema: dict[str, t.Any]) -> jsonschema.protocols.Validator:
-    """Return a validator with the SDK's checks: types and rules, but no formats."""
-    try:
-        DEFAULT_JSONSCHEMA_VALIDATOR.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        raise _invalid_schema(stream, f": {error.message}") from None
-    return DEFAULT_JSONSCHEMA_VALIDATOR(schema, format_checker=jsonschema.FormatChecker(formats=()))
 
 
 def _invalid_stream_map(why: str) -> SettingsError:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import sys
 import typing as t
 from pathlib import Path
 
 import msgspec
 
-from target_moengage_cohort.core.errors import SettingsError, TryAgainError
+from target_moengage_cohort.core.errors import BusyError, SettingsError, TryAgainError
 from target_moengage_cohort.core.text import utc_now
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from target_moengage_cohort.core.interrupts import Patience
     from target_moengage_cohort.singer.messages import Schema
 
 REASON = "_reject_reason"
@@ -28,6 +30,7 @@ _REJECT_PROPERTIES: dict[str, t.Any] = {
     "_reject_run_id": {"type": ["string", "null"]},
     "_reject_at": {"type": ["string", "null"], "format": "date-time"},
 }
+_POLL_SECONDS = 0.02
 _LINE_START = b'{"type":"'
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -53,8 +56,9 @@ class NoRejects:
 class RejectsFile:
     """Appends rejected rows to a file that only its owner can read, each stream's SCHEMA first."""
 
-    def __init__(self, path: str, run_id: str) -> None:
+    def __init__(self, path: str, run_id: str, patience: Patience) -> None:
         self._path = Path(path)
+        self._patience = patience
         self._run_id = run_id
         self._announced: dict[str, Schema] = {}
         self._dirty = False
@@ -62,7 +66,7 @@ class RejectsFile:
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             with self._locked():
-                self._cut_torn_line()
+                pass
         except OSError as error:
             raise _unusable(path, error.strerror) from None
 
@@ -75,15 +79,14 @@ class RejectsFile:
         messages: list[dict[str, t.Any]] = []
         if self._announced.get(stream.stream) != stream:
             properties = stream.schema["properties"] | _REJECT_PROPERTIES
-            schema = {"schema": stream.schema | {"properties": properties}}
-            keys = {"key_properties": stream.key_properties}
-            messages.append({"type": "SCHEMA", "stream": stream.stream, **schema, **keys})
+            schema = stream.schema | {"properties": properties}
+            announced = msgspec.structs.replace(stream, schema=schema)
+            messages.append({"type": "SCHEMA"} | msgspec.structs.asdict(announced))
         added = {REASON: reason, "_reject_run_id": self._run_id, "_reject_at": utc_now()}
         messages.append({"type": "RECORD", "stream": stream.stream, "record": record | added})
         data = b"".join(_encode(message) + b"\n" for message in messages)
         try:
             with self._locked():
-                self._cut_torn_line()
                 while data:
                     data = data[os.write(self._file, data) :]
         except OSError as error:
@@ -111,16 +114,27 @@ class RejectsFile:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keep other runs from writing, so that none of them is in the middle of a line."""
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        """Keep other runs from writing, and the end of the file at the end of a line."""
+        if not self._patience.until(self._lock, _POLL_SECONDS):
+            msg = (
+                f"rejects_path: {self._path} is locked by another process, which may have been "
+                "stopped; end it, then run again. It is shown by: "
+                f"fuser -v {shlex.quote(str(self._path))}"
+            )
+            raise BusyError("rejects_file_busy", msg)
         try:
+            if (start := _torn_line(self._file, str(self._path))) is not None:
+                os.ftruncate(self._file, start)  # of a run that died; no STATE has passed that row
             yield
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
-    def _cut_torn_line(self) -> None:
-        if (start := _torn_line(self._file, str(self._path))) is not None:
-            os.ftruncate(self._file, start)  # of a run that died; no STATE has passed that row
+    def _lock(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def _write_error(self, error: OSError) -> TryAgainError:
         return TryAgainError(
@@ -156,22 +170,18 @@ def write_state(value: bytes) -> None:
 
 def _torn_line(descriptor: int, path: str) -> int | None:
     """Return the start of the unfinished line of a run that died, if there is one."""
-    size = os.fstat(descriptor).st_size
-    if not size or os.pread(descriptor, 1, size - 1) == b"\n":
+    size, length = os.fstat(descriptor).st_size, 1
+    tail = b""
+    while b"\n" not in tail and length <= 2 * size:
+        tail = os.pread(descriptor, length, max(0, size - length))
+        length *= 2
+    line = tail[tail.rfind(b"\n") + 1 :]
+    if not line:
         return None
-    end = size
-    while end > 0:
-        start = max(0, end - 65_536)
-        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
-        if newline >= 0:
-            end = start + newline + 1
-            break
-        end = start
-    line = os.pread(descriptor, size - end, end)
     if not line.startswith(_LINE_START[: len(line)]):  # it is not ours, so it must not be cut
         msg = f"rejects_path: {path} is not a file of rejected rows; choose another file"
         raise SettingsError("not_a_rejects_file", msg)
-    return end
+    return size - len(line)
 
 
 RejectsWriter: t.TypeAlias = RejectsFile | NoRejects

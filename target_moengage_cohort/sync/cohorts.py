@@ -17,7 +17,6 @@ from target_moengage_cohort.core.membership import (
     SyncMode,
     cohort_name_fault,
 )
-from target_moengage_cohort.delivery.ports import History
 from target_moengage_cohort.moengage.cohort_sync import Envelope
 
 if t.TYPE_CHECKING:
@@ -107,7 +106,6 @@ class Cohorts:
     Attributes:
         by_id: The cohorts, by their id.
         ledgers: Their ledgers, by the cohort's id.
-        histories: What delivery has to know of these.
     """
 
     def __init__(self, context: RunContext, store: LedgerStore, progress: Progress) -> None:
@@ -117,7 +115,6 @@ class Cohorts:
         self._names: dict[str, str] = {}
         self.by_id: dict[str, SyncedCohort] = {}
         self.ledgers: dict[str, CohortLedger] = {}
-        self.histories: dict[str, History] = {}
         self._streams_created: set[str] = set()
 
     def of_stream(self, stream: str) -> list[SyncedCohort]:
@@ -195,8 +192,6 @@ class Cohorts:
         number = 0
         if ledger is not None:
             number, self.ledgers[cohort.cohort_id] = ledger.number, ledger
-            history = History(ledger, ledger.last_timestamp, ledger.created)
-            self.histories[cohort.cohort_id] = history
         self._names[cohort.name] = cohort.cohort_id
         synced = SyncedCohort(cohort, mapping, capacity, number, ledger)
         if mapping.sync_mode is SyncMode.ONE_TIME and ledger is not None:

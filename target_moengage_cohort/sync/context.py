@@ -13,7 +13,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.delivery.ports import Link, Timing
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.settings import Config, Settings
-    from target_moengage_cohort.singer.messages import RecordMapper
+    from target_moengage_cohort.singer.stream_maps import StreamMaps
     from target_moengage_cohort.singer.writer import RejectsWriter
     from target_moengage_cohort.sync.mirror.recorder import Recorder
 
@@ -44,4 +44,4 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     link: Link
     write_state: t.Callable[[bytes], None]
     rejects: RejectsWriter
-    record_mapper: RecordMapper | None = None
+    record_mapper: StreamMaps | None = None

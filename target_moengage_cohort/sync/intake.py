@@ -21,7 +21,8 @@ from target_moengage_cohort.singer.writer import MAPPED
 if t.TYPE_CHECKING:
     from target_moengage_cohort.core.interrupts import Interrupt
     from target_moengage_cohort.singer.batches.batch_files import BatchFiles
-    from target_moengage_cohort.singer.messages import Chunk, Message, RecordMapper, RowOrigin
+    from target_moengage_cohort.singer.messages import Chunk, Message, RowOrigin
+    from target_moengage_cohort.singer.stream_maps import StreamMaps
     from target_moengage_cohort.sync.context import RunContext
     from target_moengage_cohort.sync.rejections import Rejections
     from target_moengage_cohort.sync.streams import Streams
@@ -39,7 +40,7 @@ class Intake:
         context: RunContext,
         streams: Streams,
         rejections: Rejections,
-        record_mapper: RecordMapper | None,
+        record_mapper: StreamMaps | None,
     ) -> None:
         self._settings = context.settings
         self._interrupt: Interrupt = context.interrupt
@@ -109,7 +110,7 @@ class Intake:
             if mapper is None and sink is not None:  # else its rows need no decoding
                 self._reader.expect(schema.stream, sink.rows.layout)
 
-    def _mapper_of(self, schema: Schema) -> RecordMapper | None:
+    def _mapper_of(self, schema: Schema) -> StreamMaps | None:
         """Return the stream maps for a stream; rejected rows that are replayed were mapped."""
         return None if MAPPED in schema.schema["properties"] else self._record_mapper
 

@@ -11,7 +11,7 @@ import uuid
 
 from target_moengage_cohort import NAME, settings, version
 from target_moengage_cohort.core.errors import SettingsError, TargetError, anonymous_traceback
-from target_moengage_cohort.core.interrupts import Interrupt, TerminationSignals
+from target_moengage_cohort.core.interrupts import Interrupt, Patience, TerminationSignals
 from target_moengage_cohort.delivery.delivery import dry_link, live_link
 from target_moengage_cohort.delivery.ports import Timing
 from target_moengage_cohort.ledger.engines import open_store
@@ -27,9 +27,11 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.settings import Config, Settings
-    from target_moengage_cohort.singer.messages import RecordMapper
+    from target_moengage_cohort.singer.stream_maps import StreamMaps
 
 logger = logging.getLogger(NAME)
+
+_BUSY_SECONDS = 30.0  # to wait for a rejects file that another process has locked
 
 
 def open_run(config: Config, interrupt: Interrupt, store: LedgerStore) -> Run:
@@ -57,18 +59,18 @@ def endpoints_of(context: RunContext, store: LedgerStore) -> Endpoints:
             rejects=NoRejects(),
             record_mapper=record_mapper,
         )
-    path = settings.rejects_path
+    path, patience = settings.rejects_path, Patience(context.interrupt.wait, _BUSY_SECONDS)
     return Endpoints(
         store=store,
         recorder=Recorder(store),
         link=live_link(settings, context.interrupt),
         write_state=write_state,
-        rejects=RejectsFile(path, store.run_id) if path is not None else NoRejects(),
+        rejects=NoRejects() if path is None else RejectsFile(path, store.run_id, patience),
         record_mapper=record_mapper,
     )
 
 
-def record_mapper_of(settings: Settings) -> RecordMapper | None:
+def record_mapper_of(settings: Settings) -> StreamMaps | None:
     """Return the SDK's stream maps if the settings ask for them; the SDK is slow to import."""
     if not settings.transforms_records:
         return None

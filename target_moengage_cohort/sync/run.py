@@ -68,7 +68,7 @@ class Run:
             Callbacks(self._emit, self._rejections.reject_member),
             interrupt=context.interrupt,
             timing=context.timing,
-            histories=self.cohorts.histories if endpoints.recorder.remembers else {},
+            ledgers=self.cohorts.ledgers if endpoints.recorder.remembers else {},
         )
         self._streams = Streams(context, self.cohorts, self._delivery, endpoints)
         self._intake = Intake(context, self._streams, self._rejections, endpoints.record_mapper)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.text import format_count, format_minutes, format_size, shorten
 
 if t.TYPE_CHECKING:
@@ -24,11 +25,9 @@ def summary(report: Report, requests_per_minute: int) -> str:
     cohorts = report.cohorts
     lines = [*_table(cohorts), _totals(report, requests_per_minute)]
     if waiting := sum(cohort.removals_waiting for cohort in cohorts):
-        streams = " ".join(sorted({each.stream for each in cohorts if each.removals_waiting}))
-        lines.append(
-            f"{format_count(waiting, 'pending removal')}; to release: moengage-cohort confirm "
-            f"{streams} --config …"
-        )
+        streams = sorted({each.stream for each in cohorts if each.removals_waiting})
+        pending = format_count(waiting, "pending removal")
+        lines.append(f"{pending}; to release: {suggest('confirm', *streams)}")
     if report.status == "withheld":
         withheld = sum(cohort.removals_withheld for cohort in cohorts)
         what = format_count(withheld, "removal")

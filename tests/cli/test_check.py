@@ -109,7 +109,7 @@ def test_all_faults_are_reported_in_one_pass(desk):
         "stream_maps: ",
         f"rejects_path: {missing / 'rejects'} cannot be opened",
         f"report_path: {missing / 'report'} cannot be written",
-        f"the ledger path {desk.folder / 'file' / 'ledger'}",
+        f"the ledger {desk.folder / 'file' / 'ledger'}",
     )
     for start, line in zip(expected, errors(result), strict=True):
         assert line.startswith(f"Error: {start}")
@@ -260,7 +260,7 @@ def test_the_largest_cohorts_of_a_fan_out_are_listed(desk):
     assert "ledger 12 cohorts so far." in description
     assert "segment-11: 12 members now; one run may remove 1, or 11 with proof." in description
     assert "segment-1:" not in description
-    assert "and 2 more; moengage-cohort status lists them all." in description
+    assert "and 2 more; to see them all: moengage-cohort status --config" in description
 
 
 def test_a_busy_cohort_is_not_a_fault(desk):

@@ -97,7 +97,7 @@ def test_the_id_of_a_cohort_leads_to_its_stream(desk):
     desk.fill("vip", people(1), stream="users")
     result = desk.run("confirm", "vip")
     assert 1 == result.exit_code
-    assert "did you mean moengage-cohort confirm users?" in result.stderr
+    assert "did you mean: moengage-cohort confirm users --config" in result.stderr
     desk.fill("another", people(1), stream="vip")
     assert "did you mean" not in desk.run("confirm", "vip").stderr
 
@@ -124,7 +124,7 @@ def test_the_guard_holds_and_a_person_overrides_it(desk):
     assert 3 == result.exit_code
     assert "cohort 'small': 1 removal accepted" in result.stdout
     assert "cohort 'big': it would remove 30 of 50 members" in result.stderr
-    command = f"moengage-cohort confirm --withheld {plan_id} --config …"
+    command = f"moengage-cohort confirm --withheld {plan_id} --config {desk.folder}/config.json"
     assert f"; withheld. If the removals are intended, run: {command}\n" in result.stderr
     assert 50 == len(desk.there("big"))
     assert set(TWENTY) == desk.there("small")

@@ -1,8 +1,11 @@
 """`moengage-cohort ledger check` and `ledger accept-older` with ledgers that were damaged."""
 
+import contextlib
 import json
+import os
 import shlex
 import shutil
+import sqlite3
 import subprocess
 
 import duckdb
@@ -10,6 +13,7 @@ import pytest
 
 from target_moengage_cohort.ledger.records import PlanKind
 from tests.cli.conftest import people, person
+from tests.support.singer import lines, record, run, schema
 
 
 def files(desk):
@@ -36,7 +40,8 @@ def repair(desk, command):
     if words[0] == "mv":
         subprocess.run(words, check=True)
     else:
-        assert ["moengage-cohort", "--config", "…"] == [words[0], *words[-2:]]
+        path = str(desk.folder / "config.json")
+        assert ["moengage-cohort", "--config", path] == [words[0], *words[-2:]]
         assert 0 == desk.run(*words[1:-2]).exit_code
 
 
@@ -166,3 +171,69 @@ def test_a_restored_ledger_is_refused_until_accepted(desk):
     shutil.rmtree(desk.folder / "ledger")
     assert "the next run creates one" in desk.run("ledger", "accept-older").stdout
     assert 0 == desk.run("status").exit_code
+
+
+def cut(path, share):
+    os.truncate(path, int(path.stat().st_size * share))
+
+
+def replaced(path, connect):
+    path.unlink()
+    with contextlib.closing(connect(path)) as database:
+        database.execute("CREATE TABLE mine (a INTEGER)")
+
+
+CONTROL = {
+    "cut": lambda path: cut(path, 0.5),
+    "garbage": lambda path: path.write_bytes(b"broken" * 1_000),
+    "empty": lambda path: cut(path, 0),
+    "missing": lambda path: path.unlink(),
+}
+MEMBERS = {
+    **CONTROL,
+    "another database": lambda path: replaced(path, duckdb.connect),
+    "another engine's": lambda path: replaced(path, sqlite3.connect),
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "fault"), [*(("control", k) for k in CONTROL), *(("members", k) for k in MEMBERS)]
+)
+def test_the_error_of_a_damaged_ledger_has_a_command_that_works(desk, file, fault):
+    """Whatever happened to control or to a file of members, commands and runs refuse it without a
+    request, and the error ends with a command to paste; after that they work again."""
+    desk.fill("vip", people(1, 2), stream="users")
+    (members,) = files(desk)
+    path = members if file == "members" else members.with_name("control.sqlite")
+    (MEMBERS if file == "members" else CONTROL)[fault](path)
+    requests = desk.emulator.totals().requests
+    vip = {"cohorts": {"users": {"cohort_id": "vip", "cohort_name": "vip"}}, "sync_mode": "mirror"}
+    data = lines(schema(), record(uid=person(1).uid), record(uid=person(3).uid))
+    refused = run(desk.emulator, data, **desk.raw, **vip)
+    assert refused.error.code in {"ledger_corrupt", "ledger_mismatch"}
+    assert str(path) in str(refused.error)
+    result = desk.run("resync", "vip")
+    assert 1 == result.exit_code
+    assert requests == desk.emulator.totals().requests
+    *_, command = result.stderr.strip().split(": ")
+    for part in command.split(" && "):
+        repair(desk, part)
+    again = run(desk.emulator, data, **desk.raw, **vip)
+    assert again.error is None
+    assert {person(1), person(3)} == desk.accepted("vip")
+
+
+def test_a_file_that_cannot_be_read_is_not_moved_away(desk):
+    """If a file of members cannot be opened for another reason than its content, the check ends
+    with that error, and does not suggest to replace the file."""
+    desk.fill("vip", people(1))
+    (path,) = files(desk)
+    kept = path.with_suffix(".kept")
+    path.rename(kept)
+    path.mkdir()
+    result = desk.run("ledger", "check")
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert "mv " not in result.stderr
+    path.rmdir()
+    kept.rename(path)
+    assert 0 == desk.run("ledger", "check").exit_code

@@ -190,6 +190,6 @@ def test_each_cohort_has_its_own_last_run(desk):
     result_json = {each["cohort_id"]: each["last_run"]["status"] for each in cohorts}
     assert {"held": "withheld", "fine": "succeeded"} == result_json
     (plan,) = (plan for each in cohorts for plan in each["withheld"])
-    command = f"moengage-cohort confirm --withheld {plan['plan_id']} --config …"
+    options = f"--withheld {plan['plan_id']} --config {desk.folder}/config.json"
     shown = desk.run("status").stdout
-    assert f"0 additions, 25 removals\n    to send it: {command}\n" in shown
+    assert f"0 additions, 25 removals\n    to send it: moengage-cohort confirm {options}\n" in shown

@@ -17,12 +17,13 @@ def uids(emulator: Emulator, cohort: str = "users") -> set[str]:
 
 
 def test_a_server_error_is_retried_with_the_same_bytes(emulator):
-    """A 5xx is retried with the same bytes until it is accepted."""
+    """A 5xx is retried with the same bytes until it is accepted, which settles its doubt."""
     emulator.fail_next(503, 3)
     seen = run(emulator, lines(schema(), *users(2)))
     assert seen.error is None
     assert [503, 503, 503, 200] == [request.status for request in emulator.requests()]
     assert 1 == len({request.digest for request in emulator.requests()})
+    assert (2, 0) == (seen.report.cohorts[0].added, seen.report.cohorts[0].in_doubt)
 
 
 def test_a_503_with_retry_after_waits_at_least_so_long(emulator):

@@ -9,7 +9,6 @@ from target_moengage_cohort.core.errors import InputError, InternalError
 from target_moengage_cohort.core.interrupts import Interrupt
 from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
 from target_moengage_cohort.delivery import delivery as delivery_module
-from target_moengage_cohort.delivery import dispatcher as dispatcher_module
 from target_moengage_cohort.delivery.delivery import Delivery, dry_link, live_link
 from target_moengage_cohort.delivery.ports import Callbacks, CohortCounts, Link, NoPace, Timing
 from target_moengage_cohort.emulator import Emulator
@@ -43,7 +42,7 @@ def interrupt():
 def delivery(link: Link, interrupt: Interrupt, states: list | None = None) -> Delivery:
     emit = (states if states is not None else []).append
     callbacks = Callbacks(emit, lambda _cohort, _action, _member, _reason: None)
-    made = Delivery(SETTINGS, link, callbacks, interrupt=interrupt, timing=Timing(), histories={})
+    made = Delivery(SETTINGS, link, callbacks, interrupt=interrupt, timing=Timing(), ledgers={})
     made.start()
     return made
 
@@ -70,7 +69,7 @@ def test_memory_for_closed_bodies_is_bounded(emulator, monkeypatch):
 
     def submit(self, changes):
         real(self, changes)
-        waiting.append(self._state.lanes.closed_weight)
+        waiting.append(self._state.lanes.budget.closed_weight)
 
     monkeypatch.setattr(Delivery, "submit", submit)
     emulator.latency(0.002)
@@ -193,7 +192,7 @@ def test_the_pace_is_closed_once_all_threads_have_ended(interrupt):
 def test_the_pace_stays_open_for_a_thread_that_has_not_ended(interrupt, monkeypatch):
     """A request without an answer is abandoned: its members are unconfirmed, and a late answer is
     ignored."""
-    monkeypatch.setattr(dispatcher_module, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(delivery_module, "GRACE_SECONDS", 0.05)
     pace, sending, answered = Pace(interrupt), threading.Event(), threading.Event()
 
     def send(_body: bytes) -> Answer:

@@ -174,11 +174,11 @@ def test_a_doubt_before_a_refusal_is_settled_by_it(emulator, skipping, on_reject
     emulator.fail_next(503)
     emulator.poison(["user-0000"])
     options = skipping | {"on_reject": on_reject}
-    run(emulator, lines(schema(), *rows(people(1))), **options)
+    first = run(emulator, lines(schema(), *rows(people(1))), **options)
     emulator.clear_faults()
     emulator.poison(["user-0000"])
     seen = run(emulator, lines(schema(), *rows(["good"])), **options)
-    assert seen.error is None
+    assert (0, None) == (first.report.cohorts[0].in_doubt, seen.error)
     (cohort,) = seen.report.cohorts
     assert (1, 0, 0) == (cohort.added, cohort.in_doubt, cohort.rejected)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
 from target_moengage_cohort.core.text import iso_utc
-from target_moengage_cohort.delivery.packing import CohortBuffer
+from target_moengage_cohort.delivery.packing import Budget, CohortBuffer
 from target_moengage_cohort.moengage.cohort_sync import Envelope
 from tests.support.strategies import histories
 
@@ -46,11 +46,11 @@ events = histories(st.tuples(uids, st.sampled_from(list(Action))), 120)
 def test_no_body_could_have_taken_its_next_member(events, limit):
     """Promise 3: no body exceeds the limit, and a body is closed only if the next member does not
     fit."""
-    buffer = CohortBuffer(ENVELOPE, limit)
+    buffer = CohortBuffer(ENVELOPE, Budget(limit))
     for uid, action in events:
         one = change(uid, action)
         buffer.put(one, 0, 0.0)
-        while buffer.has_closed:
+        while buffer.closed:
             body = buffer.take(-1.0)
             assert action is body.action
             assert len(encoded(body)) <= limit
@@ -63,7 +63,7 @@ def test_no_body_could_have_taken_its_next_member(events, limit):
 @given(events=events, limit=st.integers(400, 1_200))
 def test_bodies_in_order_give_each_member_its_last_change(events, limit):
     """Promise 2: the bodies, applied in order, have the same result as the events."""
-    buffer = CohortBuffer(ENVELOPE, limit)
+    buffer = CohortBuffer(ENVELOPE, Budget(limit))
     for uid, action in events:
         buffer.put(change(uid, action), 0, 0.0)
     last = {uid: body.action for body in taken(buffer) for uid in members(body)}
@@ -74,7 +74,7 @@ def test_bodies_in_order_give_each_member_its_last_change(events, limit):
 def test_every_record_is_settled_by_a_body_that_is_not_older(events, limit, states):
     """Promise 1: a body settles exactly the changes of its own records. A replacement settles the
     epoch of the change that it replaced."""
-    buffer = CohortBuffer(ENVELOPE, limit)
+    buffer = CohortBuffer(ENVELOPE, Budget(limit))
     epoch, opened = 0, {}
     for number, (uid, action) in enumerate(events):
         if buffer.put(change(uid, action), epoch, 0.0):
@@ -97,7 +97,8 @@ linked = st.tuples(
 def test_opposite_changes_of_perhaps_one_person_keep_their_order(events, limit):
     """Of two opposite changes with one anonymous ID under different keys, the later one is in the
     same body or a later one. The weights are right throughout."""
-    buffer = CohortBuffer(ENVELOPE, limit)
+    budget = Budget(limit)
+    buffer = CohortBuffer(ENVELOPE, budget)
     last: dict[tuple, int] = {}
     for number, (uid, anonymous, action) in enumerate(events):
         member = Member(
@@ -106,7 +107,7 @@ def test_opposite_changes_of_perhaps_one_person_keep_their_order(events, limit):
         one = Change(COHORT, action, member)
         buffer.put(one, number, 0.0)
         last[member.key] = number
-        assert buffer.open_weight >= 0
+        assert budget.open_weight == buffer.open_weight
     position = {}
     for place, body in enumerate(taken(buffer)):
         for item in json.loads(encoded(body))["parameters"]["members"]:
@@ -120,12 +121,12 @@ def test_opposite_changes_of_perhaps_one_person_keep_their_order(events, limit):
                 and action is not other_action
             ):
                 assert (last[key] < last[other]) == (place < other_place)
-    assert (0, 0) == (buffer.open_weight, buffer.closed_weight)
+    assert (0, 0) == (budget.open_weight, budget.closed_weight)
 
 
 def test_a_rare_change_does_not_wait_for_ever():
     """A removal that has waited long enough queues behind the additions closed by then."""
-    buffer = CohortBuffer(ENVELOPE, 1_000)
+    buffer = CohortBuffer(ENVELOPE, Budget(1_000))
     buffer.put(change("leaves", Action.REMOVE), 0, 0.0)
     for number in range(300):
         buffer.put(change(f"user-{number:05}"), 0, 1.0)
@@ -140,23 +141,25 @@ def test_a_rare_change_does_not_wait_for_ever():
 
 def test_the_weights_return_to_zero():
     """A buffer has no weight once all changes are taken."""
-    buffer = CohortBuffer(ENVELOPE, 600)
+    budget = Budget(600)
+    buffer = CohortBuffer(ENVELOPE, budget)
     random = Random(7)
     for _ in range(500):
         buffer.put(change(f"u{random.randrange(100)}", random.choice(list(Action))), 0, 0.0)
-    assert buffer.open_weight > 0 < buffer.closed_weight
+    assert budget.open_weight > 0 < budget.closed_weight
     taken(buffer)
-    assert (0, 0, True) == (buffer.open_weight, buffer.closed_weight, buffer.is_empty)
+    assert (0, 0, True) == (budget.open_weight, budget.closed_weight, buffer.is_empty)
 
 
 def test_a_lowered_limit_splits_what_waits():
     """After the limit is lowered, closed bodies are taken in pieces within it, in order, with every
     member once."""
-    buffer = CohortBuffer(ENVELOPE, 1_200)
+    budget = Budget(1_200)
+    buffer = CohortBuffer(ENVELOPE, budget)
     uids = [f"user-{number:04}" for number in range(200)]
     for uid in uids:
         buffer.put(change(uid), 3, 0.0)
-    buffer.limit = 450
+    budget.limit = 450
     bodies = taken(buffer)
     assert uids == [uid for body in bodies for uid in members(body)]
     assert all(len(encoded(body)) <= 450 for body in bodies)
@@ -165,14 +168,16 @@ def test_a_lowered_limit_splits_what_waits():
 
 def test_a_million_uuids_take_no_more_requests_than_the_bytes_force():
     """1,000,000 UUIDs leave in at most 1 % more bodies than their bytes need."""
-    buffer = CohortBuffer(Envelope(Cohort("vip", "VIP"), "acme", send_timestamp=True), 128_000)
+    buffer = CohortBuffer(
+        Envelope(Cohort("vip", "VIP"), "acme", send_timestamp=True), Budget(128_000)
+    )
     random = Random(11)
     size = requests = 0
     for _ in range(1_000_000):
         one = change(str(uuid.UUID(int=random.getrandbits(128))))
         size += len(one.member.encode()) + 1
         buffer.put(one, 0, 0.0)
-        if buffer.has_closed:
+        if buffer.closed:
             requests += 1
             buffer.take(-1.0)
     requests += len(taken(buffer))

@@ -89,7 +89,7 @@ def test_a_corrupt_ledger_fails_the_run(go, folder, mode):
     go(said("a"), sync_mode=mode)
     (path,) = folder.rglob("*.duckdb")
     path.write_bytes(b"broken" * 10_000)
-    assert_refused(go(said("b"), sync_mode=mode), "ledger_unusable", str(path))
+    assert_refused(go(said("b"), sync_mode=mode), "ledger_corrupt", str(path))
     assert b"broken" * 10_000 == path.read_bytes()
 
 

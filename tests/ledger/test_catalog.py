@@ -61,15 +61,15 @@ def test_another_stream_or_name_is_refused(tmp_path, read_only):
         assert "cohort_of_other_stream" == raised.value.code
         assert (
             "cohorts.others: the ledger of cohort 'vips' belongs to stream 'vip_users'; to let "
-            "'others' populate the cohort from now on, run: moengage-cohort ledger reassign COHORT "
-            "STREAM --config …"
+            "'others' populate the cohort from now on, run: moengage-cohort ledger reassign vips "
+            "others --config …"
         ) == str(raised.value)
         with pytest.raises(SettingsError) as raised:
             store.open(Cohort(COHORT.cohort_id, "Gold"), STREAM)
         assert "cohort_renamed" == raised.value.code
         assert (
             "cohorts.vip_users.cohort_name: the ledger of cohort 'vips' has the name 'VIPs', not "
-            "'Gold'; to rename the cohort, run: moengage-cohort ledger rename COHORT NAME "
+            "'Gold'; to rename the cohort, run: moengage-cohort ledger rename vips Gold "
             "--config …"
         ) == str(raised.value)
         assert "VIPs" == store.open(COHORT, STREAM).entry.name

@@ -305,7 +305,7 @@ def test_a_corrupt_file_is_refused(folder, what, garbage):
     fill(folder, 1)
     path = place_of(folder) / CONTROL if what == CONTROL else members_file(folder)
     path.write_bytes(garbage)
-    assert_refused(folder, "ledger_unusable", LedgerError)
+    assert_refused(folder, "ledger_corrupt", LedgerError)
     assert garbage == path.read_bytes()
 
 
@@ -451,3 +451,39 @@ def test_reading_creates_no_directory(tmp_path):
         assert [] == store.entries()
         assert {} == store.plans()
     assert not (tmp_path / "none").exists()
+
+
+MASKLESS = """
+import json, os, stat, sys
+from pathlib import Path
+from tests.ledger.support import *
+os.umask(0)
+folder, modes = Path(sys.argv[1]), {}
+def note(_name=""):
+    for path in folder.rglob("*"):
+        modes[path.name] = oct(stat.S_IMODE(path.stat().st_mode))
+with ledgers(folder, step=note) as store:
+    ledger = store.open(COHORT, STREAM)
+    accept(ledger, ADD, members(1))
+    ledger.stream.fold()
+    staging = store.staging()
+    for part in range(40):
+        staging.append(ledger.number, [f"{part}-{i:0200d}" for i in range(50_000)], None, None)
+        note()
+        if any(name.startswith("duckdb_temp") for name in modes):
+            break
+    ledger.stream.difference(staging, [ledger])
+    note()
+print(json.dumps(modes))
+"""
+
+
+def test_no_mask_opens_a_file_to_others(tmp_path):
+    """Without any mask, as in a program that embeds the target, files are 0600 and directories
+    0700, those included that DuckDB makes: members, logs and what it spills."""
+    modes = finished(process(MASKLESS, tmp_path))
+    assert any(name.endswith(".wal") for name in modes)
+    assert any(name.startswith("duckdb_temp") for name in modes)
+    folders = {name for name, mode in modes.items() if mode == "0o700"}
+    assert {"0o600", "0o700"} == {*modes.values()}
+    assert not any("." in name or name == "lock" for name in folders)

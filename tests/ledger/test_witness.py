@@ -47,13 +47,13 @@ def witness():
     return path
 
 
-def assert_refused(folder):
+def assert_refused(folder, code="ledger_older"):
     for read_only in (True, False, True):
         with ledgers(folder, read_only=read_only) as store:
             for call in (lambda: store.open(COHORT, STREAM), lambda: store.has("x"), store.entries):
                 with pytest.raises(SettingsError) as raised:
                     call()
-                assert "ledger_older" == raised.value.code
+                assert code == raised.value.code
                 assert store.place in str(raised.value)
 
 
@@ -112,8 +112,10 @@ def test_another_store_in_its_place_is_refused(folder, tmp_path):
     assert 20 == len(accepted(folder))
 
 
-@pytest.mark.parametrize("what", ["directory", "control"])
-def test_a_store_that_vanished_is_refused(folder, what):
+@pytest.mark.parametrize(
+    ("what", "code"), [("directory", "ledger_older"), ("control", "ledger_mismatch")]
+)
+def test_a_store_that_vanished_is_refused(folder, what, code):
     """A store that is gone, or its control, is refused and never silently created anew."""
     fill(folder, 1)
     place = place_of(folder)
@@ -121,7 +123,7 @@ def test_a_store_that_vanished_is_refused(folder, what):
         shutil.rmtree(place)
     else:
         (place / "control.sqlite").unlink()
-    assert_refused(folder)
+    assert_refused(folder, code)
     assert not (place / "control.sqlite").exists()
     shutil.rmtree(place, ignore_errors=True)
     with ledgers(folder) as store:

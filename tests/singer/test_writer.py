@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from datetime import datetime
 from decimal import Decimal
 
@@ -10,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from target_moengage_cohort.core.errors import SettingsError, TryAgainError
+from target_moengage_cohort.core.errors import BusyError, SettingsError, TryAgainError
+from target_moengage_cohort.core.interrupts import Patience
 from target_moengage_cohort.singer.messages import Schema
 from target_moengage_cohort.singer.writer import RejectsFile
 
+PATIENCE = Patience(lambda _seconds: False, 0.0)
 STREAM = Schema("s", {"properties": {"id": {}}, "x": 1}, ["id"])
 
 
@@ -30,7 +34,7 @@ def test_rows_are_messages_that_can_be_replayed(path):
     """Each run writes a stream's SCHEMA before its first row, and each row has its reason, time and
     run."""
     for run_id in ("r1", "r2"):
-        rejects = RejectsFile(str(path), run_id)
+        rejects = RejectsFile(str(path), run_id, PATIENCE)
         rejects.append(STREAM, {"id": 1, "n": Decimal("1.10")}, "the reason")
         rejects.append(STREAM, {"id": 2}, "another")
         rejects.close()
@@ -49,7 +53,7 @@ def test_rows_are_messages_that_can_be_replayed(path):
 
 def test_a_changed_schema_is_written_again(path):
     """A new SCHEMA precedes its rows; two streams have one each."""
-    rejects = RejectsFile(str(path), "r")
+    rejects = RejectsFile(str(path), "r", PATIENCE)
     changed = Schema("s", {"properties": {"id": {}, "new": {}}}, ["id"])
     other = Schema("t", {"properties": {}}, [])
     for stream in (STREAM, changed, changed, other, changed):
@@ -75,7 +79,7 @@ def test_rows_survive_exactly(tmp_path, record):
     """A row comes back with every digit of its numbers."""
     path = tmp_path / "exact"
     path.unlink(missing_ok=True)
-    rejects = RejectsFile(str(path), "r")
+    rejects = RejectsFile(str(path), "r", PATIENCE)
     rejects.append(STREAM, record, "reason")
     rejects.close()
     found = lines(path)[1]["record"]
@@ -86,7 +90,7 @@ def test_the_file_is_its_owners_alone(path):
     """The file contains identifiers, so only its owner can read it, whatever the umask."""
     before = os.umask(0)
     try:
-        RejectsFile(str(path), "r").close()
+        RejectsFile(str(path), "r", PATIENCE).close()
     finally:
         os.umask(before)
     assert 0o600 == stat.S_IMODE(path.stat().st_mode)
@@ -97,7 +101,7 @@ def test_the_file_is_its_owners_alone(path):
 def test_a_torn_line_is_cut_off(path, length, whole):
     """The unfinished line of a dead run is removed; whole lines before it are kept."""
     path.write_bytes(whole + b'{"type":"RECORD","stream":"s"'.ljust(length, b" ")[:length])
-    RejectsFile(str(path), "r").close()
+    RejectsFile(str(path), "r", PATIENCE).close()
     assert whole == path.read_bytes()
 
 
@@ -106,7 +110,7 @@ def test_a_file_of_something_else_is_left_alone(path, content):
     """A path to another kind of file is refused, and the file is unchanged."""
     path.write_bytes(content)
     with pytest.raises(SettingsError) as raised:
-        RejectsFile(str(path), "r")
+        RejectsFile(str(path), "r", PATIENCE)
     assert "not_a_rejects_file" == raised.value.code
     assert content == path.read_bytes()
 
@@ -114,7 +118,7 @@ def test_a_file_of_something_else_is_left_alone(path, content):
 def test_a_path_that_cannot_be_opened(tmp_path):
     """The error names the setting, the path and the system's reason."""
     with pytest.raises(SettingsError) as raised:
-        RejectsFile(str(tmp_path / "no" / "file"), "r")
+        RejectsFile(str(tmp_path / "no" / "file"), "r", PATIENCE)
     path = tmp_path / "no" / "file"
     what = (
         f"rejects_path: {path} cannot be opened (No such file or directory); create its directory"
@@ -125,7 +129,7 @@ def test_a_path_that_cannot_be_opened(tmp_path):
 
 def test_a_disk_that_cannot_take_a_row_fails_the_run(path):
     """If a row cannot be kept, an error ends the run, so that STATE does not pass it."""
-    rejects = RejectsFile(str(path), "r")
+    rejects = RejectsFile(str(path), "r", PATIENCE)
     with path.open("rb") as read_only:
         os.dup2(read_only.fileno(), rejects._file)  # noqa: SLF001 - as a disk gives up
     with pytest.raises(TryAgainError, match=r"rejects_path: .* cannot be written") as raised:
@@ -136,7 +140,7 @@ def test_a_disk_that_cannot_take_a_row_fails_the_run(path):
 
 def test_a_row_appended_during_a_sync_is_synced_by_the_next(path, monkeypatch):
     """A row that is appended during a sync is made durable by the next one."""
-    rejects, synced, sync = RejectsFile(str(path), "r"), [], os.fsync
+    rejects, synced, sync = RejectsFile(str(path), "r", PATIENCE), [], os.fsync
 
     def slow(descriptor):
         synced.append(len(lines(path)))
@@ -154,7 +158,7 @@ def test_a_row_appended_during_a_sync_is_synced_by_the_next(path, monkeypatch):
 
 def test_a_sync_that_failed_stays_failed(path, monkeypatch):
     """After one failed sync, later ones also fail, even if the system reports success."""
-    rejects = RejectsFile(str(path), "r")
+    rejects = RejectsFile(str(path), "r", PATIENCE)
     rejects.append(STREAM, {"id": 1}, "reason")
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: os.read(-1, descriptor))
@@ -167,7 +171,7 @@ def test_a_sync_that_failed_stays_failed(path, monkeypatch):
 
 def test_it_knows_its_own_file(path, tmp_path):
     """A descriptor of the file is distinguished from any other, links included."""
-    rejects = RejectsFile(str(path), "r")
+    rejects = RejectsFile(str(path), "r", PATIENCE)
     (tmp_path / "link").symlink_to(path)
     other = tmp_path / "other"
     other.touch()
@@ -178,10 +182,39 @@ def test_it_knows_its_own_file(path, tmp_path):
 
 def test_a_torn_line_of_a_dead_run_is_cut_before_the_next_row(path):
     """A running process repairs the file that another one left behind, before it appends."""
-    rejects = RejectsFile(str(path), "alive")
+    rejects = RejectsFile(str(path), "alive", PATIENCE)
     rejects.append(STREAM, {"id": 1}, "r")
     with path.open("ab") as dead:
         dead.write(b'{"type":"RECORD","str')
     rejects.append(STREAM, {"id": 2}, "r")
     rejects.close()
     assert ["SCHEMA", "RECORD", "RECORD"] == [message["type"] for message in lines(path)]
+
+
+HOLD = """
+import fcntl, os, signal, sys
+file = open(sys.argv[1], "a")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("locked", flush=True)
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_a_stopped_process_delays_others_for_a_bounded_time(path):
+    """A process that was stopped in the middle of a row delays other runs within their patience;
+    then they are busy. A run that must end does not wait."""
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        try:
+            assert b"locked\n" == holder.stdout.readline()
+            for ends, at_least in ((False, 0.9), (True, 0.0)):
+                waits = []
+                wait = Patience(lambda s, e=ends, w=waits: w.append(s) or e, 1.0)
+                with pytest.raises(BusyError) as raised:
+                    RejectsFile(str(path), "r", wait)
+                assert ("rejects_file_busy", 4) == (raised.value.code, raised.value.exit_code)
+                assert at_least <= sum(waits) < 1.1
+            assert 1 == len(waits)
+        finally:
+            holder.kill()
+    RejectsFile(str(path), "r", PATIENCE).close()

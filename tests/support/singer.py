@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from target_moengage_cohort.core.errors import TargetError
-from target_moengage_cohort.core.interrupts import Interrupt
+from target_moengage_cohort.core.interrupts import Interrupt, Patience
 from target_moengage_cohort.delivery.ports import Link, NoPace, Timing
 from target_moengage_cohort.emulator import Emulator
 from target_moengage_cohort.ledger.engines import open_store
@@ -199,7 +199,7 @@ def open_run(
     context = RunContext(store.run_id, config, interrupt, timing)
     if config.settings.dry_run:
         return Run(context, endpoints_of(context, store))
-    path = config.settings.rejects_path
+    path, patience = config.settings.rejects_path, Patience(interrupt.wait, 30.0)
     return Run(
         context,
         Endpoints(
@@ -207,7 +207,7 @@ def open_run(
             recorder=Recorder(store),
             link=link,
             write_state=write_state,
-            rejects=RejectsFile(path, store.run_id) if path is not None else NoRejects(),
+            rejects=NoRejects() if path is None else RejectsFile(path, store.run_id, patience),
             record_mapper=record_mapper_of(config.settings),
         ),
     )

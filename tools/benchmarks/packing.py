@@ -9,7 +9,7 @@ import msgspec
 
 from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
 from target_moengage_cohort.core.text import iso_utc
-from target_moengage_cohort.delivery.packing import CohortBuffer
+from target_moengage_cohort.delivery.packing import Budget, CohortBuffer
 from target_moengage_cohort.moengage.cohort_sync import Envelope
 from tools.benchmarks.data import STREAM, people
 from tools.benchmarks.sections import Figure, Section, count
@@ -62,13 +62,13 @@ def send(members: list[Member]) -> int:
     """Convert members to request bodies; return their size in bytes."""
     cohort = Cohort(STREAM, STREAM)
     envelope = Envelope(cohort, "acme", send_timestamp=True)
-    buffer = CohortBuffer(envelope, PAYLOAD_BYTES)
+    buffer = CohortBuffer(envelope, Budget(PAYLOAD_BYTES))
     timestamp = iso_utc(1_795_492_800.000)
     size = 0
     for epoch, member in enumerate(members):
         change = Change(cohort, Action.ADD, member)
         buffer.put(change, epoch, 0.0)
-        if buffer.has_closed:
+        if buffer.closed:
             body = buffer.take(0.0)
             size += len(envelope.body(body.action, timestamp, body.members))
     while (body := buffer.take(0.0)) is not None:

@@ -10,6 +10,7 @@ import typing as t
 
 import msgspec
 
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import LedgerError, RowError, SettingsError
 from target_moengage_cohort.ledger.control.tables import TABLES
 from target_moengage_cohort.ledger.records import (
@@ -211,7 +212,7 @@ class Control:
             if cohort_id in ids:
                 msg = (
                     f"cohort {cohort_id!r} was created by another run meanwhile, for the stream "
-                    f"{stream!r}; see moengage-cohort status, and run again"
+                    f"{stream!r}; run again, after a look at: {suggest('status')}"
                 )
                 raise SettingsError("cohort_of_other_stream", msg)
 
@@ -282,12 +283,3 @@ def newer(path: str) -> SettingsError:
         "installation"
     )
     return SettingsError("ledger_newer", msg)
-
-
-def inconsistent(path: object, fault: str) -> SettingsError:
-    """Return the error for files that do not belong together."""
-    msg = (
-        f"ledger_uri: {path} {fault}, so nothing is sent; restore all files of the directory from "
-        "one backup"
-    )
-    return SettingsError("ledger_mismatch", msg)

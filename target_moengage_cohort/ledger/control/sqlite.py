@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import socket
 import sqlite3
 import threading
 import typing as t
 
+from target_moengage_cohort.core import sqlite_files
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
-from target_moengage_cohort.core.files import Lock, as_ledger_error
+from target_moengage_cohort.core.files import Lock, as_ledger_error, exists, unusable
+from target_moengage_cohort.core.mounts import is_on_network
+from target_moengage_cohort.ledger import repairs
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from target_moengage_cohort.core.files import Step
+    from target_moengage_cohort.core.interrupts import Patience
 
     Rows = list[tuple[t.Any, ...]]
 
 FILE_NAME = "control.sqlite"
 _POLL_SECONDS = 0.05
-
-
-class Patience(t.NamedTuple):
-    """The wait for what other processes hold.
-
-    Attributes:
-        wait: Waits for some seconds, and returns whether the run is to end instead.
-        seconds: The longest wait.
-    """
-
-    wait: Callable[[float], bool]
-    seconds: float
 
 
 class Transaction:
@@ -59,7 +52,10 @@ class SQLiteDatabase:
 
     def __init__(self, folder: Path, *, read_only: bool, step: Step, patience: Patience) -> None:
         self.path = folder / FILE_NAME
-        self._log = folder / f"{FILE_NAME}-wal"
+        # The second is the log on a network file system, where SQLite cannot use the first.
+        self._logs = folder / f"{FILE_NAME}-wal", folder / f"{FILE_NAME}-journal"
+        self._host: str | None = None  # this one, if it is a network file system
+        self.trusts_host = False  # whether no other host uses the file, whatever it says
         self.read_only = read_only
         self._step = step
         self._patience = patience
@@ -75,7 +71,7 @@ class SQLiteDatabase:
     @property
     def exists(self) -> bool:
         """Whether there is such a file."""
-        return os.path.exists(self.path)  # noqa: PTH110 - an unreadable parent is no error yet
+        return exists(self.path)
 
     @property
     def has_changed(self) -> bool:
@@ -83,41 +79,41 @@ class SQLiteDatabase:
         return self._is_marked and self._connection is not None and self._failure is None
 
     def open(self, create: Callable[[Transaction], None]) -> None:
-        """Open the file; `create` makes the tables of a new one.
-
-        A file of which a part is missing is not opened.
-        """
+        """Open the file, unless a part of it is missing; `create` makes the tables of a new one."""
         with self._lock, self._translated():
-            if self.read_only and not self.exists:
-                self._is_missing = True
+            self._is_missing = self.read_only and not self.exists
+            if self._is_missing:
                 return
+            self._host = socket.gethostname() if is_on_network(self.path.parent) else None
             self._take_turn()
-            log = self._log
-            had_log = _has_content(log)
+            had_log = self._has_log()
             if not self.read_only:
-                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._connection = self._connect(has_log=had_log)
-            if self._still is not None:
-                self._use.release()
+                sqlite_files.create_private(self.path)
+            self._connection = self._connect()
             is_new = not self._rows("SELECT name FROM sqlite_master WHERE name = 'store'")
             self._is_missing = is_new and self.read_only  # a process died, or is, at making it
+            if not self.read_only:
+                self._patiently(f"PRAGMA journal_mode = {'TRUNCATE' if self._host else 'WAL'}")
             if is_new and not self.read_only:
-                self._patiently("PRAGMA journal_mode = WAL")
                 with self._transaction("create") as transaction:
                     if not transaction.run("SELECT 1 FROM sqlite_master WHERE name = 'store'"):
                         create(transaction)
-            elif not is_new and not had_log and self._rows("SELECT is_open FROM store")[0][0]:
-                # Another process may have made the log since: then it exists now.
-                if _has_content(log):
-                    return
-                self._connection.close()  # leaves the flag as it is
+            elif not is_new and (refusal := self._refusal(had_log=had_log)) is not None:
+                self._used().close()  # leaves the flag as it is
                 self._connection = None
                 self._use.release()
-                msg = (
-                    f"the ledger {self.path} was copied or restored without its log {log.name}, so "
-                    "its newest requests are missing; restore both files from one backup"
-                )
-                raise SettingsError("ledger_mismatch", msg)
+                raise refusal
+
+    def _refusal(self, *, had_log: bool) -> SettingsError | None:
+        """Return why the file must not be used: its log is missing, or another host uses it."""
+        ((is_open, host),) = self._rows("SELECT is_open, host FROM store")
+        # Another process may have made the log since: then it exists now.
+        if is_open and not (had_log or self._has_log()):
+            fault = f"was copied or restored without its log {self._logs[self._host is not None]}"
+            return repairs.inconsistent(self.path, fault, repairs.restore_store(self.path.parent))
+        if not (is_open and self._host) or self.read_only or self.trusts_host:
+            return None
+        return repairs.used_elsewhere(self.path, host) if host not in {None, self._host} else None
 
     def rows(self, query: str, values: Sequence[object] = ()) -> Rows:
         """Return the rows of a query, as of the latest change; none if there is no file to read."""
@@ -147,7 +143,8 @@ class SQLiteDatabase:
         is_marked = False
         try:
             if not self.read_only and self._use.upgrade():
-                connection.execute("UPDATE store SET is_open = 0 WHERE is_open = 1")
+                change = "UPDATE store SET is_open = 0 WHERE is_open = 1 AND coalesce(host, ?) = ?"
+                self._patiently(change, [self._host or ""] * 2, connection=connection)
                 is_marked = True
                 self._step("control: marked as closed")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -171,17 +168,15 @@ class SQLiteDatabase:
 
     def _take_turn(self) -> None:
         """Wait while another process closes the file."""
-        waited = 0.0
-        while not self._use.acquire(shared=True):
-            if waited >= self._patience.seconds or self._patience.wait(_POLL_SECONDS):
-                raise self._busy()
-            waited += _POLL_SECONDS
+        if not self._patience.until(lambda: self._use.acquire(shared=True), _POLL_SECONDS):
+            raise self._busy()
 
-    def _connect(self, *, has_log: bool) -> sqlite3.Connection:
-        mode = "ro" if self.read_only else "rw"
+    def _connect(self) -> sqlite3.Connection:
+        # What a dead process has left in a journal is undone before the file can be read.
+        mode = "ro" if self.read_only and not self._host else "rw"
         # Without a log nothing else uses the file, and its directory may not be writable. If that
         # changes, it is opened again; a lock would keep the last writer from closing it.
-        is_still = self.read_only and not has_log
+        is_still = self.read_only and not self._has_content()
         self._still = self._facts() if is_still else None
         connection = sqlite3.connect(
             f"{self.path.absolute().as_uri()}?mode={mode}{'&immutable=1' if is_still else ''}",
@@ -192,13 +187,18 @@ class SQLiteDatabase:
         )
         self._patiently("PRAGMA synchronous = FULL", connection=connection)
         self._patiently("PRAGMA secure_delete = ON", connection=connection)
+        if is_still:
+            self._use.release()
         return connection
 
     def _mark_open(self) -> None:
         if self._is_marked:
             return
         with self._transaction("mark open") as transaction:
-            transaction.run("UPDATE store SET is_open = 1, last_run = last_run + 1")
+            if (refusal := self._refusal(had_log=True)) is not None:
+                raise refusal
+            facts = "is_open = 1, last_run = last_run + 1, host = ?"
+            transaction.run(f"UPDATE store SET {facts}", [self._host])
         self._used().execute("PRAGMA wal_checkpoint(PASSIVE)")
         self._is_marked = True
         self.first_change()
@@ -206,7 +206,7 @@ class SQLiteDatabase:
     @contextlib.contextmanager
     def _transaction(self, name: str) -> Iterator[Transaction]:
         connection = self._used()
-        self._patiently("BEGIN IMMEDIATE")
+        self._patiently("BEGIN EXCLUSIVE")  # with a log that is the same as IMMEDIATE
         try:
             yield Transaction(connection)
             self._step(f"{name}: before commit")
@@ -225,16 +225,20 @@ class SQLiteDatabase:
         connection: sqlite3.Connection | None = None,
     ) -> Rows:
         """Execute a statement, as soon as other processes allow it."""
-        waited = 0.0
-        while True:
+        rows: Rows = []
+
+        def execute() -> bool:
             try:
-                return (connection or self._used()).execute(statement, values).fetchall()
+                rows[:] = (connection or self._used()).execute(statement, values)
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                if sqlite_files.primary_code(error) != sqlite3.SQLITE_BUSY:
                     raise
-            if waited >= self._patience.seconds or self._patience.wait(_POLL_SECONDS):
-                raise self._busy()
-            waited += _POLL_SECONDS
+                return False
+            return True
+
+        if not self._patience.until(execute, _POLL_SECONDS):
+            raise self._busy()
+        return rows
 
     def _rows(self, query: str, values: Sequence[object] = ()) -> Rows:
         while (before := self._still) is not None:
@@ -246,14 +250,19 @@ class SQLiteDatabase:
                 break  # the error is its own
             self._used().close()
             self._take_turn()
-            self._connection = self._connect(has_log=_has_content(self._log))
-            if self._still is not None:
-                self._use.release()
+            self._connection = self._connect()
         return self._patiently(query, values)
 
     def _facts(self) -> object:
         facts = self.path.stat()
-        return facts.st_mtime_ns, facts.st_size, facts.st_ino, _has_content(self._log)
+        return facts.st_mtime_ns, facts.st_size, facts.st_ino, self._has_content()
+
+    def _has_content(self) -> bool:
+        return max(map(sqlite_files.size, self._logs)) > 0
+
+    def _has_log(self) -> bool:
+        is_empty = sqlite_files.size(self._logs[1]) == 0  # between two transactions
+        return self._has_content() or (self._host is not None and is_empty)
 
     def _used(self) -> sqlite3.Connection:
         if self._failure is not None:
@@ -264,8 +273,8 @@ class SQLiteDatabase:
 
     def _busy(self) -> BusyError:
         msg = (
-            f"the ledger {self.path} is locked by another process, which may have been stopped "
-            "(moengage-cohort status lists the runs); end that process, then run again"
+            f"the ledger {self.path} is locked by another process, which may have been stopped; "
+            f"end that process, then run again. The runs at work are shown by: {suggest('status')}"
         )
         return BusyError("ledger_busy", msg)
 
@@ -276,25 +285,10 @@ class SQLiteDatabase:
             with as_ledger_error(self.path, "used"):
                 yield
         except sqlite3.Error as error:
-            msg = (
-                f"the ledger {self.path} cannot be used ({_cause(error)}); its directory must be "
-                "writable and its disk must have free space. Nothing more is sent. Fix the "
-                "problem, then run again"
-            )
-            self._failure = LedgerError("ledger_unusable", msg)
+            self._failure = unusable(self.path, "used", sqlite_files.cause(error, self.path))
+            if sqlite_files.is_damage(error):
+                self._failure = repairs.damaged(self.path, repairs.restore_store(self.path.parent))
             raise self._failure from None
         except LedgerError as error:
             self._failure = error
             raise
-
-
-def _has_content(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except FileNotFoundError:
-        return False
-
-
-def _cause(error: sqlite3.Error) -> str:
-    """Describe an error by its names: its text may quote a value."""
-    return f"{type(error).__name__}: {getattr(error, 'sqlite_errorname', 'unknown')}"

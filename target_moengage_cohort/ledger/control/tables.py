@@ -8,12 +8,13 @@ from __future__ import annotations
 TABLES = (
     # One row: whose store this is. `is_open` is set before the first change of a process, and
     # cleared after the last one has moved the log into the file; see `SQLiteDatabase`. `last_run`
-    # rises with every process that changes anything, and with every run.
+    # rises with every process that changes anything, and with every run. `host` is
+    # where the processes are that have it open, if it is on a network file system.
     """CREATE TABLE store (
         format BIGINT NOT NULL, store_id TEXT NOT NULL, base_url TEXT NOT NULL,
         workspace_id TEXT NOT NULL, hash_key TEXT NOT NULL, is_open BIGINT NOT NULL,
         last_request BIGINT NOT NULL, last_cohort BIGINT NOT NULL, last_run BIGINT NOT NULL,
-        moved_to TEXT)""",
+        moved_to TEXT, host TEXT)""",
     # `is_whole` is whether the latest STATE had a whole entry for the stream; `alert_state` is what
     # the latest alert reported.
     """CREATE TABLE streams (

@@ -6,6 +6,7 @@ import typing as t
 
 import msgspec
 
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import RowError, SettingsError
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.ledger.control.history import RunHistory
@@ -64,7 +65,7 @@ class DuckDBCohortLedger:
             msg = (
                 f"cohorts.{stream}.cohort_name: {where} has the name {self.entry.name!r}, not "
                 f"{cohort.name!r}; to rename the cohort, run: "
-                "moengage-cohort ledger rename COHORT NAME --config …"
+                f"{suggest('ledger', 'rename', cohort.cohort_id, cohort.name)}"
             )
             raise SettingsError("cohort_renamed", msg)
         if self.entry.description != cohort.description and not self.state.read_only:
@@ -255,6 +256,6 @@ def of_other_stream(entry: CohortEntry, stream: str) -> SettingsError:
     msg = (
         f"cohorts.{stream}: the ledger of cohort {entry.cohort_id!r} belongs to stream "
         f"{entry.stream!r}; to let {stream!r} populate the cohort from now on, run: "
-        "moengage-cohort ledger reassign COHORT STREAM --config …"
+        f"{suggest('ledger', 'reassign', entry.cohort_id, stream)}"
     )
     return SettingsError("cohort_of_other_stream", msg)

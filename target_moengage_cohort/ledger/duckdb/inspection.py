@@ -22,9 +22,10 @@ def inspect(state: StreamState) -> list[Fault]:
     try:
         found = list(_faults(state))
     except TargetError as error:
-        if error.code == "ledger_newer":
+        if error.code not in {"ledger_corrupt", "ledger_mismatch"}:
             raise
-        found = [("members_unusable", f"the file of its members cannot be used: {error}", None)]
+        message = f"the file of its members cannot be used ({error.code})"
+        found = [("members_unusable", message, None)]
     path = str(state.table.file.path)
     return [
         Fault(code=code, message=message, path=path, stream=state.name, cohort_id=cohort_id)

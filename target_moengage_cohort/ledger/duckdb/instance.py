@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import resource
 import threading
 import typing as t
 from collections import OrderedDict
 
-from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.core.files import unusable
 from target_moengage_cohort.ledger.records import MemberSet
+from target_moengage_cohort.ledger.repairs import damaged, restore_members
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,9 +29,21 @@ _ATTACHED = 256
 _SHARE = 4  # of the descriptors that the process may open, one in so many is for ledgers
 
 
+_OF_FILE = re.compile(r'(Could not|Cannot) [a-z ]+ file "')
+_DAMAGES = (
+    "not a valid DuckDB database file",
+    "Could not read enough bytes",
+    "Corrupt database file",
+    "Table with name",  # that does not exist
+)
+
+
 @contextlib.contextmanager
-def translated(path: Path | str) -> Iterator[None]:
-    """Turn an error of DuckDB or the disk into a `LedgerError` without any identifier."""
+def translated(path: Path, stream: str | None = None) -> Iterator[None]:
+    """Turn an error of DuckDB or the disk into a `LedgerError` without any identifier.
+
+    The path is that of a stream's members, or a directory for temporary files.
+    """
     import duckdb  # noqa: PLC0415 - as in `Engine`
 
     try:
@@ -37,13 +52,11 @@ def translated(path: Path | str) -> Iterator[None]:
         detail = type(error).__name__
         text = next(iter(str(error).splitlines()), "")
         # These are about files, never about values; a COMMIT wraps them into another class.
-        if text and (isinstance(error, (duckdb.IOException, OSError)) or "IO Error: " in text):
+        if text and (isinstance(error, (duckdb.IOException, OSError)) or _OF_FILE.search(text)):
             detail = f"{detail}: {text}"
-        msg = (
-            f"the ledger {path} cannot be used ({detail}); its directory must be writable and its "
-            "disk must have free space. Nothing more is sent. Fix the problem, then run again"
-        )
-        raise LedgerError("ledger_unusable", msg) from None
+        if stream is not None and any(damage in str(error) for damage in _DAMAGES):
+            raise damaged(path, restore_members(path, stream)) from None
+        raise unusable(path, "used", detail) from None
 
 
 def quoted(text: str) -> str:
@@ -74,6 +87,8 @@ class Engine:
         self._attached: OrderedDict[DatabaseFile, None] = OrderedDict()
         import duckdb  # noqa: PLC0415
 
+        # DuckDB cannot be told the modes of its files, and makes logs and spilled blocks anytime.
+        os.umask(0o077)
         with translated(spill):
             self._connection = duckdb.connect(
                 ":memory:",
@@ -114,8 +129,8 @@ class Engine:
                         self.detach(other)
                 finally:
                     other.lock.release()
-        mode = " (READ_ONLY)" if self.read_only else ""
-        self.cursor().execute(f"ATTACH {quoted(str(file.path))} AS {file.name}{mode}")
+        mode = "(TYPE duckdb, READ_ONLY)" if self.read_only else "(TYPE duckdb)"
+        self.cursor().execute(f"ATTACH {quoted(str(file.path))} AS {file.name} {mode}")
         with self._lock:
             self._attached[file] = None
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import typing as t
 from pathlib import Path
 from urllib.parse import unquote
 
 from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.files import exists
 from target_moengage_cohort.ledger.control.control import stem
+from target_moengage_cohort.ledger.repairs import move_away
 from target_moengage_cohort.settings.addresses import state_path
 
 if t.TYPE_CHECKING:
@@ -26,11 +27,11 @@ def store_folder(settings: Settings) -> Path:
 
 def refuse_old_format(folder: Path) -> None:
     """Raise a `SettingsError` if a directory has a store that is no longer read."""
-    if os.path.exists(folder / "destination.json"):  # noqa: PTH110 - see `LocalStore.exists`
+    if exists(folder / "destination.json"):
         msg = (
             f"the ledger {folder} was created by a version before the first release, whose "
-            "format is no longer read. Use another ledger_uri, or delete the directory; then "
-            "import the members that MoEngage has: moengage-cohort adopt"
+            "format is no longer read. Import the members that MoEngage has with moengage-cohort "
+            f"adopt, after moving it away: {move_away(folder)}"
         )
         raise SettingsError("ledger_old_format", msg)
 

@@ -6,6 +6,7 @@ import contextlib
 import typing as t
 
 from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.core.files import exists
 from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger.duckdb import schema
 from target_moengage_cohort.ledger.duckdb.instance import digest, sums_sql, translated
@@ -49,7 +50,7 @@ class Members:
     def __init__(self, engine: Engine, file: DatabaseFile, owner: Owner, step: Step) -> None:
         self.engine = engine
         self.file = file
-        self.exists = file.path.exists()
+        self.exists = exists(file.path)
         self.schema = file.name if self.exists else f"memory.{file.name}"
         self.folded = f"memory.f{file.name}"
         self.may_have_removed = True  # whether the table `removed` may have rows
@@ -58,7 +59,7 @@ class Members:
         self._lock = file.lock
         self._failure: LedgerError | None = None
         self._is_closed = False
-        with translated(file.path):
+        with translated(file.path, owner.stream):
             self.cursor = engine.cursor()
 
     def open(self) -> None:
@@ -89,7 +90,7 @@ class Members:
                 raise LedgerError("ledger_unusable", msg)
             self.file.pins += 1
             try:
-                with translated(self.file.path):
+                with translated(self.file.path, self._owner.stream):
                     if self.exists:
                         self.engine.attach(self.file)
                     yield self.cursor
@@ -210,7 +211,7 @@ class Members:
             cursor.execute("FROM rows")
 
         def read() -> Iterator[list[t.Any]]:
-            with contextlib.closing(cursor), translated(self.file.path):
+            with contextlib.closing(cursor), translated(self.file.path, self._owner.stream):
                 while rows := cursor.fetchmany(CHUNK):
                     yield rows
 
@@ -254,7 +255,7 @@ class Members:
             self._is_closed = True
             try:
                 self.cursor.close()
-                with translated(self.file.path):
+                with translated(self.file.path, self._owner.stream):
                     self.engine.detach(self.file)
             except LedgerError:
                 if self._failure is None:  # else the caller has had the first error

@@ -7,11 +7,12 @@ import os
 import typing as t
 
 from target_moengage_cohort.core.errors import LedgerError
-from target_moengage_cohort.core.files import sync
-from target_moengage_cohort.ledger.control.control import inconsistent, newer
+from target_moengage_cohort.core.files import sync, unusable
+from target_moengage_cohort.ledger.control.control import newer
 from target_moengage_cohort.ledger.duckdb import schema
 from target_moengage_cohort.ledger.duckdb.instance import quoted
 from target_moengage_cohort.ledger.records import FORMAT
+from target_moengage_cohort.ledger.repairs import damaged, inconsistent, restore_members
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,13 +76,15 @@ def rewrite_file(engine: Engine, file: DatabaseFile, step: Step) -> None:
 
 def check_file(cursor: Cursor, file: DatabaseFile, owner: Owner) -> bool:
     """Check the format and the owner of an attached file; return whether it is rewritten."""
-    (row,) = cursor.execute(f"FROM {file.name}.meta").fetchall()
-    if row[0] > FORMAT:
+    rows = cursor.execute(f"FROM {file.name}.meta").fetchall()
+    if len(rows) != 1:
+        raise damaged(file.path, restore_members(file.path, owner.stream))
+    number, *found, is_rewritten = rows[0]
+    if number > FORMAT:
         raise newer(str(file.path))
-    _, *found, is_rewritten = row
     if tuple(found) != owner:
         fault = "belongs to a different store or stream than control.sqlite in its directory"
-        raise inconsistent(file.path, fault)
+        raise inconsistent(file.path, fault, restore_members(file.path, owner.stream))
     return bool(is_rewritten)
 
 
@@ -106,8 +109,7 @@ def _make(engine: Engine, path: Path, fill: Callable[[Cursor, str], None], step:
         cursor.execute(f"DETACH {name}")  # writes everything into the file itself
     step("make: detached")
     if _wal(new).exists():
-        msg = f"the ledger {path} could not be written; check that its disk has free space"
-        raise LedgerError("ledger_unusable", msg)
+        raise unusable(path, "written", "its log is still there")
     sync(new)
     return new
 

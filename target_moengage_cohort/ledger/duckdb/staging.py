@@ -171,7 +171,7 @@ class DuckDBStaging:
             keeps=keeps,
             known=known,
         )
-        with members.using(), self._lock, translated(self._directory):
+        with members.using(), self._lock:
             counts = Comparison(members.cursor, tables, rows, self._engine.hash_sql).run()
         if self._files and (tables.resent or any(each.additions for each in counts.values())):
             self._identify(tables)

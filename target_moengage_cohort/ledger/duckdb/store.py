@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import socket
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,12 +13,14 @@ from functools import partial
 import msgspec
 
 from target_moengage_cohort.core import files
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.text import iso_utc
 from target_moengage_cohort.ledger.control.control import stem
 from target_moengage_cohort.ledger.duckdb.cohort_ledger import of_other_stream, retired
 from target_moengage_cohort.ledger.duckdb.inspection import inspect
 from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, Engine, translated
-from target_moengage_cohort.ledger.duckdb.leases import new_holder, take_lease
+from target_moengage_cohort.ledger.duckdb.leases import Holder
 from target_moengage_cohort.ledger.duckdb.members import Members
 from target_moengage_cohort.ledger.duckdb.members_file import Owner
 from target_moengage_cohort.ledger.duckdb.store_directory import StoreDirectory
@@ -24,8 +28,6 @@ from target_moengage_cohort.ledger.duckdb.stream_ledger import DuckDBStreamLedge
 from target_moengage_cohort.settings.convert import nearest_name
 
 if t.TYPE_CHECKING:
-    from pathlib import Path
-
     from target_moengage_cohort.core.membership import Cohort
     from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBCohortLedger
     from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging
@@ -76,7 +78,7 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
         entry = self._ready().entry(cohort_id) if self.exists else None
         if entry is None:
             like = nearest_name(cohort_id, [entry.cohort_id for entry in self.entries()])
-            hint = "moengage-cohort status lists the cohorts that have one"
+            hint = f"those that have one are shown by: {suggest('status')}"
             if like:
                 hint = f"did you mean {like!r}?"
             msg = (
@@ -103,7 +105,7 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
     def accept_members(self, stream: str) -> None:
         """See `LedgerStore.accept_members`."""
         if stream not in self.streams():
-            msg = f"stream {stream!r} has no ledger in {self.place}; see moengage-cohort status"
+            msg = f"stream {stream!r} has no ledger in {self.place}; see {suggest('status')}"
             raise SettingsError("no_ledger", msg)
         self.stream(stream, trusts=True)
 
@@ -118,17 +120,25 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
     def _take(self, name: str) -> DuckDBStreamLedger:
         engine, control = self._engine(), self._control
         base = stem(self._settings.partner, name)
-        lease = self._lease(name, self.folder / f"stream-{base}.lock")
+        if self.exists or not self._read_only:  # else there is nothing to lock
+            self._leases.take(name, base, self._holder(), self._patience)
         try:
             file = DatabaseFile(self.folder / f"members-{base}.duckdb", next(self._numbers))
             owner = Owner(control.store_id, self._settings.partner, name)
             members = Members(engine, file, owner, self._step)
-            closed = partial(self._streams.pop, name, None)
-            return DuckDBStreamLedger(name, control, members, lease, closed)
+            release = partial(self._release, name, base)
+            return DuckDBStreamLedger(name, control, members, release)
         except BaseException:
-            if lease is not None:
-                lease.release()
+            self._leases.release(base)
             raise
+
+    def _holder(self) -> Holder:
+        since = iso_utc(self._clock(), "seconds")
+        return Holder(pid=os.getpid(), host=socket.gethostname(), run_id=self.run_id, since=since)
+
+    def _release(self, name: str, base: str) -> None:
+        self._leases.release(base)
+        self._streams.pop(name, None)
 
     def reassign(self, cohort_id: str, stream: str) -> None:
         """Let another stream populate a cohort: copy its members, then change the owner."""
@@ -154,6 +164,7 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
         """Close all ledgers, even if one of them fails."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._close_control)
+            stack.callback(self._leases.close)
             stack.callback(self._stop)
             for stream in list(self._streams.values()):
                 stack.callback(stream.close)
@@ -179,11 +190,3 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
             key = self._control.hash_key
             self._started = Engine(key, self._spill.path, read_only=self._read_only)
         return self._started
-
-    def _lease(self, stream: str, path: Path) -> files.Lock | None:
-        """Wait for a stream's lease; ``None`` if there is nothing to lock."""
-        if self._read_only and not self.exists:
-            return None
-        lock = files.Lock(path, is_optional=self._read_only)
-        take_lease(stream, lock, new_holder(self.run_id, self._clock()), self._patience)
-        return lock

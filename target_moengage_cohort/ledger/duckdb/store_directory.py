@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import typing as t
 from functools import partial
 
-from target_moengage_cohort.core import files
+from target_moengage_cohort.core import files, sqlite_files
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.ledger.control.actions import note_action
 from target_moengage_cohort.ledger.control.control import Control, stem
 from target_moengage_cohort.ledger.control.history import RunHistory
 from target_moengage_cohort.ledger.control.plans import Plans
-from target_moengage_cohort.ledger.control.sqlite import Patience, SQLiteDatabase
+from target_moengage_cohort.ledger.control.sqlite import SQLiteDatabase
 from target_moengage_cohort.ledger.control.stream_records import StreamRecords
+from target_moengage_cohort.ledger.duckdb.leases import Leases
 from target_moengage_cohort.ledger.duckdb.location import refuse_old_format, store_folder
 from target_moengage_cohort.ledger.records import Fault, PlanKind
+from target_moengage_cohort.ledger.repairs import inconsistent, restore_store
 from target_moengage_cohort.ledger.witness import Witness
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from target_moengage_cohort.core.files import Step
+    from target_moengage_cohort.core.interrupts import Patience
     from target_moengage_cohort.ledger.records import CohortEntry, Plan, RunEntry, RunProgress
     from target_moengage_cohort.settings import Settings
 
@@ -51,6 +53,7 @@ class StoreDirectory:
             self.folder, read_only=self._read_only, step=self._step, patience=self._patience
         )
         self._control = Control(settings, database)
+        self._leases = Leases(self.folder, is_optional=self._read_only)
         self._witness = Witness(self.place, self._step)
         database.first_change = partial(self._witness.write, self._control)
         self._is_ready = self._has_progress = False
@@ -58,12 +61,13 @@ class StoreDirectory:
     @property
     def exists(self) -> bool:
         """Whether a cohort may have a ledger: there is a directory, or should be one."""
-        there = os.path.isdir(self.folder)  # noqa: PTH112 - an unreadable parent is no error yet
-        return there or self._witness.exists
+        return files.exists(self.folder) or self._witness.exists
 
     def accept_older(self) -> bool:
         """See `LedgerStore.accept_older`."""
+        self._refuse_remains()
         self._witness.delete()
+        self._control.database.trusts_host = True
         if is_there := self._control.database.exists:
             self._witness.write(self._ready())
         return is_there
@@ -129,12 +133,10 @@ class StoreDirectory:
         if not self.exists:
             return []
         holding = set()
-        for path in self.folder.glob("stream-*.lock"):
-            with contextlib.suppress(LedgerError):
-                lock = files.Lock(path)
-                if lock.acquire():
-                    lock.release()
-                elif (holder := lock.holder()) is not None:
+        with contextlib.closing(Leases(self.folder, is_optional=True)) as leases:
+            for path in self.folder.glob("stream-*.lock"):
+                base = path.stem.removeprefix("stream-")
+                if (holder := leases.holder(base)) is not None and not leases.is_free(base):
                     holding.add(holder.run_id)
         return [each for each in RunHistory(self._ready()).under_way() if each.run_id in holding]
 
@@ -156,22 +158,18 @@ class StoreDirectory:
             for path in self.folder.glob("members-*.duckdb")
         }
         message = "no stream has this file of members"
-        return [
-            Fault(code="unknown_file", message=message, path=str(path))
-            for path, base in sorted(paths.items())
-            if base not in stems and self._is_free(base)
-        ]
-
-    def _is_free(self, base: str) -> bool:
-        lock = files.Lock(self.folder / f"stream-{base}.lock", is_optional=True)
-        is_free = lock.acquire()
-        lock.release()
-        return is_free
+        with contextlib.closing(Leases(self.folder, is_optional=True)) as leases:
+            return [
+                Fault(code="unknown_file", message=message, path=str(path))
+                for path, base in sorted(paths.items())
+                if base not in stems and leases.is_free(base)
+            ]
 
     def _ready(self) -> Control:
         """Open control; the first call creates the directory."""
         if not self._is_ready:
             refuse_old_format(self.folder)
+            self._refuse_remains()
             known = self._witness.read()
             if not self._control.database.exists:
                 self._witness.check(known, self._control)
@@ -187,6 +185,15 @@ class StoreDirectory:
                 raise
             self._is_ready = True
         return self._control
+
+    def _refuse_remains(self) -> None:
+        """Raise a `SettingsError` if there are files of members without control."""
+        path = self._control.database.path
+        with files.as_ledger_error(path, "read"):
+            is_empty = sqlite_files.size(path) <= 0
+        if is_empty and any(self.folder.glob("members-*.duckdb")):
+            fault = "is missing or empty, although files of members are there"
+            raise inconsistent(path, fault, restore_store(self.folder))
 
     def _close_control(self) -> None:
         with contextlib.ExitStack() as stack:

@@ -7,18 +7,17 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.membership import Action, Member
-from target_moengage_cohort.ledger.control.control import inconsistent
 from target_moengage_cohort.ledger.control.stream_records import StreamRecords
 from target_moengage_cohort.ledger.duckdb import aliases, folding, schema
 from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBCohortLedger
 from target_moengage_cohort.ledger.duckdb.inspection import cohorts_with_rows, stray_plans
 from target_moengage_cohort.ledger.duckdb.stream_state import StreamState
 from target_moengage_cohort.ledger.records import NO_MEMBERS, FoldedCohort
+from target_moengage_cohort.ledger.repairs import inconsistent, restore_members
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from target_moengage_cohort.core.files import Lock
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.control.requests import JournaledRequest
     from target_moengage_cohort.ledger.duckdb.difference import DuckDBDifference
@@ -42,13 +41,11 @@ class DuckDBStreamLedger(StreamState):
         name: str,
         control: Control,
         members: Members,
-        lease: Lock | None,
-        closed: Callable[[], object],
+        release: Callable[[], object],
     ) -> None:
         super().__init__(name, control, members)
         self.cohorts: dict[str, DuckDBCohortLedger] = {}
-        self._lease = lease
-        self._closed = closed
+        self._release = release
         self._is_closed = False
 
     def load(self, *, trusts: bool = False) -> None:
@@ -60,7 +57,8 @@ class DuckDBStreamLedger(StreamState):
         had_file = StreamRecords(self.control).has_members(self.name)
         if had_file and not (self.table.exists or trusts):
             fault = "is missing, although control.sqlite in its directory has the stream's cohorts"
-            raise inconsistent(self.table.file.path, fault)
+            path = self.table.file.path
+            raise inconsistent(path, fault, restore_members(path, self.name))
         self.table.open()
         if not (had_file or self.read_only):
             StreamRecords(self.control).note_stream(self.name, has_members=1)
@@ -93,7 +91,9 @@ class DuckDBStreamLedger(StreamState):
             if found.is_ahead(entry.mark, numbers):
                 ahead.append(found)
             elif (found.mark, found.counts) != (entry.mark, entry.counts):
-                raise inconsistent(self.table.file.path, _differs(entry))
+                path = self.table.file.path
+                repair = restore_members(path, self.name, trusts=True)
+                raise inconsistent(path, _differs(entry), repair)
         if ahead and not self.read_only:
             self.requests.note_folded(ahead)
             for each in ahead:
@@ -286,9 +286,7 @@ class DuckDBStreamLedger(StreamState):
         try:
             self.table.close()
         finally:
-            if self._lease is not None:
-                self._lease.release()
-            self._closed()
+            self._release()
 
 
 def _differs(entry: CohortEntry) -> str:

@@ -5,6 +5,7 @@ They belong to the tap, so they are only read, never changed or removed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import typing as t
@@ -39,17 +40,10 @@ class BatchFiles:
 
     def __init__(self, storage: BatchStorage | None) -> None:
         self._storage = storage
-        self._scratch: Scratch | None = None
+        self._resources = contextlib.ExitStack()
         self._numbers = itertools.count(1)
-        self._connection: Cursor | None = None
-        self._row_decoders: dict[str, tuple[RowLayout, Callable[[bytes], t.Any]]] = {}
 
-    def parts(
-        self,
-        message: Batch,
-        layout: RowLayout,
-        where: str,
-    ) -> Iterator[Part]:
+    def parts(self, message: Batch, layout: RowLayout, where: str) -> Iterator[Part]:
         """Yield the contents of a message's files, one by one; ``where`` names it in errors."""
         _check_encoding(message, where)
         for url in message.manifest:
@@ -61,8 +55,7 @@ class BatchFiles:
             try:
                 match message.encoding.format:
                     case "jsonl":
-                        decode_row = self._row_decoder(message.stream, layout)
-                        yield JsonLines(path, named, decode_row, layout.plain)
+                        yield JsonLines(path, named, _row_decoder(layout), layout.plain)
                     case "parquet":
                         yield from self._parquet(path, named, layout)
                     case "arrow":
@@ -73,39 +66,26 @@ class BatchFiles:
 
     def close(self) -> None:
         """Release what reading the files needed."""
-        if self._connection is not None:
-            self._connection.close()
-        if self._scratch is not None:
-            self._scratch.close()
+        self._resources.close()
 
-    @property
+    @functools.cached_property
     def _folder(self) -> Path:
-        if self._scratch is None:
-            self._scratch = Scratch()
-        return self._scratch.path
+        return self._resources.enter_context(contextlib.closing(Scratch())).path
+
+    @functools.cached_property
+    def _connection(self) -> Cursor:
+        """A DuckDB instance of our own."""
+        config: dict[str, t.Any] = {
+            "memory_limit": "256MB",
+            "threads": 2,
+            "temp_directory": str(self._folder),
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        return self._resources.enter_context(duckdb.connect(":memory:", config=config))
 
     def _cursor(self) -> Cursor:
-        """Return a cursor of a DuckDB instance of our own."""
-        if self._connection is None:
-            self._connection = duckdb.connect(
-                ":memory:",
-                config={
-                    "memory_limit": "256MB",
-                    "threads": 2,
-                    "temp_directory": str(self._folder),
-                    "autoinstall_known_extensions": False,
-                    "autoload_known_extensions": False,
-                },
-            )
         return self._connection.cursor()
-
-    def _row_decoder(self, stream: str, layout: RowLayout) -> Callable[[bytes], t.Any]:
-        """Return a decoder for rows, made once per layout: files may be small and many."""
-        latest, decode = self._row_decoders.get(stream, (None, None))
-        if decode is None or latest is not layout:
-            decode = decoder(row_type(layout.columns, layout.keys)).decode
-            self._row_decoders[stream] = layout, decode
-        return decode
 
     def _parquet(self, path: Path, where: str, layout: RowLayout) -> Iterator[Part]:
         # A name of our own: in any other, DuckDB might see wildcards, or partitions of Hive.
@@ -130,20 +110,25 @@ def _is_linked(path: Path, link: Path) -> bool:
     return True
 
 
+@functools.lru_cache(maxsize=64)  # files may be small and many
+def _row_decoder(layout: RowLayout) -> Callable[[bytes], t.Any]:
+    return decoder(row_type(layout.columns, layout.keys)).decode
+
+
 def _check_encoding(message: Batch, where: str) -> None:
     encoding = message.encoding
     if encoding.format == "jsonl" and encoding.compression not in _COMPRESSIONS:
-        msg = (
-            f"{where}: files compressed with {encoding.compression!r} are not supported; "
-            "set batch_config.encoding.compression of the tap to gzip"
+        which, setting = (
+            f"compressed with {encoding.compression!r}",
+            "compression of the tap to gzip",
         )
-        raise InputError("unsupported_batch_format", msg)
-    if encoding.format not in _FORMATS:
-        msg = (
-            f"{where}: files of the format {encoding.format!r} are not supported; set "
-            f"batch_config.encoding.format of the tap to one of {', '.join(_FORMATS)}"
-        )
-        raise InputError("unsupported_batch_format", msg)
+    elif encoding.format not in _FORMATS:
+        which = f"of the format {encoding.format!r}"
+        setting = f"format of the tap to one of {', '.join(_FORMATS)}"
+    else:
+        return
+    msg = f"{where}: files {which} are not supported; set batch_config.encoding.{setting}"
+    raise InputError("unsupported_batch_format", msg)
 
 
 def _arrow(
@@ -165,11 +150,9 @@ def _arrow(
             for number in range(file.num_record_batches):
                 rows = file.get_batch(number).num_rows
                 for offset in range(0, rows, _ARROW_ROWS):
-                    mapped_rows, whole_rows = (
-                        functools.partial(_batch_rows, each, number, offset, layout, where)
-                        for each in (file, whole)
-                    )
-                    yield Relation(cursor, mapped_rows(), whole=whole_rows, first=first + offset)
+                    rows_of = functools.partial(_batch_rows, number, offset, layout, where)
+                    all_of = functools.partial(rows_of, whole)
+                    yield Relation(cursor, rows_of(file), whole=all_of, first=first + offset)
                 first += rows
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: in a name
         msg = f"{where} cannot be read ({type(error).__name__}), {INCOMPLETE}"
@@ -177,7 +160,7 @@ def _arrow(
 
 
 def _batch_rows(
-    file: t.Any, number: int, offset: int, layout: RowLayout, where: str
+    number: int, offset: int, layout: RowLayout, where: str, file: t.Any
 ) -> ColumnarRows:
     """Return some rows of an Arrow file's record batch."""
     batch = file.get_batch(number)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from target_moengage_cohort.core.column_files import INCOMPLETE
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.singer import lines
-from target_moengage_cohort.singer.columns import Columns, NotPlainError, PlainRows
+from target_moengage_cohort.singer.columns import Columns, NotPlainError, PlainRows, decode_all
 from target_moengage_cohort.singer.decoding import UNDECODABLE, decode_record, repair
 from target_moengage_cohort.singer.messages import Chunk
 
@@ -27,15 +27,12 @@ _GZIP = b"\x1f\x8b"
 
 
 class JsonLines:
-    """The rows of one file, which ``where`` names in messages.
-
-    ``decode_row`` decodes a row into a struct with an attribute for each role.
-    """
+    """The rows of one file, which ``where`` names in messages."""
 
     def __init__(self, path: Path, where: str, decode_row: Decode, plain: PlainRows | None) -> None:
         self._path = path
         self._where = where
-        self._decode_row = decode_row
+        self._decode_row = decode_row  # into a struct with an attribute for each role
         self._plain = plain
         self._number = 0  # of the latest row
         self._line = b""
@@ -52,10 +49,8 @@ class JsonLines:
 
     def record(self) -> dict[str, t.Any]:
         """Return the whole of the latest row."""
-        try:
-            return decode_record(self._line)
-        except UNDECODABLE:
-            raise self._invalid_row() from None
+        record: dict[str, t.Any] = self._decoded(decode_record)
+        return record
 
     def where(self, what: str) -> str:
         """Return a message that names the latest row."""
@@ -64,7 +59,7 @@ class JsonLines:
     def _columns(self, piece: bytes) -> Columns:
         if self._plain is None:
             raise NotPlainError
-        return self._plain.decode(piece)
+        return self._plain.take(decode_all(self._plain.decode_lines, piece))
 
     def _rows(self, piece: bytes, number: int) -> Iterator[t.Any]:
         self._number = number
@@ -78,18 +73,19 @@ class JsonLines:
         with contextlib.suppress(*UNDECODABLE):
             return self._decode_row(self._line)
         self._line = repair(self._line) or self._line
+        return self._decoded(self._decode_row)
+
+    def _decoded(self, decode: Decode) -> t.Any:
         try:
-            return self._decode_row(self._line)
+            return decode(self._line)
         except UNDECODABLE:
-            raise self._invalid_row() from None
+            what = f"not a valid JSON object, {INCOMPLETE}"
+            raise InputError("invalid_json", self.where(what)) from None
 
     def _line_too_long(self) -> InputError:
         self._number += 1
         what = f"the line exceeds {lines.LONGEST_LINE >> 20} MiB, {INCOMPLETE}"
         return InputError("line_too_long", self.where(what))
-
-    def _invalid_row(self) -> InputError:
-        return InputError("invalid_json", self.where(f"not a valid JSON object, {INCOMPLETE}"))
 
     def _read(self) -> Iterator[bytes]:
         try:

@@ -7,6 +7,7 @@ target's own ``batch_config.storage.root`` if that is set, otherwise at its URL.
 from __future__ import annotations
 
 import logging
+import os
 import posixpath
 import re
 import typing as t
@@ -18,7 +19,6 @@ from target_moengage_cohort.core.errors import InputError
 if t.TYPE_CHECKING:
     from target_moengage_cohort.settings.declared import BatchStorage
 
-_FILE = "file://"
 _AWS_LOGGERS = ("aiobotocore", "botocore", "s3fs", "s3transfer")
 _OTHER_LOGGERS = ("adlfs", "aiohttp", "azure", "fsspec", "gcsfs", "google", "msal", "urllib3")
 
@@ -33,28 +33,18 @@ def local_file(url: str, storage: BatchStorage | None, folder: Path) -> Path:
         params = storage.params
         name = posixpath.basename(_parts(url).path if "://" in url else url)
         url = f"{storage.root.rstrip('/')}/{name}"
-    if "://" in url and not url.startswith(_FILE):
+    if "://" in url and not url.startswith("file://"):
         return _fetch(url, params, folder)
-    text = url.removeprefix(_FILE)
-    if text != url and text.startswith("localhost/"):
-        text = text.removeprefix("localhost")
-    path = Path(text if text == url else unquote(text))
-    if not _is_file(path):
-        path = Path(text)  # some taps put paths into URLs without quoting them
-    if not _is_file(path):
-        msg = (
-            f"the batch file {shown(url)} does not exist, so the input is incomplete; run the tap "
-            "again, or set the directory of its files (batch_config.storage.root)"
-        )
-        raise InputError("batch_file_missing", msg)
-    return path
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # its name is too long, or a directory above it is not accessible
-        return False
+    text = re.sub("^file://(localhost(?=/))?", "", url)
+    # Some taps put paths into URLs without quoting them.
+    for path in (text,) if text == url else (unquote(text), text):
+        if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises if its name is too long
+            return Path(path)
+    msg = (
+        f"the batch file {shown(url)} does not exist, so the input is incomplete; run the tap "
+        "again, or set the directory of its files (batch_config.storage.root)"
+    )
+    raise InputError("batch_file_missing", msg)
 
 
 def shown(url: str) -> str:

@@ -14,6 +14,7 @@ from collections import deque
 
 import msgspec
 
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.membership import Action, SyncMode
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.settings import Removals
@@ -26,10 +27,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.membership import Member
     from target_moengage_cohort.delivery.delivery import Delivery
-    from target_moengage_cohort.ledger.interface import (
-        CohortLedger,
-        LedgerStore,
-    )
+    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
     from target_moengage_cohort.ledger.records import DiffCounts
     from target_moengage_cohort.ledger.snapshot import Difference, Staging
     from target_moengage_cohort.settings import StreamMapping
@@ -292,8 +290,8 @@ def _warn(cohort: SyncedCohort, decision: Decision, *, rejected: int) -> None:
     if decision.is_withheld:
         code = "plan_withheld"
         advice = (
-            "The plan is withheld. If it is intended, override the guard with: moengage-cohort "
-            f"confirm --withheld {cohort.result.plan_id} --config …"
+            "The plan is withheld. If it is intended, override the guard with: "
+            f"{suggest('confirm', '--withheld', str(cohort.result.plan_id))}"
         )
     logger.warning(
         "cohort %r: %s. %s", cohort_id, decision.reason, advice, extra=extra | {"code": code}

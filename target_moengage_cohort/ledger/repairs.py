@@ -1,0 +1,67 @@
+"""What a person can do about the files of a ledger that are damaged, missing or of another time."""
+
+from __future__ import annotations
+
+import shlex
+import typing as t
+
+from target_moengage_cohort.core.commands import suggest
+from target_moengage_cohort.core.errors import LedgerError, SettingsError
+
+if t.TYPE_CHECKING:
+    from pathlib import Path
+
+
+ADOPTION = (
+    "members that MoEngage has and the ledger does not are removed only after moengage-cohort "
+    "adopt and a run of their mirror"
+)
+
+
+def inconsistent(path: Path, fault: str, repair: str) -> SettingsError:
+    """Return the error for files that do not belong together."""
+    msg = f"ledger_uri: {path} {fault}, so nothing is sent. {repair}"
+    return SettingsError("ledger_mismatch", msg)
+
+
+def used_elsewhere(path: Path, host: str) -> SettingsError:
+    """Return the error for control on a network file system that another host has open."""
+    msg = (
+        f"the ledger {path} is on a network file system and in use on the host {host!r}, or was "
+        "when a run died there; only one host at a time can use it. For several, set ledger_uri to "
+        "a database, postgresql://…. If no run is at work there any more, run: "
+        f"{suggest('ledger', 'accept-older')}"
+    )
+    return SettingsError("ledger_on_network_disk", msg)
+
+
+def damaged(path: Path, repair: str) -> LedgerError:
+    """Return the error for a file whose content cannot be read."""
+    msg = f"the ledger {path} is damaged, so nothing more is sent. {repair}"
+    return LedgerError("ledger_corrupt", msg)
+
+
+def restore_store(folder: Path) -> str:
+    """Return the repair of a store without control."""
+    return (
+        f"Restore all files of {folder} from one backup, then run again. Without a backup, "
+        f"{ADOPTION}; begin a new ledger: {move_away(folder)} && "
+        f"{suggest('ledger', 'accept-older')}"
+    )
+
+
+def restore_members(path: Path, stream: str, *, trusts: bool = False) -> str:
+    """Return the repair of a stream's file; if it `trusts` the file, there is one to keep."""
+    command = suggest("ledger", "accept-older", stream)
+    if path.exists() and not trusts:
+        command = f"{move_away(path)} && {command}"
+    members = "the members in the file" if trusts else "no members of this stream"
+    return (
+        f"Restore all files of {path.parent} from one backup, then run again. Without a backup, "
+        f"{ADOPTION}; continue with {members}: {command}"
+    )
+
+
+def move_away(path: Path) -> str:
+    """Return the command that keeps a file or directory, but where the program does not look."""
+    return shlex.join(["mv", str(path), f"{path}.unused"])
