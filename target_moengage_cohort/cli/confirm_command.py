@@ -164,7 +164,7 @@ def _is_withheld(pending: PendingPlan) -> bool:
     plan = pending.plan
     objection = guard(
         base=plan.base,
-        removals=plan.removals,
+        removals=plan.leaving,
         desired=plan.desired,
         max_removal_percent=plan.max_removal_percent,
         proven=True,
@@ -183,6 +183,9 @@ def _deliver(session: Session, ledgers: LedgerStore, plans: list[PendingPlan]) -
     """Deliver plans, and print which of them were accepted; not all are if interrupted."""
     siblings = [_siblings(each) for each in plans]
     delivery = OperatorDelivery(session)
+    for each in plans:
+        if each.plan.removals:
+            each.ledger.doubt_resent(each.plan.plan_id)
     try:
         delivery.deliver((each.ledger, _batches(each)) for each in plans)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import typing as t
 
 import click
@@ -70,9 +71,9 @@ def remove_all(session: Session, ledgers: LedgerStore, ledger: CohortLedger, kin
     count = ledger.numbers().base
     ledger.drop_plans()
     try:
-        if count:
-            removals = ((Action.REMOVE, members) for members in ledger.members())
-            OperatorDelivery(session).deliver([(ledger, removals)])
+        chunks = itertools.chain(ledger.members(), ledger.aliases())
+        removals = ((Action.REMOVE, members) for members in chunks)
+        OperatorDelivery(session).deliver([(ledger, removals)])
     finally:
         left = ledger.numbers().base
         ledgers.note_action(kind, ledger.entry, members=count, removed=count - left)

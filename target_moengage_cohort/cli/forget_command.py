@@ -125,9 +125,9 @@ def _forget_in_stream(
         stored = [(ledger, found) for ledger in opened if (found := _find(ledger, members))]
         if stored:
             _remove(session, stored)
-        uids = [Member(each.uid) for _, found in stored for each in found if each.uid]
+        also = [Member(m.uid) if m.uid else m for _, found in stored for m in found]
         # Even if none is stored: plans and deleted rows contain identifiers, too.
-        had = stream.forget(list(dict.fromkeys([*members, *uids])))
+        had = stream.forget(list(dict.fromkeys([*members, *also])))
     outcome.removed |= {ledger.entry.cohort_id: len(found) for ledger, found in stored}
     outcome.erased += sum(1 for each in opened if each.number in had)
 

@@ -78,10 +78,13 @@ class OperatorDelivery:
         cohort = owner if isinstance(owner, Cohort) else owner.entry.cohort
         if not isinstance(owner, Cohort):
             self._ledgers[cohort.cohort_id] = owner
-        self._submitted[cohort.cohort_id], count = None, 0
+        self._submitted[cohort.cohort_id], count, latest = None, 0, None
         for action, members in batches:
             if self._interrupt.is_set():
                 return
+            if action is not latest:  # no addition may overtake a removal
+                self._delivery.close(cohort.cohort_id)
+            latest = action
             self._delivery.submit([Change(cohort, action, member) for member in members])
             count += len(members)
         self._submitted[cohort.cohort_id] = count  # only now: until here it is a part of them

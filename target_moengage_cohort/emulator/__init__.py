@@ -104,9 +104,10 @@ Where the documentation is silent
     A cohort keeps the name and description of its first request; a request with another name is
     applied to the same cohort. Removing from an unknown cohort creates it. A member is identified
     by its uid, or else by its anonymous id. These are two name spaces, so the same person can be
-    in a cohort twice. Adding an existing member changes nothing, not even the other identifier.
-    The emulator knows every user, while MoEngage skips unknown ones. A request whose body never
-    ends is not counted.
+    in a cohort twice; with the option `merges`, a uid and an anonymous id that come together are
+    one user from then on, in all cohorts. Adding an existing member changes nothing, not even the
+    other identifier. The emulator knows every user, while MoEngage skips unknown ones. A request
+    whose body never ends is not counted.
 """
 
 from .model import CohortSummary, Member, RequestRecord, Totals

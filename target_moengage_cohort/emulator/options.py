@@ -67,6 +67,7 @@ class Options:
         requests_per_minute: The workspace's limit in any rolling 60 seconds.
         max_payload_bytes: The largest accepted body; a larger one is answered with 413.
         max_cohorts: The largest number of segments in the workspace.
+        merges: Whether a uid and an anonymous id that come together are one user from then on.
         log_size: The number of requests in the log. Older ones are dropped; totals count them.
         clock: The source of time.
     """
@@ -78,6 +79,7 @@ class Options:
     requests_per_minute: int = 300
     max_payload_bytes: int = 128_000
     max_cohorts: int = 1_000
+    merges: bool = False
     log_size: int = 100_000
     clock: Clock = field(default_factory=Clock)
 

@@ -51,7 +51,9 @@ class State:
         options = self.options
         with self._changed:
             self._faults = Faults()
-            self._workspace = Workspace(options.order, options.late_after or 0, options.max_cohorts)
+            self._workspace = Workspace(
+                options.order, options.late_after or 0, options.max_cohorts, merges=options.merges
+            )
             self._rate = RateLimit(options.requests_per_minute)
             self._arrivals = RollingWindow()
             self._log: deque[RequestRecord] = deque(maxlen=options.log_size)
@@ -129,6 +131,11 @@ class State:
         with self._changed:
             cohort = self._workspace.find(cohort_id, partner)
             return cohort.snapshot() if cohort else None
+
+    def users(self) -> dict[str, str]:
+        """Return the uid of each anonymous id that was merged with one."""
+        with self._changed:
+            return dict(self._workspace.users)
 
     def requests(self, is_selected: t.Callable[[RequestRecord], bool]) -> list[RequestRecord]:
         """Copy the selected entries of the log, in order of arrival."""

@@ -120,6 +120,12 @@ class Cohort:
                 changed = roster.change(sync.action, incoming)
             record.changed += changed
 
+    def merge(self, users: dict[str, str]) -> None:
+        """Let members that are known by an anonymous id be those of its user, a uid."""
+        for anonymous_id in users.keys() & self._anonymous_ids.members.keys():
+            del self._anonymous_ids.members[anonymous_id]
+            self._uids.members.setdefault(users[anonymous_id], anonymous_id)
+
     def apply_late(self, order: Order, is_due: t.Callable[[_Late], bool]) -> int:
         """Apply those held-back changes that are due, in order of arrival.
 
@@ -142,14 +148,19 @@ class Workspace:
         order: The rule that decides between two requests of one cohort.
         late_after: The number of further requests for which a late change is held back.
         max_cohorts: The largest number of segments.
+        merges: Whether a uid and an anonymous id that come together are one user from then on.
     """
 
-    def __init__(self, order: Order, late_after: int, max_cohorts: int) -> None:
+    def __init__(
+        self, order: Order, late_after: int, max_cohorts: int, *, merges: bool = False
+    ) -> None:
         self._order = order
         self._late_after = late_after
         self._max_cohorts = max_cohorts
         self._cohorts: dict[Key, Cohort] = {}
         self._names: dict[str, Key] = {}
+        self._merges = merges
+        self.users: dict[str, str] = {}  # of merged anonymous ids
 
     def receive(
         self, sync: CohortSync, arrived: int, record: RequestRecord, *, cut_off: bool
@@ -166,6 +177,8 @@ class Workspace:
         if not isinstance(cohort, Cohort):
             record.outcome, record.dropped = "dropped", cohort
             return
+        if self._merges:
+            sync = self._merged(sync)
         for late in cohort.late:
             late.wait -= 1
         moment = arrived if sync.moment is None else sync.moment
@@ -176,6 +189,18 @@ class Workspace:
             return
         cohort.take(sync, moment, self._order, record)
         cohort.apply_late(self._order, lambda late: late.wait <= 0)
+
+    def _merged(self, sync: CohortSync) -> CohortSync:
+        """Merge the users of a request, in all cohorts; return it with uids for what is merged."""
+        for uid, anonymous_id in sync.by_uid.items():
+            if anonymous_id is not None:
+                self.users.setdefault(anonymous_id, uid)
+        for cohort in self._cohorts.values():
+            cohort.merge(self.users)
+        known = sync.by_anonymous_id.keys() & self.users.keys()
+        users = {self.users[each]: each for each in known}
+        others = {each: None for each in sync.by_anonymous_id if each not in known}
+        return msgspec.structs.replace(sync, by_uid=users | sync.by_uid, by_anonymous_id=others)
 
     def apply_late(self, cohort_id: str | None = None, partner: str | None = None) -> int:
         """Apply all changes that are held back.

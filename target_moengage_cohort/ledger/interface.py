@@ -30,11 +30,10 @@ if t.TYPE_CHECKING:
         RunEntry,
         RunProgress,
     )
-    from target_moengage_cohort.ledger.snapshot import Difference, Staging
+    from target_moengage_cohort.ledger.snapshot import CohortMembers, Difference, Staging
 
 NumberedChange: t.TypeAlias = tuple[int, Action, Member]
 """A change of the cohort with a number."""
-
 NumberedKey: t.TypeAlias = tuple[int, Key]
 """A member's key in the cohort with a number."""
 
@@ -63,8 +62,11 @@ class CohortLedger(CohortRecord, t.Protocol):
     def members(self) -> Iterator[list[Member]]:
         """Yield the members that are accepted or unconfirmed, in chunks."""
 
+    def aliases(self) -> Iterator[list[Member]]:
+        """Yield the anonymous members that stood beside a uid, and are in no number of members."""
+
     def find(self, members: Sequence[Member]) -> list[Member]:
-        """Return the accepted or unconfirmed members that share an identifier with these."""
+        """Return the members, aliases included, that share an identifier with these."""
 
     def seal(self) -> None:
         """Record that a one_time cohort is finished."""
@@ -89,6 +91,9 @@ class CohortLedger(CohortRecord, t.Protocol):
 
     def plan_members(self, plan_id: str, action: Action) -> Iterator[list[Member]]:
         """Yield the members that a plan adds, or those that it removes, in chunks."""
+
+    def doubt_resent(self, plan_id: str) -> None:
+        """Mark the accepted members that a plan adds as unconfirmed, before its removals leave."""
 
     def renew_plan(self, plan_id: str) -> None:
         """Mark a plan as up to date with the ledger as it is now."""
@@ -123,6 +128,12 @@ class StreamLedger(t.Protocol):
     def queue_known(self, actions: Sequence[Action]) -> None:
         """Note likewise a change of each member that `known` was asked for last."""
 
+    def has_aliases(self) -> bool:
+        """Return whether any cohort has aliases; cheap."""
+
+    def stale_aliases(self) -> tuple[list[int], Iterator[CohortMembers]]:
+        """Return the cohorts with aliases that no member has, and these; doubt their uids."""
+
     def difference(
         self, staging: Staging, cohorts: Sequence[CohortLedger], *, keeps: bool = False
     ) -> Difference:
@@ -140,18 +151,11 @@ class StreamLedger(t.Protocol):
     def drop_plans_of(self, cohorts: Sequence[CohortLedger], kind: PlanKind) -> None:
         """Delete the plans of a kind of some cohorts, with their members."""
 
-    def settle(
-        self,
-        difference: Difference,
-        *,
-        added: Sequence[CohortLedger],
-        complete: Sequence[CohortLedger],
-    ) -> None:
-        """Apply the answered requests of a difference, and what needs no request.
+    def doubt_resent(self, difference: Difference, cohorts: Sequence[CohortLedger]) -> None:
+        """Doubt the members that a difference sends again, before removals leave."""
 
-        The additions of the cohorts in `added` were delivered: the members that are linked to a
-        uid now are deleted. The record of the removals of those in `complete` is deleted.
-        """
+    def settle(self, difference: Difference, *, complete: Sequence[CohortLedger]) -> None:
+        """Apply the answers to a difference, and forget the removals of the `complete` cohorts."""
 
     def forget(self, members: Sequence[Member]) -> set[int]:
         """Erase members that share an identifier with these; return the cohorts that had any.

@@ -131,7 +131,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     revision: int  # the ledger's at the end of that run; with another one the plan is outdated
     base: int  # accepted or unconfirmed before that run sent anything
     additions: int
-    removals: int
+    removals: int  # aliases included
+    leaving: int  # members of the base that are removed, or stay but lose an alias
     desired: int  # in the cohort afterwards
     max_removal_percent: int  # the guard's setting for the stream
     seals: bool = False  # whether a one_time cohort is finished when this was carried out
@@ -166,6 +167,7 @@ class DiffCounts(msgspec.Struct, frozen=True, kw_only=True):
     base: int = 0  # accepted, unconfirmed or both
     joining: int = 0  # in the snapshot, but neither accepted nor unconfirmed
     additions: int = 0  # to add
-    removals: int = 0  # to remove
+    removals: int = 0  # to remove, aliases included
+    leaving: int = 0  # members of the base that are removed, or stay but lose an alias
     unchanged: int = 0  # in the snapshot, but need no request
-    dropped: int = 0  # known by an anonymous id that now goes with a uid; nothing is sent for them
+    linked: int = 0  # known by an anonymous id that now goes with a uid; nothing is sent for them

@@ -46,6 +46,12 @@ class Difference(t.Protocol):
     def removals(self) -> Iterator[CohortMembers]:
         """Yield the members to remove, with the identifiers that were accepted, likewise."""
 
+    def resent(self) -> Iterator[CohortMembers]:
+        """Yield the members to add again after the removals, which may take them along, likewise.
+
+        They are no part of the additions, unless these have the same rows.
+        """
+
     def digest(self, cohort: int, *, additions: bool, removals: bool) -> str:
         """Return a digest of a cohort's changes; the same changes have the same digest."""
 

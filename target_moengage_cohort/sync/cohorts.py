@@ -18,8 +18,10 @@ from target_moengage_cohort.sync.known_cohorts import warn_of_known
 from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 
 if t.TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from target_moengage_cohort.ledger.cohort_record import CohortRecord
-    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
+    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore, StreamLedger
     from target_moengage_cohort.ledger.records import CohortEntry
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.sync.context import RunContext
@@ -103,6 +105,16 @@ class Cohorts:
     def meet_unsettled(self, mapping: StreamMapping) -> None:
         """Meet the cohorts of a stream that an earlier run may have left with doubts."""
         self._meet_known(mapping, lambda entry: not entry.is_settled)
+
+    def meet_numbered(self, mapping: StreamMapping, numbers: Sequence[int]) -> None:
+        """Meet the cohorts of a stream whose ledgers have some numbers."""
+        if numbers:
+            wanted = {*numbers}
+            self._meet_known(mapping, lambda entry: entry.number in wanted)
+
+    def ledger_of(self, stream: str) -> StreamLedger | None:
+        """Return a stream's ledger, if its cohorts may have members there."""
+        return self._store.stream(stream) if self._store.has_members(stream) else None
 
     def _meet_known(
         self, mapping: StreamMapping, is_meant: t.Callable[[CohortEntry], bool]

@@ -97,6 +97,7 @@ class Desk:
                 "base": differs.base,
                 "additions": differs.additions if additions else 0,
                 "removals": differs.removals,
+                "leaving": differs.leaving,
                 "desired": differs.desired.count,
                 "max_removal_percent": 10,
             }

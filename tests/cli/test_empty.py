@@ -1,7 +1,8 @@
 """`moengage-cohort empty` against the emulator."""
 
+from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger.records import PlanKind
-from tests.cli.conftest import people
+from tests.cli.conftest import PLANTED, people
 
 
 def test_empty_removes_all_members(desk):
@@ -28,6 +29,18 @@ def test_empty_removes_members_in_doubt(desk):
     assert "100 of 100 removals accepted" in desk.run("empty", "vip", "--yes").stdout
     assert set() == desk.there("vip") == desk.accepted("vip")
     assert 1_000 >= max(request.bytes for request in desk.removals())
+
+
+def test_empty_removes_aliases(desk):
+    """An anonymous member that went with a uid later is removed, even if the uid is not there."""
+    device = Member(None, f"{PLANTED}device")
+    desk.fill("vip", [device])
+    desk.fill("vip", [Member(f"{PLANTED}1", device.anonymous_id)])
+    assert 2 == len(desk.there("vip"))
+    assert 0 == desk.run("empty", "vip", "--yes").exit_code
+    assert set() == desk.there("vip")
+    with desk.ledger("vip") as ledger:
+        assert [] == list(ledger.aliases())
 
 
 def test_empty_continues_after_a_rejected_removal(desk):

@@ -44,6 +44,27 @@ def test_users_are_removed_everywhere_and_erased(desk):
     ] == again.stdout.splitlines()
 
 
+@pytest.mark.parametrize("given", ["uid", "anonymous_id", "former"])
+def test_aliases_are_removed_and_erased_with_their_uid(desk, given):
+    """A uid, its anonymous id and a former one are the same user: each of them reaches all."""
+    device, former = f"{PLANTED}device", f"{PLANTED}former"
+    desk.fill("a", [Member(None, device), Member(None, former), *people(2)])
+    desk.fill("a", [Member(BOTH.uid, former)])
+    desk.fill("a", [Member(BOTH.uid, device)])
+    file = desk.folder / "ids.csv"
+    column, value = {
+        "uid": ("uid", BOTH.uid),
+        "anonymous_id": ("anonymous_id", device),
+        "former": ("anonymous_id", former),
+    }[given]
+    file.write_text(f"{column}\n{value}\n")
+    assert 0 == desk.run("forget", str(file)).exit_code
+    assert set(people(2)) == desk.there("a") == desk.accepted("a")
+    kept = bytes_below(desk.folder / "ledger")
+    for identifier in (BOTH.uid, device, former):
+        assert identifier.encode() not in kept
+
+
 def test_a_csv_names_both_kinds_of_identifiers(desk):
     """In a CSV, the columns uid and anonymous_id are read, in any position."""
     desk.fill("a", [*people(1, 2), BOTH])

@@ -30,6 +30,7 @@ PLAN = Plan(
     base=3,
     additions=0,
     removals=2,
+    leaving=2,
     desired=1,
     max_removal_percent=10,
 )
@@ -164,15 +165,20 @@ def total(difference, name: str) -> int:
 
 @dataclass
 class State:
-    """The members of a cohort's ledger, by key."""
+    """The members of a cohort's ledger, by key; aliases as pairs of key and uid."""
 
     accepted: dict = field(default_factory=dict)
     doubts: dict = field(default_factory=dict)
     removed: set = field(default_factory=set)
+    aliases: set = field(default_factory=set)
 
-    def apply(self, action: Action, whom: t.Iterable[Member], state: str) -> None:
+    def apply(self, action: Action, whom: t.Sequence[Member], state: str) -> None:
         """Apply a request: it was accepted, or else it is unanswered."""
+        if action is ADD and state == "accepted":
+            self.link([member for member in whom if member.uid is not None])
         for member in whom:
+            if member.uid is None and state == "accepted":
+                self.aliases = {pair for pair in self.aliases if pair[0] != member.key}
             key = member.key
             if state == "accepted":
                 self.doubts.pop(key, None)
@@ -184,6 +190,34 @@ class State:
                     self.removed.add(key)
             elif state == "unanswered":
                 self.doubts[key] = (action, member)
+
+    def adopt(self, whom: t.Iterable[Member]) -> None:
+        """Apply an adoption: accepted members, of which those of a uid stay members."""
+        formers = []
+        for member in whom:
+            self.aliases = {pair for pair in self.aliases if pair[0] != member.key}
+            before = self.accepted.get(member.key, member).anonymous_id
+            if member.uid is not None and before not in {None, member.anonymous_id}:
+                formers.append(((before,), member.uid))
+        for member in whom:
+            self.doubts.pop(member.key, None)
+            self.removed.discard(member.key)
+            self.accepted[member.key] = member
+        self.aliases |= {pair for pair in formers if pair[0] not in self.accepted}
+
+    def link(self, whom: t.Sequence[Member]) -> None:
+        """Turn the members that are known beside one of these uids now, or were, into aliases."""
+        new = {((m.anonymous_id,), m.uid) for m in whom if m.anonymous_id is not None}
+        there = {*self.accepted, *self.doubts, *(key for key, _ in self.aliases)}
+        new = {pair for pair in new if pair[0] in there}
+        self.aliases |= new
+        for key, _ in new:
+            self.doubts.pop(key, None)
+        for member in whom:
+            before = self.accepted.get(member.key, member).anonymous_id
+            is_own = (before,) in self.accepted or (before,) in self.removed
+            if before not in {None, member.anonymous_id} and not is_own:
+                self.aliases.add(((before,), member.uid))
 
 
 class Model:
@@ -224,12 +258,20 @@ def assert_holds(ledger, expected: State, everyone: t.Iterable[Member]) -> None:
     held = flat(ledger.members())
     assert len(held) == numbers.base
     assert expected.accepted | others == {member.key: member for member in held}
+    aliases = flat(ledger.aliases())
+    assert len(aliases) == len({*aliases})
+    only = {key for key, _ in expected.aliases} - {*expected.accepted, *expected.doubts}
+    assert only == {member.key for member in aliases}
+    for uid in {member.uid for member in everyone} - {None}:
+        own = {member.key for member in ledger.find([Member(uid)]) if member.uid is None}
+        assert own == {key for key, owner in expected.aliases if owner == uid}
     doubts = flat(ledger.doubts())
     assert len(doubts) == numbers.in_doubt
     assert expected.doubts == {member.key: (action, member) for action, member in doubts}
     asked = list({member.key: member for member in everyone}.values())
     known = ledger.stream.known([ledger.number] * len(asked), asked)
     keys = {*expected.accepted, *expected.doubts, *expected.removed}
+    keys |= {key for key, _ in expected.aliases}
     assert {(ledger.number, key) for key in keys} == known.keys()
     for (_, key), found in known.items():
         if key in expected.doubts:

@@ -259,9 +259,9 @@ def test_adopted_members_are_accepted(ledger, store):
     assert {"3": REMOVE} == doubted(other)
 
 
-def test_linked_members_are_dropped_without_a_removal(tmp_path):
-    """Members whose anonymous id now goes with a uid are deleted once the additions of their cohort
-    are delivered, accepted or not, and in no other cohort."""
+def test_linked_members_become_aliases_of_accepted_uids(tmp_path):
+    """Members whose anonymous id now goes with a uid become aliases once that uid is accepted with
+    it, whether they were accepted or not; they stay members of other cohorts."""
     with ledgers(tmp_path) as store:
         both = [store.open(each, STREAM) for each in (COHORT, cohort("other"))]
         for ledger in both:
@@ -272,11 +272,14 @@ def test_linked_members_are_dropped_without_a_removal(tmp_path):
         whom = [Member("a"), Member(None, "b"), Member("n", "a"), Member("m", "c")]
         rows = [row for ledger in both for row in desired(ledger, whom)]
         difference = both[0].stream.difference(stage(store, rows), both)
-        assert {2} == {counts.dropped for counts in difference.counts.values()}
-        both[0].stream.settle(difference, added=both[:1], complete=[])
-        assert ["(b)", "a"] == uids(both[0].members())
+        assert {2} == {counts.linked for counts in difference.counts.values()}
+        accept(both[0], ADD, [Member("n", "a"), Member("m", "c")])
+        both[0].stream.settle(difference, complete=[])
+        assert ["(b)", "a", "m", "n"] == uids(both[0].members())
+        assert ["(a)", "(c)"] == uids(both[0].aliases())
         assert both[0].entry.is_settled
         assert ["(a)", "(b)", "(c)", "a"] == uids(both[1].members())
+        assert [] == uids(both[1].aliases())
 
 
 def test_removals_do_not_pile_up_in_a_mirror(ledger, store):
@@ -287,7 +290,7 @@ def test_removals_do_not_pile_up_in_a_mirror(ledger, store):
         accept(each, REMOVE, members(2))
     rows = [*desired(ledger, "1"), *desired(other, "1")]
     difference = ledger.stream.difference(stage(store, rows), [ledger, other])
-    ledger.stream.settle(difference, added=[], complete=[ledger])
+    ledger.stream.settle(difference, complete=[ledger])
     assert {"1"} == known(ledger, members(1, 2)).keys()
     assert {"1", "2"} == known(other, members(1, 2)).keys()
 

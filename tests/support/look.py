@@ -21,12 +21,14 @@ class Held:
         doubts: The unconfirmed members, each with its action.
         is_sealed: Whether the cohort is one_time and finished.
         plans: The plans that were not delivered.
+        aliases: Anonymous members beside a uid, each with it.
     """
 
     accepted: frozenset[Key] = frozenset()
     doubts: t.Mapping[Key, str] = field(default_factory=dict)
     is_sealed: bool = False
     plans: tuple[Plan, ...] = ()
+    aliases: frozenset[tuple[Key, str]] = frozenset()
 
     @property
     def base(self) -> set[Key]:
@@ -49,21 +51,22 @@ def held(emulator: Emulator, folder: str) -> dict[str, Held]:
         for entry in ledgers.entries():
             if entry.stream not in streams:
                 streams[entry.stream] = _read(ledgers.open_known(entry.cohort_id).stream)
-            accepted, doubts = streams[entry.stream]
+            accepted, doubts, aliases = streams[entry.stream]
             found[entry.cohort_id] = Held(
                 frozenset(accepted[entry.number]),
                 doubts[entry.number],
                 entry.is_sealed,
                 tuple(plans.get(entry.number, ())),
+                frozenset(aliases[entry.number]),
             )
     return found
 
 
-_Read = tuple[dict[int, set[Key]], dict[int, dict[Key, str]]]
+_Read = tuple[dict[int, set[Key]], dict[int, dict[Key, str]], dict[int, set[tuple[Key, str]]]]
 
 
 def _read(stream: t.Any) -> _Read:
-    """Read the accepted members and the doubts of all cohorts of a stream."""
+    """Read the accepted members, the doubts and the aliases of all cohorts of a stream."""
     accepted: dict[int, set[Key]] = defaultdict(set)
     doubts: dict[int, dict[Key, str]] = defaultdict(dict)
     query = f"SELECT cohort, uid, anonymous_id FROM {stream.tables}.accepted"
@@ -76,7 +79,12 @@ def _read(stream: t.Any) -> _Read:
         key = Member(*row).key
         assert key not in doubts[cohort], "somebody is in doubt twice"
         doubts[cohort][key] = action
-    return accepted, doubts
+    aliases: dict[int, set[tuple[Key, str]]] = defaultdict(set)
+    query = f"SELECT cohort, anonymous_id, uid FROM {stream.tables}.aliases"
+    for cohort, anonymous_id, uid in stream.table.rows(query):
+        assert ((anonymous_id,), uid) not in aliases[cohort], "an alias is there twice"
+        aliases[cohort].add(((anonymous_id,), uid))
+    return accepted, doubts, aliases
 
 
 def members(emulator: Emulator, cohort: str) -> set[Key]:

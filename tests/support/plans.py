@@ -131,16 +131,20 @@ class Plan(t.NamedTuple):
         wanted = {key for key, row in last.items() if row.present}
         linked = {(last[key].member.anonymous_id,) for key in wanted if isinstance(key, str)}
         missing = set() if keeps else known.base - wanted - linked
+        stale = set() if keeps else {key for key, _ in known.aliases} - wanted - linked
+        cut_off = {uid for key, uid in known.aliases if key in stale | missing}
+        cut_off &= wanted & known.accepted
         growth = len(wanted - known.base)
         grows = limits.growth is not None and growth * 100 > len(known.base) * limits.growth
         grows = grows and bool(known.base)  # a new cohort may have any size
         allowed = limits.percent is not None and guard_allows(
             base=len(known.base),
-            removals=len(missing),
+            removals=len(missing) + len(cut_off),
             desired=len(wanted) - (growth if grows else 0),
             percent=limits.percent,
             proven=bool(proof) or limits.deferred,
         )
+        missing |= stale
         joining = set() if grows else wanted
         leaving, withheld, waiting = set(), set(), None
         if proof is not None and limits.deferred:

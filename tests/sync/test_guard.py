@@ -117,8 +117,9 @@ def counts(*, kept=0, gone=0, linked=0, new=0, resent=0, in_doubt=0, strays=0):
         joining=new,
         additions=new + resent,
         removals=gone,
+        leaving=gone,
         unchanged=kept - resent,
-        dropped=linked,
+        linked=linked,
     )
 
 

@@ -142,10 +142,12 @@ def test_a_removal_has_the_identifiers_that_are_in_doubt(emulator, go):
 
 
 def test_another_anonymous_id_beside_a_uid_is_an_addition(emulator, go):
-    """A known member with a new anonymous ID is sent once more, and removed with that ID."""
+    """A known member with a new anonymous ID is sent once more, and removed with that ID. The
+    former ID is removed by itself, after which the member is sent again: it may be the same."""
     go(*joins("a", anonymous_id="old"), **JUDGED)
     seen = go(*joins("a", anonymous_id="new"), **JUDGED)
-    assert [(ADD, [{"uid": "a", "anonymous_id": "new"}])] == sent(seen)
+    again = (ADD, [{"uid": "a", "anonymous_id": "new"}])
+    assert [again, (REMOVE, [{"anonymous_id": "old"}]), again] == sent(seen)
     assert [] == go(*joins("a", anonymous_id="new"), **JUDGED).attempts
     gone = go(*leaves("a"), **JUDGED)
     assert [(REMOVE, [{"uid": "a", "anonymous_id": "new"}])] == sent(gone)
@@ -417,13 +419,29 @@ class History:
         for each in seen.attempts:
             action, parameters = each.body["action"], each.body["parameters"]
             for member in parameters["members"]:
+                if "uid" not in member:
+                    key = parameters["cohort_id"], member["anonymous_id"]
+                    assert (action, len(self._owners(*key)) > 0) == (REMOVE, True)
+                    continue
                 who = (parameters["cohort_id"], member["uid"])
-                assert who in allowed, "somebody was sent again whom nothing had changed"
+                assert who in allowed | self._renamed(), (
+                    "somebody was sent again whom nothing had changed"
+                )
                 if each.outcome is Outcome.ACCEPTED:
                     self.accepted[who] = (action, Member(**member) if action == ADD else None)
                     self.doubted.discard(who)
                 elif each.data not in settled:
                     self.doubted.add(who)
+
+    def _owners(self, cohort, anonymous_id):
+        """Return the uids beside which an anonymous id has ever stood in a cohort."""
+        rows = [each for each in self.events if each != "state" and each[0] == cohort]
+        return {uid for _, uid, beside, present in rows if present and beside == anonymous_id}
+
+    def _renamed(self):
+        """Return cohort and uid of those with a former anonymous id; they go with its removal."""
+        rows = {each[:3] for each in self.events if each != "state" and each[3]}
+        return {row[:2] for row in rows if len([r for r in rows if r[:2] == row[:2]]) > 1}
 
     def wanted(self):
         """The members of each cohort after all changes."""
@@ -448,7 +466,7 @@ def one_emulator():
 @settings(max_examples=15)
 def test_any_history_converges_and_repeats_nothing(one_emulator, story):
     """After runs with any changes and faults, the cohorts equal the stream. Every member in a
-    request was changed or unconfirmed."""
+    request was changed or unconfirmed, or is a former anonymous id, or the uid that had it."""
     one_emulator.reset()
     with tempfile.TemporaryDirectory() as folder:
         history = History(one_emulator, str(Path(folder) / "ledger"))

@@ -53,11 +53,22 @@ def adopt(table: Members, cohort: int, source: str) -> None:
     Only what differs is deleted: DuckDB keeps deleted rows in memory until the change ends.
     """
     same = f"old.cohort = {cohort} AND old.h = a.h"
-    for name in ("doubts", "removed"):
+    for name in ("doubts", "removed", "aliases"):
         table.run(f"DELETE FROM {{s}}.{name} AS old USING {source} AS a WHERE {same}")
     differs = "old.anonymous_id IS DISTINCT FROM a.anonymous_id"
+    former = table.engine.hash_sql("NULL::VARCHAR", "old.anonymous_id")
+    table.run(
+        f"CREATE OR REPLACE TEMP TABLE formers AS SELECT {cohort} AS cohort, {former} AS h,"
+        f" old.uid, old.anonymous_id FROM {{s}}.accepted AS old JOIN {source} AS a"
+        f" ON {same} AND {differs}"
+        " WHERE old.uid IS NOT NULL AND old.anonymous_id IS NOT NULL"
+    )
     table.run(f"DELETE FROM {{s}}.accepted AS old USING {source} AS a WHERE {same} AND {differs}")
     table.run(
         f"INSERT INTO {{s}}.accepted SELECT {cohort}, h, uid, anonymous_id FROM {source} AS a"
         f" ANTI JOIN (SELECT h FROM {{s}}.accepted WHERE cohort = {cohort}) AS old USING (h)"
+    )
+    table.run(
+        "INSERT INTO {s}.aliases FROM (FROM formers ANTI JOIN {s}.accepted USING (cohort, h))"
+        " ANTI JOIN {s}.aliases USING (cohort, h, uid)"
     )

@@ -115,26 +115,33 @@ class DuckDBCohortLedger:
         matches: dict[Member, None] = {}
         uids = [m.uid for m in members if m.uid is not None]
         anonymous_ids = [m.anonymous_id for m in members if m.anonymous_id is not None]
-        same = (
-            "(uid IN (SELECT unnest(?::VARCHAR[]))"
-            " OR anonymous_id IN (SELECT unnest(?::VARCHAR[])))"
-        )
-        for table in ("accepted", "doubts"):
-            source = f"{self.state.tables}.{table} WHERE cohort = {self.number} AND {same}"
-            query = f"SELECT uid, anonymous_id FROM {source}"
-            chunks = self.state.table.members(query, [uids, anonymous_ids])
+        s, mine = self.state.tables, f"cohort = {self.number}"
+        given = "anonymous_id IN (SELECT unnest(?::VARCHAR[]))"
+        columns = {"accepted": "uid", "doubts": "uid", "aliases": "NULL"}
+        sources = (f"SELECT uid FROM {s}.{table} WHERE {mine} AND {given}" for table in columns)
+        owners = " UNION ".join(sources)
+        same = f"(uid IN (SELECT unnest(?::VARCHAR[]) UNION {owners}) OR {given})"
+        values = [uids, *[anonymous_ids] * (len(columns) + 1)]
+        for table, uid in columns.items():
+            query = f"SELECT {uid}, anonymous_id FROM {s}.{table} WHERE {mine} AND {same}"
+            chunks = self.state.table.members(query, values)
             matches.update((member, None) for chunk in chunks for member in chunk)
         return list(matches)
+
+    def aliases(self) -> Iterator[list[Member]]:
+        """See `CohortLedger.aliases`."""
+        self.state.fold()
+        s, mine = self.state.tables, f"cohort = {self.number}"
+        return self.state.table.members(
+            f"SELECT DISTINCT NULL, anonymous_id FROM {s}.aliases WHERE {mine} AND h NOT IN"
+            f" (SELECT h FROM {s}.accepted WHERE {mine} UNION ALL"
+            f" SELECT h FROM {s}.doubts WHERE {mine})"
+        )
 
     def doubt_all(self) -> int:
         """Mark every accepted member as unconfirmed; return their number."""
         self.state.fold()
-        table = self.state.table
-        with self.state.changing("doubt all", [self.number]):
-            new = "FROM {s}.accepted AS a ANTI JOIN {s}.doubts AS d USING (cohort, h)"
-            columns = f"cohort, h, uid, anonymous_id, '{Action.ADD.value}'"
-            mine = f"WHERE cohort = {self.number}"
-            table.run(f"INSERT INTO {{s}}.doubts SELECT {columns} {new} {mine}")
+        self.state.doubt([self.number])
         if self.is_sealed:
             self._describe(is_sealed=0)
         return self.entry.counts.accepted.count
@@ -197,6 +204,15 @@ class DuckDBCohortLedger:
             f" WHERE cohort = {self.number} AND plan_id = ? AND action = ?"
         )
         return self.state.table.members(query, [plan_id, action.value])
+
+    def doubt_resent(self, plan_id: str) -> None:
+        """See `CohortLedger.doubt_resent`."""
+        h = self.state.table.engine.hash_sql("uid", "anonymous_id")
+        self.state.doubt(
+            [self.number],
+            f"SELECT cohort, {h} AS h FROM {{s}}.plan_members WHERE plan_id = ? AND action = ?",
+            [plan_id, Action.ADD.value],
+        )
 
     def renew_plan(self, plan_id: str) -> None:
         """Mark a plan as up to date with the ledger as it is now."""

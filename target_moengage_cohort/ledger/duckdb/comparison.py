@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import typing as t
 
-import msgspec
-
+from target_moengage_cohort.ledger.duckdb.identities import Identities
 from target_moengage_cohort.ledger.duckdb.instance import grown
-from target_moengage_cohort.ledger.duckdb.result_tables import Tables, Workspace
 from target_moengage_cohort.ledger.records import DiffCounts, LedgerCounts
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from target_moengage_cohort.ledger.duckdb.instance import Cursor
     from target_moengage_cohort.ledger.duckdb.result_tables import Sums
 
 _JOINED = 10_000_000
@@ -23,19 +18,7 @@ not fit into 256 MB."""
 _NOTHING = (0, 0, 0)
 
 
-class Rows(msgspec.Struct, frozen=True, kw_only=True):
-    """The staged rows to compare, and the facts known about them."""
-
-    cohorts: Sequence[int]  # to compare; other cohorts have no rows
-    is_one: bool  # whether neither the rows nor the ledger have any other cohort than the one
-    count: int
-    has_absent: bool  # whether some row is a non-member's
-    has_pairs: bool  # whether some row has both identifiers
-    keeps: bool  # whether to remove no members
-    known: Mapping[int, LedgerCounts]  # the numbers of each cohort's ledger
-
-
-class Comparison(Workspace):
+class Comparison(Identities):
     """One comparison of all cohorts, without the work that the data does not need.
 
     The sizes and digests of large sets are computed from those of their difference, so nothing of
@@ -44,13 +27,6 @@ class Comparison(Workspace):
     members of a single cohort are joined by their hash alone.
     """
 
-    def __init__(
-        self, cursor: Cursor, tables: Tables, rows: Rows, hash_sql: Callable[[str, str], str]
-    ) -> None:
-        super().__init__(cursor, tables, rows.cohorts[0] if rows.is_one else None)
-        self._rows = rows
-        self._hash_sql = hash_sql
-
     def run(self) -> dict[int, DiffCounts]:
         """Fill the tables of the result; return the numbers of each cohort."""
         tables, known = self._tables, self._rows.known
@@ -58,7 +34,7 @@ class Comparison(Workspace):
         if self._rows.has_absent:
             self._withdraw_absent()
         met = self._meet(sum(counts.accepted.count for counts in known.values()))
-        if not (has_doubts or self._count(f"FROM {met}")):
+        if not (has_doubts or self._rows.has_aliases or self._count(f"FROM {met}")):
             self._drop_others(set())
             return {cohort: _unchanged(known[cohort]) for cohort in self._rows.cohorts}
         not_accepted = f"FROM {tables.doubts} ANTI JOIN {tables.accepted} USING ({self._keys})"
@@ -68,19 +44,18 @@ class Comparison(Workspace):
         gone = self._sums(f"FROM {met} WHERE rid IS NULL")
         additions = self._counts(f"FROM {tables.additions}")
         staying = self._find_removals(met, strays)
-        dropped = self._drop_linked()
-        self._spare_shared()
+        linked = self._keep_linked()
+        cut_off = self._find_resent()
         removals = self._counts(f"FROM {tables.removals}")
+        gone_members = self._counts(f"FROM {tables.removals} WHERE NOT is_alias")
         if len(removals) > 1:
             in_order = f"SELECT * FROM {tables.removals} ORDER BY cohort"
             tables.removals = self._make("in_order", in_order)
-        self._drop_others({tables.additions, tables.removals, tables.dropped})
-        changes = _Changes(new, gone, additions, removals, staying, dropped)
+        results = {tables.additions, tables.removals, tables.linked, tables.resent}
+        self._drop_others(results)
+        leaving = {each: gone_members.get(each, 0) + cut_off.get(each, 0) for each in removals}
+        changes = _Changes(new, gone, additions, removals, leaving, staying, linked)
         return {cohort: _counted(cohort, known[cohort], changes) for cohort in self._rows.cohorts}
-
-    def _present(self, columns: str) -> str:
-        """Return SQL for the rows of members: keys, row number and the given columns."""
-        return f"(SELECT {self._keys}, rid, {columns} FROM {self._tables.staged} WHERE present)"
 
     def _withdraw_absent(self) -> None:
         """Mark all rows of a key as absent if its last row is absent."""
@@ -161,15 +136,6 @@ class Comparison(Workspace):
         )
         self._tables.additions = self._make("additions", select)
 
-    def _latest(self, keys: str) -> str:
-        """Make a table of the last row of each key, with a hash of its anonymous id."""
-        rows = self._make(
-            "rows",
-            f"SELECT * FROM {self._present('hash(anonymous_id) AS pair')}"
-            f" SEMI JOIN {keys} USING ({self._keys})",
-        )
-        return self._group("latest", "max(rid) AS rid, arg_max(pair, rid) AS pair", f"FROM {rows}")
-
     def _find_removals(self, met: str, strays: str | None) -> dict[int, int]:
         """Copy the identifiers of the accepted or unconfirmed members without a row.
 
@@ -177,7 +143,7 @@ class Comparison(Workspace):
         """
         staying: dict[int, int] = {}
         tables, keys = self._tables, self._keys
-        columns = f"{self._cohort} AS cohort, h, uid, anonymous_id"
+        columns = f"{self._cohort} AS cohort, h, uid, anonymous_id, FALSE AS is_alias"
         select = (
             f"SELECT {columns} FROM {tables.accepted}"
             f" SEMI JOIN (SELECT {keys} FROM {met} WHERE rid IS NULL) USING ({keys})"
@@ -195,57 +161,14 @@ class Comparison(Workspace):
             )
         none = " LIMIT 0" if self._rows.keeps else ""
         tables.removals = self._make("removals", f"SELECT * FROM ({select}){none}")
+        if self._rows.has_aliases and not self._rows.keeps:
+            aliases = f"FROM {tables.aliases} ANTI JOIN {self._present('NULL')} USING ({keys})"
+            absent = self._make("absent", f"SELECT DISTINCT {keys}, anonymous_id {aliases}")
+            self._cursor.execute(
+                f"INSERT INTO {tables.removals} SELECT {self._cohort}, h, NULL, anonymous_id, TRUE"
+                f" FROM {absent} ANTI JOIN {tables.removals} USING ({keys})"
+            )
         return staying
-
-    def _drop_linked(self) -> dict[int, int]:
-        """Move the removals whose anonymous id a row with a uid has now to a table of their own."""
-        tables = self._tables
-        anonymous = f"FROM {tables.removals} WHERE uid IS NULL"
-        if not (self._rows.has_pairs and self._count(anonymous)):
-            return {}
-        former = self._hash_sql("NULL::VARCHAR", "anonymous_id")
-        keys = f"{self._prefix}former"
-        matches = self._make(
-            "matches",
-            f"SELECT * FROM (SELECT {self._keys}, rid, {former} AS former"
-            f" FROM {self._present('uid, anonymous_id')}"
-            " WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL)"
-            f" SEMI JOIN (SELECT {self._prefix}h AS former {anonymous})"
-            f" USING ({keys})",
-        )
-        # Only the last row of a key has the anonymous id that counts.
-        linked = self._make(
-            "linked",
-            f"SELECT {self._prefix}former AS h FROM {matches}"
-            f" SEMI JOIN {self._latest(matches)} USING (rid)",
-        )
-        removals = f"FROM {tables.removals}"
-        tables.dropped = self._make(
-            "dropped",
-            f"SELECT * {removals} SEMI JOIN {linked} USING ({self._keys}) WHERE uid IS NULL",
-        )
-        others = f"{removals} ANTI JOIN {linked} USING ({self._keys})"
-        tables.removals = self._make("others", others)
-        return self._counts(f"FROM {tables.dropped}")
-
-    def _spare_shared(self) -> None:
-        """Clear the anonymous ids in removals that desired members have, which must stay.
-
-        MoEngage tries the uid first, then the anonymous id. So a removal with a uid that it does
-        not know would remove the member that has the anonymous id now.
-        """
-        removals = self._tables.removals
-        pairs = f"FROM {removals} WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL"
-        if not self._count(pairs):
-            return
-        keys = f"{self._prefix}anonymous_id"
-        staged = f"FROM {self._tables.staged} SEMI JOIN (SELECT {keys} {pairs}) USING ({keys})"
-        shared = self._make("shared", f"SELECT DISTINCT {keys} {staged} WHERE present")
-        same_cohort = "" if self._rows.is_one else " AND r.cohort = s.cohort"
-        self._cursor.execute(
-            f"UPDATE {removals} AS r SET anonymous_id = NULL FROM {shared} AS s"
-            f" WHERE r.uid IS NOT NULL AND r.anonymous_id = s.anonymous_id{same_cohort}"
-        )
 
 
 def _unchanged(counts: LedgerCounts) -> DiffCounts:
@@ -265,8 +188,9 @@ class _Changes(t.NamedTuple):
     gone: dict[int, Sums]
     additions: dict[int, int]
     removals: dict[int, int]
+    leaving: dict[int, int]
     staying: dict[int, int]
-    dropped: dict[int, int]
+    linked: dict[int, int]
 
 
 def _counted(cohort: int, known: LedgerCounts, changes: _Changes) -> DiffCounts:
@@ -283,6 +207,7 @@ def _counted(cohort: int, known: LedgerCounts, changes: _Changes) -> DiffCounts:
         joining=new[0] - changes.staying.get(cohort, 0),
         additions=additions,
         removals=changes.removals.get(cohort, 0),
+        leaving=changes.leaving.get(cohort, 0),
         unchanged=desired.count - additions,
-        dropped=changes.dropped.get(cohort, 0),
+        linked=changes.linked.get(cohort, 0),
     )

@@ -47,6 +47,13 @@ class DuckDBDifference:
         count = sum(each.removals for each in self.counts.values())
         return self._listed(self.tables.removals, count)
 
+    def resent(self) -> Iterator[CohortMembers]:
+        """Yield the members to send again after the removals, likewise."""
+        if not (table := self.tables.resent):
+            return iter(())
+        ((count,),) = self._fetch(f"SELECT count(*) FROM {table}")
+        return self._added(table, count)
+
     def digest(self, cohort: int, *, additions: bool, removals: bool) -> str:
         """Return a digest of a cohort's changes; the same changes have the same digest."""
         if self._sums is None:
@@ -60,18 +67,18 @@ class DuckDBDifference:
         while self.tables.made:
             self._fetch(f"DROP TABLE IF EXISTS {self.tables.made.pop()}")
 
-    def select_additions(self) -> str:
-        """Return SQL for cohort, uid and anonymous_id of the additions, in order."""
-        return (
+    def select(self, table: str) -> str:
+        """Return SQL for cohort, uid and anonymous_id of a table of rows, in order."""
+        return table and (
             "SELECT a.cohort, s.uid, s.anonymous_id"
-            f" FROM {self.tables.additions} a JOIN {self.tables.identifiers} s ON s.rid = a.rid"
+            f" FROM {table} a JOIN {self.tables.identifiers} s ON s.rid = a.rid"
             " ORDER BY a.cohort, a.rid"
         )
 
     def _with_identifiers(self) -> str:
         """Make a table of the additions with their identifiers: pages of it are read faster."""
         table = self.tables.new("listed")
-        self._fetch(f"CREATE TABLE {table} AS {self.select_additions()}")
+        self._fetch(f"CREATE TABLE {table} AS {self.select(self.tables.additions)}")
         return table
 
     def _added(self, additions: str, count: int) -> Iterator[CohortMembers]:

@@ -111,6 +111,11 @@ def _load(members: Members, requests: Requests, step: Sequence[JournaledRequest]
         msg = f"the ledger {members.file.path} was changed by another process; run again"
         raise LedgerError("ledger_unusable", msg)
     members.run(schema.SUMMARY)
+    members.run(schema.NO_LINKS)
+    if any(members.rows(schema.HAS_PAIRS)[0]):
+        former = members.engine.hash_sql("NULL::VARCHAR", "anonymous_id")
+        for statement in schema.LINKS:
+            members.run(statement.replace("{former}", former))
 
 
 def is_settled(request: JournaledRequest) -> bool:

@@ -38,6 +38,8 @@ class Lookups:
         expected: dict[NumberedKey, Expected] = {}
         sources = {  # later ones win
             f"{schema}.removed": f"'{Action.REMOVE.value}', NULL, NULL",
+            # Not a member of its own; the removal of it may be that of its uid.
+            f"{schema}.aliases": f"'{Action.REMOVE.value}', NULL, NULL",
             f"{schema}.accepted": f"'{Action.ADD.value}', t.uid, t.anonymous_id",
             f"{schema}.doubts": "NULL, t.uid, t.anonymous_id",
         }
@@ -91,6 +93,12 @@ class Lookups:
                 self._has_queue = True
             cursor.execute(f"INSERT INTO {self._queue} {select}", values)
             self._position += count
+
+    def drop_queue(self) -> None:
+        """Forget the queued changes, all of which were answered and folded."""
+        if self._has_queue:
+            with self._members.using() as cursor:
+                cursor.execute(f"DELETE FROM {self._queue}")
 
     def doubts(self, cohort: int, schema: str) -> Iterator[list[tuple[Action, Member]]]:
         """Yield the changes that earlier runs left unconfirmed and this run has not queued.

@@ -5,11 +5,16 @@ from __future__ import annotations
 import itertools
 import typing as t
 
+import msgspec
+
 from target_moengage_cohort.ledger.duckdb.instance import sums_sql
 
 if t.TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from target_moengage_cohort.ledger.duckdb.instance import Cursor
     from target_moengage_cohort.ledger.duckdb.row_table import RowTable
+    from target_moengage_cohort.ledger.records import LedgerCounts
 
 Sums: t.TypeAlias = tuple[int, int, int]
 """A number of rows and the two sums of their hashes."""
@@ -21,17 +26,34 @@ a memory limit of 256 MB."""
 _ids = itertools.count(1)
 
 
+class Rows(msgspec.Struct, frozen=True, kw_only=True):
+    """The staged rows to compare, and the facts known about them."""
+
+    cohorts: Sequence[int]  # to compare; other cohorts have no rows
+    is_one: bool  # whether neither the rows nor the ledger have any other cohort than the one
+    count: int
+    has_absent: bool  # whether some row is a non-member's
+    has_pairs: bool  # whether some row has both identifiers
+    has_aliases: bool  # whether the ledger has any
+    keeps: bool  # whether to remove no members
+    known: Mapping[int, LedgerCounts]  # the numbers of each cohort's ledger
+
+
 class Tables:
     """The names of the tables that are compared, and of those with the result."""
 
-    def __init__(self, staging: str, rows: RowTable, accepted: str, doubts: str) -> None:
+    def __init__(
+        self, staging: str, rows: RowTable, accepted: str, doubts: str, aliases: str
+    ) -> None:
         self.stored = rows.stored
         self.staged = self.identifiers = rows.rows
         self.accepted = accepted
         self.doubts = doubts
+        self.aliases = aliases
         self.additions = ""  # cohort, hash, row in `staged`, and whether it is not accepted yet
-        self.removals = ""  # cohort, hash and identifiers
-        self.dropped = ""  # likewise, of members to delete without a removal; missing without any
+        self.removals = ""  # cohort, hash, identifiers, and whether it is an alias
+        self.linked = ""  # likewise, of members that become aliases; missing without any
+        self.resent = ""  # cohort, hash and row, to send after the removals; missing without any
         self.made: list[str] = []  # to drop in the end
         self._staging = staging
 

@@ -17,6 +17,9 @@ FILE_TABLES = (
         " (cohort INTEGER, h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR, action VARCHAR)"
     ),
     "CREATE TABLE {s}.removed (cohort INTEGER, h UHUGEINT)",
+    # Anonymous ids that stood beside a uid, and may be in the cohort as members of their own; `h`
+    # is the hash of such a member. One that is accepted, too, was added on its own before.
+    "CREATE TABLE {s}.aliases (cohort INTEGER, h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR)",
     # The last request folded for each cohort, and the numbers since.
     (
         "CREATE TABLE {s}.marks (cohort INTEGER, mark BIGINT, accepted BIGINT, digest VARCHAR,"
@@ -29,18 +32,83 @@ FILE_TABLES = (
 )
 """No indexes: those of DuckDB do not spill. The cohorts are control's numbers of them."""
 
-MEMBER_TABLES = ("accepted", "doubts", "removed")
+MEMBER_TABLES = ("accepted", "doubts", "removed", "aliases")
 COHORT_TABLES = (*MEMBER_TABLES, "marks", "plan_members")
 """Every table that has rows of cohorts."""
 
+_LINK = "'link'"  # the action of rows of the journal by which a member becomes an alias
+_HAS_BOTH = "uid IS NOT NULL AND anonymous_id IS NOT NULL"
+
 SUMMARY = (
     # Per member: the last request that was accepted, and the last one after it without an answer.
-    "CREATE OR REPLACE TABLE {v}.summary AS SELECT cohort, h, accepted, "
-    "CASE WHEN accepted IS NULL OR asked > accepted THEN asked END AS asked FROM ("
-    "SELECT cohort, h, max(number) FILTER (state = 'a') AS accepted, "
+    "CREATE OR REPLACE TABLE {v}.summary AS SELECT cohort, h, accepted, is_repeated, "
+    "CASE WHEN settled IS NULL OR asked > settled THEN asked END AS asked FROM ("
+    "SELECT cohort, h, max(number) FILTER (state = 'a') AS settled, "
+    f"max(number) FILTER (state = 'a' AND action <> {_LINK}) AS accepted, "
+    "count(*) FILTER (state = 'a') > 1 AS is_repeated, "
     "max(number) FILTER (state <> 'a') AS asked FROM {v}.journal GROUP BY cohort, h)"
 )
 """Sums up the requests in the table ``{v}.journal``, which has none that were refused."""
+
+NO_LINKS = (
+    "CREATE OR REPLACE TABLE {v}.links (number BIGINT, cohort INTEGER, h UHUGEINT, uid VARCHAR,"
+    " anonymous_id VARCHAR, is_former BOOLEAN)"
+)
+HAS_PAIRS = (
+    f"SELECT EXISTS (FROM {{v}}.journal WHERE {_HAS_BOTH})"
+    f" OR EXISTS (FROM {{s}}.accepted WHERE {_HAS_BOTH})"
+)
+LINKS = (
+    # An anonymous id becomes an alias when its uid is accepted with another one, or none; unless
+    # it was added, or removed, as a member of its own.
+    (
+        "CREATE OR REPLACE TABLE {v}.changed AS SELECT cohort, h FROM {v}.journal AS j"
+        " JOIN {s}.accepted AS a USING (cohort, h) WHERE a.uid IS NOT NULL"
+        " AND a.anonymous_id IS NOT NULL AND a.anonymous_id IS DISTINCT FROM j.anonymous_id"
+        " UNION ALL SELECT cohort, h FROM {v}.summary WHERE is_repeated"
+    ),
+    (
+        "CREATE OR REPLACE TABLE {v}.turns AS SELECT * FROM (SELECT number, cohort, h, uid,"
+        " anonymous_id, action FROM {v}.journal WHERE state = 'a'"
+        f" UNION ALL SELECT 0, cohort, h, uid, anonymous_id, {_ADD} FROM {{s}}.accepted"
+        ") SEMI JOIN {v}.changed USING (cohort, h) WHERE uid IS NOT NULL"
+    ),
+    (
+        "INSERT INTO {v}.links SELECT number, cohort, {former}, uid, anonymous_id, TRUE FROM"
+        " (SELECT lead(number) OVER turn AS number, cohort, uid, anonymous_id, action,"
+        " lead(anonymous_id) OVER turn AS later, lead(action) OVER turn AS next FROM {v}.turns"
+        " WINDOW turn AS (PARTITION BY cohort, h ORDER BY number))"
+        f" WHERE anonymous_id IS NOT NULL AND action = {_ADD} AND next = {_ADD}"
+        " AND later IS DISTINCT FROM anonymous_id"
+    ),
+    # So does an anonymous member when a uid is accepted with its id, unless it was removed before.
+    (
+        "CREATE OR REPLACE TABLE {v}.pairs AS SELECT number, cohort, {former} AS h, uid,"
+        f" anonymous_id FROM {{v}}.journal WHERE state = 'a' AND action = {_ADD} AND {_HAS_BOTH}"
+    ),
+    (
+        "CREATE OR REPLACE TABLE {v}.there AS SELECT * FROM (SELECT number, cohort, h"
+        f" FROM {{v}}.journal WHERE uid IS NULL AND (state <> 'a' OR action = {_ADD})"
+        " UNION ALL SELECT number, cohort, h FROM {v}.links"
+        " UNION ALL SELECT 0, cohort, h FROM {s}.aliases"
+        " UNION ALL SELECT 0, cohort, h FROM {s}.accepted WHERE uid IS NULL"
+        " UNION ALL SELECT 0, cohort, h FROM {s}.doubts WHERE uid IS NULL"
+        ") SEMI JOIN {v}.pairs USING (cohort, h)"
+    ),
+    (
+        "INSERT INTO {v}.links SELECT DISTINCT p.*, FALSE FROM {v}.there AS t JOIN {v}.pairs AS p"
+        " ON p.cohort = t.cohort AND p.h = t.h AND p.number > t.number"
+        " LEFT JOIN {v}.summary AS v ON v.cohort = t.cohort AND v.h = t.h"
+        " WHERE t.number >= coalesce(v.accepted, 0)"
+    ),
+    # The doubt of such a member is none any more.
+    (
+        "INSERT INTO {v}.journal SELECT number, cohort, 'a',"
+        f" {_LINK}, h, uid, anonymous_id FROM {{v}}.links WHERE NOT is_former"
+    ),
+    SUMMARY,
+)
+"""Fills the table ``{v}.links`` if any member has both identifiers."""
 
 _LAST = "FROM {v}.journal AS j JOIN {v}.summary AS v ON v.h = j.h AND v.%s = j.number"
 _NEWLY_ACCEPTED = "SELECT j.cohort, j.h, j.uid, j.anonymous_id " + _LAST.replace("%s", "accepted")
@@ -49,9 +117,21 @@ _NEWLY_REMOVED = "SELECT j.cohort, j.h " + _LAST.replace("%s", "accepted")
 _NEWLY_REMOVED += f" WHERE j.action = {_REMOVE}"
 _NEWLY_DOUBTED = "SELECT j.cohort, j.h, j.uid, j.anonymous_id, j.action "
 _NEWLY_DOUBTED += _LAST.replace("%s", "asked")
+_NEWLY_ALIASED = (
+    "SELECT DISTINCT l.cohort, l.h, l.uid, l.anonymous_id FROM {v}.links AS l"
+    " LEFT JOIN {v}.summary AS v ON v.cohort = l.cohort AND v.h = l.h"
+    " LEFT JOIN (SELECT cohort, h FROM %s.accepted UNION ALL SELECT cohort, h FROM %s.removed) AS o"
+    " ON o.cohort = l.cohort AND o.h = l.h"
+    " WHERE l.number > coalesce(v.accepted, 0) AND (o.h IS NULL OR NOT l.is_former)"
+)
 
 _SETTLED = "v.accepted IS NOT NULL"
-FOLDED_AWAY = {"accepted": _SETTLED, "removed": _SETTLED, "doubts": "TRUE"}
+FOLDED_AWAY = {
+    "accepted": _SETTLED,
+    "removed": _SETTLED,
+    "doubts": "TRUE",
+    "aliases": _SETTLED,
+}
 """For each table, the members in the summary whose rows a fold replaces."""
 
 DELETE = (
@@ -62,14 +142,25 @@ INSERTS = (
     "INSERT INTO {s}.accepted " + _NEWLY_ACCEPTED,
     "INSERT INTO {s}.removed " + _NEWLY_REMOVED,
     "INSERT INTO {s}.doubts " + _NEWLY_DOUBTED,
+    (
+        f"INSERT INTO {{s}}.aliases FROM ({_NEWLY_ALIASED.replace('%s', '{s}')})"
+        " ANTI JOIN {s}.aliases USING (cohort, h, uid)"
+    ),
 )
 
 VIEWS = tuple(
     f"CREATE OR REPLACE VIEW {{v}}.{table} AS SELECT * FROM {{s}}.{table} AS old"
     f" ANTI JOIN {{v}}.summary AS v ON v.cohort = old.cohort AND v.h = old.h AND {replaced}"
-    f" UNION ALL {new}"
+    f" UNION {'' if table == 'aliases' else 'ALL '}{new}"
     for (table, replaced), new in zip(
-        FOLDED_AWAY.items(), (_NEWLY_ACCEPTED, _NEWLY_REMOVED, _NEWLY_DOUBTED), strict=True
+        FOLDED_AWAY.items(),
+        (
+            _NEWLY_ACCEPTED,
+            _NEWLY_REMOVED,
+            _NEWLY_DOUBTED,
+            _NEWLY_ALIASED.replace("%s", "{v}"),
+        ),
+        strict=True,
     )
 )
 """The tables as they would be after a fold, for stores that must not change anything."""

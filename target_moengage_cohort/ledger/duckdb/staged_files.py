@@ -65,15 +65,18 @@ def insert(parts: Iterable[StagedRows], engine: Engine, table: RowTable) -> None
 
 
 def identify(parts: Sequence[StagedRows], engine: Engine, tables: Tables) -> str:
-    """Make a table of the identifiers of those additions that are rows of files, by number."""
+    """Make a table of the identifiers of those rows to send that are rows of files, by number."""
     named = tables.new("named")
     cursor = engine.cursor()
     columns = "rid BIGINT, uid VARCHAR, anonymous_id VARCHAR, is_same BOOLEAN"
     cursor.execute(f"CREATE TABLE {named} ({columns})")
     same = f"{engine.hash_sql('uid', 'anonymous_id')} = h"
+    sent = tables.additions
+    if tables.resent:
+        sent = f"(SELECT rid, h FROM {sent} UNION SELECT rid, h FROM {tables.resent})"
     for rows, group in _groups(parts):
         first, last = group[0].first, group[-1].last
-        added = f"(SELECT rid, h FROM {tables.additions} WHERE rid BETWEEN {first} AND {last})"
+        added = f"(SELECT rid, h FROM {sent} WHERE rid BETWEEN {first} AND {last})"
         cursor = engine.cursor()
         with opened(cursor, rows) as source:
             read = source.identifiers([each.first for each in group])
@@ -92,15 +95,29 @@ def identify(parts: Sequence[StagedRows], engine: Engine, tables: Tables) -> str
 
 def _groups(parts: Iterable[StagedRows]) -> Iterator[tuple[ColumnarRows, list[StagedRows]]]:
     """Yield parts that follow each other and are alike, as one source of rows."""
+    group: list[StagedRows] = []
+    for part in parts:
+        if group and not _continues(group[-1], part):
+            yield _joined(group), group
+            group = []
+        group.append(part)
+    if group:
+        yield _joined(group), group
 
-    def key(part: StagedRows) -> t.Any:
-        alone = None if part.rows.stays else part.first
-        return part.cohort, part.types, part.rows.columns, alone
 
-    for _, alike in itertools.groupby(parts, key):
-        group = list(alike)
-        first = group[0].rows
-        if len(group) > 1:
-            paths = itertools.chain.from_iterable(each.rows.rows for each in group)
-            first = msgspec.structs.replace(first, rows=tuple(paths))
-        yield first, group
+def _continues(before: StagedRows, part: StagedRows) -> bool:
+    """Return whether a part follows another one without a gap, in files with the same columns."""
+    return (
+        part.rows.stays
+        and before.rows.stays
+        and part.first == before.last + 1
+        and (part.cohort, part.types, part.rows.columns)
+        == (before.cohort, before.types, before.rows.columns)
+    )
+
+
+def _joined(group: Sequence[StagedRows]) -> ColumnarRows:
+    if len(group) == 1:
+        return group[0].rows
+    paths = itertools.chain.from_iterable(each.rows.rows for each in group)
+    return msgspec.structs.replace(group[0].rows, rows=tuple(paths))

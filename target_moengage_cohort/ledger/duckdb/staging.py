@@ -16,10 +16,10 @@ import msgspec
 from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger.duckdb.binding import Column, bound
 from target_moengage_cohort.ledger.duckdb.columnar_rows import opened
-from target_moengage_cohort.ledger.duckdb.comparison import Comparison, Rows
+from target_moengage_cohort.ledger.duckdb.comparison import Comparison
 from target_moengage_cohort.ledger.duckdb.difference import DuckDBDifference
 from target_moengage_cohort.ledger.duckdb.instance import translated
-from target_moengage_cohort.ledger.duckdb.result_tables import Tables
+from target_moengage_cohort.ledger.duckdb.result_tables import Rows, Tables
 from target_moengage_cohort.ledger.duckdb.row_table import NO_TEXT, RowTable
 from target_moengage_cohort.ledger.duckdb.staged_files import StagedRows, identify, insert
 
@@ -154,26 +154,26 @@ class DuckDBStaging:
         where = ""
         if has_others:
             where = f" WHERE cohort IN ({', '.join(map(str, known))})"
-        tables = Tables(
-            self._catalog,
-            self._table,
-            *(
-                f"(FROM {schema}.{table}{where})" if where else f"{schema}.{table}"
-                for table in ("accepted", "doubts")
-            ),
+        accepted, doubts = (
+            f"(FROM {schema}.{table}{where})" if where else f"{schema}.{table}"
+            for table in ("accepted", "doubts")
         )
+        # A cohort without any member may have aliases.
+        aliases = f"(FROM {schema}.aliases WHERE cohort IN ({', '.join(map(str, known))}))"
+        tables = Tables(self._catalog, self._table, accepted, doubts, aliases)
         rows = Rows(
             cohorts=[*known],
             is_one=len(known) == 1 and self._cohorts <= known.keys(),
             count=self.rows,
             has_absent=self.has_absent,
             has_pairs=self._has_pairs,
+            has_aliases=bool(members.rows(f"SELECT 1 FROM {aliases} LIMIT 1")),
             keeps=keeps,
             known=known,
         )
         with members.using(), self._lock:
             counts = Comparison(members.cursor, tables, rows, self._engine.hash_sql).run()
-        if self._files and any(each.additions for each in counts.values()):
+        if self._files and (tables.resent or any(each.additions for each in counts.values())):
             self._identify(tables)
         return DuckDBDifference(self.fetch, tables, counts)
 

@@ -8,7 +8,7 @@ import msgspec
 
 from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.ledger.control.stream_records import StreamRecords
-from target_moengage_cohort.ledger.duckdb import folding, schema
+from target_moengage_cohort.ledger.duckdb import aliases, folding, schema
 from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBCohortLedger
 from target_moengage_cohort.ledger.duckdb.inspection import cohorts_with_rows, stray_plans
 from target_moengage_cohort.ledger.duckdb.stream_state import StreamState
@@ -16,7 +16,7 @@ from target_moengage_cohort.ledger.records import NO_MEMBERS, FoldedCohort
 from target_moengage_cohort.ledger.repairs import inconsistent, restore_members
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.control.requests import JournaledRequest
@@ -25,7 +25,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging
     from target_moengage_cohort.ledger.interface import CohortLedger, NumberedChange, NumberedKey
     from target_moengage_cohort.ledger.records import CohortEntry, Expected, Plan, PlanKind
-    from target_moengage_cohort.ledger.snapshot import Difference, Staging
+    from target_moengage_cohort.ledger.snapshot import CohortMembers, Difference, Staging
 
 
 class DuckDBStreamLedger(StreamState):
@@ -154,19 +154,11 @@ class DuckDBStreamLedger(StreamState):
         has_others = any(self.by_number[number].entry.counts.base for number in others)
         return rows.compare(self.table, self.tables, known, has_others=has_others, keeps=keeps)
 
-    def settle(
-        self,
-        difference: Difference,
-        *,
-        added: Sequence[CohortLedger],
-        complete: Sequence[CohortLedger],
-    ) -> None:
+    def settle(self, difference: Difference, *, complete: Sequence[CohortLedger]) -> None:
         """See `StreamLedger.settle`."""
         self.fold()
-        linked = [each for each in added if difference.counts[each.number].dropped]
-        if linked:
-            dropped = t.cast("DuckDBDifference", difference).tables.dropped
-            self._delete_members(linked, dropped)
+        if linked := [number for number, counts in difference.counts.items() if counts.linked]:
+            aliases.link(self, linked, t.cast("DuckDBDifference", difference).tables.linked)
         numbers = [each.number for each in complete]
         if numbers and self.table.may_have_removed:
             chosen = "WHERE cohort IN (SELECT unnest(?::INTEGER[]))"
@@ -174,13 +166,19 @@ class DuckDBStreamLedger(StreamState):
                 with self.table.change("clear removed"):
                     self.table.run(f"DELETE FROM {{s}}.removed {chosen}", [numbers])
 
-    def _delete_members(self, cohorts: Sequence[CohortLedger], gone: str) -> None:
-        """Delete the members in a table from some cohorts."""
-        numbers = ", ".join(str(each.number) for each in cohorts)
-        same = f"old.cohort = g.cohort AND old.h = g.h AND g.cohort IN ({numbers})"
-        with self.changing("drop linked", [each.number for each in cohorts]):
-            for table in ("accepted", "doubts"):
-                self.table.run(f"DELETE FROM {{s}}.{table} AS old USING {gone} AS g WHERE {same}")
+    def has_aliases(self) -> bool:
+        """See `StreamLedger.has_aliases`."""
+        return bool(self.table.rows(f"SELECT 1 FROM {self.tables}.aliases LIMIT 1"))
+
+    def stale_aliases(self) -> tuple[list[int], Iterator[CohortMembers]]:
+        """See `StreamLedger.stale_aliases`."""
+        self.fold()
+        return aliases.stale(self)
+
+    def doubt_resent(self, difference: Difference, cohorts: Sequence[CohortLedger]) -> None:
+        """See `StreamLedger.doubt_resent`."""
+        if (resent := t.cast("DuckDBDifference", difference).tables.resent) and cohorts:
+            self.doubt([each.number for each in cohorts], f"SELECT cohort, h FROM {resent}")
 
     def take_over(self, ledger: DuckDBCohortLedger) -> None:
         """Copy the members of another stream's cohort; its own file must be folded."""
@@ -207,16 +205,15 @@ class DuckDBStreamLedger(StreamState):
             return
         for ledger, plan in plans:
             self.drop_plan_members([ledger.number], plan.plan_id)
-        for action, select in (
-            (Action.ADD, changes.select_additions()),
-            (Action.REMOVE, f"SELECT cohort, uid, anonymous_id FROM {changes.tables.removals}"),
+        adding = [(ledger.number, plan.plan_id) for ledger, plan in plans if plan.additions]
+        removing = [(ledger.number, plan.plan_id) for ledger, plan in plans if plan.removals]
+        removals = f"SELECT cohort, uid, anonymous_id FROM {changes.tables.removals}"
+        for action, chosen, select in (
+            (Action.ADD, adding, changes.select(changes.tables.additions)),
+            (Action.REMOVE, removing, removals),
+            (Action.ADD, removing, changes.select(changes.tables.resent)),
         ):
-            chosen = [
-                (ledger.number, plan.plan_id)
-                for ledger, plan in plans
-                if (plan.additions if action is Action.ADD else plan.removals)
-            ]
-            if chosen:
+            if chosen and select:
                 with self.table.change("keep members"):
                     values = [[number for number, _ in chosen], [name for _, name in chosen]]
                     self.table.run(
@@ -248,6 +245,7 @@ class DuckDBStreamLedger(StreamState):
             " (SELECT anonymous_id FROM forgotten WHERE anonymous_id IS NOT NULL)": (
                 "accepted",
                 "doubts",
+                "aliases",
                 "plan_members",
             ),
             f"h IN (SELECT {hashes} FROM forgotten)": ("removed",),

@@ -7,6 +7,7 @@ import threading
 import typing as t
 
 from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.ledger.control.plans import Plans
 from target_moengage_cohort.ledger.control.requests import SENT, Requests
 from target_moengage_cohort.ledger.duckdb import folding
@@ -132,6 +133,23 @@ class StreamState:
             ledger = self.by_number[each.number]
             ledger.note_folded(each)
             ledger.revision += 1
+
+    def doubt(
+        self, cohorts: Sequence[int], members: str = "", values: Sequence[object] = ()
+    ) -> None:
+        """Mark the accepted members of cohorts as unconfirmed, unless they are already.
+
+        `members` is SQL for the cohort and the hash of those that are meant, in place of all.
+        """
+        chosen = "WHERE cohort IN (SELECT unnest(?::INTEGER[]))"
+        with self.changing("doubt", cohorts):
+            chosen += f") SEMI JOIN ({members}) USING (cohort, h" if members else ""
+            self.table.run(
+                "INSERT INTO {s}.doubts SELECT cohort, h, uid, anonymous_id,"
+                f" '{Action.ADD.value}' FROM (FROM {{s}}.accepted {chosen})"
+                " ANTI JOIN {s}.doubts USING (cohort, h)",
+                [cohorts, *values],
+            )
 
     # Plans
 

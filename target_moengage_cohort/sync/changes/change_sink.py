@@ -35,7 +35,7 @@ class ChangeSink(Sink):
         self._outbox.put(*self.rows.changes(columns, cohorts))
 
     def settle(self) -> bool:
-        """Send an earlier run's unconfirmed changes again, if the input has ended."""
+        """Send what earlier changes have left to do, if the input has ended."""
         if self.proof is not Proof.NO:
-            self._outbox.repeat_doubts(self.rows.mapping)
+            self._outbox.settle(self.rows.mapping)
         return True

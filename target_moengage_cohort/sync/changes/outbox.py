@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing as t
 from collections import defaultdict
 
-from target_moengage_cohort.core.membership import Action, Change
+from target_moengage_cohort.core.membership import Action, Change, SyncMode
 from target_moengage_cohort.ledger.records import Expected
 
 if t.TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Outbox:
         self._state_bytes = 0
         self._held: list[Change] = []  # of cohorts that may not be created yet
         self._streams_held: set[str] = set()
+        self._has_pairs: set[str] = set()  # streams in which a member has both identifiers
 
     def put(self, *changes: Change) -> None:
         """Take changes."""
@@ -93,8 +94,13 @@ class Outbox:
         if needed := [change for change in changes if change is not None]:
             self._delivery.submit(needed)
 
-    def repeat_doubts(self, mapping: StreamMapping) -> None:
-        """Send a stream's unconfirmed changes again, unless this run has replaced them."""
+    def settle(self, mapping: StreamMapping) -> None:
+        """Remove a stream's aliases that no member has, and send its unconfirmed changes again.
+
+        Changes that this run has replaced are not sent.
+        """
+        if mapping.sync_mode is not SyncMode.ADD and not self._remove_aliases(mapping):
+            return
         if mapping.cohort is None:
             self._cohorts.meet_unsettled(mapping)
         for cohort in self._cohorts.of_stream(mapping.stream):
@@ -103,6 +109,27 @@ class Outbox:
                     changes = [cohort.change(action, member) for action, member in doubts]
                     if not self._delivery.submit(changes):
                         return
+
+    def _remove_aliases(self, mapping: StreamMapping) -> bool:
+        """Remove the aliases of a stream that no member has; return ``False`` if interrupted."""
+        ledger = self._cohorts.ledger_of(mapping.stream)
+        if ledger is None or not (mapping.stream in self._has_pairs or ledger.has_aliases()):
+            return True
+        for cohort in self._cohorts.of_stream(mapping.stream):
+            self._delivery.close(cohort.cohort.cohort_id)
+        for cohort in self._cohorts.of_stream(mapping.stream):
+            if not self._delivery.finish(cohort.cohort.cohort_id):
+                return False
+        numbers, aliases = ledger.stale_aliases()
+        self._cohorts.meet_numbered(mapping, numbers)
+        cohorts = {each.number: each for each in self._cohorts.of_stream(mapping.stream)}
+        for number, members in aliases:
+            change = cohorts[number].change
+            if not self._delivery.submit([change(Action.REMOVE, member) for member in members]):
+                return False
+        for number in numbers:  # the members that are sent again must come last
+            self._delivery.close(cohorts[number].cohort.cohort_id)
+        return True
 
     def _needed(self, changes: Sequence[Change]) -> Sequence[Change | None]:
         """Put ``None`` in place of each change that is not to be sent now.
@@ -146,6 +173,8 @@ class Outbox:
         ledgers = self._cohorts.ledgers
         numbers = [ledgers[change.cohort.cohort_id].number for change in changes]
         members = [change.member for change in changes]
+        if any(member.uid is not None and member.anonymous_id is not None for member in members):
+            self._has_pairs.add(self._cohorts.by_id[changes[0].cohort.cohort_id].mapping.stream)
         actions = [change.action for change in changes]
         expected = stream.known(numbers, members)
         keys = {(number, member.key) for number, member in zip(numbers, members, strict=True)}

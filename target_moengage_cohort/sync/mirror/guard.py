@@ -133,7 +133,7 @@ def decide(differs: DiffCounts, rules: Rules, proof: Proof) -> Decision:
     else:
         against = guard(
             base=differs.base,
-            removals=differs.removals,
+            removals=differs.leaving,
             desired=remaining,
             max_removal_percent=rules.max_removal_percent,
             proven=rules.deferred or proof.is_proof,  # a confirmation is proof

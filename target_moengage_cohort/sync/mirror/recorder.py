@@ -61,16 +61,15 @@ class Recorder:
         for stream in {part.stream for _, part in parts}:
             self._store.begin(stream)  # another run may have begun, but found the ledger busy
         ledger.keep(parts, plan.difference)
+        delivered = [
+            each.ledger for each in plan.cohorts if each.decision.removals is Disposition.DELIVERED
+        ]
+        ledger.doubt_resent(plan.difference, delivered)
 
     def finish(self, plan: StreamPlan) -> None:
         """Note that the rest of a plan was delivered."""
         plan.ledger.settle(
             plan.difference,
-            added=[
-                each.ledger
-                for each in plan.cohorts
-                if each.decision.additions is Disposition.DELIVERED
-            ],
             complete=[
                 each.ledger
                 for each in plan.cohorts

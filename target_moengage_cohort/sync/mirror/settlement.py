@@ -27,10 +27,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.membership import Member
     from target_moengage_cohort.delivery.delivery import Delivery
-    from target_moengage_cohort.ledger.interface import (
-        CohortLedger,
-        LedgerStore,
-    )
+    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
     from target_moengage_cohort.ledger.records import DiffCounts
     from target_moengage_cohort.ledger.snapshot import Difference, Staging
     from target_moengage_cohort.settings import StreamMapping
@@ -180,6 +177,7 @@ class Settlement:
                 base=differs.base,
                 additions=differs.additions if additions else 0,
                 removals=differs.removals if removals else 0,
+                leaving=differs.leaving if removals else 0,
                 desired=decision.remaining,
                 max_removal_percent=mapping.max_removal_percent,
                 seals=(
@@ -193,15 +191,15 @@ class Settlement:
     def _submit(self, under_way: _UnderWay) -> bool:
         """Submit the changes that may be sent, cohort by cohort; ``False`` if interrupted.
 
-        Removals first: where one shares an anonymous id with a member to add, or with one that
-        turned out to be the same person, the addition must come last.
+        Removals first, and closed: where one shares an anonymous id with a member to add, or with
+        one that turned out to be the same person, the addition must come last.
         """
-        plan, latest = under_way.plan, None
+        plan, latest, latest_action = under_way.plan, None, None
         for number, action, members in _deliverable(plan):
             cohort = under_way.cohorts[number]
-            if latest is not None and latest is not cohort:
-                self._delivery.close(latest.cohort.cohort_id)  # its plan is complete
-            latest = cohort
+            if latest is not None and (latest, latest_action) != (cohort, action):
+                self._delivery.close(latest.cohort.cohort_id)  # this part of its plan is complete
+            latest, latest_action = cohort, action
             refused = cohort.result.refused  # as far as a head start went
             wanted = [cohort.change(action, each) for each in members if each.key not in refused]
             if not self._delivery.submit(wanted):
@@ -228,14 +226,16 @@ def _deliverable(plan: StreamPlan) -> Iterator[tuple[int, Action, list[Member]]]
     removed = {number for number, part in parts.items() if _delivers(part.decision.removals)}
     added = {number for number, part in parts.items() if _delivers(part.decision.additions)}
     removals = plan.difference.removals() if removed else iter(())
+    resent = plan.difference.resent() if removed else iter(())
     additions = plan.difference.additions() if added else iter(())
     changes = heapq.merge(
         ((number, 0, members) for number, members in removals if number in removed),
-        ((number, 1, members) for number, members in additions if number in added),
+        ((number, 1, members) for number, members in resent if number in removed),
+        ((number, 2, members) for number, members in additions if number in added),
         key=lambda change: change[:2],
     )
-    for number, is_addition, members in changes:
-        yield number, Action.ADD if is_addition else Action.REMOVE, members
+    for number, place, members in changes:
+        yield number, Action.ADD if place else Action.REMOVE, members
 
 
 def _delivers(disposition: Disposition) -> bool:

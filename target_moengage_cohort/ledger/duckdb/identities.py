@@ -1,0 +1,125 @@
+"""Members that share identifiers with others, which MoEngage may have merged or not."""
+
+from __future__ import annotations
+
+import typing as t
+
+from target_moengage_cohort.ledger.duckdb.result_tables import Rows, Tables, Workspace
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from target_moengage_cohort.ledger.duckdb.instance import Cursor
+
+
+class Identities(Workspace):
+    """The part of a comparison in which one member's identifier is another's, too."""
+
+    def __init__(
+        self, cursor: Cursor, tables: Tables, rows: Rows, hash_sql: Callable[[str, str], str]
+    ) -> None:
+        super().__init__(cursor, tables, rows.cohorts[0] if rows.is_one else None)
+        self._rows = rows
+        self._hash_sql = hash_sql
+
+    def _present(self, columns: str) -> str:
+        """Return SQL for the rows of members: keys, row number and the given columns."""
+        return f"(SELECT {self._keys}, rid, {columns} FROM {self._tables.staged} WHERE present)"
+
+    def _latest(self, keys: str) -> str:
+        """Make a table of the last row of each key, with a hash of its anonymous id."""
+        rows = self._make(
+            "rows",
+            f"SELECT * FROM {self._present('hash(anonymous_id) AS pair')}"
+            f" SEMI JOIN {keys} USING ({self._keys})",
+        )
+        return self._group("latest", "max(rid) AS rid, arg_max(pair, rid) AS pair", f"FROM {rows}")
+
+    def _keep_linked(self) -> dict[int, int]:
+        """Move the removals whose anonymous id a row with a uid has now to a table of their own.
+
+        Return the numbers of those that are no aliases yet.
+        """
+        tables = self._tables
+        anonymous = f"FROM {tables.removals} WHERE uid IS NULL"
+        if not (self._rows.has_pairs and self._count(anonymous)):
+            return {}
+        former = self._hash_sql("NULL::VARCHAR", "anonymous_id")
+        keys = f"{self._prefix}former"
+        matches = self._make(
+            "matches",
+            f"SELECT * FROM (SELECT {self._keys}, rid, {former} AS former"
+            f" FROM {self._present('uid, anonymous_id')}"
+            " WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL)"
+            f" SEMI JOIN (SELECT {self._prefix}h AS former {anonymous})"
+            f" USING ({keys})",
+        )
+        # Only the last row of a key has the anonymous id that counts.
+        linked = self._make(
+            "linked",
+            f"SELECT {self._prefix}former AS h FROM {matches}"
+            f" SEMI JOIN {self._latest(matches)} USING (rid)",
+        )
+        removals = f"FROM {tables.removals}"
+        tables.linked = self._make(
+            "kept",
+            f"SELECT * {removals} SEMI JOIN {linked} USING ({self._keys})"
+            " WHERE uid IS NULL AND NOT is_alias",
+        )
+        others = f"{removals} ANTI JOIN {linked} USING ({self._keys})"
+        tables.removals = self._make("others", others)
+        return self._counts(f"FROM {tables.linked}")
+
+    def _find_resent(self) -> dict[int, int]:
+        """Find the rows to send again after the removals, which may take their members along.
+
+        MoEngage may have merged an anonymous member and a uid that it has seen together: the
+        removal of the one is then that of the other. Return the numbers of accepted members that
+        stay, but of which an alias is removed.
+        """
+        tables = self._tables
+        shared = self._spare_shared()
+        anonymous = f"FROM {tables.removals} WHERE uid IS NULL"
+        owners = ""
+        if self._rows.has_aliases and self._count(anonymous):
+            h = self._hash_sql("uid", "NULL::VARCHAR")
+            former = self._make(
+                "owners",
+                f"SELECT DISTINCT {self._prefix}{h} AS h FROM {tables.aliases}"
+                f" SEMI JOIN (SELECT {self._keys} {anonymous}) USING ({self._keys})",
+            )
+            accepted = f"FROM {former} SEMI JOIN {tables.accepted} USING ({self._keys})"
+            owners = self._make("accepted_owners", f"SELECT * {accepted}")
+        sources = [f"SELECT {self._keys} FROM {each}" for each in (shared, owners) if each]
+        if not sources:
+            return {}
+        keys = self._make("again", " UNION ".join(sources))
+        rows = f"SELECT * FROM {self._present('NULL')} SEMI JOIN {keys} USING ({self._keys})"
+        found = self._group("resent_rows", "max(rid) AS rid", rows)
+        order = f"SELECT {self._cohort} AS cohort, h, rid FROM {found} ORDER BY cohort, rid"
+        tables.resent = self._make("resent", order)
+        if not owners:
+            return {}
+        return self._counts(f"FROM {found} SEMI JOIN {owners} USING ({self._keys})")
+
+    def _spare_shared(self) -> str | None:
+        """Clear the anonymous ids in removals that desired members have, which must stay.
+
+        MoEngage tries the uid first, then the anonymous id. So a removal with a uid that it does
+        not know would remove the member that has the anonymous id now. Return a table of the
+        desired members without a uid that have one of them.
+        """
+        removals = self._tables.removals
+        pairs = f"FROM {removals} WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL"
+        if not self._count(pairs):
+            return None
+        keys = f"{self._prefix}anonymous_id"
+        staged = f"FROM {self._tables.staged} SEMI JOIN (SELECT {keys} {pairs}) USING ({keys})"
+        shared = self._make("shared", f"SELECT DISTINCT {keys} {staged} WHERE present")
+        alone = self._make("alone", f"SELECT {self._keys} {staged} WHERE present AND uid IS NULL")
+        same_cohort = "" if self._rows.is_one else " AND r.cohort = s.cohort"
+        self._cursor.execute(
+            f"UPDATE {removals} AS r SET anonymous_id = NULL FROM {shared} AS s"
+            f" WHERE r.uid IS NOT NULL AND r.anonymous_id = s.anonymous_id{same_cohort}"
+        )
+        return alone
