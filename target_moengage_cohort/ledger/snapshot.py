@@ -29,6 +29,8 @@ class ColumnarFacts(msgspec.Struct, frozen=True):
     counted: int  # rows with a row count
     least: int | None  # the smallest row count
     most: int | None  # the largest row count
+    types: Mapping[str, str]  # of the columns
+    can_be_read_again: bool  # whether the identifiers of single rows can be found later
 
 
 class Difference(t.Protocol):
