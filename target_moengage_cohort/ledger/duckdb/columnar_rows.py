@@ -50,7 +50,7 @@ class OpenRows:
         has_numbers = {name.lower() for name in self._types}.isdisjoint(_NUMBERS)
         has_pairs = self._rows.columns.get("anonymous_id") in self._types
         again = self._rows.stays and has_numbers and not has_pairs
-        return ColumnarFacts(*numbers, *bounds, types=self._types, can_be_read_again=again)
+        return ColumnarFacts(self._types, again, *numbers, *bounds)
 
     def select(self) -> str:
         """Return the SQL that selects uid, anonymous_id and present of all rows, in order."""
