@@ -448,14 +448,21 @@ def test_a_device_that_stays_is_not_removed_with_its_former_uid(emulator, mirror
 
 
 def test_streams_of_mirrors_are_delivered_at_the_same_time(emulator, tmp_path):
-    """Several mirrors overlap, up to max_concurrency."""
-    emulator.latency(0.3)
+    """Several mirrors overlap, up to max_concurrency: no request is answered before all have left,
+    which would be for ever if one waited for another."""
     names = [f"stream-{number}" for number in range(4)]
     messages = [each for name in names for each in (schema(name), record(name, uid="u"))]
     settings = {"ledger_uri": str(tmp_path / "ledger"), "sync_mode": "mirror"}
-    assert run(emulator, lines(*messages), max_concurrency=4, **settings).error is None
-    first, *_, last = sorted(emulator.requests(), key=lambda request: request.arrived)
-    assert last.arrived < first.answered
+    all_have_left = threading.Barrier(len(names), timeout=60)
+    seen = run(
+        emulator,
+        lines(*messages),
+        before=lambda _seen, _interrupt: all_have_left.wait(),
+        max_concurrency=len(names),
+        **settings,
+    )
+    assert seen.error is None
+    assert {("u",)} == {tuple(each.uid for each in emulator.members(name)) for name in names}
 
 
 def test_state_before_a_mirror_is_not_held_by_it(mirror, tmp_path):
