@@ -98,18 +98,12 @@ class CohortEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wrong with a file of members.
-
-    Attributes:
-        code: Stable name of the fault.
-        message: A clause without an identifier.
-        stream: The stream; ``None`` if no stream has the file.
-    """
+    """What is wrong with a file of members."""
 
     code: str
-    message: str
+    message: str  # a clause without an identifier
     path: str
-    stream: str | None = None
+    stream: str | None = None  # none if no stream has the file
     cohort_id: str | None = None
 
 
