@@ -62,10 +62,8 @@ class Cohorts:
     def meet(self, cohort: Cohort, mapping: StreamMapping) -> SyncedCohort:
         """Return a stream's cohort; open its ledger when it is met first.
 
-        Raises:
-            SettingsError: Another stream populates the cohort.
-            RowError: The cohort's name is invalid, or not the one that it had, or the cohort was
-                retired.
+        Raise a `SettingsError` if another stream populates it, and a `RowError` if its name is
+        invalid or not the one that it had, or if it was retired.
         """
         synced = self.by_id.get(cohort.cohort_id)
         if synced is None:
@@ -83,11 +81,7 @@ class Cohorts:
         return synced
 
     def take_lease(self, stream: str) -> None:
-        """Take a stream's lease; open its members if they are kept.
-
-        Raises:
-            BusyError: Another run holds it.
-        """
+        """Take a stream's lease, or raise a `BusyError`; open its members if they are kept."""
         self._store.take(stream)
         self._progress.publish(self._store)
         # The stream's own mapping decides, even for rows of a mirror that are replayed.

@@ -35,11 +35,7 @@ _BUSY_SECONDS = 30.0  # to wait for a rejects file that another process has lock
 
 
 def open_run(config: Config, interrupt: Interrupt, store: LedgerStore) -> Run:
-    """Put a run together; for a dry run the store must be read-only.
-
-    Raises:
-        SettingsError: A file or a stream map that the settings name cannot be used.
-    """
+    """Put a run together, if what the settings name can be used; a dry run's store is read-only."""
     if config.settings.report_path is not None:
         reports.check(config.settings.report_path)
     context = RunContext(store.run_id, config, interrupt, Timing())
@@ -88,14 +84,7 @@ class Sync:
         self._run: Run | None = None
 
     def read(self, source: t.IO[t.Any] | None) -> Counter[str]:
-        """Read an input, or standard input, to its end or until interrupted.
-
-        Returns:
-            How many messages of each type were read.
-
-        Raises:
-            TargetError: What ended the run early.
-        """
+        """Read an input, or standard input, as `Run.read`; return the counts of message types."""
         source = source or sys.stdin
         if source is None or sys.stdout is None:
             msg = "standard input and standard output must be open; a pipe or a file will do"
@@ -111,11 +100,7 @@ class Sync:
         return self._run.counts
 
     def finish(self) -> None:
-        """Deliver everything that was read.
-
-        Raises:
-            TargetError: What ended the run.
-        """
+        """Deliver everything that was read, as `Run.finish`."""
         if self._run is not None:
             self._run.finish()
 
@@ -134,10 +119,8 @@ class Sync:
 def run(raw: dict[str, t.Any], *, from_environment: bool, source: t.IO[str] | None) -> None:
     """Run as the target's process: exit 0, 1, 3, 4, or 128 + a signal's number.
 
-    Args:
-        raw: The raw configuration.
-        from_environment: Whether settings from the environment are added to it, and win.
-        source: The input; ``None`` is standard input.
+    Settings `from_environment` are added to the raw ones, and win. Without a source, standard input
+    is read.
     """
     os.umask(0o077)  # every file that we create is its owner's alone
     logger.info("%s", version())

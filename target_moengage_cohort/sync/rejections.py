@@ -65,11 +65,7 @@ class Rejections:
             self.unplaced[stream] += 1
 
     def reject_row(self, stream: Schema, errors: Sequence[RowError], origin: RowOrigin) -> None:
-        """Reject the latest row of one of the tap's streams, once, for all that it became.
-
-        Raises:
-            InputError: The run is to fail at such a row.
-        """
+        """Reject the latest row of one of the tap's streams, once, for all that it became."""
         reason = "; ".join(dict.fromkeys(error.reason for error in errors))
         if self._fails:
             msg = origin.where(

@@ -39,8 +39,6 @@ class RowMapper:
     """A mapper from one stream's rows to members and their cohorts.
 
     Attributes:
-        mapping: The stream's mapping.
-        schema: The stream's SCHEMA, after stream maps.
         layout: The columns to decode of a row.
         cohort: The cohort of all rows; ``None`` if each row names its own.
 
@@ -96,16 +94,9 @@ class RowMapper:
             error.cohort_id = self.cohort.cohort.cohort_id
 
     def read(self, row: t.Any) -> tuple[SyncedCohort, Action | None, Member]:
-        """Read a row.
+        """Return a row's cohort, what the row asks for (``None``: nothing), and the member.
 
-        Args:
-            row: An attribute for each role of the layout, and ``key_N`` for other keys.
-
-        Returns:
-            The cohort, what the row asks for (``None``: nothing), and the member.
-
-        Raises:
-            RowError: The row cannot be delivered.
+        A row has an attribute for each role of the layout, and ``key_N`` for other keys.
         """
         cohort = self.cohort or self._named_by_row(row)
         cohort.records += 1
@@ -128,13 +119,9 @@ class RowMapper:
                 raise RowError("missing_key", f"it lacks the key property {key!r}")
 
     def cohorts_of(self, columns: Columns) -> list[SyncedCohort]:
-        """Find the cohorts of many plain rows.
+        """Return the cohort of each of many plain rows, or a single one for all of them.
 
-        Returns:
-            One cohort for each row, or a single one for all of them.
-
-        Raises:
-            NotPlainError: The rows must be read one by one.
+        Raise a `NotPlainError` if the rows must be read one by one.
         """
         if self.cohort is not None:
             if columns.largest > self.cohort.capacity:

@@ -46,12 +46,8 @@ class Run:
     """Reads messages and has them delivered; `read`, then `finish`.
 
     Attributes:
-        cohorts: The cohorts that it met.
         is_abandoned: Whether a thread was still waiting when the run was finished.
         report: Its results, once it is finished.
-
-    Raises:
-        SettingsError: A file that the settings name cannot be used.
     """
 
     def __init__(self, context: RunContext, endpoints: Endpoints) -> None:
@@ -85,9 +81,8 @@ class Run:
     def read(self, source: t.IO[t.Any]) -> None:
         """Read an input to its end, or until interrupted.
 
-        Raises:
-            TargetError: It cannot be read on, or a request has failed for good. What was read
-                before is delivered if that is possible, and the run is finished.
+        Raise a `TargetError` if it cannot be read on, or a request has failed for good. What was
+        read before is then delivered if that is possible, and the run is finished.
         """
         self._delivery.start()
         self._progress.start()
@@ -104,13 +99,9 @@ class Run:
             self._input_ended = not self._context.interrupt.is_set()
 
     def finish(self, tap_exit: TapExit | None = None) -> None:
-        """Deliver everything that was read, and report.
+        """Deliver everything that was read, and report; raise the `TargetError` that ended the run.
 
-        Args:
-            tap_exit: See `TapExit`; ``None`` if we did not start the tap.
-
-        Raises:
-            TargetError: What ended the run.
+        Without `tap_exit` we did not start the tap.
         """
         try:
             if not isinstance(self._error, LedgerError):  # after which nothing more is sent

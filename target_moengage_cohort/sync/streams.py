@@ -62,14 +62,8 @@ class Streams:
     def meet(self, schema: Schema, source: Schema, where: t.Callable[[str], str]) -> Sink | None:
         """Return the sink of a stream that has sent a SCHEMA; ``None`` if it has failed.
 
-        Args:
-            schema: The stream's SCHEMA, after stream maps.
-            source: The tap's SCHEMA that it comes from.
-            where: Puts the number of the input's line before a message.
-
-        Raises:
-            SettingsError: The stream or its schema does not fit the configuration.
-            InputError: It has rows that were rejected once and rows that were not.
+        `source` is the tap's SCHEMA that it comes from by stream maps; `where` puts the number of
+        the input's line before a message.
         """
         is_replay = REASON in source.schema["properties"]
         self._has_replay |= is_replay
@@ -173,15 +167,7 @@ class Streams:
             seen[version] = self._store.use_version(sink.rows.mapping.stream, version)
 
     def take_state(self, value: bytes, where: t.Callable[[str], str]) -> None:
-        """Take a STATE, unless it is empty.
-
-        Args:
-            value: The STATE's value.
-            where: Puts the number of the input's line before a message.
-
-        Raises:
-            InputError: It has a bookmark for a mirror, so the tap leaves out rows.
-        """
+        """Take the value of a STATE, unless that is empty; refuse a mirror's bookmark."""
         streams = {sink.source for sink in self._mirrors}
         streams |= {name for name, each in self._config.mappings.items() if each.is_snapshot}
         check_bookmarks(value, streams, where)

@@ -29,11 +29,8 @@ class Lookups:
     ) -> dict[NumberedKey, Expected]:
         """Return what is expected of members in their cohorts, of those met before.
 
-        Args:
-            cohorts: The number of each member's cohort.
-            members: The members.
-            schema: The tables to look into. All that was requested since they were folded last was
-                queued before, so with a queue they need not be as if folded.
+        `schema` has the tables to look into. All that was requested since they were folded last was
+        queued before, so with a queue they need not be as if folded.
         """
         expected: dict[NumberedKey, Expected] = {}
         sources = {  # later ones win
