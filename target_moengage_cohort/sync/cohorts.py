@@ -33,15 +33,7 @@ _SMALLEST_MEMBER_BYTES = len(b'{"uid":"1"}')
 
 
 class Cohorts:
-    """All cohorts of a run. No two streams populate one, and no two have the same name.
-
-    Attributes:
-        by_id: The cohorts, by their id.
-        ledgers: Their ledgers, by the cohort's id.
-        records: Where requests are recorded, by the cohort's id.
-        admission: The new cohorts among them.
-        unsent_streams: The streams of which a cohort has an error, or was held.
-    """
+    """All cohorts of a run. No two streams populate one, and no two have the same name."""
 
     def __init__(self, context: RunContext, store: LedgerStore, progress: Progress) -> None:
         self._context = context
@@ -50,10 +42,10 @@ class Cohorts:
         self._names: dict[str, str] = {}
         self._with_members: set[str] = set()  # the streams whose members are kept
         self.by_id: dict[str, SyncedCohort] = {}
-        self.ledgers: dict[str, CohortLedger] = {}
-        self.records: dict[str, CohortRecord] = {}
+        self.ledgers: dict[str, CohortLedger] = {}  # by the cohort's id, likewise
+        self.records: dict[str, CohortRecord] = {}  # where requests are recorded, likewise
         self.admission = Admission(store, context.settings.max_new_cohorts)
-        self.unsent_streams: set[str] = set()
+        self.unsent_streams: set[str] = set()  # of which a cohort has an error, or was held
 
     def of_stream(self, stream: str) -> list[SyncedCohort]:
         """Return the cohorts that a stream populates, as far as they were met."""

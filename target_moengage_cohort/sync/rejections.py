@@ -32,14 +32,10 @@ _REQUEST_ID = re.compile(r" \(request_id [\w-]+\)")
 
 
 class Rejections:
-    """The handling of rows and members that cannot be delivered.
-
-    Attributes:
-        unplaced: How many rows named no cohort, by their stream.
-    """
+    """The handling of rows and members that cannot be delivered."""
 
     def __init__(self, on_reject: OnReject, file: RejectsWriter, cohorts: Cohorts) -> None:
-        self.unplaced: Counter[str] = Counter()
+        self.unplaced: Counter[str] = Counter()  # rows that named no cohort, by their stream
         self._fails = on_reject is OnReject.FAIL
         self._file = file
         self._cohorts = cohorts

@@ -38,13 +38,8 @@ _NO_MEMBER = Member()
 class RowMapper:
     """A mapper from one stream's rows to members and their cohorts.
 
-    Attributes:
-        layout: The columns to decode of a row.
-        cohort: The cohort of all rows; ``None`` if each row names its own.
-
-    Raises:
-        SettingsError: The schema lacks a mapped column, or the cohort cannot be used.
-        CohortError: Nothing can be sent for the cohort of all rows.
+    Raise a `SettingsError` if the schema lacks a mapped column or the cohort of all rows cannot be
+    used, and a `CohortError` if nothing can be sent for it.
     """
 
     def __init__(self, mapping: StreamMapping, schema: Schema, cohorts: Cohorts) -> None:
@@ -59,8 +54,8 @@ class RowMapper:
         # With a membership column, rows of non-members are skipped one by one in sync mode add.
         skips = "membership" in columns and mapping.sync_mode is SyncMode.ADD
         plain = None if skips else plain_rows(columns, keys, schema.schema["properties"])
-        self.layout = RowLayout(columns, keys, plain)
-        self.cohort = self._fixed_cohort()
+        self.layout = RowLayout(columns, keys, plain)  # the columns to decode of a row
+        self.cohort = self._fixed_cohort()  # of all rows; none if each row names its own
         self._by_name: dict[tuple[t.Any, t.Any], SyncedCohort] = {}
         self._least_capacity = math.inf
 

@@ -43,12 +43,7 @@ TapExit: t.TypeAlias = "t.Callable[[], int | None]"
 
 
 class Run:
-    """Reads messages and has them delivered; `read`, then `finish`.
-
-    Attributes:
-        is_abandoned: Whether a thread was still waiting when the run was finished.
-        report: Its results, once it is finished.
-    """
+    """Reads messages and has them delivered; `read`, then `finish`."""
 
     def __init__(self, context: RunContext, endpoints: Endpoints) -> None:
         self._context = context
@@ -69,8 +64,8 @@ class Run:
         self._intake = Intake(context, self._streams, self._rejections, endpoints.record_mapper)
         self._input_ended = self._is_complete = False
         self._error: TargetError | None = None
-        self.is_abandoned = False
-        self.report: reports.Report | None = None
+        self.is_abandoned = False  # whether a thread was still waiting at the end
+        self.report: reports.Report | None = None  # once the run is finished
         self._cohort_reports: list[reports.CohortReport] = []
 
     @property

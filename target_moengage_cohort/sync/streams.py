@@ -34,13 +34,7 @@ _EMPTY_STATES = (b"{}", b"null")
 
 
 class Streams:
-    """Finds a stream's sink, and settles all of them in the end.
-
-    Attributes:
-        by_name: The sinks, by their stream's name after stream maps.
-        failed: The errors of the streams that have no sink: another run holds them, or nothing can
-            be sent for their cohort.
-    """
+    """Finds a stream's sink, and settles all of them in the end."""
 
     def __init__(
         self, context: RunContext, cohorts: Cohorts, delivery: Delivery, endpoints: Endpoints
@@ -56,7 +50,8 @@ class Streams:
         )
         self._by_source: defaultdict[str, list[Sink]] = defaultdict(list)
         self._has_replay = False
-        self.by_name: dict[str, Sink] = {}
+        self.by_name: dict[str, Sink] = {}  # by the stream's name after stream maps
+        # Without a sink: another run holds the stream, or nothing can be sent for its cohort.
         self.failed: dict[str, TargetError] = {}
 
     def meet(self, schema: Schema, source: Schema, where: t.Callable[[str], str]) -> Sink | None:

@@ -7,11 +7,11 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.errors import LedgerError
-from target_moengage_cohort.core.membership import Action  # noqa: TC001 - msgspec resolves it
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from target_moengage_cohort.core.membership import Action
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.records import FoldedCohort
 
@@ -23,17 +23,6 @@ _NEXT = "UPDATE store SET last_request = last_request + ? RETURNING last_request
 _INSERT = (
     "INSERT INTO requests (number, cohort, state, action, count, members) VALUES (?, ?, ?, ?, ?, ?)"
 )
-
-
-class NewRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that is about to leave, with its cohort's latest timestamp and revision."""
-
-    cohort: int
-    action: Action
-    members: str  # a JSON array
-    count: int
-    timestamp: int
-    revision: int
 
 
 class JournaledRequest(msgspec.Struct, frozen=True):
@@ -53,17 +42,18 @@ class Requests:
         self._control = control
         self._database = control.database
 
-    def add(self, request: NewRequest) -> int:
-        """Record a request that is about to leave; return its number, which is never reused."""
+    def add(self, cohort: int, action: Action, members: bytes, count: int, *latest: int) -> int:
+        """Record a request that is about to leave; return its number, which is never reused.
+
+        `members` is a JSON array; `latest` are the cohort's timestamp and revision from now on.
+        """
         with self._database.change("sent") as transaction:
             self._control.write_new(transaction)
             ((number,),) = transaction.run(_NEXT, [1])
-            values = [number, request.cohort, SENT, request.action.value, request.count]
-            transaction.run(_INSERT, [*values, request.members])
-            transaction.run(
-                "UPDATE cohorts SET last_timestamp = ?, revision = ? WHERE number = ?",
-                [request.timestamp, request.revision, request.cohort],
-            )
+            values = [number, cohort, SENT, action.value, count, members.decode()]
+            transaction.run(_INSERT, values)
+            query = "UPDATE cohorts SET last_timestamp = ?, revision = ? WHERE number = ?"
+            transaction.run(query, [*latest, cohort])
         return int(number)
 
     def add_marks(self, cohorts: Sequence[int]) -> dict[int, int]:

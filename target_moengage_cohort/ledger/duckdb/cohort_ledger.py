@@ -10,12 +10,7 @@ from target_moengage_cohort.core.errors import RowError, SettingsError
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.ledger.control.history import RunHistory
 from target_moengage_cohort.ledger.control.owners import check_owner
-from target_moengage_cohort.ledger.control.requests import (
-    ACCEPTED,
-    REFUSED,
-    UNANSWERED,
-    NewRequest,
-)
+from target_moengage_cohort.ledger.control.requests import ACCEPTED, REFUSED, UNANSWERED
 from target_moengage_cohort.ledger.duckdb.adoption import adopt, adopted
 from target_moengage_cohort.ledger.records import PlanKind
 
@@ -64,16 +59,9 @@ class DuckDBCohortLedger:
 
     def sent(self, action: Action, members: bytes, count: int, timestamp: int) -> int:
         """See `RequestLedger.sent`."""
-        request = NewRequest(
-            cohort=self.number,
-            action=action,
-            members=members.decode(),
-            count=count,
-            timestamp=max(self.last_timestamp, timestamp),
-            revision=self.revision + 1,
-        )
-        number = self.state.send(request)
-        self.last_timestamp, self.revision = request.timestamp, request.revision
+        timestamp, revision = max(self.last_timestamp, timestamp), self.revision + 1
+        number = self.state.send(self.number, action, members, count, timestamp, revision)
+        self.last_timestamp, self.revision = timestamp, revision
         return number
 
     def accepted(self, number: int) -> None:

@@ -6,7 +6,7 @@ import typing as t
 
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.membership import Action
-from target_moengage_cohort.ledger.control.requests import REFUSED, SENT, JournaledRequest
+from target_moengage_cohort.ledger.control.requests import REFUSED, JournaledRequest
 from target_moengage_cohort.ledger.duckdb import schema
 
 if t.TYPE_CHECKING:
@@ -67,7 +67,8 @@ def _fold_step(
     with members.using():
         _load(members, requests, step)
         for table, replaced in schema.FOLDED_AWAY.items():
-            _thin(members, table, replaced)
+            condition = f"v.cohort = old.cohort AND v.h = old.h AND {replaced}"
+            members.thin(table, "{v}.summary AS v", condition)
         with members.change("fold"):
             for table, replaced in schema.FOLDED_AWAY.items():
                 members.run(schema.DELETE % (table, replaced))
@@ -76,12 +77,6 @@ def _fold_step(
             folded = members.write_marks(marks)
         members.run("DROP SCHEMA {v} CASCADE")
     return folded
-
-
-def _thin(members: Members, table: str, replaced: str) -> None:
-    """Delete rows of a large table, except for as many as one transaction can delete."""
-    condition = f"v.cohort = old.cohort AND v.h = old.h AND {replaced}"
-    members.thin(table, "{v}.summary AS v", condition)
 
 
 def _load(members: Members, requests: Requests, step: Sequence[JournaledRequest]) -> None:
@@ -116,8 +111,3 @@ def _load(members: Members, requests: Requests, step: Sequence[JournaledRequest]
         former = members.engine.hash_sql("NULL::VARCHAR", "anonymous_id")
         for statement in schema.LINKS:
             members.run(statement.replace("{former}", former))
-
-
-def is_settled(request: JournaledRequest) -> bool:
-    """Whether a request has been answered, or will not be."""
-    return request.state != SENT

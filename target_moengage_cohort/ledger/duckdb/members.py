@@ -41,16 +41,12 @@ spill them, for each 2,048 rows among which one was deleted, until they are chec
 
 
 class Members:
-    """The tables of a stream's members, and an in-memory schema ``folded``.
-
-    Attributes:
-        exists: Whether the stream has a file; a read-only store has empty tables instead.
-    """
+    """The tables of a stream's members, and an in-memory schema ``folded``."""
 
     def __init__(self, engine: Engine, file: DatabaseFile, owner: Owner, step: Step) -> None:
         self.engine = engine
         self.file = file
-        self.exists = exists(file.path)
+        self.exists = exists(file.path)  # a read-only store without it has empty tables
         self.schema = file.name if self.exists else f"memory.{file.name}"
         self.folded = f"memory.f{file.name}"
         self.may_have_removed = True  # whether the table `removed` may have rows
