@@ -22,7 +22,7 @@ class Admission:
         self._room: int | None = None
         self._is_exceeded = False
         self.held: dict[str, SyncedCohort] = {}  # those that wait, by id
-        # For each stream with too many, one that stands for all further new ones: memory is bounded.
+        # For each stream with too many, one that stands for all further ones: memory is bounded.
         self.refused: dict[str, SyncedCohort] = {}
 
     def hold(self, cohort: SyncedCohort) -> None:

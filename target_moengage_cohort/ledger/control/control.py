@@ -54,9 +54,8 @@ class Control:
         """Open the store, or create it; check whose it is."""
         self.database.open(self._create)
         facts = "format, store_id, base_url, workspace_id, hash_key"
-        if not (
-            rows := self.database.rows(f"SELECT {facts} FROM store")
-        ):  # a read-only store without a file
+        rows = self.database.rows(f"SELECT {facts} FROM store")
+        if not rows:  # a read-only store without a file
             self.hash_key = secrets.token_urlsafe(_KEY_BYTES)
             return
         ((number, self.store_id, base_url, workspace_id, self.hash_key),) = rows

@@ -30,7 +30,7 @@ class MemberlessStream:
         self._name = name
         self._streams = StreamRecords(control)
         self._lock = threading.Lock()
-        self.latest = self._reserved = self._streams.last_timestamp(name)
+        self.latest = self._reserved = self._streams.fact(name, "last_timestamp") or 0
 
     def open(self, cohort: Cohort, *, held: bool) -> MemberlessCohort:
         """Return one of its cohorts, created if it is new; see `LedgerStore.open`."""

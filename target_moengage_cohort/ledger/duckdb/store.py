@@ -18,7 +18,7 @@ from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.text import iso_utc
 from target_moengage_cohort.ledger.control.control import stem
 from target_moengage_cohort.ledger.control.memberless import MemberlessCohort, MemberlessStream
-from target_moengage_cohort.ledger.control.owners import of_other_stream, retired
+from target_moengage_cohort.ledger.control.owners import check_owner
 from target_moengage_cohort.ledger.duckdb.inspection import inspect
 from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, Engine, translated
 from target_moengage_cohort.ledger.duckdb.leases import Holder
@@ -94,8 +94,8 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
         of_stream = self.stream(stream)
         if (ledger := of_stream.cohorts.get(cohort.cohort_id)) is None:
             control = self._ready()
-            if (entry := control.entry(cohort.cohort_id)) is not None:
-                raise retired(entry) if entry.is_retired else of_other_stream(entry, stream)
+            if (entry := control.entry(cohort.cohort_id)) is not None:  # another stream's
+                check_owner(entry, cohort, stream)
             entry = control.new.add(cohort, stream, held=held)
             ledger = of_stream.add(entry, created=not self._read_only)
         ledger.check(cohort, stream)

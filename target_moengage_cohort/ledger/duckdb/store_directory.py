@@ -105,9 +105,9 @@ class StoreDirectory:
 
     def begin(self, stream: str) -> None:
         """Record that this run reads a stream: pending plans of earlier runs expire."""
-        control = self._ready()
-        if not self._read_only and StreamRecords(control).latest_run(stream) != self.run_id:
-            StreamRecords(control).note_stream(stream, latest_run=self.run_id)
+        streams = StreamRecords(self._ready())
+        if not self._read_only and streams.fact(stream, "latest_run") != self.run_id:
+            streams.note_stream(stream, latest_run=self.run_id)
 
     def has_members(self, stream: str) -> bool:
         """Return whether any cohort of a stream may have members in the store; cheap."""
@@ -115,7 +115,7 @@ class StoreDirectory:
 
     def is_void(self, plan: Plan) -> bool:
         """Return whether a pending plan has expired, because a later run of its stream began."""
-        latest = StreamRecords(self._ready()).latest_run(plan.stream)
+        latest = StreamRecords(self._ready()).fact(plan.stream, "latest_run")
         return plan.kind is PlanKind.WAITING and latest not in {None, plan.run_id}
 
     def use_version(self, stream: str, version: int) -> bool:
