@@ -18,8 +18,6 @@ from target_moengage_cohort.sync.known_cohorts import warn_of_known
 from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 
 if t.TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from target_moengage_cohort.ledger.cohort_record import CohortRecord
     from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore, StreamLedger
     from target_moengage_cohort.ledger.records import CohortEntry
@@ -86,25 +84,14 @@ class Cohorts:
 
     def meet_vanished(self, mapping: StreamMapping) -> None:
         """Meet the cohorts that a stream populated before and has no rows of now."""
-        self._meet_known(mapping, lambda entry: entry.cohort_id not in self.by_id)
-
-    def meet_unsettled(self, mapping: StreamMapping) -> None:
-        """Meet the cohorts of a stream that an earlier run may have left with doubts."""
-        self._meet_known(mapping, lambda entry: not entry.is_settled)
-
-    def meet_numbered(self, mapping: StreamMapping, numbers: Sequence[int]) -> None:
-        """Meet the cohorts of a stream whose ledgers have some numbers."""
-        if numbers:
-            wanted = {*numbers}
-            self._meet_known(mapping, lambda entry: entry.number in wanted)
+        self.meet_known(mapping, lambda entry: entry.cohort_id not in self.by_id)
 
     def ledger_of(self, stream: str) -> StreamLedger | None:
         """Return a stream's ledger, if its cohorts may have members there."""
         return self._store.stream(stream) if self._store.has_members(stream) else None
 
-    def _meet_known(
-        self, mapping: StreamMapping, is_meant: t.Callable[[CohortEntry], bool]
-    ) -> None:
+    def meet_known(self, mapping: StreamMapping, is_meant: t.Callable[[CohortEntry], bool]) -> None:
+        """Meet some of the cohorts that a stream has populated before."""
         for entry in self._store.entries(mapping.stream):
             if not entry.is_retired and is_meant(entry):
                 try:

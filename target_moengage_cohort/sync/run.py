@@ -32,8 +32,6 @@ from target_moengage_cohort.sync.streams import Streams
 from target_moengage_cohort.sync.summary import summary
 
 if t.TYPE_CHECKING:
-    from collections import Counter
-
     from target_moengage_cohort.sync.context import Endpoints, RunContext
 
 logger = logging.getLogger(__name__)
@@ -51,7 +49,9 @@ class Run:
         self._context = context
         self._endpoints = endpoints
         settings = context.settings
-        self._progress = Progress(self._measure, self._minutes_left)
+        self._progress = Progress(
+            self._measure, lambda: self._delivery.backlog / settings.requests_per_minute
+        )
         self.cohorts = Cohorts(context, endpoints.store, self._progress)
         self._rejections = Rejections(settings.on_reject, endpoints.rejects, self.cohorts)
         self._delivery = Delivery(
@@ -64,16 +64,12 @@ class Run:
         )
         self._streams = Streams(context, self.cohorts, self._delivery, endpoints)
         self._intake = Intake(context, self._streams, self._rejections, endpoints.record_mapper)
+        self.counts = self._intake.counts  # of messages of each type
         self._input_ended = self._is_complete = False
         self._error: TargetError | None = None
         self.is_abandoned = False  # whether a thread was still waiting at the end
         self.report: reports.Report | None = None  # once the run is finished
         self._cohort_reports: list[reports.CohortReport] = []
-
-    @property
-    def counts(self) -> Counter[str]:
-        """How many messages of each type were read."""
-        return self._intake.counts
 
     @property
     def exit_code(self) -> int:
@@ -162,9 +158,6 @@ class Run:
             accepted=totals.accepted,
             requests=totals.requests,
         )
-
-    def _minutes_left(self) -> float:
-        return self._delivery.backlog / self._context.settings.requests_per_minute
 
     def _warn_of_absent(self) -> None:
         """Warn of streams that a complete input should have had: nothing else shows it."""

@@ -163,7 +163,8 @@ class Streams:
 
     def take_state(self, value: bytes, where: t.Callable[[str], str]) -> None:
         """Take the value of a STATE, unless that is empty; refuse a mirror's bookmark."""
-        streams = {sink.source for sink in self._mirrors}
+        mirrors = (sink for sink in self.by_name.values() if isinstance(sink, MirrorSink))
+        streams = {sink.source for sink in mirrors}
         streams |= {name for name, each in self._config.mappings.items() if each.is_snapshot}
         check_bookmarks(value, streams, where)
         if value.translate(None, b" \t\r\n") not in _EMPTY_STATES:
@@ -200,10 +201,6 @@ class Streams:
             if not (stream in failed or (isinstance(sink, MirrorSink) and sink.proof is Proof.NO)):
                 self._delivery.release(stream)
         return self._delivery.drain()
-
-    @property
-    def _mirrors(self) -> list[MirrorSink]:
-        return [sink for sink in self.by_name.values() if isinstance(sink, MirrorSink)]
 
     def absent(self) -> list[str]:
         """Return the configured streams without a SCHEMA; none if rejected rows are replayed."""

@@ -187,7 +187,14 @@ class StoreDirectory:
                 raise
             self._is_ready = True
             if self._control.was_created:
-                self._warn_of_new_store()
+                logger.warning(
+                    "created a new ledger in %s. This is expected on a first run. Otherwise the "
+                    "previous ledger was lost: every member is sent again, and members that have "
+                    "left will not be removed. In a container, keep this directory on a volume "
+                    "(ledger_uri)",
+                    self.place,
+                    extra={"code": "ledger_created"},
+                )
         return self._control
 
     def _check_place(self) -> None:
@@ -207,15 +214,6 @@ class StoreDirectory:
                 "and that its disk is mounted; or create the directory"
             )
             raise SettingsError("ledger_parent_missing", msg)
-
-    def _warn_of_new_store(self) -> None:
-        logger.warning(
-            "created a new ledger in %s. This is expected on a first run. Otherwise the previous "
-            "ledger was lost: every member is sent again, and members that have left will not be "
-            "removed. In a container, keep this directory on a volume (ledger_uri)",
-            self.place,
-            extra={"code": "ledger_created"},
-        )
 
     def _refuse_remains(self) -> None:
         """Raise a `SettingsError` if there are files of members without control."""

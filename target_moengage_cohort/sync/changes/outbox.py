@@ -102,7 +102,7 @@ class Outbox:
         if mapping.sync_mode is not SyncMode.ADD and not self._remove_aliases(mapping):
             return
         if mapping.cohort is None:
-            self._cohorts.meet_unsettled(mapping)
+            self._cohorts.meet_known(mapping, lambda entry: not entry.is_settled)
         for cohort in self._cohorts.of_stream(mapping.stream):
             if cohort.ledger is not None and cohort.ledger.entry.counts.in_doubt:
                 for doubts in cohort.ledger.doubts():
@@ -121,7 +121,8 @@ class Outbox:
             if not self._delivery.finish(cohort.cohort.cohort_id):
                 return False
         numbers, aliases = ledger.stale_aliases()
-        self._cohorts.meet_numbered(mapping, numbers)
+        if numbers:
+            self._cohorts.meet_known(mapping, lambda entry: entry.number in numbers)
         cohorts = {each.number: each for each in self._cohorts.of_stream(mapping.stream)}
         for number, members in aliases:
             change = cohorts[number].change
