@@ -22,7 +22,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.delivery.packing import CohortBuffer
     from target_moengage_cohort.delivery.ports import Link, Reject, Timing
     from target_moengage_cohort.delivery.shared_state import SharedState
-    from target_moengage_cohort.ledger.cohort_record import RequestLedger
+    from target_moengage_cohort.ledger.cohort_record import CohortRecord
     from target_moengage_cohort.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Attempts:
             self._counted_until = now
             self._waiting_for_permit += change
 
-    def deliver(self, request: Request, ledger: RequestLedger | None) -> None:
+    def deliver(self, request: Request, ledger: CohortRecord | None) -> None:
         """Attempt a request until it is accepted or has failed for good.
 
         The ledger records the request before it leaves, and the result.

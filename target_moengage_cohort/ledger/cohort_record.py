@@ -9,11 +9,24 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.records import CohortEntry
 
 
-class RequestLedger(t.Protocol):
-    """The record for delivery of a cohort's requests, before each leaves and when it is answered.
+class CohortRecord(t.Protocol):
+    """The record of one cohort in control.
 
-    The requests of a cohort never overlap.
+    Delivery records a request before it leaves, and its answer. The requests of a cohort never
+    overlap.
     """
+
+    @property
+    def last_timestamp(self) -> int:
+        """The latest request's timestamp or a later one, in milliseconds; 0 without any."""
+
+    @property
+    def entry(self) -> CohortEntry:
+        """The cohort, with its numbers as of the last fold."""
+
+    @property
+    def created(self) -> bool:
+        """Whether this store has created it."""
 
     def sent(self, action: Action, members: bytes, count: int, timestamp: int) -> int:
         """Record a request that is about to leave; return its number.
@@ -31,19 +44,3 @@ class RequestLedger(t.Protocol):
 
     def unanswered(self, number: int) -> None:
         """Record that a request which may have been applied gets no answer; durable."""
-
-
-class CohortRecord(RequestLedger, t.Protocol):
-    """The record of one cohort in control."""
-
-    @property
-    def last_timestamp(self) -> int:
-        """The latest request's timestamp or a later one, in milliseconds; 0 without any."""
-
-    @property
-    def entry(self) -> CohortEntry:
-        """The cohort, with its numbers as of the last fold."""
-
-    @property
-    def created(self) -> bool:
-        """Whether this store has created it."""

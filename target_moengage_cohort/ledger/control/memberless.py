@@ -59,7 +59,7 @@ class MemberlessStream:
 
 
 class MemberlessCohort(msgspec.Struct, frozen=True):
-    """The `RequestLedger` of a cohort whose members are not kept.
+    """The `CohortRecord` of a cohort whose members are not kept.
 
     Its requests leave no doubts. After a crash the tap sends their rows again, because no STATE
     that covers them was written.
@@ -75,7 +75,7 @@ class MemberlessCohort(msgspec.Struct, frozen=True):
         return self.stream.latest
 
     def sent(self, _action: Action, _members: bytes, _count: int, timestamp: int) -> int:
-        """Record the timestamp; see `RequestLedger`."""
+        """Record the timestamp; see `CohortRecord`."""
         self.stream.sent(timestamp)
         return 0
 

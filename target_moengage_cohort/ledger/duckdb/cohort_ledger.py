@@ -58,22 +58,22 @@ class DuckDBCohortLedger:
     # Requests; these methods are for all threads
 
     def sent(self, action: Action, members: bytes, count: int, timestamp: int) -> int:
-        """See `RequestLedger.sent`."""
+        """See `CohortRecord.sent`."""
         timestamp, revision = max(self.last_timestamp, timestamp), self.revision + 1
         number = self.state.send(self.number, action, members, count, timestamp, revision)
         self.last_timestamp, self.revision = timestamp, revision
         return number
 
     def accepted(self, number: int) -> None:
-        """See `RequestLedger.accepted`."""
+        """See `CohortRecord.accepted`."""
         self.state.answer(number, ACCEPTED)
 
     def refused(self, number: int) -> None:
-        """See `RequestLedger.refused`."""
+        """See `CohortRecord.refused`."""
         self.state.answer(number, REFUSED)
 
     def unanswered(self, number: int) -> None:
-        """See `RequestLedger.unanswered`."""
+        """See `CohortRecord.unanswered`."""
         self.state.answer(number, UNANSWERED)
 
     # Members
