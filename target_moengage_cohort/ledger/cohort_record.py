@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import enum
 import typing as t
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.core.membership import Action
     from target_moengage_cohort.ledger.records import CohortEntry
+
+
+class RequestState(enum.StrEnum):
+    """The state of a request; one letter, so that an answer does not move the row in control."""
+
+    SENT = "s"
+    ACCEPTED = "a"
+    REFUSED = "r"  # so that none of it was applied
+    UNANSWERED = "u"  # it may have been applied, but gets no answer
 
 
 class CohortRecord(t.Protocol):
@@ -36,11 +46,5 @@ class CohortRecord(t.Protocol):
         must not leave.
         """
 
-    def accepted(self, number: int) -> None:
-        """Record that MoEngage accepted a request; durable on return."""
-
-    def refused(self, number: int) -> None:
-        """Record that MoEngage refused a request, so that none of it was applied; durable."""
-
-    def unanswered(self, number: int) -> None:
-        """Record that a request which may have been applied gets no answer; durable."""
+    def answered(self, number: int, state: RequestState) -> None:
+        """Record what became of a request; durable on return."""

@@ -12,6 +12,7 @@ from target_moengage_cohort.ledger.control.stream_records import StreamRecords
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.core.membership import Action, Cohort
+    from target_moengage_cohort.ledger.cohort_record import RequestState
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.records import CohortEntry
 
@@ -79,11 +80,5 @@ class MemberlessCohort(msgspec.Struct, frozen=True):
         self.stream.sent(timestamp)
         return 0
 
-    def accepted(self, number: int) -> None:
-        """Record nothing."""
-
-    def refused(self, number: int) -> None:
-        """Record nothing."""
-
-    def unanswered(self, number: int) -> None:
+    def answered(self, number: int, state: RequestState) -> None:
         """Record nothing."""

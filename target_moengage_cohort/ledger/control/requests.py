@@ -7,6 +7,7 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.ledger.cohort_record import RequestState
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,7 +16,6 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.records import FoldedCohort
 
-SENT, ACCEPTED, REFUSED, UNANSWERED = "s", "a", "r", "u"
 _FETCHED = 64  # requests of up to 128 KB
 
 
@@ -50,7 +50,7 @@ class Requests:
         with self._database.change("sent") as transaction:
             self._control.write_new(transaction)
             ((number,),) = transaction.run(_NEXT, [1])
-            values = [number, cohort, SENT, action.value, count, members.decode()]
+            values = [number, cohort, RequestState.SENT, action.value, count, members.decode()]
             transaction.run(_INSERT, values)
             query = "UPDATE cohorts SET last_timestamp = ?, revision = ? WHERE number = ?"
             transaction.run(query, [*latest, cohort])
@@ -65,7 +65,8 @@ class Requests:
             self._control.write_new(transaction)
             ((last,),) = transaction.run(_NEXT, [len(cohorts)])
             numbers = dict(zip(cohorts, range(last - len(cohorts) + 1, last + 1), strict=True))
-            rows = [(number, cohort, REFUSED, "", 0, "[]") for cohort, number in numbers.items()]
+            state = RequestState.REFUSED
+            rows = [(number, cohort, state, "", 0, "[]") for cohort, number in numbers.items()]
             transaction.run_many(_INSERT, rows)
             transaction.run_many(
                 "UPDATE cohorts SET revision = revision + 1 WHERE number = ?",
@@ -73,12 +74,12 @@ class Requests:
             )
         return numbers
 
-    def answer(self, number: int, state: str) -> None:
+    def answer(self, number: int, state: RequestState) -> None:
         """Record a request's answer."""
-        with self._database.change(_NAMES[state]) as transaction:
+        with self._database.change(state.name.lower()) as transaction:
             changed = transaction.run(
                 "UPDATE requests SET state = ? WHERE number = ? AND state = ? RETURNING number",
-                [state, number, SENT],
+                [state, number, RequestState.SENT],
             )
             if not changed:
                 msg = f"the ledger {self._database.path} has no pending request {number}; run again"
@@ -125,6 +126,3 @@ class Requests:
                 "DELETE FROM requests WHERE cohort = ? AND number <= ?",
                 [(each.number, each.mark) for each in cohorts],
             )
-
-
-_NAMES = {ACCEPTED: "accepted", REFUSED: "refused", UNANSWERED: "unanswered"}

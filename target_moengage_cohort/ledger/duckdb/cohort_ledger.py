@@ -10,7 +10,6 @@ from target_moengage_cohort.core.errors import RowError, SettingsError
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.ledger.control.history import RunHistory
 from target_moengage_cohort.ledger.control.owners import check_owner
-from target_moengage_cohort.ledger.control.requests import ACCEPTED, REFUSED, UNANSWERED
 from target_moengage_cohort.ledger.duckdb.adoption import adopt, adopted
 from target_moengage_cohort.ledger.records import PlanKind
 
@@ -18,6 +17,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from target_moengage_cohort.core.membership import Cohort, Member
+    from target_moengage_cohort.ledger.cohort_record import RequestState
     from target_moengage_cohort.ledger.duckdb.stream_state import StreamState
     from target_moengage_cohort.ledger.interface import StreamLedger
     from target_moengage_cohort.ledger.records import (
@@ -64,17 +64,9 @@ class DuckDBCohortLedger:
         self.last_timestamp, self.revision = timestamp, revision
         return number
 
-    def accepted(self, number: int) -> None:
-        """See `CohortRecord.accepted`."""
-        self.state.answer(number, ACCEPTED)
-
-    def refused(self, number: int) -> None:
-        """See `CohortRecord.refused`."""
-        self.state.answer(number, REFUSED)
-
-    def unanswered(self, number: int) -> None:
-        """See `CohortRecord.unanswered`."""
-        self.state.answer(number, UNANSWERED)
+    def answered(self, number: int, state: RequestState) -> None:
+        """See `CohortRecord.answered`."""
+        self.state.answer(number, state)
 
     # Members
 

@@ -6,13 +6,13 @@ import typing as t
 
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.membership import Action
-from target_moengage_cohort.ledger.control.requests import REFUSED, JournaledRequest
+from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.duckdb import schema
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from target_moengage_cohort.ledger.control.requests import Requests
+    from target_moengage_cohort.ledger.control.requests import JournaledRequest, Requests
     from target_moengage_cohort.ledger.duckdb.members import Members
     from target_moengage_cohort.ledger.records import FoldedCohort
 
@@ -86,7 +86,7 @@ def _load(members: Members, requests: Requests, step: Sequence[JournaledRequest]
         "CREATE OR REPLACE TABLE {v}.journal (number BIGINT, cohort INTEGER, state VARCHAR,"
         " action VARCHAR, h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR)"
     )
-    facts = {each.number: each for each in step if each.state != REFUSED}
+    facts = {each.number: each for each in step if each.state != RequestState.REFUSED}
     h = members.engine.hash_sql("m.uid", "m.anonymous_id")
     insert = (
         f"INSERT INTO {{v}}.journal SELECT number, cohort, state, action, {h}, m.uid,"

@@ -8,8 +8,9 @@ import typing as t
 
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.membership import Action
+from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.control.plans import Plans
-from target_moengage_cohort.ledger.control.requests import SENT, Requests
+from target_moengage_cohort.ledger.control.requests import Requests
 from target_moengage_cohort.ledger.duckdb import folding
 from target_moengage_cohort.ledger.duckdb.lookups import Lookups
 
@@ -53,7 +54,7 @@ class StreamState:
             self._in_flight[number] = count
         return number
 
-    def answer(self, number: int, state: str) -> None:
+    def answer(self, number: int, state: RequestState) -> None:
         """Record a request's answer."""
         with self._lock:
             is_ours = number in self._in_flight
@@ -89,7 +90,8 @@ class StreamState:
         # What is in flight is told from control alone: other threads send and answer meanwhile.
         journal = self.requests.of_stream(self.name)
         try:
-            self._fold([each for each in journal if each.state != SENT or each.number in ended])
+            sent = RequestState.SENT
+            self._fold([each for each in journal if each.state != sent or each.number in ended])
         except BaseException:
             self._has_answers = True
             raise
