@@ -45,6 +45,12 @@ class FoldedCohort(msgspec.Struct, frozen=True):
     mark: int
     counts: LedgerCounts
 
+    @property
+    def row(self) -> tuple[int, int, str, int, int]:
+        """The mark and the numbers, as they are in tables."""
+        accepted = self.counts.accepted
+        return self.mark, accepted.count, accepted.digest, self.counts.in_doubt, self.counts.base
+
     def is_ahead(self, mark: int, requests: Container[int]) -> bool:
         """Return whether these members are ahead of control's mark as after a crash in a fold.
 

@@ -110,17 +110,7 @@ class Requests:
             transaction.run_many(
                 "UPDATE cohorts SET mark = ?, accepted = ?, digest = ?, in_doubt = ?, base = ?"
                 " WHERE number = ?",
-                [
-                    (
-                        each.mark,
-                        each.counts.accepted.count,
-                        each.counts.accepted.digest,
-                        each.counts.in_doubt,
-                        each.counts.base,
-                        each.number,
-                    )
-                    for each in cohorts
-                ],
+                [(*each.row, each.number) for each in cohorts],
             )
             transaction.run_many(
                 "DELETE FROM requests WHERE cohort = ? AND number <= ?",

@@ -185,14 +185,7 @@ class Members:
             FoldedCohort(each, mark, sizes.get(each, NO_MEMBERS)) for each, mark in marks.items()
         ]
         self.run("DELETE FROM {s}.marks WHERE cohort IN (SELECT unnest(?::INTEGER[]))", [[*marks]])
-        columns = zip(
-            *(
-                (each.number, each.mark, c.accepted.count, c.accepted.digest, c.in_doubt, c.base)
-                for each in folded
-                for c in [each.counts]
-            ),
-            strict=True,
-        )
+        columns = zip(*((each.number, *each.row) for each in folded), strict=True)
         kinds = ("INTEGER", "BIGINT", "BIGINT", "VARCHAR", "BIGINT", "BIGINT")
         values = ", ".join(f"unnest(?::{kind}[])" for kind in kinds)
         self.run(f"INSERT INTO {{s}}.marks SELECT {values}", [list(each) for each in columns])
