@@ -20,6 +20,8 @@ CohortMembers: t.TypeAlias = "tuple[int, list[Member]]"
 class ColumnarFacts(msgspec.Struct, frozen=True):
     """The facts that decide whether rows in columns can be taken in one step."""
 
+    types: Mapping[str, str]  # of the columns
+    can_be_read_again: bool  # whether the identifiers of single rows can be found later
     count: int  # rows
     nameless: int  # rows without an identifier
     longest: int  # bytes of the longest identifier

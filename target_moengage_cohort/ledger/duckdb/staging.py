@@ -97,11 +97,9 @@ class DuckDBStaging:
 
     def append_columnar(self, rows: ColumnarRows, facts: ColumnarFacts, cohort: int) -> None:
         """See `Staging.append_columnar`."""
-        with opened(self._engine.cursor(), rows) as source:
-            stays = source.can_be_read_again
-            rows = msgspec.structs.replace(rows, stays=stays)
-            is_absent = facts.absent > 0
-            part = StagedRows(rows, source.types, cohort, self.rows, facts.count, is_absent)
+        stays, is_absent = facts.can_be_read_again, facts.absent > 0
+        rows = msgspec.structs.replace(rows, stays=stays)
+        part = StagedRows(rows, facts.types, cohort, self.rows, facts.count, is_absent)
         self._pending.append(part)
         self.rows += facts.count
         self._cohorts.add(cohort)
