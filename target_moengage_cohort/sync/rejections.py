@@ -103,10 +103,6 @@ class Rejections:
                 )
             self._file.append(stream, row, reason)
 
-    def sync(self) -> None:
-        """Make all rejected rows durable."""
-        self._file.sync()
-
     def close(self) -> None:
         """Log how many rows were rejected, make them durable, and close the file."""
         for reason, count in self._reasons.items():

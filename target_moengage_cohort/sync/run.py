@@ -171,7 +171,7 @@ class Run:
             )
 
     def _emit(self, value: bytes) -> None:
-        self._rejections.sync()
+        self._endpoints.rejects.sync()
         self._endpoints.write_state(value)
 
     def _close_ledgers(self) -> None:

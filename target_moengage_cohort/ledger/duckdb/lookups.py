@@ -118,16 +118,12 @@ def _rows(
 ) -> tuple[str, list[list[str]]]:
     one_cohort = len({*cohorts}) == 1
     anonymous_ids = [member.anonymous_id for member in members]
+    values = anonymous_ids if any(anonymous_ids) else None
     return bound(
         [
             Column("cohort", "INTEGER", str(cohorts[0]), None if one_cohort else cohorts),
             Column("uid", "VARCHAR", "NULL", [member.uid for member in members]),
-            Column(
-                "anonymous_id",
-                "VARCHAR",
-                "NULL::VARCHAR",
-                anonymous_ids if any(anonymous_ids) else None,
-            ),
+            Column("anonymous_id", "VARCHAR", "NULL::VARCHAR", values),
             Column("action", "VARCHAR", "NULL::VARCHAR", actions),
         ]
     )
