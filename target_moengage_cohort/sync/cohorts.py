@@ -6,12 +6,7 @@ import logging
 import typing as t
 
 from target_moengage_cohort.core.errors import CohortError, RowError, SettingsError
-from target_moengage_cohort.core.membership import (
-    Action,
-    Cohort,
-    SyncMode,
-    cohort_name_fault,
-)
+from target_moengage_cohort.core.membership import Action, Cohort, SyncMode, cohort_name_fault
 from target_moengage_cohort.moengage.cohort_sync import Envelope
 from target_moengage_cohort.sync.admission import Admission
 from target_moengage_cohort.sync.known_cohorts import warn_of_known

@@ -64,7 +64,7 @@ class Run:
         )
         self._streams = Streams(context, self.cohorts, self._delivery, endpoints)
         self._intake = Intake(context, self._streams, self._rejections, endpoints.record_mapper)
-        self.counts = self._intake.counts  # of messages of each type
+        self.counts = self._intake.counts
         self._input_ended = self._is_complete = False
         self._error: TargetError | None = None
         self.is_abandoned = False  # whether a thread was still waiting at the end

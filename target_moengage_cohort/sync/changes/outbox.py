@@ -75,11 +75,7 @@ class Outbox:
             self.submit()
 
     def submit(self) -> None:
-        """Pass on everything that was taken.
-
-        Raises:
-            TargetError: A request has failed for good, or a ledger.
-        """
+        """Pass on everything that was taken."""
         taken, self._changes = self._changes, []
         states, self._states, self._state_bytes = self._states, [], 0
         needed = self._needed(taken)
@@ -191,16 +187,10 @@ class Outbox:
 def sift(
     changes: Iterable[NumberedChange], expected: dict[NumberedKey, Expected]
 ) -> list[NumberedChange | None]:
-    """Separate the necessary changes from those without an effect.
+    """Return each change, in stream order, or ``None`` if it is without an effect.
 
-    Args:
-        changes: In stream order.
-        expected: The expected state of their members; is updated. A member that is not in it
-            was never seen, so even its removal is needed.
-
-    Returns:
-        Each change, or ``None`` if it is not needed. A removal has the identifiers that were
-        accepted.
+    What is expected of the members is updated. A member that is not in it was never seen, so even
+    its removal is needed. A removal has the identifiers that were accepted.
     """
     sifted: list[NumberedChange | None] = []
     for cohort, action, given in changes:
