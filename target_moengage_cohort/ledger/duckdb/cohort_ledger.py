@@ -10,7 +10,7 @@ from target_moengage_cohort.core.errors import RowError, SettingsError
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.ledger.control.history import RunHistory
 from target_moengage_cohort.ledger.control.owners import check_owner
-from target_moengage_cohort.ledger.duckdb.adoption import adopt, adopted
+from target_moengage_cohort.ledger.duckdb.adoption import adopt, collect
 from target_moengage_cohort.ledger.records import PlanKind
 
 if t.TYPE_CHECKING:
@@ -131,7 +131,8 @@ class DuckDBCohortLedger:
         self.state.fold()
         before = self.entry.counts.accepted.count
         table, mine = self.state.table, [self.number]
-        with adopted(table, chunks) as source, self.state.changing("adopt", mine):
+        source = collect(table, chunks)
+        with self.state.changing("adopt", mine):
             adopt(table, self.number, source)
         return self.entry.counts.accepted.count - before
 
