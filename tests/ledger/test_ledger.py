@@ -390,9 +390,8 @@ def test_forgetting_leaves_no_byte(tmp_path):
         accept(other, ADD, [*members(1), Member("forget-uid-2")])
         accept(ledger, ADD, [*members(*range(500)), person, Member(None, "forget-anonymous")])
         accept(ledger, REMOVE, [Member("forget-uid-2")])
-        ledger.unanswered(
-            send(ledger, ADD, [Member("forget-uid-3", "forget-anonymous"), Member("501")])
-        )
+        unsure = [Member("forget-uid-3", "forget-anonymous"), Member("501")]
+        ledger.answered(send(ledger, ADD, unsure), RequestState.UNANSWERED)
         keep(store, ledger, PLAN, members(*range(499)))
         had = ledger.stream.forget([person, Member("forget-uid-2")])
         assert {ledger.number, other.number} == had
