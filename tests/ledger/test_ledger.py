@@ -485,6 +485,7 @@ FULL = """
 import json, os, resource, sys
 from pathlib import Path
 from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.ledger.cohort_record import RequestState
 from tests.ledger.support import ADD, COHORT, STREAM, ledgers, members, send
 store = ledgers(Path(sys.argv[1]))
 ledger = store.open(COHORT, STREAM)
