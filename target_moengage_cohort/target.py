@@ -92,7 +92,7 @@ class TargetMoEngageCohort(Target):
         if self._sync is None:
             raise SettingsError("invalid_settings", "the configuration is not valid")
         try:
-            return self._sync.read(file_input)
+            return self._sync.read(file_input).counts
         except InputError as error:
             if error.code not in _SDK_ERRORS:
                 raise

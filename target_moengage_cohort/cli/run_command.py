@@ -8,7 +8,7 @@ import typing as t
 
 import click
 
-from target_moengage_cohort.cli.session import DONE, Session, configured
+from target_moengage_cohort.cli.session import Session, configured
 from target_moengage_cohort.cli.terminal import example
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.sync.process import open_run
@@ -48,7 +48,7 @@ def run(session: Session, tap: tuple[str, ...]) -> int:
             running.finish(tap_exit)
         finally:
             session.is_abandoned = running.is_abandoned
-    return DONE if running.report is None else running.report.exit_code
+    return running.exit_code
 
 
 @contextlib.contextmanager

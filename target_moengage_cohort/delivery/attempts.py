@@ -12,6 +12,7 @@ import typing as t
 from collections import Counter
 
 from target_moengage_cohort.core.membership import Action
+from target_moengage_cohort.ledger.cohort_record import CohortRecord, RequestState
 from target_moengage_cohort.moengage.answers import Answer, Outcome, final_error, rejection_reason
 
 if t.TYPE_CHECKING:
@@ -22,7 +23,6 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.delivery.packing import CohortBuffer
     from target_moengage_cohort.delivery.ports import Link, Reject, Timing
     from target_moengage_cohort.delivery.shared_state import SharedState
-    from target_moengage_cohort.ledger.cohort_record import RequestLedger
     from target_moengage_cohort.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Attempts:
             self._counted_until = now
             self._waiting_for_permit += change
 
-    def deliver(self, request: Request, ledger: RequestLedger | None) -> None:
+    def deliver(self, request: Request, ledger: CohortRecord | None) -> None:
         """Attempt a request until it is accepted or has failed for good.
 
         The ledger records the request before it leaves, and the result.
@@ -99,7 +99,7 @@ class Attempts:
             answer = self._link.send(request.data)
             may_be_applied |= answer.sent and answer.outcome in _PERHAPS_APPLIED
             if answer.outcome is Outcome.ACCEPTED and ledger is not None:
-                ledger.accepted(number)  # before anything relies on that
+                ledger.answered(number, RequestState.ACCEPTED)  # before anything relies on that
             error = self._reject_single(request, answer)
             with state.changed:
                 if state.ended:
@@ -114,9 +114,9 @@ class Attempts:
             return
         # Bytes that are refused for their content were not applied earlier, either.
         if answer.outcome is Outcome.REFUSED or not may_be_applied:
-            ledger.refused(number)
+            ledger.answered(number, RequestState.REFUSED)
         elif not state.ended:
-            ledger.unanswered(number)
+            ledger.answered(number, RequestState.UNANSWERED)
 
     def _is_to_retry(self, request: Request, answer: Answer, error: TargetError | None) -> bool:
         """Act on an answer, with the lock held; return whether to try the same bytes again.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import typing as t
 
 if t.TYPE_CHECKING:
@@ -9,32 +10,21 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.records import CohortEntry
 
 
-class RequestLedger(t.Protocol):
-    """The record for delivery of a cohort's requests, before each leaves and when it is answered.
+class RequestState(enum.StrEnum):
+    """The state of a request; one letter, so that an answer does not move the row in control."""
 
-    The requests of a cohort never overlap.
+    SENT = "s"
+    ACCEPTED = "a"
+    REFUSED = "r"  # so that none of it was applied
+    UNANSWERED = "u"  # it may have been applied, but gets no answer
+
+
+class CohortRecord(t.Protocol):
+    """The record of one cohort in control.
+
+    Delivery records a request before it leaves, and its answer. The requests of a cohort never
+    overlap.
     """
-
-    def sent(self, action: Action, members: bytes, count: int, timestamp: int) -> int:
-        """Record a request that is about to leave; return its number.
-
-        `members` is the JSON array of its members, of which no two have the same key; `timestamp`
-        is in milliseconds since 1970. They are unconfirmed from then on. After an error the request
-        must not leave.
-        """
-
-    def accepted(self, number: int) -> None:
-        """Record that MoEngage accepted a request; durable on return."""
-
-    def refused(self, number: int) -> None:
-        """Record that MoEngage refused a request, so that none of it was applied; durable."""
-
-    def unanswered(self, number: int) -> None:
-        """Record that a request which may have been applied gets no answer; durable."""
-
-
-class CohortRecord(RequestLedger, t.Protocol):
-    """The record of one cohort in control."""
 
     @property
     def last_timestamp(self) -> int:
@@ -47,3 +37,14 @@ class CohortRecord(RequestLedger, t.Protocol):
     @property
     def created(self) -> bool:
         """Whether this store has created it."""
+
+    def sent(self, action: Action, members: bytes, count: int, timestamp: int) -> int:
+        """Record a request that is about to leave; return its number.
+
+        `members` is the JSON array of its members, of which no two have the same key; `timestamp`
+        is in milliseconds since 1970. They are unconfirmed from then on. After an error the request
+        must not leave.
+        """
+
+    def answered(self, number: int, state: RequestState) -> None:
+        """Record what became of a request; durable on return."""

@@ -45,6 +45,12 @@ class FoldedCohort(msgspec.Struct, frozen=True):
     mark: int
     counts: LedgerCounts
 
+    @property
+    def row(self) -> tuple[int, int, str, int, int]:
+        """The mark and the numbers, as they are in tables."""
+        accepted = self.counts.accepted
+        return self.mark, accepted.count, accepted.digest, self.counts.in_doubt, self.counts.base
+
     def is_ahead(self, mark: int, requests: Container[int]) -> bool:
         """Return whether these members are ahead of control's mark as after a crash in a fold.
 
@@ -98,18 +104,12 @@ class CohortEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wrong with a file of members.
-
-    Attributes:
-        code: Stable name of the fault.
-        message: A clause without an identifier.
-        stream: The stream; ``None`` if no stream has the file.
-    """
+    """What is wrong with a file of members."""
 
     code: str
-    message: str
+    message: str  # a clause without an identifier
     path: str
-    stream: str | None = None
+    stream: str | None = None  # none if no stream has the file
     cohort_id: str | None = None
 
 

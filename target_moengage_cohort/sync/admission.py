@@ -14,20 +14,15 @@ if t.TYPE_CHECKING:
 
 
 class Admission:
-    """Holds new cohorts, and creates all of them or none.
-
-    Attributes:
-        held: The cohorts that wait, by id.
-        refused: For each stream with too many, a cohort that stands for all further new ones, so
-            that memory is bounded.
-    """
+    """Holds new cohorts, and creates all of them or none."""
 
     def __init__(self, store: LedgerStore, limit: int) -> None:
         self._store = store
         self._limit = limit
         self._room: int | None = None
         self._is_exceeded = False
-        self.held: dict[str, SyncedCohort] = {}
+        self.held: dict[str, SyncedCohort] = {}  # those that wait, by id
+        # For each stream with too many, one that stands for all further ones: memory is bounded.
         self.refused: dict[str, SyncedCohort] = {}
 
     def hold(self, cohort: SyncedCohort) -> None:

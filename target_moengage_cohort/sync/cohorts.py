@@ -6,20 +6,13 @@ import logging
 import typing as t
 
 from target_moengage_cohort.core.errors import CohortError, RowError, SettingsError
-from target_moengage_cohort.core.membership import (
-    Action,
-    Cohort,
-    SyncMode,
-    cohort_name_fault,
-)
+from target_moengage_cohort.core.membership import Action, Cohort, SyncMode, cohort_name_fault
 from target_moengage_cohort.moengage.cohort_sync import Envelope
 from target_moengage_cohort.sync.admission import Admission
 from target_moengage_cohort.sync.known_cohorts import warn_of_known
 from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 
 if t.TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from target_moengage_cohort.ledger.cohort_record import CohortRecord
     from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore, StreamLedger
     from target_moengage_cohort.ledger.records import CohortEntry
@@ -33,15 +26,7 @@ _SMALLEST_MEMBER_BYTES = len(b'{"uid":"1"}')
 
 
 class Cohorts:
-    """All cohorts of a run. No two streams populate one, and no two have the same name.
-
-    Attributes:
-        by_id: The cohorts, by their id.
-        ledgers: Their ledgers, by the cohort's id.
-        records: Where requests are recorded, by the cohort's id.
-        admission: The new cohorts among them.
-        unsent_streams: The streams of which a cohort has an error, or was held.
-    """
+    """All cohorts of a run. No two streams populate one, and no two have the same name."""
 
     def __init__(self, context: RunContext, store: LedgerStore, progress: Progress) -> None:
         self._context = context
@@ -50,10 +35,10 @@ class Cohorts:
         self._names: dict[str, str] = {}
         self._with_members: set[str] = set()  # the streams whose members are kept
         self.by_id: dict[str, SyncedCohort] = {}
-        self.ledgers: dict[str, CohortLedger] = {}
-        self.records: dict[str, CohortRecord] = {}
+        self.ledgers: dict[str, CohortLedger] = {}  # by the cohort's id, likewise
+        self.records: dict[str, CohortRecord] = {}  # where requests are recorded, likewise
         self.admission = Admission(store, context.settings.max_new_cohorts)
-        self.unsent_streams: set[str] = set()
+        self.unsent_streams: set[str] = set()  # of which a cohort has an error, or was held
 
     def of_stream(self, stream: str) -> list[SyncedCohort]:
         """Return the cohorts that a stream populates, as far as they were met."""
@@ -62,10 +47,8 @@ class Cohorts:
     def meet(self, cohort: Cohort, mapping: StreamMapping) -> SyncedCohort:
         """Return a stream's cohort; open its ledger when it is met first.
 
-        Raises:
-            SettingsError: Another stream populates the cohort.
-            RowError: The cohort's name is invalid, or not the one that it had, or the cohort was
-                retired.
+        Raise a `SettingsError` if another stream populates it, and a `RowError` if its name is
+        invalid or not the one that it had, or if it was retired.
         """
         synced = self.by_id.get(cohort.cohort_id)
         if synced is None:
@@ -83,11 +66,7 @@ class Cohorts:
         return synced
 
     def take_lease(self, stream: str) -> None:
-        """Take a stream's lease; open its members if they are kept.
-
-        Raises:
-            BusyError: Another run holds it.
-        """
+        """Take a stream's lease, or raise a `BusyError`; open its members if they are kept."""
         self._store.take(stream)
         self._progress.publish(self._store)
         # The stream's own mapping decides, even for rows of a mirror that are replayed.
@@ -100,25 +79,14 @@ class Cohorts:
 
     def meet_vanished(self, mapping: StreamMapping) -> None:
         """Meet the cohorts that a stream populated before and has no rows of now."""
-        self._meet_known(mapping, lambda entry: entry.cohort_id not in self.by_id)
-
-    def meet_unsettled(self, mapping: StreamMapping) -> None:
-        """Meet the cohorts of a stream that an earlier run may have left with doubts."""
-        self._meet_known(mapping, lambda entry: not entry.is_settled)
-
-    def meet_numbered(self, mapping: StreamMapping, numbers: Sequence[int]) -> None:
-        """Meet the cohorts of a stream whose ledgers have some numbers."""
-        if numbers:
-            wanted = {*numbers}
-            self._meet_known(mapping, lambda entry: entry.number in wanted)
+        self.meet_known(mapping, lambda entry: entry.cohort_id not in self.by_id)
 
     def ledger_of(self, stream: str) -> StreamLedger | None:
         """Return a stream's ledger, if its cohorts may have members there."""
         return self._store.stream(stream) if self._store.has_members(stream) else None
 
-    def _meet_known(
-        self, mapping: StreamMapping, is_meant: t.Callable[[CohortEntry], bool]
-    ) -> None:
+    def meet_known(self, mapping: StreamMapping, is_meant: t.Callable[[CohortEntry], bool]) -> None:
+        """Meet some of the cohorts that a stream has populated before."""
         for entry in self._store.entries(mapping.stream):
             if not entry.is_retired and is_meant(entry):
                 try:

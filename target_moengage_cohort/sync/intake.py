@@ -29,11 +29,7 @@ if t.TYPE_CHECKING:
 
 
 class Intake:
-    """The intake of a tap's messages.
-
-    Attributes:
-        counts: How many messages of each type were read.
-    """
+    """The intake of a tap's messages."""
 
     def __init__(
         self,
@@ -50,7 +46,7 @@ class Intake:
         self._reader = Reader()
         self._schemas: dict[str, Schema] = {}
         self._batch_files: BatchFiles | None = None
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()  # of messages of each type
 
     @property
     def lines(self) -> int:
@@ -58,11 +54,7 @@ class Intake:
         return self._reader.number
 
     def read(self, source: t.IO[t.Any]) -> None:
-        """Read an input to its end, or until interrupted.
-
-        Raises:
-            TargetError: It cannot be read on, or a request has failed for good.
-        """
+        """Read an input to its end, or until interrupted."""
         for message in self._reader.messages(source, self._interrupt):
             if message is None:
                 self._streams.pause()

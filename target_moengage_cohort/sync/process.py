@@ -23,8 +23,6 @@ from target_moengage_cohort.sync.mirror.recorder import NullRecorder, Recorder
 from target_moengage_cohort.sync.run import Run
 
 if t.TYPE_CHECKING:
-    from collections import Counter
-
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.settings import Config, Settings
     from target_moengage_cohort.singer.stream_maps import StreamMaps
@@ -35,11 +33,7 @@ _BUSY_SECONDS = 30.0  # to wait for a rejects file that another process has lock
 
 
 def open_run(config: Config, interrupt: Interrupt, store: LedgerStore) -> Run:
-    """Put a run together; for a dry run the store must be read-only.
-
-    Raises:
-        SettingsError: A file or a stream map that the settings name cannot be used.
-    """
+    """Put a run together, if what the settings name can be used; a dry run's store is read-only."""
     if config.settings.report_path is not None:
         reports.check(config.settings.report_path)
     context = RunContext(store.run_id, config, interrupt, Timing())
@@ -84,18 +78,11 @@ class Sync:
 
     def __init__(self, config: Config) -> None:
         self.interrupt = Interrupt()
+        self.run: Run | None = None
         self._config = config
-        self._run: Run | None = None
 
-    def read(self, source: t.IO[t.Any] | None) -> Counter[str]:
-        """Read an input, or standard input, to its end or until interrupted.
-
-        Returns:
-            How many messages of each type were read.
-
-        Raises:
-            TargetError: What ended the run early.
-        """
+    def read(self, source: t.IO[t.Any] | None) -> Run:
+        """Read an input, or standard input, as `Run.read`; return the run."""
         source = source or sys.stdin
         if source is None or sys.stdout is None:
             msg = "standard input and standard output must be open; a pipe or a file will do"
@@ -106,38 +93,21 @@ class Sync:
             wait=self.interrupt.wait,
             read_only=self._config.settings.dry_run,
         )
-        self._run = open_run(self._config, self.interrupt, store)
-        self._run.read(source)
-        return self._run.counts
+        self.run = open_run(self._config, self.interrupt, store)
+        self.run.read(source)
+        return self.run
 
     def finish(self) -> None:
-        """Deliver everything that was read.
-
-        Raises:
-            TargetError: What ended the run.
-        """
-        if self._run is not None:
-            self._run.finish()
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code of a run without an error."""
-        report = self._run.report if self._run is not None else None
-        return 0 if report is None else report.exit_code
-
-    @property
-    def is_abandoned(self) -> bool:
-        """Whether a thread was still waiting after the run."""
-        return self._run is not None and self._run.is_abandoned
+        """Deliver everything that was read, as `Run.finish`."""
+        if self.run is not None:
+            self.run.finish()
 
 
 def run(raw: dict[str, t.Any], *, from_environment: bool, source: t.IO[str] | None) -> None:
     """Run as the target's process: exit 0, 1, 3, 4, or 128 + a signal's number.
 
-    Args:
-        raw: The raw configuration.
-        from_environment: Whether settings from the environment are added to it, and win.
-        source: The input; ``None`` is standard input.
+    Settings `from_environment` are added to the raw ones, and win. Without a source, standard input
+    is read.
     """
     os.umask(0o077)  # every file that we create is its owner's alone
     logger.info("%s", version())
@@ -152,7 +122,8 @@ def run(raw: dict[str, t.Any], *, from_environment: bool, source: t.IO[str] | No
                 extra={"code": "interrupted"},
             )
             code = 128 + signals.received
-    if sync.is_abandoned:  # a thread still waits, and Python's own way to exit would wait for it
+    # If a thread still waits, Python's own way to exit would wait for it.
+    if sync.run is not None and sync.run.is_abandoned:
         logging.shutdown()
         os._exit(code)
     _close_stdout()
@@ -180,7 +151,8 @@ def _load(raw: dict[str, t.Any], *, from_environment: bool) -> Config:
 def _complete(sync: Sync, source: t.IO[str] | None) -> int:
     """Read an input and have it delivered; log what went wrong, and return the exit code."""
     try:
-        counts = sync.read(source)
+        run = sync.read(source)
+        counts = run.counts
         logger.info(
             "Reader '%s' completed processing %d lines of input (%d schemas, %d records, "
             "%d batch manifests, %d state messages, %d activate version messages).",
@@ -188,7 +160,7 @@ def _complete(sync: Sync, source: t.IO[str] | None) -> int:
             sum(counts.values()),
             *(counts[kind] for kind in ("SCHEMA", "RECORD", "BATCH", "STATE", "ACTIVATE_VERSION")),
         )
-        sync.finish()
+        run.finish()
     except TargetError as error:
         logger.error("%s", error, extra={"code": error.code})  # noqa: TRY400 - no traceback
         return error.exit_code
@@ -196,7 +168,7 @@ def _complete(sync: Sync, source: t.IO[str] | None) -> int:
         extra = {"code": "internal_error"}
         logger.error("%s", anonymous_traceback(error), extra=extra)  # noqa: TRY400
         return 1
-    return sync.exit_code
+    return run.exit_code
 
 
 def _close_stdout() -> None:

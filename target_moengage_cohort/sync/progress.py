@@ -26,9 +26,7 @@ _TERMINAL_SECONDS = 0.5
 class Progress:
     """Shows how far a run is, from a thread of its own, from `start` to `stop`.
 
-    Args:
-        measure: Returns how far the run is.
-        minutes_left: Returns how long the requests for the rows read still take.
+    `minutes_left` returns how long the requests for the rows read still take.
     """
 
     def __init__(

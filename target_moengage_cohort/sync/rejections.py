@@ -32,14 +32,10 @@ _REQUEST_ID = re.compile(r" \(request_id [\w-]+\)")
 
 
 class Rejections:
-    """The handling of rows and members that cannot be delivered.
-
-    Attributes:
-        unplaced: How many rows named no cohort, by their stream.
-    """
+    """The handling of rows and members that cannot be delivered."""
 
     def __init__(self, on_reject: OnReject, file: RejectsWriter, cohorts: Cohorts) -> None:
-        self.unplaced: Counter[str] = Counter()
+        self.unplaced: Counter[str] = Counter()  # rows that named no cohort, by their stream
         self._fails = on_reject is OnReject.FAIL
         self._file = file
         self._cohorts = cohorts
@@ -65,11 +61,7 @@ class Rejections:
             self.unplaced[stream] += 1
 
     def reject_row(self, stream: Schema, errors: Sequence[RowError], origin: RowOrigin) -> None:
-        """Reject the latest row of one of the tap's streams, once, for all that it became.
-
-        Raises:
-            InputError: The run is to fail at such a row.
-        """
+        """Reject the latest row of one of the tap's streams, once, for all that it became."""
         reason = "; ".join(dict.fromkeys(error.reason for error in errors))
         if self._fails:
             msg = origin.where(
@@ -110,10 +102,6 @@ class Rejections:
                     extra={"code": "row_skipped", "stream": stream.stream},
                 )
             self._file.append(stream, row, reason)
-
-    def sync(self) -> None:
-        """Make all rejected rows durable."""
-        self._file.sync()
 
     def close(self) -> None:
         """Log how many rows were rejected, make them durable, and close the file."""

@@ -20,58 +20,34 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 
-_WITHHELD_EXIT = 3
-
 Status: t.TypeAlias = t.Literal["succeeded", "failed", "withheld", "dry_run"]
 
 
 class CohortReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The results of a run for one cohort.
+    """The results of a run for one cohort."""
 
-    Attributes:
-        cohort_id: The cohort; ``None`` counts rows that name none.
-        cohort_name: Its name.
-        stream: The stream that populates it.
-        sync_mode: How its records became changes.
-        records: Records read.
-        added: Members whose addition was accepted.
-        removed: Members whose removal was accepted.
-        unchanged: In a mirror, desired members that need no request. Elsewhere records that asked
-            for no change of their own: repeats of a member, changes that the ledger shows to be
-            done already, and deleted records in sync mode add.
-        rejected: Records that could not be delivered.
-        removals_waiting: Removals that wait for `confirm`.
-        removals_withheld: Removals that are withheld: by the guard, or because the input is not
-            complete.
-        plan_id: Name of the plan that a person can confirm.
-        in_doubt: Members of requests that were sent without an answer.
-        requests: Requests started, retries included.
-        bytes: Bytes of their bodies.
-        complete: The proof that the input was complete.
-        ledger: Whether a ledger was used, and whether this run created it.
-        desired: The members that the cohort should have, if known.
-        accepted: The members that MoEngage has accepted, if known.
-    """
-
-    cohort_id: str | None
+    cohort_id: str | None  # `None` counts rows that name no cohort
     cohort_name: str | None
     stream: str
     sync_mode: str
-    records: int = 0
-    added: int = 0
-    removed: int = 0
+    records: int = 0  # records read
+    added: int = 0  # members whose addition was accepted
+    removed: int = 0  # members whose removal was accepted
+    # In a mirror, desired members that need no request. Elsewhere records that asked for no change
+    # of their own: repeats of a member, changes that the ledger shows to be done already, and
+    # deleted records in sync mode add.
     unchanged: int = 0
-    rejected: int = 0
-    removals_waiting: int = 0
-    removals_withheld: int = 0
-    plan_id: str | None = None
-    in_doubt: int = 0
-    requests: int = 0
-    bytes: int = 0
-    complete: Proof = Proof.NO
-    ledger: t.Literal["created", "opened", "none"] = "none"
-    desired: MemberSet | None = None
-    accepted: MemberSet | None = None
+    rejected: int = 0  # records that could not be delivered
+    removals_waiting: int = 0  # until `confirm`
+    removals_withheld: int = 0  # by the guard, or because the input is not complete
+    plan_id: str | None = None  # names the plan that a person can confirm
+    in_doubt: int = 0  # members of requests that were sent without an answer
+    requests: int = 0  # requests started, retries included
+    bytes: int = 0  # of their bodies
+    complete: Proof = Proof.NO  # the proof that the input was complete
+    ledger: t.Literal["created", "opened", "none"] = "none"  # by this run
+    desired: MemberSet | None = None  # the members that the cohort should have, if known
+    accepted: MemberSet | None = None  # those that MoEngage has accepted, if known
 
 
 class ReportedError(msgspec.Struct, frozen=True):
@@ -82,44 +58,21 @@ class ReportedError(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The results of a run.
+    """The results of a run; times are ISO 8601 in UTC."""
 
-    Attributes:
-        run_id: Unique; also in the rejects file.
-        started_at: ISO 8601 in UTC.
-        finished_at: ISO 8601 in UTC.
-        status: How the run ended.
-        error: Why it failed; ``None`` if it did not, or was interrupted.
-        requests: Requests started, retries included.
-        retries: How many of them repeated an earlier one.
-        throttled_seconds: How long the rate limit delayed requests.
-        cohorts: Each cohort that the run touched.
-    """
-
-    run_id: str
+    run_id: str  # also in the rejects file
     started_at: str
     finished_at: str
     status: Status
-    error: ReportedError | None = None
-    requests: int
+    error: ReportedError | None = None  # why it failed; none if it was interrupted
+    requests: int  # requests started, retries included
     retries: int
-    throttled_seconds: float
-    cohorts: list[CohortReport]
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code of a process without an error."""
-        return _WITHHELD_EXIT if self.status == "withheld" else 0
+    throttled_seconds: float  # how long the rate limit delayed requests
+    cohorts: list[CohortReport]  # each cohort that the run touched
 
 
 def report_cohort(cohort: SyncedCohort, counts: CohortCounts, proof: Proof) -> CohortReport:
-    """Report the results of a run for one cohort.
-
-    Args:
-        cohort: Its counts, and the outcome of its plan.
-        counts: The counts of its requests.
-        proof: The proof that its stream was complete.
-    """
+    """Report the results of a run for one cohort, given the proof that its stream was complete."""
     result, differs = cohort.result, cohort.result.differs
     ledger_counts = _ledger_counts(cohort)
     unchanged = cohort.skipped + counts.merged
@@ -176,11 +129,7 @@ def _ledger_use(cohort: SyncedCohort) -> t.Literal["created", "opened", "none"]:
 
 
 def check(path: str) -> None:
-    """Check that a report can be written, before a run does anything that it would report.
-
-    Raises:
-        SettingsError: It cannot.
-    """
+    """Raise a `SettingsError` unless a report can be written, before there is any to report."""
     place = Path(path).resolve()
     fault = None
     if place.exists() and not place.is_file():
@@ -192,11 +141,7 @@ def check(path: str) -> None:
 
 
 def write(report: Report, path: str) -> None:
-    """Write a report as JSON, all of it or nothing; to the target of a link, not in its place.
-
-    Raises:
-        SettingsError: It cannot be written.
-    """
+    """Write a report as JSON, all of it or nothing; to the target of a link, not in its place."""
     place = Path(path).resolve()
     unfinished = place.with_name(f"{place.name}.{os.getpid()}.tmp")
     data = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"

@@ -38,15 +38,8 @@ _NO_MEMBER = Member()
 class RowMapper:
     """A mapper from one stream's rows to members and their cohorts.
 
-    Attributes:
-        mapping: The stream's mapping.
-        schema: The stream's SCHEMA, after stream maps.
-        layout: The columns to decode of a row.
-        cohort: The cohort of all rows; ``None`` if each row names its own.
-
-    Raises:
-        SettingsError: The schema lacks a mapped column, or the cohort cannot be used.
-        CohortError: Nothing can be sent for the cohort of all rows.
+    Raise a `SettingsError` if the schema lacks a mapped column or the cohort of all rows cannot be
+    used, and a `CohortError` if nothing can be sent for it.
     """
 
     def __init__(self, mapping: StreamMapping, schema: Schema, cohorts: Cohorts) -> None:
@@ -61,8 +54,8 @@ class RowMapper:
         # With a membership column, rows of non-members are skipped one by one in sync mode add.
         skips = "membership" in columns and mapping.sync_mode is SyncMode.ADD
         plain = None if skips else plain_rows(columns, keys, schema.schema["properties"])
-        self.layout = RowLayout(columns, keys, plain)
-        self.cohort = self._fixed_cohort()
+        self.layout = RowLayout(columns, keys, plain)  # the columns to decode of a row
+        self.cohort = self._fixed_cohort()  # of all rows; none if each row names its own
         self._by_name: dict[tuple[t.Any, t.Any], SyncedCohort] = {}
         self._least_capacity = math.inf
 
@@ -96,16 +89,9 @@ class RowMapper:
             error.cohort_id = self.cohort.cohort.cohort_id
 
     def read(self, row: t.Any) -> tuple[SyncedCohort, Action | None, Member]:
-        """Read a row.
+        """Return a row's cohort, what the row asks for (``None``: nothing), and the member.
 
-        Args:
-            row: An attribute for each role of the layout, and ``key_N`` for other keys.
-
-        Returns:
-            The cohort, what the row asks for (``None``: nothing), and the member.
-
-        Raises:
-            RowError: The row cannot be delivered.
+        A row has an attribute for each role of the layout, and ``key_N`` for other keys.
         """
         cohort = self.cohort or self._named_by_row(row)
         cohort.records += 1
@@ -128,13 +114,9 @@ class RowMapper:
                 raise RowError("missing_key", f"it lacks the key property {key!r}")
 
     def cohorts_of(self, columns: Columns) -> list[SyncedCohort]:
-        """Find the cohorts of many plain rows.
+        """Return the cohort of each of many plain rows, or a single one for all of them.
 
-        Returns:
-            One cohort for each row, or a single one for all of them.
-
-        Raises:
-            NotPlainError: The rows must be read one by one.
+        Raise a `NotPlainError` if the rows must be read one by one.
         """
         if self.cohort is not None:
             if columns.largest > self.cohort.capacity:

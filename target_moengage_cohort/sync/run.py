@@ -32,33 +32,26 @@ from target_moengage_cohort.sync.streams import Streams
 from target_moengage_cohort.sync.summary import summary
 
 if t.TYPE_CHECKING:
-    from collections import Counter
-
     from target_moengage_cohort.sync.context import Endpoints, RunContext
 
 logger = logging.getLogger(__name__)
+
+_WITHHELD_EXIT = 3
 
 TapExit: t.TypeAlias = "t.Callable[[], int | None]"
 """Waits for a tap that we started ourselves; gives its exit code, or ``None`` if interrupted."""
 
 
 class Run:
-    """Reads messages and has them delivered; `read`, then `finish`.
-
-    Attributes:
-        cohorts: The cohorts that it met.
-        is_abandoned: Whether a thread was still waiting when the run was finished.
-        report: Its results, once it is finished.
-
-    Raises:
-        SettingsError: A file that the settings name cannot be used.
-    """
+    """Reads messages and has them delivered; `read`, then `finish`."""
 
     def __init__(self, context: RunContext, endpoints: Endpoints) -> None:
         self._context = context
         self._endpoints = endpoints
         settings = context.settings
-        self._progress = Progress(self._measure, self._minutes_left)
+        self._progress = Progress(
+            self._measure, lambda: self._delivery.backlog / settings.requests_per_minute
+        )
         self.cohorts = Cohorts(context, endpoints.store, self._progress)
         self._rejections = Rejections(settings.on_reject, endpoints.rejects, self.cohorts)
         self._delivery = Delivery(
@@ -71,23 +64,24 @@ class Run:
         )
         self._streams = Streams(context, self.cohorts, self._delivery, endpoints)
         self._intake = Intake(context, self._streams, self._rejections, endpoints.record_mapper)
+        self.counts = self._intake.counts
         self._input_ended = self._is_complete = False
         self._error: TargetError | None = None
-        self.is_abandoned = False
-        self.report: reports.Report | None = None
+        self.is_abandoned = False  # whether a thread was still waiting at the end
+        self.report: reports.Report | None = None  # once the run is finished
         self._cohort_reports: list[reports.CohortReport] = []
 
     @property
-    def counts(self) -> Counter[str]:
-        """How many messages of each type were read."""
-        return self._intake.counts
+    def exit_code(self) -> int:
+        """The exit code of a process without an error."""
+        is_withheld = self.report is not None and self.report.status == "withheld"
+        return _WITHHELD_EXIT if is_withheld else 0
 
     def read(self, source: t.IO[t.Any]) -> None:
         """Read an input to its end, or until interrupted.
 
-        Raises:
-            TargetError: It cannot be read on, or a request has failed for good. What was read
-                before is delivered if that is possible, and the run is finished.
+        Raise a `TargetError` if it cannot be read on, or a request has failed for good. What was
+        read before is then delivered if that is possible, and the run is finished.
         """
         self._delivery.start()
         self._progress.start()
@@ -104,13 +98,9 @@ class Run:
             self._input_ended = not self._context.interrupt.is_set()
 
     def finish(self, tap_exit: TapExit | None = None) -> None:
-        """Deliver everything that was read, and report.
+        """Deliver everything that was read, and report; raise the `TargetError` that ended the run.
 
-        Args:
-            tap_exit: See `TapExit`; ``None`` if we did not start the tap.
-
-        Raises:
-            TargetError: What ended the run.
+        Without `tap_exit` we did not start the tap.
         """
         try:
             if not isinstance(self._error, LedgerError):  # after which nothing more is sent
@@ -169,9 +159,6 @@ class Run:
             requests=totals.requests,
         )
 
-    def _minutes_left(self) -> float:
-        return self._delivery.backlog / self._context.settings.requests_per_minute
-
     def _warn_of_absent(self) -> None:
         """Warn of streams that a complete input should have had: nothing else shows it."""
         for stream in self._streams.absent():
@@ -184,7 +171,7 @@ class Run:
             )
 
     def _emit(self, value: bytes) -> None:
-        self._rejections.sync()
+        self._endpoints.rejects.sync()
         self._endpoints.write_state(value)
 
     def _close_ledgers(self) -> None:

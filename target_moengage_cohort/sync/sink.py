@@ -14,42 +14,26 @@ if t.TYPE_CHECKING:
 
 
 class Sink:
-    """One stream's way into its cohorts.
-
-    Attributes:
-        rows: Maps the stream's rows; replaced when the stream's schema changes.
-        source: The tap's stream that it comes from, before stream maps.
-        proof: The proof that the input was complete; known once it has ended.
-        versions: The versions of the tap's stream, each with whether no earlier run has seen it.
-    """
+    """One stream's way into its cohorts."""
 
     def __init__(self, rows: RowMapper, source: str) -> None:
-        self.rows = rows
-        self.source = source
-        self.proof = Proof.NO
-        self.versions: dict[int | None, bool] = {}
+        self.rows = rows  # replaced when the stream's schema changes
+        self.source = source  # the tap's stream that it comes from, before stream maps
+        self.proof = Proof.NO  # that the input was complete; known once it has ended
+        self.versions: dict[int | None, bool] = {}  # each with whether no earlier run has seen it
 
     def take(self, row: t.Any) -> None:
-        """Take one row.
-
-        Raises:
-            RowError: It cannot be delivered.
-        """
+        """Take one row; raise a `RowError` if it cannot be delivered."""
         raise NotImplementedError
 
     def take_columns(self, columns: Columns) -> None:
-        """Take many plain rows.
-
-        Raises:
-            NotPlainError: They must be taken one by one.
-        """
+        """Take many plain rows; raise a `NotPlainError` if they must be taken one by one."""
         raise NotImplementedError
 
     def take_relation(self, relation: Relation) -> int:
         """Take all rows of a columnar file, and return how many there are.
 
-        Raises:
-            NotPlainError: They must be taken in chunks.
+        Raise a `NotPlainError` if they must be taken in chunks.
         """
         del relation  # of no use to changes
         raise NotPlainError
@@ -67,11 +51,7 @@ class Sink:
         """Use the time while no input arrives."""
 
     def check(self) -> None:
-        """Check an input that has ended.
-
-        Raises:
-            InputError: Rows are missing.
-        """
+        """Check an input that has ended; raise an `InputError` if rows are missing."""
 
     def prove(self, *, tap_succeeded: bool) -> None:
         """Find the proof that an input which has ended without a fault was complete."""

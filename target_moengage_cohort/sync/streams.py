@@ -34,13 +34,7 @@ _EMPTY_STATES = (b"{}", b"null")
 
 
 class Streams:
-    """Finds a stream's sink, and settles all of them in the end.
-
-    Attributes:
-        by_name: The sinks, by their stream's name after stream maps.
-        failed: The errors of the streams that have no sink: another run holds them, or nothing can
-            be sent for their cohort.
-    """
+    """Finds a stream's sink, and settles all of them in the end."""
 
     def __init__(
         self, context: RunContext, cohorts: Cohorts, delivery: Delivery, endpoints: Endpoints
@@ -56,20 +50,15 @@ class Streams:
         )
         self._by_source: defaultdict[str, list[Sink]] = defaultdict(list)
         self._has_replay = False
-        self.by_name: dict[str, Sink] = {}
+        self.by_name: dict[str, Sink] = {}  # by the stream's name after stream maps
+        # Without a sink: another run holds the stream, or nothing can be sent for its cohort.
         self.failed: dict[str, TargetError] = {}
 
     def meet(self, schema: Schema, source: Schema, where: t.Callable[[str], str]) -> Sink | None:
         """Return the sink of a stream that has sent a SCHEMA; ``None`` if it has failed.
 
-        Args:
-            schema: The stream's SCHEMA, after stream maps.
-            source: The tap's SCHEMA that it comes from.
-            where: Puts the number of the input's line before a message.
-
-        Raises:
-            SettingsError: The stream or its schema does not fit the configuration.
-            InputError: It has rows that were rejected once and rows that were not.
+        `source` is the tap's SCHEMA that it comes from by stream maps; `where` puts the number of
+        the input's line before a message.
         """
         is_replay = REASON in source.schema["properties"]
         self._has_replay |= is_replay
@@ -173,16 +162,9 @@ class Streams:
             seen[version] = self._store.use_version(sink.rows.mapping.stream, version)
 
     def take_state(self, value: bytes, where: t.Callable[[str], str]) -> None:
-        """Take a STATE, unless it is empty.
-
-        Args:
-            value: The STATE's value.
-            where: Puts the number of the input's line before a message.
-
-        Raises:
-            InputError: It has a bookmark for a mirror, so the tap leaves out rows.
-        """
-        streams = {sink.source for sink in self._mirrors}
+        """Take the value of a STATE, unless that is empty; refuse a mirror's bookmark."""
+        mirrors = (sink for sink in self.by_name.values() if isinstance(sink, MirrorSink))
+        streams = {sink.source for sink in mirrors}
         streams |= {name for name, each in self._config.mappings.items() if each.is_snapshot}
         check_bookmarks(value, streams, where)
         if value.translate(None, b" \t\r\n") not in _EMPTY_STATES:
@@ -219,10 +201,6 @@ class Streams:
             if not (stream in failed or (isinstance(sink, MirrorSink) and sink.proof is Proof.NO)):
                 self._delivery.release(stream)
         return self._delivery.drain()
-
-    @property
-    def _mirrors(self) -> list[MirrorSink]:
-        return [sink for sink in self.by_name.values() if isinstance(sink, MirrorSink)]
 
     def absent(self) -> list[str]:
         """Return the configured streams without a SCHEMA; none if rejected rows are replayed."""

@@ -16,12 +16,7 @@ _MOST_COHORTS = 12
 
 
 def summary(report: Report, requests_per_minute: int) -> str:
-    """Summarize a run, on at most some twenty lines of at most 80 columns.
-
-    Args:
-        report: The run's.
-        requests_per_minute: The rate limit, to estimate how long a dry run's requests would take.
-    """
+    """Summarize a run, on at most some twenty lines of at most 80 columns."""
     cohorts = report.cohorts
     lines = [*_table(cohorts), _totals(report, requests_per_minute)]
     if waiting := sum(cohort.removals_waiting for cohort in cohorts):

@@ -16,27 +16,18 @@ if t.TYPE_CHECKING:
 
 
 class SettlementResult(msgspec.Struct):
-    """The outcome of a mirror's plan for one cohort, for the report.
+    """The outcome of a mirror's plan for one cohort, for the report."""
 
-    Attributes:
-        differs: The difference between input and ledger, in numbers.
-        reason: Why not everything was delivered.
-        objection: Why the guard will withhold the waiting removals once they are confirmed.
-        is_sealed: Whether the cohort is finished, so that nothing is sent.
-        sent_before: Members of this run that were accepted before the plan was made.
-        refused: Members of this run that MoEngage has refused.
-    """
-
-    differs: DiffCounts | None = None
+    differs: DiffCounts | None = None  # the difference between input and ledger, in numbers
     removals_waiting: int = 0
     removals_withheld: int = 0
     additions_withheld: int = 0
     plan_id: str | None = None
-    reason: str | None = None
-    objection: str | None = None
-    is_sealed: bool = False
-    sent_before: int = 0
-    refused: set[Key] = msgspec.field(default_factory=set)
+    reason: str | None = None  # why not everything was delivered
+    objection: str | None = None  # why the guard will withhold waiting removals once confirmed
+    is_sealed: bool = False  # whether the cohort is finished, so that nothing is sent
+    sent_before: int = 0  # members of this run that were accepted before the plan was made
+    refused: set[Key] = msgspec.field(default_factory=set)  # by MoEngage, in this run
 
     @property
     def is_withheld(self) -> bool:
@@ -45,32 +36,20 @@ class SettlementResult(msgspec.Struct):
 
 
 class SyncedCohort(msgspec.Struct, eq=False):
-    """A cohort that a stream populates, with counts of its records.
-
-    Attributes:
-        capacity: Bytes that a request has for its members.
-        number: Its number in the store.
-        ledger: Its ledger; ``None`` if the members of its stream are not kept.
-        records: Records read.
-        rejected: Records among them that could not be delivered.
-        skipped: Records among them that asked for no change.
-        error: Why nothing is sent for it, if so.
-        is_held: Whether it is new, and not created yet.
-        is_closed: Whether its rows are dropped: it is sealed, or has an error.
-    """
+    """A cohort that a stream populates, with counts of its records."""
 
     cohort: Cohort
     mapping: StreamMapping
-    capacity: int
-    number: int = 0
-    ledger: CohortLedger | None = None
-    records: int = 0
-    rejected: int = 0
-    skipped: int = 0
+    capacity: int  # bytes that a request has for its members
+    number: int = 0  # in the store
+    ledger: CohortLedger | None = None  # if the members of its stream are kept
+    records: int = 0  # records read
+    rejected: int = 0  # records among them that could not be delivered
+    skipped: int = 0  # records among them that asked for no change
     result: SettlementResult = msgspec.field(default_factory=SettlementResult)
-    error: CohortError | None = None
-    is_held: bool = False
-    is_closed: bool = False
+    error: CohortError | None = None  # why nothing is sent for it, if so
+    is_held: bool = False  # whether it is new, and not created yet
+    is_closed: bool = False  # whether its rows are dropped: it is sealed, or has an error
 
     @property
     def where(self) -> str:
@@ -82,11 +61,7 @@ class SyncedCohort(msgspec.Struct, eq=False):
         self.error, self.is_held, self.is_closed = error, False, True
 
     def change(self, action: Action, member: Member) -> Change:
-        """Return a change of this cohort for a member from a ledger or a staging.
-
-        Raises:
-            InputError: A request has no room for the member any longer.
-        """
+        """Return a change for a member from a ledger or a staging, if a request has room for it."""
         try:
             member.check_size(self.capacity)
         except RowError as error:

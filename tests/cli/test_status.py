@@ -5,6 +5,7 @@ import json
 import msgspec
 
 from target_moengage_cohort.core.membership import Action
+from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.records import PlanKind, RunEntry, RunProgress
 from tests.cli.conftest import people
 from tests.support.singer import lines, record, run, schema
@@ -168,7 +169,9 @@ def test_requests_that_are_not_folded_yet_are_counted(desk):
     desk.fill("vip", people(1))
     with desk.ledgers() as ledgers:
         ledger = ledgers.open_known("vip")
-        ledger.accepted(ledger.sent(Action.ADD, msgspec.json.encode(people(2)), 1, 1))
+        ledger.answered(
+            ledger.sent(Action.ADD, msgspec.json.encode(people(2)), 1, 1), RequestState.ACCEPTED
+        )
         for _ in range(2):
             (cohort,) = json.loads(desk.run("status", "--json").stdout)["cohorts"]
             assert (1, 1, False) == (cohort["accepted"], cohort["unfolded"], cohort["settled"])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from target_moengage_cohort.core.membership import Member
+from target_moengage_cohort.ledger.cohort_record import RequestState
 from tests.ledger.support import (
     ADD,
     COHORT,
@@ -79,7 +80,7 @@ class Teller:
         if name == "sent":
             self._numbers[of] = send(ledger, *value)
         elif name in {"accepted", "refused", "unanswered"}:
-            getattr(ledger, name)(self._numbers[of])
+            ledger.answered(self._numbers[of], RequestState[name.upper()])
         elif name == "keep":
             keep(store, ledger, PLAN, value)
         elif name == "fold":

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from target_moengage_cohort.core.membership import Action, Cohort, Member
+from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.ledger.records import Plan, PlanKind, RunProgress
 from target_moengage_cohort.settings import load
@@ -111,7 +112,7 @@ def send(ledger, action: Action, whom: list[Member], timestamp: int = 1) -> int:
 
 
 def accept(ledger, action: Action, whom: list[Member], timestamp: int = 1) -> None:
-    ledger.accepted(send(ledger, action, whom, timestamp))
+    ledger.answered(send(ledger, action, whom, timestamp), RequestState.ACCEPTED)
 
 
 def uids(chunks: t.Iterable[list[Member]]) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.core.membership import Member
+from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.duckdb import folding
 from target_moengage_cohort.ledger.duckdb import members as members_module
 from target_moengage_cohort.ledger.records import Expected, PlanKind, RunEntry
@@ -73,7 +74,7 @@ def test_timestamps_and_revisions_last(tmp_path):
         ledger = store.open(COHORT, STREAM)
         assert ledger.created
         accept(ledger, ADD, members(1), 50)
-        ledger.refused(send(ledger, ADD, members(2), 70))
+        ledger.answered(send(ledger, ADD, members(2), 70), RequestState.REFUSED)
         send(ledger, ADD, members(3), 60)
         assert 70 == ledger.last_timestamp
         revision = ledger.revision
@@ -92,7 +93,7 @@ def test_request_numbers_rise_in_a_store_and_are_never_reused(tmp_path):
             for name, stream in (("a", STREAM), ("b", STREAM), ("c", OTHER_STREAM)):
                 ledger = store.open(cohort(f"{partner}-{name}"), stream)
                 numbers.append(send(ledger, ADD, members(1)))
-                ledger.refused(numbers[-1])
+                ledger.answered(numbers[-1], RequestState.REFUSED)
     assert numbers == sorted(set(numbers))
 
 
@@ -135,13 +136,13 @@ def test_doubts_of_earlier_runs_are_those_not_queued_since(tmp_path):
     with ledgers(tmp_path) as store:
         ledger = store.open(COHORT, STREAM)
         accept(ledger, ADD, members(0, 2))
-        ledger.unanswered(send(ledger, ADD, members(1, 3)))
+        ledger.answered(send(ledger, ADD, members(1, 3)), RequestState.UNANSWERED)
         send(ledger, REMOVE, members(2))
         assert [] == flat(ledger.doubts())
     with ledgers(tmp_path) as store:
         ledger = store.open(COHORT, STREAM)
         queue(ledger, (ADD, Member("3")), (ADD, Member("5")))
-        ledger.unanswered(send(ledger, ADD, members(5), 2))
+        ledger.answered(send(ledger, ADD, members(5), 2), RequestState.UNANSWERED)
         chunks = ledger.doubts()
         accept(ledger, ADD, members(1))
         ledger.stream.fold()
@@ -157,16 +158,16 @@ def test_the_end_of_requests_makes_them_unanswered(ledger):
     ledger.stream.end_requests()
     assert 1 == ledger.numbers().in_doubt
     with pytest.raises(LedgerError) as raised:
-        ledger.accepted(number)
+        ledger.answered(number, RequestState.ACCEPTED)
     assert "unknown_request" == raised.value.code
 
 
 def test_an_answer_to_an_unknown_request_is_an_error(ledger):
     """A request that is not pending cannot be answered."""
     number = send(ledger, ADD, members(1))
-    ledger.accepted(number)
+    ledger.answered(number, RequestState.ACCEPTED)
     with pytest.raises(LedgerError) as raised:
-        ledger.refused(number)
+        ledger.answered(number, RequestState.REFUSED)
     assert "unknown_request" == raised.value.code
 
 
@@ -214,7 +215,7 @@ def test_members_are_those_accepted_or_in_doubt(ledger, store):
     accept(store.open(cohort("other"), STREAM), ADD, [Member("8", "a")])
     accept(ledger, ADD, [Member("1", "a"), *members(2, 3), Member(None, "b")])
     accept(ledger, REMOVE, members(3))
-    ledger.unanswered(send(ledger, ADD, [Member("4", "d"), Member("2")]))
+    ledger.answered(send(ledger, ADD, [Member("4", "d"), Member("2")]), RequestState.UNANSWERED)
     assert ["(b)", "1", "2", "4"] == uids(ledger.members())
     asked = [Member("9", "a"), Member("4"), Member("3"), Member(None, "b"), Member("d", "2")]
     assert {Member("1", "a"), Member("4", "d"), Member(None, "b")} == set(ledger.find(asked))
@@ -227,7 +228,7 @@ def test_a_resync_makes_every_member_unconfirmed(ledger, store):
     for each in (ledger, other):
         accept(each, ADD, members(1, 2))
         each.seal()
-    ledger.unanswered(send(ledger, REMOVE, members(2)))
+    ledger.answered(send(ledger, REMOVE, members(2)), RequestState.UNANSWERED)
     revision = ledger.revision
     assert 2 == ledger.doubt_all()
     assert ledger.revision > revision
@@ -245,10 +246,10 @@ def test_a_resync_makes_every_member_unconfirmed(ledger, store):
 def test_adopted_members_are_accepted(ledger, store):
     """Adopted members are accepted and confirmed without a request; new ones are counted."""
     other = store.open(cohort("other"), STREAM)
-    other.unanswered(send(other, REMOVE, members(3)))
+    other.answered(send(other, REMOVE, members(3)), RequestState.UNANSWERED)
     accept(ledger, ADD, members(1, 2))
     accept(ledger, REMOVE, members(2))
-    ledger.unanswered(send(ledger, ADD, members(3)))
+    ledger.answered(send(ledger, ADD, members(3)), RequestState.UNANSWERED)
     revision = ledger.revision
     chunks = [[Member("1", "a"), *members(2)], [Member("3", "x"), Member("3", "y"), Member("4")]]
     assert 3 == ledger.adopt(iter(chunks))
@@ -266,7 +267,9 @@ def test_linked_members_become_aliases_of_accepted_uids(tmp_path):
         both = [store.open(each, STREAM) for each in (COHORT, cohort("other"))]
         for ledger in both:
             accept(ledger, ADD, [Member(None, "a"), Member("a"), Member(None, "b")])
-            ledger.unanswered(send(ledger, ADD, [Member(None, "a"), Member(None, "c")]))
+            ledger.answered(
+                send(ledger, ADD, [Member(None, "a"), Member(None, "c")]), RequestState.UNANSWERED
+            )
     with ledgers(tmp_path) as store:
         both = [store.open(each, STREAM) for each in (COHORT, cohort("other"))]
         whom = [Member("a"), Member(None, "b"), Member("n", "a"), Member("m", "c")]
@@ -349,7 +352,7 @@ def test_a_renamed_and_reassigned_ledger_opens_by_its_new_names(tmp_path):
             accept(each, ADD, members(1))
         accept(ledger, ADD, members(1, 2), 77)
         accept(ledger, REMOVE, members(2))
-        ledger.unanswered(send(ledger, ADD, members(3)))
+        ledger.answered(send(ledger, ADD, members(3)), RequestState.UNANSWERED)
         keep(store, ledger, PLAN, members(3))
         ledger.seal()
         before, revision = ledger.numbers(), ledger.revision
@@ -387,9 +390,8 @@ def test_forgetting_leaves_no_byte(tmp_path):
         accept(other, ADD, [*members(1), Member("forget-uid-2")])
         accept(ledger, ADD, [*members(*range(500)), person, Member(None, "forget-anonymous")])
         accept(ledger, REMOVE, [Member("forget-uid-2")])
-        ledger.unanswered(
-            send(ledger, ADD, [Member("forget-uid-3", "forget-anonymous"), Member("501")])
-        )
+        unsure = [Member("forget-uid-3", "forget-anonymous"), Member("501")]
+        ledger.answered(send(ledger, ADD, unsure), RequestState.UNANSWERED)
         keep(store, ledger, PLAN, members(*range(499)))
         had = ledger.stream.forget([person, Member("forget-uid-2")])
         assert {ledger.number, other.number} == had
@@ -448,7 +450,11 @@ def test_after_an_error_of_control_nothing_more_is_recorded(store, ledger):
     assert "ledger_unusable" == raised.value.code
     assert "secret" not in str(raised.value)
     assert store.place in str(raised.value)
-    for call in (lambda: send(ledger, ADD, members(2)), lambda: ledger.accepted(1), store.entries):
+    for call in (
+        lambda: send(ledger, ADD, members(2)),
+        lambda: ledger.answered(1, RequestState.ACCEPTED),
+        store.entries,
+    ):
         with pytest.raises(LedgerError) as again:
             call()
         assert again.value.code in {"ledger_unusable", "unknown_request"}
@@ -479,6 +485,7 @@ FULL = """
 import json, os, resource, sys
 from pathlib import Path
 from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.ledger.cohort_record import RequestState
 from tests.ledger.support import ADD, COHORT, STREAM, ledgers, members, send
 store = ledgers(Path(sys.argv[1]))
 ledger = store.open(COHORT, STREAM)
@@ -490,7 +497,7 @@ try:
         whom = members(*range(told["sent"] * 500, told["sent"] * 500 + 500))
         number = send(ledger, ADD, whom)
         told["sent"] += 1
-        ledger.accepted(number)
+        ledger.answered(number, RequestState.ACCEPTED)
         told["accepted"] += 1
         if told["accepted"] % 20 == 0:
             ledger.stream.fold()

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from target_moengage_cohort.core.membership import Member
+from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.duckdb import folding
 from target_moengage_cohort.ledger.duckdb import members as members_module
 from tests.ledger.support import (
@@ -64,7 +65,7 @@ class Life:
     def answer(self, name, state):
         if name in self.waiting:
             number = self.waiting.pop(name)
-            getattr(self.ledger(name), state)(number)
+            self.ledger(name).answered(number, RequestState[state.upper()])
             self.models[name].answered(number, state)
 
     def send(self, name, action, whom):

@@ -11,6 +11,7 @@ import duckdb
 import pytest
 
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
+from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.records import FORMAT
 from tests.ledger.support import (
     ADD,
@@ -226,7 +227,7 @@ def test_a_file_of_members_that_is_ahead_by_known_requests_is_taken_over(folder)
     with ledgers(folder, step=step) as store:
         ledger = store.open(COHORT, STREAM)
         accept(ledger, ADD, members(1))
-        ledger.unanswered(send(ledger, ADD, members(2)))
+        ledger.answered(send(ledger, ADD, members(2)), RequestState.UNANSWERED)
     (crashed,) = steps
     for read_only in (True, False, True):
         with ledgers(crashed, read_only=read_only) as store:

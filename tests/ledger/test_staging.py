@@ -17,6 +17,7 @@ from hypothesis import example, given, settings
 from target_moengage_cohort.core.column_files import ColumnarRows
 from target_moengage_cohort.core.errors import InputError, LedgerError
 from target_moengage_cohort.core.membership import Action, Member
+from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.duckdb import (
     comparison,
     difference,
@@ -105,7 +106,7 @@ class Model(State):
             ledger.adopt([whom])
             self.adopt(whom)
         elif whom:
-            getattr(ledger, deed)(send(ledger, action, whom))
+            ledger.answered(send(ledger, action, whom), RequestState[deed.upper()])
             self.apply(action, whom, deed)
 
     def expected(self, rows, *, keeps):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 
 from target_moengage_cohort.core.membership import Action, Cohort, Member
+from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.ledger.records import DiffCounts, MemberSet
 from target_moengage_cohort.settings import load
@@ -294,7 +295,7 @@ def test_growth_of_a_one_time_cohort_is_guarded(tmp_path):
     with open_store(settings, run_id="r", wait=lambda _seconds: False) as ledgers:
         ledger = ledgers.open(Cohort("c", "c"), "s")
         old = msgspec.json.encode([Member(f"old {n}") for n in range(10)])
-        ledger.accepted(ledger.sent(Action.ADD, old, 10, 1))
+        ledger.answered(ledger.sent(Action.ADD, old, 10, 1), RequestState.ACCEPTED)
         staging = ledgers.staging()
         staging.append(ledger.number, [f"new {n}" for n in range(10)], None, None)
         difference = ledger.stream.difference(staging, [ledger], keeps=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import duckdb
 
 from target_moengage_cohort.core.membership import Action, Cohort
+from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.settings import load
 from tools.benchmarks.data import people
@@ -85,7 +86,7 @@ def ledger(folder: Path) -> Iterator[Way]:
         def record(members: bytes, timestamp: int) -> None:
             """Record a request that leaves, and that it was accepted: the calls of delivery."""
             number = cohort.sent(Action.ADD, members, MEMBERS, timestamp)
-            cohort.accepted(number)
+            cohort.answered(number, RequestState.ACCEPTED)
 
         yield record
 

@@ -40,28 +40,21 @@ def stem(*parts: str) -> str:
 
 
 class Control:
-    """What the store knows of itself, its streams and its cohorts.
-
-    Attributes:
-        store_id: Identifies the store.
-        hash_key: The key of the members' hashes.
-        was_created: Whether this process has created the store.
-        new: The cohorts that this process adds.
-    """
+    """What the store knows of itself, its streams and its cohorts."""
 
     def __init__(self, settings: Settings, database: SQLiteDatabase) -> None:
         self._settings = settings
         self.partner = settings.partner
         self.database = database
-        self.store_id = self.hash_key = ""
-        self.was_created = False
+        self.store_id = self.hash_key = ""  # the latter is the key of the members' hashes
+        self.was_created = False  # by this process
         self.new = NewCohorts(database, settings.partner)
 
     def open(self) -> None:
         """Open the store, or create it; check whose it is."""
         self.database.open(self._create)
-        query = "SELECT format, store_id, base_url, workspace_id, hash_key FROM store"
-        rows = self.database.rows(query)
+        facts = "format, store_id, base_url, workspace_id, hash_key"
+        rows = self.database.rows(f"SELECT {facts} FROM store")
         if not rows:  # a read-only store without a file
             self.hash_key = secrets.token_urlsafe(_KEY_BYTES)
             return

@@ -12,6 +12,7 @@ from target_moengage_cohort.ledger.control.stream_records import StreamRecords
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.core.membership import Action, Cohort
+    from target_moengage_cohort.ledger.cohort_record import RequestState
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.records import CohortEntry
 
@@ -30,7 +31,7 @@ class MemberlessStream:
         self._name = name
         self._streams = StreamRecords(control)
         self._lock = threading.Lock()
-        self.latest = self._reserved = self._streams.last_timestamp(name)
+        self.latest = self._reserved = self._streams.fact(name, "last_timestamp") or 0
 
     def open(self, cohort: Cohort, *, held: bool) -> MemberlessCohort:
         """Return one of its cohorts, created if it is new; see `LedgerStore.open`."""
@@ -59,7 +60,7 @@ class MemberlessStream:
 
 
 class MemberlessCohort(msgspec.Struct, frozen=True):
-    """The `RequestLedger` of a cohort whose members are not kept.
+    """The `CohortRecord` of a cohort whose members are not kept.
 
     Its requests leave no doubts. After a crash the tap sends their rows again, because no STATE
     that covers them was written.
@@ -75,15 +76,9 @@ class MemberlessCohort(msgspec.Struct, frozen=True):
         return self.stream.latest
 
     def sent(self, _action: Action, _members: bytes, _count: int, timestamp: int) -> int:
-        """Record the timestamp; see `RequestLedger`."""
+        """Record the timestamp; see `CohortRecord`."""
         self.stream.sent(timestamp)
         return 0
 
-    def accepted(self, number: int) -> None:
-        """Record nothing."""
-
-    def refused(self, number: int) -> None:
-        """Record nothing."""
-
-    def unanswered(self, number: int) -> None:
+    def answered(self, number: int, state: RequestState) -> None:
         """Record nothing."""

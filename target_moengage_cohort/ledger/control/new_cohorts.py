@@ -54,9 +54,8 @@ class NewCohorts:
     def add(self, cohort: Cohort, stream: str, *, held: bool) -> CohortEntry:
         """Return the entry of a new cohort, written with the next change, or if held by `admit`.
 
-        Raises:
-            RowError: Another cohort has had the name.
-            SettingsError: Another partner has the cohort.
+        Raise a `RowError` if another cohort has had the name, and a `SettingsError` if another
+        partner has the cohort.
         """
         self._check_partner(cohort)
         self.check_name(cohort)
@@ -127,9 +126,8 @@ class NewCohorts:
     def write(self, transaction: Transaction) -> None:
         """Write the new cohorts that are not held, within a change.
 
-        Raises:
-            SettingsError: Another process was faster to create one.
-            LedgerError: Another process was faster to use the name of one.
+        Raise a `SettingsError` if another process was faster to create one, and a `LedgerError` if
+        one was faster to use its name.
         """
         if not self.is_waiting:
             return

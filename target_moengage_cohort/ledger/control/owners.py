@@ -15,9 +15,18 @@ if t.TYPE_CHECKING:
 def check_owner(entry: CohortEntry, cohort: Cohort, stream: str) -> None:
     """Raise the error for rows of a cohort by a stream or name that it does not have."""
     if entry.is_retired:
-        raise retired(entry)
+        reason = (
+            f"the cohort {entry.cohort_id!r} was retired (moengage-cohort ledger retire); remove "
+            "it from the input or the mapping, or use another cohort_id and cohort_name"
+        )
+        raise RowError("cohort_retired", reason)
     if entry.stream != stream:
-        raise of_other_stream(entry, stream)
+        msg = (
+            f"cohorts.{stream}: the ledger of cohort {entry.cohort_id!r} belongs to stream "
+            f"{entry.stream!r}; to let {stream!r} populate the cohort from now on, run: "
+            f"{suggest('ledger', 'reassign', entry.cohort_id, stream)}"
+        )
+        raise SettingsError("cohort_of_other_stream", msg)
     if entry.name != cohort.name:
         msg = (
             f"cohorts.{stream}.cohort_name: the ledger of cohort {cohort.cohort_id!r} has the name "
@@ -25,22 +34,3 @@ def check_owner(entry: CohortEntry, cohort: Cohort, stream: str) -> None:
             f"{suggest('ledger', 'rename', cohort.cohort_id, cohort.name)}"
         )
         raise SettingsError("cohort_renamed", msg)
-
-
-def retired(entry: CohortEntry) -> RowError:
-    """Return the error for rows of a cohort that was retired."""
-    reason = (
-        f"the cohort {entry.cohort_id!r} was retired (moengage-cohort ledger retire); remove it "
-        "from the input or the mapping, or use another cohort_id and cohort_name"
-    )
-    return RowError("cohort_retired", reason)
-
-
-def of_other_stream(entry: CohortEntry, stream: str) -> SettingsError:
-    """Return the error for a cohort that another stream populates."""
-    msg = (
-        f"cohorts.{stream}: the ledger of cohort {entry.cohort_id!r} belongs to stream "
-        f"{entry.stream!r}; to let {stream!r} populate the cohort from now on, run: "
-        f"{suggest('ledger', 'reassign', entry.cohort_id, stream)}"
-    )
-    return SettingsError("cohort_of_other_stream", msg)

@@ -7,15 +7,15 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.errors import LedgerError
-from target_moengage_cohort.core.membership import Action  # noqa: TC001 - msgspec resolves it
+from target_moengage_cohort.ledger.cohort_record import RequestState
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from target_moengage_cohort.core.membership import Action
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.records import FoldedCohort
 
-SENT, ACCEPTED, REFUSED, UNANSWERED = "s", "a", "r", "u"
 _FETCHED = 64  # requests of up to 128 KB
 
 
@@ -23,17 +23,6 @@ _NEXT = "UPDATE store SET last_request = last_request + ? RETURNING last_request
 _INSERT = (
     "INSERT INTO requests (number, cohort, state, action, count, members) VALUES (?, ?, ?, ?, ?, ?)"
 )
-
-
-class NewRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that is about to leave, with its cohort's latest timestamp and revision."""
-
-    cohort: int
-    action: Action
-    members: str  # a JSON array
-    count: int
-    timestamp: int
-    revision: int
 
 
 class JournaledRequest(msgspec.Struct, frozen=True):
@@ -53,17 +42,18 @@ class Requests:
         self._control = control
         self._database = control.database
 
-    def add(self, request: NewRequest) -> int:
-        """Record a request that is about to leave; return its number, which is never reused."""
+    def add(self, cohort: int, action: Action, members: bytes, count: int, *latest: int) -> int:
+        """Record a request that is about to leave; return its number, which is never reused.
+
+        `members` is a JSON array; `latest` are the cohort's timestamp and revision from now on.
+        """
         with self._database.change("sent") as transaction:
             self._control.write_new(transaction)
             ((number,),) = transaction.run(_NEXT, [1])
-            values = [number, request.cohort, SENT, request.action.value, request.count]
-            transaction.run(_INSERT, [*values, request.members])
-            transaction.run(
-                "UPDATE cohorts SET last_timestamp = ?, revision = ? WHERE number = ?",
-                [request.timestamp, request.revision, request.cohort],
-            )
+            values = [number, cohort, RequestState.SENT, action.value, count, members.decode()]
+            transaction.run(_INSERT, values)
+            query = "UPDATE cohorts SET last_timestamp = ?, revision = ? WHERE number = ?"
+            transaction.run(query, [*latest, cohort])
         return int(number)
 
     def add_marks(self, cohorts: Sequence[int]) -> dict[int, int]:
@@ -75,7 +65,8 @@ class Requests:
             self._control.write_new(transaction)
             ((last,),) = transaction.run(_NEXT, [len(cohorts)])
             numbers = dict(zip(cohorts, range(last - len(cohorts) + 1, last + 1), strict=True))
-            rows = [(number, cohort, REFUSED, "", 0, "[]") for cohort, number in numbers.items()]
+            state = RequestState.REFUSED
+            rows = [(number, cohort, state, "", 0, "[]") for cohort, number in numbers.items()]
             transaction.run_many(_INSERT, rows)
             transaction.run_many(
                 "UPDATE cohorts SET revision = revision + 1 WHERE number = ?",
@@ -83,12 +74,12 @@ class Requests:
             )
         return numbers
 
-    def answer(self, number: int, state: str) -> None:
+    def answer(self, number: int, state: RequestState) -> None:
         """Record a request's answer."""
-        with self._database.change(_NAMES[state]) as transaction:
+        with self._database.change(state.name.lower()) as transaction:
             changed = transaction.run(
                 "UPDATE requests SET state = ? WHERE number = ? AND state = ? RETURNING number",
-                [state, number, SENT],
+                [state, number, RequestState.SENT],
             )
             if not changed:
                 msg = f"the ledger {self._database.path} has no pending request {number}; run again"
@@ -119,22 +110,9 @@ class Requests:
             transaction.run_many(
                 "UPDATE cohorts SET mark = ?, accepted = ?, digest = ?, in_doubt = ?, base = ?"
                 " WHERE number = ?",
-                [
-                    (
-                        each.mark,
-                        each.counts.accepted.count,
-                        each.counts.accepted.digest,
-                        each.counts.in_doubt,
-                        each.counts.base,
-                        each.number,
-                    )
-                    for each in cohorts
-                ],
+                [(*each.row, each.number) for each in cohorts],
             )
             transaction.run_many(
                 "DELETE FROM requests WHERE cohort = ? AND number <= ?",
                 [(each.number, each.mark) for each in cohorts],
             )
-
-
-_NAMES = {ACCEPTED: "accepted", REFUSED: "refused", UNANSWERED: "unanswered"}

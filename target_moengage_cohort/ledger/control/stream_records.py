@@ -24,24 +24,15 @@ class StreamRecords:
         query = "SELECT partner, stream FROM streams UNION SELECT partner, stream FROM cohorts"
         return self._database.rows(query)
 
-    def latest_run(self, stream: str) -> str | None:
-        """Return the latest run that has begun to read a stream, if there is one."""
-        rows = self._stream(stream, "latest_run")
+    def fact(self, stream: str, column: str) -> t.Any:
+        """Return a fact of a stream, or ``None``."""
+        query = f"SELECT {column} FROM streams WHERE partner = ? AND stream = ?"
+        rows = self._database.rows(query, [self._partner, stream])
         return rows[0][0] if rows else None
 
     def has_members(self, stream: str) -> bool:
         """Return whether the stream has a file of members."""
-        rows = self._stream(stream, "has_members")
-        return bool(rows and rows[0][0])
-
-    def last_timestamp(self, stream: str) -> int:
-        """Return the latest timestamp that was reserved for a stream, in milliseconds, or 0."""
-        rows = self._stream(stream, "last_timestamp")
-        return (rows[0][0] or 0) if rows else 0
-
-    def _stream(self, stream: str, column: str) -> list[tuple[t.Any, ...]]:
-        query = f"SELECT {column} FROM streams WHERE partner = ? AND stream = ?"
-        return self._database.rows(query, [self._partner, stream])
+        return bool(self.fact(stream, "has_members"))
 
     def note_stream(self, stream: str, **facts: object) -> None:
         """Record facts of a stream."""

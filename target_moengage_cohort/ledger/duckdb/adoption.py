@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import typing as t
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from target_moengage_cohort.core.membership import Member
     from target_moengage_cohort.ledger.duckdb.members import Members
@@ -15,9 +14,8 @@ _GROUPED = 2_000_000
 """Rows to group at a time, as in a comparison."""
 
 
-@contextlib.contextmanager
-def adopted(table: Members, chunks: Iterable[Sequence[Member]]) -> Iterator[str]:
-    """Collect members in memory, each once with its last identifiers; yield the table's name."""
+def collect(table: Members, chunks: Iterable[Sequence[Member]]) -> str:
+    """Collect members in memory, each once with its last identifiers; return the view's name."""
     rows, latest = "memory.adopted_rows", "memory.adopted"
     with table.using() as cursor:
         columns = "(position BIGINT, h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR)"
@@ -38,13 +36,7 @@ def adopted(table: Members, chunks: Iterable[Sequence[Member]]) -> Iterator[str]
         cursor.execute(
             f"CREATE OR REPLACE VIEW {rows}_once AS FROM {rows} SEMI JOIN {latest} USING (position)"
         )
-    try:
-        yield f"{rows}_once"
-    finally:
-        with table.using() as cursor:
-            cursor.execute(f"DROP VIEW {rows}_once")
-            cursor.execute(f"DROP TABLE {rows}")
-            cursor.execute(f"DROP TABLE {latest}")
+    return f"{rows}_once"
 
 
 def adopt(table: Members, cohort: int, source: str) -> None:

@@ -16,19 +16,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Column(t.NamedTuple):
-    """A column to bind.
-
-    Attributes:
-        name: Its name.
-        kind: Its type in DuckDB.
-        constant: SQL of the value of all rows if there are no values.
-        values: One value for each row; ``None``: all are `constant`.
-    """
+    """A column to bind."""
 
     name: str
-    kind: str
-    constant: str
-    values: Sequence[t.Any] | None
+    kind: str  # its type in DuckDB
+    constant: str  # SQL of the value of all rows if there are no values
+    values: Sequence[t.Any] | None  # one for each row
 
 
 def bound(columns: Sequence[Column]) -> tuple[str, list[list[str]]]:

@@ -10,19 +10,14 @@ from target_moengage_cohort.core.errors import RowError, SettingsError
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.ledger.control.history import RunHistory
 from target_moengage_cohort.ledger.control.owners import check_owner
-from target_moengage_cohort.ledger.control.requests import (
-    ACCEPTED,
-    REFUSED,
-    UNANSWERED,
-    NewRequest,
-)
-from target_moengage_cohort.ledger.duckdb.adoption import adopt, adopted
+from target_moengage_cohort.ledger.duckdb.adoption import adopt, collect
 from target_moengage_cohort.ledger.records import PlanKind
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from target_moengage_cohort.core.membership import Cohort, Member
+    from target_moengage_cohort.ledger.cohort_record import RequestState
     from target_moengage_cohort.ledger.duckdb.stream_state import StreamState
     from target_moengage_cohort.ledger.interface import StreamLedger
     from target_moengage_cohort.ledger.records import (
@@ -63,30 +58,15 @@ class DuckDBCohortLedger:
     # Requests; these methods are for all threads
 
     def sent(self, action: Action, members: bytes, count: int, timestamp: int) -> int:
-        """See `RequestLedger.sent`."""
-        request = NewRequest(
-            cohort=self.number,
-            action=action,
-            members=members.decode(),
-            count=count,
-            timestamp=max(self.last_timestamp, timestamp),
-            revision=self.revision + 1,
-        )
-        number = self.state.send(request)
-        self.last_timestamp, self.revision = request.timestamp, request.revision
+        """See `CohortRecord.sent`."""
+        timestamp, revision = max(self.last_timestamp, timestamp), self.revision + 1
+        number = self.state.send(self.number, action, members, count, timestamp, revision)
+        self.last_timestamp, self.revision = timestamp, revision
         return number
 
-    def accepted(self, number: int) -> None:
-        """See `RequestLedger.accepted`."""
-        self.state.answer(number, ACCEPTED)
-
-    def refused(self, number: int) -> None:
-        """See `RequestLedger.refused`."""
-        self.state.answer(number, REFUSED)
-
-    def unanswered(self, number: int) -> None:
-        """See `RequestLedger.unanswered`."""
-        self.state.answer(number, UNANSWERED)
+    def answered(self, number: int, state: RequestState) -> None:
+        """See `CohortRecord.answered`."""
+        self.state.answer(number, state)
 
     # Members
 
@@ -151,7 +131,8 @@ class DuckDBCohortLedger:
         self.state.fold()
         before = self.entry.counts.accepted.count
         table, mine = self.state.table, [self.number]
-        with adopted(table, chunks) as source, self.state.changing("adopt", mine):
+        source = collect(table, chunks)
+        with self.state.changing("adopt", mine):
             adopt(table, self.number, source)
         return self.entry.counts.accepted.count - before
 

@@ -24,10 +24,7 @@ class DuckDBDifference:
     """A `Difference`, by queries in the tables that a `Comparison` made."""
 
     def __init__(
-        self,
-        fetch: Callable[[str], list[Row]],
-        tables: Tables,
-        counts: Mapping[int, DiffCounts],
+        self, fetch: Callable[[str], list[Row]], tables: Tables, counts: Mapping[int, DiffCounts]
     ) -> None:
         self.counts = counts
         self.tables = tables

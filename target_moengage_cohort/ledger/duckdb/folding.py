@@ -6,13 +6,13 @@ import typing as t
 
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.membership import Action
-from target_moengage_cohort.ledger.control.requests import REFUSED, SENT, JournaledRequest
+from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.duckdb import schema
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from target_moengage_cohort.ledger.control.requests import Requests
+    from target_moengage_cohort.ledger.control.requests import JournaledRequest, Requests
     from target_moengage_cohort.ledger.duckdb.members import Members
     from target_moengage_cohort.ledger.records import FoldedCohort
 
@@ -67,7 +67,8 @@ def _fold_step(
     with members.using():
         _load(members, requests, step)
         for table, replaced in schema.FOLDED_AWAY.items():
-            _thin(members, table, replaced)
+            condition = f"v.cohort = old.cohort AND v.h = old.h AND {replaced}"
+            members.thin(table, "{v}.summary AS v", condition)
         with members.change("fold"):
             for table, replaced in schema.FOLDED_AWAY.items():
                 members.run(schema.DELETE % (table, replaced))
@@ -78,12 +79,6 @@ def _fold_step(
     return folded
 
 
-def _thin(members: Members, table: str, replaced: str) -> None:
-    """Delete rows of a large table, except for as many as one transaction can delete."""
-    condition = f"v.cohort = old.cohort AND v.h = old.h AND {replaced}"
-    members.thin(table, "{v}.summary AS v", condition)
-
-
 def _load(members: Members, requests: Requests, step: Sequence[JournaledRequest]) -> None:
     """Load the members of requests into a table in memory, and sum them up per member."""
     members.run("CREATE SCHEMA IF NOT EXISTS {v}")
@@ -91,7 +86,7 @@ def _load(members: Members, requests: Requests, step: Sequence[JournaledRequest]
         "CREATE OR REPLACE TABLE {v}.journal (number BIGINT, cohort INTEGER, state VARCHAR,"
         " action VARCHAR, h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR)"
     )
-    facts = {each.number: each for each in step if each.state != REFUSED}
+    facts = {each.number: each for each in step if each.state != RequestState.REFUSED}
     h = members.engine.hash_sql("m.uid", "m.anonymous_id")
     insert = (
         f"INSERT INTO {{v}}.journal SELECT number, cohort, state, action, {h}, m.uid,"
@@ -116,8 +111,3 @@ def _load(members: Members, requests: Requests, step: Sequence[JournaledRequest]
         former = members.engine.hash_sql("NULL::VARCHAR", "anonymous_id")
         for statement in schema.LINKS:
             members.run(statement.replace("{former}", former))
-
-
-def is_settled(request: JournaledRequest) -> bool:
-    """Whether a request has been answered, or will not be."""
-    return request.state != SENT

@@ -158,8 +158,7 @@ def sums_sql(h: str) -> str:
 def grown(members: MemberSet, count: int, sums: Sequence[int]) -> MemberSet:
     """Return a set of members that differs by a number and by the two sums of hashes."""
     high, low = sums
-    total = (int(members.digest, 16) + (high << 64) + low) % 2**128
-    return MemberSet(members.count + count, f"{total:032x}")
+    return MemberSet(members.count + count, digest(high, low + int(members.digest, 16)))
 
 
 def digest(high: int, low: int) -> str:

@@ -39,6 +39,9 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     since: str
 
+    def __str__(self) -> str:
+        return f"run {self.run_id} (process {self.pid} on {self.host}, since {self.since})"
+
 
 class Leases:
     """The leases of a store's streams, by the stems of their files.
@@ -57,25 +60,20 @@ class Leases:
 
     def take(self, stream: str, base: str, me: Holder, patience: Patience) -> None:
         """Wait for a stream's lease; raise a `BusyError` that names its holder if it takes long."""
-        waited = 0.0
-        while not self.acquire(base, me):
-            holder = self.holder(base)
-            who = "another run"
-            if holder is not None:
-                who = f"run {holder.run_id} (process {holder.pid} on {holder.host}, "
-                who += f"since {holder.since})"
-            if not waited and patience.seconds:
-                logger.warning(
-                    "the ledger of stream %r is held by %s; waiting for it for up to %g s",
-                    stream,
-                    who,
-                    patience.seconds,
-                    extra={"code": "waiting_for_stream", "stream": stream},
-                )
-            if waited >= patience.seconds or patience.wait(_POLL_SECONDS):
-                msg = f"the ledger of stream {stream!r} is held by {who}; run again when it ends"
-                raise BusyError("ledger_busy", msg)
-            waited += _POLL_SECONDS
+        if self.acquire(base, me):
+            return
+        if patience.seconds:
+            logger.warning(
+                "the ledger of stream %r is held by %s; waiting for it for up to %g s",
+                stream,
+                self.holder(base) or "another run",
+                patience.seconds,
+                extra={"code": "waiting_for_stream", "stream": stream},
+            )
+        if not patience.until(lambda: self.acquire(base, me), _POLL_SECONDS):
+            who = self.holder(base) or "another run"
+            msg = f"the ledger of stream {stream!r} is held by {who}; run again when it ends"
+            raise BusyError("ledger_busy", msg)
 
     def acquire(self, base: str, me: Holder | None = None) -> bool:
         """Take a lease, and name its holder in its file; return whether that succeeded."""

@@ -29,11 +29,8 @@ class Lookups:
     ) -> dict[NumberedKey, Expected]:
         """Return what is expected of members in their cohorts, of those met before.
 
-        Args:
-            cohorts: The number of each member's cohort.
-            members: The members.
-            schema: The tables to look into. All that was requested since they were folded last was
-                queued before, so with a queue they need not be as if folded.
+        `schema` has the tables to look into. All that was requested since they were folded last was
+        queued before, so with a queue they need not be as if folded.
         """
         expected: dict[NumberedKey, Expected] = {}
         sources = {  # later ones win
@@ -121,16 +118,12 @@ def _rows(
 ) -> tuple[str, list[list[str]]]:
     one_cohort = len({*cohorts}) == 1
     anonymous_ids = [member.anonymous_id for member in members]
+    values = anonymous_ids if any(anonymous_ids) else None
     return bound(
         [
             Column("cohort", "INTEGER", str(cohorts[0]), None if one_cohort else cohorts),
             Column("uid", "VARCHAR", "NULL", [member.uid for member in members]),
-            Column(
-                "anonymous_id",
-                "VARCHAR",
-                "NULL::VARCHAR",
-                anonymous_ids if any(anonymous_ids) else None,
-            ),
+            Column("anonymous_id", "VARCHAR", "NULL::VARCHAR", values),
             Column("action", "VARCHAR", "NULL::VARCHAR", actions),
         ]
     )

@@ -41,16 +41,12 @@ spill them, for each 2,048 rows among which one was deleted, until they are chec
 
 
 class Members:
-    """The tables of a stream's members, and an in-memory schema ``folded``.
-
-    Attributes:
-        exists: Whether the stream has a file; a read-only store has empty tables instead.
-    """
+    """The tables of a stream's members, and an in-memory schema ``folded``."""
 
     def __init__(self, engine: Engine, file: DatabaseFile, owner: Owner, step: Step) -> None:
         self.engine = engine
         self.file = file
-        self.exists = exists(file.path)
+        self.exists = exists(file.path)  # a read-only store without it has empty tables
         self.schema = file.name if self.exists else f"memory.{file.name}"
         self.folded = f"memory.f{file.name}"
         self.may_have_removed = True  # whether the table `removed` may have rows
@@ -189,14 +185,7 @@ class Members:
             FoldedCohort(each, mark, sizes.get(each, NO_MEMBERS)) for each, mark in marks.items()
         ]
         self.run("DELETE FROM {s}.marks WHERE cohort IN (SELECT unnest(?::INTEGER[]))", [[*marks]])
-        columns = zip(
-            *(
-                (each.number, each.mark, c.accepted.count, c.accepted.digest, c.in_doubt, c.base)
-                for each in folded
-                for c in [each.counts]
-            ),
-            strict=True,
-        )
+        columns = zip(*((each.number, *each.row) for each in folded), strict=True)
         kinds = ("INTEGER", "BIGINT", "BIGINT", "VARCHAR", "BIGINT", "BIGINT")
         values = ", ".join(f"unnest(?::{kind}[])" for kind in kinds)
         self.run(f"INSERT INTO {{s}}.marks SELECT {values}", [list(each) for each in columns])

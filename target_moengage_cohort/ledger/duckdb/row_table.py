@@ -10,12 +10,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.duckdb.instance import Cursor
 
 NO_TEXT = "NULL::VARCHAR"
-_TYPES = {
-    "cohort": "INTEGER",
-    "uid": "VARCHAR",
-    "anonymous_id": "VARCHAR",
-    "present": "BOOLEAN",
-}
+_TYPES = {"cohort": "INTEGER", "uid": "VARCHAR", "anonymous_id": "VARCHAR", "present": "BOOLEAN"}
 
 
 class RowTable:

@@ -126,12 +126,7 @@ _NEWLY_ALIASED = (
 )
 
 _SETTLED = "v.accepted IS NOT NULL"
-FOLDED_AWAY = {
-    "accepted": _SETTLED,
-    "removed": _SETTLED,
-    "doubts": "TRUE",
-    "aliases": _SETTLED,
-}
+FOLDED_AWAY = {"accepted": _SETTLED, "removed": _SETTLED, "doubts": "TRUE", "aliases": _SETTLED}
 """For each table, the members in the summary whose rows a fold replaces."""
 
 DELETE = (
@@ -154,12 +149,7 @@ VIEWS = tuple(
     f" UNION {'' if table == 'aliases' else 'ALL '}{new}"
     for (table, replaced), new in zip(
         FOLDED_AWAY.items(),
-        (
-            _NEWLY_ACCEPTED,
-            _NEWLY_REMOVED,
-            _NEWLY_DOUBTED,
-            _NEWLY_ALIASED.replace("%s", "{v}"),
-        ),
+        (_NEWLY_ACCEPTED, _NEWLY_REMOVED, _NEWLY_DOUBTED, _NEWLY_ALIASED.replace("%s", "{v}")),
         strict=True,
     )
 )

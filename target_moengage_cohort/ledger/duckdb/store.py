@@ -18,7 +18,7 @@ from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.text import iso_utc
 from target_moengage_cohort.ledger.control.control import stem
 from target_moengage_cohort.ledger.control.memberless import MemberlessCohort, MemberlessStream
-from target_moengage_cohort.ledger.control.owners import of_other_stream, retired
+from target_moengage_cohort.ledger.control.owners import check_owner
 from target_moengage_cohort.ledger.duckdb.inspection import inspect
 from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, Engine, translated
 from target_moengage_cohort.ledger.duckdb.leases import Holder
@@ -67,14 +67,15 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
     def take(self, stream: str) -> None:
         """Take a stream's lease without opening its members."""
         self._ready()
-        self._take_lease(stream)
-
-    def _take_lease(self, stream: str) -> None:
         # Without a store that may be written there is nothing to lock.
         if stream not in self._taken and (self.exists or not self._read_only):
-            base = stem(self._settings.partner, stream)
-            self._leases.take(stream, base, self._holder(), self._patience)
+            pid, host, since = os.getpid(), socket.gethostname(), iso_utc(self._clock(), "seconds")
+            me = Holder(pid=pid, host=host, run_id=self.run_id, since=since)
+            self._leases.take(stream, self._base(stream), me, self._patience)
         self._taken.add(stream)
+
+    def _base(self, stream: str) -> str:
+        return stem(self._settings.partner, stream)
 
     def open_without_members(
         self, cohort: Cohort, stream: str, *, held: bool = False
@@ -94,8 +95,8 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
         of_stream = self.stream(stream)
         if (ledger := of_stream.cohorts.get(cohort.cohort_id)) is None:
             control = self._ready()
-            if (entry := control.entry(cohort.cohort_id)) is not None:
-                raise retired(entry) if entry.is_retired else of_other_stream(entry, stream)
+            if (entry := control.entry(cohort.cohort_id)) is not None:  # another stream's
+                check_owner(entry, cohort, stream)
             entry = control.new.add(cohort, stream, held=held)
             ledger = of_stream.add(entry, created=not self._read_only)
         ledger.check(cohort, stream)
@@ -109,9 +110,8 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
         entry = self._ready().entry(cohort_id) if self.exists else None
         if entry is None:
             like = nearest_name(cohort_id, [entry.cohort_id for entry in self.entries()])
-            hint = f"those that have one are shown by: {suggest('status')}"
-            if like:
-                hint = f"did you mean {like!r}?"
+            shown = f"those that have one are shown by: {suggest('status')}"
+            hint = f"did you mean {like!r}?" if like else shown
             msg = (
                 f"cohort {cohort_id!r} of partner {self._settings.partner!r} has no ledger in "
                 f"{self.place}; {hint}"
@@ -150,24 +150,19 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
 
     def _take(self, name: str) -> DuckDBStreamLedger:
         engine, control = self._engine(), self._control
-        base = stem(self._settings.partner, name)
-        self._take_lease(name)
+        self.take(name)
         try:
-            file = DatabaseFile(self.folder / f"members-{base}.duckdb", next(self._numbers))
+            path = self.folder / f"members-{self._base(name)}.duckdb"
+            file = DatabaseFile(path, next(self._numbers))
             owner = Owner(control.store_id, self._settings.partner, name)
             members = Members(engine, file, owner, self._step)
-            release = partial(self._release, name, base)
-            return DuckDBStreamLedger(name, control, members, release)
+            return DuckDBStreamLedger(name, control, members, partial(self._release, name))
         except BaseException:
-            self._release(name, base)
+            self._release(name)
             raise
 
-    def _holder(self) -> Holder:
-        since = iso_utc(self._clock(), "seconds")
-        return Holder(pid=os.getpid(), host=socket.gethostname(), run_id=self.run_id, since=since)
-
-    def _release(self, name: str, base: str) -> None:
-        self._leases.release(base)
+    def _release(self, name: str) -> None:
+        self._leases.release(self._base(name))
         self._taken.discard(name)
         self._streams.pop(name, None)
 
@@ -198,7 +193,7 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
             stack.callback(self._leases.close)
             stack.callback(self._stop)
             for name in self._taken - self._streams.keys():
-                stack.callback(self._release, name, stem(self._settings.partner, name))
+                stack.callback(self._release, name)
             for memberless in self._memberless.values():
                 stack.callback(memberless.close)
             for stream in list(self._streams.values()):

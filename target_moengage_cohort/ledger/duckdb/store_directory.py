@@ -105,9 +105,9 @@ class StoreDirectory:
 
     def begin(self, stream: str) -> None:
         """Record that this run reads a stream: pending plans of earlier runs expire."""
-        control = self._ready()
-        if not self._read_only and StreamRecords(control).latest_run(stream) != self.run_id:
-            StreamRecords(control).note_stream(stream, latest_run=self.run_id)
+        streams = StreamRecords(self._ready())
+        if not self._read_only and streams.fact(stream, "latest_run") != self.run_id:
+            streams.note_stream(stream, latest_run=self.run_id)
 
     def has_members(self, stream: str) -> bool:
         """Return whether any cohort of a stream may have members in the store; cheap."""
@@ -115,7 +115,7 @@ class StoreDirectory:
 
     def is_void(self, plan: Plan) -> bool:
         """Return whether a pending plan has expired, because a later run of its stream began."""
-        latest = StreamRecords(self._ready()).latest_run(plan.stream)
+        latest = StreamRecords(self._ready()).fact(plan.stream, "latest_run")
         return plan.kind is PlanKind.WAITING and latest not in {None, plan.run_id}
 
     def use_version(self, stream: str, version: int) -> bool:
@@ -187,7 +187,14 @@ class StoreDirectory:
                 raise
             self._is_ready = True
             if self._control.was_created:
-                self._warn_of_new_store()
+                logger.warning(
+                    "created a new ledger in %s. This is expected on a first run. Otherwise the "
+                    "previous ledger was lost: every member is sent again, and members that have "
+                    "left will not be removed. In a container, keep this directory on a volume "
+                    "(ledger_uri)",
+                    self.place,
+                    extra={"code": "ledger_created"},
+                )
         return self._control
 
     def _check_place(self) -> None:
@@ -207,15 +214,6 @@ class StoreDirectory:
                 "and that its disk is mounted; or create the directory"
             )
             raise SettingsError("ledger_parent_missing", msg)
-
-    def _warn_of_new_store(self) -> None:
-        logger.warning(
-            "created a new ledger in %s. This is expected on a first run. Otherwise the previous "
-            "ledger was lost: every member is sent again, and members that have left will not be "
-            "removed. In a container, keep this directory on a volume (ledger_uri)",
-            self.place,
-            extra={"code": "ledger_created"},
-        )
 
     def _refuse_remains(self) -> None:
         """Raise a `SettingsError` if there are files of members without control."""

@@ -8,8 +8,9 @@ import typing as t
 
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.membership import Action
+from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.control.plans import Plans
-from target_moengage_cohort.ledger.control.requests import SENT, Requests
+from target_moengage_cohort.ledger.control.requests import Requests
 from target_moengage_cohort.ledger.duckdb import folding
 from target_moengage_cohort.ledger.duckdb.lookups import Lookups
 
@@ -17,31 +18,16 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from target_moengage_cohort.ledger.control.control import Control
-    from target_moengage_cohort.ledger.control.requests import JournaledRequest, NewRequest
+    from target_moengage_cohort.ledger.control.requests import JournaledRequest
+    from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBCohortLedger
     from target_moengage_cohort.ledger.duckdb.members import Members
-    from target_moengage_cohort.ledger.records import CohortEntry, FoldedCohort
 
 _MOST_UNFOLDED = 4_000_000
 """Members of requests in control beyond which `fold_if_large` folds."""
 
 
-class Counted(t.Protocol):
-    """A cohort whose numbers are kept up to date."""
-
-    entry: CohortEntry
-    revision: int
-
-    def note_folded(self, folded: FoldedCohort) -> None:
-        """Take over the numbers after a change of the members."""
-
-
 class StreamState:
-    """The requests and the members of a stream, and the way from the ones to the others.
-
-    Attributes:
-        name: The stream.
-        by_number: Its cohorts.
-    """
+    """The requests and the members of a stream, and the way from the ones to the others."""
 
     def __init__(self, name: str, control: Control, members: Members) -> None:
         self.name = name
@@ -50,7 +36,7 @@ class StreamState:
         self.requests = Requests(control)
         self.plans = Plans(control.database)
         self.lookups = Lookups(members)
-        self.by_number: dict[int, Counted] = {}
+        self.by_number: dict[int, DuckDBCohortLedger] = {}
         self.read_only = control.database.read_only
         self._lock = threading.Lock()
         self._in_flight: dict[int, int] = {}  # requests and their members
@@ -61,14 +47,14 @@ class StreamState:
 
     # Requests; these methods are for all threads
 
-    def send(self, request: NewRequest) -> int:
+    def send(self, cohort: int, action: Action, members: bytes, count: int, *latest: int) -> int:
         """Record a request that is about to leave; return its number."""
-        number = self.requests.add(request)
+        number = self.requests.add(cohort, action, members, count, *latest)
         with self._lock:
-            self._in_flight[number] = request.count
+            self._in_flight[number] = count
         return number
 
-    def answer(self, number: int, state: str) -> None:
+    def answer(self, number: int, state: RequestState) -> None:
         """Record a request's answer."""
         with self._lock:
             is_ours = number in self._in_flight
@@ -104,7 +90,8 @@ class StreamState:
         # What is in flight is told from control alone: other threads send and answer meanwhile.
         journal = self.requests.of_stream(self.name)
         try:
-            self._fold([each for each in journal if each.state != SENT or each.number in ended])
+            sent = RequestState.SENT
+            self._fold([each for each in journal if each.state != sent or each.number in ended])
         except BaseException:
             self._has_answers = True
             raise

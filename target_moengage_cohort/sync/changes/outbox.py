@@ -75,11 +75,7 @@ class Outbox:
             self.submit()
 
     def submit(self) -> None:
-        """Pass on everything that was taken.
-
-        Raises:
-            TargetError: A request has failed for good, or a ledger.
-        """
+        """Pass on everything that was taken."""
         taken, self._changes = self._changes, []
         states, self._states, self._state_bytes = self._states, [], 0
         needed = self._needed(taken)
@@ -102,7 +98,7 @@ class Outbox:
         if mapping.sync_mode is not SyncMode.ADD and not self._remove_aliases(mapping):
             return
         if mapping.cohort is None:
-            self._cohorts.meet_unsettled(mapping)
+            self._cohorts.meet_known(mapping, lambda entry: not entry.is_settled)
         for cohort in self._cohorts.of_stream(mapping.stream):
             if cohort.ledger is not None and cohort.ledger.entry.counts.in_doubt:
                 for doubts in cohort.ledger.doubts():
@@ -121,7 +117,8 @@ class Outbox:
             if not self._delivery.finish(cohort.cohort.cohort_id):
                 return False
         numbers, aliases = ledger.stale_aliases()
-        self._cohorts.meet_numbered(mapping, numbers)
+        if numbers:
+            self._cohorts.meet_known(mapping, lambda entry: entry.number in numbers)
         cohorts = {each.number: each for each in self._cohorts.of_stream(mapping.stream)}
         for number, members in aliases:
             change = cohorts[number].change
@@ -190,16 +187,10 @@ class Outbox:
 def sift(
     changes: Iterable[NumberedChange], expected: dict[NumberedKey, Expected]
 ) -> list[NumberedChange | None]:
-    """Separate the necessary changes from those without an effect.
+    """Return each change, in stream order, or ``None`` if it is without an effect.
 
-    Args:
-        changes: In stream order.
-        expected: The expected state of their members; is updated. A member that is not in it
-            was never seen, so even its removal is needed.
-
-    Returns:
-        Each change, or ``None`` if it is not needed. A removal has the identifiers that were
-        accepted.
+    What is expected of the members is updated. A member that is not in it was never seen, so even
+    its removal is needed. A removal has the identifiers that were accepted.
     """
     sifted: list[NumberedChange | None] = []
     for cohort, action, given in changes:
