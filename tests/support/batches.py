@@ -126,8 +126,10 @@ class Folder:
     path: Path
     numbers: t.Iterator[int] = field(default_factory=itertools.count)
 
-    def new(self, suffix: str) -> Path:
+    def __post_init__(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
+
+    def new(self, suffix: str) -> Path:
         return self.path / f"users-{next(self.numbers)}.{suffix}"
 
     def file(
