@@ -14,7 +14,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.membership import Action, Member
 
-FORMAT = 2
+FORMAT = 3
 
 
 class MemberSet(msgspec.Struct, frozen=True):

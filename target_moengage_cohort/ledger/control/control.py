@@ -60,14 +60,12 @@ class Control:
     def open(self) -> None:
         """Open the store, or create it; check whose it is."""
         self.database.open(self._create)
-        query = "SELECT format, store_id, base_url, workspace_id, hash_key FROM store"
+        query = "SELECT store_id, base_url, workspace_id, hash_key FROM store"
         rows = self.database.rows(query)
         if not rows:  # a read-only store without a file
             self.hash_key = secrets.token_urlsafe(_KEY_BYTES)
             return
-        ((number, self.store_id, base_url, workspace_id, self.hash_key),) = rows
-        if number > FORMAT:
-            raise newer(str(self.database.path))
+        ((self.store_id, base_url, workspace_id, self.hash_key),) = rows
         if (base_url, workspace_id) != (self._settings.base_url, self._settings.workspace_id):
             msg = (
                 f"ledger_uri: {self.database.path} belongs to another destination (base URL and "
@@ -155,12 +153,3 @@ def _entry(row: tuple[t.Any, ...]) -> CohortEntry:
         unfolded=requests,
         has_members=bool(has_members),
     )
-
-
-def newer(path: str) -> SettingsError:
-    """Return the error for a file that a newer version of this program created."""
-    msg = (
-        f"the ledger {path} was created by a newer version of target-moengage-cohort; upgrade this "
-        "installation"
-    )
-    return SettingsError("ledger_newer", msg)
