@@ -28,8 +28,8 @@ _KEY_BYTES = 12  # 16 characters: with them and a UUID, MD5 has one block to wor
 _ENTRY = (
     "c.number, c.partner, c.cohort_id, c.name, c.description, c.stream, c.last_timestamp,"
     " c.revision, c.mark, c.accepted, c.digest, c.in_doubt, c.base, c.is_sealed, c.is_retired,"
-    " c.last_run, (SELECT count(*) FROM requests r WHERE r.cohort = c.number), s.has_members,"
-    " s.last_timestamp FROM cohorts c LEFT JOIN streams s USING (partner, stream)"
+    " c.is_partial, c.last_run, (SELECT count(*) FROM requests r WHERE r.cohort = c.number),"
+    " s.has_members, s.last_timestamp FROM cohorts c LEFT JOIN streams s USING (partner, stream)"
 )
 _decode_run = msgspec.json.Decoder(RunEntry).decode
 
@@ -134,8 +134,8 @@ class Control:
 
 def _entry(row: tuple[t.Any, ...]) -> CohortEntry:
     number, partner, cohort_id, name, description, stream, timestamp, revision, mark, *rest = row
-    accepted, digest, in_doubt, base, is_sealed, is_retired, last_run, requests, *stream_s = rest
-    has_members, latest = stream_s
+    accepted, digest, in_doubt, base, is_sealed, is_retired, is_partial, *others = rest
+    last_run, requests, has_members, latest = others
     return CohortEntry(
         number=number,
         partner=partner,
@@ -149,6 +149,7 @@ def _entry(row: tuple[t.Any, ...]) -> CohortEntry:
         counts=LedgerCounts(MemberSet(accepted, digest), in_doubt, base),
         is_sealed=bool(is_sealed),
         is_retired=bool(is_retired),
+        is_partial=bool(is_partial),
         last_run=None if last_run is None else _decode_run(last_run),
         unfolded=requests,
         has_members=bool(has_members),
