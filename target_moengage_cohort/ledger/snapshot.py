@@ -29,6 +29,7 @@ class ColumnarFacts(msgspec.Struct, frozen=True):
     counted: int  # rows with a row count
     least: int | None  # the smallest row count
     most: int | None  # the largest row count
+    version: list[tuple[int, int]]  # of the files that have these facts
 
 
 class Difference(t.Protocol):

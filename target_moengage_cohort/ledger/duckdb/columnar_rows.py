@@ -29,6 +29,7 @@ class OpenRows:
     def __init__(self, cursor: Cursor, rows: ColumnarRows) -> None:
         self._cursor = cursor
         self._rows = rows
+        self._version = rows.version()  # before anything is read
         self._table, self.types = rows.open(cursor)
         self._names = [self._text(role) for role in _IDENTIFIERS]
         self._deleted = f"({self._text('deleted_at')} IS NOT NULL)"
@@ -58,7 +59,8 @@ class OpenRows:
         ).fetchall()
         *numbers, least, most = row
         bounds = (None if bound is None else int(bound) for bound in (least, most))
-        return ColumnarFacts(*numbers, *bounds)
+        facts: list[t.Any] = [*numbers, *bounds, self._version]
+        return ColumnarFacts(*facts)
 
     def select(self) -> str:
         """Return the SQL that selects uid, anonymous_id and present of all rows, in order."""

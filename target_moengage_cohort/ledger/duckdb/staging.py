@@ -100,8 +100,9 @@ class DuckDBStaging:
         with opened(self._engine.cursor(), rows) as source:
             stays = source.can_be_read_again
             rows = msgspec.structs.replace(rows, stays=stays)
-            is_absent = facts.absent > 0
-            part = StagedRows(rows, source.types, cohort, self.rows, facts.count, is_absent)
+            is_absent, first = facts.absent > 0, self.rows
+            placed = (cohort, first, facts.count, is_absent, facts.version)
+            part = StagedRows(rows, source.types, *placed)
         self._pending.append(part)
         self.rows += facts.count
         self._cohorts.add(cohort)
