@@ -20,6 +20,9 @@ CohortMembers: t.TypeAlias = "tuple[int, list[Member]]"
 class ColumnarFacts(msgspec.Struct, frozen=True):
     """The facts that decide whether rows in columns can be taken in one step."""
 
+    types: Mapping[str, str]  # of the columns
+    can_be_read_again: bool  # whether the identifiers of single rows can be found later
+    version: list[tuple[int, int]]  # of the files that have these facts
     count: int  # rows
     nameless: int  # rows without an identifier
     longest: int  # bytes of the longest identifier
@@ -29,7 +32,6 @@ class ColumnarFacts(msgspec.Struct, frozen=True):
     counted: int  # rows with a row count
     least: int | None  # the smallest row count
     most: int | None  # the largest row count
-    version: list[tuple[int, int]]  # of the files that have these facts
 
 
 class Difference(t.Protocol):

@@ -282,7 +282,7 @@ def assert_holds(ledger, expected: State, everyone: t.Iterable[Member]) -> None:
             assert (REMOVE, None) == (found.action, found.member)
 
 
-def finished(done: subprocess.Popen, *, timeout: float = 60) -> t.Any:
+def finished(done: subprocess.Popen, *, timeout: float = 300) -> t.Any:
     """Wait for a process that prints JSON as its last line; return that."""
     out, err = done.communicate(timeout=timeout)
     assert done.returncode == 0, err

@@ -20,35 +20,24 @@ _NUMBERS = ("file_index", "file_row_number")
 
 
 class OpenRows:
-    """Rows in columns that a cursor can read.
-
-    Attributes:
-        types: The type of each of their columns.
-    """
+    """Rows in columns that a cursor can read."""
 
     def __init__(self, cursor: Cursor, rows: ColumnarRows) -> None:
         self._cursor = cursor
         self._rows = rows
         self._version = rows.version()  # before anything is read
-        self._table, self.types = rows.open(cursor)
+        self._table, self._types = rows.open(cursor)
         self._names = [self._text(role) for role in _IDENTIFIERS]
         self._deleted = f"({self._text('deleted_at')} IS NOT NULL)"
-        self._member = rows.column("membership", self.types, absent="TRUE")
-
-    @property
-    def can_be_read_again(self) -> bool:
-        """Whether `identifiers` can find the identifiers of single rows later."""
-        has_numbers = {name.lower() for name in self.types}.isdisjoint(_NUMBERS)
-        has_pairs = self._rows.columns.get("anonymous_id") in self.types
-        return self._rows.stays and has_numbers and not has_pairs
+        self._member = rows.column("membership", self._types, absent="TRUE")
 
     def facts(self) -> ColumnarFacts | None:
         """See `Staging.facts`."""
-        if not self._rows.is_plain(self.types):
+        if not self._rows.is_plain(self._types):
             return None
         uid, anonymous_id = self._names
         longest = ", ".join(f"coalesce(max(strlen({name})), 0)" for name in self._names)
-        expected = self._rows.column("expected_count", self.types)
+        expected = self._rows.column("expected_count", self._types)
         (row,) = self._cursor.execute(
             f"SELECT count(*), count(*) FILTER ({uid} IS NULL AND {anonymous_id} IS NULL),"
             f" greatest({longest}),"
@@ -59,8 +48,10 @@ class OpenRows:
         ).fetchall()
         *numbers, least, most = row
         bounds = (None if bound is None else int(bound) for bound in (least, most))
-        facts: list[t.Any] = [*numbers, *bounds, self._version]
-        return ColumnarFacts(*facts)
+        has_numbers = {name.lower() for name in self._types}.isdisjoint(_NUMBERS)
+        has_pairs = self._rows.columns.get("anonymous_id") in self._types
+        again = self._rows.stays and has_numbers and not has_pairs
+        return ColumnarFacts(self._types, again, self._version, *numbers, *bounds)
 
     def select(self) -> str:
         """Return the SQL that selects uid, anonymous_id and present of all rows, in order."""
@@ -83,7 +74,7 @@ class OpenRows:
         return ", ".join(f"{name} AS {role}" for name, role in pairs)
 
     def _text(self, role: str) -> str:
-        return f"nullif({self._rows.column(role, self.types)}::VARCHAR, '')"
+        return f"nullif({self._rows.column(role, self._types)}::VARCHAR, '')"
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from target_moengage_cohort.ledger.duckdb.columnar_rows import opened
 from target_moengage_cohort.ledger.duckdb.row_table import NO_TEXT
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from target_moengage_cohort.core.column_files import ColumnarRows
     from target_moengage_cohort.ledger.duckdb.instance import Engine
@@ -30,7 +30,7 @@ class StagedRows(msgspec.Struct, frozen=True):
     """Rows of one cohort in columns, and their place in the staging."""
 
     rows: ColumnarRows
-    types: dict[str, str]
+    types: Mapping[str, str]
     cohort: int
     first: int  # the number of the first row
     count: int

@@ -97,12 +97,10 @@ class DuckDBStaging:
 
     def append_columnar(self, rows: ColumnarRows, facts: ColumnarFacts, cohort: int) -> None:
         """See `Staging.append_columnar`."""
-        with opened(self._engine.cursor(), rows) as source:
-            stays = source.can_be_read_again
-            rows = msgspec.structs.replace(rows, stays=stays)
-            is_absent, first = facts.absent > 0, self.rows
-            placed = (cohort, first, facts.count, is_absent, facts.version)
-            part = StagedRows(rows, source.types, *placed)
+        stays, is_absent = facts.can_be_read_again, facts.absent > 0
+        rows = msgspec.structs.replace(rows, stays=stays)
+        placed = (cohort, self.rows, facts.count, is_absent, facts.version)
+        part = StagedRows(rows, facts.types, *placed)
         self._pending.append(part)
         self.rows += facts.count
         self._cohorts.add(cohort)
