@@ -10,7 +10,7 @@ import click
 
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.session import Session, configured
-from target_moengage_cohort.cli.terminal import ask, example, require_utf8
+from target_moengage_cohort.cli.terminal import ask, complain, example, require_utf8
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.membership import Action
@@ -68,6 +68,12 @@ def known_members(ledgers: LedgerStore, cohort: str) -> CohortLedger:
 
 def remove_all(session: Session, ledgers: LedgerStore, ledger: CohortLedger, kind: str) -> int:
     """Remove all members of a cohort, as an action of a kind; return how many are left."""
+    if ledger.entry.is_partial:
+        command = suggest("adopt", ledger.entry.cohort_id, "--csv", "FILE")
+        complain(
+            f"cohort {ledger.entry.cohort_id!r}: members from before its members were kept are "
+            f"removed only if they were imported: {command}"
+        )
     count = ledger.numbers().base
     ledger.drop_plans()
     try:

@@ -122,7 +122,7 @@ def _forget_in_stream(
     """Remove users from the cohorts of a stream, and erase them from its ledger."""
     opened = [ledgers.open_known(cohort_id) for cohort_id in cohort_ids]
     with contextlib.closing(opened[0].stream) as stream:
-        stored = [(ledger, found) for ledger in opened if (found := _find(ledger, members))]
+        stored = [(ledger, found) for ledger in opened if (found := _to_remove(ledger, members))]
         if stored:
             _remove(session, stored)
         also = [Member(m.uid) if m.uid else m for _, found in stored for m in found]
@@ -198,6 +198,14 @@ def _prompt() -> list[Member]:
         msg = "neither a user ID nor an anonymous ID was entered; enter one, or name a file"
         raise InputError("no_identifiers", msg)
     return [Member(uid or None, anonymous_id or None)]
+
+
+def _to_remove(ledger: CohortLedger, members: Sequence[Member]) -> list[Member]:
+    """Return the members to remove: those that are known, or all if it may have others."""
+    found = _find(ledger, members)
+    if not ledger.entry.is_partial:
+        return found
+    return list({each.key: each for each in [*members, *found]}.values())
 
 
 def _find(ledger: CohortLedger, members: Sequence[Member]) -> list[Member]:

@@ -49,6 +49,11 @@ class ColumnarRows(msgspec.Struct, frozen=True):
         described = cursor.execute(f"DESCRIBE FROM {table}").fetchall()
         return table, {row[0]: row[1] for row in described}
 
+    def version(self) -> list[tuple[int, int]]:
+        """Return what a change of the files changes: when each was written, and its size."""
+        paths = self.rows if isinstance(self.rows, tuple) else ()
+        return [(facts.st_mtime_ns, facts.st_size) for facts in (path.stat() for path in paths)]
+
     def is_plain(self, types: Mapping[str, str]) -> bool:
         """Return whether no column has a type that no plain row has, or is missing."""
         return all(key in types for key in self.keys) and all(

@@ -14,7 +14,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.membership import Action, Member
 
-FORMAT = 2
+FORMAT = 3
 
 
 class MemberSet(msgspec.Struct, frozen=True):
@@ -88,6 +88,7 @@ class CohortEntry(msgspec.Struct, frozen=True, kw_only=True):
     mark: int = 0  # the last request that was folded
     is_sealed: bool = False  # whether this one_time cohort is finished
     is_retired: bool = False
+    is_partial: bool = False  # whether it may have members from before any were kept
     last_run: RunEntry | None = None
     unfolded: int = 0  # requests that are not folded yet
     has_members: bool = False  # whether the members of its stream are kept

@@ -7,6 +7,7 @@ import typing as t
 
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
+from target_moengage_cohort.ledger.records import FORMAT
 
 if t.TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +23,27 @@ def inconsistent(path: Path, fault: str, repair: str) -> SettingsError:
     """Return the error for files that do not belong together."""
     msg = f"ledger_uri: {path} {fault}, so nothing is sent. {repair}"
     return SettingsError("ledger_mismatch", msg)
+
+
+def other_format(number: int, path: Path, folder: Path) -> SettingsError | None:
+    """Return the error for a file of a format that this version does not read."""
+    if number > FORMAT:
+        msg = (
+            f"the ledger {path} was created by a newer version of target-moengage-cohort; upgrade "
+            "this installation"
+        )
+        return SettingsError("ledger_newer", msg)
+    return old_format(folder) if number < FORMAT else None
+
+
+def old_format(folder: Path) -> SettingsError:
+    """Return the error for a store of a version before the first release."""
+    msg = (
+        f"the ledger {folder} was created by a version before the first release, whose format is "
+        "no longer read. Import the members that MoEngage has with moengage-cohort adopt, after "
+        f"moving it away: {move_away(folder)} && {suggest('ledger', 'accept-older')}"
+    )
+    return SettingsError("ledger_old_format", msg)
 
 
 def used_elsewhere(path: Path, host: str) -> SettingsError:

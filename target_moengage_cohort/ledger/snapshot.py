@@ -22,6 +22,7 @@ class ColumnarFacts(msgspec.Struct, frozen=True):
 
     types: Mapping[str, str]  # of the columns
     can_be_read_again: bool  # whether the identifiers of single rows can be found later
+    version: list[tuple[int, int]]  # of the files that have these facts
     count: int  # rows
     nameless: int  # rows without an identifier
     longest: int  # bytes of the longest identifier

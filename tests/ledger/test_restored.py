@@ -282,6 +282,25 @@ def test_a_directory_of_the_old_format_is_refused(folder):
 
 
 @pytest.mark.parametrize("what", ["control", "members"])
+def test_an_older_format_is_refused(folder, what):
+    """A store that lacks columns of today is refused by its format, and stays as it is."""
+    fill(folder, 1)
+    if what == "control":
+        path = place_of(folder) / CONTROL
+        with contextlib.closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE store SET format = ?", [FORMAT - 1])
+            database.execute("ALTER TABLE store DROP COLUMN host")
+            database.execute("ALTER TABLE streams DROP COLUMN last_timestamp")
+    else:
+        path = members_file(folder)
+        with duckdb.connect(path) as database:
+            database.execute("UPDATE meta SET format = ?", [FORMAT - 1])
+    before = path.read_bytes()
+    assert_refused(folder, "ledger_old_format")
+    assert before == path.read_bytes()
+
+
+@pytest.mark.parametrize("what", ["control", "members"])
 def test_a_newer_format_is_refused(folder, what):
     """A store, or a file of members, of a newer version is refused by name and left alone."""
     fill(folder, 1)

@@ -638,17 +638,19 @@ def test_a_file_that_changes_after_it_was_staged_is_unreadable(store, ledger, tm
     assert "batch_file_unreadable" == raised.value.code
 
 
-def test_a_file_that_changes_before_it_is_staged_is_unreadable(store, ledger, tmp_path):
+@pytest.mark.parametrize("now", [["a", "b", "c"], ["aaa", "bbb"], [1.5, 2.5]])
+def test_a_file_that_changes_before_it_is_staged_is_unreadable(store, ledger, tmp_path, now):
     """The facts of a file hold for the rows that are staged, or none of them is compared."""
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"uid": ["a", "b"]}), path)
     source = ColumnarRows((path,), {"uid": "uid"}, ["uid"], "rows", stays=True)
     with contextlib.closing(store.staging()) as staged:
         facts = staged.facts(source)
-        pq.write_table(pa.table({"uid": ["a", "b", "c"]}), path)
+        pq.write_table(pa.table({"uid": now}), path)
         staged.append_columnar(source, facts, ledger.number)
         with pytest.raises(InputError) as raised:
             staged.wait()
+        assert 0 == ledger.stream.difference(staged, [ledger]).counts[ledger.number].additions
     assert "batch_file_unreadable" == raised.value.code
 
 

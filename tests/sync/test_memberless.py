@@ -212,3 +212,27 @@ def test_parents_of_an_explicit_path_are_not_created(emulator, tmp_path):
     assert not place.parent.exists()
     place.parent.mkdir()
     assert run(emulator, lines(schema(), *rows("a")), ledger_uri=str(place)).error is None
+
+
+@pytest.mark.parametrize("how", ["rename", "reassign", "mirror"])
+def test_members_from_before_any_were_kept_are_forgotten(emulator, tmp_path, how):
+    """A user whom a cohort got before its members were kept is removed by `forget`, though the
+    ledger has other members since; `empty` says that it cannot know them."""
+    desk = Desk(emulator, tmp_path)
+    del desk.raw["ledger_uri"]
+    desk.raw["cohorts"] = {"users": {"cohort_id": "vip"}}
+    assert (
+        run(emulator, lines(schema(), *rows("a", "b")), cohorts=desk.raw["cohorts"]).error is None
+    )
+    if how == "rename":
+        assert 0 == desk.run("ledger", "rename", "vip", "VIP").exit_code
+    elif how == "reassign":
+        desk.raw["cohorts"] = {"others": {"cohort_id": "vip"}}
+        assert 0 == desk.run("ledger", "reassign", "vip", "others").exit_code
+    else:
+        data = lines(schema(), *rows("c"))
+        mirror = {"cohorts": desk.raw["cohorts"], "sync_mode": "mirror"}
+        assert run(emulator, data, **mirror).error is None
+    assert 0 == desk.run("forget", "-", text="a\n").exit_code
+    assert {"b", *("c" if how == "mirror" else "")} == {one.uid for one in emulator.members("vip")}
+    assert "adopt vip" in desk.run("empty", "vip", "--yes").stderr

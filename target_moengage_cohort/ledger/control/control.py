@@ -28,8 +28,8 @@ _KEY_BYTES = 12  # 16 characters: with them and a UUID, MD5 has one block to wor
 _ENTRY = (
     "c.number, c.partner, c.cohort_id, c.name, c.description, c.stream, c.last_timestamp,"
     " c.revision, c.mark, c.accepted, c.digest, c.in_doubt, c.base, c.is_sealed, c.is_retired,"
-    " c.last_run, (SELECT count(*) FROM requests r WHERE r.cohort = c.number), s.has_members,"
-    " s.last_timestamp FROM cohorts c LEFT JOIN streams s USING (partner, stream)"
+    " c.is_partial, c.last_run, (SELECT count(*) FROM requests r WHERE r.cohort = c.number),"
+    " s.has_members, s.last_timestamp FROM cohorts c LEFT JOIN streams s USING (partner, stream)"
 )
 _decode_run = msgspec.json.Decoder(RunEntry).decode
 
@@ -53,14 +53,12 @@ class Control:
     def open(self) -> None:
         """Open the store, or create it; check whose it is."""
         self.database.open(self._create)
-        facts = "format, store_id, base_url, workspace_id, hash_key"
-        rows = self.database.rows(f"SELECT {facts} FROM store")
+        query = "SELECT store_id, base_url, workspace_id, hash_key FROM store"
+        rows = self.database.rows(query)
         if not rows:  # a read-only store without a file
             self.hash_key = secrets.token_urlsafe(_KEY_BYTES)
             return
-        ((number, self.store_id, base_url, workspace_id, self.hash_key),) = rows
-        if number > FORMAT:
-            raise newer(str(self.database.path))
+        ((self.store_id, base_url, workspace_id, self.hash_key),) = rows
         if (base_url, workspace_id) != (self._settings.base_url, self._settings.workspace_id):
             msg = (
                 f"ledger_uri: {self.database.path} belongs to another destination (base URL and "
@@ -129,8 +127,8 @@ class Control:
 
 def _entry(row: tuple[t.Any, ...]) -> CohortEntry:
     number, partner, cohort_id, name, description, stream, timestamp, revision, mark, *rest = row
-    accepted, digest, in_doubt, base, is_sealed, is_retired, last_run, requests, *stream_s = rest
-    has_members, latest = stream_s
+    accepted, digest, in_doubt, base, is_sealed, is_retired, is_partial, *others = rest
+    last_run, requests, has_members, latest = others
     return CohortEntry(
         number=number,
         partner=partner,
@@ -144,16 +142,8 @@ def _entry(row: tuple[t.Any, ...]) -> CohortEntry:
         counts=LedgerCounts(MemberSet(accepted, digest), in_doubt, base),
         is_sealed=bool(is_sealed),
         is_retired=bool(is_retired),
+        is_partial=bool(is_partial),
         last_run=None if last_run is None else _decode_run(last_run),
         unfolded=requests,
         has_members=bool(has_members),
     )
-
-
-def newer(path: str) -> SettingsError:
-    """Return the error for a file that a newer version of this program created."""
-    msg = (
-        f"the ledger {path} was created by a newer version of target-moengage-cohort; upgrade this "
-        "installation"
-    )
-    return SettingsError("ledger_newer", msg)

@@ -38,7 +38,7 @@ class MemberlessStream:
         entry = self._control.entry(cohort.cohort_id)
         created = entry is None
         if entry is None:
-            entry = self._control.new.add(cohort, self._name, held=held)
+            entry = self._control.new.add(cohort, self._name, held=held, is_partial=True)
         check_owner(entry, cohort, self._name)
         if entry.description != cohort.description and not self._control.database.read_only:
             entry = self._control.describe(entry, description=cohort.description)

@@ -21,8 +21,8 @@ _RECENT_SECONDS = 7 * 24 * 3600
 
 _INSERT = (
     "INSERT INTO cohorts (number, partner, cohort_id, name, description, stream, created_at,"
-    " last_timestamp, revision, mark, accepted, digest, in_doubt, base, is_sealed, is_retired)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, ?, 0, 0, 0, 0)"
+    " last_timestamp, revision, mark, accepted, digest, in_doubt, base, is_sealed, is_retired,"
+    " is_partial) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, ?, 0, 0, 0, 0, ?)"
 )
 _RESERVE = "INSERT INTO names (name, partner, cohort_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _OWNER = "SELECT partner, cohort_id FROM names WHERE name = ?"
@@ -51,7 +51,9 @@ class NewCohorts:
         """Return a cohort that is not written yet."""
         return self._entries.get(cohort_id)
 
-    def add(self, cohort: Cohort, stream: str, *, held: bool) -> CohortEntry:
+    def add(
+        self, cohort: Cohort, stream: str, *, held: bool, is_partial: bool = False
+    ) -> CohortEntry:
         """Return the entry of a new cohort, written with the next change, or if held by `admit`.
 
         Raise a `RowError` if another cohort has had the name, and a `SettingsError` if another
@@ -72,6 +74,7 @@ class NewCohorts:
             description=cohort.description,
             stream=stream,
             counts=LedgerCounts(EMPTY_SET, 0, 0),
+            is_partial=is_partial,
         )
         with self._lock:
             self._entries[cohort.cohort_id] = entry
@@ -171,7 +174,8 @@ class NewCohorts:
             return error
         key = [entry.number, entry.partner, entry.cohort_id]
         facts = [entry.name, entry.description, entry.stream, time.time()]
-        transaction.run(_INSERT, [*key, *facts, entry.counts.accepted.digest])
+        counted = [entry.counts.accepted.digest, entry.is_partial]
+        transaction.run(_INSERT, [*key, *facts, *counted])
         return None
 
     def reserve_name(self, transaction: Transaction, entry: CohortEntry) -> RowError | None:

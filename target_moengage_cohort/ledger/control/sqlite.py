@@ -105,7 +105,10 @@ class SQLiteDatabase:
                 raise refusal
 
     def _refusal(self, *, had_log: bool) -> SettingsError | None:
-        """Return why the file must not be used: its log is missing, or another host uses it."""
+        """Return why the file must not be used: its format, its missing log, or another host."""
+        ((number,),) = self._rows("SELECT format FROM store")
+        if (error := repairs.other_format(number, self.path, self.path.parent)) is not None:
+            return error  # another format may lack columns
         ((is_open, host),) = self._rows("SELECT is_open, host FROM store")
         # Another process may have made the log since: then it exists now.
         if is_open and not (had_log or self._has_log()):

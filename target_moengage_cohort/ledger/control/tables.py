@@ -23,13 +23,14 @@ TABLES = (
         is_whole BIGINT, alert_state TEXT, last_timestamp BIGINT,
         PRIMARY KEY (partner, stream))""",
     # `mark` is the last request that was folded into the members; the numbers are as of then.
+    # `is_partial` is whether the cohort began in a stream whose members were not kept.
     """CREATE TABLE cohorts (
         number BIGINT PRIMARY KEY, partner TEXT NOT NULL, cohort_id TEXT NOT NULL,
         name TEXT NOT NULL, description TEXT, stream TEXT NOT NULL, created_at DOUBLE PRECISION,
         last_timestamp BIGINT NOT NULL, revision BIGINT NOT NULL, mark BIGINT NOT NULL,
         accepted BIGINT NOT NULL, digest TEXT NOT NULL, in_doubt BIGINT NOT NULL,
         base BIGINT NOT NULL, is_sealed BIGINT NOT NULL, is_retired BIGINT NOT NULL,
-        last_run TEXT, UNIQUE (partner, cohort_id))""",
+        is_partial BIGINT NOT NULL, last_run TEXT, UNIQUE (partner, cohort_id))""",
     "CREATE INDEX cohorts_of_stream ON cohorts (partner, stream)",
     # Every name that was ever sent, of all partners: MoEngage never frees one.
     """CREATE TABLE names (

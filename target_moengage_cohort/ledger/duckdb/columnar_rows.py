@@ -25,6 +25,7 @@ class OpenRows:
     def __init__(self, cursor: Cursor, rows: ColumnarRows) -> None:
         self._cursor = cursor
         self._rows = rows
+        self._version = rows.version()  # before anything is read
         self._table, self._types = rows.open(cursor)
         self._names = [self._text(role) for role in _IDENTIFIERS]
         self._deleted = f"({self._text('deleted_at')} IS NOT NULL)"
@@ -50,7 +51,7 @@ class OpenRows:
         has_numbers = {name.lower() for name in self._types}.isdisjoint(_NUMBERS)
         has_pairs = self._rows.columns.get("anonymous_id") in self._types
         again = self._rows.stays and has_numbers and not has_pairs
-        return ColumnarFacts(self._types, again, *numbers, *bounds)
+        return ColumnarFacts(self._types, again, self._version, *numbers, *bounds)
 
     def select(self) -> str:
         """Return the SQL that selects uid, anonymous_id and present of all rows, in order."""

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.files import exists
 from target_moengage_cohort.ledger.control.control import stem
-from target_moengage_cohort.ledger.repairs import move_away
+from target_moengage_cohort.ledger.repairs import old_format
 from target_moengage_cohort.settings.addresses import state_path
 
 if t.TYPE_CHECKING:
@@ -28,12 +28,7 @@ def store_folder(settings: Settings) -> Path:
 def refuse_old_format(folder: Path) -> None:
     """Raise a `SettingsError` if a directory has a store that is no longer read."""
     if exists(folder / "destination.json"):
-        msg = (
-            f"the ledger {folder} was created by a version before the first release, whose "
-            "format is no longer read. Import the members that MoEngage has with moengage-cohort "
-            f"adopt, after moving it away: {move_away(folder)}"
-        )
-        raise SettingsError("ledger_old_format", msg)
+        raise old_format(folder)
 
 
 def _path(uri: str) -> str:

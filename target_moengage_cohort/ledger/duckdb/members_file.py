@@ -8,11 +8,15 @@ import typing as t
 
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.files import sync, unusable
-from target_moengage_cohort.ledger.control.control import newer
 from target_moengage_cohort.ledger.duckdb import schema
 from target_moengage_cohort.ledger.duckdb.instance import quoted
 from target_moengage_cohort.ledger.records import FORMAT
-from target_moengage_cohort.ledger.repairs import damaged, inconsistent, restore_members
+from target_moengage_cohort.ledger.repairs import (
+    damaged,
+    inconsistent,
+    other_format,
+    restore_members,
+)
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,8 +84,8 @@ def check_file(cursor: Cursor, file: DatabaseFile, owner: Owner) -> bool:
     if len(rows) != 1:
         raise damaged(file.path, restore_members(file.path, owner.stream))
     number, *found, is_rewritten = rows[0]
-    if number > FORMAT:
-        raise newer(str(file.path))
+    if (error := other_format(number, file.path, file.path.parent)) is not None:
+        raise error
     if tuple(found) != owner:
         fault = "belongs to a different store or stream than control.sqlite in its directory"
         raise inconsistent(file.path, fault, restore_members(file.path, owner.stream))

@@ -35,6 +35,7 @@ class StagedRows(msgspec.Struct, frozen=True):
     first: int  # the number of the first row
     count: int
     has_absent: bool
+    version: list[tuple[int, int]]  # of the files when their facts were found
 
     @property
     def last(self) -> int:
@@ -53,6 +54,7 @@ def insert(parts: Iterable[StagedRows], engine: Engine, table: RowTable) -> None
         h, cursor = engine.hash_sql("uid", "anonymous_id"), engine.cursor()
         try:
             with opened(cursor, rows) as source:
+                _check_unchanged(group)
                 inserted = table.insert(cursor, f"({source.select()})", h, constants)
         except InputError:
             if len(group) == 1:
@@ -60,8 +62,15 @@ def insert(parts: Iterable[StagedRows], engine: Engine, table: RowTable) -> None
             for each in group:  # so that the error names the right one
                 insert([each], engine, table)
         else:
+            _check_unchanged(group)
             if inserted != sum(each.count for each in group):
                 raise rows.unreadable(_CHANGED)
+
+
+def _check_unchanged(group: Sequence[StagedRows]) -> None:
+    for each in group:
+        if each.rows.version() != each.version:
+            raise each.rows.unreadable(_CHANGED)
 
 
 def identify(parts: Sequence[StagedRows], engine: Engine, tables: Tables) -> str:

@@ -99,7 +99,8 @@ class DuckDBStaging:
         """See `Staging.append_columnar`."""
         stays, is_absent = facts.can_be_read_again, facts.absent > 0
         rows = msgspec.structs.replace(rows, stays=stays)
-        part = StagedRows(rows, facts.types, cohort, self.rows, facts.count, is_absent)
+        placed = (cohort, self.rows, facts.count, is_absent, facts.version)
+        part = StagedRows(rows, facts.types, *placed)
         self._pending.append(part)
         self.rows += facts.count
         self._cohorts.add(cohort)
