@@ -170,6 +170,19 @@ def test_a_later_confirmation_ends_an_approval(schedule):
     assert set(range(60)) == schedule.there()
 
 
+def test_an_approval_takes_the_place_of_an_earlier_one(schedule):
+    """Once the latest approval was used, an earlier one allows nothing."""
+    schedule.run(range(100))
+    first = schedule.withheld(range(30, 100))
+    second = schedule.withheld([*range(40), *range(60, 100)])
+    schedule.withheld(range(60))
+    schedule.release(first)
+    schedule.release(second)
+    assert "succeeded" == schedule.run([*range(40), *range(60, 100)]).status
+    assert "withheld" == schedule.run([*range(30, 40), *range(60, 100)]).status
+    assert {*range(40), *range(60, 100)} == schedule.there()
+
+
 def test_a_plan_of_a_busy_stream_is_approved(schedule):
     """While another process has the stream, a withheld plan is approved; nothing is sent."""
     schedule.run(range(100))
