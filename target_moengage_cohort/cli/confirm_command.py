@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import typing as t
 
 import click
@@ -11,16 +12,17 @@ from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.session import DONE, WITHHELD, Session, configured
 from target_moengage_cohort.cli.terminal import complain, example, release_command, require_utf8
 from target_moengage_cohort.core.commands import suggest
-from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.errors import BusyError, SettingsError
 from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.sync.mirror.guard import guard
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
+    from target_moengage_cohort.ledger.records import CohortEntry
 
 MAX_AGE_SECONDS = 3_600
 
@@ -38,8 +40,8 @@ class PendingPlan(msgspec.Struct, frozen=True):
 
     @property
     def is_outdated(self) -> bool:
-        """Whether the cohort has changed since the plan was made."""
-        return self.plan.revision != self.ledger.revision
+        """Whether the cohort has changed, or newer rows were read, since the plan was made."""
+        return self.plan.replaced_at > 0 or self.plan.revision != self.ledger.revision
 
 
 @click.command(epilog=example("moengage-cohort confirm users --config config.json"))
@@ -52,7 +54,8 @@ def confirm(session: Session, streams: tuple[str, ...], withheld: str | None) ->
     """Send pending or withheld removals.
 
     For streams with `removals: deferred`: confirms that their tap succeeded. Run it within an hour
-    after the tap has exited with 0. The guard still applies; --withheld sends what it withholds.
+    after the tap has exited with 0. The guard still applies; --withheld sends what it withholds, or
+    approves these removals for the next run if the stream has been read again since.
     """
     if bool(streams) == (withheld is not None):
         msg = "give the streams whose tap succeeded, or --withheld and the ID of one plan"
@@ -62,7 +65,7 @@ def confirm(session: Session, streams: tuple[str, ...], withheld: str | None) ->
         return DONE
     with session.ledgers() as ledgers:
         if withheld is not None:
-            _deliver(session, ledgers, [_find_withheld(ledgers, withheld)])
+            _release(session, ledgers, withheld)
             return DONE
         plans = _find_pending(ledgers, list(dict.fromkeys(streams)), session.clock())
         allowed = [pending for pending in plans if not _is_withheld(pending)]
@@ -70,29 +73,60 @@ def confirm(session: Session, streams: tuple[str, ...], withheld: str | None) ->
     return DONE if len(allowed) == len(plans) else WITHHELD
 
 
-def _find_withheld(ledgers: LedgerStore, plan_id: str) -> PendingPlan:
+def _release(session: Session, ledgers: LedgerStore, plan_id: str) -> None:
+    """Send a withheld plan; approve it for the next run if it is outdated, or its stream busy."""
+    entry, plan = _find_withheld(ledgers, plan_id)
+    if plan.kind is PlanKind.WITHHELD:
+        try:
+            ledger = ledgers.open_known(entry.cohort_id)
+        except BusyError:
+            if session.interrupt.is_set() or not plan.removals:
+                raise
+        else:
+            pending = [
+                PendingPlan(ledger, each) for each in ledger.plans() if each.plan_id == plan_id
+            ]
+            if pending and not pending[0].is_outdated:
+                _deliver(session, ledgers, pending)
+                return
+    if (until := ledgers.approve(entry, plan)) is None:
+        msg = (
+            f"cohort {entry.cohort_id!r}: the cohort has changed since plan {plan_id} was withheld"
+        )
+        raise SettingsError("plan_outdated", f"{msg}; {_present(_withheld(ledgers))}")
+    ledgers.note_action("approve", entry, removals=plan.removals)
+    when = time.strftime("%H:%M UTC tomorrow", time.gmtime(until))
+    removals = format_count(plan.removals, "removal")
+    click.echo(f"cohort {entry.cohort_id!r}: {removals} approved for the next run until {when}")
+
+
+def _withheld(ledgers: LedgerStore) -> dict[str, tuple[CohortEntry, Plan]]:
+    """Return the plans that are withheld or were, by their ids."""
     plans = ledgers.plans()
-    cohorts = {
-        plan.plan_id: entry.cohort_id
+    return {
+        plan.plan_id: (entry, plan)
         for entry in ledgers.entries()
         for plan in plans.get(entry.number, ())
-        if plan.kind is PlanKind.WITHHELD
+        if plan.kind is not PlanKind.WAITING
     }
-    if plan_id not in cohorts:
-        hint = f"the withheld plans are: {', '.join(sorted(cohorts))}"
-        if not cohorts:
-            hint = f"no plan is; see {suggest('status')}"
-        msg = f"no plan {plan_id!r} is withheld in {ledgers.place}; {hint}"
+
+
+def _find_withheld(ledgers: LedgerStore, plan_id: str) -> tuple[CohortEntry, Plan]:
+    if plan_id not in (withheld := _withheld(ledgers)):
+        msg = f"no plan {plan_id!r} is withheld in {ledgers.place}; {_present(withheld)}"
         raise SettingsError("unknown_plan", msg)
-    ledger = ledgers.open_known(cohorts[plan_id])
-    for plan in ledger.plans():
-        if plan.plan_id == plan_id and not (pending := PendingPlan(ledger, plan)).is_outdated:
-            return pending
-    msg = (
-        f"cohort {cohorts[plan_id]!r}: the cohort has changed since plan {plan_id} was withheld; "
-        "run its stream again, then override the new plan"
-    )
-    raise SettingsError("plan_outdated", msg)
+    return withheld[plan_id]
+
+
+def _present(withheld: Mapping[str, tuple[CohortEntry, Plan]]) -> str:
+    """Return which plans are withheld now, with their commands."""
+    present = [
+        f"plan {plan_id} of cohort {entry.cohort_id!r} is; if it is intended, run: "
+        f"{release_command(plan_id)}"
+        for plan_id, (entry, plan) in sorted(withheld.items())
+        if plan.kind is PlanKind.WITHHELD
+    ]
+    return "; ".join(present) or f"no plan is; see {suggest('status')}"
 
 
 def _find_pending(ledgers: LedgerStore, streams: Sequence[str], now: float) -> list[PendingPlan]:

@@ -135,5 +135,5 @@ def _cohort_lines(cohort: dict[str, t.Any]) -> Iterator[str]:
             outdated = ", outdated" if plan["outdated"] else ""
             yield f"  {label}: {plan['plan_id']}, {additions}, {removals}{outdated}"
             if kind is PlanKind.WITHHELD:
-                release = f"to send it: {release_command(plan['plan_id'])}"
-                yield f"    {'run its stream again' if outdated else release}"
+                action = "approve its removals for the next run" if outdated else "send it"
+                yield f"    to {action}: {release_command(plan['plan_id'])}"

@@ -26,7 +26,6 @@ if t.TYPE_CHECKING:
         Fault,
         LedgerCounts,
         Plan,
-        PlanKind,
         RunEntry,
         RunProgress,
     )
@@ -102,7 +101,7 @@ class CohortLedger(CohortRecord, t.Protocol):
         """Turn a pending plan into a withheld one."""
 
     def drop_plans(self, plan_id: str | None = None) -> None:
-        """Delete plans with their members: all, or only the one with an id."""
+        """Delete plans with their members: all, or only the one with an id; end approvals."""
 
 
 class StreamLedger(t.Protocol):
@@ -135,27 +134,36 @@ class StreamLedger(t.Protocol):
         """Return the cohorts with aliases that no member has, and these; doubt their uids."""
 
     def difference(
-        self, staging: Staging, cohorts: Sequence[CohortLedger], *, keeps: bool = False
+        self,
+        staging: Staging,
+        cohorts: Sequence[CohortLedger],
+        *,
+        keeps: bool = False,
+        defers: bool = False,
     ) -> Difference:
         """Compare the rows of a snapshot with the ledgers of the cohorts that it is.
 
-        `keeps` means to remove no members, as for one_time cohorts.
+        `keeps` means to remove no members, as for one_time cohorts; `defers`, that removals which
+        a person approved are sent with the others.
         """
-
-    def plans_of(self, cohorts: Sequence[CohortLedger]) -> dict[int, list[Plan]]:
-        """Return the plans of those cohorts that have any, by number, the oldest first."""
 
     def keep(self, plans: Sequence[tuple[CohortLedger, Plan]], difference: Difference) -> None:
         """Record plans with the changes that they have, in place of those with their ids."""
 
-    def drop_plans_of(self, cohorts: Sequence[CohortLedger], kind: PlanKind) -> None:
-        """Delete the plans of a kind of some cohorts, with their members."""
+    def replace_plans(self, cohorts: Sequence[int]) -> None:
+        """Note that newer rows of cohorts were read, so that their plans are outdated.
+
+        Delete those that a person cannot approve any more. A read-only store does nothing.
+        """
 
     def doubt_resent(self, difference: Difference, cohorts: Sequence[CohortLedger]) -> None:
         """Doubt the members that a difference sends again, before removals leave."""
 
     def settle(self, difference: Difference, *, complete: Sequence[CohortLedger]) -> None:
-        """Apply the answers to a difference, and forget the removals of the `complete` cohorts."""
+        """Apply the answers to a difference.
+
+        For the `complete` cohorts forget the removals, and end the approvals that it has used.
+        """
 
     def forget(self, members: Sequence[Member]) -> set[int]:
         """Erase members that share an identifier with these; return the cohorts that had any.
@@ -213,6 +221,12 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
 
     def plans(self) -> dict[int, list[Plan]]:
         """Return the plans of all cohorts that have any, by the cohort's number; never waits."""
+
+    def approve(self, entry: CohortEntry, plan: Plan) -> float | None:
+        """Let the cohort's next run remove what a plan removes, whatever the guard says.
+
+        Take no lease. Return until when, in seconds since 1970; `None` if it cannot be approved.
+        """
 
     def has_members(self, stream: str) -> bool:
         """Return whether any cohort of a stream may have members in the store; cheap."""

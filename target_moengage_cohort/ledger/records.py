@@ -119,6 +119,7 @@ class PlanKind(enum.StrEnum):
 
     WAITING = "waiting"  # pending until `confirm`, which proves that the tap has succeeded
     WITHHELD = "withheld"  # the guard holds it back until a person overrides that
+    REPLACED = "replaced"  # was withheld; newer rows were read, but its removals can be approved
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,10 +134,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     base: int  # accepted or unconfirmed before that run sent anything
     additions: int
     removals: int  # aliases included
-    leaving: int  # members of the base that are removed, or stay but lose an alias
+    leaving: int  # as in `DiffCounts`
     desired: int  # in the cohort afterwards
     max_removal_percent: int  # the guard's setting for the stream
     seals: bool = False  # whether a one_time cohort is finished when this was carried out
+    replaced_at: float = 0.0  # when newer rows were read, in seconds since 1970; 0 if none were
 
 
 class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,6 +171,7 @@ class DiffCounts(msgspec.Struct, frozen=True, kw_only=True):
     joining: int = 0  # in the snapshot, but neither accepted nor unconfirmed
     additions: int = 0  # to add
     removals: int = 0  # to remove, aliases included
-    leaving: int = 0  # members of the base that are removed, or stay but lose an alias
+    approved: int = 0  # of them those that a person approved; the guard does not count them
+    leaving: int = 0  # others of the base that are removed, or stay but lose an alias
     unchanged: int = 0  # in the snapshot, but need no request
     linked: int = 0  # known by an anonymous id that now goes with a uid; nothing is sent for them

@@ -55,6 +55,12 @@ class Difference(t.Protocol):
         They are no part of the additions, unless these have the same rows.
         """
 
+    def approved(self) -> Iterator[CohortMembers]:
+        """Yield the members whose removal a person approved, likewise; `removals` has the others.
+
+        It is empty if the comparison defers them.
+        """
+
     def digest(self, cohort: int, *, additions: bool, removals: bool) -> str:
         """Return a digest of a cohort's changes; the same changes have the same digest."""
 

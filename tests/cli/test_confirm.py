@@ -137,7 +137,10 @@ def test_the_guard_holds_and_a_person_overrides_it(desk):
     unknown = desk.run("confirm", "--withheld", "mistyped")
     assert 1 == unknown.exit_code
     assert "no plan 'mistyped' is withheld in " in unknown.stderr
-    assert f"; the withheld plans are: {plan_id}\n" in unknown.stderr
+    assert (
+        f"; plan {plan_id} of cohort 'big' is; if it is intended, run: {command}\n"
+        in unknown.stderr
+    )
 
     later = desk.run("confirm", "--withheld", plan_id, clock=lambda: time.time() + 100_000)
     assert (0, "cohort 'big': 30 removals accepted\n") == (later.exit_code, later.stdout)
@@ -158,15 +161,26 @@ def test_an_override_adds_and_removes_what_the_plan_says(desk):
     assert ("add_members", "remove_members") == (last.action, before.action)
 
 
-def test_an_override_is_refused_once_the_cohort_has_changed(desk):
-    """If the cohort has changed since the plan was withheld, the plan is not sent."""
+def test_an_override_is_an_approval_once_the_cohort_has_changed(desk):
+    """If the cohort has changed since the plan was withheld, the plan is not sent, but approved."""
     desk.fill("vip", [*TWENTY, *people(1)])
     plan_id = desk.plan("vip", TWENTY, kind=PlanKind.WITHHELD)
     desk.fill("vip", people(2))
     result = desk.run("confirm", "--withheld", plan_id)
+    assert 0 == result.exit_code
+    assert "cohort 'vip': 1 removal approved for the next run until " in result.stdout
+    assert [] == desk.removals()
+
+
+def test_outdated_additions_are_refused(desk):
+    """Only removals can be approved: if the cohort has changed, withheld additions are refused."""
+    desk.fill("vip", TWENTY)
+    plan_id = desk.plan("vip", [*TWENTY, *people(1)], kind=PlanKind.WITHHELD, additions=True)
+    desk.fill("vip", people(2))
+    result = desk.run("confirm", "--withheld", plan_id)
     assert 1 == result.exit_code
     assert f"the cohort has changed since plan {plan_id} was withheld" in result.stderr
-    assert [] == desk.removals()
+    assert {*TWENTY, *people(2)} == desk.there("vip")
 
 
 def test_confirmed_removals_keep_withheld_additions_valid(desk):
@@ -182,10 +196,13 @@ def test_confirmed_removals_keep_withheld_additions_valid(desk):
 
 
 def test_a_busy_ledger_is_exit_code_4(desk):
-    """While another run has the ledger open, confirm exits with 4 and sends nothing."""
+    """While another run has the ledger open, confirm exits with 4 and sends nothing, unless it can
+    approve removals."""
     desk.fill("vip", [*TWENTY, *people(1)])
     desk.plan("vip", TWENTY)
-    plan_id = desk.plan("vip", TWENTY, kind=PlanKind.WITHHELD)
+    plan_id = desk.plan(
+        "vip", [*TWENTY, *people(1, 2)], kind=PlanKind.WITHHELD, additions=True, removals=0
+    )
     with desk.ledger("vip"):
         for arguments in (("vip",), ("--withheld", plan_id)):
             result = desk.run("confirm", *arguments)

@@ -46,6 +46,7 @@ def test_the_json_has_everything_about_a_cohort(desk):
     result_json = json.loads(desk.run("status", "--json").stdout)
     (cohort,) = result_json["cohorts"]
     (waiting,), (withheld,) = cohort.pop("waiting"), cohort.pop("withheld")
+    assert [] == cohort.pop("replaced")
     assert str(desk.folder / "ledger") in result_json["ledger"]
     assert [] == result_json["runs"]
     assert {

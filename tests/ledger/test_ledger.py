@@ -173,7 +173,7 @@ def test_an_answer_to_an_unknown_request_is_an_error(ledger):
 
 def test_plans_are_kept_with_their_members(tmp_path):
     """The next run has the plans of both kinds; they can be replaced, renewed, withheld and dropped
-    one by one or by kind, each cohort's apart."""
+    one by one, each cohort's apart."""
     both = msgspec.structs.replace(
         PLAN, plan_id="plan-0", kind=PlanKind.WITHHELD, made_at=0.5, additions=1, removals=4
     )
@@ -193,14 +193,14 @@ def test_plans_are_kept_with_their_members(tmp_path):
     with ledgers(tmp_path) as store:
         ledger, other = store.open(COHORT, STREAM), store.open(cohort("other"), STREAM)
         plans = {ledger.number: [both, renewed], other.number: [PLAN]}
-        assert plans == store.plans() == ledger.stream.plans_of([ledger, other])
+        assert plans == store.plans()
         assert [both, renewed] == ledger.plans()
         assert ["2", "4"] == uids(ledger.plan_members(PLAN.plan_id, REMOVE))
         assert [] == flat(ledger.plan_members(PLAN.plan_id, ADD))
         assert members(5) == flat(ledger.plan_members("plan-0", ADD))
         assert ["1", "2", "3", "4"] == uids(ledger.plan_members("plan-0", REMOVE))
         assert members(7) == flat(other.plan_members(PLAN.plan_id, REMOVE))
-        ledger.stream.drop_plans_of([ledger, other], PlanKind.WITHHELD)
+        ledger.drop_plans("plan-0")
         assert [] == flat(ledger.plan_members("plan-0", ADD))
         ledger.withhold_plan(PLAN.plan_id)
         assert [PlanKind.WITHHELD] == [plan.kind for plan in ledger.plans()]
@@ -208,6 +208,77 @@ def test_plans_are_kept_with_their_members(tmp_path):
         assert ([], [PLAN]) == (ledger.plans(), other.plans())
         assert [] == flat(ledger.plan_members(PLAN.plan_id, REMOVE))
         assert members(7) == flat(other.plan_members(PLAN.plan_id, REMOVE))
+
+
+def test_newer_rows_leave_only_removals_that_can_be_approved(tmp_path):
+    """Newer rows of a cohort delete its waiting plans and those without removals. Of withheld ones
+    the latest 24 stay for a day, and an approved one as long as its approval."""
+    withheld = msgspec.structs.replace(PLAN, kind=PlanKind.WITHHELD)
+    growth = msgspec.structs.replace(withheld, plan_id="growth", removals=0, additions=1)
+    plans = [
+        msgspec.structs.replace(withheld, plan_id=f"plan-{number:02}", made_at=float(number))
+        for number in range(26)
+    ]
+
+    def left(hour: float, approved: int | None = None) -> list[str]:
+        """Return the plans after newer rows at an hour."""
+        with ledgers(tmp_path, clock=lambda: hour * 3_600) as store:
+            ledger = store.open(COHORT, STREAM)
+            if approved is not None:
+                assert store.approve(ledger.entry, plans[approved]) == (hour + 24) * 3_600
+            ledger.stream.replace_plans([ledger.number])
+            kept = [plan.plan_id for plan in ledger.plans()]
+            query = (
+                f"SELECT DISTINCT plan_id FROM {{s}}.plan_members WHERE cohort = {ledger.number}"
+            )
+            assert {*kept} == {plan_id for (plan_id,) in ledger.state.table.rows(query)}
+            return kept
+
+    with ledgers(tmp_path) as store:
+        ledger, other = store.open(COHORT, STREAM), store.open(cohort("other"), STREAM)
+        for each in (ledger, other):
+            accept(each, ADD, members(1, 2, 3))
+            keep(store, each, PLAN, members(1))
+        for plan in [*plans, growth]:
+            keep(store, ledger, plan, members(1))
+    latest = [plan.plan_id for plan in plans[2:]]
+    assert ["plan-01", *latest] == left(1, approved=1)
+    assert ["plan-01", *latest] == left(24.5)
+    assert [] == left(25.5)
+    with ledgers(tmp_path) as store:
+        other = store.open(cohort("other"), STREAM)
+        assert ([PLAN], members(2, 3)) == (
+            other.plans(),
+            flat(other.plan_members("plan-1", REMOVE)),
+        )
+
+
+@pytest.mark.parametrize("defers", [False, True])
+def test_the_guard_sees_no_approved_removal(ledger, store, defers):
+    """Approved removals are apart from the others, or with them if they are deferred. Of the others
+    are counted the members that leave, and those that stay but lose an alias."""
+    former, present = (
+        [Member(f"u{number}", f"{name}{number}") for number in range(4)] for name in "ab"
+    )
+    accept(ledger, ADD, [*former, *members("gone", "late")])
+    accept(ledger, ADD, present)
+    withheld = msgspec.structs.replace(PLAN, kind=PlanKind.WITHHELD, removals=4)
+    keep(store, ledger, withheld, [*present, *members("late"), Member(None, "a3")])
+    assert store.approve(ledger.entry, withheld) is not None
+    staging = stage(store, desired(ledger, present))
+    difference = ledger.stream.difference(staging, [ledger], defers=defers)
+    counts = difference.counts[ledger.number]
+    assert (6, 0 if defers else 4, 2) == (counts.removals, counts.approved, counts.leaving)
+    parts = [
+        {member.key for _, chunk in each for member in chunk}
+        for each in ([] if defers else difference.approved(), difference.removals())
+    ]
+    approved, others = {"gone", ("a0",), ("a1",), ("a2",)}, {"late", ("a3",)}
+    expected = [set(), approved | others] if defers else [approved, others]
+    assert expected == parts
+    assert 4 == len(flat(chunk for _, chunk in difference.resent()))
+    ledger.stream.settle(difference, complete=[ledger])
+    assert defers == bool(ledger.plans())
 
 
 def test_members_are_those_accepted_or_in_doubt(ledger, store):

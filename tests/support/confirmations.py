@@ -47,6 +47,7 @@ class Confirmations:
         withheld: By plan, its cohort and content.
         ready: The withheld plans that can be delivered for certain.
         outdated: The withheld plans that must not be delivered any more.
+        approved: By cohort, the plan that a person has approved, and until when.
     """
 
     pending: dict[str, list[dict[str, Offer]]] = field(default_factory=dict)
@@ -54,6 +55,28 @@ class Confirmations:
     withheld: dict[str, tuple[str, Offer]] = field(default_factory=dict)
     ready: set[str] = field(default_factory=set)
     outdated: set[str] = field(default_factory=set)
+    approved: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+    def approved_of(self, cohort: str, now: float) -> frozenset[Key]:
+        """Return the members of a cohort whose removal is approved."""
+        plan_id, until = self.approved.get(cohort, (None, now))
+        return self.withheld[plan_id][1].leaving if until > now else frozenset()
+
+    def note_approved(self, plan_id: str, now: float) -> None:
+        """Note that a person has approved a plan, which could not be delivered for certain."""
+        cohort, offer = self.withheld[plan_id]
+        assert plan_id not in self.ready, f"{cohort}: {plan_id} must be delivered"
+        assert offer.leaving, f"{cohort}: {plan_id} has no removals"
+        self.approved[cohort] = plan_id, now + 86_400
+
+    def _note_used(self, cohort: str, plan: Plan, held: Held, now: float, *, well: bool) -> None:
+        """Note whether a run has used an approval; it must have if it removed its members."""
+        used = plan.leaving & self.approved_of(cohort, now)
+        if cohort in self.approved and held.approved != self.approved[cohort][0]:
+            assert used, f"{cohort}: an approval ended without use"
+            del self.approved[cohort]
+        elif used:
+            assert not well, f"{cohort}: an approval is still there after its use"
 
     def note_run(
         self,
@@ -88,6 +111,7 @@ class Confirmations:
                     self.sure[stream] = now
         for cohort, (_, plan) in plans.items():
             if cohort in held:
+                self._note_used(cohort, plan, held[cohort], now, well=well)
                 self._note_withheld(cohort, plan, held[cohort], well=well)
 
     def _note_withheld(self, cohort: str, plan: Plan, held: Held, *, well: bool) -> None:
@@ -144,9 +168,11 @@ class Confirmations:
         """Return the effect of the release of a withheld plan."""
         cohort, offer = self.withheld[plan_id]
         listed = {one.plan_id for one in held[cohort].plans if one.kind is PlanKind.WITHHELD}
-        codes = {0, 1} if plan_id in listed - self.outdated else {1}
+        codes = {0, 1}
         if plan_id in self.ready:
             codes = {0, 1} if fails else {0}
+        elif plan_id not in listed - self.outdated:  # it may be approved, and not be delivered
+            return Expected({}, {}, codes, set(), is_sure=True)
         return Expected(
             {cohort: {*offer.joining}}, {cohort: {*offer.leaving}}, codes, set(), is_sure=True
         )
@@ -159,6 +185,8 @@ class Confirmations:
             self.sure.pop(stream, None)
             pending = self.pending.get(stream, [])
             for cohort in {cohort for offers in pending for cohort in offers}:
+                if held[cohort].approved is None:
+                    self.approved.pop(cohort, None)
                 offers = [each[cohort] for each in pending if cohort in each]
                 for one in held[cohort].plans:
                     if one.kind is PlanKind.WITHHELD and one.plan_id not in self.withheld:
@@ -172,8 +200,8 @@ class Confirmations:
 
 def call_confirm(
     emulator: Emulator, folder: Path, settings: dict[str, t.Any], *arguments: str, clock: float
-) -> int:
-    """Run the command in this process; return its exit code."""
+) -> tuple[int, bool]:
+    """Run the command in this process; return its exit code, and whether it approved a plan."""
     path = folder / "config.json"
     path.write_text(json.dumps(config(emulator, **settings)))
     timing = SessionTiming(clock=lambda: clock, busy_seconds=1.0)
@@ -182,4 +210,4 @@ def call_confirm(
     )
     assert result.exception is None or isinstance(result.exception, SystemExit), result.output
     assert "Traceback" not in result.output, result.output
-    return result.exit_code
+    return result.exit_code, "approved for the next run" in result.stdout

@@ -22,6 +22,7 @@ class Held:
         is_sealed: Whether the cohort is one_time and finished.
         plans: The plans that were not delivered.
         aliases: Anonymous members beside a uid, each with it.
+        approved: The plan that a person has approved, however long ago.
     """
 
     accepted: frozenset[Key] = frozenset()
@@ -29,6 +30,7 @@ class Held:
     is_sealed: bool = False
     plans: tuple[Plan, ...] = ()
     aliases: frozenset[tuple[Key, str]] = frozenset()
+    approved: str | None = None
 
     @property
     def base(self) -> set[Key]:
@@ -44,13 +46,16 @@ def held(emulator: Emulator, folder: str) -> dict[str, Held]:
     settings = load(config(emulator, ledger_uri=folder)).settings
     found = {}
     with open_store(
-        settings, run_id="look", wait=lambda _seconds: False, read_only=True
+        settings, run_id="look", wait=lambda _seconds: False, read_only=True, clock=lambda: 0.0
     ) as ledgers:
         plans = ledgers.plans()
         streams: dict[str, _Read] = {}
+        approved: dict[int, str] = {}
         for entry in ledgers.entries():
             if entry.stream not in streams:
-                streams[entry.stream] = _read(ledgers.open_known(entry.cohort_id).stream)
+                opened = t.cast("t.Any", ledgers.open_known(entry.cohort_id).stream)
+                streams[entry.stream] = _read(opened)
+                approved |= opened.plans.approved([*opened.by_number])
             accepted, doubts, aliases = streams[entry.stream]
             found[entry.cohort_id] = Held(
                 frozenset(accepted[entry.number]),
@@ -58,6 +63,7 @@ def held(emulator: Emulator, folder: str) -> dict[str, Held]:
                 entry.is_sealed,
                 tuple(plans.get(entry.number, ())),
                 frozenset(aliases[entry.number]),
+                approved.get(entry.number),
             )
     return found
 

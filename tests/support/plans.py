@@ -85,6 +85,7 @@ class Plan(t.NamedTuple):
         known: Held,
         mode: str,
         limits: Limits,
+        approved: frozenset[Key] = frozenset(),
     ) -> "Plan":
         """Compute it.
 
@@ -96,6 +97,7 @@ class Plan(t.NamedTuple):
             known: The content of its ledger.
             mode: The sync mode of its stream.
             limits: The settings that limit it.
+            approved: The members whose removal a person has approved.
         """
         if not given.met(stream) or (mode == "one_time" and known.is_sealed):
             return cls(set(), set(), before)
@@ -103,7 +105,7 @@ class Plan(t.NamedTuple):
         if mode in {"mirror", "one_time"}:
             proof = None if given.fault else given.proven[stream]
             return cls._of_mirror(
-                rows, before, known, limits, proof=proof, keeps=mode == "one_time"
+                rows, before, known, limits, approved, proof=proof, keeps=mode == "one_time"
             )
         doubts = {} if given.fault else known.doubts
         asked = [(key, action == ADD) for key, action in doubts.items()]
@@ -122,6 +124,7 @@ class Plan(t.NamedTuple):
         before: set[Key],
         known: Held,
         limits: Limits,
+        approved: frozenset[Key],
         *,
         proof: bool | None,
         keeps: bool,
@@ -132,14 +135,14 @@ class Plan(t.NamedTuple):
         linked = {(last[key].member.anonymous_id,) for key in wanted if isinstance(key, str)}
         missing = set() if keeps else known.base - wanted - linked
         stale = set() if keeps else {key for key, _ in known.aliases} - wanted - linked
-        cut_off = {uid for key, uid in known.aliases if key in stale | missing}
+        cut_off = {uid for key, uid in known.aliases if key in (stale | missing) - approved}
         cut_off &= wanted & known.accepted
         growth = len(wanted - known.base)
         grows = limits.growth is not None and growth * 100 > len(known.base) * limits.growth
         grows = grows and bool(known.base)  # a new cohort may have any size
         allowed = limits.percent is not None and guard_allows(
             base=len(known.base),
-            removals=len(missing) + len(cut_off),
+            removals=len(missing - approved) + len(cut_off),
             desired=len(wanted) - (growth if grows else 0),
             percent=limits.percent,
             proven=bool(proof) or limits.deferred,
@@ -152,7 +155,7 @@ class Plan(t.NamedTuple):
         elif proof is not None and allowed:
             leaving = missing
         elif proof is not None and limits.percent is not None:
-            withheld = missing
+            leaving, withheld = missing & approved, missing - approved
         new = wanted - (known.accepted - known.doubts.keys()) if grows else set()
         offer = Offer(frozenset(new), frozenset(withheld)) if grows or withheld else None
         seals = keeps and bool(proof) and not grows

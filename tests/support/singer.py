@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import typing as t
 import uuid
 from dataclasses import dataclass, field
@@ -169,6 +170,7 @@ def _run(emulator, data, timing, before, write_state, tap_exit, step, settings) 
         wait=interrupt.wait,
         read_only=config_.settings.dry_run,
         step=step,
+        clock=time.time if timing is None else timing.wall_clock,
     )
     link = Link(send, NoPace(interrupt))
     running = open_run(config_, interrupt, store, link, emit, timing)

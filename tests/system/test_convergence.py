@@ -215,6 +215,7 @@ class Convergence(RuleBasedStateMachine):
                 known=self.held.get(cohort, NOTHING),
                 mode=self.warehouse.modes[stream],
                 limits=limits,
+                approved=self.confirmations.approved_of(cohort, self.clock),
             )
             for cohort, stream in COHORTS.items()
         }
@@ -280,7 +281,7 @@ class Convergence(RuleBasedStateMachine):
         before = {cohort: members(self.emulator, cohort) for cohort in COHORTS}
         if fails:
             self._inject(word.fault)
-        code = call_confirm(
+        code, is_approved = call_confirm(
             self.emulator,
             Path(self.folder.name),
             self.options | {"max_retry_seconds": 0},
@@ -289,6 +290,12 @@ class Convergence(RuleBasedStateMachine):
         )
         self.emulator.clear_faults()
         assert code in expected.codes, (word, code)
+        if is_approved:
+            self.confirmations.note_approved(plan_id, self.clock)
+            expected = expected._replace(joining={}, leaving={})
+        elif code == 0 and not word.streams:
+            assert expected.leaving, "an outdated plan is delivered"
+            self.confirmations.approved.pop(self.confirmations.withheld[plan_id][0], None)
         touched = set()
         for cohort in COHORTS:
             after = members(self.emulator, cohort)

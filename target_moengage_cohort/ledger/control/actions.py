@@ -26,7 +26,7 @@ def note_action(
     now = datetime.now(UTC)
     when, old = (each.isoformat(timespec="seconds") for each in (now, now - RETENTION))
     cohort_id, stream = (None, None) if entry is None else (entry.cohort_id, entry.stream)
-    row = [kind, when, _user(), socket.gethostname(), control.partner, cohort_id, stream]
+    row = [kind, when, user(), socket.gethostname(), control.partner, cohort_id, stream]
     with control.database.change("note action") as transaction:
         transaction.run("DELETE FROM operator_actions WHERE done_at < ?", [old])
         transaction.run(
@@ -37,7 +37,8 @@ def note_action(
         )
 
 
-def _user() -> str:
+def user() -> str:
+    """Return the name of the user who runs this process."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # as in containers

@@ -20,6 +20,8 @@ from target_moengage_cohort.ledger.records import (
 )
 
 if t.TYPE_CHECKING:
+    from collections.abc import Callable
+
     from target_moengage_cohort.ledger.control.sqlite import SQLiteDatabase, Transaction
     from target_moengage_cohort.settings import Settings
 
@@ -42,8 +44,11 @@ def stem(*parts: str) -> str:
 class Control:
     """What the store knows of itself, its streams and its cohorts."""
 
-    def __init__(self, settings: Settings, database: SQLiteDatabase) -> None:
+    def __init__(
+        self, settings: Settings, database: SQLiteDatabase, clock: Callable[[], float]
+    ) -> None:
         self._settings = settings
+        self.clock = clock  # in seconds since 1970
         self.partner = settings.partner
         self.database = database
         self.store_id = self.hash_key = ""  # the latter is the key of the members' hashes

@@ -1,4 +1,4 @@
-"""The plans that were not carried out, without their members."""
+"""The plans that were not carried out, without their members, and a person's approvals of them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.ledger.records import Plan
+from target_moengage_cohort.ledger.control.actions import user
+from target_moengage_cohort.ledger.records import Plan, PlanKind
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from target_moengage_cohort.ledger.control.sqlite import SQLiteDatabase, Transaction
-    from target_moengage_cohort.ledger.records import PlanKind
+    from target_moengage_cohort.ledger.control.control import Control
+    from target_moengage_cohort.ledger.control.sqlite import Transaction
+
+APPROVAL_SECONDS = 86_400
+"""How long a replaced plan can be approved, and how long an approval lasts."""
+_MOST_REPLACED = 24  # plans of a cohort, whose members take disk space
 
 _decode = msgspec.json.Decoder(Plan).decode
 _KEPT = (
@@ -24,8 +29,9 @@ _KEPT = (
 class Plans:
     """The plans of the store's cohorts."""
 
-    def __init__(self, database: SQLiteDatabase) -> None:
-        self._database = database
+    def __init__(self, control: Control) -> None:
+        self._database = control.database
+        self._clock = control.clock
 
     def of_cohorts(self, numbers: Sequence[int]) -> dict[int, list[Plan]]:
         """Return the plans of some cohorts, the oldest first; no entry for a cohort without any."""
@@ -47,15 +53,75 @@ class Plans:
             with self._database.change("keep plans") as transaction:
                 _insert(transaction, plans)
 
-    def drop(self, cohorts: Sequence[int], kind: PlanKind | None, plan_id: str | None) -> None:
-        """Delete the plans of some cohorts: all, or only those of a kind or of an id."""
-        query = (
-            "DELETE FROM plans WHERE cohort = ? AND kind = coalesce(?, kind)"
-            " AND plan_id = coalesce(?, plan_id)"
-        )
-        with self._database.change("drop plans") as transaction:
-            rows = [(cohort, kind and kind.value, plan_id) for cohort in cohorts]
-            transaction.run_many(query, rows)
+    def replace(self, cohorts: Sequence[int]) -> list[tuple[int, str]]:
+        """Mark the plans of cohorts of which newer rows were read; delete those of no more use.
+
+        Withheld removals can be approved for a day; the latest plans are kept. Return the cohorts
+        and ids of the plans that were deleted.
+        """
+        now, plans = self._clock(), self.of_cohorts(cohorts)
+        approved = self.approved(cohorts) if plans else {}
+        replaced: list[tuple[int, Plan]] = []
+        deleted: list[tuple[int, str]] = []
+        for cohort, some in plans.items():
+            latest = [plan for plan in some if is_approvable(plan, now)][-_MOST_REPLACED:]
+            for plan in some:
+                if plan not in latest and plan.plan_id != approved.get(cohort):
+                    deleted.append((cohort, plan.plan_id))
+                elif plan.kind is not PlanKind.REPLACED:
+                    facts = {"kind": PlanKind.REPLACED, "replaced_at": now}
+                    replaced.append((cohort, msgspec.structs.replace(plan, **facts)))
+        self.keep(replaced)
+        self.drop(deleted)
+        return deleted
+
+    def drop(self, plans: Sequence[tuple[int, str | None]]) -> None:
+        """Delete plans by their cohorts and ids, or all of a cohort; and approvals of them."""
+        if plans:
+            with self._database.change("drop plans") as transaction:
+                for table in ("plans", "approvals"):
+                    query = (
+                        f"DELETE FROM {table} WHERE cohort = ? AND plan_id = coalesce(?, plan_id)"
+                    )
+                    transaction.run_many(query, plans)
+
+    # Approvals: of each cohort the latest
+
+    def approve(self, cohort: int, plan_id: str) -> float | None:
+        """Approve a plan's removals, in place of another plan's; return until when.
+
+        Return ``None`` if there is no such plan any more.
+        """
+        until = self._clock() + APPROVAL_SECONDS
+        with self._database.change("approve") as transaction:
+            query = "SELECT 1 FROM plans WHERE cohort = ? AND plan_id = ?"
+            if not transaction.run(query, [cohort, plan_id]):
+                return None
+            transaction.run("DELETE FROM approvals WHERE cohort = ?", [cohort])
+            transaction.run(
+                "INSERT INTO approvals (cohort, plan_id, approved_by, expires_at)"
+                " VALUES (?, ?, ?, ?)",
+                [cohort, plan_id, user(), until],
+            )
+        return until
+
+    def approved(self, cohorts: Sequence[int]) -> dict[int, str]:
+        """Return the plans that are approved now, by their cohorts."""
+        query = "SELECT cohort, plan_id FROM approvals WHERE expires_at > ?"
+        wanted = set(cohorts)
+        rows = self._database.rows(query, [self._clock()])
+        return {cohort: plan_id for cohort, plan_id in rows if cohort in wanted}
+
+    def end_approvals(self, cohort: int) -> None:
+        """Delete a cohort's approvals, because a person has confirmed a later plan."""
+        with self._database.change("end approvals") as transaction:
+            transaction.run("DELETE FROM approvals WHERE cohort = ?", [cohort])
+
+
+def is_approvable(plan: Plan, now: float) -> bool:
+    """Return whether a person may approve a plan's removals at a time."""
+    is_late = plan.kind is PlanKind.REPLACED and now > plan.replaced_at + APPROVAL_SECONDS
+    return plan.kind is not PlanKind.WAITING and bool(plan.removals) and not is_late
 
 
 def _insert(transaction: Transaction, plans: Sequence[tuple[int, Plan]]) -> None:

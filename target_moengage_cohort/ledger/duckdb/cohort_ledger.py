@@ -204,8 +204,9 @@ class DuckDBCohortLedger:
         self._replace(plan_id, kind=PlanKind.WITHHELD)
 
     def drop_plans(self, plan_id: str | None = None) -> None:
-        """Delete plans with their members: all, or only the one with an id."""
+        """See `CohortLedger.drop_plans`."""
         self.state.drop_plan(self.number, plan_id)
+        self.state.plans.end_approvals(self.number)
 
     def _replace(self, plan_id: str, **changes: object) -> None:
         plans = [plan for plan in self.plans() if plan.plan_id == plan_id]

@@ -45,16 +45,14 @@ class Comparison(Identities):
         additions = self._counts(f"FROM {tables.additions}")
         staying = self._find_removals(met, strays)
         linked = self._keep_linked()
-        cut_off = self._find_resent()
+        resent = self._find_resent()
         removals = self._counts(f"FROM {tables.removals}")
-        gone_members = self._counts(f"FROM {tables.removals} WHERE NOT is_alias")
+        approved, leaving = self._count_leaving(resent)
         if len(removals) > 1:
             in_order = f"SELECT * FROM {tables.removals} ORDER BY cohort"
             tables.removals = self._make("in_order", in_order)
-        results = {tables.additions, tables.removals, tables.linked, tables.resent}
-        self._drop_others(results)
-        leaving = {each: gone_members.get(each, 0) + cut_off.get(each, 0) for each in removals}
-        changes = _Changes(new, gone, additions, removals, leaving, staying, linked)
+        self._drop_others(tables.results)
+        changes = _Changes(new, gone, additions, removals, approved, leaving, staying, linked)
         return {cohort: _counted(cohort, known[cohort], changes) for cohort in self._rows.cohorts}
 
     def _withdraw_absent(self) -> None:
@@ -159,9 +157,9 @@ class Comparison(Identities):
             select += (
                 f" UNION ALL SELECT {columns} FROM {tables.doubts} SEMI JOIN {gone} USING ({keys})"
             )
-        none = " LIMIT 0" if self._rows.keeps else ""
+        none = " LIMIT 0" if self._rows.options.keeps else ""
         tables.removals = self._make("removals", f"SELECT * FROM ({select}){none}")
-        if self._rows.has_aliases and not self._rows.keeps:
+        if self._rows.has_aliases and not self._rows.options.keeps:
             aliases = f"FROM {tables.aliases} ANTI JOIN {self._present('NULL')} USING ({keys})"
             absent = self._make("absent", f"SELECT DISTINCT {keys}, anonymous_id {aliases}")
             self._cursor.execute(
@@ -188,6 +186,7 @@ class _Changes(t.NamedTuple):
     gone: dict[int, Sums]
     additions: dict[int, int]
     removals: dict[int, int]
+    approved: dict[int, int]
     leaving: dict[int, int]
     staying: dict[int, int]
     linked: dict[int, int]
@@ -207,6 +206,7 @@ def _counted(cohort: int, known: LedgerCounts, changes: _Changes) -> DiffCounts:
         joining=new[0] - changes.staying.get(cohort, 0),
         additions=additions,
         removals=changes.removals.get(cohort, 0),
+        approved=changes.approved.get(cohort, 0),
         leaving=changes.leaving.get(cohort, 0),
         unchanged=desired.count - additions,
         linked=changes.linked.get(cohort, 0),

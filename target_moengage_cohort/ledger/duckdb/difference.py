@@ -24,8 +24,13 @@ class DuckDBDifference:
     """A `Difference`, by queries in the tables that a `Comparison` made."""
 
     def __init__(
-        self, fetch: Callable[[str], list[Row]], tables: Tables, counts: Mapping[int, DiffCounts]
+        self,
+        fetch: Callable[[str], list[Row]],
+        tables: Tables,
+        counts: Mapping[int, DiffCounts],
+        approvals: Mapping[int, str],
     ) -> None:
+        self.approvals = approvals  # the plans that a person approved, by cohort
         self.counts = counts
         self.tables = tables
         self._fetch = fetch
@@ -41,8 +46,13 @@ class DuckDBDifference:
 
     def removals(self) -> Iterator[CohortMembers]:
         """Yield the members to remove, with the identifiers that were accepted, by cohort."""
-        count = sum(each.removals for each in self.counts.values())
+        count = sum(each.removals - each.approved for each in self.counts.values())
         return self._listed(self.tables.removals, count)
+
+    def approved(self) -> Iterator[CohortMembers]:
+        """Yield the members whose removal a person approved, likewise."""
+        count = sum(each.approved for each in self.counts.values())
+        return self._listed(self.tables.approved, count)
 
     def resent(self) -> Iterator[CohortMembers]:
         """Yield the members to send again after the removals, likewise."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from collections import Counter
 
 from target_moengage_cohort.ledger.duckdb.result_tables import Rows, Tables, Workspace
 
@@ -70,37 +71,59 @@ class Identities(Workspace):
         tables.removals = self._make("others", others)
         return self._counts(f"FROM {tables.linked}")
 
-    def _find_resent(self) -> dict[int, int]:
+    def _find_resent(self) -> str:
         """Find the rows to send again after the removals, which may take their members along.
 
         MoEngage may have merged an anonymous member and a uid that it has seen together: the
-        removal of the one is then that of the other. Return the numbers of accepted members that
-        stay, but of which an alias is removed.
+        removal of the one is then that of the other. Return a table of those rows; "" for none.
         """
         tables = self._tables
         shared = self._spare_shared()
-        anonymous = f"FROM {tables.removals} WHERE uid IS NULL"
-        owners = ""
-        if self._rows.has_aliases and self._count(anonymous):
-            h = self._hash_sql("uid", "NULL::VARCHAR")
-            former = self._make(
-                "owners",
-                f"SELECT DISTINCT {self._prefix}{h} AS h FROM {tables.aliases}"
-                f" SEMI JOIN (SELECT {self._keys} {anonymous}) USING ({self._keys})",
-            )
-            accepted = f"FROM {former} SEMI JOIN {tables.accepted} USING ({self._keys})"
-            owners = self._make("accepted_owners", f"SELECT * {accepted}")
+        owners = self._owners(tables.removals)
         sources = [f"SELECT {self._keys} FROM {each}" for each in (shared, owners) if each]
         if not sources:
-            return {}
+            return ""
         keys = self._make("again", " UNION ".join(sources))
         rows = f"SELECT * FROM {self._present('NULL')} SEMI JOIN {keys} USING ({self._keys})"
         found = self._group("resent_rows", "max(rid) AS rid", rows)
         order = f"SELECT {self._cohort} AS cohort, h, rid FROM {found} ORDER BY cohort, rid"
         tables.resent = self._make("resent", order)
-        if not owners:
-            return {}
-        return self._counts(f"FROM {found} SEMI JOIN {owners} USING ({self._keys})")
+        return found
+
+    def _owners(self, removals: str) -> str:
+        """Make a table of the accepted members of which removals have an alias; "" for none."""
+        tables = self._tables
+        anonymous = f"FROM {removals} WHERE uid IS NULL"
+        if not (self._rows.has_aliases and self._count(anonymous)):
+            return ""
+        h = self._hash_sql("uid", "NULL::VARCHAR")
+        former = self._make(
+            "owners",
+            f"SELECT DISTINCT {self._prefix}{h} AS h FROM {tables.aliases}"
+            f" SEMI JOIN (SELECT {self._keys} {anonymous}) USING ({self._keys})",
+        )
+        accepted = f"FROM {former} SEMI JOIN {tables.accepted} USING ({self._keys})"
+        return self._make("accepted_owners", f"SELECT * {accepted}")
+
+    def _count_leaving(self, resent: str) -> tuple[dict[int, int], dict[int, int]]:
+        """Count the removals that a person approved, and the members that others leave without.
+
+        The guard sees the latter: members that are removed, or stay but lose an alias. Approved
+        removals get a table of their own, unless they are to be sent with the others.
+        """
+        tables, keys, options = self._tables, self._keys, self._rows.options
+        removals, approved = tables.removals, {}
+        if options.approved:
+            approvals = self._make("approvals", f"SELECT DISTINCT {keys} FROM ({options.approved})")
+            chosen = f"SELECT * FROM {tables.removals} {{}} JOIN {approvals} USING ({keys})"
+            removals = self._make("guarded", f"{chosen.format('ANTI')} ORDER BY cohort")
+            if not options.defers:
+                tables.approved = self._make("approved", f"{chosen.format('SEMI')} ORDER BY cohort")
+                tables.removals, approved = removals, self._counts(f"FROM {tables.approved}")
+        leaving = Counter(self._counts(f"FROM {removals} WHERE NOT is_alias"))
+        if owners := resent and self._owners(removals):
+            leaving += Counter(self._counts(f"FROM {resent} SEMI JOIN {owners} USING ({keys})"))
+        return approved, leaving
 
     def _spare_shared(self) -> str | None:
         """Clear the anonymous ids in removals that desired members have, which must stay.

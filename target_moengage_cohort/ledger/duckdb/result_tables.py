@@ -26,6 +26,15 @@ a memory limit of 256 MB."""
 _ids = itertools.count(1)
 
 
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of a comparison."""
+
+    has_others: bool  # whether the ledger has members of cohorts that are not compared
+    keeps: bool  # whether to remove no members
+    approved: str  # SQL for cohort and hash of the removals that a person approved, if there are
+    defers: bool  # whether these are sent with the others, and not by themselves
+
+
 class Rows(msgspec.Struct, frozen=True, kw_only=True):
     """The staged rows to compare, and the facts known about them."""
 
@@ -35,7 +44,7 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
     has_absent: bool  # whether some row is a non-member's
     has_pairs: bool  # whether some row has both identifiers
     has_aliases: bool  # whether the ledger has any
-    keeps: bool  # whether to remove no members
+    options: Options
     known: Mapping[int, LedgerCounts]  # the numbers of each cohort's ledger
 
 
@@ -52,10 +61,16 @@ class Tables:
         self.aliases = aliases
         self.additions = ""  # cohort, hash, row in `staged`, and whether it is not accepted yet
         self.removals = ""  # cohort, hash, identifiers, and whether it is an alias
+        self.approved = ""  # likewise, of removals that a person approved, and not in `removals`
         self.linked = ""  # likewise, of members that become aliases; missing without any
         self.resent = ""  # cohort, hash and row, to send after the removals; missing without any
         self.made: list[str] = []  # to drop in the end
         self._staging = staging
+
+    @property
+    def results(self) -> set[str]:
+        """The tables with the result."""
+        return {self.additions, self.removals, self.approved, self.linked, self.resent}
 
     def new(self, name: str) -> str:
         """Return a unique table name."""

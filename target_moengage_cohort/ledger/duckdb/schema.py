@@ -32,6 +32,7 @@ FILE_TABLES = (
 )
 """No indexes: those of DuckDB do not spill. The cohorts are control's numbers of them."""
 
+GIVEN_PLANS = "SELECT unnest(?::INTEGER[]) AS cohort, unnest(?::VARCHAR[]) AS plan_id"
 MEMBER_TABLES = ("accepted", "doubts", "removed", "aliases")
 COHORT_TABLES = (*MEMBER_TABLES, "marks", "plan_members")
 """Every table that has rows of cohorts."""

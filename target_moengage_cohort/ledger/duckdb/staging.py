@@ -31,6 +31,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.core.column_files import ColumnarRows
     from target_moengage_cohort.ledger.duckdb.instance import Engine, Row
     from target_moengage_cohort.ledger.duckdb.members import Members
+    from target_moengage_cohort.ledger.duckdb.result_tables import Options
     from target_moengage_cohort.ledger.records import LedgerCounts
     from target_moengage_cohort.ledger.snapshot import ColumnarFacts
 
@@ -141,17 +142,16 @@ class DuckDBStaging:
         members: Members,
         schema: str,
         known: Mapping[int, LedgerCounts],
-        *,
-        has_others: bool,
-        keeps: bool,
+        approvals: Mapping[int, str],
+        options: Options,
     ) -> DuckDBDifference:
         """Compare the rows with some cohorts' members in the tables of a schema.
 
-        `known` has the numbers of each. `has_others` is whether other cohorts have members, too.
+        `known` has the numbers of each.
         """
         self.wait()
         where = ""
-        if has_others:
+        if options.has_others:
             where = f" WHERE cohort IN ({', '.join(map(str, known))})"
         accepted, doubts = (
             f"(FROM {schema}.{table}{where})" if where else f"{schema}.{table}"
@@ -167,14 +167,14 @@ class DuckDBStaging:
             has_absent=self.has_absent,
             has_pairs=self._has_pairs,
             has_aliases=bool(members.rows(f"SELECT 1 FROM {aliases} LIMIT 1")),
-            keeps=keeps,
+            options=options,
             known=known,
         )
         with members.using(), self._lock:
             counts = Comparison(members.cursor, tables, rows, self._engine.hash_sql).run()
         if self._files and (tables.resent or any(each.additions for each in counts.values())):
             self._identify(tables)
-        return DuckDBDifference(self.fetch, tables, counts)
+        return DuckDBDifference(self.fetch, tables, counts, approvals)
 
     def _identify(self, tables: Tables) -> None:
         named = identify(self._files, self._engine, tables)

@@ -12,7 +12,7 @@ from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.ledger.control.actions import note_action
 from target_moengage_cohort.ledger.control.control import Control, stem
 from target_moengage_cohort.ledger.control.history import RunHistory
-from target_moengage_cohort.ledger.control.plans import Plans
+from target_moengage_cohort.ledger.control.plans import Plans, is_approvable
 from target_moengage_cohort.ledger.control.sqlite import SQLiteDatabase
 from target_moengage_cohort.ledger.control.stream_records import StreamRecords
 from target_moengage_cohort.ledger.duckdb.leases import Leases
@@ -55,7 +55,7 @@ class StoreDirectory:
         database = SQLiteDatabase(
             self.folder, read_only=self._read_only, step=self._step, patience=self._patience
         )
-        self._control = Control(settings, database)
+        self._control = Control(settings, database, self._clock)
         self._leases = Leases(self.folder, is_optional=self._read_only)
         self._witness = Witness(self.place, self._step)
         database.first_change = partial(self._witness.write, self._control)
@@ -97,7 +97,14 @@ class StoreDirectory:
     def plans(self) -> dict[int, list[Plan]]:
         """Return the plans of all cohorts that have any, by number; never waits."""
         numbers = [entry.number for entry in self.entries()]
-        return Plans(self._ready().database).of_cohorts(numbers) if numbers else {}
+        return Plans(self._ready()).of_cohorts(numbers) if numbers else {}
+
+    def approve(self, entry: CohortEntry, plan: Plan) -> float | None:
+        """See `LedgerStore.approve`."""
+        plans = Plans(self._ready())
+        if not is_approvable(plan, self._clock()):
+            return None
+        return plans.approve(entry.number, plan.plan_id)
 
     def streams(self) -> list[str]:
         """Return the partner's streams that have a ledger; never waits."""

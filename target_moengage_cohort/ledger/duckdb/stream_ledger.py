@@ -11,6 +11,7 @@ from target_moengage_cohort.ledger.control.stream_records import StreamRecords
 from target_moengage_cohort.ledger.duckdb import aliases, folding, schema
 from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBCohortLedger
 from target_moengage_cohort.ledger.duckdb.inspection import cohorts_with_rows, stray_plans
+from target_moengage_cohort.ledger.duckdb.result_tables import Options
 from target_moengage_cohort.ledger.duckdb.stream_state import StreamState
 from target_moengage_cohort.ledger.records import NO_MEMBERS, FoldedCohort
 from target_moengage_cohort.ledger.repairs import inconsistent, restore_members
@@ -24,7 +25,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.duckdb.members import Members
     from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging
     from target_moengage_cohort.ledger.interface import CohortLedger, NumberedChange, NumberedKey
-    from target_moengage_cohort.ledger.records import CohortEntry, Expected, Plan, PlanKind
+    from target_moengage_cohort.ledger.records import CohortEntry, Expected, Plan
     from target_moengage_cohort.ledger.snapshot import CohortMembers, Difference, Staging
 
 
@@ -144,7 +145,12 @@ class DuckDBStreamLedger(StreamState):
         self.lookups.queue_asked(actions)
 
     def difference(
-        self, staging: Staging, cohorts: Sequence[CohortLedger], *, keeps: bool = False
+        self,
+        staging: Staging,
+        cohorts: Sequence[CohortLedger],
+        *,
+        keeps: bool = False,
+        defers: bool = False,
     ) -> DuckDBDifference:
         """See `StreamLedger.difference`."""
         self.fold()
@@ -152,7 +158,10 @@ class DuckDBStreamLedger(StreamState):
         known = {each.number: self.by_number[each.number].entry.counts for each in cohorts}
         others = self.by_number.keys() - known.keys()
         has_others = any(self.by_number[number].entry.counts.base for number in others)
-        return rows.compare(self.table, self.tables, known, has_others=has_others, keeps=keeps)
+        approvals = self.plans.approved([*known])
+        sql = self.removals_sql(approvals)
+        options = Options(has_others=has_others, keeps=keeps, defers=defers, approved=sql)
+        return rows.compare(self.table, self.tables, known, approvals, options)
 
     def settle(self, difference: Difference, *, complete: Sequence[CohortLedger]) -> None:
         """See `StreamLedger.settle`."""
@@ -160,6 +169,9 @@ class DuckDBStreamLedger(StreamState):
         if linked := [number for number, counts in difference.counts.items() if counts.linked]:
             aliases.link(self, linked, t.cast("DuckDBDifference", difference).tables.linked)
         numbers = [each.number for each in complete]
+        for number, plan_id in t.cast("DuckDBDifference", difference).approvals.items():
+            if number in numbers and difference.counts[number].approved:
+                self.drop_plan(number, plan_id)  # also if a person has approved another one since
         if numbers and self.table.may_have_removed:
             chosen = "WHERE cohort IN (SELECT unnest(?::INTEGER[]))"
             if self.table.rows(f"SELECT 1 FROM {{s}}.removed {chosen} LIMIT 1", [numbers]):
@@ -191,10 +203,6 @@ class DuckDBStreamLedger(StreamState):
 
     # Plans
 
-    def plans_of(self, cohorts: Sequence[CohortLedger]) -> dict[int, list[Plan]]:
-        """See `StreamLedger.plans_of`."""
-        return self.plans.of_cohorts([each.number for each in cohorts])
-
     def keep(self, plans: Sequence[tuple[CohortLedger, Plan]], difference: Difference) -> None:
         """See `StreamLedger.keep`."""
         if not plans:
@@ -203,34 +211,29 @@ class DuckDBStreamLedger(StreamState):
         if not changes.tables.additions:  # nothing differs, so no plan has a member
             self.plans.keep([(ledger.number, plan) for ledger, plan in plans])
             return
-        for ledger, plan in plans:
-            self.drop_plan_members([ledger.number], plan.plan_id)
+        kept = [(ledger.number, plan.plan_id) for ledger, plan in plans]
         adding = [(ledger.number, plan.plan_id) for ledger, plan in plans if plan.additions]
         removing = [(ledger.number, plan.plan_id) for ledger, plan in plans if plan.removals]
         removals = f"SELECT cohort, uid, anonymous_id FROM {changes.tables.removals}"
-        for action, chosen, select in (
-            (Action.ADD, adding, changes.select(changes.tables.additions)),
-            (Action.REMOVE, removing, removals),
-            (Action.ADD, removing, changes.select(changes.tables.resent)),
-        ):
-            if chosen and select:
-                with self.table.change("keep members"):
-                    values = [[number for number, _ in chosen], [name for _, name in chosen]]
+        # A replaced plan of the same changes may be approved, so its members are never missing.
+        with self.table.change("keep members"):
+            self.table.run(
+                f"DELETE FROM {{s}}.plan_members WHERE (cohort, plan_id) IN ({schema.GIVEN_PLANS})",
+                [[number for number, _ in kept], [name for _, name in kept]],
+            )
+            for action, chosen, select in (
+                (Action.ADD, adding, changes.select(changes.tables.additions)),
+                (Action.REMOVE, removing, removals),
+                (Action.ADD, removing, changes.select(changes.tables.resent)),
+            ):
+                if chosen and select:
                     self.table.run(
                         "INSERT INTO {s}.plan_members SELECT c.cohort, p.plan_id,"
-                        f" '{action.value}', c.uid, c.anonymous_id FROM ({select}) AS c JOIN"
-                        " (SELECT unnest(?::INTEGER[]) AS cohort, unnest(?::VARCHAR[]) AS plan_id)"
-                        " AS p ON p.cohort = c.cohort",
-                        values,
+                        f" '{action.value}', c.uid, c.anonymous_id FROM ({select}) AS c"
+                        f" JOIN ({schema.GIVEN_PLANS}) AS p ON p.cohort = c.cohort",
+                        [[number for number, _ in chosen], [name for _, name in chosen]],
                     )
         self.plans.keep([(ledger.number, plan) for ledger, plan in plans])
-
-    def drop_plans_of(self, cohorts: Sequence[CohortLedger], kind: PlanKind) -> None:
-        """See `StreamLedger.drop_plans_of`."""
-        for number, plans in self.plans_of(cohorts).items():
-            for plan in plans:
-                if plan.kind is kind:
-                    self.drop_plan(number, plan.plan_id)
 
     # People
 

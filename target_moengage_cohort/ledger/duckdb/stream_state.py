@@ -15,7 +15,7 @@ from target_moengage_cohort.ledger.duckdb import folding
 from target_moengage_cohort.ledger.duckdb.lookups import Lookups
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.control.requests import JournaledRequest
@@ -34,7 +34,7 @@ class StreamState:
         self.control = control
         self.table = members
         self.requests = Requests(control)
-        self.plans = Plans(control.database)
+        self.plans = Plans(control)
         self.lookups = Lookups(members)
         self.by_number: dict[int, DuckDBCohortLedger] = {}
         self.read_only = control.database.read_only
@@ -142,8 +142,25 @@ class StreamState:
 
     def drop_plan(self, cohort: int, plan_id: str | None) -> None:
         """Delete a cohort's plans, or the one with an id; then its members."""
-        self.plans.drop([cohort], None, plan_id)
+        self.plans.drop([(cohort, plan_id)])
         self.drop_plan_members([cohort], plan_id)
+
+    def replace_plans(self, cohorts: Sequence[int]) -> None:
+        """See `StreamLedger.replace_plans`."""
+        if not self.read_only:
+            for cohort, plan_id in self.plans.replace(cohorts):
+                self.drop_plan_members([cohort], plan_id)
+
+    def removals_sql(self, plans: Mapping[int, str]) -> str:
+        """Return SQL for cohort and hash of the removals of plans, by their cohorts."""
+        if not plans:
+            return ""
+        h = self.table.engine.hash_sql("uid", "anonymous_id")
+        chosen = ", ".join(f"({cohort}, '{plan_id}')" for cohort, plan_id in plans.items())
+        return (
+            f"SELECT cohort, {h} AS h FROM {self.table.schema}.plan_members WHERE action ="
+            f" '{Action.REMOVE.value}' AND (cohort, plan_id) IN ({chosen})"
+        )
 
     def drop_plan_members(self, cohorts: Sequence[int], plan_id: str | None) -> None:
         """Delete the members of plans that control does not have."""

@@ -38,6 +38,7 @@ class Outbox:
         self._state_bytes = 0
         self._held: list[Change] = []  # of cohorts that may not be created yet
         self._streams_held: set[str] = set()
+        self._read: set[int] = set()  # the numbers of the cohorts of which changes were read
         self._has_pairs: set[str] = set()  # streams in which a member has both identifiers
 
     def put(self, *changes: Change) -> None:
@@ -172,6 +173,9 @@ class Outbox:
         members = [change.member for change in changes]
         if any(member.uid is not None and member.anonymous_id is not None for member in members):
             self._has_pairs.add(self._cohorts.by_id[changes[0].cohort.cohort_id].mapping.stream)
+        if fresh := {*numbers} - self._read:
+            stream.replace_plans(sorted(fresh))  # now, because STATE may pass rows without requests
+            self._read |= fresh
         actions = [change.action for change in changes]
         expected = stream.known(numbers, members)
         keys = {(number, member.key) for number, member in zip(numbers, members, strict=True)}

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import heapq
 import typing as t
+from collections import defaultdict
 
 import msgspec
 
-from target_moengage_cohort.ledger.records import Plan, PlanKind
+from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.sync.mirror.guard import Decision, Disposition
 
 if t.TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from target_moengage_cohort.ledger.interface import (
         CohortLedger,
         LedgerStore,
         StreamLedger,
     )
-    from target_moengage_cohort.ledger.records import RunEntry
-    from target_moengage_cohort.ledger.snapshot import Difference
+    from target_moengage_cohort.ledger.records import Plan, RunEntry
+    from target_moengage_cohort.ledger.snapshot import CohortMembers, Difference
 
 
 class StreamPlan(msgspec.Struct, frozen=True):
@@ -28,6 +30,30 @@ class StreamPlan(msgspec.Struct, frozen=True):
     difference: Difference
     cohorts: Sequence[CohortPlan]
 
+    def changes(self) -> Iterator[tuple[int, Action, list[Member]]]:
+        """Yield the changes that may be sent, by cohort, the removals of each first."""
+        numbers: defaultdict[str, set[int]] = defaultdict(set)
+        for each in self.cohorts:
+            for name in each.sent:
+                numbers[name].add(each.ledger.number)
+        parts = (
+            _chosen(getattr(self.difference, name)(), place, numbers[name])
+            for name, place in _PLACES.items()
+            if numbers[name]
+        )
+        for number, place, members in heapq.merge(*parts, key=lambda change: change[:2]):
+            yield number, Action.ADD if place else Action.REMOVE, members
+
+
+_PLACES = {"approved": 0, "removals": 0, "resent": 1, "additions": 2}
+"""The parts of a difference, in the order in which those of a cohort are sent."""
+
+
+def _chosen(
+    changes: Iterator[CohortMembers], place: int, numbers: Container[int]
+) -> Iterator[tuple[int, int, list[Member]]]:
+    return ((number, place, members) for number, members in changes if number in numbers)
+
 
 class CohortPlan(msgspec.Struct, frozen=True):
     """The decision on one cohort's part of a plan, and the parts that are not delivered now."""
@@ -35,6 +61,17 @@ class CohortPlan(msgspec.Struct, frozen=True):
     ledger: CohortLedger
     decision: Decision
     kept: Sequence[Plan]
+    has_approved: bool  # whether a person approved some of its removals
+    was_read: bool  # whether the input has rows of it, or is complete: older plans are outdated
+
+    @property
+    def sent(self) -> list[str]:
+        """The parts of the difference that are sent now, by their names in it."""
+        additions, removals = self.decision.additions, self.decision.removals
+        names = ["approved"] if self.has_approved and removals is not Disposition.LEFT else []
+        names += ["removals"] if removals is Disposition.DELIVERED else []
+        names += ["resent"] if names else []
+        return names + ["additions"] * (additions is Disposition.DELIVERED)
 
 
 class Recorder:
@@ -52,19 +89,13 @@ class Recorder:
     def keep(self, plan: StreamPlan) -> None:
         """Keep the parts of a plan that are not delivered, before any request of it leaves."""
         ledger = plan.ledger
-        ledger.drop_plans_of([each.ledger for each in plan.cohorts], PlanKind.WAITING)
-        decided = [
-            each.ledger for each in plan.cohorts if each.decision.removals is not Disposition.LEFT
-        ]
-        ledger.drop_plans_of(decided, PlanKind.WITHHELD)
+        ledger.replace_plans([each.ledger.number for each in plan.cohorts if each.was_read])
         parts = [(each.ledger, part) for each in plan.cohorts for part in each.kept]
         for stream in {part.stream for _, part in parts}:
             self._store.begin(stream)  # another run may have begun, but found the ledger busy
         ledger.keep(parts, plan.difference)
-        delivered = [
-            each.ledger for each in plan.cohorts if each.decision.removals is Disposition.DELIVERED
-        ]
-        ledger.doubt_resent(plan.difference, delivered)
+        resent = [each.ledger for each in plan.cohorts if "resent" in each.sent]
+        ledger.doubt_resent(plan.difference, resent)
 
     def finish(self, plan: StreamPlan) -> None:
         """Note that the rest of a plan was delivered."""

@@ -7,7 +7,6 @@ passes a plan that is not settled, waiting or withheld.
 from __future__ import annotations
 
 import hashlib
-import heapq
 import logging
 import typing as t
 from collections import deque
@@ -15,7 +14,7 @@ from collections import deque
 import msgspec
 
 from target_moengage_cohort.core.commands import suggest
-from target_moengage_cohort.core.membership import Action, SyncMode
+from target_moengage_cohort.core.membership import SyncMode
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.settings import Removals
 from target_moengage_cohort.sync.mirror.guard import Decision, Disposition, Rules, decide
@@ -23,9 +22,8 @@ from target_moengage_cohort.sync.mirror.head_start import HeadStart
 from target_moengage_cohort.sync.mirror.recorder import CohortPlan, Recorder, StreamPlan
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from target_moengage_cohort.core.membership import Member
     from target_moengage_cohort.delivery.delivery import Delivery
     from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
     from target_moengage_cohort.ledger.records import DiffCounts
@@ -135,7 +133,9 @@ class Settlement:
         rules = _rules(stream)
         ledgers = [ledger for _, ledger in populated]
         of_stream = ledgers[0].stream
-        difference = of_stream.difference(stream.staging, ledgers, keeps=rules.seals)
+        difference = of_stream.difference(
+            stream.staging, ledgers, keeps=rules.seals, defers=rules.deferred
+        )
         parts = []
         for cohort, ledger in populated:
             if cohort.error is not None:  # its rows are compared, and nothing comes of that
@@ -144,7 +144,8 @@ class Settlement:
             decision = decide(counts, rules, stream.proof)
             kept = self._undelivered(cohort, ledger, difference, decision)
             _note_result(cohort, counts, decision, kept)
-            parts.append(CohortPlan(ledger, decision, kept))
+            was_read = cohort.records > 0 or decision.removals is not Disposition.LEFT
+            parts.append(CohortPlan(ledger, decision, kept, counts.approved > 0, was_read))
         return StreamPlan(of_stream, difference, parts)
 
     def _undelivered(
@@ -176,7 +177,7 @@ class Settlement:
                 revision=ledger.revision,
                 base=differs.base,
                 additions=differs.additions if additions else 0,
-                removals=differs.removals if removals else 0,
+                removals=differs.removals - differs.approved if removals else 0,
                 leaving=differs.leaving if removals else 0,
                 desired=decision.remaining,
                 max_removal_percent=mapping.max_removal_percent,
@@ -195,7 +196,7 @@ class Settlement:
         one that turned out to be the same person, the addition must come last.
         """
         plan, latest, latest_action = under_way.plan, None, None
-        for number, action, members in _deliverable(plan):
+        for number, action, members in plan.changes():
             cohort = under_way.cohorts[number]
             if latest is not None and (latest, latest_action) != (cohort, action):
                 self._delivery.close(latest.cohort.cohort_id)  # this part of its plan is complete
@@ -220,28 +221,6 @@ class Settlement:
         return True
 
 
-def _deliverable(plan: StreamPlan) -> Iterator[tuple[int, Action, list[Member]]]:
-    """Yield the changes of a plan that may be sent, by cohort, the removals of each first."""
-    parts = {part.ledger.number: part for part in plan.cohorts}
-    removed = {number for number, part in parts.items() if _delivers(part.decision.removals)}
-    added = {number for number, part in parts.items() if _delivers(part.decision.additions)}
-    removals = plan.difference.removals() if removed else iter(())
-    resent = plan.difference.resent() if removed else iter(())
-    additions = plan.difference.additions() if added else iter(())
-    changes = heapq.merge(
-        ((number, 0, members) for number, members in removals if number in removed),
-        ((number, 1, members) for number, members in resent if number in removed),
-        ((number, 2, members) for number, members in additions if number in added),
-        key=lambda change: change[:2],
-    )
-    for number, place, members in changes:
-        yield number, Action.ADD if place else Action.REMOVE, members
-
-
-def _delivers(disposition: Disposition) -> bool:
-    return disposition is Disposition.DELIVERED
-
-
 def _rules(stream: StagedStream) -> Rules:
     mapping = stream.mapping
     return Rules(
@@ -260,8 +239,10 @@ def _note_result(
     result = cohort.result
     result.differs = differs
     result.reason, result.objection = decision.reason, decision.objection
-    if decision.removals in {Disposition.WITHHELD, Disposition.LEFT}:
+    if decision.removals is Disposition.LEFT:
         result.removals_withheld = differs.removals
+    if decision.removals is Disposition.WITHHELD:
+        result.removals_withheld = differs.removals - differs.approved
     if decision.removals is Disposition.WAITING:
         result.removals_waiting = differs.removals
     if decision.additions is Disposition.WITHHELD:
