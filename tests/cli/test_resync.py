@@ -5,7 +5,8 @@ from tests.cli.conftest import people
 
 
 def test_resync_doubts_the_named_cohorts(desk):
-    """resync marks all members of the named cohorts as in doubt, and discards their plans only."""
+    """resync marks all members of the named cohorts as in doubt; their plans are outdated and can
+    only be approved for the next run, which removes nobody now."""
     desk.fill("vip", people(1, 2))
     desk.fill("other", people(1))
     desk.plan("vip", people(1), kind=PlanKind.WITHHELD)
@@ -13,7 +14,10 @@ def test_resync_doubts_the_named_cohorts(desk):
     assert (0, "cohort 'vip': 2 members to be sent again\n") == (result.exit_code, result.stdout)
     assert (2, 2) == desk.counts("vip")
     assert (1, 0) == desk.counts("other")
-    assert 1 == desk.run("confirm", "--withheld", "plan-withheld-vip").exit_code
+    sent = len(desk.emulator.requests())
+    assert 0 == desk.run("confirm", "--withheld", "plan-withheld-vip").exit_code
+    assert (2, 2) == desk.counts("vip")
+    assert sent == len(desk.emulator.requests())
 
 
 def test_resync_of_all_asks_for_confirmation(desk):

@@ -288,7 +288,8 @@ def test_two_thousand_streams_in_one_input():
     names = [f"s{number}" for number in range(2_000)]
     messages = [one for name in names for one in (schema(name), record(name, uid="u"))]
     with Emulator(requests_per_minute=UNLIMITED, max_cohorts=len(names)) as emulator:
-        seen = run(emulator, lines(*messages, state({"a": 1})))
+        limit = len(names)
+        seen = run(emulator, lines(*messages, state({"a": 1})), max_new_cohorts=limit)
         assert (None, [{"a": 1}]) == (seen.error, seen.states)
         assert [] == [name for name in names if uids(emulator, name) != {"u"}]
 
