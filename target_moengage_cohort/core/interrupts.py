@@ -55,12 +55,19 @@ class Patience(t.NamedTuple):
     wait: Callable[[float], bool]
     seconds: float
 
-    def until(self, is_done: Callable[[], bool], poll_seconds: float) -> bool:
-        """Wait until something is done; return ``False`` if that takes too long."""
+    def until(
+        self, is_done: Callable[[], bool], poll_seconds: float, *, last_seconds: float = 0.0
+    ) -> bool:
+        """Wait until something is done; return ``False`` if that takes too long.
+
+        A run that is to end waits no longer than `last_seconds` from then on.
+        """
         waited = 0.0
         while not is_done():
-            if waited >= self.seconds or self.wait(poll_seconds):
+            if waited >= self.seconds:
                 return False
+            if self.wait(poll_seconds):
+                return Patience(threading.Event().wait, last_seconds).until(is_done, poll_seconds)
             waited += poll_seconds
         return True
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -269,3 +271,23 @@ def test_a_cohort_that_two_runs_meet_at_once_belongs_to_the_first(tmp_path, part
         with pytest.raises(SettingsError) as raised:
             send(late, ADD, members(2))
         assert "cohort_of_other_stream" == raised.value.code
+
+
+def test_a_run_that_ends_still_notes_its_outcome(tmp_path):
+    """What another process holds for a moment does not fail a run whose waits have been ended."""
+    with ledgers(tmp_path) as store:
+        place = Path(store.open(COHORT, STREAM) and store.place)
+    holder = sqlite3.connect(place / "control.sqlite", check_same_thread=False)
+    letting_go = threading.Timer(0.1, holder.rollback)
+
+    def wait(_seconds):
+        letting_go.start()  # only once: a thread cannot be started again
+        return True  # the run is to end
+
+    with ledgers(tmp_path, wait=wait, run_id="run-2") as store:
+        ledger = store.open(COHORT, STREAM)
+        holder.execute("BEGIN IMMEDIATE")
+        ledger.rename("Another")
+        letting_go.join()
+        assert ["Another"] == [entry.name for entry in store.entries()]
+    holder.close()

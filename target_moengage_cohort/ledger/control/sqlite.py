@@ -26,6 +26,7 @@ if t.TYPE_CHECKING:
 
 FILE_NAME = "control.sqlite"
 _POLL_SECONDS = 0.05
+_LAST_SECONDS = 3.0
 
 
 class Transaction:
@@ -239,7 +240,8 @@ class SQLiteDatabase:
                 return False
             return True
 
-        if not self._patience.until(execute, _POLL_SECONDS):
+        # A run that ends still notes its outcome, and others hold the file for moments only.
+        if not self._patience.until(execute, _POLL_SECONDS, last_seconds=_LAST_SECONDS):
             raise self._busy()
         return rows
 
