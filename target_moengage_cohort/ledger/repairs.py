@@ -65,11 +65,8 @@ def damaged(path: Path, repair: str) -> LedgerError:
 
 def restore_store(folder: Path) -> str:
     """Return the repair of a store without control."""
-    return (
-        f"Restore all files of {folder} from one backup, then run again. Without a backup, "
-        f"{ADOPTION}; begin a new ledger: {move_away(folder)} && "
-        f"{suggest('ledger', 'accept-older')}"
-    )
+    command = f"{move_away(folder)} && {suggest('ledger', 'accept-older')}"
+    return _restore(folder, f"begin a new ledger: {command}")
 
 
 def restore_members(path: Path, stream: str, *, trusts: bool = False) -> str:
@@ -78,9 +75,13 @@ def restore_members(path: Path, stream: str, *, trusts: bool = False) -> str:
     if path.exists() and not trusts:
         command = f"{move_away(path)} && {command}"
     members = "the members in the file" if trusts else "no members of this stream"
+    return _restore(path.parent, f"continue with {members}: {command}")
+
+
+def _restore(folder: Path, otherwise: str) -> str:
     return (
-        f"Restore all files of {path.parent} from one backup, then run again. Without a backup, "
-        f"{ADOPTION}; continue with {members}: {command}"
+        f"Restore all files of {folder} from one backup, then run again. Without a backup, "
+        f"{ADOPTION}; {otherwise}"
     )
 
 

@@ -36,7 +36,7 @@ def warn_of_known(entries: Sequence[CohortEntry], mapping: StreamMapping) -> Non
     others = [entry for entry in known if fixed and entry.cohort_id != fixed.cohort_id]
     if others:
         logger.warning(
-            "%s was populated by the stream %r before, and is not any more; no members are "
+            "%s is no longer populated by the stream %r; no members are "
             "removed. To empty it for good, run: %s. To let another stream populate it, run: %s",
             _subject(others),
             mapping.stream,

@@ -20,6 +20,8 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 
+_WITHHELD_EXIT = 3
+
 Status: t.TypeAlias = t.Literal["succeeded", "failed", "withheld", "dry_run"]
 
 
@@ -69,6 +71,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     retries: int
     throttled_seconds: float  # how long the rate limit delayed requests
     cohorts: list[CohortReport]  # each cohort that the run touched
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a process without an error."""
+        return _WITHHELD_EXIT if self.status == "withheld" else 0
 
 
 def report_cohort(cohort: SyncedCohort, counts: CohortCounts, proof: Proof) -> CohortReport:

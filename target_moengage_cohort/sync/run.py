@@ -36,8 +36,6 @@ if t.TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_WITHHELD_EXIT = 3
-
 TapExit: t.TypeAlias = "t.Callable[[], int | None]"
 """Waits for a tap that we started ourselves; gives its exit code, or ``None`` if interrupted."""
 
@@ -74,8 +72,7 @@ class Run:
     @property
     def exit_code(self) -> int:
         """The exit code of a process without an error."""
-        is_withheld = self.report is not None and self.report.status == "withheld"
-        return _WITHHELD_EXIT if is_withheld else 0
+        return 0 if self.report is None else self.report.exit_code
 
     def read(self, source: t.IO[t.Any]) -> None:
         """Read an input to its end, or until interrupted.

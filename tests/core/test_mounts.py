@@ -21,7 +21,7 @@ MOUNTS = r"""22 27 0:21 / /proc rw,relatime - proc proc rw
     ("path", "kind"),
     [
         ("/", "ext4"),
-        ("/home/user/.local/state", "ext4"),
+        ("/data/.local/state", "ext4"),
         ("/mnt/nfs", "nfs4"),
         ("/mnt/nfs/ledger/x", "nfs4"),
         ("/mnt/nfs-not/ledger", "ext4"),

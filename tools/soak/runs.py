@@ -22,7 +22,6 @@ from tools.soak.disk import Disk
 from tools.soak.wire import Wire
 
 LONGEST_SECONDS = 180.0
-WITHHELD_EXIT = 3
 BLOCK_BYTES = 512  # of the shell's `ulimit -f`, as POSIX has it
 Form = t.Literal["target", "run", "in process", "confirm"]
 """A process of the target, of `moengage-cohort run` with a tap, or of `moengage-cohort confirm`;
@@ -190,9 +189,7 @@ class Runner:
     def _in_process(self, data: bytes, settings: dict[str, t.Any], clock_step: float) -> Ended:
         timing = Timing(wall_clock=lambda: time.time() + clock_step)
         seen = run(t.cast("Emulator", self.wire), data, timing, **settings)
-        code = WITHHELD_EXIT if seen.report.status == "withheld" else 0
-        if seen.error is not None:
-            code = seen.error.exit_code
+        code = seen.report.exit_code if seen.error is None else seen.error.exit_code
         return Ended(code, seen.states, str(seen.error or ""))
 
 
