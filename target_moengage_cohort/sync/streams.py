@@ -184,7 +184,7 @@ class Streams:
         """Take the value of a STATE; refuse a mirror's replication method.
 
         One that is empty is not passed on, and neither is one from which the tap would not read
-        all of a mirror's stream.
+        all of a mirror's stream, or which names that as the one to go on with: a tap skips it then.
         """
         state = read_state(value)
         self._tap_states.take(state)
@@ -195,6 +195,7 @@ class Streams:
         is_whole = all(
             # Another tap's streams may be configured, too: only their own entries are theirs.
             state.is_whole(name, self._sources() if name in self._by_source else None)
+            and not state.is_reading(name)
             for name in mirrors
         )
         if self._are_all_mirrors:  # those that will be met later, too

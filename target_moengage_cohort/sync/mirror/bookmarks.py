@@ -82,8 +82,9 @@ class TapState(msgspec.Struct, frozen=True):
 
     @property
     def is_all_whole(self) -> bool:
-        """Whether a tap that gets this back reads all of each stream."""
-        return all(map(_is_whole, self.bookmarks.values()))
+        """Whether a tap that gets this back reads all of each stream, from its beginning."""
+        is_reading = any(map(self.is_reading, self.syncing))
+        return not is_reading and all(map(_is_whole, self.bookmarks.values()))
 
     def is_reading(self, stream: str) -> bool:
         """Return whether the tap has begun to read a stream, and not ended."""
