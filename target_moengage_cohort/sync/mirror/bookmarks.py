@@ -38,8 +38,8 @@ class TapState(msgspec.Struct, frozen=True):
     """The value of a STATE, or of several.
 
     Attributes:
-        bookmarks: The entries in ``bookmarks``, or all if there is no such key, by the tap's name
-            for the stream.
+        bookmarks: The entries in ``bookmarks``, or all objects if there is no such key, by the
+            tap's name for the stream.
         outside: The entries outside ``bookmarks``.
         syncing: The streams that the tap says it is reading.
     """
@@ -56,7 +56,7 @@ class TapState(msgspec.Struct, frozen=True):
 
     def named(self, stream: str) -> list[t.Any]:
         """Return the entries that name a stream, perhaps after a schema, a database or the like."""
-        entries = [*self.bookmarks.items(), *self.outside.items()]
+        entries = (*self.bookmarks.items(), *self.outside.items())
         return [entry for key, entry in entries if _fits(key, stream)]
 
     def entries(self, stream: str, streams: Collection[str]) -> list[t.Any]:
@@ -107,7 +107,9 @@ def read_state(value: bytes) -> TapState:
     syncing = frozenset(name for name in names if isinstance(name, str))
     bookmarks = content.pop("bookmarks", UNSET)
     if bookmarks is UNSET:
-        return TapState(content, {}, syncing)
+        # A value that is no object may be anything, unless its name is that of a stream.
+        entries = {key: each for key, each in content.items() if isinstance(each, dict)}
+        return TapState(entries, content, syncing)
     if not isinstance(bookmarks, dict):
         bookmarks = {"": bookmarks}
     return TapState(bookmarks, content, syncing)
