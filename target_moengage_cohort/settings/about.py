@@ -144,7 +144,8 @@ DESCRIPTIONS = {
     "rows the query gave, as count(*) over () does; it proves that no row was lost on the way. For "
     "the sync modes mirror and one_time.",
     "removals": "Removals. When a mirror's removals are sent. immediate: in the run that finds "
-    "them. deferred: they wait for moengage-cohort confirm, to be run once the tap has succeeded.",
+    "them. proven: in that run if its input is proven complete; otherwise they are withheld. "
+    "deferred: they wait for moengage-cohort confirm, to be run once the tap has succeeded.",
     "max_removal_percent": "Largest removal (percent). Most of a cohort's members, in percent, "
     "that a mirror may remove in one run; where more would go, the removals are withheld. An input "
     "that is proven complete may remove 20 members in any case, and empty a cohort if this is 100.",

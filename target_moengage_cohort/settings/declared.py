@@ -32,6 +32,7 @@ class Removals(enum.StrEnum):
     """When the removals of a mirror are sent."""
 
     IMMEDIATE = "immediate"
+    PROVEN = "proven"
     DEFERRED = "deferred"
 
 

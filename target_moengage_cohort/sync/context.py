@@ -7,6 +7,7 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.text import utc_now
+from target_moengage_cohort.core.warning_log import WarningLog
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.core.interrupts import Interrupt
@@ -26,6 +27,7 @@ class RunContext(msgspec.Struct, frozen=True):
     interrupt: Interrupt
     timing: Timing
     started_at: str = msgspec.field(default_factory=utc_now)
+    warnings: WarningLog = msgspec.field(default_factory=WarningLog)
 
     @property
     def settings(self) -> Settings:

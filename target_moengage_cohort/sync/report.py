@@ -11,6 +11,7 @@ import msgspec
 
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.core.files import replace
+from target_moengage_cohort.core.warning_log import LoggedWarning  # noqa: TC001 - msgspec resolves it
 from target_moengage_cohort.ledger.records import MemberSet  # noqa: TC001 - msgspec resolves it
 from target_moengage_cohort.sync.mirror.completeness import Proof
 
@@ -67,6 +68,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: str
     status: Status
     error: ReportedError | None = None  # why it failed; none if it was interrupted
+    warnings: tuple[LoggedWarning, ...] = ()  # in order
     requests: int  # requests started, retries included
     retries: int
     throttled_seconds: float  # how long the rate limit delayed requests

@@ -45,6 +45,7 @@ class Run:
 
     def __init__(self, context: RunContext, endpoints: Endpoints) -> None:
         self._context = context
+        context.warnings.start()
         self._endpoints = endpoints
         settings = context.settings
         self._progress = Progress(
@@ -116,6 +117,7 @@ class Run:
         self._progress.stop()
         of_some = self._error_of_some()
         self._report(self._error or of_some)
+        self._context.warnings.stop()
         if ends_with := self._error or of_some:
             raise ends_with
 
@@ -243,6 +245,7 @@ class Run:
             requests=totals.requests,
             retries=totals.retries,
             throttled_seconds=round(totals.throttled_seconds, 1),
+            warnings=self._context.warnings.collected,
             cohorts=self._cohort_reports,
         )
         logger.info("%s", summary(self.report, settings.requests_per_minute))

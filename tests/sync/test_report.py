@@ -37,6 +37,7 @@ FIELDS = [
     "finished_at",
     "status",
     "error",
+    "warnings",
     "requests",
     "retries",
     "throttled_seconds",

@@ -20,6 +20,7 @@ from target_moengage_cohort.settings import Removals
 from target_moengage_cohort.sync.mirror.guard import Decision, Disposition, Rules, decide
 from target_moengage_cohort.sync.mirror.head_start import HeadStart
 from target_moengage_cohort.sync.mirror.recorder import CohortPlan, Recorder, StreamPlan
+from target_moengage_cohort.sync.mirror.unproven import warn_of_unproven
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,6 +94,7 @@ class Settlement:
         for part in plan.cohorts:
             cohort = cohorts[part.ledger.number]
             _warn(cohort, part.decision, rejected=stream.completeness.rejected)
+        warn_of_unproven(stream.mapping.stream, plan, stream.proof)
         self._under_way.append(_UnderWay(plan, cohorts))
         if not self._submit(self._under_way[-1]):
             return False
@@ -228,6 +230,7 @@ def _rules(stream: StagedStream) -> Rules:
         # The first members of a cohort that was new may have been sent by now.
         max_addition_percent=None if stream.has_head_start else mapping.max_addition_percent,
         deferred=mapping.removals is Removals.DEFERRED,
+        needs_proof=mapping.removals is Removals.PROVEN,
         seals=mapping.sync_mode is SyncMode.ONE_TIME,
     )
 
