@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
-from target_moengage_cohort.cli.session import DONE, WITHHELD, Session, configured
+from target_moengage_cohort.cli.session import DONE, Session, configured
 from target_moengage_cohort.cli.terminal import complain, example, release_command, require_utf8
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import BusyError, SettingsError
@@ -17,6 +17,7 @@ from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.sync.mirror.guard import guard
+from target_moengage_cohort.sync.outcome import withheld_exit
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -70,7 +71,7 @@ def confirm(session: Session, streams: tuple[str, ...], withheld: str | None) ->
         plans = _find_pending(ledgers, list(dict.fromkeys(streams)), session.clock())
         allowed = [pending for pending in plans if not _is_withheld(pending)]
         _deliver(session, ledgers, allowed)
-    return DONE if len(allowed) == len(plans) else WITHHELD
+    return DONE if len(allowed) == len(plans) else withheld_exit(session.settings)
 
 
 def _release(session: Session, ledgers: LedgerStore, plan_id: str) -> None:

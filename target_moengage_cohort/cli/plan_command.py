@@ -11,7 +11,7 @@ import msgspec
 
 from target_moengage_cohort.cli.session import DONE, Session, configured, show
 from target_moengage_cohort.cli.terminal import example, wrap
-from target_moengage_cohort.core.errors import BusyError
+from target_moengage_cohort.core.errors import BusyError, TargetError
 from target_moengage_cohort.core.text import format_count, format_minutes, format_size, shorten
 from target_moengage_cohort.sync.process import open_run
 
@@ -22,6 +22,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.sync.synced_cohort import SettlementResult, SyncedCohort
 
 SOMETHING_TO_DO = 5
+_OF_SOME = {"incomplete_input", "stream_without_input"}  # errors that leave the table right
 _COHORT_WIDTH = 21
 _COLUMNS = ("desired", "accepted", "add", "remove", "unchanged", "in doubt")
 _WIDTHS = (9, 9, 9, 9, 9, 8)
@@ -52,6 +53,9 @@ def plan(session: Session, *, as_json: bool, detailed_exitcode: bool) -> int:
             running.finish()
         except BusyError as error:  # of some streams; the table has the others
             busy = error
+        except TargetError as error:
+            if error.code not in _OF_SOME:
+                raise
     cohorts = running.cohorts.by_id
     plans = [
         _plan(entry, cohorts[entry.cohort_id], settings.requests_per_minute)

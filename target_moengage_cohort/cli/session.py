@@ -34,7 +34,7 @@ if t.TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DONE, FAILED, WITHHELD = 0, 1, 3
+DONE, FAILED = 0, 1
 _SIGNAL = 128  # plus its number
 
 

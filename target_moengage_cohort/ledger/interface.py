@@ -274,6 +274,9 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
         A read-only store records nothing.
         """
 
+    def companions(self, stream: str) -> set[str]:
+        """Return the streams of the run that has read a stream last; empty if none has."""
+
     def is_void(self, plan: Plan) -> bool:
         """Return whether a pending plan has expired, because a later run of its stream began."""
 

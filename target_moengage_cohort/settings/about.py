@@ -179,6 +179,12 @@ DESCRIPTIONS = {
     "skip: write it to rejects_path and go on.",
     "rejects_path": "Rejects path. File to which rows that cannot be delivered are appended, as "
     "Singer messages with the reason.",
+    "on_missing_stream": "On missing stream. What to do if a complete input has nothing of a "
+    "stream that is configured in cohorts. warn: log a warning. fail: exit with 1; everything else "
+    "is delivered, and state advances. A stream that another tap has sent last is not missed.",
+    "on_withheld": "On withheld. How a run ends that withholds a plan which confirm --withheld can "
+    "release. fail: with exit code 3. warn: with exit code 0 and a warning; the report's status is "
+    "withheld either way.",
     "report_path": "Report path. File to which the run's report is written, as JSON.",
     "dry_run": "Dry run. Work out what would be sent and what it would cost, but send no request "
     "and write no state.",

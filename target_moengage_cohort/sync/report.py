@@ -21,9 +21,8 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 
-_WITHHELD_EXIT = 3
-
 Status: t.TypeAlias = t.Literal["succeeded", "failed", "withheld", "dry_run"]
+CohortStatus: t.TypeAlias = Status | t.Literal["no_input", "sealed"]
 
 
 class CohortReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +32,7 @@ class CohortReport(msgspec.Struct, frozen=True, kw_only=True):
     cohort_name: str | None
     stream: str
     sync_mode: str
+    status: CohortStatus
     records: int = 0  # records read
     added: int = 0  # members whose addition was accepted
     removed: int = 0  # members whose removal was accepted
@@ -67,6 +67,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str
     finished_at: str
     status: Status
+    exit_code: int  # of the process
     error: ReportedError | None = None  # why it failed; none if it was interrupted
     warnings: tuple[LoggedWarning, ...] = ()  # in order
     requests: int  # requests started, retries included
@@ -74,13 +75,19 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     throttled_seconds: float  # how long the rate limit delayed requests
     cohorts: list[CohortReport]  # each cohort that the run touched
 
-    @property
-    def exit_code(self) -> int:
-        """The exit code of a process without an error."""
-        return _WITHHELD_EXIT if self.status == "withheld" else 0
+
+def cohort_status(cohort: SyncedCohort, status: Status) -> CohortStatus:
+    """Return how a cohort ended in a run whose status would be this one if nothing was withheld."""
+    if cohort.error is not None or cohort.result.is_incomplete or status == "failed":
+        return "failed"
+    if cohort.result.is_sealed:
+        return "sealed"
+    return "withheld" if cohort.result.is_withheld and status != "dry_run" else status
 
 
-def report_cohort(cohort: SyncedCohort, counts: CohortCounts, proof: Proof) -> CohortReport:
+def report_cohort(
+    cohort: SyncedCohort, counts: CohortCounts, proof: Proof, status: CohortStatus
+) -> CohortReport:
     """Report the results of a run for one cohort, given the proof that its stream was complete."""
     result, differs = cohort.result, cohort.result.differs
     ledger_counts = _ledger_counts(cohort)
@@ -92,6 +99,7 @@ def report_cohort(cohort: SyncedCohort, counts: CohortCounts, proof: Proof) -> C
         cohort_name=cohort.cohort.name,
         stream=cohort.mapping.stream,
         sync_mode=cohort.mapping.sync_mode.value,
+        status=status,
         records=cohort.records,
         added=counts.added,
         removed=counts.removed,
@@ -110,16 +118,31 @@ def report_cohort(cohort: SyncedCohort, counts: CohortCounts, proof: Proof) -> C
     )
 
 
-def report_unplaced(mapping: StreamMapping, count: int, proof: Proof) -> CohortReport:
+def report_unplaced(
+    mapping: StreamMapping, count: int, proof: Proof, status: CohortStatus
+) -> CohortReport:
     """Report the rejected rows of a stream that named no cohort."""
     return CohortReport(
         cohort_id=None,
         cohort_name=None,
         stream=mapping.stream,
         sync_mode=mapping.sync_mode.value,
+        status=status,
         records=count,
         rejected=count,
         complete=proof,
+    )
+
+
+def report_missing(mapping: StreamMapping) -> CohortReport:
+    """Report a configured stream of which the input had nothing."""
+    cohort = mapping.cohort
+    return CohortReport(
+        cohort_id=None if cohort is None else cohort.cohort_id,
+        cohort_name=None if cohort is None else cohort.name,
+        stream=mapping.stream,
+        sync_mode=mapping.sync_mode.value,
+        status="no_input",
     )
 
 

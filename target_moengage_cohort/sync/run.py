@@ -26,6 +26,8 @@ from target_moengage_cohort.sync import report as reports
 from target_moengage_cohort.sync.cohorts import Cohorts
 from target_moengage_cohort.sync.intake import Intake
 from target_moengage_cohort.sync.mirror.completeness import Proof, check_tap_exit
+from target_moengage_cohort.sync.missing_streams import find_missing, report_missing
+from target_moengage_cohort.sync.outcome import FAILED, exit_code, incomplete_input
 from target_moengage_cohort.sync.progress import Progress
 from target_moengage_cohort.sync.rejections import Rejections
 from target_moengage_cohort.sync.streams import Streams
@@ -66,14 +68,15 @@ class Run:
         self.counts = self._intake.counts
         self._input_ended = self._is_complete = False
         self._error: TargetError | None = None
+        self._missing: dict[str, InputError | None] = {}  # streams, each with its error if it fails
         self.is_abandoned = False  # whether a thread was still waiting at the end
         self.report: reports.Report | None = None  # once the run is finished
         self._cohort_reports: list[reports.CohortReport] = []
 
     @property
     def exit_code(self) -> int:
-        """The exit code of a process without an error."""
-        return 0 if self.report is None else self.report.exit_code
+        """The exit code of the process, once the run is finished."""
+        return FAILED if self.report is None else self.report.exit_code
 
     def read(self, source: t.IO[t.Any]) -> None:
         """Read an input to its end, or until interrupted.
@@ -128,7 +131,7 @@ class Run:
         is_settled = self._streams.settle()
         self._is_complete = is_settled and self._input_ended and self._error is None
         if self._is_complete:
-            self._warn_of_absent()
+            self._find_missing()
 
     def _prove(self, tap_exit: TapExit | None) -> None:
         """Find what proves that each stream is complete, or that the input is not."""
@@ -158,16 +161,12 @@ class Run:
             requests=totals.requests,
         )
 
-    def _warn_of_absent(self) -> None:
-        """Warn of streams that a complete input should have had: nothing else shows it."""
-        for stream in self._streams.absent():
-            logger.warning(
-                "stream %r is configured in cohorts, but the tap sent nothing for it; its cohort "
-                "is unchanged. Check that the stream is selected, that the database user may read "
-                "it, and, if the view is new, run Meltano with --refresh-catalog",
-                stream,
-                extra={"code": "stream_without_input", "stream": stream},
-            )
+    def _find_missing(self) -> None:
+        """Find the streams that a complete input should have had: nothing else shows it."""
+        met = {*self._streams.by_name, *self._streams.failed}
+        on_missing = self._context.settings.on_missing_stream
+        missing = find_missing(self._streams.absent(), met, self._endpoints.store)
+        self._missing = {stream: report_missing(stream, on_missing) for stream in missing}
 
     def _emit(self, value: bytes) -> None:
         self._endpoints.rejects.sync()
@@ -194,10 +193,13 @@ class Run:
         for cohort in self.cohorts.by_id.values():
             counts = self._delivery.counts(cohort.cohort.cohort_id)
             proof = self._proof_of(cohort.mapping.stream)
-            entries.append(reports.report_cohort(cohort, counts, proof))
+            status = reports.cohort_status(cohort, self._status())
+            entries.append(reports.report_cohort(cohort, counts, proof, status))
         for stream, count in self._rejections.unplaced.items():
             mapping, proof = sinks[stream].rows.mapping, self._proof_of(stream)
-            entries.append(reports.report_unplaced(mapping, count, proof))
+            entries.append(reports.report_unplaced(mapping, count, proof, self._status()))
+        mappings = self._context.config.mappings
+        entries += [reports.report_missing(mappings[stream]) for stream in self._missing]
         return entries
 
     def _proof_of(self, stream: str) -> Proof:
@@ -218,7 +220,7 @@ class Run:
             removed=entry.removed,
         )
 
-    def _status(self, *, is_withheld: bool) -> reports.Status:
+    def _status(self, *, is_withheld: bool = False) -> reports.Status:
         if self._error is not None or not self._is_complete:
             return "failed"
         if self._context.settings.dry_run:
@@ -227,7 +229,10 @@ class Run:
 
     def _error_of_some(self) -> TargetError | None:
         """Return the error of the streams and cohorts that failed alone, if there are any."""
-        errors = [*self.cohorts.errors, *self._streams.failed.values()]
+        errors: list[TargetError] = [*self.cohorts.errors, *self._streams.failed.values()]
+        errors += filter(None, self._missing.values())
+        cohorts = self.cohorts.by_id.values()
+        errors += [incomplete_input(each.mapping) for each in cohorts if each.result.is_incomplete]
         if not errors:
             return None
         worst = min(errors, key=lambda error: error.exit_code)
@@ -236,11 +241,13 @@ class Run:
     def _report(self, ends_with: TargetError | None) -> None:
         settings, totals = self._context.settings, self._delivery.totals
         is_withheld = any(cohort.result.is_withheld for cohort in self.cohorts.by_id.values())
+        status = "failed" if ends_with else self._status(is_withheld=is_withheld)
         self.report = reports.Report(
             run_id=self._context.run_id,
             started_at=self._context.started_at,
             finished_at=utc_now(),
-            status="failed" if ends_with else self._status(is_withheld=is_withheld),
+            status=status,
+            exit_code=exit_code(status, ends_with, settings, self._context.interrupt.signal),
             error=reports.ReportedError(ends_with.code, str(ends_with)) if ends_with else None,
             requests=totals.requests,
             retries=totals.retries,

@@ -48,9 +48,13 @@ def _warnings(report: Report) -> list[str]:
 
 def _table(cohorts: Sequence[CohortReport]) -> Iterator[str]:
     yield f"{'cohort':<30} {'records':>9} {'added':>9} {'removed':>9} {'rejected':>8} {'req.':>6}"
-    by_size = sorted(cohorts, key=lambda cohort: cohort.records, reverse=True)
+    by_size = sorted(cohorts, key=lambda each: (each.status != "no_input", -each.records))
     for cohort in by_size[:_MOST_COHORTS]:
         name = cohort.cohort_id if cohort.cohort_id is not None else f"(no cohort: {cohort.stream})"
+        if cohort.status == "no_input":
+            name = cohort.cohort_id or cohort.stream
+            yield f"{shorten(name, 30):<30} {'no input':>9}"
+            continue
         yield (
             f"{shorten(name, 30):<30} {cohort.records:>9} {cohort.added:>9} "
             f"{cohort.removed:>9} {cohort.rejected:>8} {cohort.requests:>6}"

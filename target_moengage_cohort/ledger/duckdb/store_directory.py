@@ -112,9 +112,12 @@ class StoreDirectory:
 
     def begin(self, stream: str) -> None:
         """Record that this run reads a stream: pending plans of earlier runs expire."""
-        streams = StreamRecords(self._ready())
-        if not self._read_only and streams.fact(stream, "latest_run") != self.run_id:
-            streams.note_stream(stream, latest_run=self.run_id)
+        if not self._read_only:
+            StreamRecords(self._ready()).begin(stream, self.run_id)
+
+    def companions(self, stream: str) -> set[str]:
+        """See `LedgerStore.companions`."""
+        return StreamRecords(self._ready()).companions(stream) if self.exists else set()
 
     def has_members(self, stream: str) -> bool:
         """Return whether any cohort of a stream may have members in the store; cheap."""

@@ -244,6 +244,7 @@ def _note_result(
     result.reason, result.objection = decision.reason, decision.objection
     if decision.removals is Disposition.LEFT:
         result.removals_withheld = differs.removals
+        result.is_incomplete = differs.removals > 0
     if decision.removals is Disposition.WITHHELD:
         result.removals_withheld = differs.removals - differs.approved
     if decision.removals is Disposition.WAITING:
