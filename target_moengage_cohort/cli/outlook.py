@@ -65,7 +65,7 @@ def _heading(mapping: StreamMapping) -> str:
         heading = f"{stream} cohort {cohort.name!r}"
         return heading if cohort.name == cohort.cohort_id else f"{heading}, ID {cohort.cohort_id!r}"
     if mapping.cohort_id_column is None:
-        return "Each stream populates a cohort of the same name, because cohorts is empty"
+        return "Each stream populates a cohort of the same name, because cohorts is not set"
     name = f"column {mapping.cohort_name_column!r} has the name"
     if mapping.cohort_name_column is None:
         name = "the ID is also the name"

@@ -26,6 +26,7 @@ def json_schema() -> dict[str, t.Any]:
         del mapping["properties"][key]
     mapping["required"] = []  # the top level has a default for each key
     result: dict[str, t.Any] = _resolve(schema, definitions)
+    del result["properties"]["cohorts"]["default"]  # an empty object is refused if it is set
     result["properties"]["data_center"]["type"] = ["string", "integer"]
     return result
 
@@ -118,8 +119,8 @@ DESCRIPTIONS = {
     "api_url": "API URL. Base URL to use in place of the data center's: an emulator or a proxy. "
     "Must be https, except on loopback.",
     "cohorts": "Cohorts. Which stream feeds which cohort: the stream's name (after stream maps) "
-    "and its mapping. If empty, every stream is a cohort by its own name; if not, a stream that is "
-    "not listed is an error.",
+    "and its mapping. If it is left out, every stream is a cohort by its own name; if not, a "
+    "stream that is not listed is an error, and so is an empty object.",
     "cohort_id": "Cohort ID. Unique identifier of the cohort in MoEngage. Default: the stream's "
     "name.",
     "cohort_name": "Cohort name. Name of the segment in MoEngage. Default: the stream's name.",

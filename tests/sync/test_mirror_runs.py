@@ -491,7 +491,7 @@ def test_a_run_stopped_while_its_tap_lingers_has_no_proof(emulator, mirror, tmp_
         ({"users": {}, "gone": {}}, ["gone"]),
         ({"b": {}, "users": {}, "a": {}}, ["a", "b"]),
         ({"users": {}}, []),
-        ({}, []),
+        (None, []),
     ],
 )
 def test_a_configured_stream_without_input_is_a_warning(mirror, caplog, cohorts, absent):
