@@ -100,6 +100,8 @@ class Intake:
             sink = self._streams.meet(schema, message, self._reader.where)
             if mapper is None and sink is not None:  # else its rows need no decoding
                 self._reader.expect(schema.stream, sink.rows.layout)
+            elif mapper is not None and sink is not None:
+                mapper.exempt(schema.stream, sink.rows.record_proves_emptiness)
 
     def _mapper_of(self, schema: Schema) -> StreamMaps | None:
         """Return the stream maps for a stream; rejected rows that are replayed were mapped."""

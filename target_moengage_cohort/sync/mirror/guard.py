@@ -93,7 +93,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         additions: The treatment of its additions.
         removals: The treatment of its removals.
         remaining: How many members the cohort has once its removals are made.
-        seals: Whether this finishes the cohort: a one_time cohort after a proven input.
+        seals: Whether this finishes a one_time cohort: its input is proven, and has members.
         reason: Why not all of it is delivered, in words.
         objection: Why the guard will withhold waiting removals once they are confirmed.
     """
@@ -134,6 +134,7 @@ def decide(differs: DiffCounts, rules: Rules, proof: Proof) -> Decision:
     """Decide on a plan before any of it is sent."""
     growth = _excess_growth(differs, rules.max_addition_percent)
     additions = Disposition.DELIVERED if growth is None else Disposition.WITHHELD
+    delivers_some = additions is Disposition.DELIVERED and differs.desired.count > 0
     remaining = differs.desired.count - (0 if growth is None else differs.joining)
     removals, objection, against = Disposition.DELIVERED, None, None
     if proof is Proof.NO:
@@ -155,7 +156,7 @@ def decide(differs: DiffCounts, rules: Rules, proof: Proof) -> Decision:
         additions=additions,
         removals=removals,
         remaining=remaining,
-        seals=rules.seals and additions is Disposition.DELIVERED and proof.is_proof,
+        seals=rules.seals and delivers_some and proof.is_proof,
         reason="; ".join(reason for reason in (growth, against) if reason is not None) or None,
         objection=objection,
     )

@@ -19,8 +19,8 @@ from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.settings import Removals
 from target_moengage_cohort.sync.mirror.guard import Decision, Disposition, Rules, decide
 from target_moengage_cohort.sync.mirror.head_start import HeadStart
+from target_moengage_cohort.sync.mirror.proof_warnings import warn_of_unproven, warn_of_unsealed
 from target_moengage_cohort.sync.mirror.recorder import CohortPlan, Recorder, StreamPlan
-from target_moengage_cohort.sync.mirror.unproven import warn_of_unproven
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,6 +87,8 @@ class Settlement:
         if self._context.interrupt.is_set():
             return False
         if not populated:
+            if not self._cohorts.of_stream(stream.mapping.stream):
+                warn_of_unsealed(stream.mapping, {}, stream.proof)
             return True
         plan = self._decide(stream, populated)
         self._recorder.keep(plan)
@@ -95,6 +97,11 @@ class Settlement:
             cohort = cohorts[part.ledger.number]
             _warn(cohort, part.decision, rejected=stream.completeness.rejected)
         warn_of_unproven(stream.mapping.stream, plan, stream.proof)
+        desired = {
+            each.ledger.entry.cohort_id: plan.difference.counts[each.ledger.number].desired.count
+            for each in plan.cohorts
+        }
+        warn_of_unsealed(stream.mapping, desired, stream.proof)
         self._under_way.append(_UnderWay(plan, cohorts))
         if not self._submit(self._under_way[-1]):
             return False
@@ -186,6 +193,7 @@ class Settlement:
                 seals=(
                     mapping.sync_mode is SyncMode.ONE_TIME
                     and decision.additions is Disposition.DELIVERED
+                    and differs.desired.count > 0
                 ),
             )
             parts.append(part)
