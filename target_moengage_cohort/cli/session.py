@@ -155,6 +155,13 @@ def _log_on_stderr(context: click.Context) -> None:
     package.setLevel(logging.INFO)
 
 
+def show_errors_only() -> None:
+    """Show no more log lines of a lower level, until the command ends."""
+    for handler in logging.getLogger("target_moengage_cohort").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.ERROR)
+
+
 def show(result: t.Any, lines: Iterable[str], *, as_json: bool) -> None:
     """Print a result as JSON, or else its lines of text."""
     json = msgspec.json.format(msgspec.json.encode(result))

@@ -232,10 +232,7 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
         """Return whether any cohort of a stream may have members in the store; cheap."""
 
     def stream(self, name: str) -> StreamLedger:
-        """Take a stream's lease, and open its ledger.
-
-        Wait while another run has the lease, and log that, but raise a `BusyError` in the end.
-        """
+        """Take a stream's lease, or raise a `BusyError` after a wait; open its ledger."""
 
     def take(self, stream: str) -> None:
         """Take a stream's lease as `stream` does, without opening its members."""
@@ -247,6 +244,9 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
 
     def recent_cohorts(self) -> int:
         """Return how many cohorts were created in the last 7 days, by all partners."""
+
+    def count_cohorts(self) -> int:
+        """Return how many cohorts the store has, of all partners, retired ones among them."""
 
     def admit(self, cohort_ids: Iterable[str]) -> dict[str, RowError]:
         """Create cohorts that were held; return why some of them, by id, cannot be."""

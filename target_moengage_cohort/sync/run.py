@@ -30,6 +30,7 @@ from target_moengage_cohort.sync.missing_streams import find_missing, report_mis
 from target_moengage_cohort.sync.outcome import FAILED, exit_code, incomplete_input
 from target_moengage_cohort.sync.progress import Progress
 from target_moengage_cohort.sync.rejections import Rejections
+from target_moengage_cohort.sync.segment_limit import warn_of_segments
 from target_moengage_cohort.sync.streams import Streams
 from target_moengage_cohort.sync.summary import summary
 
@@ -184,9 +185,16 @@ class Run:
                 if not (cohort.is_held or cohort.error)
             }
             self._endpoints.recorder.note_run(entries)
+            self._warn_of_segments()
         finally:
             self._progress.withdraw()
             self._endpoints.store.close()
+
+    def _warn_of_segments(self) -> None:
+        """Warn of too many cohorts; a dry run counts those that it would create."""
+        cohorts = self.cohorts.by_id.values()
+        dry = sum(each.number < 0 and each.error is None for each in cohorts)
+        warn_of_segments(self._endpoints.store.count_cohorts() + dry)
 
     def _report_cohorts(self) -> list[reports.CohortReport]:
         sinks, entries = self._streams.by_name, []

@@ -94,6 +94,10 @@ class StoreDirectory:
         """See `LedgerStore.recent_cohorts`."""
         return self._ready().new.count_recent() if self.exists else 0
 
+    def count_cohorts(self) -> int:
+        """See `LedgerStore.count_cohorts`."""
+        return self._ready().new.count_all() if self.exists else 0
+
     def plans(self) -> dict[int, list[Plan]]:
         """Return the plans of all cohorts that have any, by number; never waits."""
         numbers = [entry.number for entry in self.entries()]
