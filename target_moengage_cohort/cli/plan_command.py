@@ -53,7 +53,7 @@ def plan(session: Session, *, as_json: bool, detailed_exitcode: bool) -> int:
     show_errors_only()  # the table has what the log says of cohorts
     busy: BusyError | None = None
     with session.ledgers(read_only=True) as ledgers:
-        running = open_run(config, session.interrupt, ledgers)
+        running = open_run(config, session.interrupt, ledgers, session.head)
         running.read(sys.stdin.buffer)
         try:
             running.finish()

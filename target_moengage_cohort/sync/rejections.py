@@ -99,7 +99,7 @@ class Rejections:
                 logger.warning(
                     "%s",
                     where(f"row rejected: {kind}"),
-                    extra={"code": "row_skipped", "stream": stream.stream},
+                    extra={"code": "rows_rejected", "stream": stream.stream},
                 )
             self._file.append(stream, row, reason)
 

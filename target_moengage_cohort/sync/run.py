@@ -48,7 +48,7 @@ class Run:
 
     def __init__(self, context: RunContext, endpoints: Endpoints) -> None:
         self._context = context
-        context.warnings.start()
+        context.head.warnings.start()
         self._endpoints = endpoints
         settings = context.settings
         self._progress = Progress(
@@ -121,7 +121,7 @@ class Run:
         self._progress.stop()
         of_some = self._error_of_some()
         self._report(self._error or of_some)
-        self._context.warnings.stop()
+        self._context.head.warnings.stop()
         if ends_with := self._error or of_some:
             raise ends_with
 
@@ -221,7 +221,7 @@ class Run:
             started_at=self._context.started_at,
             finished_at=utc_now(),
             status=self._status(is_withheld=result.is_withheld),
-            sync_mode=entry.sync_mode,
+            sync_mode=entry.sync_mode or "",
             complete=entry.complete,
             records=entry.records,
             added=entry.added,
@@ -250,17 +250,13 @@ class Run:
         settings, totals = self._context.settings, self._delivery.totals
         is_withheld = any(cohort.result.is_withheld for cohort in self.cohorts.by_id.values())
         status = "failed" if ends_with else self._status(is_withheld=is_withheld)
-        self.report = reports.Report(
-            run_id=self._context.run_id,
-            started_at=self._context.started_at,
-            finished_at=utc_now(),
-            status=status,
-            exit_code=exit_code(status, ends_with, settings, self._context.interrupt.signal),
-            error=reports.ReportedError(ends_with.code, str(ends_with)) if ends_with else None,
+        self.report = self._context.head.report(
+            status,
+            exit_code(status, ends_with, settings, self._context.interrupt.signal),
+            ends_with,
             requests=totals.requests,
             retries=totals.retries,
             throttled_seconds=round(totals.throttled_seconds, 1),
-            warnings=self._context.warnings.collected,
             cohorts=self._cohort_reports,
         )
         logger.info("%s", summary(self.report, settings.requests_per_minute))

@@ -316,8 +316,8 @@ def test_the_report_has_the_fields_of_the_contract(tmp_path, emulator):
     written = json.loads(report.read_text())
     assert 0o600 == stat.S_IMODE(report.stat().st_mode)
     assert {
-        "run_id", "started_at", "finished_at", "status", "exit_code", "error", "warnings",
-        "requests", "retries", "throttled_seconds", "cohorts",
+        "run_id", "version", "started_at", "finished_at", "status", "exit_code", "error",
+        "warnings", "destination", "partner", "requests", "retries", "throttled_seconds", "cohorts",
     } == written.keys()  # fmt: skip
     assert ("succeeded", 3, 1) == (written["status"], written["requests"], written["retries"])
     (cohort,) = written["cohorts"]

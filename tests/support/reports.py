@@ -18,5 +18,5 @@ def report(*cohorts, **fields):
         "retries": 0,
         "throttled_seconds": 0.0,
     }
-    times = {"run_id": "r", "started_at": "a", "finished_at": "b"}
+    times = {"run_id": "r", "version": "1.0", "started_at": "a", "finished_at": "b"}
     return Report(**times | numbers | fields, cohorts=list(cohorts))

@@ -181,7 +181,7 @@ def test_a_rejected_row_removes_nobody(emulator, mirror, caplog, tmp_path):
     assert ("failed", "no", 1) == (cohort.status, cohort.complete, cohort.removals_withheld)
     assert ("incomplete_input", 1) == (seen.error.code, seen.report.exit_code)
     assert [] == seen.states
-    assert ["row_skipped", "incomplete_after_rejects", "incomplete_input"] == codes(caplog)[1:]
+    assert ["rows_rejected", "incomplete_after_rejects", "incomplete_input"] == codes(caplog)[1:]
     assert "no members were removed. Fix the rows that were rejected\n" in caplog.text
 
 

@@ -34,12 +34,15 @@ COHORT_FIELDS = [
 ]
 FIELDS = [
     "run_id",
+    "version",
     "started_at",
     "finished_at",
     "status",
     "exit_code",
     "error",
     "warnings",
+    "destination",
+    "partner",
     "requests",
     "retries",
     "throttled_seconds",
