@@ -19,6 +19,7 @@ from target_moengage_cohort.cli.terminal import caution, example, wrap
 from target_moengage_cohort.core.errors import BusyError, TargetError
 from target_moengage_cohort.core.text import format_count, format_minutes, format_size, shorten
 from target_moengage_cohort.sync.process import open_run
+from target_moengage_cohort.sync.withheld_cohorts import WITHHOLDS
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,7 +29,7 @@ if t.TYPE_CHECKING:
 
 SOMETHING_TO_DO = 5
 _OF_SOME = {"incomplete_input", "stream_without_input"}  # errors that leave the table right
-_SHOWN = {"segment_limit", "stream_without_input"}  # warnings of what is not in the table
+_SHOWN = {"segment_limit", "stream_without_input"} | WITHHOLDS  # of what is not in the table
 _COHORT_WIDTH = 21
 _COLUMNS = ("desired", "accepted", "add", "remove", "unchanged", "in doubt")
 _WIDTHS = (9, 9, 9, 9, 9, 8)

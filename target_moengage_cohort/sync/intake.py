@@ -203,7 +203,7 @@ class Intake:
         if errors:
             self._rejections.reject_row(self._schemas[stream], errors, origin)
             for sink in self._streams.of_source(stream):
-                sink.count_reject()
+                sink.count_reject(errors)
 
     def _require_schema(self, stream: str, kind: str) -> None:
         if stream not in self._schemas:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from target_moengage_cohort import package_version
-from target_moengage_cohort.core.errors import LedgerError, SettingsError
+from target_moengage_cohort.core.errors import LedgerError, SettingsError, WithheldError
 from target_moengage_cohort.core.files import replace
 from target_moengage_cohort.core.text import utc_now
 from target_moengage_cohort.core.warning_log import LoggedWarning  # noqa: TC001 - msgspec resolves it
@@ -122,6 +122,8 @@ class ReportHead(msgspec.Struct, frozen=True):
 
 def cohort_status(cohort: SyncedCohort, status: Status) -> CohortStatus:
     """Return how a cohort ended in a run whose status would be this one if nothing was withheld."""
+    if isinstance(cohort.error, WithheldError) and status != "failed":
+        return "withheld"
     if cohort.error is not None or cohort.result.is_incomplete or status == "failed":
         return "failed"
     if cohort.result.is_sealed:

@@ -20,14 +20,21 @@ from target_moengage_cohort.core.errors import (
 )
 from target_moengage_cohort.core.text import utc_now
 from target_moengage_cohort.delivery.delivery import Delivery
-from target_moengage_cohort.delivery.ports import Callbacks
+from target_moengage_cohort.delivery.ports import Callbacks, CohortCounts
 from target_moengage_cohort.ledger.records import RunEntry, RunProgress
 from target_moengage_cohort.sync import report as reports
 from target_moengage_cohort.sync.cohorts import Cohorts
 from target_moengage_cohort.sync.intake import Intake
 from target_moengage_cohort.sync.mirror.completeness import Proof, check_tap_exit
 from target_moengage_cohort.sync.missing_streams import find_missing, report_missing
-from target_moengage_cohort.sync.outcome import FAILED, exit_code, incomplete_input
+from target_moengage_cohort.sync.outcome import (
+    FAILED,
+    WITHHELD,
+    exit_code,
+    incomplete_input,
+    withheld_exit,
+    worst,
+)
 from target_moengage_cohort.sync.progress import Progress
 from target_moengage_cohort.sync.rejections import Rejections
 from target_moengage_cohort.sync.segment_limit import warn_of_segments
@@ -200,9 +207,12 @@ class Run:
         sinks, entries = self._streams.by_name, []
         for cohort in self.cohorts.by_id.values():
             counts = self._delivery.counts(cohort.cohort.cohort_id)
-            proof = self._proof_of(cohort.mapping.stream)
+            proof = Proof.NO if cohort.lacks_rows else self._proof_of(cohort.mapping.stream)
             status = reports.cohort_status(cohort, self._status())
             entries.append(reports.report_cohort(cohort, counts, proof, status))
+        for cohort in self.cohorts.withheld.cohorts:
+            proof = self._proof_of(cohort.mapping.stream)
+            entries.append(reports.report_cohort(cohort, CohortCounts(), proof, "withheld"))
         for stream, count in self._rejections.unplaced.items():
             mapping, proof = sinks[stream].rows.mapping, self._proof_of(stream)
             entries.append(reports.report_unplaced(mapping, count, proof, self._status()))
@@ -241,18 +251,17 @@ class Run:
         errors += filter(None, self._missing.values())
         cohorts = self.cohorts.by_id.values()
         errors += [incomplete_input(each.mapping) for each in cohorts if each.result.is_incomplete]
-        if not errors:
-            return None
-        worst = min(errors, key=lambda error: error.exit_code)
-        return type(worst)(worst.code, "; ".join(dict.fromkeys(map(str, errors))))
+        return worst(errors) if errors else None
 
     def _report(self, ends_with: TargetError | None) -> None:
         settings, totals = self._context.settings, self._delivery.totals
-        is_withheld = any(cohort.result.is_withheld for cohort in self.cohorts.by_id.values())
+        has_withheld = self.cohorts.has_withheld  # which no `confirm` can release
+        is_withheld = has_withheld or any(each.result.is_withheld for each in self.cohorts.all)
+        releasable = WITHHELD if has_withheld else withheld_exit(settings)
         status = "failed" if ends_with else self._status(is_withheld=is_withheld)
         self.report = self._context.head.report(
             status,
-            exit_code(status, ends_with, settings, self._context.interrupt.signal),
+            exit_code(status, ends_with, self._context.interrupt.signal, releasable),
             ends_with,
             requests=totals.requests,
             retries=totals.retries,

@@ -45,6 +45,7 @@ class Streams:
         self._delivery = delivery
         self._store = endpoints.store
         self._outbox = Outbox(cohorts, delivery)
+        cohorts.submit = self._outbox.submit
         self._settlement = Settlement(
             context, cohorts, delivery, endpoints.store, endpoints.recorder
         )
@@ -196,7 +197,7 @@ class Streams:
             return False
         if not (self._settlement.finish() and self._delivery.drain()):
             return False
-        failed = {each.mapping.stream for each in self._cohorts.by_id.values() if each.error}
+        failed = self._cohorts.unsettled_streams
         for stream, sink in self.by_name.items():
             if not (stream in failed or (isinstance(sink, MirrorSink) and sink.proof is Proof.NO)):
                 self._delivery.release(stream)

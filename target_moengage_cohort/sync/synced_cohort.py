@@ -53,6 +53,11 @@ class SyncedCohort(msgspec.Struct, eq=False):
     is_closed: bool = False  # whether its rows are dropped: it is sealed, or has an error
 
     @property
+    def lacks_rows(self) -> bool:
+        """Whether a member may be missing from the rows of a mirror, as one was rejected."""
+        return self.mapping.is_snapshot and self.rejected > 0
+
+    @property
     def where(self) -> str:
         """Its stream, for messages."""
         return f"cohorts.{self.mapping.stream}"

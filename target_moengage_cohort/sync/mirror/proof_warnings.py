@@ -12,10 +12,11 @@ from target_moengage_cohort.sync.mirror.completeness import Proof
 from target_moengage_cohort.sync.mirror.guard import WAYS_TO_PROOF, Disposition
 
 if t.TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.sync.mirror.recorder import StreamPlan
+    from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,23 @@ def warn_of_unproven(stream: str, plan: StreamPlan, proof: Proof) -> None:
         WAYS_TO_PROOF,
         extra=extra,
     )
+
+
+def warn_of_rejected(cohorts: Sequence[SyncedCohort]) -> None:
+    """Warn of cohorts of which rows were rejected: only they are incomplete."""
+    for cohort in cohorts:
+        if cohort.lacks_rows:
+            logger.warning(
+                "cohort %r: %s rejected, so its input is not complete: no members of it are "
+                "removed, and no STATE is written. Fix the rows, or leave them out of the query",
+                cohort.cohort.cohort_id,
+                format_count(cohort.rejected, "row was", "rows were"),
+                extra={
+                    "code": "incomplete_after_rejects",
+                    "stream": cohort.mapping.stream,
+                    "cohort_id": cohort.cohort.cohort_id,
+                },
+            )
 
 
 def warn_of_unsealed(mapping: StreamMapping, desired: Mapping[str, int], proof: Proof) -> None:

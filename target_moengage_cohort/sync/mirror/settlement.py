@@ -17,9 +17,14 @@ from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.membership import SyncMode
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.settings import Removals
+from target_moengage_cohort.sync.mirror.completeness import Proof
 from target_moengage_cohort.sync.mirror.guard import Decision, Disposition, Rules, decide
 from target_moengage_cohort.sync.mirror.head_start import HeadStart
-from target_moengage_cohort.sync.mirror.proof_warnings import warn_of_unproven, warn_of_unsealed
+from target_moengage_cohort.sync.mirror.proof_warnings import (
+    warn_of_rejected,
+    warn_of_unproven,
+    warn_of_unsealed,
+)
 from target_moengage_cohort.sync.mirror.recorder import CohortPlan, Recorder, StreamPlan
 
 if t.TYPE_CHECKING:
@@ -32,7 +37,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.sync.cohorts import Cohorts
     from target_moengage_cohort.sync.context import RunContext
-    from target_moengage_cohort.sync.mirror.completeness import Completeness, Proof
+    from target_moengage_cohort.sync.mirror.completeness import Completeness
     from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 
 logger = logging.getLogger(__name__)
@@ -95,7 +100,7 @@ class Settlement:
         cohorts = {ledger.number: cohort for cohort, ledger in populated}
         for part in plan.cohorts:
             cohort = cohorts[part.ledger.number]
-            _warn(cohort, part.decision, rejected=stream.completeness.rejected)
+            _warn(cohort, part.decision, rejected=cohort.rejected or stream.completeness.rejected)
         warn_of_unproven(stream.mapping.stream, plan, stream.proof)
         desired = {
             each.ledger.entry.cohort_id: plan.difference.counts[each.ledger.number].desired.count
@@ -129,6 +134,7 @@ class Settlement:
             )
         if mapping.cohort is None:
             self._cohorts.meet_vanished(mapping)
+            warn_of_rejected(self._cohorts.of_stream(mapping.stream))
         return [
             (cohort, cohort.ledger)
             for cohort in self._cohorts.of_stream(mapping.stream)
@@ -150,7 +156,7 @@ class Settlement:
             if cohort.error is not None:  # its rows are compared, and nothing comes of that
                 continue
             counts = difference.counts[ledger.number]
-            decision = decide(counts, rules, stream.proof)
+            decision = decide(counts, rules, Proof.NO if cohort.lacks_rows else stream.proof)
             kept = self._undelivered(cohort, ledger, difference, decision)
             _note_result(cohort, counts, decision, kept)
             was_read = cohort.records > 0 or decision.removals is not Disposition.LEFT
