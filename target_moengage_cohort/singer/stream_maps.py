@@ -19,6 +19,8 @@ from target_moengage_cohort.core.errors import InputError, RowError, SettingsErr
 from target_moengage_cohort.singer.messages import DELETED_AT, RawRecord, Schema
 
 if t.TYPE_CHECKING:
+    from collections.abc import Callable
+
     from target_moengage_cohort.settings import Settings
 
 _FLATTENING = ("enabled", "max_depth", "max_key_length", "separator")
@@ -34,6 +36,7 @@ class StreamMaps:
         talkative.setLevel(max(logging.INFO, talkative.level))
         self._validate = settings.validate_records
         self._validators: dict[str, jsonschema.protocols.Validator] = {}
+        self._exemptions: dict[str, Callable[[RawRecord], bool]] = {}
         values = {name: getattr(settings, name) for name in _SDK_SETTINGS}
         config = {name: value for name, value in values.items() if value not in (None, {})}
         try:
@@ -97,11 +100,18 @@ class StreamMaps:
             reason = f"its stream map failed with {type(error).__name__}"
             raise RowError("stream_map_failed", reason) from None
         if transformed is not None:
-            if self._validate:
+            if self._validate and not self._is_exempt(stream_map.stream_alias, transformed):
                 self._check(stream_map.stream_alias, transformed)
             if record.get(DELETED_AT) is not None:
                 transformed.setdefault(DELETED_AT, record[DELETED_AT])
         return transformed
+
+    def exempt(self, stream: str, is_exempt: Callable[[RawRecord], bool]) -> None:
+        """Leave some records of a stream, after stream maps, without validation."""
+        self._exemptions[stream] = is_exempt
+
+    def _is_exempt(self, stream: str, record: RawRecord) -> bool:
+        return stream in self._exemptions and self._exemptions[stream](record)
 
     def _check(self, stream: str, record: dict[str, t.Any]) -> None:
         try:

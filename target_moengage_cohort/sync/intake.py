@@ -100,6 +100,8 @@ class Intake:
             sink = self._streams.meet(schema, message, self._reader.where)
             if mapper is None and sink is not None:  # else its rows need no decoding
                 self._reader.expect(schema.stream, sink.rows.layout)
+            elif mapper is not None and sink is not None:
+                mapper.exempt(schema.stream, sink.rows.record_proves_emptiness)
 
     def _mapper_of(self, schema: Schema) -> StreamMaps | None:
         """Return the stream maps for a stream; rejected rows that are replayed were mapped."""
@@ -201,7 +203,7 @@ class Intake:
         if errors:
             self._rejections.reject_row(self._schemas[stream], errors, origin)
             for sink in self._streams.of_source(stream):
-                sink.count_reject()
+                sink.count_reject(errors)
 
     def _require_schema(self, stream: str, kind: str) -> None:
         if stream not in self._schemas:

@@ -53,6 +53,7 @@ class Streams:
         self._delivery = delivery
         self._store = endpoints.store
         self._outbox = Outbox(cohorts, delivery)
+        cohorts.submit = self._outbox.submit
         self._settlement = Settlement(
             context, cohorts, delivery, endpoints.store, endpoints.recorder
         )
@@ -261,7 +262,7 @@ class Streams:
             return False
         if not (self._settlement.finish() and self._delivery.drain()):
             return False
-        failed = {each.mapping.stream for each in self._cohorts.by_id.values() if each.error}
+        failed = self._cohorts.unsettled_streams
         for stream, sink in self.by_name.items():
             if stream not in failed and self._may_pass(stream, sink):
                 self._delivery.release(stream)
