@@ -138,8 +138,8 @@ def _whole_number(value: Decimal) -> str:
 
 
 _MEMBERSHIP: dict[object, Action] = {
-    **dict.fromkeys((1, "1", "true", "t", "yes", "add"), Action.ADD),
-    **dict.fromkeys((0, "0", "false", "f", "no", "remove"), Action.REMOVE),
+    **dict.fromkeys((1, "1", "true", "t", "yes", "y", "add"), Action.ADD),
+    **dict.fromkeys((0, "0", "false", "f", "no", "n", "remove"), Action.REMOVE),
 }
 
 
@@ -152,7 +152,7 @@ def membership(value: object) -> Action:
         value = value.lower()
     action = _MEMBERSHIP.get(value) if isinstance(value, (str, int, Decimal)) else None
     if action is None:
-        reason = "must be a boolean, 0/1, true/false, t/f, yes/no or add/remove"
+        reason = "must be a boolean, 0/1, true/false, t/f, yes/no, y/n or add/remove"
         is_null = value is None or value is msgspec.UNSET
         raise RowError("invalid_membership", "is null" if is_null else reason)
     return action

@@ -104,11 +104,5 @@ class Staging(t.Protocol):
     def wait(self) -> None:
         """Wait until all rows are staged; raise their error if they could not be read."""
 
-    def new_members(self, first: int, end: int) -> list[Member]:
-        """Return the members of the rows from `first` up to `end` that have no row before `first`.
-
-        Of a member's rows in the range the last one counts. All rows must be of one cohort.
-        """
-
     def close(self) -> None:
         """Free the memory that the rows take; differences of this staging end with it."""

@@ -28,6 +28,12 @@ if t.TYPE_CHECKING:
 _MIRROR_KEYS = ("expected_count_column", "removals", "max_removal_percent", "max_addition_percent")
 _MODES_OF_KEYS: dict[str, tuple[SyncMode, ...]] = {
     "membership_column": (SyncMode.INCREMENTAL, SyncMode.MIRROR, SyncMode.ONE_TIME),
+    "deleted_at_column": (
+        SyncMode.INCREMENTAL,
+        SyncMode.ADD,
+        SyncMode.MIRROR,
+        SyncMode.ONE_TIME,
+    ),
     **dict.fromkeys(_MIRROR_KEYS, (SyncMode.MIRROR, SyncMode.ONE_TIME)),
 }
 

@@ -10,8 +10,10 @@ from decimal import Decimal
 import msgspec
 from msgspec import UNSET
 
+from target_moengage_cohort.core.deletions import Spellings
+
 if t.TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for a line that a decoder does not accept."""
@@ -39,6 +41,12 @@ def attributes(columns: Mapping[str, str], keys: Sequence[str]) -> dict[str, str
     """Return the attributes of a row by a `RowLayout`, each with its column."""
     mapped = set(columns.values())
     return {**columns} | {f"key_{n}": key for n, key in enumerate(keys) if key not in mapped}
+
+
+def row_decoder(type_: type[_T], columns: Mapping[str, str]) -> Callable[[bytes], _T]:
+    """Return a decoder as `decoder` does; marks of deletions may be written in any case."""
+    decode, corrected = decoder(type_).decode, Spellings(columns).corrected
+    return lambda line: decode(corrected(line))
 
 
 def row_type(columns: Mapping[str, str], keys: Sequence[str]) -> type[msgspec.Struct]:

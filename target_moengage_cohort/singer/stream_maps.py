@@ -15,8 +15,9 @@ from singer_sdk.exceptions import SingerSDKError
 from singer_sdk.mapper import PluginMapper, RemoveRecordTransform, StreamMap
 from singer_sdk.typing import DEFAULT_JSONSCHEMA_VALIDATOR
 
+from target_moengage_cohort.core.deletions import MARKS
 from target_moengage_cohort.core.errors import InputError, RowError, SettingsError
-from target_moengage_cohort.singer.messages import DELETED_AT, RawRecord, Schema
+from target_moengage_cohort.singer.messages import RawRecord, Schema
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.settings import Settings
@@ -99,8 +100,9 @@ class StreamMaps:
         if transformed is not None:
             if self._validate:
                 self._check(stream_map.stream_alias, transformed)
-            if record.get(DELETED_AT) is not None:
-                transformed.setdefault(DELETED_AT, record[DELETED_AT])
+            for name in record:
+                if name.lower() in MARKS and record[name] is not None:
+                    transformed.setdefault(name, record[name])
         return transformed
 
     def _check(self, stream: str, record: dict[str, t.Any]) -> None:

@@ -83,9 +83,8 @@ class Rejections:
                 f"{where} cannot be delivered: {reason}. With on_reject: skip and rejects_path the "
                 "others are delivered, and the file contains the member",
             )
-        synced = self._cohorts.by_id[cohort.cohort_id]
-        synced.result.refused.add(member.key)
-        schema, row = row_of(cohort, synced.mapping, action, member)
+        mapping = self._cohorts.by_id[cohort.cohort_id].mapping
+        schema, row = row_of(cohort, mapping, action, member)
         self._keep(schema, row, reason, lambda what: f"{where}: {what}")
         return None
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 from msgspec import UNSET
 
+from target_moengage_cohort.core.deletions import in_any_case, is_deletion, is_deletion_role
 from target_moengage_cohort.core.errors import RowError, SettingsError
 from target_moengage_cohort.core.membership import (
     Action,
@@ -20,7 +21,7 @@ from target_moengage_cohort.core.membership import (
     membership,
 )
 from target_moengage_cohort.singer.columns import NotPlainError, RowLayout, plain_rows
-from target_moengage_cohort.singer.messages import DELETED_AT
+from target_moengage_cohort.sync.mapped_columns import mapped_columns
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -38,7 +39,7 @@ _NO_MEMBER = Member()
 class RowMapper:
     """A mapper from one stream's rows to members and their cohorts.
 
-    Raise a `SettingsError` if the schema lacks a mapped column or the cohort of all rows cannot be
+    Raise a `SettingsError` if no row can have a mapped column or the cohort of all rows cannot be
     used, and a `CohortError` if nothing can be sent for it.
     """
 
@@ -46,15 +47,20 @@ class RowMapper:
         self.mapping = mapping
         self.schema = schema
         self._cohorts = cohorts
-        columns = _mapped_columns(mapping, schema)
+        columns, self.undeclared = mapped_columns(mapping, schema)
         self._columns = columns
+        self._marks = [role for role in columns if is_deletion_role(role)]
         keys = list(dict.fromkeys(schema.key_properties))
         roles = {column: role for role, column in columns.items()}
         self._key_roles = [(key, roles.get(key, f"key_{n}")) for n, key in enumerate(keys)]
         # With a membership column, rows of non-members are skipped one by one in sync mode add.
         skips = "membership" in columns and mapping.sync_mode is SyncMode.ADD
-        plain = None if skips else plain_rows(columns, keys, schema.schema["properties"])
-        self.layout = RowLayout(columns, keys, plain)  # the columns to decode of a row
+        plain, properties = None, schema.schema["properties"]
+        if not skips:
+            plain = plain_rows(columns, keys, properties, self.undeclared)
+        uid_is_optional = not (mapping.uid_required or mapping.uid_column in properties)
+        optional = frozenset({"uid"} if uid_is_optional else ())
+        self.layout = RowLayout(columns, keys, plain, optional)  # the columns to decode of a row
         self.cohort = self._fixed_cohort()  # of all rows; none if each row names its own
         self._by_name: dict[tuple[t.Any, t.Any], SyncedCohort] = {}
         self._least_capacity = math.inf
@@ -77,6 +83,9 @@ class RowMapper:
         row = SimpleNamespace(
             **{role: record.get(column, UNSET) for role, column in self._columns.items()}
         )
+        for role in self._marks:
+            name = in_any_case(self._columns[role], role, record)
+            setattr(row, role, UNSET if name is None else record[name])
         for key, role in self._key_roles:
             setattr(row, role, record.get(key, UNSET))
         return row
@@ -151,8 +160,7 @@ class RowMapper:
         mode = self.mapping.sync_mode
         if mode is SyncMode.REMOVE:
             return _REMOVE
-        deleted = row.deleted_at
-        if deleted is not UNSET and deleted is not None and deleted != "":
+        if self._is_deleted(row):
             return None if mode is SyncMode.ADD else _REMOVE
         if "membership" not in self._columns:
             return _ADD
@@ -161,6 +169,15 @@ class RowMapper:
         except RowError as error:
             raise self._in_column(error, "membership") from None
         return None if action is _REMOVE and mode is SyncMode.ADD else action
+
+    def _is_deleted(self, row: t.Any) -> bool:
+        is_deleted = False
+        for role in self._marks:
+            try:
+                is_deleted |= is_deletion(getattr(row, role))
+            except RowError as error:
+                raise self._in_column(error, role) from None
+        return is_deleted
 
     def _member(self, row: t.Any) -> Member:
         uid = row.uid if "uid" in self._columns else None
@@ -219,26 +236,6 @@ class RowMapper:
 
     def _in_column(self, error: RowError, role: str) -> RowError:
         return RowError(error.code, f"the column {self._columns[role]!r} {error.reason}")
-
-
-def _mapped_columns(mapping: StreamMapping, schema: Schema) -> dict[str, str]:
-    """Return role → column for what must be decoded of a row, if the schema has all of it."""
-    properties = schema.schema["properties"]
-    columns = {**mapping.columns}
-    if not mapping.uid_required and mapping.uid_column not in properties:
-        del columns["uid"]
-    for role, column in columns.items():
-        if column not in properties:
-            available = ", ".join(sorted(properties)) or "none"
-            msg = (
-                f"{role}_column: the stream {mapping.stream!r} has no column {column!r}; it has "
-                f"{available}. Set {role}_column to one of these, or select the column in the tap"
-            )
-            raise SettingsError("missing_column", msg)
-        if column == DELETED_AT:
-            msg = f"{role}_column: {DELETED_AT} always means a deletion; choose another column"
-            raise SettingsError("reserved_column", msg)
-    return columns | {"deleted_at": DELETED_AT}
 
 
 def count_records(columns: Columns, cohorts: Sequence[SyncedCohort]) -> None:

@@ -130,7 +130,7 @@ class Streams:
                 "prove that all of it has arrived. Make them one query"
             )
             raise SettingsError("mirror_of_two_streams", msg)
-        sink.follow(rows)
+        sink.rows = rows
         self._delivery.hold(mapping.stream)
         return sink
 
@@ -169,6 +169,16 @@ class Streams:
         check_bookmarks(value, streams, where)
         if value.translate(None, b" \t\r\n") not in _EMPTY_STATES:
             self._outbox.state(value)
+
+    def hold_state(self, stream: str) -> None:
+        """Write no STATE from now on until a stream's columns are known to be there."""
+        self._outbox.submit()  # the STATEs before it are not held back
+        self._delivery.hold(f"columns of {stream}")
+
+    def release_state(self, stream: str) -> None:
+        """End `hold_state`."""
+        self._outbox.submit()
+        self._delivery.release(f"columns of {stream}")
 
     def pause(self) -> None:
         """Use the time while no input arrives: pass on the collected rows."""

@@ -17,6 +17,7 @@ from target_moengage_cohort.core.membership import (
     membership,
 )
 
+WORDS = "must be a boolean, 0/1, true/false, t/f, yes/no, y/n or add/remove"
 decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
@@ -98,8 +99,8 @@ def test_zero_is_one_identifier(value):
 @pytest.mark.parametrize(
     ("action", "value"),
     [
-        *((Action.ADD, value) for value in (True, 1, Decimal("1.0"), "1", "t", "YES", "Add")),
-        *((Action.REMOVE, value) for value in (False, 0, Decimal(0), "0", "F", "No", "remove")),
+        *((Action.ADD, value) for value in (True, 1, Decimal("1.0"), "1", "t", "YES", "Y")),
+        *((Action.REMOVE, value) for value in (False, 0, Decimal(0), "0", "F", "No", "n")),
     ],
     ids=repr,
 )
@@ -113,14 +114,17 @@ def test_membership_words(action, value):
     [
         (None, "is null"),
         (msgspec.UNSET, "is null"),
-        ("", "must be a boolean, 0/1, true/false, t/f, yes/no or add/remove"),
-        (" yes", "must be a boolean, 0/1, true/false, t/f, yes/no or add/remove"),
-        ("maybe", "must be a boolean, 0/1, true/false, t/f, yes/no or add/remove"),
-        (2, "must be a boolean, 0/1, true/false, t/f, yes/no or add/remove"),
-        (-1, "must be a boolean, 0/1, true/false, t/f, yes/no or add/remove"),
-        (Decimal("1e99999999"), "must be a boolean, 0/1, true/false, t/f, yes/no or add/remove"),
-        ([1], "must be a boolean, 0/1, true/false, t/f, yes/no or add/remove"),
-        ({}, "must be a boolean, 0/1, true/false, t/f, yes/no or add/remove"),
+        ("", WORDS),
+        (" yes", WORDS),
+        ("maybe", WORDS),
+        (2, WORDS),
+        (-1, WORDS),
+        (
+            Decimal("1e99999999"),
+            WORDS,
+        ),
+        ([1], WORDS),
+        ({}, WORDS),
     ],
     ids=repr,
 )
