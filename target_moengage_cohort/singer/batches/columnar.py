@@ -164,7 +164,9 @@ class Relation:
         column, kind = self.source.column(role, self._types), self._types[self._columns[role]]
         if TEXT.fullmatch(kind):
             return f"{column}::VARCHAR"
-        if WHOLE.fullmatch(kind) or _OTHER_SCALAR.fullmatch(kind):
+        if WHOLE.fullmatch(kind):  # a decimal without a scale would look like a float's
+            return f"{column}::HUGEINT" if kind.startswith("DECIMAL") else column
+        if _OTHER_SCALAR.fullmatch(kind):
             return column
         return f"CASE WHEN {column} IS NOT NULL THEN [TRUE] END"  # never an identifier
 
