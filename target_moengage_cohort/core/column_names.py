@@ -43,8 +43,9 @@ def quote_all(names: Iterable[str]) -> str:
 
 
 def _described(character: str) -> str:
-    name = _NAMES.get(character)
-    return name or unicodedata.name(character, f"the character U+{ord(character):04X}").lower()
+    if (name := _NAMES.get(character)) is not None:
+        return name
+    return f"a {unicodedata.name(character, f'character U+{ord(character):04X}').lower()}"
 
 
 class SimilarName(msgspec.Struct, frozen=True):

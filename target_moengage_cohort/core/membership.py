@@ -131,6 +131,11 @@ def identifier(value: object) -> str | None:
     raise RowError("invalid_identifier", "is a boolean" if isinstance(value, bool) else reason)
 
 
+def is_padded(text: str) -> bool:
+    """Return whether an identifier begins or ends with white space."""
+    return text != text.strip()
+
+
 def _whole_number(value: Decimal) -> str:
     if not value.is_finite() or value.adjusted() >= _MAX_DIGITS:
         raise RowError("invalid_identifier", _TOO_MANY_DIGITS)

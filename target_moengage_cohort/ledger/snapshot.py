@@ -29,6 +29,7 @@ class ColumnarFacts(msgspec.Struct, frozen=True):
     undecided: int  # rows that do not state whether they are a member
     absent: int  # rows that are not a member
     pairs: int  # rows with both identifiers
+    padded: int  # rows whose identifiers begin or end with white space
     counted: int  # rows with a row count
     least: int | None  # the smallest row count
     most: int | None  # the largest row count

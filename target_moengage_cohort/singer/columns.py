@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from target_moengage_cohort.core.deletions import Spellings, is_deletion_role
-from target_moengage_cohort.core.membership import largest_size
+from target_moengage_cohort.core.membership import is_padded, largest_size
 from target_moengage_cohort.singer.decoding import UNDECODABLE, attributes, is_decodable_column
 from target_moengage_cohort.singer.lines import count_lines
 
@@ -61,6 +61,7 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     present: list[bool] | None = None  # whether each is a member; ``None``: all are
     cohorts: list[tuple[str, str | None]] | None = None
     expected_counts: AbstractSet[int] | None = None  # the different ones
+    padded: int = 0  # rows whose identifiers begin or end with white space
     largest: int  # upper bound of the bytes that a member takes in a request
 
 
@@ -162,9 +163,14 @@ def assemble(
         is_nameless = None in uids
     else:
         is_nameless = (None, None) in zip(uids, anonymous_ids, strict=True)
-    longest = max(map(len, filter(None, itertools.chain(uids, anonymous_ids or ()))), default=0)
+    texts = [*filter(None, itertools.chain(uids, anonymous_ids or ()))]
+    longest = max(map(len, texts), default=0)
     if is_nameless or longest > LONGEST:
         raise NotPlainError
+    padded = 0
+    if [*map(str.strip, texts)] != texts:
+        rows = zip(uids, anonymous_ids or itertools.repeat(None), strict=False)
+        padded = sum(any(text and is_padded(text) for text in row) for row in rows)
     return Columns(
         count=len(uids),
         uids=uids,
@@ -172,5 +178,6 @@ def assemble(
         present=present,
         cohorts=cohorts,
         expected_counts=expected_counts,
+        padded=padded,
         largest=largest_size(longest, has_both=anonymous_ids is not None),
     )

@@ -10,6 +10,7 @@ from target_moengage_cohort.core.membership import Action, Cohort, SyncMode, coh
 from target_moengage_cohort.moengage.cohort_sync import Envelope
 from target_moengage_cohort.sync.admission import Admission
 from target_moengage_cohort.sync.known_cohorts import warn_of_known
+from target_moengage_cohort.sync.row_warnings import RowWarnings
 from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 
 if t.TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Cohorts:
         self.ledgers: dict[str, CohortLedger] = {}  # by the cohort's id, likewise
         self.records: dict[str, CohortRecord] = {}  # where requests are recorded, likewise
         self.admission = Admission(store, context.settings.max_new_cohorts)
+        self.row_warnings = RowWarnings()
         self.unsent_streams: set[str] = set()  # of which a cohort has an error, or was held
 
     def of_stream(self, stream: str) -> list[SyncedCohort]:

@@ -19,7 +19,7 @@ from target_moengage_cohort.singer.messages import (
 )
 from target_moengage_cohort.singer.reader import Reader
 from target_moengage_cohort.singer.writer import MAPPED
-from target_moengage_cohort.sync.mapped_columns import UndeclaredColumns
+from target_moengage_cohort.sync.mapped_columns import UndeclaredColumns, misspelled_key
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,6 +132,7 @@ class Intake:
                 self._take_row(stream, version, row, origin)
         else:
             self._count_plain(stream, version, columns.count)
+            sink.rows.count_padded(columns.padded)
 
     def _count_plain(self, stream: str, version: t.Any, rows: int) -> None:
         self._streams.count(stream, version, rows)
@@ -220,6 +221,11 @@ class Intake:
             self._streams.by_name[stream].take(row)
         except RowError as error:
             self._undeclared.blame(stream, error)
+            if error.code == "missing_key":
+                rows = self._streams.by_name[stream].rows
+                key = misspelled_key(rows.mapping, rows.schema.key_properties, record())
+                if key is not None:
+                    raise key from None
             self._rejections.count_unplaced(stream, error)
             return error
         return None

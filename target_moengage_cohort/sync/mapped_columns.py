@@ -18,7 +18,7 @@ from target_moengage_cohort.core.deletions import (
     deletion_columns,
     is_deletion_role,
 )
-from target_moengage_cohort.core.errors import RowError, SettingsError
+from target_moengage_cohort.core.errors import InputError, RowError, SettingsError
 from target_moengage_cohort.core.text import format_count
 
 if t.TYPE_CHECKING:
@@ -77,6 +77,26 @@ def missing_column(
         f"{quote_all(names[:_MOST_NAMES]) or 'none'}{where}. {remedy}"
     )
     return SettingsError("missing_column", msg)
+
+
+def misspelled_key(
+    mapping: StreamMapping, keys: Iterable[str], names: Iterable[str]
+) -> InputError | None:
+    """Return the error for a key that a row has under a similar name; ``None`` if it has none."""
+    names = list(names)
+    for key in keys:
+        similar = None if key in names else differs_how(key, names)
+        if similar is not None:
+            how = "differs in case only" if similar.differs_in_case else "looks the same"
+            remedy = f"{{{mapping.stream}: {{__key_properties__: [{mapping.uid_column}]}}}}"
+            msg = (
+                f"the SCHEMA of the stream {mapping.stream!r} has the key property "
+                f"{quote_all([key])}, which its rows lack; their column "
+                f"{quote_all([similar.name])} {how}. Set the tap's key properties, or set "
+                f"stream_maps: {remedy}"
+            )
+            return InputError("missing_key", msg)
+    return None
 
 
 class UndeclaredColumns:
@@ -138,6 +158,8 @@ class UndeclaredColumns:
     def blame(self, stream: str, error: RowError) -> None:
         """Raise a `SettingsError` for a row whose rejection would end the run, if that is why."""
         missing = self._missing.get(stream, {})
+        if missing and error.code == "deletion_without_identifier":
+            self._rows[stream] -= 1  # it has its key only, which shows nothing
         if self._fails and not all(map(is_deletion_role, missing)) and error.code in _CAUSED:
             raise self._error(stream)
 
@@ -153,5 +175,5 @@ class UndeclaredColumns:
         )
 
 
-_CAUSED = {"no_identifier", "invalid_membership", "no_cohort", "deletion_without_identifier"}
+_CAUSED = {"no_identifier", "invalid_membership", "no_cohort"}
 """Codes of what an absent column does to a row."""

@@ -18,6 +18,7 @@ from target_moengage_cohort.core.membership import (
     Member,
     SyncMode,
     identifier,
+    is_padded,
     membership,
 )
 from target_moengage_cohort.singer.columns import NotPlainError, RowLayout, plain_rows
@@ -117,6 +118,10 @@ class RowMapper:
             raise
         return cohort, action, member
 
+    def count_padded(self, rows: int) -> None:
+        """Count rows whose identifiers begin or end with white space."""
+        self._cohorts.row_warnings.count("padded_identifiers", self.mapping.stream, rows)
+
     def _require_keys(self, row: t.Any) -> None:
         for key, role in self._key_roles:
             if getattr(row, role) is UNSET:
@@ -189,7 +194,12 @@ class RowMapper:
         if uid is None and anonymous_id is None:
             roles = [role for role in ("uid", "anonymous_id") if role in self._columns]
             names = " and ".join(repr(self._columns[role]) for role in roles)
-            raise RowError("no_identifier", f"no identifier: {names} is null, empty or absent")
+            why = f"{names} is null, empty or absent"
+            if self._is_deleted(row):
+                raise _lost_deletion(why)
+            raise RowError("no_identifier", f"no identifier: {why}")
+        if is_padded(uid or "") or is_padded(anonymous_id or ""):
+            self.count_padded(1)
         return Member(uid, anonymous_id)
 
     def _named_by_row(self, row: t.Any) -> SyncedCohort:
@@ -198,6 +208,8 @@ class RowMapper:
         try:
             return self._named((row.cohort_id, row.cohort_name if has_name else None))
         except RowError as error:
+            if error.code == "no_cohort" and self._is_deleted(row):
+                raise _lost_deletion(error.reason) from None
             cohort = self._cohorts.by_id.get(error.cohort_id) if error.cohort_id else None
             if cohort is not None:
                 cohort.records += 1
@@ -236,6 +248,16 @@ class RowMapper:
 
     def _in_column(self, error: RowError, role: str) -> RowError:
         return RowError(error.code, f"the column {self._columns[role]!r} {error.reason}")
+
+
+def _lost_deletion(why: str) -> RowError:
+    """Return the error of a deletion that says who is deleted by a key which is not the uid."""
+    reason = (
+        f"it is a deletion without an identifier ({why}), as where a log has a deleted row's key "
+        "only. Have the log carry whole rows (in PostgreSQL: REPLICA IDENTITY FULL), or make the "
+        "stream a mirror"
+    )
+    return RowError("deletion_without_identifier", reason)
 
 
 def count_records(columns: Columns, cohorts: Sequence[SyncedCohort]) -> None:

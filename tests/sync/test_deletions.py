@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typing as t
+
 import pyarrow as pa
 import pytest
 
@@ -119,3 +121,66 @@ def test_a_stream_map_keeps_marks_in_any_case(emulator):
     run(emulator, lines(schema(), record(uid="out")))
     run(emulator, lines(head, *rows), stream_maps=maps)
     assert {"in"} == uids(emulator)
+
+
+class TestDeletionsThatCarryOnlyTheirKey:
+    """A log-based tap sends of a deleted row its key, which need not be the uid."""
+
+    HEAD = schema(columns=("id", "user_id", "is_in", "_sdc_deleted_at"), keys=("id",))
+    MAPPING: t.ClassVar = {"uid_column": "user_id", "membership_column": "is_in"}
+    ROWS: t.ClassVar = [
+        {"id": 1, "user_id": "u-1", "is_in": True, "_sdc_deleted_at": None},
+        {"id": 1, "_sdc_deleted_at": NOW},
+        {"id": 2, "_SDC_LSN_DELETED_AT": NOW},
+        {"id": 3, "user_id": None, "is_in": None, "_sdc_deleted_at": NOW},
+    ]
+
+    def test_the_run_fails_and_says_what_it_is(self, emulator):
+        """The message says that it is a deletion without an identifier, and the ways out."""
+        said = [record(**row) for row in self.ROWS]
+        data = lines(self.HEAD, said[0], state({"at": 1}), said[1], state({"at": 2}))
+        seen = run(emulator, data, cohorts={"users": self.MAPPING})
+        assert "deletion_without_identifier" == seen.error.code
+        for text in ("is a deletion", "'user_id'", "REPLICA IDENTITY FULL", "mirror"):
+            assert text in str(seen.error)
+        assert "Fix the value" not in str(seen.error)
+        assert [{"at": 1}] == seen.states
+
+    @pytest.mark.parametrize("kind", [None, *MAIN_KINDS.values()], ids=["RECORD", *MAIN_KINDS])
+    def test_with_skip_a_warning_says_that_they_are_lost(self, emulator, folder, kind, caplog):
+        """The run goes on, and one warning with its code counts who stays in the cohort."""
+        path = folder.new("rejects")
+        options = {"on_reject": "skip", "rejects_path": str(path)}
+        data = lines(*messages(folder, kind, self.ROWS, self.HEAD))
+        seen = run(emulator, data, cohorts={"users": self.MAPPING}, **options)
+        assert seen.error is None
+        assert {"u-1"} == uids(emulator)
+        (warning,) = [each for each in caplog.records if vars(each).get("code") == "deletion_lost"]
+        assert "users" == warning.stream
+        assert "3 rows" in warning.message
+        assert 3 == len(rejected(path))
+
+    def test_a_fan_out_that_cannot_tell_the_cohort_says_the_same(self, emulator):
+        """A deletion without its cohort is told for what it is, too."""
+        head = schema(columns=("id", "uid", "cohort", "_sdc_deleted_at"))
+        options = {"cohorts": {"users": {"cohort_id_column": "cohort"}}}
+        seen = run(emulator, lines(head, record(id=1, _sdc_deleted_at=NOW)), **options)
+        assert "deletion_without_identifier" == seen.error.code
+        assert "'cohort'" in str(seen.error)
+
+    def test_sync_mode_add_skips_them(self, emulator):
+        """Where deletions have no effect, none is lost."""
+        options = {"cohorts": {"users": {"uid_column": "user_id", "sync_mode": "add"}}}
+        data = lines(self.HEAD, *(record(**row) for row in self.ROWS))
+        seen = run(emulator, data, **options)
+        assert seen.error is None
+        assert {"u-1"} == uids(emulator)
+
+    def test_they_show_nothing_of_columns_that_no_schema_names(self, emulator, folder):
+        """Deletions by key are no reason to call a column missing."""
+        head = schema(columns=("id",))
+        path = folder.new("rejects")
+        options = {"on_reject": "skip", "rejects_path": str(path), "uid_column": "user_id"}
+        seen = run(emulator, lines(head, record(id=1, _sdc_deleted_at=NOW)), **options)
+        assert seen.error is None
+        assert 1 == len(rejected(path))

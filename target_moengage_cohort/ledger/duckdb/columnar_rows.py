@@ -7,6 +7,7 @@ import typing as t
 
 import duckdb
 
+from target_moengage_cohort.core.column_files import TEXT
 from target_moengage_cohort.core.deletions import BLANK, TIMESTAMP
 from target_moengage_cohort.ledger.snapshot import ColumnarFacts
 
@@ -17,6 +18,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.duckdb.instance import Cursor
 
 _IDENTIFIERS = ("uid", "anonymous_id")
+_WHITE_SPACE = "".join(filter(str.isspace, map(chr, range(0x3001))))
 _NUMBERS = ("file_index", "file_row_number")
 
 
@@ -34,6 +36,11 @@ class OpenRows:
         self._is_unclear = _any(
             f"NOT regexp_full_match({text}, '{BLANK}|{TIMESTAMP}')" for text in marks
         )
+        self._is_padded = _any(
+            f"{name} <> trim({name}, '{_WHITE_SPACE}')"
+            for role, name in zip(_IDENTIFIERS, self._names, strict=True)
+            if TEXT.fullmatch(self._types.get(rows.columns.get(role, ""), ""))
+        )
         self._member = rows.column("membership", self._types, absent="TRUE")
 
     def facts(self) -> ColumnarFacts | None:
@@ -50,6 +57,7 @@ class OpenRows:
             f" OR NOT {self._deleted} AND {self._member} IS NULL),"
             f" count(*) FILTER ({self._deleted} OR NOT {self._member}),"
             f" count(*) FILTER ({uid} IS NOT NULL AND {anonymous_id} IS NOT NULL),"
+            f" count(*) FILTER ({self._is_padded}),"
             f" count({expected}), min({expected}), max({expected}) FROM {self._table}"
         ).fetchall()
         *numbers, least, most = row

@@ -84,6 +84,7 @@ class MirrorSink(Sink):
         if self._has_counts and facts.count:
             self.completeness.expect(facts.least)
         cohort.records += facts.count
+        self.rows.count_padded(facts.padded)
         if facts.count and not cohort.is_closed:
             self.flush()
             self.staging.append_columnar(source, facts, cohort.number)
