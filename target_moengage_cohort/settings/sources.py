@@ -36,7 +36,8 @@ def from_files(paths: Sequence[str]) -> dict[str, t.Any]:
 def _from_file(path: str) -> dict[str, t.Any]:
     content, fault = None, "must contain a JSON object with the settings"
     try:  # once, because it may be a pipe
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        data = Path(path).read_bytes()
+        content = json.loads(data.decode(json.detect_encoding(data)))  # by its byte order mark
     except OSError as error:
         fault = f"cannot be read ({error.strerror}); choose a JSON file with the settings"
     except json.JSONDecodeError as error:

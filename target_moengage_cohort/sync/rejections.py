@@ -67,6 +67,8 @@ class Rejections:
         if self._fails:
             codes = {error.code for error in errors}
             remedy = "Fix the value, or set on_reject: skip and rejects_path"
+            if "stream_map_failed" in codes:
+                remedy = remedy.replace("Fix the value", "Fix the expression or the value")
             if "deletion_without_identifier" in codes:  # there is no value to fix
                 remedy = (
                     "With on_reject: skip and rejects_path the run goes on, but the member stays"
