@@ -15,6 +15,7 @@ if t.TYPE_CHECKING:
 MARKS = ("_sdc_deleted_at", "_sdc_lsn_deleted_at")
 """Columns that mark a deleted row in any stream, in any case; the latter is tap-mssql's."""
 
+_ENDING = b'_deleted_at"'
 _OWN = "own_deleted_at"  # the mapping's own column, which the schema has
 UNDECLARED_OWN = f"{_OWN}_in_any_case"
 """The role of the mapping's own column if the schema does not have it: rows decide."""
@@ -106,6 +107,8 @@ class Spellings:
             b'"' + each + b'"' for each in self._columns if each.lower() in self._expected
         ]
         self._lowered = [b'"' + name + b'"' for name in self._expected]
+        is_ours = all(name.endswith(_ENDING) for name in self._lowered)
+        self._ending = _ENDING if is_ours else b'"'  # to be searched for once
         self._start = b'"_' if all(name.startswith(b"_") for name in self._expected) else b'"'
 
     def corrected(self, data: bytes) -> bytes:
@@ -113,8 +116,10 @@ class Spellings:
         if self._start not in data:
             return data
         lowered = data.lower()
-        found = sum(map(lowered.count, self._lowered))
-        if not found or found == sum(map(data.count, self._quoted)):
+        if not (endings := lowered.count(self._ending)):
+            return data
+        known = sum(map(data.count, self._quoted))
+        if known == endings or known == sum(map(lowered.count, self._lowered)):
             return data
         return self._pattern.sub(self._name, data)
 
