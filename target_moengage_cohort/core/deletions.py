@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import typing as t
+from datetime import date
 
 import msgspec
 
@@ -43,6 +44,8 @@ def is_deletion(value: object) -> bool:
     if value is None or value is msgspec.UNSET or value is False:
         return False
     reason = "must be a timestamp, null, empty or false"
+    if isinstance(value, date):  # or a datetime: a stream map's
+        value = value.isoformat()
     if isinstance(value, str):
         if _is_timestamp(value):
             return True

@@ -183,8 +183,6 @@ class Streams:
     def pause(self) -> None:
         """Use the time while no input arrives: pass on the collected rows."""
         self._outbox.submit()
-        for sink in self.by_name.values():
-            sink.pause()
 
     def submit(self) -> None:
         """Pass on the changes that were collected."""

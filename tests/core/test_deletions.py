@@ -28,6 +28,8 @@ def test_a_timestamp_is_a_deletion(moment, timespec, separator):
     """Any date and time in ISO 8601 is a deletion, with or without a zone and a fraction."""
     assert is_deletion(moment.isoformat(separator, timespec))
     assert is_deletion(moment.date().isoformat())
+    assert is_deletion(moment)
+    assert is_deletion(moment.date())
 
 
 @pytest.mark.parametrize(
