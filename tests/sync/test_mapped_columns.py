@@ -241,3 +241,32 @@ def test_a_key_that_rows_spell_differently_is_named(
     assert repr(key) in str(seen.error)
     assert "__key_properties__: [uid]" in str(seen.error)
     assert set() == uids(emulator)
+
+
+@every_way
+@pytest.mark.parametrize("mode", ["incremental", "mirror"])
+@pytest.mark.parametrize("has_uids", [True, False])
+def test_the_default_uid_column_is_optional_next_to_an_anonymous_id(
+    emulator, folder, kind, mode, has_uids
+):
+    """With anonymous IDs, rows may have the undeclared default column `uid` or not."""
+    uid = {"uid": "u-1"} if has_uids else {}
+    rows = [{"device": "d-1", **uid}, {"device": "d-2", **({"uid": None} if has_uids else {})}]
+    options = {"anonymous_id_column": "device", "sync_mode": mode}
+    head = schema(columns=("device",))
+    seen = run(emulator, data(folder, kind, head, rows), **options)
+    assert seen.error is None
+    expected = {("u-1" if has_uids else None, "d-1"), (None, "d-2")}
+    assert expected == {(one.uid, one.anonymous_id) for one in emulator.members("users")}
+    assert [{"at": 1}] == seen.states
+
+
+@every_way
+def test_an_undeclared_uid_column_is_needed_though_rows_have_anonymous_ids(emulator, folder, kind):
+    """A uid_column that is set must be in some row, even if each row has an anonymous ID."""
+    rows = [{"device": "d-1"}, {"device": "d-2"}]
+    options = {"anonymous_id_column": "device", "uid_column": "user_id", "sync_mode": "mirror"}
+    seen = run(emulator, data(folder, kind, schema(columns=("device",)), rows), **options)
+    assert "missing_column" == seen.error.code
+    assert str(seen.error).startswith("uid_column: ")
+    assert [] == seen.states
