@@ -78,7 +78,7 @@ class Recorder:
     """Writes into the ledgers of a destination.
 
     Attributes:
-        remembers: Whether acceptances are in the ledgers.
+        remembers: Whether acceptances are in the ledgers, so that rows may leave before a plan.
     """
 
     remembers = True
