@@ -74,11 +74,15 @@ def _heading(mapping: StreamMapping) -> str:
 
 def _mode(mapping: StreamMapping) -> str:
     text, column = _MODES[mapping.sync_mode], mapping.membership_column
-    if column is None:
+    if column is not None and mapping.is_snapshot:
+        text = f"{text}. A row that {column!r} marks as a non-member counts as absent"
+    elif column is not None:
+        text = f"{column!r} defines whether a row adds or removes; a row with {DELETED_AT} removes"
+    if (own := mapping.deleted_at_column) is None:
         return text
     if mapping.is_snapshot:
-        return f"{text}. A row that {column!r} marks as a non-member counts as absent"
-    return f"{column!r} defines whether a row adds or removes; a row with {DELETED_AT} removes"
+        return f"{text}. A row with a time in {own!r} counts as absent"
+    return text.replace(DELETED_AT, f"{DELETED_AT} or {own!r}")
 
 
 def _guard(mapping: StreamMapping) -> str:

@@ -139,8 +139,11 @@ DESCRIPTIONS = {
     "who is new is added, and who is gone is removed. one_time: as mirror, but nobody is removed, "
     "and after the first complete run nothing more is sent.",
     "membership_column": "Membership column. Column that says whether the member belongs to the "
-    "cohort: a boolean, 0/1, true/false, t/f, yes/no or add/remove. For the sync modes "
+    "cohort: a boolean, 0/1, true/false, t/f, yes/no, y/n or add/remove. For the sync modes "
     "incremental, mirror and one_time; in the last two, who does not belong counts as absent.",
+    "deleted_at_column": "Deletion column. Column that holds the time of a row's deletion: a "
+    "timestamp is a deletion; null, empty and false are none. In addition to _sdc_deleted_at and "
+    "_sdc_lsn_deleted_at, which always count, in any case.",
     "expected_count_column": "Expected count column. Column that holds, in every row, how many "
     "rows the query gave, as count(*) over () does; it proves that no row was lost on the way. For "
     "the sync modes mirror and one_time.",

@@ -15,7 +15,15 @@ from msgspec import Meta
 from target_moengage_cohort.core.membership import Cohort, SyncMode
 
 _SECRET = Meta(extra_json_schema={"secret": True, "writeOnly": True})
-_ROLES = ("uid", "anonymous_id", "cohort_id", "cohort_name", "membership", "expected_count")
+_ROLES = (
+    "uid",
+    "anonymous_id",
+    "cohort_id",
+    "cohort_name",
+    "membership",
+    "deleted_at",
+    "expected_count",
+)
 
 _Natural: t.TypeAlias = t.Annotated[int, Meta(ge=0)]
 _Percent: t.TypeAlias = t.Annotated[int, Meta(ge=0, le=100)]
@@ -67,6 +75,7 @@ class StreamMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     anonymous_id_column: str | None
     sync_mode: SyncMode
     membership_column: str | None = None
+    deleted_at_column: str | None = None
     expected_count_column: str | None = None
     allow_bookmark: bool = False
     removals: Removals

@@ -34,6 +34,12 @@ _MIRROR_KEYS = (
 )
 _MODES_OF_KEYS: dict[str, tuple[SyncMode, ...]] = {
     "membership_column": (SyncMode.INCREMENTAL, SyncMode.MIRROR, SyncMode.ONE_TIME),
+    "deleted_at_column": (
+        SyncMode.INCREMENTAL,
+        SyncMode.ADD,
+        SyncMode.MIRROR,
+        SyncMode.ONE_TIME,
+    ),
     **dict.fromkeys(_MIRROR_KEYS, (SyncMode.MIRROR, SyncMode.ONE_TIME)),
 }
 

@@ -15,6 +15,7 @@ from target_moengage_cohort.core.membership import Action, Cohort, SyncMode, coh
 from target_moengage_cohort.moengage.cohort_sync import Envelope
 from target_moengage_cohort.sync.admission import Admission
 from target_moengage_cohort.sync.known_cohorts import warn_of_known
+from target_moengage_cohort.sync.row_warnings import RowWarnings
 from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 from target_moengage_cohort.sync.withheld_cohorts import (
     WITHHOLDS,
@@ -50,6 +51,7 @@ class Cohorts:
         self.ledgers: dict[str, CohortLedger] = {}  # by the cohort's id, likewise
         self.records: dict[str, CohortRecord] = {}  # where requests are recorded, likewise
         self.admission = Admission(store, context.settings.max_new_cohorts)
+        self.row_warnings = RowWarnings()
         self.unsent_streams: set[str] = set()  # of which a cohort has an error, or was held
         self.withheld = WithheldCohorts(context.settings.max_payload_bytes)
         self.submit: t.Callable[[], None] = lambda: None  # passes on what was read before

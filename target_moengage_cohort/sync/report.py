@@ -138,8 +138,8 @@ def report_cohort(
     result, differs = cohort.result, cohort.result.differs
     ledger_counts = _ledger_counts(cohort)
     unchanged = cohort.skipped + counts.merged
-    if differs is not None:  # a member that left early and is to be removed again is in neither
-        unchanged = max(0, differs.unchanged - result.sent_before)
+    if differs is not None:
+        unchanged = differs.unchanged
     return CohortReport(
         cohort_id=cohort.cohort.cohort_id,
         cohort_name=cohort.cohort.name,

@@ -50,9 +50,6 @@ class Sink:
     def activate(self, version: t.Any) -> None:
         """Note an ACTIVATE_VERSION of the tap's stream."""
 
-    def pause(self) -> None:
-        """Use the time while no input arrives."""
-
     def check(self) -> None:
         """Check an input that has ended; raise an `InputError` if rows are missing."""
 

@@ -148,7 +148,7 @@ class Streams:
                 "prove that all of it has arrived. Make them one query"
             )
             raise SettingsError("mirror_of_two_streams", msg)
-        sink.follow(rows)
+        sink.rows = rows
         self._delivery.hold(mapping.stream)
         return sink
 
@@ -222,11 +222,19 @@ class Streams:
         """Return all of the tap's streams that are known; for any thread."""
         return {*self._config.mappings, *self.failed, *list(self._by_source)}
 
+    def hold_state(self, stream: str) -> None:
+        """Write no STATE from now on until a stream's columns are known to be there."""
+        self._outbox.submit()  # the STATEs before it are not held back
+        self._delivery.hold(f"columns of {stream}")
+
+    def release_state(self, stream: str) -> None:
+        """End `hold_state`."""
+        self._outbox.submit()
+        self._delivery.release(f"columns of {stream}")
+
     def pause(self) -> None:
         """Use the time while no input arrives: pass on the collected rows."""
         self._outbox.submit()
-        for sink in self.by_name.values():
-            sink.pause()
 
     def submit(self) -> None:
         """Pass on the changes that were collected."""

@@ -7,7 +7,7 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.errors import CohortError, InputError, RowError
-from target_moengage_cohort.core.membership import Action, Change, Cohort, Key, Member
+from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.interface import CohortLedger
@@ -27,8 +27,6 @@ class SettlementResult(msgspec.Struct):
     reason: str | None = None  # why not everything was delivered
     objection: str | None = None  # why the guard will withhold waiting removals once confirmed
     is_sealed: bool = False  # whether the cohort is finished, so that nothing is sent
-    sent_before: int = 0  # members of this run that were accepted before the plan was made
-    refused: set[Key] = msgspec.field(default_factory=set)  # by MoEngage, in this run
 
     @property
     def is_withheld(self) -> bool:

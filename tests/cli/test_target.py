@@ -93,8 +93,8 @@ BAD_LINES = {
         "the member takes 180010 bytes, and a request has room for",
     ),
     "lacks column": (
-        lines(schema(columns=["id", "name"])).strip(),
-        "uid_column: the stream 'users' has no column 'uid'; it has id, name. Set uid_column to",
+        lines(schema(columns=["id"]) | {"stream": "u"}, record("u", id="secret-id")).strip(),
+        "uid_column: the stream 'u' has no column 'uid'; it has 'id' (in its SCHEMA and 1 row)",
     ),
 }
 

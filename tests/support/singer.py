@@ -132,7 +132,6 @@ def run(
         if piecemeal:
             patch.setattr(lines_module, "PIECE_BYTES", 1)
             patch.setattr(mirror_sink, "_BATCH_ROWS", 3)
-            patch.setattr(mirror_sink, "_HEAD_START_ROWS", 3)
         return _run(emulator, data, timing, before, write_state, tap_exit, step, settings)
 
 

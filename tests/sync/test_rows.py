@@ -35,13 +35,22 @@ def cohorts_of(config):
 
 
 def mapped(
-    *streams, columns="uid id name n m a _sdc_deleted_at", keys=(), settings=None, **mapping
+    *streams,
+    columns="uid id name n m a _sdc_deleted_at",
+    keys=(),
+    settings=None,
+    is_closed=False,
+    **mapping,
 ):
-    """Return a mapper for each stream, all of one run, and the run's cohorts."""
+    """Return a mapper for each stream, all of one run, and the run's cohorts.
+
+    Rows of a closed stream have no other columns.
+    """
     streams = streams or ("s",)
     config = load(BASE | (settings or {}) | {"cohorts": dict.fromkeys(streams, mapping)})
     cohorts = cohorts_of(config)
     properties = {"properties": {column: {} for column in columns.split()}}
+    properties |= {"additionalProperties": False} if is_closed else {}
     mappers = [
         RowMapper(config.mapping(name), Schema(name, properties, keys), cohorts) for name in streams
     ]
@@ -104,7 +113,7 @@ def test_sync_modes(expected, mode, record):
         ("the column 'm' is null", {"m": None}),
         ("the column 'm' is null", {}),
         (
-            "the column 'm' must be a boolean, 0/1, true/false, t/f, yes/no or add/remove",
+            "the column 'm' must be a boolean, 0/1, true/false, t/f, yes/no, y/n or add/remove",
             {"m": "pl4nt3d"},
         ),
     ],
@@ -179,24 +188,35 @@ def test_a_member_may_be_as_large_as_a_request_has_room(length, character):
         ("membership_column: the", {"membership_column": "gone"}),
         ("cohort_id_column: the", {"cohort_id_column": "gone"}),
         ("cohort_name_column: the", {"cohort_id_column": "id", "cohort_name_column": "gone"}),
+        ("deleted_at_column: the", {"deleted_at_column": "gone"}),
         ("membership_column: _sdc_deleted_at always", {"membership_column": "_sdc_deleted_at"}),
+        ("uid_column: _SDC_LSN_Deleted_At always", {"uid_column": "_SDC_LSN_Deleted_At"}),
     ],
 )
-def test_a_mapped_column_must_be_in_the_schema(setting, mapping):
-    """The error names the setting, the stream, the column and the columns there are."""
+def test_a_mapped_column_must_be_in_a_closed_schema(setting, mapping):
+    """If rows cannot have other columns, the error comes with the SCHEMA: it names the setting, the
+    stream, the column and the columns there are."""
     with pytest.raises(SettingsError) as raised:
-        mapped(columns="uid id _sdc_deleted_at", **mapping)
+        mapped(columns="uid id _sdc_deleted_at", is_closed=True, **mapping)
     assert str(raised.value).startswith(setting)
     if "always" not in setting:
         assert "missing_column" == raised.value.code
-        assert "it has _sdc_deleted_at, id, uid. Set " in str(raised.value)
+        assert "it has '_sdc_deleted_at', 'id', 'uid'. Set " in str(raised.value)
 
 
 def test_the_default_uid_column_may_be_missing_beside_an_anonymous_id():
     """Without the default column `uid`, a stream with anonymous IDs is valid."""
-    rows, _ = mapped(columns="a", anonymous_id_column="a")
+    rows, _ = mapped(columns="a", anonymous_id_column="a", is_closed=True)
     assert ("s", ADD, ("a1",), b'{"anonymous_id":"a1"}') == told(change(rows, uid="x", a="a1"))
     assert "no identifier: 'a' is null, empty or absent" == reason(rows)
+
+
+def test_the_default_uid_column_is_taken_from_rows_that_have_it():
+    """A SCHEMA without the default column `uid` permits it in rows, which count."""
+    rows, _ = mapped(columns="a", anonymous_id_column="a")
+    assert "x" == change(rows, uid="x", a="a1").member.key
+    assert ("a1",) == change(rows, a="a1").member.key
+    assert {} == rows.undeclared
 
 
 def test_key_properties_must_be_there():
@@ -320,5 +340,5 @@ def test_the_fast_way_and_the_sdks_way_agree(record):
 def test_a_row_has_unset_for_what_is_missing():
     """Absent and null are distinguished, because key properties may be null but not absent."""
     rows, _ = mapped(keys=["key"])
-    expected = SimpleNamespace(uid=None, deleted_at=UNSET, key_0=UNSET)
+    expected = SimpleNamespace(uid=None, deleted_at=UNSET, deleted_at_1=UNSET, key_0=UNSET)
     assert expected == rows.row({"uid": None, "other": 1})

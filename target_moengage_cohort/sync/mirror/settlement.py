@@ -19,7 +19,6 @@ from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.settings import Removals
 from target_moengage_cohort.sync.mirror.completeness import Proof
 from target_moengage_cohort.sync.mirror.guard import Decision, Disposition, Rules, decide
-from target_moengage_cohort.sync.mirror.head_start import HeadStart
 from target_moengage_cohort.sync.mirror.proof_warnings import (
     warn_of_rejected,
     warn_of_unproven,
@@ -46,13 +45,12 @@ _MOST_PLANS = 32  # under way, so that streams overlap and memory stays bounded
 
 
 class StagedStream(msgspec.Struct, frozen=True, kw_only=True):
-    """A mirror's stream whose input has ended; with a head start, additions were sent before."""
+    """A mirror's stream whose input has ended."""
 
     mapping: StreamMapping
     staging: Staging
     completeness: Completeness
     proof: Proof
-    has_head_start: bool
 
 
 class _UnderWay(msgspec.Struct, frozen=True):
@@ -80,10 +78,6 @@ class Settlement:
         self._recorder = recorder
         self._streams: list[StagedStream] = []
         self._under_way: deque[_UnderWay] = deque()
-
-    def head_start(self, staging: Staging, cohort: SyncedCohort) -> HeadStart | None:
-        """Return a head start for a new cohort, if the ledger will remember what it sends."""
-        return HeadStart(staging, cohort, self._delivery) if self._recorder.remembers else None
 
     def begin(self, stream: StagedStream) -> bool:
         """Decide the plans of a stream's cohorts, and submit them; ``False`` if interrupted."""
@@ -217,9 +211,7 @@ class Settlement:
             if latest is not None and (latest, latest_action) != (cohort, action):
                 self._delivery.close(latest.cohort.cohort_id)  # this part of its plan is complete
             latest, latest_action = cohort, action
-            refused = cohort.result.refused  # as far as a head start went
-            wanted = [cohort.change(action, each) for each in members if each.key not in refused]
-            if not self._delivery.submit(wanted):
+            if not self._delivery.submit([cohort.change(action, each) for each in members]):
                 return False
             plan.ledger.fold_if_large()
         if latest is not None:
@@ -241,8 +233,7 @@ def _rules(stream: StagedStream) -> Rules:
     mapping = stream.mapping
     return Rules(
         max_removal_percent=mapping.max_removal_percent,
-        # The first members of a cohort that was new may have been sent by now.
-        max_addition_percent=None if stream.has_head_start else mapping.max_addition_percent,
+        max_addition_percent=mapping.max_addition_percent,
         deferred=mapping.removals is Removals.DEFERRED,
         needs_proof=mapping.removals is Removals.PROVEN,
         seals=mapping.sync_mode is SyncMode.ONE_TIME,
