@@ -17,6 +17,15 @@ if t.TYPE_CHECKING:
 FORMAT = 3
 
 
+class RequestState(enum.StrEnum):
+    """The state of a request; one letter, so that an answer does not move the row in control."""
+
+    SENT = "s"
+    ACCEPTED = "a"
+    REFUSED = "r"  # so that none of it was applied
+    UNANSWERED = "u"  # it may have been applied, but gets no answer
+
+
 class MemberSet(msgspec.Struct, frozen=True):
     """The size and the digest of a set of members."""
 

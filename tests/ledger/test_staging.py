@@ -17,14 +17,13 @@ from hypothesis import example, given, settings
 from target_moengage_cohort.core.column_files import ColumnarRows
 from target_moengage_cohort.core.errors import InputError, LedgerError
 from target_moengage_cohort.core.membership import Action, Member
-from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.duckdb import (
     comparison,
     difference,
     result_tables,
     staging,
 )
-from target_moengage_cohort.ledger.records import EMPTY_SET
+from target_moengage_cohort.ledger.records import EMPTY_SET, RequestState
 from tests.ledger.support import (
     ADD,
     REMOVE,

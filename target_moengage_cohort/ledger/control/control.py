@@ -88,6 +88,54 @@ class Control:
             ],
         )
 
+    # Streams
+
+    def streams(self) -> list[str]:
+        """Return the partner's streams, sorted."""
+        return sorted(stream for partner, stream in self.all_streams() if partner == self.partner)
+
+    def all_streams(self) -> list[tuple[t.Any, ...]]:
+        """Return all partners and streams."""
+        query = "SELECT partner, stream FROM streams UNION SELECT partner, stream FROM cohorts"
+        return self.database.rows(query)
+
+    def fact(self, stream: str, column: str) -> t.Any:
+        """Return a fact of a stream, or ``None``."""
+        query = f"SELECT {column} FROM streams WHERE partner = ? AND stream = ?"
+        rows = self.database.rows(query, [self.partner, stream])
+        return rows[0][0] if rows else None
+
+    def has_members(self, stream: str) -> bool:
+        """Return whether the stream has a file of members."""
+        return bool(self.fact(stream, "has_members"))
+
+    def note_stream(self, stream: str, **facts: object) -> None:
+        """Record facts of a stream."""
+        with self.database.change("note stream") as transaction:
+            transaction.run(
+                "INSERT INTO streams (partner, stream, has_members) VALUES (?, ?, 0)"
+                " ON CONFLICT DO NOTHING",
+                [self.partner, stream],
+            )
+            columns = ", ".join(f"{name} = ?" for name in facts)
+            query = f"UPDATE streams SET {columns} WHERE partner = ? AND stream = ?"
+            transaction.run(query, [*facts.values(), self.partner, stream])
+
+    def use_version(self, stream: str, version: int, run_id: str) -> bool:
+        """Record that a run has seen a version; return whether no other run has before."""
+        key = [self.partner, stream, str(version)]  # text: it may have more than 64 bits
+        query = "SELECT run_id FROM versions WHERE partner = ? AND stream = ? AND version = ?"
+        if self.database.read_only:
+            return not self.database.rows(query, key)
+        with self.database.change("use version") as transaction:
+            transaction.run(
+                "INSERT INTO versions (partner, stream, version, run_id) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT DO NOTHING",
+                [*key, run_id],
+            )
+            ((first,),) = transaction.run(query, key)
+        return bool(first == run_id)
+
     # Cohorts
 
     def entries(self, stream: str | None = None) -> list[CohortEntry]:

@@ -1,23 +1,26 @@
-"""The history: runs, what they changed, and their progress while they are under way."""
+"""The history: runs, their progress while they are under way, and the operators' commands."""
 
 from __future__ import annotations
 
+import os
+import pwd
+import socket
 import typing as t
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from target_moengage_cohort.ledger.records import RunEntry, RunProgress
+from target_moengage_cohort.ledger.records import RunProgress
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping
 
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.control.sqlite import Transaction
+    from target_moengage_cohort.ledger.records import CohortEntry, RunEntry
 
 RETENTION = timedelta(days=400)
 _decode_progress = msgspec.json.Decoder(RunProgress).decode
-_decode_entry = msgspec.json.Decoder(RunEntry).decode
 
 
 class RunHistory:
@@ -92,10 +95,28 @@ class RunHistory:
                 [datetime.now(UTC).isoformat(timespec="seconds"), run_id],
             )
 
-    def of_cohort(self, number: int) -> list[RunEntry]:
-        """Return the runs that changed a cohort, the newest first."""
-        query = (
-            "SELECT entry FROM run_cohorts JOIN runs USING (run_id) WHERE cohort = ?"
-            " ORDER BY runs.number DESC"
+
+def note_action(
+    control: Control, kind: str, entry: CohortEntry | None, counts: Mapping[str, int]
+) -> None:
+    """Record a command, of one cohort or of all; delete records that are too old."""
+    now = datetime.now(UTC)
+    when, old = (each.isoformat(timespec="seconds") for each in (now, now - RETENTION))
+    cohort_id, stream = (None, None) if entry is None else (entry.cohort_id, entry.stream)
+    row = [kind, when, user(), socket.gethostname(), control.partner, cohort_id, stream]
+    with control.database.change("note action") as transaction:
+        transaction.run("DELETE FROM operator_actions WHERE done_at < ?", [old])
+        transaction.run(
+            "INSERT INTO operator_actions (number, kind, done_at, done_by, host, partner,"
+            " cohort_id, stream, details) SELECT coalesce(max(number), 0) + 1,"
+            " ?, ?, ?, ?, ?, ?, ?, ? FROM operator_actions",
+            [*row, msgspec.json.encode(counts).decode()],
         )
-        return [_decode_entry(text) for (text,) in self._database.rows(query, [number])]
+
+
+def user() -> str:
+    """Return the name of the user who runs this process."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # as in containers
+        return str(os.getuid())

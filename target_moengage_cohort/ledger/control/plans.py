@@ -6,7 +6,7 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.ledger.control.actions import user
+from target_moengage_cohort.ledger.control.history import user
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 
 if t.TYPE_CHECKING:

@@ -7,7 +7,7 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.errors import LedgerError
-from target_moengage_cohort.ledger.cohort_record import RequestState
+from target_moengage_cohort.ledger.records import RequestState
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -14,17 +14,17 @@ from target_moengage_cohort.core.membership import Action, Member
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from target_moengage_cohort.ledger.duckdb.stream_state import StreamState
+    from target_moengage_cohort.ledger.duckdb.stream_members import StreamMembers
     from target_moengage_cohort.ledger.snapshot import CohortMembers
 
 
-def link(state: StreamState, cohorts: Sequence[int], members: str) -> None:
+def link(stream: StreamMembers, cohorts: Sequence[int], members: str) -> None:
     """Turn the anonymous members in a table into aliases of the uids accepted with their ids.
 
     Where that was accepted since the last fold, folding has done so.
     """
-    table = state.table
-    with state.changing("link", cohorts):
+    table = stream.table
+    with stream.changing("link", cohorts):
         table.run(
             "CREATE OR REPLACE TEMP TABLE owned AS SELECT m.cohort, m.h, a.uid, m.anonymous_id"
             f" FROM {members} AS m JOIN {{s}}.accepted AS a ON a.cohort = m.cohort"
@@ -37,19 +37,19 @@ def link(state: StreamState, cohorts: Sequence[int], members: str) -> None:
             table.run(f"DELETE FROM {{s}}.{name} AS old USING owned AS o WHERE {same}")
 
 
-def stale(state: StreamState) -> tuple[list[int], Iterator[CohortMembers]]:
+def stale(stream: StreamMembers) -> tuple[list[int], Iterator[CohortMembers]]:
     """Return the cohorts with aliases that no member has any more, and those aliases by cohort.
 
     Their uids become unconfirmed, to be sent again.
     """
-    schema, found = state.tables, f"memory.stale_{state.table.file.name}"
+    schema, found = stream.tables, f"memory.stale_{stream.table.file.name}"
     # An alias that is accepted was added before its uid; one in doubt was added afterwards.
     counted = f"SELECT DISTINCT cohort FROM {schema}.accepted SEMI JOIN {schema}.aliases"
-    twice = [number for (number,) in state.table.rows(f"{counted} USING (cohort, h)")]
-    if twice and not state.read_only:
-        with state.changing("link", twice):
+    twice = [number for (number,) in stream.table.rows(f"{counted} USING (cohort, h)")]
+    if twice and not stream.read_only:
+        with stream.changing("link", twice):
             same = "l.cohort = old.cohort AND l.h = old.h"
-            state.table.run(
+            stream.table.run(
                 f"DELETE FROM {{s}}.accepted AS old USING {{s}}.aliases AS l WHERE {same}"
             )
     live = (
@@ -59,14 +59,15 @@ def stale(state: StreamState) -> tuple[list[int], Iterator[CohortMembers]]:
     )
     aliases = f"FROM {schema}.aliases"
     chosen = f"SELECT DISTINCT cohort, h, anonymous_id {aliases} ANTI JOIN ({live})"
-    state.table.rows(f"CREATE OR REPLACE TABLE {found} AS {chosen} USING (cohort, anonymous_id)")
-    numbers = [number for (number,) in state.table.rows(f"SELECT DISTINCT cohort FROM {found}")]
-    if numbers and not state.read_only:
-        state.lookups.drop_queue()  # all of it was answered; else it would hide the doubts
-        h = state.table.engine.hash_sql("uid", "NULL::VARCHAR")
+    stream.table.rows(f"CREATE OR REPLACE TABLE {found} AS {chosen} USING (cohort, anonymous_id)")
+    numbers = [number for (number,) in stream.table.rows(f"SELECT DISTINCT cohort FROM {found}")]
+    if numbers and not stream.read_only:
+        if stream.queue:  # all of it was answered and folded; else it would hide the doubts
+            stream.table.rows(f"DELETE FROM {stream.queue}")
+        h = stream.table.engine.hash_sql("uid", "NULL::VARCHAR")
         owners = f"SELECT cohort, {h} AS h {aliases} SEMI JOIN {found} USING (cohort, h)"
-        state.doubt(numbers, owners)
-    chunks = state.table.chunks(f"SELECT cohort, anonymous_id FROM {found} ORDER BY cohort")
+        stream.doubt(numbers, owners)
+    chunks = stream.table.chunks(f"SELECT cohort, anonymous_id FROM {found} ORDER BY cohort")
     return numbers, (
         (cohort, [Member(None, anonymous_id) for _, anonymous_id in rows])
         for chunk in chunks

@@ -6,8 +6,8 @@ import typing as t
 
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.membership import Action
-from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.duckdb import schema
+from target_moengage_cohort.ledger.records import RequestState
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

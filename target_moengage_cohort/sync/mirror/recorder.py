@@ -14,13 +14,11 @@ from target_moengage_cohort.sync.mirror.guard import Decision, Disposition
 if t.TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
 
-    from target_moengage_cohort.ledger.interface import (
-        CohortLedger,
-        LedgerStore,
-        StreamLedger,
-    )
+    from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
+    from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import Plan, RunEntry
     from target_moengage_cohort.ledger.snapshot import CohortMembers, Difference
+    from target_moengage_cohort.ledger.stream_ledger import StreamLedger
 
 
 class StreamPlan(msgspec.Struct, frozen=True):

@@ -7,45 +7,34 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.membership import Action, Member
-from target_moengage_cohort.ledger.control.stream_records import StreamRecords
 from target_moengage_cohort.ledger.duckdb import aliases, folding, schema
-from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBCohortLedger
 from target_moengage_cohort.ledger.duckdb.inspection import cohorts_with_rows, stray_plans
+from target_moengage_cohort.ledger.duckdb.local_cohort import DuckDBCohortLedger
 from target_moengage_cohort.ledger.duckdb.result_tables import Options
-from target_moengage_cohort.ledger.duckdb.stream_state import StreamState
+from target_moengage_cohort.ledger.duckdb.stream_members import StreamMembers
 from target_moengage_cohort.ledger.records import NO_MEMBERS, FoldedCohort
 from target_moengage_cohort.ledger.repairs import inconsistent, restore_members
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.control.requests import JournaledRequest
     from target_moengage_cohort.ledger.duckdb.difference import DuckDBDifference
     from target_moengage_cohort.ledger.duckdb.members import Members
     from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging
-    from target_moengage_cohort.ledger.interface import CohortLedger, NumberedChange, NumberedKey
-    from target_moengage_cohort.ledger.records import CohortEntry, Expected, Plan
+    from target_moengage_cohort.ledger.records import CohortEntry, Plan
     from target_moengage_cohort.ledger.snapshot import CohortMembers, Difference, Staging
 
 
-class DuckDBStreamLedger(StreamState):
-    """The `StreamLedger` of one stream, with its lease.
-
-    Attributes:
-        name: The stream.
-        cohorts: The ledgers of its cohorts, by their ids.
-    """
+class DuckDBStreamLedger(StreamMembers):
+    """A `StreamLedger`; `release` releases the stream's lease."""
 
     def __init__(
-        self,
-        name: str,
-        control: Control,
-        members: Members,
-        release: Callable[[], object],
+        self, name: str, control: Control, members: Members, release: Callable[[], object]
     ) -> None:
         super().__init__(name, control, members)
-        self.cohorts: dict[str, DuckDBCohortLedger] = {}
         self._release = release
         self._is_closed = False
 
@@ -55,14 +44,14 @@ class DuckDBStreamLedger(StreamState):
         If it `trusts` the file, or its absence, control takes over the members that this has.
         """
         entries = self.control.entries(self.name)
-        had_file = StreamRecords(self.control).has_members(self.name)
+        had_file = self.control.has_members(self.name)
         if had_file and not (self.table.exists or trusts):
             fault = "is missing, although control.sqlite in its directory has the stream's cohorts"
             path = self.table.file.path
             raise inconsistent(path, fault, restore_members(path, self.name))
         self.table.open()
         if not (had_file or self.read_only):
-            StreamRecords(self.control).note_stream(self.name, has_members=1)
+            self.control.note_stream(self.name, has_members=1)
         for entry in entries:
             self.add(entry, created=False)
         journal = self.requests.of_stream(self.name)
@@ -113,8 +102,8 @@ class DuckDBStreamLedger(StreamState):
             self.drop_plan_members([cohort], plan_id)
 
     def add(self, entry: CohortEntry, *, created: bool) -> DuckDBCohortLedger:
-        """Return the ledger of one of the stream's cohorts."""
-        ledger = DuckDBCohortLedger(self, self, entry, created=created)
+        """See `StreamLedger.add`."""
+        ledger = DuckDBCohortLedger(self, entry, created=created)
         self.cohorts[entry.cohort_id] = self.by_number[entry.number] = ledger
         return ledger
 
@@ -128,21 +117,7 @@ class DuckDBStreamLedger(StreamState):
             counts = sizes.get(ledger.number, NO_MEMBERS)
             ledger.entry = msgspec.structs.replace(ledger.entry, counts=counts)
 
-    # Comparing and looking up
-
-    def known(
-        self, cohorts: Sequence[int], members: Sequence[Member]
-    ) -> dict[NumberedKey, Expected]:
-        """See `StreamLedger.known`."""
-        return self.lookups.known(cohorts, members, self.tables)
-
-    def queued(self, changes: Sequence[NumberedChange]) -> None:
-        """See `StreamLedger.queued`."""
-        self.lookups.queued(changes)
-
-    def queue_known(self, actions: Sequence[Action]) -> None:
-        """See `StreamLedger.queue_known`."""
-        self.lookups.queue_asked(actions)
+    # Comparing
 
     def difference(
         self,
@@ -178,10 +153,6 @@ class DuckDBStreamLedger(StreamState):
                 with self.table.change("clear removed"):
                     self.table.run(f"DELETE FROM {{s}}.removed {chosen}", [numbers])
 
-    def has_aliases(self) -> bool:
-        """See `StreamLedger.has_aliases`."""
-        return bool(self.table.rows(f"SELECT 1 FROM {self.tables}.aliases LIMIT 1"))
-
     def stale_aliases(self) -> tuple[list[int], Iterator[CohortMembers]]:
         """See `StreamLedger.stale_aliases`."""
         self.fold()
@@ -192,9 +163,8 @@ class DuckDBStreamLedger(StreamState):
         if (resent := t.cast("DuckDBDifference", difference).tables.resent) and cohorts:
             self.doubt([each.number for each in cohorts], f"SELECT cohort, h FROM {resent}")
 
-    def take_over(self, ledger: DuckDBCohortLedger) -> None:
-        """Copy the members of another stream's cohort; its own file must be folded."""
-        source, number = ledger.state.table, ledger.number
+    def take_over(self, number: int, source: Members) -> None:
+        """Copy the members of a cohort of another stream, whose file must be folded."""
         self.table.drop_cohorts([number])  # of an attempt that was interrupted
         with source.using(), self.table.change("take over"):
             for table in schema.COHORT_TABLES:
@@ -234,6 +204,26 @@ class DuckDBStreamLedger(StreamState):
                         [[number for number, _ in chosen], [name for _, name in chosen]],
                     )
         self.plans.keep([(ledger.number, plan) for ledger, plan in plans])
+
+    def removals_sql(self, plans: Mapping[int, str]) -> str:
+        """Return SQL for cohort and hash of the removals of plans, by their cohorts."""
+        if not plans:
+            return ""
+        h = self.table.engine.hash_sql("uid", "anonymous_id")
+        chosen = ", ".join(f"({cohort}, '{plan_id}')" for cohort, plan_id in plans.items())
+        return (
+            f"SELECT cohort, {h} AS h FROM {self.table.schema}.plan_members WHERE action ="
+            f" '{Action.REMOVE.value}' AND (cohort, plan_id) IN ({chosen})"
+        )
+
+    def drop_plan_members(self, cohorts: Sequence[int], plan_id: str | None) -> None:
+        """See `StreamLedger.drop_plan_members`."""
+        chosen = "WHERE cohort IN (SELECT unnest(?::INTEGER[])) AND plan_id = coalesce(?, plan_id)"
+        if self.table.rows(
+            f"SELECT 1 FROM {{s}}.plan_members {chosen} LIMIT 1", [cohorts, plan_id]
+        ):
+            with self.table.change("drop plan members"):
+                self.table.run(f"DELETE FROM {{s}}.plan_members {chosen}", [cohorts, plan_id])
 
     # People
 
