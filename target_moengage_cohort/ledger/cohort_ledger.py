@@ -7,7 +7,7 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.errors import RowError, SettingsError
-from target_moengage_cohort.ledger.control.owners import check_owner
+from target_moengage_cohort.ledger.control.new_cohorts import check_owner
 from target_moengage_cohort.ledger.records import PlanKind
 
 if t.TYPE_CHECKING:

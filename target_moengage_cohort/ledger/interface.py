@@ -18,7 +18,7 @@ from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.ledger.control.history import RunHistory, note_action
 from target_moengage_cohort.ledger.control.memberless import MemberlessCohort, MemberlessStream
-from target_moengage_cohort.ledger.control.owners import check_owner
+from target_moengage_cohort.ledger.control.new_cohorts import check_owner
 from target_moengage_cohort.ledger.control.plans import Plans, is_approvable
 from target_moengage_cohort.ledger.records import PlanKind
 from target_moengage_cohort.settings.convert import nearest_name

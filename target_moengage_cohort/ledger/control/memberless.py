@@ -7,7 +7,7 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.ledger.control.owners import check_owner
+from target_moengage_cohort.ledger.control.new_cohorts import check_owner
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.core.membership import Action, Cohort

@@ -7,7 +7,7 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.membership import Action, Member
-from target_moengage_cohort.ledger.duckdb import aliases, folding, schema
+from target_moengage_cohort.ledger.duckdb import folding, schema
 from target_moengage_cohort.ledger.duckdb.inspection import cohorts_with_rows, stray_plans
 from target_moengage_cohort.ledger.duckdb.local_cohort import DuckDBCohortLedger
 from target_moengage_cohort.ledger.duckdb.result_tables import Options
@@ -16,7 +16,7 @@ from target_moengage_cohort.ledger.records import NO_MEMBERS, FoldedCohort
 from target_moengage_cohort.ledger.repairs import inconsistent, restore_members
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
     from target_moengage_cohort.ledger.control.control import Control
@@ -25,7 +25,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.duckdb.members import Members
     from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging
     from target_moengage_cohort.ledger.records import CohortEntry, Plan
-    from target_moengage_cohort.ledger.snapshot import CohortMembers, Difference, Staging
+    from target_moengage_cohort.ledger.snapshot import Difference, Staging
 
 
 class DuckDBStreamLedger(StreamMembers):
@@ -142,7 +142,7 @@ class DuckDBStreamLedger(StreamMembers):
         """See `StreamLedger.settle`."""
         self.fold()
         if linked := [number for number, counts in difference.counts.items() if counts.linked]:
-            aliases.link(self, linked, t.cast("DuckDBDifference", difference).tables.linked)
+            self.link(linked, t.cast("DuckDBDifference", difference).tables.linked)
         numbers = [each.number for each in complete]
         for number, plan_id in t.cast("DuckDBDifference", difference).approvals.items():
             if number in numbers and difference.counts[number].approved:
@@ -152,11 +152,6 @@ class DuckDBStreamLedger(StreamMembers):
             if self.table.rows(f"SELECT 1 FROM {{s}}.removed {chosen} LIMIT 1", [numbers]):
                 with self.table.change("clear removed"):
                     self.table.run(f"DELETE FROM {{s}}.removed {chosen}", [numbers])
-
-    def stale_aliases(self) -> tuple[list[int], Iterator[CohortMembers]]:
-        """See `StreamLedger.stale_aliases`."""
-        self.fold()
-        return aliases.stale(self)
 
     def doubt_resent(self, difference: Difference, cohorts: Sequence[CohortLedger]) -> None:
         """See `StreamLedger.doubt_resent`."""

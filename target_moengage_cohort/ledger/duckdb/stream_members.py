@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import typing as t
 
 from target_moengage_cohort.core.membership import Action, Member
@@ -17,6 +18,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.control.requests import JournaledRequest
     from target_moengage_cohort.ledger.duckdb.members import Members
+    from target_moengage_cohort.ledger.snapshot import CohortMembers
     from target_moengage_cohort.ledger.stream_ledger import NumberedChange, NumberedKey
 
 
@@ -110,10 +112,6 @@ class StreamMembers(StreamLedger):
             cursor.execute(f"INSERT INTO {self.queue} {select}", values)
             self._position += count
 
-    def has_aliases(self) -> bool:
-        """See `StreamLedger.has_aliases`."""
-        return bool(self.table.rows(f"SELECT 1 FROM {self.tables}.aliases LIMIT 1"))
-
     # Changing
 
     def _fold(self, journal: Sequence[JournaledRequest]) -> None:
@@ -152,6 +150,66 @@ class StreamMembers(StreamLedger):
                 " ANTI JOIN {s}.doubts USING (cohort, h)",
                 [cohorts, *values],
             )
+
+    # Aliases. MoEngage may have merged an anonymous member and a uid that it has seen together, or
+    # not: so an alias is removed as a member of its own, and its uid is sent again afterwards.
+
+    def has_aliases(self) -> bool:
+        """See `StreamLedger.has_aliases`."""
+        return bool(self.table.rows(f"SELECT 1 FROM {self.tables}.aliases LIMIT 1"))
+
+    def link(self, cohorts: Sequence[int], members: str) -> None:
+        """Turn the anonymous members in a table into aliases of the uids accepted with their ids.
+
+        Where that was accepted since the last fold, folding has done so.
+        """
+        table = self.table
+        with self.changing("link", cohorts):
+            table.run(
+                "CREATE OR REPLACE TEMP TABLE owned AS SELECT m.cohort, m.h, a.uid, m.anonymous_id"
+                f" FROM {members} AS m JOIN {{s}}.accepted AS a ON a.cohort = m.cohort"
+                " AND a.anonymous_id = m.anonymous_id AND a.uid IS NOT NULL"
+            )
+            others = "ANTI JOIN {s}.aliases USING (cohort, h, uid)"
+            table.run(f"INSERT INTO {{s}}.aliases FROM owned {others}")
+            for name in ("accepted", "doubts"):
+                same = "o.cohort = old.cohort AND o.h = old.h"
+                table.run(f"DELETE FROM {{s}}.{name} AS old USING owned AS o WHERE {same}")
+
+    def stale_aliases(self) -> tuple[list[int], Iterator[CohortMembers]]:
+        """See `StreamLedger.stale_aliases`."""
+        self.fold()
+        schema, found = self.tables, f"memory.stale_{self.table.file.name}"
+        # An alias that is accepted was added before its uid; one in doubt was added afterwards.
+        counted = f"SELECT DISTINCT cohort FROM {schema}.accepted SEMI JOIN {schema}.aliases"
+        twice = [number for (number,) in self.table.rows(f"{counted} USING (cohort, h)")]
+        if twice and not self.read_only:
+            with self.changing("link", twice):
+                same = "l.cohort = old.cohort AND l.h = old.h"
+                self.table.run(
+                    f"DELETE FROM {{s}}.accepted AS old USING {{s}}.aliases AS l WHERE {same}"
+                )
+        live = (
+            f"SELECT cohort, anonymous_id FROM {schema}.accepted WHERE uid IS NOT NULL"
+            f" UNION ALL SELECT cohort, anonymous_id FROM {schema}.doubts"
+            f" WHERE action = '{Action.ADD.value}'"
+        )
+        aliases = f"FROM {schema}.aliases"
+        chosen = f"SELECT DISTINCT cohort, h, anonymous_id {aliases} ANTI JOIN ({live})"
+        self.table.rows(f"CREATE OR REPLACE TABLE {found} AS {chosen} USING (cohort, anonymous_id)")
+        numbers = [number for (number,) in self.table.rows(f"SELECT DISTINCT cohort FROM {found}")]
+        if numbers and not self.read_only:
+            if self.queue:  # all of it was answered and folded; else it would hide the doubts
+                self.table.rows(f"DELETE FROM {self.queue}")
+            h = self.table.engine.hash_sql("uid", "NULL::VARCHAR")
+            owners = f"SELECT cohort, {h} AS h {aliases} SEMI JOIN {found} USING (cohort, h)"
+            self.doubt(numbers, owners)
+        chunks = self.table.chunks(f"SELECT cohort, anonymous_id FROM {found} ORDER BY cohort")
+        return numbers, (
+            (cohort, [Member(None, anonymous_id) for _, anonymous_id in rows])
+            for chunk in chunks
+            for cohort, rows in itertools.groupby(chunk, lambda row: row[0])
+        )
 
 
 def _rows(
