@@ -10,11 +10,10 @@ from target_moengage_cohort.ledger.duckdb.instance import digest, sums_sql
 from target_moengage_cohort.ledger.duckdb.members import CHUNK
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
+    from target_moengage_cohort.ledger.duckdb.comparison import Comparison
     from target_moengage_cohort.ledger.duckdb.instance import Row
-    from target_moengage_cohort.ledger.duckdb.result_tables import Tables
-    from target_moengage_cohort.ledger.records import DiffCounts
     from target_moengage_cohort.ledger.snapshot import CohortMembers
 
 _ADDED, _REMOVED = "+", "-"
@@ -23,15 +22,8 @@ _ADDED, _REMOVED = "+", "-"
 class DuckDBDifference:
     """A `Difference`, by queries in the tables that a `Comparison` made."""
 
-    def __init__(
-        self,
-        fetch: Callable[[str], list[Row]],
-        tables: Tables,
-        counts: Mapping[int, DiffCounts],
-        approvals: Mapping[int, str],
-    ) -> None:
-        self.approvals = approvals  # the plans that a person approved, by cohort
-        self.counts = counts
+    def __init__(self, fetch: Callable[[str], list[Row]], tables: Comparison) -> None:
+        self.counts = tables.counts
         self.tables = tables
         self._fetch = fetch
         self._sums: dict[tuple[int, str], tuple[int, int]] | None = None

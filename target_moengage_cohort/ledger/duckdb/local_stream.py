@@ -134,17 +134,27 @@ class DuckDBStreamLedger(StreamMembers):
         others = self.by_number.keys() - known.keys()
         has_others = any(self.by_number[number].entry.counts.base for number in others)
         approvals = self.plans.approved([*known])
-        sql = self.removals_sql(approvals)
-        options = Options(has_others=has_others, keeps=keeps, defers=defers, approved=sql)
-        return rows.compare(self.table, self.tables, known, approvals, options)
+        options = Options(
+            schema=self.tables,
+            known=known,
+            has_others=has_others,
+            keeps=keeps,
+            approvals=approvals,
+            approved=self._removals_sql(approvals),
+            defers=defers,
+        )
+        return rows.compare(self.table, options)
 
     def settle(self, difference: Difference, *, complete: Sequence[CohortLedger]) -> None:
         """See `StreamLedger.settle`."""
         self.fold()
-        if linked := [number for number, counts in difference.counts.items() if counts.linked]:
-            self.link(linked, t.cast("DuckDBDifference", difference).tables.linked)
+        tables = t.cast("DuckDBDifference", difference).tables
+        if linked := [number for number, counts in tables.counts.items() if counts.linked]:
+            self.link(linked, tables.linked)
         numbers = [each.number for each in complete]
-        for number, plan_id in t.cast("DuckDBDifference", difference).approvals.items():
+        for number, plan_id in t.cast(
+            "DuckDBDifference", difference
+        ).tables.options.approvals.items():
             if number in numbers and difference.counts[number].approved:
                 self.drop_plan(number, plan_id)  # also if a person has approved another one since
         if numbers and self.table.may_have_removed:
@@ -200,7 +210,7 @@ class DuckDBStreamLedger(StreamMembers):
                     )
         self.plans.keep([(ledger.number, plan) for ledger, plan in plans])
 
-    def removals_sql(self, plans: Mapping[int, str]) -> str:
+    def _removals_sql(self, plans: Mapping[int, str]) -> str:
         """Return SQL for cohort and hash of the removals of plans, by their cohorts."""
         if not plans:
             return ""
