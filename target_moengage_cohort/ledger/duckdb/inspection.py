@@ -25,7 +25,7 @@ def inspect(stream: StreamMembers) -> list[Fault]:
             raise
         message = f"the file of its members cannot be used ({error.code})"
         found = [("members_unusable", message, None)]
-    path = str(stream.table.file.path)
+    path = str(stream.table.path)
     return [
         Fault(code=code, message=message, path=path, stream=stream.name, cohort_id=cohort_id)
         for code, message, cohort_id in found

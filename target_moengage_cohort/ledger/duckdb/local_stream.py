@@ -47,7 +47,7 @@ class DuckDBStreamLedger(StreamMembers):
         had_file = self.control.has_members(self.name)
         if had_file and not (self.table.exists or trusts):
             fault = "is missing, although control.sqlite in its directory has the stream's cohorts"
-            path = self.table.file.path
+            path = self.table.path
             raise inconsistent(path, fault, restore_members(path, self.name))
         self.table.open()
         if not (had_file or self.read_only):
@@ -81,7 +81,7 @@ class DuckDBStreamLedger(StreamMembers):
             if found.is_ahead(entry.mark, numbers):
                 ahead.append(found)
             elif (found.mark, found.counts) != (entry.mark, entry.counts):
-                path = self.table.file.path
+                path = self.table.path
                 repair = restore_members(path, self.name, trusts=True)
                 raise inconsistent(path, _differs(entry), repair)
         if ahead and not self.read_only:

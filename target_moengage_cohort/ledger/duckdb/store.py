@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import os
 import socket
@@ -22,7 +21,7 @@ from target_moengage_cohort.ledger.control.history import RunHistory
 from target_moengage_cohort.ledger.control.sqlite import SQLiteDatabase
 from target_moengage_cohort.ledger.duckdb import location
 from target_moengage_cohort.ledger.duckdb.inspection import inspect
-from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, Engine, translated
+from target_moengage_cohort.ledger.duckdb.instance import Engine, translated
 from target_moengage_cohort.ledger.duckdb.leases import Holder, Leases
 from target_moengage_cohort.ledger.duckdb.local_stream import DuckDBStreamLedger
 from target_moengage_cohort.ledger.duckdb.members import Members
@@ -72,7 +71,6 @@ class LocalStore(LedgerStore):
         self._worker: ThreadPoolExecutor | None = None
         self._streams: dict[str, DuckDBStreamLedger] = {}
         self._taken: set[str] = set()  # the streams whose lease this store has
-        self._numbers = itertools.count(1)
 
     @property
     def exists(self) -> bool:
@@ -170,9 +168,8 @@ class LocalStore(LedgerStore):
         self.take(name)
         try:
             path = self.folder / f"members-{self._base(name)}.duckdb"
-            file = DatabaseFile(path, next(self._numbers))
             owner = Owner(control.store_id, self._settings.partner, name)
-            members = Members(engine, file, owner, self._step)
+            members = Members(engine, path, owner, self._step)
             return DuckDBStreamLedger(name, control, members, partial(self._release, name))
         except BaseException:
             self._release(name)

@@ -104,7 +104,7 @@ class StreamMembers(StreamLedger):
         """Insert rows into the queue, which later rows follow."""
         with self.table.using() as cursor:
             if not self.queue:
-                self.queue = f"memory.q{self.table.file.name}"
+                self.queue = f"memory.q{self.table.name}"
                 cursor.execute(
                     f"CREATE TABLE {self.queue} (position BIGINT, cohort INTEGER, h UHUGEINT,"
                     " uid VARCHAR, anonymous_id VARCHAR, action VARCHAR)"
@@ -179,7 +179,7 @@ class StreamMembers(StreamLedger):
     def stale_aliases(self) -> tuple[list[int], Iterator[CohortMembers]]:
         """See `StreamLedger.stale_aliases`."""
         self.fold()
-        schema, found = self.tables, f"memory.stale_{self.table.file.name}"
+        schema, found = self.tables, f"memory.stale_{self.table.name}"
         # An alias that is accepted was added before its uid; one in doubt was added afterwards.
         counted = f"SELECT DISTINCT cohort FROM {schema}.accepted SEMI JOIN {schema}.aliases"
         twice = [number for (number,) in self.table.rows(f"{counted} USING (cohort, h)")]
