@@ -270,12 +270,15 @@ def test_the_guard_sees_no_approved_removal(ledger, store, defers):
     assert (6, 0 if defers else 4, 2) == (counts.removals, counts.approved, counts.leaving)
     parts = [
         {member.key for _, chunk in each for member in chunk}
-        for each in ([] if defers else difference.approved(), difference.removals())
+        for each in (
+            [] if defers else difference.changes("approved"),
+            difference.changes("removals"),
+        )
     ]
     approved, others = {"gone", ("a0",), ("a1",), ("a2",)}, {"late", ("a3",)}
     expected = [set(), approved | others] if defers else [approved, others]
     assert expected == parts
-    assert 4 == len(flat(chunk for _, chunk in difference.resent()))
+    assert 4 == len(flat(chunk for _, chunk in difference.changes("resent")))
     ledger.stream.settle(difference, complete=[ledger])
     assert defers == bool(ledger.plans())
 

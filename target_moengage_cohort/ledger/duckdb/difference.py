@@ -14,7 +14,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.ledger.duckdb.comparison import Comparison
     from target_moengage_cohort.ledger.duckdb.instance import Row
-    from target_moengage_cohort.ledger.snapshot import CohortMembers
+    from target_moengage_cohort.ledger.snapshot import CohortMembers, Part
 
 _ADDED, _REMOVED = "+", "-"
 
@@ -28,29 +28,18 @@ class DuckDBDifference:
         self._fetch = fetch
         self._sums: dict[tuple[int, str], tuple[int, int]] | None = None
 
-    def additions(self) -> Iterator[CohortMembers]:
-        """Yield the members to add, cohort by cohort and in stream order."""
-        tables = self.tables
-        count = sum(each.additions for each in self.counts.values())
-        if count > CHUNK and len(self.counts) > 1:
-            return self._listed(self._with_identifiers(), count)
-        return self._added(tables.additions, count)
-
-    def removals(self) -> Iterator[CohortMembers]:
-        """Yield the members to remove, with the identifiers that were accepted, by cohort."""
-        count = sum(each.removals - each.approved for each in self.counts.values())
-        return self._listed(self.tables.removals, count)
-
-    def approved(self) -> Iterator[CohortMembers]:
-        """Yield the members whose removal a person approved, likewise."""
-        count = sum(each.approved for each in self.counts.values())
-        return self._listed(self.tables.approved, count)
-
-    def resent(self) -> Iterator[CohortMembers]:
-        """Yield the members to send again after the removals, likewise."""
-        if not (table := self.tables.resent):
+    def changes(self, part: Part) -> Iterator[CohortMembers]:
+        """See `Difference.changes`."""
+        if not (table := str(getattr(self.tables, part))):
             return iter(())
         ((count,),) = self._fetch(f"SELECT count(*) FROM {table}")
+        if part in {"removals", "approved"}:
+            return self._listed(table, count)
+        if count > CHUNK and len(self.counts) > 1:
+            # A table of the rows with their identifiers: pages of it are read faster.
+            listed = self.tables.new("listed")
+            self._fetch(f"CREATE TABLE {listed} AS {self.select(table)}")
+            return self._listed(listed, count)
         return self._added(table, count)
 
     def digest(self, cohort: int, *, additions: bool, removals: bool) -> str:
@@ -73,12 +62,6 @@ class DuckDBDifference:
             f" FROM {table} a JOIN {self.tables.identifiers} s ON s.rid = a.rid"
             " ORDER BY a.cohort, a.rid"
         )
-
-    def _with_identifiers(self) -> str:
-        """Make a table of the additions with their identifiers: pages of it are read faster."""
-        table = self.tables.new("listed")
-        self._fetch(f"CREATE TABLE {table} AS {self.select(self.tables.additions)}")
-        return table
 
     def _added(self, additions: str, count: int) -> Iterator[CohortMembers]:
         for page in _pages(count):
