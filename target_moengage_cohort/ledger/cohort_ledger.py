@@ -73,13 +73,13 @@ class CohortLedger(t.Protocol):
         must not leave.
         """
         timestamp, revision = max(self.last_timestamp, timestamp), self.revision + 1
-        number = self.stream.send(self.number, action, members, count, timestamp, revision)
+        number = self.stream.requests.add(self.number, action, members, count, timestamp, revision)
         self.last_timestamp, self.revision = timestamp, revision
         return number
 
     def answered(self, number: int, state: RequestState) -> None:
         """Record what became of a request; durable on return."""
-        self.stream.answer(number, state)
+        self.stream.requests.answer(number, state)
 
     # Members
 

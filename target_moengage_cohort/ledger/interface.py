@@ -237,7 +237,7 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
     def end_requests(self) -> None:
         """Count the requests in flight as unanswered: their answers no longer matter."""
         for stream in self._streams.values():
-            stream.end_requests()
+            stream.requests.end()
 
     def close(self) -> None:
         """Close all ledgers, even if one of them fails."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import typing as t
 
-from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.membership import Action, Key, Member
 from target_moengage_cohort.ledger.control.plans import Plans
 from target_moengage_cohort.ledger.control.requests import Requests
-from target_moengage_cohort.ledger.records import RequestState
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,73 +36,31 @@ class StreamLedger(t.Protocol):
     cohorts: dict[str, CohortLedger]  # by their ids
     by_number: dict[int, CohortLedger]
     read_only: bool
-    _lock: threading.Lock
-    _in_flight: dict[int, int]  # requests and their members
-    _ended: set[int]  # requests whose answers no longer matter
-    _answered: int  # members of the requests to fold
-    _has_answers: bool
 
     def __init__(self, name: str, control: Control) -> None:
         self.name, self.control = name, control
-        self.requests, self.plans = Requests(control), Plans(control)
+        self.requests, self.plans = Requests(control, name), Plans(control)
         self.cohorts, self.by_number = {}, {}
         self.read_only = control.database.read_only
-        self._lock = threading.Lock()
-        self._in_flight, self._ended = {}, set()
-        self._answered, self._has_answers = 0, False
 
     def add(self, entry: CohortEntry, *, created: bool) -> CohortLedger:
         """Return the ledger of one of the stream's cohorts."""
 
-    # Requests; these methods are for all threads
-
-    def send(self, cohort: int, action: Action, members: bytes, count: int, *latest: int) -> int:
-        """Record a request that is about to leave; return its number."""
-        number = self.requests.add(cohort, action, members, count, *latest)
-        with self._lock:
-            self._in_flight[number] = count
-        return number
-
-    def answer(self, number: int, state: RequestState) -> None:
-        """Record a request's answer."""
-        with self._lock:
-            is_ours = number in self._in_flight
-        if not is_ours:
-            msg = f"the ledger of stream {self.name!r} has no pending request {number}; run again"
-            raise LedgerError("unknown_request", msg)
-        self.requests.answer(number, state)
-        with self._lock:
-            self._answered += self._in_flight.pop(number, 0)
-            self._has_answers = True
-
-    def end_requests(self) -> None:
-        """See `LedgerStore.end_requests`."""
-        with self._lock:
-            self._has_answers |= bool(self._in_flight)
-            self._ended.update(self._in_flight)
-            self._in_flight.clear()
-
     # Folding
 
     def fold(self) -> None:
-        """Apply the answered requests to the members; one in flight is the latest of its cohort."""
-        if self.read_only or not self._has_answers:
-            return
-        with self._lock:
-            self._has_answers, self._answered = False, 0
-            ended = {*self._ended}
-        # What is in flight is told from control alone: other threads send and answer meanwhile.
-        journal = self.requests.of_stream(self.name)
-        try:
-            sent = RequestState.SENT
-            self._fold([each for each in journal if each.state != sent or each.number in ended])
-        except BaseException:
-            self._has_answers = True
-            raise
+        """Apply the answered requests to the members."""
+        if not self.read_only and self.requests.are_to_fold:
+            journal = self.requests.journal_to_fold()
+            try:
+                self._fold(journal)
+            except BaseException:
+                self.requests.are_to_fold = True
+                raise
 
     def fold_if_large(self) -> None:
         """Apply them if they are many, so that control stays small."""
-        if self._answered >= _MOST_UNFOLDED:
+        if self.requests.answered_members >= _MOST_UNFOLDED:
             self.fold()
 
     def _fold(self, journal: Sequence[JournaledRequest]) -> None:

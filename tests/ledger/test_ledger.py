@@ -154,7 +154,7 @@ def test_the_end_of_requests_makes_them_unanswered(ledger):
     still comes is an error."""
     number = send(ledger, ADD, members(1))
     assert 0 == ledger.numbers().in_doubt
-    ledger.stream.end_requests()
+    ledger.stream.requests.end()
     assert 1 == ledger.numbers().in_doubt
     with pytest.raises(LedgerError) as raised:
         ledger.answered(number, RequestState.ACCEPTED)

@@ -48,7 +48,7 @@ def _faults(stream: StreamMembers) -> _Found:
 
 def _sizes(stream: StreamMembers, entries: Mapping[int, CohortEntry]) -> _Found:
     """Yield the cohorts whose marks, sizes or digests are not those of their rows."""
-    journal = {each.number for each in stream.requests.of_stream(stream.name)}
+    journal = {each.number for each in stream.requests.journal()}
     marks, sizes = stream.table.marks(), stream.table.sized(list(entries))
     for number, entry in entries.items():
         found = marks.get(number) or FoldedCohort(number, 0, NO_MEMBERS)

@@ -54,7 +54,7 @@ class DuckDBStreamLedger(StreamMembers):
             self.control.note_stream(self.name, has_members=1)
         for entry in entries:
             self.add(entry, created=False)
-        journal = self.requests.of_stream(self.name)
+        journal = self.requests.journal()
         marks = self.table.marks()
         if trusts:
             self.requests.add_marks(list(self.by_number))
@@ -63,7 +63,7 @@ class DuckDBStreamLedger(StreamMembers):
         if self.read_only:
             self._show(journal)
         else:
-            self._fold(self.requests.of_stream(self.name) if is_ahead else journal)
+            self._fold(self.requests.journal() if is_ahead else journal)
 
     def _reconcile(
         self, journal: Sequence[JournaledRequest], marks: Mapping[int, FoldedCohort]
@@ -272,7 +272,7 @@ class DuckDBStreamLedger(StreamMembers):
             return
         try:
             if not (self.read_only or self.table.has_failed):
-                self._fold(self.requests.of_stream(self.name))
+                self._fold(self.requests.journal())
         finally:
             self.abandon()
 
