@@ -16,10 +16,8 @@ from contextlib import AbstractContextManager
 
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import SettingsError
-from target_moengage_cohort.ledger.control.history import RunHistory, note_action
 from target_moengage_cohort.ledger.control.memberless import MemberlessCohort, MemberlessStream
 from target_moengage_cohort.ledger.control.new_cohorts import check_owner
-from target_moengage_cohort.ledger.control.plans import Plans, is_approvable
 from target_moengage_cohort.ledger.records import PlanKind
 from target_moengage_cohort.settings.convert import nearest_name
 
@@ -50,13 +48,11 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
     _read_only: bool
     _streams: Mapping[str, StreamLedger]
     _memberless: dict[str, MemberlessStream]
-    _has_progress: bool
 
     def __init__(self, control: Control, place: str, run_id: str) -> None:
         self.place, self.run_id = place, run_id
         self._control, self._read_only = control, control.database.read_only
         self._streams, self._memberless = {}, {}
-        self._has_progress = False
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -196,7 +192,7 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
     def plans(self) -> dict[int, list[Plan]]:
         """Return the plans of all cohorts that have any, by the cohort's number; never waits."""
         numbers = [entry.number for entry in self.entries()]
-        return Plans(self._ready()).of_cohorts(numbers) if numbers else {}
+        return self._ready().plans.of_cohorts(numbers) if numbers else {}
 
     def is_void(self, plan: Plan) -> bool:
         """Return whether a pending plan has expired, because a later run of its stream began."""
@@ -208,18 +204,14 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
 
         Take no lease. Return until when, in seconds since 1970; `None` if it cannot be approved.
         """
-        control = self._ready()
-        if not is_approvable(plan, control.clock()):
-            return None
-        return Plans(control).approve(entry.number, plan.plan_id)
+        return self._ready().plans.approve(entry.number, plan)
 
     # Runs and commands
 
     def write_progress(self, progress: RunProgress) -> None:
         """Show other processes how far this run is, until the store is closed; not if read-only."""
         if not self._read_only:
-            RunHistory(self._ready()).write_progress(progress)
-            self._has_progress = True
+            self._ready().history.write_progress(progress)
 
     def runs_under_way(self) -> list[RunProgress]:
         """Return the progress of the runs whose process is alive, the oldest first."""
@@ -227,12 +219,11 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
     def note_run(self, entries: Mapping[int, RunEntry]) -> None:
         """Record the outcome of this run for its cohorts, by their numbers."""
         if entries and not self._read_only:
-            RunHistory(self._ready()).finish(entries)
-            self._has_progress = False
+            self._ready().history.finish(entries)
 
     def note_action(self, kind: str, entry: CohortEntry | None = None, **counts: int) -> None:
         """Record that a person's command has changed a cohort, or several; with numbers of it."""
-        note_action(self._ready(), kind, entry, counts)
+        self._ready().history.note_action(kind, entry, counts)
 
     def end_requests(self) -> None:
         """Count the requests in flight as unanswered: their answers no longer matter."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import typing as t
 
 from target_moengage_cohort.core.membership import Action, Key, Member
-from target_moengage_cohort.ledger.control.plans import Plans
 from target_moengage_cohort.ledger.control.requests import Requests
 
 if t.TYPE_CHECKING:
@@ -13,6 +12,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
     from target_moengage_cohort.ledger.control.control import Control
+    from target_moengage_cohort.ledger.control.plans import Plans
     from target_moengage_cohort.ledger.control.requests import JournaledRequest
     from target_moengage_cohort.ledger.records import CohortEntry, Expected, Plan
     from target_moengage_cohort.ledger.snapshot import CohortMembers, Difference, Staging
@@ -39,7 +39,7 @@ class StreamLedger(t.Protocol):
 
     def __init__(self, name: str, control: Control) -> None:
         self.name, self.control = name, control
-        self.requests, self.plans = Requests(control, name), Plans(control)
+        self.requests, self.plans = Requests(control, name), control.plans
         self.cohorts, self.by_number = {}, {}
         self.read_only = control.database.read_only
 

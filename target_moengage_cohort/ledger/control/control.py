@@ -9,7 +9,9 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
+from target_moengage_cohort.ledger.control.history import History
 from target_moengage_cohort.ledger.control.new_cohorts import NewCohorts
+from target_moengage_cohort.ledger.control.plans import Plans
 from target_moengage_cohort.ledger.control.tables import TABLES
 from target_moengage_cohort.ledger.records import (
     FORMAT,
@@ -54,6 +56,8 @@ class Control:
         self.store_id = self.hash_key = ""  # the latter is the key of the members' hashes
         self.was_created = False  # by this process
         self.new = NewCohorts(database, settings.partner)
+        self.plans = Plans(database, clock)
+        self.history = History(self)
 
     def open(self) -> None:
         """Open the store, or create it; check whose it is."""

@@ -23,12 +23,13 @@ RETENTION = timedelta(days=400)
 _decode_progress = msgspec.json.Decoder(RunProgress).decode
 
 
-class RunHistory:
-    """The runs of the store's partner."""
+class History:
+    """The runs and commands of the store's partner; one run at a time is under way here."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
         self._database = control.database
+        self._is_under_way = False
 
     def write_progress(self, progress: RunProgress) -> None:
         """Record how far a run is; the first time, that it has begun."""
@@ -37,6 +38,7 @@ class RunHistory:
             self._begin(transaction, progress.run_id, progress.started_at)
             query = "UPDATE runs SET progress = ? WHERE run_id = ?"
             transaction.run(query, [text, progress.run_id])
+        self._is_under_way = True
 
     def _begin(self, transaction: Transaction, run_id: str, started_at: str) -> None:
         if not transaction.run("SELECT 1 FROM runs WHERE run_id = ?", [run_id]):
@@ -85,9 +87,12 @@ class RunHistory:
                 [old],
             )
             transaction.run("DELETE FROM runs WHERE finished_at < ?", [old])
+        self._is_under_way = False
 
     def end(self, run_id: str) -> None:
         """Record that a run is no longer under way, however it ended."""
+        if not self._is_under_way:
+            return
         with self._database.change("end run") as transaction:
             transaction.run(
                 "UPDATE runs SET finished_at = coalesce(finished_at, ?), progress = NULL"
@@ -95,23 +100,20 @@ class RunHistory:
                 [datetime.now(UTC).isoformat(timespec="seconds"), run_id],
             )
 
-
-def note_action(
-    control: Control, kind: str, entry: CohortEntry | None, counts: Mapping[str, int]
-) -> None:
-    """Record a command, of one cohort or of all; delete records that are too old."""
-    now = datetime.now(UTC)
-    when, old = (each.isoformat(timespec="seconds") for each in (now, now - RETENTION))
-    cohort_id, stream = (None, None) if entry is None else (entry.cohort_id, entry.stream)
-    row = [kind, when, user(), socket.gethostname(), control.partner, cohort_id, stream]
-    with control.database.change("note action") as transaction:
-        transaction.run("DELETE FROM operator_actions WHERE done_at < ?", [old])
-        transaction.run(
-            "INSERT INTO operator_actions (number, kind, done_at, done_by, host, partner,"
-            " cohort_id, stream, details) SELECT coalesce(max(number), 0) + 1,"
-            " ?, ?, ?, ?, ?, ?, ?, ? FROM operator_actions",
-            [*row, msgspec.json.encode(counts).decode()],
-        )
+    def note_action(self, kind: str, entry: CohortEntry | None, counts: Mapping[str, int]) -> None:
+        """Record a command, of one cohort or of all; delete records that are too old."""
+        now = datetime.now(UTC)
+        when, old = (each.isoformat(timespec="seconds") for each in (now, now - RETENTION))
+        cohort_id, stream = (None, None) if entry is None else (entry.cohort_id, entry.stream)
+        row = [kind, when, user(), socket.gethostname(), self._control.partner, cohort_id, stream]
+        with self._database.change("note action") as transaction:
+            transaction.run("DELETE FROM operator_actions WHERE done_at < ?", [old])
+            transaction.run(
+                "INSERT INTO operator_actions (number, kind, done_at, done_by, host, partner,"
+                " cohort_id, stream, details) SELECT coalesce(max(number), 0) + 1,"
+                " ?, ?, ?, ?, ?, ?, ?, ? FROM operator_actions",
+                [*row, msgspec.json.encode(counts).decode()],
+            )
 
 
 def user() -> str:

@@ -84,6 +84,7 @@ class Engine:
 
     def __init__(self, hash_key: str, spill: Path, *, read_only: bool) -> None:
         self._hash_key = hash_key
+        self._spill = spill
         self.read_only = read_only
         self._lock = threading.Lock()
         self._attached: OrderedDict[DatabaseFile, None] = OrderedDict()
@@ -146,7 +147,8 @@ class Engine:
 
     def close(self) -> None:
         """Close the instance."""
-        self._connection.close()
+        with translated(self._spill):
+            self._connection.close()
 
 
 def sums_sql(h: str) -> str:

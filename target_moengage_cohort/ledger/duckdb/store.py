@@ -17,11 +17,10 @@ from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.core.text import iso_utc
 from target_moengage_cohort.ledger.control.control import Control, stem
-from target_moengage_cohort.ledger.control.history import RunHistory
 from target_moengage_cohort.ledger.control.sqlite import SQLiteDatabase
 from target_moengage_cohort.ledger.duckdb import location
 from target_moengage_cohort.ledger.duckdb.inspection import inspect
-from target_moengage_cohort.ledger.duckdb.instance import Engine, translated
+from target_moengage_cohort.ledger.duckdb.instance import Engine
 from target_moengage_cohort.ledger.duckdb.leases import Holder, Leases
 from target_moengage_cohort.ledger.duckdb.local_stream import DuckDBStreamLedger
 from target_moengage_cohort.ledger.duckdb.members import Members
@@ -63,10 +62,10 @@ class LocalStore(LedgerStore):
         super().__init__(Control(settings, database, clock), str(self.folder), run_id)
         self._settings, self._step, self._patience = settings, step, patience
         self._leases = Leases(self.folder, is_optional=read_only)
-        self._witness = Witness(self.place, step)
-        database.first_change = partial(self._witness.write, self._control)
+        self._witness = Witness(self._control, self.place, step)
+        database.first_change = self._witness.write
         self._is_ready = False
-        self._spill: files.Scratch | None = None
+        self._engine_stack = contextlib.ExitStack()
         self._started: Engine | None = None
         self._worker: ThreadPoolExecutor | None = None
         self._streams: dict[str, DuckDBStreamLedger] = {}
@@ -90,7 +89,8 @@ class LocalStore(LedgerStore):
         self._witness.delete()
         self._control.database.trusts_host = True
         if is_there := self._control.database.exists:
-            self._witness.write(self._ready())
+            self._ready()
+            self._witness.write()
         return is_there
 
     def accept_members(self, stream: str) -> None:
@@ -134,7 +134,7 @@ class LocalStore(LedgerStore):
                 base = path.stem.removeprefix("stream-")
                 if (holder := leases.holder(base)) is not None and not leases.is_free(base):
                     holding.add(holder.run_id)
-        return [each for each in RunHistory(self._ready()).under_way() if each.run_id in holding]
+        return [each for each in self._ready().history.under_way() if each.run_id in holding]
 
     # Streams
 
@@ -208,7 +208,7 @@ class LocalStore(LedgerStore):
             location.refuse_remains(self.folder)
             known = self._witness.read()
             if not self._control.database.exists:
-                self._witness.check(known, self._control)
+                self._witness.check(known)
             if not self._read_only:
                 location.check_place(self.folder, self._settings)
                 files.make_directory(self.folder)
@@ -216,7 +216,7 @@ class LocalStore(LedgerStore):
                 files.remove_dead(self.folder.glob("spill-*"))
             try:
                 self._control.open()
-                self._witness.check(known, self._control)
+                self._witness.check(known)
             except BaseException:
                 self._control.database.close()
                 raise
@@ -237,9 +237,11 @@ class LocalStore(LedgerStore):
         if self._started is None:
             self._ready()
             spill = None if self._read_only else self.folder / f"spill-{self.run_id}"
-            self._spill = files.Scratch(spill)
+            scratch = files.Scratch(spill)
+            self._engine_stack.callback(scratch.close)
             key = self._control.hash_key
-            self._started = Engine(key, self._spill.path, read_only=self._read_only)
+            self._started = Engine(key, scratch.path, read_only=self._read_only)
+            self._engine_stack.callback(self._started.close)
         return self._started
 
     def close(self) -> None:
@@ -247,7 +249,7 @@ class LocalStore(LedgerStore):
         with contextlib.ExitStack() as stack:
             stack.callback(self._close_control)
             stack.callback(self._leases.close)
-            stack.callback(self._stop)
+            stack.callback(self._engine_stack.close)
             for name in self._taken - self._streams.keys():
                 stack.callback(self._release, name)
             for memberless in self._memberless.values():
@@ -257,21 +259,10 @@ class LocalStore(LedgerStore):
             if self._worker is not None:
                 self._worker.shutdown()
 
-    def _stop(self) -> None:
-        try:
-            if self._started is not None:
-                with translated(self.folder):
-                    self._started.close()
-        finally:
-            if self._spill is not None:
-                self._spill.close()
-            self._started = self._spill = None
-
     def _close_control(self) -> None:
         with contextlib.ExitStack() as stack:
             stack.callback(self._control.database.close)
-            if self._has_progress:
-                with contextlib.suppress(LedgerError):  # the run is over, whatever the record says
-                    RunHistory(self._control).end(self.run_id)
+            with contextlib.suppress(LedgerError):  # the run is over, whatever the record says
+                self._control.history.end(self.run_id)
             if self._control.database.has_changed:
-                self._witness.write(self._control)
+                self._witness.write()
