@@ -86,7 +86,6 @@ class CohortEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A cohort that has a ledger, with its numbers as of the last fold."""
 
     number: int  # unique in the store
-    partner: str
     cohort_id: str
     name: str  # changes only by `CohortLedger.rename`
     description: str | None  # the latest one

@@ -30,10 +30,10 @@ if t.TYPE_CHECKING:
 _KEY_BYTES = 12  # 16 characters: with them and a UUID, MD5 has one block to work on, not two
 
 _ENTRY = (
-    "c.number, c.partner, c.cohort_id, c.name, c.description, c.stream, c.last_timestamp,"
-    " c.revision, c.mark, c.accepted, c.digest, c.in_doubt, c.base, c.is_sealed, c.is_retired,"
-    " c.is_partial, c.last_run, (SELECT count(*) FROM requests r WHERE r.cohort = c.number),"
-    " s.has_members, s.last_timestamp FROM cohorts c LEFT JOIN streams s USING (partner, stream)"
+    "c.number, c.cohort_id, c.name, c.description, c.stream, c.last_timestamp, s.last_timestamp,"
+    " c.revision, c.mark, c.is_sealed, c.is_retired, c.is_partial, c.last_run, (SELECT count(*)"
+    " FROM requests r WHERE r.cohort = c.number), s.has_members, c.in_doubt, c.base, c.accepted,"
+    " c.digest FROM cohorts c LEFT JOIN streams s USING (partner, stream)"
 )
 _decode_run = msgspec.json.Decoder(RunEntry).decode
 
@@ -183,12 +183,11 @@ class Control:
 
 
 def _entry(row: tuple[t.Any, ...]) -> CohortEntry:
-    number, partner, cohort_id, name, description, stream, timestamp, revision, mark, *rest = row
-    accepted, digest, in_doubt, base, is_sealed, is_retired, is_partial, *others = rest
-    last_run, requests, has_members, latest = others
+    number, cohort_id, name, description, stream, timestamp, latest, revision, mark, *rest = row
+    is_sealed, is_retired, is_partial, last_run, requests, has_members, *counts = rest
+    in_doubt, base, *accepted = counts
     return CohortEntry(
         number=number,
-        partner=partner,
         cohort_id=cohort_id,
         name=name,
         description=description,
@@ -196,7 +195,7 @@ def _entry(row: tuple[t.Any, ...]) -> CohortEntry:
         last_timestamp=max(timestamp, latest or 0),
         revision=revision,
         mark=mark,
-        counts=LedgerCounts(MemberSet(accepted, digest), in_doubt, base),
+        counts=LedgerCounts(MemberSet(*accepted), in_doubt, base),
         is_sealed=bool(is_sealed),
         is_retired=bool(is_retired),
         is_partial=bool(is_partial),

@@ -68,7 +68,6 @@ class NewCohorts:
                 number = next(self._numbers, 0) or self._reserve()
         entry = CohortEntry(
             number=number,
-            partner=self._partner,
             cohort_id=cohort.cohort_id,
             name=cohort.name,
             description=cohort.description,
@@ -172,7 +171,7 @@ class NewCohorts:
             return RowError("cohort_of_other_stream", reason)
         if error := self.reserve_name(transaction, entry):
             return error
-        key = [entry.number, entry.partner, entry.cohort_id]
+        key = [entry.number, self._partner, entry.cohort_id]
         facts = [entry.name, entry.description, entry.stream, time.time()]
         counted = [entry.counts.accepted.digest, entry.is_partial]
         transaction.run(_INSERT, [*key, *facts, *counted])
@@ -180,7 +179,7 @@ class NewCohorts:
 
     def reserve_name(self, transaction: Transaction, entry: CohortEntry) -> RowError | None:
         """Reserve the name of a cohort, unless another one has it: say which."""
-        transaction.run(_RESERVE, [entry.name, entry.partner, entry.cohort_id])
+        transaction.run(_RESERVE, [entry.name, self._partner, entry.cohort_id])
         return self._taken(entry.cohort, transaction.run(_OWNER, [entry.name]))
 
 

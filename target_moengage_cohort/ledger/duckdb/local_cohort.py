@@ -6,6 +6,7 @@ import typing as t
 
 from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
+from target_moengage_cohort.ledger.duckdb.binding import bound_members
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -110,10 +111,11 @@ def _collect(table: Members, chunks: Iterable[Sequence[Member]]) -> str:
         columns = "(position BIGINT, h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR)"
         cursor.execute(f"CREATE OR REPLACE TABLE {rows} {columns}")
         cursor.execute(f"CREATE OR REPLACE TABLE {latest} (h UHUGEINT, position BIGINT)")
-    position = 0
+    position, h = 0, table.engine.hash_sql("uid", "anonymous_id")
     for chunk in chunks:
-        rows_sql, values = table.members_sql(chunk)
-        select = f"SELECT {position} + i, h, uid, anonymous_id FROM {rows_sql}"
+        source, values = bound_members(chunk)
+        place = f"{position} + row_number() OVER () - 1"
+        select = f"SELECT {place}, {h}, uid, anonymous_id FROM {source}"
         with table.using() as cursor:
             cursor.execute(f"INSERT INTO {rows} {select}", values)
         position += len(chunk)

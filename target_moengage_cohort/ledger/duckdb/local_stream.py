@@ -8,6 +8,7 @@ import msgspec
 
 from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.ledger.duckdb import folding, schema
+from target_moengage_cohort.ledger.duckdb.binding import bound_members
 from target_moengage_cohort.ledger.duckdb.inspection import cohorts_with_rows, stray_plans
 from target_moengage_cohort.ledger.duckdb.local_cohort import DuckDBCohortLedger
 from target_moengage_cohort.ledger.duckdb.result_tables import Options
@@ -235,7 +236,7 @@ class DuckDBStreamLedger(StreamMembers):
     def forget(self, members: Sequence[Member]) -> set[int]:
         """See `StreamLedger.forget`."""
         self.fold()
-        rows_sql, values = self.table.members_sql(members)
+        source, values = bound_members(members)
         hash_sql = self.table.engine.hash_sql
         hashes = f"unnest([{hash_sql('uid', 'NULL')}, {hash_sql('NULL', 'anonymous_id')}])"
         same = {
@@ -250,7 +251,7 @@ class DuckDBStreamLedger(StreamMembers):
         }
         had: set[int] = set()
         with self.table.using() as cursor:
-            cursor.execute(f"CREATE OR REPLACE TEMP TABLE forgotten AS FROM {rows_sql}", values)
+            cursor.execute(f"CREATE OR REPLACE TEMP TABLE forgotten AS FROM {source}", values)
             for where, tables in same.items():
                 for table in tables:
                     query = f"SELECT DISTINCT cohort FROM {{s}}.{table} WHERE {where}"

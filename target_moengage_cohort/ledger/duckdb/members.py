@@ -202,16 +202,6 @@ class Members(MembersFile):
         rows = self.chunks(query, values)
         return ([Member(uid, anonymous_id) for uid, anonymous_id in chunk] for chunk in rows)
 
-    def members_sql(self, members: Sequence[Member]) -> tuple[str, list[object]]:
-        """Return SQL for a table of members (h, uid, anonymous_id, i), and its values."""
-        h = self.engine.hash_sql("uid", "anonymous_id")
-        rows_sql = (
-            f"(SELECT {h} AS h, * FROM (SELECT unnest(?::VARCHAR[]) AS uid, "
-            "unnest(?::VARCHAR[]) AS anonymous_id, unnest(range(?)) AS i))"
-        )
-        uids = [member.uid for member in members]
-        return rows_sql, [uids, [member.anonymous_id for member in members], len(members)]
-
     # Changing
 
     def rewrite(self) -> None:

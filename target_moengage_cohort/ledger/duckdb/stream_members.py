@@ -8,7 +8,7 @@ import typing as t
 
 from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.ledger.duckdb import folding
-from target_moengage_cohort.ledger.duckdb.binding import Column, bound
+from target_moengage_cohort.ledger.duckdb.binding import Column, bound, bound_members
 from target_moengage_cohort.ledger.records import Expected
 from target_moengage_cohort.ledger.stream_ledger import StreamLedger
 
@@ -64,7 +64,7 @@ class StreamMembers(StreamLedger):
         if self.queue:
             sources[self.queue] = "t.action, t.uid, t.anonymous_id"
         with self.table.using() as cursor:
-            source, values = _rows(cohorts, members)
+            source, values = bound_members(members, cohorts)
             h = self.table.engine.hash_sql("uid", "anonymous_id")
             columns = f"cohort, {h} AS h, uid, anonymous_id, row_number() OVER () - 1 AS i"
             asked = f"SELECT {columns} FROM {source}"
@@ -82,9 +82,9 @@ class StreamMembers(StreamLedger):
 
     def queued(self, changes: Sequence[NumberedChange]) -> None:
         """See `StreamLedger.queued`."""
-        source, values = _rows(
-            [cohort for cohort, _, _ in changes],
+        source, values = bound_members(
             [member for _, _, member in changes],
+            [cohort for cohort, _, _ in changes],
             [action.value for _, action, _ in changes],
         )
         h = self.table.engine.hash_sql("uid", "anonymous_id")
@@ -210,19 +210,3 @@ class StreamMembers(StreamLedger):
             for chunk in chunks
             for cohort, rows in itertools.groupby(chunk, lambda row: row[0])
         )
-
-
-def _rows(
-    cohorts: Sequence[int], members: Sequence[Member], actions: Sequence[str] | None = None
-) -> tuple[str, list[list[str]]]:
-    one_cohort = len({*cohorts}) == 1
-    anonymous_ids = [member.anonymous_id for member in members]
-    values = anonymous_ids if any(anonymous_ids) else None
-    return bound(
-        [
-            Column("cohort", "INTEGER", str(cohorts[0]), None if one_cohort else cohorts),
-            Column("uid", "VARCHAR", "NULL", [member.uid for member in members]),
-            Column("anonymous_id", "VARCHAR", "NULL::VARCHAR", values),
-            Column("action", "VARCHAR", "NULL::VARCHAR", actions),
-        ]
-    )
