@@ -55,24 +55,20 @@ class DuckDBDifference:
         while self.tables.made:
             self._fetch(f"DROP TABLE IF EXISTS {self.tables.made.pop()}")
 
-    def select(self, table: str) -> str:
-        """Return SQL for cohort, uid and anonymous_id of a table of rows, in order."""
+    def select(self, table: str, where: str = "") -> str:
+        """Return SQL for cohort, uid and anonymous_id of a table's rows ``s``, in order."""
         return table and (
             "SELECT a.cohort, s.uid, s.anonymous_id"
             f" FROM {table} a JOIN {self.tables.identifiers} s ON s.rid = a.rid"
-            " ORDER BY a.cohort, a.rid"
+            f"{where} ORDER BY a.cohort, a.rid"
         )
 
     def _added(self, additions: str, count: int) -> Iterator[CohortMembers]:
         for page in _pages(count):
-            chosen = f"FROM {additions} WHERE rowid {page}"
-            ((first, last),) = self._fetch(f"SELECT min(rid), max(rid) {chosen}")
-            rows = self._fetch(
-                f"SELECT a.cohort, s.uid, s.anonymous_id FROM (SELECT cohort, rid {chosen}) a"
-                f" JOIN {self.tables.identifiers} s ON s.rid = a.rid"
-                f" WHERE s.rid BETWEEN {first} AND {last} ORDER BY a.cohort, a.rid"
-            )
-            yield from _by_cohort(rows)
+            chosen = f"(SELECT cohort, rid FROM {additions} WHERE rowid {page})"
+            ((first, last),) = self._fetch(f"SELECT min(rid), max(rid) FROM {chosen}")
+            query = self.select(chosen, f" WHERE s.rid BETWEEN {first} AND {last}")
+            yield from _by_cohort(self._fetch(query))
 
     def _listed(self, table: str, count: int) -> Iterator[CohortMembers]:
         for page in _pages(count):

@@ -181,35 +181,30 @@ class DuckDBStreamLedger(StreamMembers):
 
     def keep(self, plans: Sequence[tuple[CohortLedger, Plan]], difference: Difference) -> None:
         """See `StreamLedger.keep`."""
-        if not plans:
-            return
+        numbered = [(ledger.number, plan) for ledger, plan in plans]
         changes = t.cast("DuckDBDifference", difference)
-        if not changes.tables.additions:  # nothing differs, so no plan has a member
-            self.plans.keep([(ledger.number, plan) for ledger, plan in plans])
-            return
-        kept = [(ledger.number, plan.plan_id) for ledger, plan in plans]
-        adding = [(ledger.number, plan.plan_id) for ledger, plan in plans if plan.additions]
-        removing = [(ledger.number, plan.plan_id) for ledger, plan in plans if plan.removals]
-        removals = f"SELECT cohort, uid, anonymous_id FROM {changes.tables.removals}"
-        # A replaced plan of the same changes may be approved, so its members are never missing.
-        with self.table.change("keep members"):
-            self.table.run(
-                f"DELETE FROM {{s}}.plan_members WHERE (cohort, plan_id) IN ({schema.GIVEN_PLANS})",
-                [[number for number, _ in kept], [name for _, name in kept]],
-            )
-            for action, chosen, select in (
-                (Action.ADD, adding, changes.select(changes.tables.additions)),
-                (Action.REMOVE, removing, removals),
-                (Action.ADD, removing, changes.select(changes.tables.resent)),
-            ):
-                if chosen and select:
-                    self.table.run(
-                        "INSERT INTO {s}.plan_members SELECT c.cohort, p.plan_id,"
-                        f" '{action.value}', c.uid, c.anonymous_id FROM ({select}) AS c"
-                        f" JOIN ({schema.GIVEN_PLANS}) AS p ON p.cohort = c.cohort",
-                        [[number for number, _ in chosen], [name for _, name in chosen]],
-                    )
-        self.plans.keep([(ledger.number, plan) for ledger, plan in plans])
+        tables = changes.tables
+        if plans and tables.additions:  # else nothing differs, so no plan has a member
+            adding = [each for each in numbered if each[1].additions]
+            removing = [each for each in numbered if each[1].removals]
+            given = schema.GIVEN_PLANS
+            # A replaced plan of the same changes may be approved: its members are never missing.
+            with self.table.change("keep members"):
+                old = f"DELETE FROM {{s}}.plan_members WHERE (cohort, plan_id) IN ({given})"
+                self.table.run(old, _given(numbered))
+                for action, chosen, select in (
+                    (Action.ADD, adding, changes.select(tables.additions)),
+                    (Action.REMOVE, removing, f"FROM {tables.removals}"),
+                    (Action.ADD, removing, changes.select(tables.resent)),
+                ):
+                    if chosen and select:
+                        self.table.run(
+                            "INSERT INTO {s}.plan_members SELECT c.cohort, p.plan_id,"
+                            f" '{action.value}', c.uid, c.anonymous_id FROM ({select}) AS c"
+                            f" JOIN ({given}) AS p ON p.cohort = c.cohort",
+                            _given(chosen),
+                        )
+        self.plans.keep(numbered)
 
     def _removals_sql(self, plans: Mapping[int, str]) -> str:
         """Return SQL for cohort and hash of the removals of plans, by their cohorts."""
@@ -239,27 +234,21 @@ class DuckDBStreamLedger(StreamMembers):
         source, values = bound_members(members)
         hash_sql = self.table.engine.hash_sql
         hashes = f"unnest([{hash_sql('uid', 'NULL')}, {hash_sql('NULL', 'anonymous_id')}])"
-        same = {
+        shared = (
             "uid IN (SELECT uid FROM forgotten WHERE uid IS NOT NULL) OR anonymous_id IN"
-            " (SELECT anonymous_id FROM forgotten WHERE anonymous_id IS NOT NULL)": (
-                "accepted",
-                "doubts",
-                "aliases",
-                "plan_members",
-            ),
-            f"h IN (SELECT {hashes} FROM forgotten)": ("removed",),
-        }
+            " (SELECT anonymous_id FROM forgotten WHERE anonymous_id IS NOT NULL)"
+        )
+        same = dict.fromkeys(("accepted", "doubts", "aliases", "plan_members"), shared)
+        same["removed"] = f"h IN (SELECT {hashes} FROM forgotten)"
         had: set[int] = set()
         with self.table.using() as cursor:
             cursor.execute(f"CREATE OR REPLACE TEMP TABLE forgotten AS FROM {source}", values)
-            for where, tables in same.items():
-                for table in tables:
-                    query = f"SELECT DISTINCT cohort FROM {{s}}.{table} WHERE {where}"
-                    had |= {cohort for (cohort,) in self.table.rows(query)}
+            for table, where in same.items():
+                query = f"SELECT DISTINCT cohort FROM {{s}}.{table} WHERE {where}"
+                had |= {cohort for (cohort,) in self.table.rows(query)}
             with self.changing("forget", sorted(had)):
-                for where, tables in same.items():
-                    for table in tables:
-                        self.table.run(f"DELETE FROM {{s}}.{table} WHERE {where}")
+                for table, where in same.items():
+                    self.table.run(f"DELETE FROM {{s}}.{table} WHERE {where}")
                 self.table.run("UPDATE {s}.meta SET is_rewritten = FALSE")
             cursor.execute("DROP TABLE forgotten")
         self.table.rewrite()
@@ -286,6 +275,11 @@ class DuckDBStreamLedger(StreamMembers):
             self.table.close()
         finally:
             self._release()
+
+
+def _given(plans: Sequence[tuple[int, Plan]]) -> list[list[object]]:
+    """Return the values of `schema.GIVEN_PLANS`."""
+    return [[cohort for cohort, _ in plans], [plan.plan_id for _, plan in plans]]
 
 
 def _differs(entry: CohortEntry) -> str:
