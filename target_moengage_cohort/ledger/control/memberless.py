@@ -73,7 +73,7 @@ class MemberlessCohort(msgspec.Struct, frozen=True):
         return self.stream.latest
 
     def sent(self, _action: Action, _members: bytes, _count: int, timestamp: int) -> int:
-        """Record the timestamp; see `CohortRecord`."""
+        """Record the timestamp; see `CohortLedger.sent`."""
         self.stream.sent(timestamp)
         return 0
 
