@@ -166,8 +166,7 @@ class CohortLedger(t.Protocol):
 
     def drop_plans(self, plan_id: str | None = None) -> None:
         """Delete plans with their members: all, or only the one with an id; end approvals."""
-        self.stream.drop_plan(self.number, plan_id)
-        self.stream.plans.end_approvals(self.number)
+        self.stream.drop_plan(self.number, plan_id, ends_approvals=True)
 
     def _replace(self, plan_id: str, **changes: object) -> None:
         plans = [plan for plan in self.plans() if plan.plan_id == plan_id]

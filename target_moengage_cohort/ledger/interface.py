@@ -106,10 +106,7 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
         """Take a stream's lease as `stream` does, without opening its members."""
 
     def begin(self, stream: str) -> None:
-        """Record that this run reads a stream: earlier runs' pending plans expire.
-
-        A read-only store records nothing.
-        """
+        """Record that this run reads a stream, unless read-only; earlier pending plans expire."""
         control = self._ready()
         if not self._read_only and control.fact(stream, "latest_run") != self.run_id:
             control.note_stream(stream, latest_run=self.run_id)
@@ -117,6 +114,16 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
     def use_version(self, stream: str, version: int) -> bool:
         """Record that this run has seen a stream's version; return whether no other run has."""
         return self._ready().use_version(stream, version, self.run_id)
+
+    def was_read_whole(self, stream: str) -> bool | None:
+        """Return whether the tap reads all of a stream after the last STATE written, if any was."""
+        is_whole = self._ready().fact(stream, "is_whole")
+        return None if is_whole is None else bool(is_whole)
+
+    def note_read_whole(self, stream: str, *, whole: bool) -> None:
+        """Record that, before the STATE is written; from any thread, unless read-only."""
+        if not self._read_only:
+            self._ready().note_stream(stream, is_whole=int(whole))
 
     def staging(self) -> Staging:
         """Return an empty staging for a snapshot."""

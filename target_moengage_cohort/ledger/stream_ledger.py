@@ -136,9 +136,9 @@ class StreamLedger(t.Protocol):
             for cohort, plan_id in self.plans.replace(cohorts):
                 self.drop_plan_members([cohort], plan_id)
 
-    def drop_plan(self, cohort: int, plan_id: str | None) -> None:
-        """Delete a cohort's plans, or the one with an id; then its members."""
-        self.plans.drop([(cohort, plan_id)])
+    def drop_plan(self, cohort: int, plan_id: str | None, *, ends_approvals: bool = False) -> None:
+        """Delete a cohort's plans, or the one with an id; then its members. See `Plans.drop`."""
+        self.plans.drop([(cohort, plan_id)], ends_approvals=ends_approvals)
         self.drop_plan_members([cohort], plan_id)
 
     def drop_plan_members(self, cohorts: Sequence[int], plan_id: str | None) -> None:

@@ -53,6 +53,7 @@ class StreamMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     sync_mode: SyncMode
     membership_column: str | None = None
     expected_count_column: str | None = None
+    allow_bookmark: bool = False
     removals: Removals
     max_removal_percent: _Percent
     max_addition_percent: _Natural | None

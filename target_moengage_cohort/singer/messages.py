@@ -68,6 +68,7 @@ class Schema(msgspec.Struct, frozen=True):
     stream: str
     schema: dict[str, t.Any]  # as the tap sent it, with its ``properties``
     key_properties: list[str]
+    bookmark_properties: t.Any = None  # columns in whose order the tap reads on, if it names any
 
 
 class State(msgspec.Struct, frozen=True):
@@ -112,6 +113,7 @@ class Envelope(msgspec.Struct):
     record: Raw = Raw()
     schema: Raw = Raw()
     key_properties: list[str] | None = None
+    bookmark_properties: t.Any = None
     value: Raw = Raw()
     version: t.Any = None
     encoding: Raw = Raw()
@@ -125,7 +127,8 @@ class Envelope(msgspec.Struct):
                 with contextlib.suppress(*UNDECODABLE):
                     schema = decode_record(self.schema)
                 if isinstance(schema.get("properties"), dict):
-                    return Schema(self.stream_name(), schema, self.key_properties or [])
+                    name, keys = self.stream_name(), self.key_properties or []
+                    return Schema(name, schema, keys, self.bookmark_properties)
                 what = f"the SCHEMA of the stream {self.stream_name()!r} has no 'properties'"
                 raise _violation("invalid_schema", what)
             case "STATE":

@@ -65,6 +65,7 @@ class DuckDBStreamLedger(StreamMembers):
             self._show(journal)
         else:
             self._fold(self.requests.journal() if is_ahead else journal)
+            self.end_spent_approvals()
 
     def _reconcile(
         self, journal: Sequence[JournaledRequest], marks: Mapping[int, FoldedCohort]
@@ -141,7 +142,7 @@ class DuckDBStreamLedger(StreamMembers):
             has_others=has_others,
             keeps=keeps,
             approvals=approvals,
-            approved=self._removals_sql(approvals),
+            approved=self.removals_sql(approvals),
             defers=defers,
         )
         return rows.compare(self.table, options)
@@ -205,17 +206,6 @@ class DuckDBStreamLedger(StreamMembers):
                             _given(chosen),
                         )
         self.plans.keep(numbered)
-
-    def _removals_sql(self, plans: Mapping[int, str]) -> str:
-        """Return SQL for cohort and hash of the removals of plans, by their cohorts."""
-        if not plans:
-            return ""
-        h = self.table.engine.hash_sql("uid", "anonymous_id")
-        chosen = ", ".join(f"({cohort}, '{plan_id}')" for cohort, plan_id in plans.items())
-        return (
-            f"SELECT cohort, {h} AS h FROM {self.table.schema}.plan_members WHERE action ="
-            f" '{Action.REMOVE.value}' AND (cohort, plan_id) IN ({chosen})"
-        )
 
     def drop_plan_members(self, cohorts: Sequence[int], plan_id: str | None) -> None:
         """See `StreamLedger.drop_plan_members`."""

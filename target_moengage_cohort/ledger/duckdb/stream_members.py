@@ -13,7 +13,7 @@ from target_moengage_cohort.ledger.records import Expected
 from target_moengage_cohort.ledger.stream_ledger import StreamLedger
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.control.requests import JournaledRequest
@@ -150,6 +150,35 @@ class StreamMembers(StreamLedger):
                 " ANTI JOIN {s}.doubts USING (cohort, h)",
                 [cohorts, *values],
             )
+
+    # Approvals
+
+    def end_spent_approvals(self) -> None:
+        """Delete the approvals of which no member is left.
+
+        A run or a command that was killed had used them, and not noted that yet. Otherwise they
+        would allow the same removals again once the members are back.
+        """
+        if not (approved := self.plans.approved([*self.by_number])):
+            return
+        present = " UNION ALL ".join(
+            f"SELECT cohort, h FROM {{s}}.{table}" for table in ("accepted", "doubts", "aliases")
+        )
+        query = f"SELECT DISTINCT cohort FROM ({self.removals_sql(approved)}) SEMI JOIN ({present})"
+        left = {cohort for (cohort,) in self.table.rows(f"{query} USING (cohort, h)")}
+        for cohort in approved.keys() - left:
+            self.drop_plan(cohort, approved[cohort])
+
+    def removals_sql(self, plans: Mapping[int, str]) -> str:
+        """Return SQL for cohort and hash of the removals of plans, by their cohorts."""
+        if not plans:
+            return ""
+        h = self.table.engine.hash_sql("uid", "anonymous_id")
+        chosen = ", ".join(f"({cohort}, '{plan_id}')" for cohort, plan_id in plans.items())
+        return (
+            f"SELECT cohort, {h} AS h FROM {self.table.schema}.plan_members WHERE action ="
+            f" '{Action.REMOVE.value}' AND (cohort, plan_id) IN ({chosen})"
+        )
 
     # Aliases. MoEngage may have merged an anonymous member and a uid that it has seen together, or
     # not: so an alias is removed as a member of its own, and its uid is sent again afterwards.
