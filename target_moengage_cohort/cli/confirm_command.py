@@ -22,7 +22,8 @@ from target_moengage_cohort.sync.outcome import withheld_exit
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
+    from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
+    from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import CohortEntry
 
 MAX_AGE_SECONDS = 3_600

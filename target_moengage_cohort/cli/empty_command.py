@@ -19,7 +19,8 @@ from target_moengage_cohort.core.text import format_count
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
+    from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
+    from target_moengage_cohort.ledger.interface import LedgerStore
 
 
 @click.command(epilog=example("moengage-cohort empty vip --config config.json"))

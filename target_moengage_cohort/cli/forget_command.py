@@ -27,8 +27,8 @@ from target_moengage_cohort.core.text import format_count
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from target_moengage_cohort.ledger.cohort_record import CohortRecord
-    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
+    from target_moengage_cohort.ledger.cohort_ledger import CohortLedger, CohortRecord
+    from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import CohortEntry
 
 

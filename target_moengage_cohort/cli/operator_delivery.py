@@ -15,7 +15,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from target_moengage_cohort.cli.session import Session
-    from target_moengage_cohort.ledger.cohort_record import CohortRecord
+    from target_moengage_cohort.ledger.cohort_ledger import CohortRecord
     from target_moengage_cohort.ledger.records import CohortEntry
 
 Batches: t.TypeAlias = "Iterable[tuple[Action, Sequence[Member]]]"

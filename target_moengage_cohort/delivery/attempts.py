@@ -12,7 +12,7 @@ import typing as t
 from collections import Counter
 
 from target_moengage_cohort.core.membership import Action
-from target_moengage_cohort.ledger.cohort_record import CohortRecord, RequestState
+from target_moengage_cohort.ledger.records import RequestState
 from target_moengage_cohort.moengage.answers import Answer, Outcome, final_error, rejection_reason
 
 if t.TYPE_CHECKING:
@@ -23,6 +23,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.delivery.packing import CohortBuffer
     from target_moengage_cohort.delivery.ports import Link, Reject, Timing
     from target_moengage_cohort.delivery.shared_state import SharedState
+    from target_moengage_cohort.ledger.cohort_ledger import CohortRecord
     from target_moengage_cohort.settings import Settings
 
 logger = logging.getLogger(__name__)

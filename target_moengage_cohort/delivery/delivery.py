@@ -28,7 +28,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.core.membership import Change
     from target_moengage_cohort.delivery.lanes import Lane
     from target_moengage_cohort.delivery.ports import Callbacks, Timing
-    from target_moengage_cohort.ledger.cohort_record import CohortRecord
+    from target_moengage_cohort.ledger.cohort_ledger import CohortRecord
     from target_moengage_cohort.moengage.transport import Transport
     from target_moengage_cohort.settings import Settings
 

@@ -1,10 +1,12 @@
 """The interface between an engine and the rest of the program.
 
 A store belongs to a destination. A stream's ledger belongs to the run or command that holds the
-stream's lease, with all cohorts that the stream populates. All methods raise `LedgerError` if the
-ledger cannot be read or written; afterwards it is unknown whether the change was recorded, so
-nothing more must be sent. They raise `SettingsError` if the ledger is another destination's, has
-another format, or is not whole.
+stream's lease, with all cohorts that the stream populates. What is in control is implemented here
+and in the modules of its streams and cohorts; methods without a body are the engine's.
+
+All methods raise `LedgerError` if the ledger cannot be read or written; afterwards it is unknown
+whether the change was recorded, so nothing more must be sent. They raise `SettingsError` if the
+ledger is another destination's, has another format, or is not whole.
 """
 
 from __future__ import annotations
@@ -12,164 +14,29 @@ from __future__ import annotations
 import typing as t
 from contextlib import AbstractContextManager
 
-from target_moengage_cohort.core.membership import Action, Key, Member
-from target_moengage_cohort.ledger.cohort_record import CohortRecord
+from target_moengage_cohort.core.commands import suggest
+from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.ledger.control.memberless import MemberlessCohort, MemberlessStream
+from target_moengage_cohort.ledger.control.new_cohorts import check_owner
+from target_moengage_cohort.ledger.records import PlanKind
+from target_moengage_cohort.settings.convert import nearest_name
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from target_moengage_cohort.core.errors import RowError
     from target_moengage_cohort.core.membership import Cohort
+    from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
+    from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.records import (
         CohortEntry,
-        Expected,
         Fault,
-        LedgerCounts,
         Plan,
         RunEntry,
         RunProgress,
     )
-    from target_moengage_cohort.ledger.snapshot import CohortMembers, Difference, Staging
-
-NumberedChange: t.TypeAlias = tuple[int, Action, Member]
-"""A change of the cohort with a number."""
-NumberedKey: t.TypeAlias = tuple[int, Key]
-"""A member's key in the cohort with a number."""
-
-
-class CohortLedger(CohortRecord, t.Protocol):
-    """The ledger of one cohort."""
-
-    number: int  # in the store
-    exists: bool  # a read-only store does not create it
-    revision: int  # rises with every request and every other change that makes plans outdated
-
-    @property
-    def stream(self) -> StreamLedger:
-        """The ledger of its stream."""
-
-    @property
-    def is_sealed(self) -> bool:
-        """Whether this one_time cohort is finished."""
-
-    def numbers(self) -> LedgerCounts:
-        """Return how many members the ledger has, after all requests that were answered."""
-
-    def doubts(self) -> Iterator[list[tuple[Action, Member]]]:
-        """Yield the changes that earlier runs left unconfirmed and this run has not queued."""
-
-    def members(self) -> Iterator[list[Member]]:
-        """Yield the members that are accepted or unconfirmed, in chunks."""
-
-    def aliases(self) -> Iterator[list[Member]]:
-        """Yield the anonymous members that stood beside a uid, and are in no number of members."""
-
-    def find(self, members: Sequence[Member]) -> list[Member]:
-        """Return the members, aliases included, that share an identifier with these."""
-
-    def seal(self) -> None:
-        """Record that a one_time cohort is finished."""
-
-    def doubt_all(self) -> int:
-        """Mark every accepted member as unconfirmed, to be sent again; return their number."""
-
-    def adopt(self, chunks: Iterable[Sequence[Member]]) -> int:
-        """Record members as accepted without sending them; return how many were not before."""
-
-    def retire(self) -> None:
-        """Mark the cohort as retired, so that no run populates it; its name stays reserved."""
-
-    def rename(self, name: str) -> None:
-        """Give the cohort another name."""
-
-    def runs(self) -> list[RunEntry]:
-        """Return the runs that changed the cohort, the newest first."""
-
-    def plans(self) -> list[Plan]:
-        """Return the plans, the oldest first."""
-
-    def plan_members(self, plan_id: str, action: Action) -> Iterator[list[Member]]:
-        """Yield the members that a plan adds, or those that it removes, in chunks."""
-
-    def doubt_resent(self, plan_id: str) -> None:
-        """Mark the accepted members that a plan adds as unconfirmed, before its removals leave."""
-
-    def renew_plan(self, plan_id: str) -> None:
-        """Mark a plan as up to date with the ledger as it is now."""
-
-    def withhold_plan(self, plan_id: str) -> None:
-        """Turn a pending plan into a withheld one."""
-
-    def drop_plans(self, plan_id: str | None = None) -> None:
-        """Delete plans with their members: all, or only the one with an id; end approvals."""
-
-
-class StreamLedger(t.Protocol):
-    """The ledgers of all cohorts that a stream populates, while the stream's lease is held."""
-
-    def fold(self) -> None:
-        """Apply the answered requests to the members."""
-
-    def fold_if_large(self) -> None:
-        """Apply them if they are many, so that control stays small."""
-
-    def known(
-        self, cohorts: Sequence[int], members: Sequence[Member]
-    ) -> dict[NumberedKey, Expected]:
-        """Return what is expected after all that this run has queued, of members met before.
-
-        `cohorts` has the number of each member's cohort.
-        """
-
-    def queued(self, changes: Sequence[NumberedChange]) -> None:
-        """Note changes on their way to a request; a member's last one counts."""
-
-    def queue_known(self, actions: Sequence[Action]) -> None:
-        """Note likewise a change of each member that `known` was asked for last."""
-
-    def has_aliases(self) -> bool:
-        """Return whether any cohort has aliases; cheap."""
-
-    def stale_aliases(self) -> tuple[list[int], Iterator[CohortMembers]]:
-        """Return the cohorts with aliases that no member has, and these; doubt their uids."""
-
-    def difference(
-        self,
-        staging: Staging,
-        cohorts: Sequence[CohortLedger],
-        *,
-        keeps: bool = False,
-        defers: bool = False,
-    ) -> Difference:
-        """Compare the rows of a snapshot with the ledgers of the cohorts that it is.
-
-        `keeps` means to remove no members, as for one_time cohorts; `defers`, that removals which
-        a person approved are sent with the others.
-        """
-
-    def keep(self, plans: Sequence[tuple[CohortLedger, Plan]], difference: Difference) -> None:
-        """Record plans with the changes that they have, in place of those with their ids."""
-
-    def replace_plans(self, cohorts: Sequence[int]) -> None:
-        """Note that newer rows of cohorts were read, so that their plans are outdated.
-
-        Delete those that a person cannot approve any more. A read-only store does nothing.
-        """
-
-    def doubt_resent(self, difference: Difference, cohorts: Sequence[CohortLedger]) -> None:
-        """Doubt the members that a difference sends again, before removals leave."""
-
-    def settle(self, difference: Difference, *, complete: Sequence[CohortLedger]) -> None:
-        """Apply the answers; for the `complete` cohorts, end the removals and used approvals."""
-
-    def forget(self, members: Sequence[Member]) -> set[int]:
-        """Erase members that share an identifier with these; return the cohorts that had any.
-
-        No byte of them is left. After an error the next open finishes the work.
-        """
-
-    def close(self) -> None:
-        """Apply all recorded requests, write everything to disk and release the lease."""
+    from target_moengage_cohort.ledger.snapshot import Staging
+    from target_moengage_cohort.ledger.stream_ledger import StreamLedger
 
 
 class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
@@ -177,6 +44,21 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
 
     place: str  # where the ledgers are, for messages
     run_id: str  # the run or command that uses the ledgers
+    _control: Control
+    _read_only: bool
+    _streams: Mapping[str, StreamLedger]
+    _memberless: dict[str, MemberlessStream]
+
+    def __init__(self, control: Control, place: str, run_id: str) -> None:
+        self.place, self.run_id = place, run_id
+        self._control, self._read_only = control, control.database.read_only
+        self._streams, self._memberless = {}, {}
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ready(self) -> Control:
+        """Return control, open; the first call creates the store unless it is read-only."""
 
     @property
     def exists(self) -> bool:
@@ -194,9 +76,6 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
     def accept_members(self, stream: str) -> None:
         """Trust the members that a stream's file has, or none if it is missing."""
 
-    def streams(self) -> list[str]:
-        """Return the partner's streams that have a ledger, sorted; never waits."""
-
     def inspect(self, stream: str) -> list[Fault]:
         """Compare a stream's members with what is recorded of them; take its lease.
 
@@ -207,46 +86,82 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
     def unknown_files(self) -> list[Fault]:
         """Return the files of members that no stream of any partner has; never waits."""
 
-    def note_action(self, kind: str, entry: CohortEntry | None = None, **counts: int) -> None:
-        """Record that a person's command has changed a cohort, or several; with numbers of it."""
+    # Streams
 
-    def has(self, cohort_id: str) -> bool:
-        """Return whether the cohort has a ledger; cheap."""
-
-    def entries(self, stream: str | None = None) -> list[CohortEntry]:
-        """Return the partner's cohorts, or those of a stream, sorted by id; never waits."""
-
-    def plans(self) -> dict[int, list[Plan]]:
-        """Return the plans of all cohorts that have any, by the cohort's number; never waits."""
-
-    def approve(self, entry: CohortEntry, plan: Plan) -> float | None:
-        """Let the cohort's next run remove what a plan removes, whatever the guard says.
-
-        Take no lease. Return until when, in seconds since 1970; `None` if it cannot be approved.
-        """
+    def streams(self) -> list[str]:
+        """Return the partner's streams that have a ledger, sorted; never waits."""
+        return self._ready().streams() if self.exists else []
 
     def has_members(self, stream: str) -> bool:
         """Return whether any cohort of a stream may have members in the store; cheap."""
+        return self.exists and self._ready().has_members(stream)
 
     def stream(self, name: str) -> StreamLedger:
-        """Take a stream's lease, or raise a `BusyError` after a wait; open its ledger."""
+        """Take a stream's lease, and open its ledger.
+
+        Wait while another run has the lease, and log that, but raise a `BusyError` in the end.
+        """
 
     def take(self, stream: str) -> None:
         """Take a stream's lease as `stream` does, without opening its members."""
 
-    def open_without_members(
-        self, cohort: Cohort, stream: str, *, held: bool = False
-    ) -> CohortRecord:
-        """Open the record of a cohort whose members are not kept; otherwise see `open`."""
+    def begin(self, stream: str) -> None:
+        """Note, unless read-only, that this run reads a stream; earlier pending plans expire."""
+        control = self._ready()
+        if not self._read_only:
+            control.begin(stream, self.run_id)
+
+    def companions(self, stream: str) -> set[str]:
+        """Return the streams of the run that has read a stream last; empty if none has."""
+        return self._ready().companions(stream) if self.exists else set()
+
+    def use_version(self, stream: str, version: int) -> bool:
+        """Record that this run has seen a stream's version; return whether no other run has."""
+        return self._ready().use_version(stream, version, self.run_id)
+
+    def was_read_whole(self, stream: str) -> bool | None:
+        """Return whether the tap reads all of a stream after the last STATE written, if any was."""
+        is_whole = self._ready().fact(stream, "is_whole")
+        return None if is_whole is None else bool(is_whole)
+
+    def note_read_whole(self, stream: str, *, whole: bool) -> None:
+        """Record that, before the STATE is written; from any thread, unless read-only."""
+        if not self._read_only:
+            self._ready().note_stream(stream, is_whole=int(whole))
+
+    def staging(self) -> Staging:
+        """Return an empty staging for a snapshot."""
+
+    # Cohorts
+
+    def has(self, cohort_id: str) -> bool:
+        """Return whether the cohort has a ledger; cheap."""
+        return self.exists and self._ready().entry(cohort_id) is not None
+
+    def entries(self, stream: str | None = None) -> list[CohortEntry]:
+        """Return the partner's cohorts, or those of a stream, sorted by id; never waits."""
+        return self._ready().entries(stream) if self.exists else []
 
     def recent_cohorts(self) -> int:
         """Return how many cohorts were created in the last 7 days, by all partners."""
+        return self._ready().new.count_recent() if self.exists else 0
 
     def count_cohorts(self) -> int:
         """Return how many cohorts the store has, of all partners, retired ones among them."""
+        return self._ready().new.count_all() if self.exists else 0
 
     def admit(self, cohort_ids: Iterable[str]) -> dict[str, RowError]:
         """Create cohorts that were held; return why some of them, by id, cannot be."""
+        return self._ready().new.admit(cohort_ids)
+
+    def open_without_members(
+        self, cohort: Cohort, stream: str, *, held: bool = False
+    ) -> MemberlessCohort:
+        """Open the record of a cohort whose members are not kept; otherwise see `open`."""
+        self.take(stream)
+        if stream not in self._memberless:
+            self._memberless[stream] = MemberlessStream(self._control, stream)
+        return self._memberless[stream].open(cohort, held=held)
 
     def open(self, cohort: Cohort, stream: str, *, held: bool = False) -> CohortLedger:
         """Open a cohort's ledger, or create it; record a new description. See `stream`, too.
@@ -255,45 +170,80 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
         Raise a `SettingsError` if the ledger is another stream's or the cohort has another name,
         and a `RowError` if another cohort had the name or the cohort was retired.
         """
+        of_stream = self.stream(stream)
+        if (ledger := of_stream.cohorts.get(cohort.cohort_id)) is None:
+            control = self._ready()
+            if (entry := control.entry(cohort.cohort_id)) is not None:  # another stream's
+                check_owner(entry, cohort, stream)
+            entry = control.new.add(cohort, stream, held=held)
+            ledger = of_stream.add(entry, created=not self._read_only)
+        ledger.check(cohort, stream)
+        return ledger
 
     def open_known(self, cohort_id: str) -> CohortLedger:
         """Open a ledger that exists; raise likewise a `SettingsError` if there is none."""
+        for of_stream in self._streams.values():
+            if cohort_id in of_stream.cohorts:
+                return of_stream.cohorts[cohort_id]
+        entry = self._ready().entry(cohort_id) if self.exists else None
+        if entry is None:
+            like = nearest_name(cohort_id, [entry.cohort_id for entry in self.entries()])
+            shown = f"those that have one are shown by: {suggest('status')}"
+            hint = f"did you mean {like!r}?" if like else shown
+            msg = (
+                f"cohort {cohort_id!r} of partner {self._control.partner!r} has no ledger in "
+                f"{self.place}; {hint}"
+            )
+            raise SettingsError("no_ledger", msg)
+        of_stream = self.stream(entry.stream)
+        # The previous holder of the lease may have given the cohort to another stream.
+        return of_stream.cohorts.get(cohort_id) or self.open_known(cohort_id)
 
     def reassign(self, cohort_id: str, stream: str) -> None:
-        """Let another stream populate a cohort."""
+        """Let another stream populate a cohort: copy its members, then change the owner."""
 
-    def staging(self) -> Staging:
-        """Return an empty staging for a snapshot."""
+    # Plans
 
-    def begin(self, stream: str) -> None:
-        """Note, unless read-only, that this run reads a stream; earlier pending plans expire."""
-
-    def companions(self, stream: str) -> set[str]:
-        """Return the streams of the run that has read a stream last; empty if none has."""
+    def plans(self) -> dict[int, list[Plan]]:
+        """Return the plans of all cohorts that have any, by the cohort's number; never waits."""
+        numbers = [entry.number for entry in self.entries()]
+        return self._ready().plans.of_cohorts(numbers) if numbers else {}
 
     def is_void(self, plan: Plan) -> bool:
         """Return whether a pending plan has expired, because a later run of its stream began."""
+        latest = self._ready().fact(plan.stream, "latest_run")
+        return plan.kind is PlanKind.WAITING and latest not in {None, plan.run_id}
 
-    def use_version(self, stream: str, version: int) -> bool:
-        """Record that this run has seen a stream's version; return whether no other run has."""
+    def approve(self, entry: CohortEntry, plan: Plan) -> float | None:
+        """Let the cohort's next run remove what a plan removes, whatever the guard says.
 
-    def was_read_whole(self, stream: str) -> bool | None:
-        """Return whether the tap reads all of a stream after the last STATE written, if any was."""
+        Take no lease. Return until when, in seconds since 1970; `None` if it cannot be approved.
+        """
+        return self._ready().plans.approve(entry.number, plan)
 
-    def note_read_whole(self, stream: str, *, whole: bool) -> None:
-        """Record that, before the STATE is written; from any thread, unless read-only."""
+    # Runs and commands
 
     def write_progress(self, progress: RunProgress) -> None:
         """Show other processes how far this run is, until the store is closed; not if read-only."""
-
-    def note_run(self, entries: Mapping[int, RunEntry]) -> None:
-        """Record the outcome of this run for its cohorts, by their numbers."""
-
-    def end_requests(self) -> None:
-        """Count the requests in flight as unanswered: their answers no longer matter."""
+        if not self._read_only:
+            self._ready().history.write_progress(progress)
 
     def runs_under_way(self) -> list[RunProgress]:
         """Return the progress of the runs whose process is alive, the oldest first."""
+
+    def note_run(self, entries: Mapping[int, RunEntry]) -> None:
+        """Record the outcome of this run for its cohorts, by their numbers."""
+        if entries and not self._read_only:
+            self._ready().history.finish(entries)
+
+    def note_action(self, kind: str, entry: CohortEntry | None = None, **counts: int) -> None:
+        """Record that a person's command has changed a cohort, or several; with numbers of it."""
+        self._ready().history.note_action(kind, entry, counts)
+
+    def end_requests(self) -> None:
+        """Count the requests in flight as unanswered: their answers no longer matter."""
+        for stream in self._streams.values():
+            stream.requests.end()
 
     def close(self) -> None:
         """Close all ledgers, even if one of them fails."""

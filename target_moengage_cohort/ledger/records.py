@@ -17,6 +17,15 @@ if t.TYPE_CHECKING:
 FORMAT = 3
 
 
+class RequestState(enum.StrEnum):
+    """The state of a request; one letter, so that an answer does not move the row in control."""
+
+    SENT = "s"
+    ACCEPTED = "a"
+    REFUSED = "r"  # so that none of it was applied
+    UNANSWERED = "u"  # it may have been applied, but gets no answer
+
+
 class MemberSet(msgspec.Struct, frozen=True):
     """The size and the digest of a set of members."""
 
@@ -77,7 +86,6 @@ class CohortEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A cohort that has a ledger, with its numbers as of the last fold."""
 
     number: int  # unique in the store
-    partner: str
     cohort_id: str
     name: str  # changes only by `CohortLedger.rename`
     description: str | None  # the latest one

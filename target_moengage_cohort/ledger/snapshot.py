@@ -17,6 +17,10 @@ CohortMembers: t.TypeAlias = "tuple[int, list[Member]]"
 """Members of one cohort, by its number."""
 
 
+Part: t.TypeAlias = t.Literal["additions", "removals", "approved", "resent"]
+"""A part of the changes that a difference consists of."""
+
+
 class ColumnarFacts(msgspec.Struct, frozen=True):
     """The facts that decide whether rows in columns can be taken in one step."""
 
@@ -44,22 +48,15 @@ class Difference(t.Protocol):
 
     counts: Mapping[int, DiffCounts]
 
-    def additions(self) -> Iterator[CohortMembers]:
-        """Yield the members to add, by rising numbers of cohorts, in stream order, in chunks."""
+    def changes(self, part: Part) -> Iterator[CohortMembers]:
+        """Yield the members of a part, by rising numbers of cohorts, in chunks.
 
-    def removals(self) -> Iterator[CohortMembers]:
-        """Yield the members to remove, with the identifiers that were accepted, likewise."""
-
-    def resent(self) -> Iterator[CohortMembers]:
-        """Yield the members to add again after the removals, which may take them along, likewise.
-
-        They are no part of the additions, unless these have the same rows.
-        """
-
-    def approved(self) -> Iterator[CohortMembers]:
-        """Yield the members whose removal a person approved, likewise; `removals` has the others.
-
-        It is empty if the comparison defers them.
+        - ``additions``: to add, in stream order.
+        - ``removals``: to remove, with the identifiers that were accepted.
+        - ``approved``: likewise, those whose removal a person approved; ``removals`` has the
+          others. It is empty if the comparison defers them.
+        - ``resent``: to add again after the removals, which may take them along. They are no part
+          of the additions, unless these have the same rows.
         """
 
     def digest(self, cohort: int, *, additions: bool, removals: bool) -> str:

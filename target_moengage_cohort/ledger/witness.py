@@ -37,7 +37,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 class Witness:
     """The witness of the store at a place."""
 
-    def __init__(self, place: str, step: Step) -> None:
+    def __init__(self, control: Control, place: str, step: Step) -> None:
+        self._control = control
         self._place = place
         self._path = state_path() / f"ledger-{stem(place)}.json"
         self._step = step
@@ -59,8 +60,9 @@ class Witness:
             msg = f"{self._path} is damaged; to replace it, run: {command}"
             raise LedgerError("ledger_corrupt", msg) from None
 
-    def check(self, known: Seen | None, control: Control) -> None:
+    def check(self, known: Seen | None) -> None:
         """Raise a `SettingsError` unless control is the store that is known, and as new."""
+        control = self._control
         if known is None:
             return
         if not control.store_id:
@@ -80,11 +82,11 @@ class Witness:
         )
         raise SettingsError("ledger_older", msg)
 
-    def write(self, control: Control) -> None:
+    def write(self) -> None:
         """Record the store as it is; control's lock keeps other processes out."""
-        with control.database.change("witness") as transaction:
+        with self._control.database.change("witness") as transaction:
             ((run, request),) = transaction.run(_NEWEST)
-            store_id = control.store_id
+            store_id = self._control.store_id
             seen = Seen(place=self._place, store_id=store_id, last_run=run, last_request=request)
             if seen != self._written:
                 files.make_directory(self._path.parent)

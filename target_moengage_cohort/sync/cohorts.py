@@ -26,9 +26,10 @@ from target_moengage_cohort.sync.withheld_cohorts import (
 )
 
 if t.TYPE_CHECKING:
-    from target_moengage_cohort.ledger.cohort_record import CohortRecord
-    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore, StreamLedger
+    from target_moengage_cohort.ledger.cohort_ledger import CohortLedger, CohortRecord
+    from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import CohortEntry
+    from target_moengage_cohort.ledger.stream_ledger import StreamLedger
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.sync.context import RunContext
     from target_moengage_cohort.sync.progress import Progress

@@ -10,7 +10,7 @@ from target_moengage_cohort.core.errors import CohortError, InputError, RowError
 from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
 
 if t.TYPE_CHECKING:
-    from target_moengage_cohort.ledger.interface import CohortLedger
+    from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
     from target_moengage_cohort.ledger.records import DiffCounts
     from target_moengage_cohort.settings import StreamMapping
 

@@ -5,8 +5,7 @@ import json
 import msgspec
 
 from target_moengage_cohort.core.membership import Action
-from target_moengage_cohort.ledger.cohort_record import RequestState
-from target_moengage_cohort.ledger.records import PlanKind, RunEntry, RunProgress
+from target_moengage_cohort.ledger.records import PlanKind, RequestState, RunEntry, RunProgress
 from tests.cli.conftest import people
 from tests.support.singer import lines, record, run, schema
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from target_moengage_cohort.core.membership import Member
-from target_moengage_cohort.ledger.cohort_record import RequestState
+from target_moengage_cohort.ledger.records import RequestState
 from tests.ledger.support import (
     ADD,
     COHORT,

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from target_moengage_cohort.core.membership import Action, Cohort, Member
-from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.engines import open_store
-from target_moengage_cohort.ledger.records import Plan, PlanKind, RunProgress
+from target_moengage_cohort.ledger.records import Plan, PlanKind, RequestState, RunProgress
 from target_moengage_cohort.settings import load
 from target_moengage_cohort.settings.addresses import state_path
 

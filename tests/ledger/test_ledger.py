@@ -11,10 +11,9 @@ import pytest
 
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.core.membership import Member
-from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.duckdb import folding
 from target_moengage_cohort.ledger.duckdb import members as members_module
-from target_moengage_cohort.ledger.records import Expected, PlanKind, RunEntry
+from target_moengage_cohort.ledger.records import Expected, PlanKind, RequestState, RunEntry
 from tests.ledger.support import (
     ADD,
     COHORT,
@@ -155,7 +154,7 @@ def test_the_end_of_requests_makes_them_unanswered(ledger):
     still comes is an error."""
     number = send(ledger, ADD, members(1))
     assert 0 == ledger.numbers().in_doubt
-    ledger.stream.end_requests()
+    ledger.stream.requests.end()
     assert 1 == ledger.numbers().in_doubt
     with pytest.raises(LedgerError) as raised:
         ledger.answered(number, RequestState.ACCEPTED)
@@ -231,7 +230,7 @@ def test_newer_rows_leave_only_removals_that_can_be_approved(tmp_path):
             query = (
                 f"SELECT DISTINCT plan_id FROM {{s}}.plan_members WHERE cohort = {ledger.number}"
             )
-            assert {*kept} == {plan_id for (plan_id,) in ledger.state.table.rows(query)}
+            assert {*kept} == {plan_id for (plan_id,) in ledger.stream.table.rows(query)}
             return kept
 
     with ledgers(tmp_path) as store:
@@ -271,12 +270,15 @@ def test_the_guard_sees_no_approved_removal(ledger, store, defers):
     assert (6, 0 if defers else 4, 2) == (counts.removals, counts.approved, counts.leaving)
     parts = [
         {member.key for _, chunk in each for member in chunk}
-        for each in ([] if defers else difference.approved(), difference.removals())
+        for each in (
+            [] if defers else difference.changes("approved"),
+            difference.changes("removals"),
+        )
     ]
     approved, others = {"gone", ("a0",), ("a1",), ("a2",)}, {"late", ("a3",)}
     expected = [set(), approved | others] if defers else [approved, others]
     assert expected == parts
-    assert 4 == len(flat(chunk for _, chunk in difference.resent()))
+    assert 4 == len(flat(chunk for _, chunk in difference.changes("resent")))
     ledger.stream.settle(difference, complete=[ledger])
     assert defers == bool(ledger.plans())
 
@@ -407,7 +409,14 @@ def test_the_history_has_the_runs_that_changed_a_cohort(tmp_path):
             entries.append(entry)
             store.note_run({each.number: entry for each in ledgers_of_run[: 1 + (number < 4)]})
     with ledgers(tmp_path, read_only=True) as store:
-        assert [entries[3], entries[1]] == store.open_known("a").runs()
+        query = (
+            "SELECT entry FROM run_cohorts JOIN runs USING (run_id) WHERE cohort = ?"
+            " ORDER BY runs.number DESC"
+        )
+        number = store.open_known("a").number
+        rows = store._control.database.rows(query, [number])  # noqa: SLF001 - no reader yet
+        runs = [msgspec.json.decode(text, type=RunEntry) for (text,) in rows]
+        assert [entries[3], entries[1]] == runs
         assert {"a": entries[4], "b": entries[3]} == {
             entry.cohort_id: entry.last_run for entry in store.entries()
         }
@@ -556,7 +565,7 @@ FULL = """
 import json, os, resource, sys
 from pathlib import Path
 from target_moengage_cohort.core.errors import LedgerError
-from target_moengage_cohort.ledger.cohort_record import RequestState
+from target_moengage_cohort.ledger.records import RequestState
 from tests.ledger.support import ADD, COHORT, STREAM, ledgers, members, send
 store = ledgers(Path(sys.argv[1]))
 ledger = store.open(COHORT, STREAM)

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from target_moengage_cohort.core.membership import Member
-from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.duckdb import folding
 from target_moengage_cohort.ledger.duckdb import members as members_module
+from target_moengage_cohort.ledger.records import RequestState
 from tests.ledger.support import (
     ADD,
     OTHER_STREAM,

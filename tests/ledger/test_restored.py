@@ -11,8 +11,7 @@ import duckdb
 import pytest
 
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
-from target_moengage_cohort.ledger.cohort_record import RequestState
-from target_moengage_cohort.ledger.records import FORMAT
+from target_moengage_cohort.ledger.records import FORMAT, RequestState
 from tests.ledger.support import (
     ADD,
     COHORT,

@@ -17,14 +17,13 @@ from hypothesis import example, given, settings
 from target_moengage_cohort.core.column_files import ColumnarRows
 from target_moengage_cohort.core.errors import InputError, LedgerError
 from target_moengage_cohort.core.membership import Action, Member
-from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.duckdb import (
     comparison,
     difference,
     result_tables,
     staging,
 )
-from target_moengage_cohort.ledger.records import EMPTY_SET
+from target_moengage_cohort.ledger.records import EMPTY_SET, RequestState
 from tests.ledger.support import (
     ADD,
     REMOVE,
@@ -62,9 +61,9 @@ def compare(store, ledger, *whom, keeps=False):
 def contents(found):
     """Return everything that a difference yields."""
     return SimpleNamespace(
-        additions=by_cohort(found.additions()),
-        removals=by_cohort(found.removals()),
-        resent=by_cohort(found.resent()),
+        additions=by_cohort(found.changes("additions")),
+        removals=by_cohort(found.changes("removals")),
+        resent=by_cohort(found.changes("resent")),
     )
 
 
@@ -290,9 +289,9 @@ def apply(found, compared):
     """Have a difference accepted, in the order in which it is sent."""
     ledgers = {each.number: each for each in compared}
     for changes, action in (
-        (found.removals(), REMOVE),
-        (found.resent(), ADD),
-        (found.additions(), ADD),
+        (found.changes("removals"), REMOVE),
+        (found.changes("resent"), ADD),
+        (found.changes("additions"), ADD),
     ):
         for number, whom in changes:
             accept(ledgers[number], action, whom)
@@ -407,7 +406,7 @@ def test_rows_stay_in_stream_order_beyond_the_memory_limit(store, ledger):
     spilled = "SELECT count(*) FROM duckdb_temporary_files()"
     assert staged.fetch(spilled)[0] > (0,)
     position = 0
-    for _, chunk in ledger.stream.difference(staged, [ledger]).additions():
+    for _, chunk in ledger.stream.difference(staged, [ledger]).changes("additions"):
         found = [(member.uid, member.anonymous_id[: -len(long)]) for member in chunk]
         expected = names[position : position + len(chunk)]
         assert [(name, f"2{name}") for name in expected] == found
@@ -428,8 +427,8 @@ def test_members_come_in_chunks(store, ledger):
         each.adopt([members(*before)])
     staging = stage(store, [*desired(both[1], after), *desired(both[0], after)])
     found = ledger.stream.difference(staging, both)
-    assert max(len(chunk) for _, chunk in found.additions()) <= 10_000
-    assert max(len(chunk) for _, chunk in found.removals()) <= 10_000
+    assert max(len(chunk) for _, chunk in found.changes("additions")) <= 10_000
+    assert max(len(chunk) for _, chunk in found.changes("removals")) <= 10_000
     everything = contents(found)
     assert {each.number: members(*after) for each in both} == everything.additions
     assert {each.number for each in both} == everything.removals.keys()
@@ -453,7 +452,7 @@ def test_a_plan_can_be_read_while_it_is_delivered(store, ledger):
         accept(ledger, action, whom)
         ledger.stream.fold()
 
-    for action, chunks in ((ADD, found.additions()), (REMOVE, found.removals())):
+    for action, chunks in ((ADD, found.changes("additions")), (REMOVE, found.changes("removals"))):
         for _, chunk in chunks:
             thread = threading.Thread(target=deliver, args=(action, chunk))
             thread.start()

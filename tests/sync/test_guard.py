@@ -8,9 +8,8 @@ import pytest
 from hypothesis import example, given
 
 from target_moengage_cohort.core.membership import Action, Cohort, Member
-from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.engines import open_store
-from target_moengage_cohort.ledger.records import DiffCounts, MemberSet
+from target_moengage_cohort.ledger.records import DiffCounts, MemberSet, RequestState
 from target_moengage_cohort.settings import load
 from target_moengage_cohort.sync.mirror.completeness import Proof
 from target_moengage_cohort.sync.mirror.guard import (

@@ -14,8 +14,8 @@ from pathlib import Path
 import duckdb
 
 from target_moengage_cohort.core.membership import Action, Cohort
-from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.engines import open_store
+from target_moengage_cohort.ledger.records import RequestState
 from target_moengage_cohort.settings import load
 from tools.benchmarks.data import people
 from tools.benchmarks.sections import Figure, Section

@@ -9,7 +9,9 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
+from target_moengage_cohort.ledger.control.history import History
 from target_moengage_cohort.ledger.control.new_cohorts import NewCohorts
+from target_moengage_cohort.ledger.control.plans import Plans
 from target_moengage_cohort.ledger.control.tables import TABLES
 from target_moengage_cohort.ledger.records import (
     FORMAT,
@@ -28,10 +30,10 @@ if t.TYPE_CHECKING:
 _KEY_BYTES = 12  # 16 characters: with them and a UUID, MD5 has one block to work on, not two
 
 _ENTRY = (
-    "c.number, c.partner, c.cohort_id, c.name, c.description, c.stream, c.last_timestamp,"
-    " c.revision, c.mark, c.accepted, c.digest, c.in_doubt, c.base, c.is_sealed, c.is_retired,"
-    " c.is_partial, c.last_run, (SELECT count(*) FROM requests r WHERE r.cohort = c.number),"
-    " s.has_members, s.last_timestamp FROM cohorts c LEFT JOIN streams s USING (partner, stream)"
+    "c.number, c.cohort_id, c.name, c.description, c.stream, c.last_timestamp, s.last_timestamp,"
+    " c.revision, c.mark, c.is_sealed, c.is_retired, c.is_partial, c.last_run, (SELECT count(*)"
+    " FROM requests r WHERE r.cohort = c.number), s.has_members, c.in_doubt, c.base, c.accepted,"
+    " c.digest FROM cohorts c LEFT JOIN streams s USING (partner, stream)"
 )
 _decode_run = msgspec.json.Decoder(RunEntry).decode
 
@@ -54,6 +56,8 @@ class Control:
         self.store_id = self.hash_key = ""  # the latter is the key of the members' hashes
         self.was_created = False  # by this process
         self.new = NewCohorts(database, settings.partner)
+        self.plans = Plans(database, clock)
+        self.history = History(self)
 
     def open(self) -> None:
         """Open the store, or create it; check whose it is."""
@@ -87,6 +91,82 @@ class Control:
                 secrets.token_urlsafe(_KEY_BYTES),
             ],
         )
+
+    # Streams
+
+    def streams(self) -> list[str]:
+        """Return the partner's streams, sorted."""
+        return sorted(stream for partner, stream in self.all_streams() if partner == self.partner)
+
+    def all_streams(self) -> list[tuple[t.Any, ...]]:
+        """Return all partners and streams."""
+        query = "SELECT partner, stream FROM streams UNION SELECT partner, stream FROM cohorts"
+        return self.database.rows(query)
+
+    def fact(self, stream: str, column: str) -> t.Any:
+        """Return a fact of a stream, or ``None``."""
+        query = f"SELECT {column} FROM streams WHERE partner = ? AND stream = ?"
+        rows = self.database.rows(query, [self.partner, stream])
+        return rows[0][0] if rows else None
+
+    def has_members(self, stream: str) -> bool:
+        """Return whether the stream has a file of members."""
+        return bool(self.fact(stream, "has_members"))
+
+    def note_stream(self, stream: str, **facts: object) -> None:
+        """Record facts of a stream."""
+        with self.database.change("note stream") as transaction:
+            transaction.run(
+                "INSERT INTO streams (partner, stream, has_members) VALUES (?, ?, 0)"
+                " ON CONFLICT DO NOTHING",
+                [self.partner, stream],
+            )
+            columns = ", ".join(f"{name} = ?" for name in facts)
+            query = f"UPDATE streams SET {columns} WHERE partner = ? AND stream = ?"
+            transaction.run(query, [*facts.values(), self.partner, stream])
+
+    def begin(self, stream: str, run_id: str) -> None:
+        """Record that a run reads the stream, if it has not been recorded."""
+        former, key = self.fact(stream, "latest_run"), [self.partner, stream]
+        if former == run_id:
+            return
+        with self.database.change("note stream") as transaction:
+            transaction.run(
+                "INSERT INTO streams (partner, stream, has_members, latest_run)"
+                " VALUES (?, ?, 0, ?) ON CONFLICT (partner, stream)"
+                " DO UPDATE SET latest_run = excluded.latest_run",
+                [*key, run_id],
+            )
+            transaction.run(
+                "INSERT INTO run_streams (run_id, partner, stream) VALUES (?, ?, ?)",
+                [run_id, *key],
+            )
+            transaction.run(
+                "DELETE FROM run_streams WHERE run_id = ?"
+                " AND NOT EXISTS (SELECT 1 FROM streams WHERE latest_run = ?)",
+                [former, former],
+            )
+
+    def companions(self, stream: str) -> set[str]:
+        """Return the streams of the run that has read the stream last; none if there was none."""
+        query = "SELECT stream FROM run_streams WHERE partner = ? AND run_id = ?"
+        rows = self.database.rows(query, [self.partner, self.fact(stream, "latest_run")])
+        return {name for (name,) in rows}
+
+    def use_version(self, stream: str, version: int, run_id: str) -> bool:
+        """Record that a run has seen a version; return whether no other run has before."""
+        key = [self.partner, stream, str(version)]  # text: it may have more than 64 bits
+        query = "SELECT run_id FROM versions WHERE partner = ? AND stream = ? AND version = ?"
+        if self.database.read_only:
+            return not self.database.rows(query, key)
+        with self.database.change("use version") as transaction:
+            transaction.run(
+                "INSERT INTO versions (partner, stream, version, run_id) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT DO NOTHING",
+                [*key, run_id],
+            )
+            ((first,),) = transaction.run(query, key)
+        return bool(first == run_id)
 
     # Cohorts
 
@@ -131,12 +211,11 @@ class Control:
 
 
 def _entry(row: tuple[t.Any, ...]) -> CohortEntry:
-    number, partner, cohort_id, name, description, stream, timestamp, revision, mark, *rest = row
-    accepted, digest, in_doubt, base, is_sealed, is_retired, is_partial, *others = rest
-    last_run, requests, has_members, latest = others
+    number, cohort_id, name, description, stream, timestamp, latest, revision, mark, *rest = row
+    is_sealed, is_retired, is_partial, last_run, requests, has_members, *counts = rest
+    in_doubt, base, *accepted = counts
     return CohortEntry(
         number=number,
-        partner=partner,
         cohort_id=cohort_id,
         name=name,
         description=description,
@@ -144,7 +223,7 @@ def _entry(row: tuple[t.Any, ...]) -> CohortEntry:
         last_timestamp=max(timestamp, latest or 0),
         revision=revision,
         mark=mark,
-        counts=LedgerCounts(MemberSet(accepted, digest), in_doubt, base),
+        counts=LedgerCounts(MemberSet(*accepted), in_doubt, base),
         is_sealed=bool(is_sealed),
         is_retired=bool(is_retired),
         is_partial=bool(is_partial),

@@ -1,31 +1,35 @@
-"""The history: runs, what they changed, and their progress while they are under way."""
+"""The history: runs, their progress while they are under way, and the operators' commands."""
 
 from __future__ import annotations
 
+import os
+import pwd
+import socket
 import typing as t
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from target_moengage_cohort.ledger.records import RunEntry, RunProgress
+from target_moengage_cohort.ledger.records import RunProgress
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping
 
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.control.sqlite import Transaction
+    from target_moengage_cohort.ledger.records import CohortEntry, RunEntry
 
 RETENTION = timedelta(days=400)
 _decode_progress = msgspec.json.Decoder(RunProgress).decode
-_decode_entry = msgspec.json.Decoder(RunEntry).decode
 
 
-class RunHistory:
-    """The runs of the store's partner."""
+class History:
+    """The runs and commands of the store's partner; one run at a time is under way here."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
         self._database = control.database
+        self._is_under_way = False
 
     def write_progress(self, progress: RunProgress) -> None:
         """Record how far a run is; the first time, that it has begun."""
@@ -34,6 +38,7 @@ class RunHistory:
             self._begin(transaction, progress.run_id, progress.started_at)
             query = "UPDATE runs SET progress = ? WHERE run_id = ?"
             transaction.run(query, [text, progress.run_id])
+        self._is_under_way = True
 
     def _begin(self, transaction: Transaction, run_id: str, started_at: str) -> None:
         if not transaction.run("SELECT 1 FROM runs WHERE run_id = ?", [run_id]):
@@ -82,9 +87,12 @@ class RunHistory:
                 [old],
             )
             transaction.run("DELETE FROM runs WHERE finished_at < ?", [old])
+        self._is_under_way = False
 
     def end(self, run_id: str) -> None:
         """Record that a run is no longer under way, however it ended."""
+        if not self._is_under_way:
+            return
         with self._database.change("end run") as transaction:
             transaction.run(
                 "UPDATE runs SET finished_at = coalesce(finished_at, ?), progress = NULL"
@@ -92,10 +100,25 @@ class RunHistory:
                 [datetime.now(UTC).isoformat(timespec="seconds"), run_id],
             )
 
-    def of_cohort(self, number: int) -> list[RunEntry]:
-        """Return the runs that changed a cohort, the newest first."""
-        query = (
-            "SELECT entry FROM run_cohorts JOIN runs USING (run_id) WHERE cohort = ?"
-            " ORDER BY runs.number DESC"
-        )
-        return [_decode_entry(text) for (text,) in self._database.rows(query, [number])]
+    def note_action(self, kind: str, entry: CohortEntry | None, counts: Mapping[str, int]) -> None:
+        """Record a command, of one cohort or of all; delete records that are too old."""
+        now = datetime.now(UTC)
+        when, old = (each.isoformat(timespec="seconds") for each in (now, now - RETENTION))
+        cohort_id, stream = (None, None) if entry is None else (entry.cohort_id, entry.stream)
+        row = [kind, when, user(), socket.gethostname(), self._control.partner, cohort_id, stream]
+        with self._database.change("note action") as transaction:
+            transaction.run("DELETE FROM operator_actions WHERE done_at < ?", [old])
+            transaction.run(
+                "INSERT INTO operator_actions (number, kind, done_at, done_by, host, partner,"
+                " cohort_id, stream, details) SELECT coalesce(max(number), 0) + 1,"
+                " ?, ?, ?, ?, ?, ?, ?, ? FROM operator_actions",
+                [*row, msgspec.json.encode(counts).decode()],
+            )
+
+
+def user() -> str:
+    """Return the name of the user who runs this process."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # as in containers
+        return str(os.getuid())

@@ -7,14 +7,12 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.ledger.control.owners import check_owner
-from target_moengage_cohort.ledger.control.stream_records import StreamRecords
+from target_moengage_cohort.ledger.control.new_cohorts import check_owner
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.core.membership import Action, Cohort
-    from target_moengage_cohort.ledger.cohort_record import RequestState
     from target_moengage_cohort.ledger.control.control import Control
-    from target_moengage_cohort.ledger.records import CohortEntry
+    from target_moengage_cohort.ledger.records import CohortEntry, RequestState
 
 _AHEAD = 5_000  # milliseconds, so that few requests wait for a transaction
 
@@ -29,9 +27,8 @@ class MemberlessStream:
     def __init__(self, control: Control, name: str) -> None:
         self._control = control
         self._name = name
-        self._streams = StreamRecords(control)
         self._lock = threading.Lock()
-        self.latest = self._reserved = self._streams.fact(name, "last_timestamp") or 0
+        self.latest = self._reserved = control.fact(name, "last_timestamp") or 0
 
     def open(self, cohort: Cohort, *, held: bool) -> MemberlessCohort:
         """Return one of its cohorts, created if it is new; see `LedgerStore.open`."""
@@ -50,13 +47,13 @@ class MemberlessStream:
             self._control.write_new()
             if timestamp > self._reserved:
                 self._reserved = timestamp + _AHEAD
-                self._streams.note_stream(self._name, last_timestamp=self._reserved)
+                self._control.note_stream(self._name, last_timestamp=self._reserved)
             self.latest = max(self.latest, timestamp)
 
     def close(self) -> None:
         """Record the timestamp of the latest request."""
         if self._reserved != self.latest:
-            self._streams.note_stream(self._name, last_timestamp=self.latest)
+            self._control.note_stream(self._name, last_timestamp=self.latest)
 
 
 class MemberlessCohort(msgspec.Struct, frozen=True):
@@ -76,7 +73,7 @@ class MemberlessCohort(msgspec.Struct, frozen=True):
         return self.stream.latest
 
     def sent(self, _action: Action, _members: bytes, _count: int, timestamp: int) -> int:
-        """Record the timestamp; see `CohortRecord`."""
+        """Record the timestamp; see `CohortLedger.sent`."""
         self.stream.sent(timestamp)
         return 0
 

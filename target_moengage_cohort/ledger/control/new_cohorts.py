@@ -1,4 +1,4 @@
-"""The new cohorts of a process: checked, then written with their names, which stay reserved."""
+"""The stream and the name that a cohort must keep, and new cohorts with their names."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 import typing as t
 
 from target_moengage_cohort.core.commands import suggest
-from target_moengage_cohort.core.errors import LedgerError, RowError, SettingsError
-from target_moengage_cohort.ledger.records import EMPTY_SET, CohortEntry, LedgerCounts
+from target_moengage_cohort.core.errors import LedgerError, MismatchError, RowError, SettingsError
+from target_moengage_cohort.ledger.records import NO_MEMBERS, CohortEntry
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -73,12 +73,11 @@ class NewCohorts:
                 number = next(self._numbers, 0) or self._reserve()
         entry = CohortEntry(
             number=number,
-            partner=self._partner,
             cohort_id=cohort.cohort_id,
             name=cohort.name,
             description=cohort.description,
             stream=stream,
-            counts=LedgerCounts(EMPTY_SET, 0, 0),
+            counts=NO_MEMBERS,
             is_partial=is_partial,
         )
         with self._lock:
@@ -177,7 +176,7 @@ class NewCohorts:
             return RowError("cohort_of_other_stream", reason)
         if error := self.reserve_name(transaction, entry):
             return error
-        key = [entry.number, entry.partner, entry.cohort_id]
+        key = [entry.number, self._partner, entry.cohort_id]
         facts = [entry.name, entry.description, entry.stream, time.time()]
         counted = [entry.counts.accepted.digest, entry.is_partial]
         transaction.run(_INSERT, [*key, *facts, *counted])
@@ -185,5 +184,29 @@ class NewCohorts:
 
     def reserve_name(self, transaction: Transaction, entry: CohortEntry) -> RowError | None:
         """Reserve the name of a cohort, unless another one has it: say which."""
-        transaction.run(_RESERVE, [entry.name, entry.partner, entry.cohort_id])
+        transaction.run(_RESERVE, [entry.name, self._partner, entry.cohort_id])
         return self._taken(entry.cohort, transaction.run(_OWNER, [entry.name]))
+
+
+def check_owner(entry: CohortEntry, cohort: Cohort, stream: str) -> None:
+    """Raise the error for rows of a cohort by a stream or name that it does not have."""
+    if entry.is_retired:
+        reason = (
+            f"the cohort {entry.cohort_id!r} was retired (moengage-cohort ledger retire); remove "
+            "it from the input or the mapping, or use another cohort_id and cohort_name"
+        )
+        raise RowError("cohort_retired", reason, entry.cohort_id)
+    if entry.stream != stream:
+        reason = (
+            f"the ledger of cohort {entry.cohort_id!r} belongs to stream "
+            f"{entry.stream!r}; to let {stream!r} populate the cohort from now on, run: "
+            f"{suggest('ledger', 'reassign', entry.cohort_id, stream)}"
+        )
+        raise MismatchError("cohort_of_other_stream", f"cohorts.{stream}", reason)
+    if entry.name != cohort.name:
+        reason = (
+            f"the ledger of cohort {cohort.cohort_id!r} has the name "
+            f"{entry.name!r}, not {cohort.name!r}; to rename the cohort, run: "
+            f"{suggest('ledger', 'rename', cohort.cohort_id, cohort.name)}"
+        )
+        raise MismatchError("cohort_renamed", f"cohorts.{stream}.cohort_name", reason)

@@ -6,14 +6,13 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.ledger.control.actions import user
+from target_moengage_cohort.ledger.control.history import user
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 
 if t.TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from target_moengage_cohort.ledger.control.control import Control
-    from target_moengage_cohort.ledger.control.sqlite import Transaction
+    from target_moengage_cohort.ledger.control.sqlite import SQLiteDatabase, Transaction
 
 APPROVAL_SECONDS = 86_400
 """How long a replaced plan can be approved, and how long an approval lasts."""
@@ -29,9 +28,9 @@ _KEPT = (
 class Plans:
     """The plans of the store's cohorts."""
 
-    def __init__(self, control: Control) -> None:
-        self._database = control.database
-        self._clock = control.clock
+    def __init__(self, database: SQLiteDatabase, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
 
     def of_cohorts(self, numbers: Sequence[int]) -> dict[int, list[Plan]]:
         """Return the plans of some cohorts, the oldest first; no entry for a cohort without any."""
@@ -64,7 +63,7 @@ class Plans:
         replaced: list[tuple[int, Plan]] = []
         deleted: list[tuple[int, str]] = []
         for cohort, some in plans.items():
-            latest = [plan for plan in some if is_approvable(plan, now)][-_MOST_REPLACED:]
+            latest = [plan for plan in some if _is_approvable(plan, now)][-_MOST_REPLACED:]
             for plan in some:
                 if plan not in latest and plan.plan_id != approved.get(cohort):
                     deleted.append((cohort, plan.plan_id))
@@ -93,21 +92,23 @@ class Plans:
 
     # Approvals: of each cohort the latest
 
-    def approve(self, cohort: int, plan_id: str) -> float | None:
+    def approve(self, cohort: int, plan: Plan) -> float | None:
         """Approve a plan's removals, in place of another plan's; return until when.
 
-        Return ``None`` if there is no such plan any more.
+        Return ``None`` if there is no such plan any more, or it cannot be approved.
         """
+        if not _is_approvable(plan, self._clock()):
+            return None
         until = self._clock() + APPROVAL_SECONDS
         with self._database.change("approve") as transaction:
             query = "SELECT 1 FROM plans WHERE cohort = ? AND plan_id = ?"
-            if not transaction.run(query, [cohort, plan_id]):
+            if not transaction.run(query, [cohort, plan.plan_id]):
                 return None
             transaction.run("DELETE FROM approvals WHERE cohort = ?", [cohort])
             transaction.run(
                 "INSERT INTO approvals (cohort, plan_id, approved_by, expires_at)"
                 " VALUES (?, ?, ?, ?)",
-                [cohort, plan_id, user(), until],
+                [cohort, plan.plan_id, user(), until],
             )
         return until
 
@@ -119,7 +120,7 @@ class Plans:
         return {cohort: plan_id for cohort, plan_id in rows if cohort in wanted}
 
 
-def is_approvable(plan: Plan, now: float) -> bool:
+def _is_approvable(plan: Plan, now: float) -> bool:
     """Return whether a person may approve a plan's removals at a time."""
     is_late = plan.kind is PlanKind.REPLACED and now > plan.replaced_at + APPROVAL_SECONDS
     return plan.kind is not PlanKind.WAITING and bool(plan.removals) and not is_late

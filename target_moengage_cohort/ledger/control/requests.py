@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import typing as t
 
 import msgspec
 
 from target_moengage_cohort.core.errors import LedgerError
-from target_moengage_cohort.ledger.cohort_record import RequestState
+from target_moengage_cohort.ledger.records import RequestState
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,11 +37,21 @@ class JournaledRequest(msgspec.Struct, frozen=True):
 
 
 class Requests:
-    """The requests of the store's cohorts; for all threads."""
+    """The requests of a stream's cohorts; for all threads.
 
-    def __init__(self, control: Control) -> None:
+    Attributes:
+        answered_members: The members of the requests that `journal_to_fold` has not returned.
+    """
+
+    def __init__(self, control: Control, stream: str) -> None:
         self._control = control
         self._database = control.database
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._in_flight: dict[int, int] = {}  # requests and their members
+        self._ended: set[int] = set()  # requests whose answers no longer matter
+        self.answered_members = 0
+        self.are_to_fold = False
 
     def add(self, cohort: int, action: Action, members: bytes, count: int, *latest: int) -> int:
         """Record a request that is about to leave; return its number, which is never reused.
@@ -54,6 +65,8 @@ class Requests:
             transaction.run(_INSERT, values)
             query = "UPDATE cohorts SET last_timestamp = ?, revision = ? WHERE number = ?"
             transaction.run(query, [*latest, cohort])
+        with self._lock:
+            self._in_flight[number] = count
         return int(number)
 
     def add_marks(self, cohorts: Sequence[int]) -> dict[int, int]:
@@ -75,24 +88,46 @@ class Requests:
         return numbers
 
     def answer(self, number: int, state: RequestState) -> None:
-        """Record a request's answer."""
+        """Record the answer of a request in flight."""
+        msg = f"the ledger {self._database.path} has no pending request {number}; run again"
+        unknown = LedgerError("unknown_request", msg)
+        with self._lock:
+            if number not in self._in_flight:
+                raise unknown
         with self._database.change(state.name.lower()) as transaction:
-            changed = transaction.run(
+            if not transaction.run(
                 "UPDATE requests SET state = ? WHERE number = ? AND state = ? RETURNING number",
                 [state, number, RequestState.SENT],
-            )
-            if not changed:
-                msg = f"the ledger {self._database.path} has no pending request {number}; run again"
-                raise LedgerError("unknown_request", msg)
+            ):
+                raise unknown
+        with self._lock:
+            self.answered_members += self._in_flight.pop(number, 0)
+            self.are_to_fold = True
 
-    def of_stream(self, stream: str) -> list[JournaledRequest]:
-        """Return the requests of a stream's cohorts, in their order."""
+    def end(self) -> None:
+        """Count the requests in flight as unanswered."""
+        with self._lock:
+            self.are_to_fold |= bool(self._in_flight)
+            self._ended.update(self._in_flight)
+            self._in_flight.clear()
+
+    def journal_to_fold(self) -> list[JournaledRequest]:
+        """Return all requests but those in flight, each of which is the latest of its cohort."""
+        with self._lock:
+            self.are_to_fold, self.answered_members = False, 0
+            ended = {*self._ended}
+        # What is in flight is told from control alone: other threads send and answer meanwhile.
+        sent = RequestState.SENT
+        return [each for each in self.journal() if each.state != sent or each.number in ended]
+
+    def journal(self) -> list[JournaledRequest]:
+        """Return the requests in their order."""
         query = (
             "SELECT r.number, r.cohort, r.state, r.action, r.count FROM requests r"
             " JOIN cohorts c ON c.number = r.cohort WHERE c.partner = ? AND c.stream = ?"
             " ORDER BY r.number"
         )
-        rows = self._database.rows(query, [self._control.partner, stream])
+        rows = self._database.rows(query, [self._control.partner, self._stream])
         return [JournaledRequest(*row) for row in rows]
 
     def members(self, numbers: Sequence[int]) -> Iterator[tuple[list[int], list[str]]]:

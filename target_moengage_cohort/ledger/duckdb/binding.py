@@ -9,6 +9,8 @@ import msgspec
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from target_moengage_cohort.core.membership import Member
+
 _SLICE = 4_096
 """The most values to bind as one text."""
 
@@ -41,6 +43,26 @@ def bound(columns: Sequence[Column]) -> tuple[str, list[list[str]]]:
     values = [_slices(t.cast("Sequence[t.Any]", column.values)) for column in with_values]
     table = f" FROM (SELECT {slices})" if slices else ""
     return f"(SELECT {sources}{table})", values
+
+
+def bound_members(
+    members: Sequence[Member], cohorts: Sequence[int] = (0,), actions: Sequence[str] | None = None
+) -> tuple[str, list[list[str]]]:
+    """Return likewise SQL for members: cohort, uid, anonymous_id and action, which may be null.
+
+    `cohorts` has the number of each member's cohort, or that of all.
+    """
+    is_one = len({*cohorts}) == 1
+    anonymous_ids = [member.anonymous_id for member in members]
+    values = anonymous_ids if any(anonymous_ids) else None
+    return bound(
+        [
+            Column("cohort", "INTEGER", str(cohorts[0]), None if is_one else cohorts),
+            Column("uid", "VARCHAR", "NULL", [member.uid for member in members]),
+            Column("anonymous_id", "VARCHAR", "NULL::VARCHAR", values),
+            Column("action", "VARCHAR", "NULL::VARCHAR", actions),
+        ]
+    )
 
 
 def _slices(column: Sequence[t.Any]) -> list[str]:

@@ -9,6 +9,8 @@ from target_moengage_cohort.ledger.duckdb.instance import grown
 from target_moengage_cohort.ledger.records import DiffCounts, LedgerCounts
 
 if t.TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from target_moengage_cohort.ledger.duckdb.result_tables import Sums
 
 _JOINED = 10_000_000
@@ -27,38 +29,48 @@ class Comparison(Identities):
     members of a single cohort are joined by their hash alone.
     """
 
-    def run(self) -> dict[int, DiffCounts]:
-        """Fill the tables of the result; return the numbers of each cohort."""
-        tables, known = self._tables, self._rows.known
+    counts: Mapping[int, DiffCounts]
+
+    def run(self) -> None:
+        """Fill the tables of the result, and count the changes of each cohort."""
+        known = self.options.known
         has_doubts = any(counts.in_doubt for counts in known.values())
         if self._rows.has_absent:
             self._withdraw_absent()
         met = self._meet(sum(counts.accepted.count for counts in known.values()))
-        if not (has_doubts or self._rows.has_aliases or self._count(f"FROM {met}")):
+        if not (has_doubts or self._has_aliases or self._count(f"FROM {met}")):
             self._drop_others(set())
-            return {cohort: _unchanged(known[cohort]) for cohort in self._rows.cohorts}
-        not_accepted = f"FROM {tables.doubts} ANTI JOIN {tables.accepted} USING ({self._keys})"
+            self.counts = {cohort: _counted(counts) for cohort, counts in known.items()}
+            return
+        not_accepted = f"FROM {self._doubts} ANTI JOIN {self._accepted} USING ({self._keys})"
         strays = self._make("strays", f"SELECT {self._keys} {not_accepted}") if has_doubts else None
         self._find_additions(met, has_doubts=has_doubts)
-        new = self._sums(f"FROM {tables.additions} WHERE is_new")
+        new = self._sums(f"FROM {self.additions} WHERE is_new")
         gone = self._sums(f"FROM {met} WHERE rid IS NULL")
-        additions = self._counts(f"FROM {tables.additions}")
-        staying = self._find_removals(met, strays)
-        linked = self._keep_linked()
+        numbers = {"additions": self._counts(f"FROM {self.additions}")}
+        numbers["staying"] = self._find_removals(met, strays)
+        numbers["linked"] = self._keep_linked()
         resent = self._find_resent()
-        removals = self._counts(f"FROM {tables.removals}")
-        approved, leaving = self._count_leaving(resent)
-        if len(removals) > 1:
-            in_order = f"SELECT * FROM {tables.removals} ORDER BY cohort"
-            tables.removals = self._make("in_order", in_order)
-        self._drop_others(tables.results)
-        changes = _Changes(new, gone, additions, removals, approved, leaving, staying, linked)
-        return {cohort: _counted(cohort, known[cohort], changes) for cohort in self._rows.cohorts}
+        numbers["removals"] = self._counts(f"FROM {self.removals}")
+        numbers["approved"], numbers["leaving"] = self._count_leaving(resent)
+        if len(numbers["removals"]) > 1:
+            in_order = f"SELECT * FROM {self.removals} ORDER BY cohort"
+            self.removals = self._make("in_order", in_order)
+        self._drop_others({self.additions, self.removals, self.approved, self.linked, self.resent})
+        self.counts = {
+            cohort: _counted(
+                counts,
+                new.get(cohort, _NOTHING),
+                gone.get(cohort, _NOTHING),
+                **{name: each.get(cohort, 0) for name, each in numbers.items()},
+            )
+            for cohort, counts in known.items()
+        }
 
     def _withdraw_absent(self) -> None:
         """Mark all rows of a key as absent if its last row is absent."""
         keys = self._keys
-        staged = f"(SELECT {keys}, present, rid FROM {self._tables.staged})"
+        staged = f"(SELECT {keys}, present, rid FROM {self.staged})"
         both = self._make(
             "both",
             f"SELECT {keys} FROM {self._present('NULL')}"
@@ -72,8 +84,8 @@ class Comparison(Identities):
         last = self._group("last", "arg_max(present, rid) AS present", f"FROM {rows}")
         on = " AND ".join(f"s.{key} = l.{key}" for key in keys.split(", "))
         self._cursor.execute(
-            f"UPDATE {self._tables.stored} SET present = FALSE WHERE rowid IN (SELECT rid"
-            f" FROM {self._tables.staged} s JOIN {last} l ON {on}"
+            f"UPDATE {self._rows.table.stored} SET present = FALSE WHERE rowid IN (SELECT rid"
+            f" FROM {self.staged} s JOIN {last} l ON {on}"
             " WHERE s.present AND NOT l.present)"
         )
 
@@ -84,7 +96,7 @@ class Comparison(Identities):
         accepted member without one. ``known`` is null for a row without an accepted member, else a
         hash of the accepted anonymous id.
         """
-        accepted, keys = self._tables.accepted, self._keys
+        accepted, keys = self._accepted, self._keys
         with_both = f"FROM {accepted} WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL"
         compares_pairs = self._rows.has_pairs or self._count(with_both)
         pair, differs = (
@@ -111,7 +123,7 @@ class Comparison(Identities):
             doubted = self._make(
                 "doubted",
                 f"SELECT {keys}, rid FROM {self._present('NULL')}"
-                f" SEMI JOIN {self._tables.doubts} USING ({keys})",
+                f" SEMI JOIN {self._doubts} USING ({keys})",
             )
             rows += f" UNION ALL SELECT {keys}, rid, NULL, FALSE, TRUE FROM {doubted}"
         found = self._group(
@@ -132,7 +144,7 @@ class Comparison(Identities):
         select = (
             f"SELECT {self._cohort} AS cohort, h, rid, is_new FROM {found} ORDER BY cohort, rid"
         )
-        self._tables.additions = self._make("additions", select)
+        self.additions = self._make("additions", select)
 
     def _find_removals(self, met: str, strays: str | None) -> dict[int, int]:
         """Copy the identifiers of the accepted or unconfirmed members without a row.
@@ -140,10 +152,10 @@ class Comparison(Identities):
         Return the numbers of unconfirmed members that are not accepted and have a row.
         """
         staying: dict[int, int] = {}
-        tables, keys = self._tables, self._keys
+        keys = self._keys
         columns = f"{self._cohort} AS cohort, h, uid, anonymous_id, FALSE AS is_alias"
         select = (
-            f"SELECT {columns} FROM {tables.accepted}"
+            f"SELECT {columns} FROM {self._accepted}"
             f" SEMI JOIN (SELECT {keys} FROM {met} WHERE rid IS NULL) USING ({keys})"
         )
         if strays:
@@ -155,59 +167,39 @@ class Comparison(Identities):
                 for cohort, count in self._counts(f"FROM {strays}").items()
             }
             select += (
-                f" UNION ALL SELECT {columns} FROM {tables.doubts} SEMI JOIN {gone} USING ({keys})"
+                f" UNION ALL SELECT {columns} FROM {self._doubts} SEMI JOIN {gone} USING ({keys})"
             )
-        none = " LIMIT 0" if self._rows.options.keeps else ""
-        tables.removals = self._make("removals", f"SELECT * FROM ({select}){none}")
-        if self._rows.has_aliases and not self._rows.options.keeps:
-            aliases = f"FROM {tables.aliases} ANTI JOIN {self._present('NULL')} USING ({keys})"
+        none = " LIMIT 0" if self.options.keeps else ""
+        self.removals = self._make("removals", f"SELECT * FROM ({select}){none}")
+        if self._has_aliases and not self.options.keeps:
+            aliases = f"FROM {self._aliases} ANTI JOIN {self._present('NULL')} USING ({keys})"
             absent = self._make("absent", f"SELECT DISTINCT {keys}, anonymous_id {aliases}")
             self._cursor.execute(
-                f"INSERT INTO {tables.removals} SELECT {self._cohort}, h, NULL, anonymous_id, TRUE"
-                f" FROM {absent} ANTI JOIN {tables.removals} USING ({keys})"
+                f"INSERT INTO {self.removals} SELECT {self._cohort}, h, NULL, anonymous_id, TRUE"
+                f" FROM {absent} ANTI JOIN {self.removals} USING ({keys})"
             )
         return staying
 
 
-def _unchanged(counts: LedgerCounts) -> DiffCounts:
-    """Return the numbers of a cohort whose rows are its accepted members."""
-    return DiffCounts(
-        desired=counts.accepted,
-        accepted=counts.accepted,
-        base=counts.base,
-        unchanged=counts.accepted.count,
-    )
-
-
-class _Changes(t.NamedTuple):
-    """What was found for each cohort: numbers of rows, and those with the sums of the hashes."""
-
-    new: dict[int, Sums]
-    gone: dict[int, Sums]
-    additions: dict[int, int]
-    removals: dict[int, int]
-    approved: dict[int, int]
-    leaving: dict[int, int]
-    staying: dict[int, int]
-    linked: dict[int, int]
-
-
-def _counted(cohort: int, known: LedgerCounts, changes: _Changes) -> DiffCounts:
-    """Return the numbers of a cohort, given those of its ledger."""
-    new, gone = changes.new.get(cohort, _NOTHING), changes.gone.get(cohort, _NOTHING)
+def _counted(
+    known: LedgerCounts,
+    new: Sums = _NOTHING,
+    gone: Sums = _NOTHING,
+    *,
+    additions: int = 0,
+    staying: int = 0,
+    **others: int,
+) -> DiffCounts:
+    """Return the numbers of a cohort, given those of its ledger; by default nothing differs."""
     size, *sums = (n - g for n, g in zip(new, gone, strict=True))
     desired = grown(known.accepted, size, sums)
-    additions = changes.additions.get(cohort, 0)
     return DiffCounts(
         desired=desired,
         accepted=known.accepted,
         in_doubt=known.in_doubt,
         base=known.base,
-        joining=new[0] - changes.staying.get(cohort, 0),
+        joining=new[0] - staying,
         additions=additions,
-        removals=changes.removals.get(cohort, 0),
-        approved=changes.approved.get(cohort, 0),
-        leaving=changes.leaving.get(cohort, 0),
         unchanged=desired.count - additions,
-        linked=changes.linked.get(cohort, 0),
+        **others,
     )

@@ -10,12 +10,11 @@ from target_moengage_cohort.ledger.duckdb.instance import digest, sums_sql
 from target_moengage_cohort.ledger.duckdb.members import CHUNK
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
+    from target_moengage_cohort.ledger.duckdb.comparison import Comparison
     from target_moengage_cohort.ledger.duckdb.instance import Row
-    from target_moengage_cohort.ledger.duckdb.result_tables import Tables
-    from target_moengage_cohort.ledger.records import DiffCounts
-    from target_moengage_cohort.ledger.snapshot import CohortMembers
+    from target_moengage_cohort.ledger.snapshot import CohortMembers, Part
 
 _ADDED, _REMOVED = "+", "-"
 
@@ -23,42 +22,24 @@ _ADDED, _REMOVED = "+", "-"
 class DuckDBDifference:
     """A `Difference`, by queries in the tables that a `Comparison` made."""
 
-    def __init__(
-        self,
-        fetch: Callable[[str], list[Row]],
-        tables: Tables,
-        counts: Mapping[int, DiffCounts],
-        approvals: Mapping[int, str],
-    ) -> None:
-        self.approvals = approvals  # the plans that a person approved, by cohort
-        self.counts = counts
+    def __init__(self, fetch: Callable[[str], list[Row]], tables: Comparison) -> None:
+        self.counts = tables.counts
         self.tables = tables
         self._fetch = fetch
         self._sums: dict[tuple[int, str], tuple[int, int]] | None = None
 
-    def additions(self) -> Iterator[CohortMembers]:
-        """Yield the members to add, cohort by cohort and in stream order."""
-        tables = self.tables
-        count = sum(each.additions for each in self.counts.values())
-        if count > CHUNK and len(self.counts) > 1:
-            return self._listed(self._with_identifiers(), count)
-        return self._added(tables.additions, count)
-
-    def removals(self) -> Iterator[CohortMembers]:
-        """Yield the members to remove, with the identifiers that were accepted, by cohort."""
-        count = sum(each.removals - each.approved for each in self.counts.values())
-        return self._listed(self.tables.removals, count)
-
-    def approved(self) -> Iterator[CohortMembers]:
-        """Yield the members whose removal a person approved, likewise."""
-        count = sum(each.approved for each in self.counts.values())
-        return self._listed(self.tables.approved, count)
-
-    def resent(self) -> Iterator[CohortMembers]:
-        """Yield the members to send again after the removals, likewise."""
-        if not (table := self.tables.resent):
+    def changes(self, part: Part) -> Iterator[CohortMembers]:
+        """See `Difference.changes`."""
+        if not (table := str(getattr(self.tables, part))):
             return iter(())
         ((count,),) = self._fetch(f"SELECT count(*) FROM {table}")
+        if part in {"removals", "approved"}:
+            return self._listed(table, count)
+        if count > CHUNK and len(self.counts) > 1:
+            # A table of the rows with their identifiers: pages of it are read faster.
+            listed = self.tables.new("listed")
+            self._fetch(f"CREATE TABLE {listed} AS {self.select(table)}")
+            return self._listed(listed, count)
         return self._added(table, count)
 
     def digest(self, cohort: int, *, additions: bool, removals: bool) -> str:
@@ -74,30 +55,20 @@ class DuckDBDifference:
         while self.tables.made:
             self._fetch(f"DROP TABLE IF EXISTS {self.tables.made.pop()}")
 
-    def select(self, table: str) -> str:
-        """Return SQL for cohort, uid and anonymous_id of a table of rows, in order."""
+    def select(self, table: str, where: str = "") -> str:
+        """Return SQL for cohort, uid and anonymous_id of a table's rows ``s``, in order."""
         return table and (
             "SELECT a.cohort, s.uid, s.anonymous_id"
             f" FROM {table} a JOIN {self.tables.identifiers} s ON s.rid = a.rid"
-            " ORDER BY a.cohort, a.rid"
+            f"{where} ORDER BY a.cohort, a.rid"
         )
-
-    def _with_identifiers(self) -> str:
-        """Make a table of the additions with their identifiers: pages of it are read faster."""
-        table = self.tables.new("listed")
-        self._fetch(f"CREATE TABLE {table} AS {self.select(self.tables.additions)}")
-        return table
 
     def _added(self, additions: str, count: int) -> Iterator[CohortMembers]:
         for page in _pages(count):
-            chosen = f"FROM {additions} WHERE rowid {page}"
-            ((first, last),) = self._fetch(f"SELECT min(rid), max(rid) {chosen}")
-            rows = self._fetch(
-                f"SELECT a.cohort, s.uid, s.anonymous_id FROM (SELECT cohort, rid {chosen}) a"
-                f" JOIN {self.tables.identifiers} s ON s.rid = a.rid"
-                f" WHERE s.rid BETWEEN {first} AND {last} ORDER BY a.cohort, a.rid"
-            )
-            yield from _by_cohort(rows)
+            chosen = f"(SELECT cohort, rid FROM {additions} WHERE rowid {page})"
+            ((first, last),) = self._fetch(f"SELECT min(rid), max(rid) FROM {chosen}")
+            query = self.select(chosen, f" WHERE s.rid BETWEEN {first} AND {last}")
+            yield from _by_cohort(self._fetch(query))
 
     def _listed(self, table: str, count: int) -> Iterator[CohortMembers]:
         for page in _pages(count):

@@ -6,8 +6,8 @@ import typing as t
 
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.membership import Action
-from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.duckdb import schema
+from target_moengage_cohort.ledger.records import RequestState
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -103,7 +103,7 @@ def _load(members: Members, requests: Requests, step: Sequence[JournaledRequest]
         members.run(insert, [numbers, *columns, texts])
         count += len(numbers)
     if count != len(facts):
-        msg = f"the ledger {members.file.path} was changed by another process; run again"
+        msg = f"the ledger {members.path} was changed by another process; run again"
         raise LedgerError("ledger_unusable", msg)
     members.run(schema.SUMMARY)
     members.run(schema.NO_LINKS)

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import typing as t
 from collections import Counter
 
-from target_moengage_cohort.ledger.duckdb.result_tables import Rows, Tables, Workspace
-
-if t.TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from target_moengage_cohort.ledger.duckdb.instance import Cursor
+from target_moengage_cohort.ledger.duckdb.result_tables import Tables
 
 
-class Identities(Workspace):
+class Identities(Tables):
     """The part of a comparison in which one member's identifier is another's, too."""
-
-    def __init__(
-        self, cursor: Cursor, tables: Tables, rows: Rows, hash_sql: Callable[[str, str], str]
-    ) -> None:
-        super().__init__(cursor, tables, rows.cohorts[0] if rows.is_one else None)
-        self._rows = rows
-        self._hash_sql = hash_sql
 
     def _present(self, columns: str) -> str:
         """Return SQL for the rows of members: keys, row number and the given columns."""
-        return f"(SELECT {self._keys}, rid, {columns} FROM {self._tables.staged} WHERE present)"
+        return f"(SELECT {self._keys}, rid, {columns} FROM {self.staged} WHERE present)"
 
     def _latest(self, keys: str) -> str:
         """Make a table of the last row of each key, with a hash of its anonymous id."""
@@ -41,8 +28,7 @@ class Identities(Workspace):
 
         Return the numbers of those that are no aliases yet.
         """
-        tables = self._tables
-        anonymous = f"FROM {tables.removals} WHERE uid IS NULL"
+        anonymous = f"FROM {self.removals} WHERE uid IS NULL"
         if not (self._rows.has_pairs and self._count(anonymous)):
             return {}
         former = self._hash_sql("NULL::VARCHAR", "anonymous_id")
@@ -61,15 +47,15 @@ class Identities(Workspace):
             f"SELECT {self._prefix}former AS h FROM {matches}"
             f" SEMI JOIN {self._latest(matches)} USING (rid)",
         )
-        removals = f"FROM {tables.removals}"
-        tables.linked = self._make(
+        removals = f"FROM {self.removals}"
+        self.linked = self._make(
             "kept",
             f"SELECT * {removals} SEMI JOIN {linked} USING ({self._keys})"
             " WHERE uid IS NULL AND NOT is_alias",
         )
         others = f"{removals} ANTI JOIN {linked} USING ({self._keys})"
-        tables.removals = self._make("others", others)
-        return self._counts(f"FROM {tables.linked}")
+        self.removals = self._make("others", others)
+        return self._counts(f"FROM {self.linked}")
 
     def _find_resent(self) -> str:
         """Find the rows to send again after the removals, which may take their members along.
@@ -77,9 +63,8 @@ class Identities(Workspace):
         MoEngage may have merged an anonymous member and a uid that it has seen together: the
         removal of the one is then that of the other. Return a table of those rows; "" for none.
         """
-        tables = self._tables
         shared = self._spare_shared()
-        owners = self._owners(tables.removals)
+        owners = self._owners(self.removals)
         sources = [f"SELECT {self._keys} FROM {each}" for each in (shared, owners) if each]
         if not sources:
             return ""
@@ -87,22 +72,21 @@ class Identities(Workspace):
         rows = f"SELECT * FROM {self._present('NULL')} SEMI JOIN {keys} USING ({self._keys})"
         found = self._group("resent_rows", "max(rid) AS rid", rows)
         order = f"SELECT {self._cohort} AS cohort, h, rid FROM {found} ORDER BY cohort, rid"
-        tables.resent = self._make("resent", order)
+        self.resent = self._make("resent", order)
         return found
 
     def _owners(self, removals: str) -> str:
         """Make a table of the accepted members of which removals have an alias; "" for none."""
-        tables = self._tables
         anonymous = f"FROM {removals} WHERE uid IS NULL"
-        if not (self._rows.has_aliases and self._count(anonymous)):
+        if not (self._has_aliases and self._count(anonymous)):
             return ""
         h = self._hash_sql("uid", "NULL::VARCHAR")
         former = self._make(
             "owners",
-            f"SELECT DISTINCT {self._prefix}{h} AS h FROM {tables.aliases}"
+            f"SELECT DISTINCT {self._prefix}{h} AS h FROM {self._aliases}"
             f" SEMI JOIN (SELECT {self._keys} {anonymous}) USING ({self._keys})",
         )
-        accepted = f"FROM {former} SEMI JOIN {tables.accepted} USING ({self._keys})"
+        accepted = f"FROM {former} SEMI JOIN {self._accepted} USING ({self._keys})"
         return self._make("accepted_owners", f"SELECT * {accepted}")
 
     def _count_leaving(self, resent: str) -> tuple[dict[int, int], dict[int, int]]:
@@ -111,15 +95,15 @@ class Identities(Workspace):
         The guard sees the latter: members that are removed, or stay but lose an alias. Approved
         removals get a table of their own, unless they are to be sent with the others.
         """
-        tables, keys, options = self._tables, self._keys, self._rows.options
-        removals, approved = tables.removals, {}
+        keys, options = self._keys, self.options
+        removals, approved = self.removals, {}
         if options.approved:
             approvals = self._make("approvals", f"SELECT DISTINCT {keys} FROM ({options.approved})")
-            chosen = f"SELECT * FROM {tables.removals} {{}} JOIN {approvals} USING ({keys})"
+            chosen = f"SELECT * FROM {self.removals} {{}} JOIN {approvals} USING ({keys})"
             removals = self._make("guarded", f"{chosen.format('ANTI')} ORDER BY cohort")
             if not options.defers:
-                tables.approved = self._make("approved", f"{chosen.format('SEMI')} ORDER BY cohort")
-                tables.removals, approved = removals, self._counts(f"FROM {tables.approved}")
+                self.approved = self._make("approved", f"{chosen.format('SEMI')} ORDER BY cohort")
+                self.removals, approved = removals, self._counts(f"FROM {self.approved}")
         leaving = Counter(self._counts(f"FROM {removals} WHERE NOT is_alias"))
         if owners := resent and self._owners(removals):
             leaving += Counter(self._counts(f"FROM {resent} SEMI JOIN {owners} USING ({keys})"))
@@ -132,12 +116,12 @@ class Identities(Workspace):
         not know would remove the member that has the anonymous id now. Return a table of the
         desired members without a uid that have one of them.
         """
-        removals = self._tables.removals
+        removals = self.removals
         pairs = f"FROM {removals} WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL"
         if not self._count(pairs):
             return None
         keys = f"{self._prefix}anonymous_id"
-        staged = f"FROM {self._tables.staged} SEMI JOIN (SELECT {keys} {pairs}) USING ({keys})"
+        staged = f"FROM {self.staged} SEMI JOIN (SELECT {keys} {pairs}) USING ({keys})"
         shared = self._make("shared", f"SELECT DISTINCT {keys} {staged} WHERE present")
         alone = self._make("alone", f"SELECT {self._keys} {staged} WHERE present AND uid IS NULL")
         same_cohort = "" if self._rows.is_one else " AND r.cohort = s.cohort"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import typing as t
 
 from target_moengage_cohort.core.errors import TargetError
-from target_moengage_cohort.ledger.control.stream_records import StreamRecords
 from target_moengage_cohort.ledger.duckdb import schema
 from target_moengage_cohort.ledger.records import NO_MEMBERS, Fault, FoldedCohort
 
@@ -13,22 +12,22 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from target_moengage_cohort.ledger.duckdb.members import Members
-    from target_moengage_cohort.ledger.duckdb.stream_state import StreamState
+    from target_moengage_cohort.ledger.duckdb.stream_members import StreamMembers
     from target_moengage_cohort.ledger.records import CohortEntry
 
 
-def inspect(state: StreamState) -> list[Fault]:
+def inspect(stream: StreamMembers) -> list[Fault]:
     """Return the faults of a stream whose file has not been opened yet."""
     try:
-        found = list(_faults(state))
+        found = list(_faults(stream))
     except TargetError as error:
         if error.code not in {"ledger_corrupt", "ledger_mismatch"}:
             raise
         message = f"the file of its members cannot be used ({error.code})"
         found = [("members_unusable", message, None)]
-    path = str(state.table.file.path)
+    path = str(stream.table.path)
     return [
-        Fault(code=code, message=message, path=path, stream=state.name, cohort_id=cohort_id)
+        Fault(code=code, message=message, path=path, stream=stream.name, cohort_id=cohort_id)
         for code, message, cohort_id in found
     ]
 
@@ -37,20 +36,20 @@ _Found: t.TypeAlias = "Iterator[tuple[str, str, str | None]]"
 """A code, a message and a cohort."""
 
 
-def _faults(state: StreamState) -> _Found:
-    if state.table.exists:
-        state.table.open()
-        entries = {entry.number: entry for entry in state.control.entries(state.name)}
-        yield from _sizes(state, entries)
-        yield from _strangers(state, entries)
-    elif StreamRecords(state.control).has_members(state.name):
+def _faults(stream: StreamMembers) -> _Found:
+    if stream.table.exists:
+        stream.table.open()
+        entries = {entry.number: entry for entry in stream.control.entries(stream.name)}
+        yield from _sizes(stream, entries)
+        yield from _strangers(stream, entries)
+    elif stream.control.has_members(stream.name):
         yield "members_missing", "the file of its members is missing", None
 
 
-def _sizes(state: StreamState, entries: Mapping[int, CohortEntry]) -> _Found:
+def _sizes(stream: StreamMembers, entries: Mapping[int, CohortEntry]) -> _Found:
     """Yield the cohorts whose marks, sizes or digests are not those of their rows."""
-    journal = {each.number for each in state.requests.of_stream(state.name)}
-    marks, sizes = state.table.marks(), state.table.sized(list(entries))
+    journal = {each.number for each in stream.requests.journal()}
+    marks, sizes = stream.table.marks(), stream.table.sized(list(entries))
     for number, entry in entries.items():
         found = marks.get(number) or FoldedCohort(number, 0, NO_MEMBERS)
         is_ahead = found.is_ahead(entry.mark, journal)
@@ -65,14 +64,14 @@ def _sizes(state: StreamState, entries: Mapping[int, CohortEntry]) -> _Found:
             yield "members_differ", message, entry.cohort_id
 
 
-def _strangers(state: StreamState, entries: Mapping[int, CohortEntry]) -> _Found:
+def _strangers(stream: StreamMembers, entries: Mapping[int, CohortEntry]) -> _Found:
     """Yield what the next run of the stream deletes."""
-    others = cohorts_with_rows(state.table) - entries.keys()
-    names = {each.number: each.cohort_id for each in state.control.entries() if others}
+    others = cohorts_with_rows(stream.table) - entries.keys()
+    names = {each.number: each.cohort_id for each in stream.control.entries() if others}
     for number in sorted(others):
         message = "the file has rows of a cohort that is not its stream's"
         yield "rows_of_other_stream", message, names.get(number)
-    for number, plan_id in stray_plans(state):
+    for number, plan_id in stray_plans(stream):
         if number in entries:
             message = f"the file has members of plan {plan_id}, which does not exist"
             yield "members_without_plan", message, entries[number].cohort_id
@@ -85,9 +84,9 @@ def cohorts_with_rows(members: Members) -> set[int]:
     return {number for (number,) in members.rows(query)}
 
 
-def stray_plans(state: StreamState) -> list[tuple[int, str]]:
+def stray_plans(stream: StreamMembers) -> list[tuple[int, str]]:
     """Return the cohorts and ids of plans that only the file has."""
-    found = state.table.rows("SELECT DISTINCT cohort, plan_id FROM {s}.plan_members")
-    plans = state.plans.of_cohorts([cohort for cohort, _ in found])
+    found = stream.table.rows("SELECT DISTINCT cohort, plan_id FROM {s}.plan_members")
+    plans = stream.plans.of_cohorts([cohort for cohort, _ in found])
     known = {(cohort, each.plan_id) for cohort, some in plans.items() for each in some}
     return [(cohort, plan_id) for cohort, plan_id in found if (cohort, plan_id) not in known]

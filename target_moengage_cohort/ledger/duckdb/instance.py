@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import resource
@@ -29,6 +30,7 @@ _ATTACHED = 256
 _SHARE = 4  # of the descriptors that the process may open, one in so many is for ledgers
 
 
+_numbers = itertools.count(1)
 _OF_FILE = re.compile(r'(Could not|Cannot) [a-z ]+ file "')
 _DAMAGES = (
     "not a valid DuckDB database file",
@@ -67,9 +69,9 @@ def quoted(text: str) -> str:
 class DatabaseFile:
     """A ledger's file in the engine, and its name there."""
 
-    def __init__(self, path: Path, number: int) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.name = f"c{number}"
+        self.name = f"c{next(_numbers)}"
         self.lock = threading.RLock()  # locked while the tables are in use
         self.pins = 0  # the uses under way; while there are any, the file stays attached
 
@@ -82,6 +84,7 @@ class Engine:
 
     def __init__(self, hash_key: str, spill: Path, *, read_only: bool) -> None:
         self._hash_key = hash_key
+        self._spill = spill
         self.read_only = read_only
         self._lock = threading.Lock()
         self._attached: OrderedDict[DatabaseFile, None] = OrderedDict()
@@ -144,7 +147,8 @@ class Engine:
 
     def close(self) -> None:
         """Close the instance."""
-        self._connection.close()
+        with translated(self._spill):
+            self._connection.close()
 
 
 def sums_sql(h: str) -> str:

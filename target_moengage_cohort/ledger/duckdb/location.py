@@ -6,10 +6,12 @@ import typing as t
 from pathlib import Path
 from urllib.parse import unquote
 
+from target_moengage_cohort.core import sqlite_files
 from target_moengage_cohort.core.errors import SettingsError
-from target_moengage_cohort.core.files import exists
+from target_moengage_cohort.core.files import as_ledger_error, exists
 from target_moengage_cohort.ledger.control.control import stem
-from target_moengage_cohort.ledger.repairs import old_format
+from target_moengage_cohort.ledger.control.sqlite import FILE_NAME
+from target_moengage_cohort.ledger.repairs import inconsistent, old_format, restore_store
 from target_moengage_cohort.settings.addresses import state_path
 
 if t.TYPE_CHECKING:
@@ -29,6 +31,35 @@ def refuse_old_format(folder: Path) -> None:
     """Raise a `SettingsError` if a directory has a store that is no longer read."""
     if exists(folder / "destination.json"):
         raise old_format(folder)
+
+
+def refuse_remains(folder: Path) -> None:
+    """Raise a `SettingsError` if a directory has files of members without control."""
+    path = folder / FILE_NAME
+    with as_ledger_error(path, "read"):
+        is_empty = sqlite_files.size(path) <= 0
+    if is_empty and any(folder.glob("members-*.duckdb")):
+        fault = "is missing or empty, although files of members are there"
+        raise inconsistent(path, fault, restore_store(folder))
+
+
+def check_place(folder: Path, settings: Settings) -> None:
+    """Raise a `SettingsError` unless the store exists, or may be created in its place."""
+    if exists(folder / FILE_NAME):
+        return
+    if not settings.ledger_create:
+        msg = (
+            f"ledger_create: is false, and there is no ledger in {folder}. Check that ledger_uri "
+            "is right and its disk is mounted, or set ledger_create to true"
+        )
+        raise SettingsError("ledger_missing", msg)
+    parent = folder.parent.parent  # of the directory that ledger_uri names
+    if settings.ledger_uri is not None and not parent.exists():
+        msg = (
+            f"ledger_uri: the directory {parent} does not exist. Check that the path is right and "
+            "that its disk is mounted; or create the directory"
+        )
+        raise SettingsError("ledger_parent_missing", msg)
 
 
 def _path(uri: str) -> str:

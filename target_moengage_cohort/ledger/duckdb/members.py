@@ -10,14 +10,7 @@ from target_moengage_cohort.core.files import exists
 from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger.duckdb import schema
 from target_moengage_cohort.ledger.duckdb.instance import digest, sums_sql, translated
-from target_moengage_cohort.ledger.duckdb.members_file import (
-    Owner,
-    check_file,
-    make_file,
-    make_tables,
-    remove_leftovers,
-    rewrite_file,
-)
+from target_moengage_cohort.ledger.duckdb.members_file import MembersFile, make_tables
 from target_moengage_cohort.ledger.records import (
     EMPTY_SET,
     NO_MEMBERS,
@@ -28,9 +21,11 @@ from target_moengage_cohort.ledger.records import (
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from target_moengage_cohort.core.files import Step
-    from target_moengage_cohort.ledger.duckdb.instance import Cursor, DatabaseFile, Engine
+    from target_moengage_cohort.ledger.duckdb.instance import Cursor, Engine
+    from target_moengage_cohort.ledger.duckdb.members_file import Owner
 
 CHUNK = 10_000
 """The most members in a list that an iterator yields."""
@@ -40,61 +35,57 @@ DELETED_ROWS = 10_000_000
 spill them, for each 2,048 rows among which one was deleted, until they are checkpointed."""
 
 
-class Members:
+class Members(MembersFile):
     """The tables of a stream's members, and an in-memory schema ``folded``."""
 
-    def __init__(self, engine: Engine, file: DatabaseFile, owner: Owner, step: Step) -> None:
-        self.engine = engine
-        self.file = file
-        self.exists = exists(file.path)  # a read-only store without it has empty tables
-        self.schema = file.name if self.exists else f"memory.{file.name}"
-        self.folded = f"memory.f{file.name}"
+    def __init__(self, engine: Engine, path: Path, owner: Owner, step: Step) -> None:
+        super().__init__(engine, path, owner, step)
+        self.exists = exists(path)  # a read-only store without it has empty tables
+        self.schema = self.name if self.exists else f"memory.{self.name}"
+        self.folded = f"memory.f{self.name}"
         self.may_have_removed = True  # whether the table `removed` may have rows
-        self._owner = owner
-        self._step = step
-        self._lock = file.lock
         self._failure: LedgerError | None = None
         self._is_closed = False
-        with translated(file.path, owner.stream):
+        with translated(path, owner.stream):
             self.cursor = engine.cursor()
 
     def open(self) -> None:
-        """Attach the file, created if it is missing, and finish an interrupted `erase`."""
+        """Attach the file, created if it is missing, and finish a `forget` that was interrupted."""
         with self.using() as cursor:
             if not self.exists and self.engine.read_only:
                 cursor.execute(f"CREATE SCHEMA {self.schema}")
                 make_tables(cursor, self.schema)
                 return
             if not self.exists:
-                make_file(self.engine, self.file.path, self._owner, self._step)
-                self.exists, self.schema = True, self.file.name
-            self.engine.attach(self.file)
-            is_rewritten = check_file(cursor, self.file, self._owner)
+                self._create()
+                self.exists, self.schema = True, self.name
+            self.engine.attach(self)
+            is_rewritten = self._check(cursor)
             if not self.engine.read_only:
-                remove_leftovers(self.file.path)
+                self._remove_leftovers()
                 if not is_rewritten:
                     self.rewrite()
 
     @contextlib.contextmanager
     def using(self) -> Iterator[Cursor]:
         """Lock other threads out, keep the file attached, and fail for good at the first error."""
-        with self._lock:
+        with self.lock:
             if self._failure is not None:
                 raise self._failure
             if self._is_closed:
-                msg = f"the ledger {self.file.path} was closed; run again"
+                msg = f"the ledger {self.path} was closed; run again"
                 raise LedgerError("ledger_unusable", msg)
-            self.file.pins += 1
+            self.pins += 1
             try:
-                with translated(self.file.path, self._owner.stream):
+                with translated(self.path, self._owner.stream):
                     if self.exists:
-                        self.engine.attach(self.file)
+                        self.engine.attach(self)
                     yield self.cursor
             except LedgerError as error:
                 self._failure = error  # it is unknown what was recorded
                 raise
             finally:
-                self.file.pins -= 1
+                self.pins -= 1
 
     @contextlib.contextmanager
     def change(self, name: str) -> Iterator[Cursor]:
@@ -106,7 +97,7 @@ class Members:
                 self._step(f"{name}: before commit")
                 cursor.execute("COMMIT")
             except BaseException:
-                msg = f"the ledger {self.file.path} was abandoned after an error; run again"
+                msg = f"the ledger {self.path} was abandoned after an error; run again"
                 self._failure = LedgerError("ledger_unusable", msg)
                 with contextlib.suppress(Exception):
                     cursor.execute("ROLLBACK")
@@ -200,7 +191,7 @@ class Members:
             cursor.execute("FROM rows")
 
         def read() -> Iterator[list[t.Any]]:
-            with contextlib.closing(cursor), translated(self.file.path, self._owner.stream):
+            with contextlib.closing(cursor), translated(self.path, self._owner.stream):
                 while rows := cursor.fetchmany(CHUNK):
                     yield rows
 
@@ -211,22 +202,12 @@ class Members:
         rows = self.chunks(query, values)
         return ([Member(uid, anonymous_id) for uid, anonymous_id in chunk] for chunk in rows)
 
-    def members_sql(self, members: Sequence[Member]) -> tuple[str, list[object]]:
-        """Return SQL for a table of members (h, uid, anonymous_id, i), and its values."""
-        h = self.engine.hash_sql("uid", "anonymous_id")
-        rows_sql = (
-            f"(SELECT {h} AS h, * FROM (SELECT unnest(?::VARCHAR[]) AS uid, "
-            "unnest(?::VARCHAR[]) AS anonymous_id, unnest(range(?)) AS i))"
-        )
-        uids = [member.uid for member in members]
-        return rows_sql, [uids, [member.anonymous_id for member in members], len(members)]
-
     # Changing
 
     def rewrite(self) -> None:
         """Rewrite the file without the bytes of deleted rows."""
         with self.using():
-            rewrite_file(self.engine, self.file, self._step)
+            self._replace()
 
     def drop_cohorts(self, cohorts: Iterable[int]) -> None:
         """Delete everything of some cohorts."""
@@ -238,14 +219,14 @@ class Members:
 
     def close(self) -> None:
         """Release the file in whatever state it is."""
-        with self._lock:
+        with self.lock:
             if self._is_closed:
                 return
             self._is_closed = True
             try:
                 self.cursor.close()
-                with translated(self.file.path, self._owner.stream):
-                    self.engine.detach(self.file)
+                with translated(self.path, self._owner.stream):
+                    self.engine.detach(self)
             except LedgerError:
                 if self._failure is None:  # else the caller has had the first error
                     raise

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import typing as t
 
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.files import sync, unusable
 from target_moengage_cohort.ledger.duckdb import schema
-from target_moengage_cohort.ledger.duckdb.instance import quoted
+from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, quoted
 from target_moengage_cohort.ledger.records import FORMAT
 from target_moengage_cohort.ledger.repairs import (
     damaged,
@@ -23,12 +22,10 @@ if t.TYPE_CHECKING:
     from pathlib import Path
 
     from target_moengage_cohort.core.files import Step
-    from target_moengage_cohort.ledger.duckdb.instance import Cursor, DatabaseFile, Engine
+    from target_moengage_cohort.ledger.duckdb.instance import Cursor, Engine
 
 _BLOCK_SIZE = 32_768
 """Keeps small streams' files small; DuckDB's default block size makes them half a megabyte."""
-
-_numbers = itertools.count(1)
 
 
 class Owner(t.NamedTuple):
@@ -45,77 +42,83 @@ def make_tables(cursor: Cursor, name: str) -> None:
         cursor.execute(statement.format(s=name))
 
 
-def make_file(engine: Engine, path: Path, owner: Owner, step: Step) -> None:
-    """Create the file of a stream without members."""
+class MembersFile(DatabaseFile):
+    """The file of one stream."""
 
-    def fill(cursor: Cursor, name: str) -> None:
-        make_tables(cursor, name)
-        cursor.execute(f"INSERT INTO {name}.meta VALUES (?, ?, ?, ?, TRUE)", [FORMAT, *owner])
+    def __init__(self, engine: Engine, path: Path, owner: Owner, step: Step) -> None:
+        super().__init__(path)
+        self.engine = engine
+        self._owner = owner
+        self._step = step
+        self._new = path.with_suffix(".new")
 
-    new = _make(engine, path, fill, step)
-    os.replace(new, path)  # noqa: PTH105
-    step("replace new file")
-    sync(path.parent)
+    def _create(self) -> None:
+        """Create the file of a stream without members."""
 
+        def fill(cursor: Cursor, name: str) -> None:
+            make_tables(cursor, name)
+            values = [FORMAT, *self._owner]
+            cursor.execute(f"INSERT INTO {name}.meta VALUES (?, ?, ?, ?, TRUE)", values)
 
-def rewrite_file(engine: Engine, file: DatabaseFile, step: Step) -> None:
-    """Copy a file into a new one, so that nothing of deleted rows is left; attach the new one."""
+        self._make(fill)
+        os.replace(self._new, self.path)  # noqa: PTH105
+        self._step("replace new file")
+        sync(self.path.parent)
 
-    def fill(cursor: Cursor, name: str) -> None:
-        cursor.execute(f"COPY FROM DATABASE {file.name} TO {name}")
-        cursor.execute(f"UPDATE {name}.meta SET is_rewritten = TRUE")
+    def _replace(self) -> None:
+        """Copy it into a new file, so that nothing of deleted rows is left; attach the new one."""
 
-    engine.attach(file)
-    new = _make(engine, file.path, fill, step)
-    engine.detach(file)
-    step("rewrite: detached")
-    if _wal(file.path).exists():  # it would be replayed into the new file
-        msg = f"the ledger {file.path} could not be closed; run again when nothing else uses it"
-        raise LedgerError("ledger_unusable", msg)
-    os.replace(new, file.path)  # noqa: PTH105
-    step("rewrite: replaced")
-    sync(file.path.parent)
-    engine.attach(file)
+        def fill(cursor: Cursor, name: str) -> None:
+            cursor.execute(f"COPY FROM DATABASE {self.name} TO {name}")
+            cursor.execute(f"UPDATE {name}.meta SET is_rewritten = TRUE")
 
+        self.engine.attach(self)
+        self._make(fill)
+        self.engine.detach(self)
+        self._step("rewrite: detached")
+        if _wal(self.path).exists():  # it would be replayed into the new file
+            msg = f"the ledger {self.path} could not be closed; run again when nothing else uses it"
+            raise LedgerError("ledger_unusable", msg)
+        os.replace(self._new, self.path)  # noqa: PTH105
+        self._step("rewrite: replaced")
+        sync(self.path.parent)
+        self.engine.attach(self)
 
-def check_file(cursor: Cursor, file: DatabaseFile, owner: Owner) -> bool:
-    """Check the format and the owner of an attached file; return whether it is rewritten."""
-    rows = cursor.execute(f"FROM {file.name}.meta").fetchall()
-    if len(rows) != 1:
-        raise damaged(file.path, restore_members(file.path, owner.stream))
-    number, *found, is_rewritten = rows[0]
-    if (error := other_format(number, file.path, file.path.parent)) is not None:
-        raise error
-    if tuple(found) != owner:
-        fault = "belongs to a different store or stream than control.sqlite in its directory"
-        raise inconsistent(file.path, fault, restore_members(file.path, owner.stream))
-    return bool(is_rewritten)
+    def _check(self, cursor: Cursor) -> bool:
+        """Check the format and the owner of the attached file; return whether it is rewritten."""
+        rows = cursor.execute(f"FROM {self.name}.meta").fetchall()
+        repair = restore_members(self.path, self._owner.stream)
+        if len(rows) != 1:
+            raise damaged(self.path, repair)
+        number, *found, is_rewritten = rows[0]
+        if (error := other_format(number, self.path, self.path.parent)) is not None:
+            raise error
+        if tuple(found) != self._owner:
+            fault = "belongs to a different store or stream than control.sqlite in its directory"
+            raise inconsistent(self.path, fault, repair)
+        return bool(is_rewritten)
 
+    def _remove_leftovers(self) -> None:
+        """Remove the unfinished files of a killed process."""
+        for leftover in (self._new, _wal(self._new)):
+            leftover.unlink(missing_ok=True)
 
-def remove_leftovers(path: Path) -> None:
-    """Remove the unfinished files of a killed process."""
-    new = path.with_suffix(".new")
-    for leftover in (new, _wal(new)):
-        leftover.unlink(missing_ok=True)
-
-
-def _make(engine: Engine, path: Path, fill: Callable[[Cursor, str], None], step: Step) -> Path:
-    remove_leftovers(path)
-    new = path.with_suffix(".new")
-    name = f"new{next(_numbers)}"
-    cursor = engine.cursor()
-    cursor.execute(f"ATTACH {quoted(str(new))} AS {name} (BLOCK_SIZE {_BLOCK_SIZE})")
-    step("make: attached")
-    try:
-        fill(cursor, name)
-        step("make: filled")
-    finally:
-        cursor.execute(f"DETACH {name}")  # writes everything into the file itself
-    step("make: detached")
-    if _wal(new).exists():
-        raise unusable(path, "written", "its log is still there")
-    sync(new)
-    return new
+    def _make(self, fill: Callable[[Cursor, str], None]) -> None:
+        self._remove_leftovers()
+        name = f"new_{self.name}"
+        cursor = self.engine.cursor()
+        place = quoted(str(self._new))
+        cursor.execute(f"ATTACH {place} AS {name} (BLOCK_SIZE {_BLOCK_SIZE})")
+        self._step("make: attached")
+        try:
+            fill(cursor, name)
+            self._step("make: filled")
+        finally:
+            cursor.execute(f"DETACH {name}")  # writes everything into the file itself
+        self._step("make: detached")
+        if _wal(self._new).exists():
+            raise unusable(self.path, "written", "its log is still there")
+        sync(self._new)
 
 
 def _wal(path: Path) -> Path:

@@ -10,7 +10,7 @@ import msgspec
 from target_moengage_cohort.ledger.duckdb.instance import sums_sql
 
 if t.TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from target_moengage_cohort.ledger.duckdb.instance import Cursor
     from target_moengage_cohort.ledger.duckdb.row_table import RowTable
@@ -27,72 +27,70 @@ _ids = itertools.count(1)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of a comparison."""
+    """The ledgers to compare with, and the options of a comparison."""
 
+    schema: str  # of the tables of the members
+    known: Mapping[int, LedgerCounts]  # the numbers of each cohort to compare; others have no rows
     has_others: bool  # whether the ledger has members of cohorts that are not compared
     keeps: bool  # whether to remove no members
-    approved: str  # SQL for cohort and hash of the removals that a person approved, if there are
+    approvals: Mapping[int, str]  # the plans that a person approved, by their cohorts
+    approved: str  # SQL for cohort and hash of the removals of these, if there are any
     defers: bool  # whether these are sent with the others, and not by themselves
 
 
 class Rows(msgspec.Struct, frozen=True, kw_only=True):
     """The staged rows to compare, and the facts known about them."""
 
-    cohorts: Sequence[int]  # to compare; other cohorts have no rows
+    catalog: str
+    table: RowTable
     is_one: bool  # whether neither the rows nor the ledger have any other cohort than the one
     count: int
     has_absent: bool  # whether some row is a non-member's
     has_pairs: bool  # whether some row has both identifiers
-    has_aliases: bool  # whether the ledger has any
-    options: Options
-    known: Mapping[int, LedgerCounts]  # the numbers of each cohort's ledger
 
 
 class Tables:
-    """The names of the tables that are compared, and of those with the result."""
+    """The tables of a comparison, made from queries, in slices where the memory limit demands it.
+
+    The members of a single cohort are told apart by their hash alone.
+    """
 
     def __init__(
-        self, staging: str, rows: RowTable, accepted: str, doubts: str, aliases: str
+        self, cursor: Cursor, rows: Rows, options: Options, hash_sql: Callable[[str, str], str]
     ) -> None:
-        self.stored = rows.stored
-        self.staged = self.identifiers = rows.rows
-        self.accepted = accepted
-        self.doubts = doubts
-        self.aliases = aliases
+        self.options = options
+        self.staged = self.identifiers = rows.table.rows
         self.additions = ""  # cohort, hash, row in `staged`, and whether it is not accepted yet
         self.removals = ""  # cohort, hash, identifiers, and whether it is an alias
         self.approved = ""  # likewise, of removals that a person approved, and not in `removals`
         self.linked = ""  # likewise, of members that become aliases; missing without any
         self.resent = ""  # cohort, hash and row, to send after the removals; missing without any
         self.made: list[str] = []  # to drop in the end
-        self._staging = staging
-
-    @property
-    def results(self) -> set[str]:
-        """The tables with the result."""
-        return {self.additions, self.removals, self.approved, self.linked, self.resent}
+        self._rows = rows
+        self._cursor = cursor
+        self._hash_sql = hash_sql
+        numbers = ", ".join(map(str, options.known))
+        compared = {
+            table: f"(FROM {options.schema}.{table} WHERE cohort IN ({numbers}))"
+            for table in ("accepted", "doubts", "aliases")
+        }
+        all_members = f"{options.schema}.accepted", f"{options.schema}.doubts"
+        self._accepted, self._doubts = (
+            (compared["accepted"], compared["doubts"]) if options.has_others else all_members
+        )
+        self._aliases = compared["aliases"]  # a cohort without any member may have some
+        self._has_aliases = bool(self._count(f"FROM (FROM {self._aliases} LIMIT 1)"))
+        self._prefix = "" if rows.is_one else "cohort, "
+        self._keys = f"{self._prefix}h"
+        self._cohort = f"{numbers}::INTEGER" if rows.is_one else "cohort"
 
     def new(self, name: str) -> str:
         """Return a unique table name."""
-        self.made.append(f"{self._staging}.{name}_{next(_ids)}")
+        self.made.append(f"{self._rows.catalog}.{name}_{next(_ids)}")
         return self.made[-1]
 
-
-class Workspace:
-    """Makes tables from queries, in slices where that keeps within the memory limit.
-
-    The members of a single cohort are told apart by their hash alone.
-    """
-
-    def __init__(self, cursor: Cursor, tables: Tables, only_cohort: int | None) -> None:
-        self._cursor = cursor
-        self._tables = tables
-        self._prefix = "cohort, " if only_cohort is None else ""
-        self._keys = f"{self._prefix}h"
-        self._cohort = "cohort" if only_cohort is None else f"{only_cohort}::INTEGER"
-
     def _make(self, name: str, select: str) -> str:
-        table = self._tables.new(name)
+        table = self.new(name)
         self._cursor.execute(f"CREATE TABLE {table} AS {select}")
         return table
 
@@ -133,6 +131,6 @@ class Workspace:
         return {cohort: (count, high, low) for cohort, count, high, low in rows}
 
     def _drop_others(self, results: set[str]) -> None:
-        for table in [made for made in self._tables.made if made not in results]:
+        for table in [made for made in self.made if made not in results]:
             self._cursor.execute(f"DROP TABLE {table}")
-            self._tables.made.remove(table)
+            self.made.remove(table)

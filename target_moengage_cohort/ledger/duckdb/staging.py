@@ -18,12 +18,12 @@ from target_moengage_cohort.ledger.duckdb.columnar_rows import opened
 from target_moengage_cohort.ledger.duckdb.comparison import Comparison
 from target_moengage_cohort.ledger.duckdb.difference import DuckDBDifference
 from target_moengage_cohort.ledger.duckdb.instance import translated
-from target_moengage_cohort.ledger.duckdb.result_tables import Rows, Tables
+from target_moengage_cohort.ledger.duckdb.result_tables import Rows
 from target_moengage_cohort.ledger.duckdb.row_table import NO_TEXT, RowTable
 from target_moengage_cohort.ledger.duckdb.staged_files import StagedRows, identify, insert
 
 if t.TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from concurrent.futures import Executor, Future
     from pathlib import Path
 
@@ -31,7 +31,6 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.duckdb.instance import Engine, Row
     from target_moengage_cohort.ledger.duckdb.members import Members
     from target_moengage_cohort.ledger.duckdb.result_tables import Options
-    from target_moengage_cohort.ledger.records import LedgerCounts
     from target_moengage_cohort.ledger.snapshot import ColumnarFacts
 
 _PENDING_ROWS = 250_000
@@ -121,46 +120,27 @@ class DuckDBStaging:
         if under_way is not None:
             under_way.result()
 
-    def compare(
-        self,
-        members: Members,
-        schema: str,
-        known: Mapping[int, LedgerCounts],
-        approvals: Mapping[int, str],
-        options: Options,
-    ) -> DuckDBDifference:
-        """Compare the rows with some cohorts' members in the tables of a schema.
-
-        `known` has the numbers of each.
-        """
+    def compare(self, members: Members, options: Options) -> DuckDBDifference:
+        """Compare the rows with the members of some cohorts."""
         self.wait()
-        where = ""
-        if options.has_others:
-            where = f" WHERE cohort IN ({', '.join(map(str, known))})"
-        accepted, doubts = (
-            f"(FROM {schema}.{table}{where})" if where else f"{schema}.{table}"
-            for table in ("accepted", "doubts")
-        )
-        # A cohort without any member may have aliases.
-        aliases = f"(FROM {schema}.aliases WHERE cohort IN ({', '.join(map(str, known))}))"
-        tables = Tables(self._catalog, self._table, accepted, doubts, aliases)
         rows = Rows(
-            cohorts=[*known],
-            is_one=len(known) == 1 and self._cohorts <= known.keys(),
+            catalog=self._catalog,
+            table=self._table,
+            is_one=len(options.known) == 1 and self._cohorts <= options.known.keys(),
             count=self.rows,
             has_absent=self.has_absent,
             has_pairs=self._has_pairs,
-            has_aliases=bool(members.rows(f"SELECT 1 FROM {aliases} LIMIT 1")),
-            options=options,
-            known=known,
         )
         with members.using(), self._lock:
-            counts = Comparison(members.cursor, tables, rows, self._engine.hash_sql).run()
-        if self._files and (tables.resent or any(each.additions for each in counts.values())):
+            tables = Comparison(members.cursor, rows, options, self._engine.hash_sql)
+            tables.run()
+        if self._files and (
+            tables.resent or any(each.additions for each in tables.counts.values())
+        ):
             self._identify(tables)
-        return DuckDBDifference(self.fetch, tables, counts, approvals)
+        return DuckDBDifference(self.fetch, tables)
 
-    def _identify(self, tables: Tables) -> None:
+    def _identify(self, tables: Comparison) -> None:
         named = identify(self._files, self._engine, tables)
         if self._has_copies:
             copies = f"FROM {tables.staged} WHERE coalesce(uid, anonymous_id) IS NOT NULL"

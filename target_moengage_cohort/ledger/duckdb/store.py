@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import logging
 import os
 import socket
 import typing as t
@@ -14,124 +14,84 @@ import msgspec
 
 from target_moengage_cohort.core import files
 from target_moengage_cohort.core.commands import suggest
-from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.core.text import iso_utc
-from target_moengage_cohort.ledger.control.control import stem
-from target_moengage_cohort.ledger.control.memberless import MemberlessCohort, MemberlessStream
-from target_moengage_cohort.ledger.control.owners import check_owner
+from target_moengage_cohort.ledger.control.control import Control, stem
+from target_moengage_cohort.ledger.control.sqlite import SQLiteDatabase
+from target_moengage_cohort.ledger.duckdb import location
 from target_moengage_cohort.ledger.duckdb.inspection import inspect
-from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, Engine, translated
-from target_moengage_cohort.ledger.duckdb.leases import Holder
+from target_moengage_cohort.ledger.duckdb.instance import Engine
+from target_moengage_cohort.ledger.duckdb.leases import Holder, Leases
+from target_moengage_cohort.ledger.duckdb.local_stream import DuckDBStreamLedger
 from target_moengage_cohort.ledger.duckdb.members import Members
 from target_moengage_cohort.ledger.duckdb.members_file import Owner
-from target_moengage_cohort.ledger.duckdb.store_directory import StoreDirectory
-from target_moengage_cohort.ledger.duckdb.stream_ledger import DuckDBStreamLedger
-from target_moengage_cohort.settings.convert import nearest_name
+from target_moengage_cohort.ledger.interface import LedgerStore
+from target_moengage_cohort.ledger.records import Fault
+from target_moengage_cohort.ledger.witness import Witness
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
 
-    from target_moengage_cohort.core.errors import RowError
-    from target_moengage_cohort.core.membership import Cohort
-    from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBCohortLedger
+    from target_moengage_cohort.core.files import Step
+    from target_moengage_cohort.core.interrupts import Patience
     from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging
-    from target_moengage_cohort.ledger.duckdb.store_directory import StoreOptions
-    from target_moengage_cohort.ledger.records import Fault
+    from target_moengage_cohort.ledger.records import RunProgress
     from target_moengage_cohort.settings import Settings
 
+logger = logging.getLogger(__name__)
 
-class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]):
+
+class LocalStore(LedgerStore):
     """A `LedgerStore` in a directory.
 
     Nothing is created or started before it is needed. For the arguments see `open_store`.
     """
 
-    def __init__(self, settings: Settings, **options: t.Unpack[StoreOptions]) -> None:
-        super().__init__(settings, **options)
-        self._spill: files.Scratch | None = None
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        run_id: str,
+        read_only: bool,
+        step: Step,
+        clock: Callable[[], float],
+        patience: Patience,
+    ) -> None:
+        self.folder = location.store_folder(settings)
+        database = SQLiteDatabase(self.folder, read_only=read_only, step=step, patience=patience)
+        super().__init__(Control(settings, database, clock), str(self.folder), run_id)
+        self._settings, self._step, self._patience = settings, step, patience
+        self._leases = Leases(self.folder, is_optional=read_only)
+        self._witness = Witness(self._control, self.place, step)
+        database.first_change = self._witness.write
+        self._is_ready = False
+        self._engine_stack = contextlib.ExitStack()
         self._started: Engine | None = None
         self._worker: ThreadPoolExecutor | None = None
         self._streams: dict[str, DuckDBStreamLedger] = {}
         self._taken: set[str] = set()  # the streams whose lease this store has
-        self._memberless: dict[str, MemberlessStream] = {}
-        self._numbers = itertools.count(1)
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    @property
+    def exists(self) -> bool:
+        """Whether a cohort may have a ledger: there is a directory, or should be one."""
+        return files.exists(self.folder) or self._witness.exists
 
-    def end_requests(self) -> None:
-        """Count the requests in flight as unanswered: their answers no longer matter."""
-        for stream in self._streams.values():
-            stream.end_requests()
-
-    def take(self, stream: str) -> None:
-        """Take a stream's lease without opening its members."""
+    def check(self) -> None:
+        """See `LedgerStore.check`."""
+        location.check_place(self.folder, self._settings)
+        with files.as_ledger_error(self.folder, "used"):
+            files.try_out(self.folder)
         self._ready()
-        # Without a store that may be written there is nothing to lock.
-        if stream not in self._taken and (self.exists or not self._read_only):
-            pid, host, since = os.getpid(), socket.gethostname(), iso_utc(self._clock(), "seconds")
-            me = Holder(pid=pid, host=host, run_id=self.run_id, since=since)
-            self._leases.take(stream, self._base(stream), me, self._patience)
-        self._taken.add(stream)
 
-    def _base(self, stream: str) -> str:
-        return stem(self._settings.partner, stream)
-
-    def open_without_members(
-        self, cohort: Cohort, stream: str, *, held: bool = False
-    ) -> MemberlessCohort:
-        """See `LedgerStore.open_without_members`."""
-        self.take(stream)
-        if stream not in self._memberless:
-            self._memberless[stream] = MemberlessStream(self._control, stream)
-        return self._memberless[stream].open(cohort, held=held)
-
-    def admit(self, cohort_ids: Iterable[str]) -> dict[str, RowError]:
-        """See `LedgerStore.admit`."""
-        return self._ready().new.admit(cohort_ids)
-
-    def open(self, cohort: Cohort, stream: str, *, held: bool = False) -> DuckDBCohortLedger:
-        """Open a cohort's ledger, or create it; record a new description."""
-        of_stream = self.stream(stream)
-        if (ledger := of_stream.cohorts.get(cohort.cohort_id)) is None:
-            control = self._ready()
-            if (entry := control.entry(cohort.cohort_id)) is not None:  # another stream's
-                check_owner(entry, cohort, stream)
-            entry = control.new.add(cohort, stream, held=held)
-            ledger = of_stream.add(entry, created=not self._read_only)
-        ledger.check(cohort, stream)
-        return ledger
-
-    def open_known(self, cohort_id: str) -> DuckDBCohortLedger:
-        """Open a ledger that exists."""
-        for of_stream in self._streams.values():
-            if cohort_id in of_stream.cohorts:
-                return of_stream.cohorts[cohort_id]
-        entry = self._ready().entry(cohort_id) if self.exists else None
-        if entry is None:
-            like = nearest_name(cohort_id, [entry.cohort_id for entry in self.entries()])
-            shown = f"those that have one are shown by: {suggest('status')}"
-            hint = f"did you mean {like!r}?" if like else shown
-            msg = (
-                f"cohort {cohort_id!r} of partner {self._settings.partner!r} has no ledger in "
-                f"{self.place}; {hint}"
-            )
-            raise SettingsError("no_ledger", msg)
-        of_stream = self.stream(entry.stream)
-        # The previous holder of the lease may have given the cohort to another stream.
-        return of_stream.cohorts.get(cohort_id) or self.open_known(cohort_id)
-
-    def stream(self, name: str, *, trusts: bool = False) -> DuckDBStreamLedger:
-        """Take a stream's lease, and open its ledger; see `DuckDBStreamLedger.load`."""
-        if (opened := self._streams.get(name)) is not None:
-            return opened
-        self._streams[name] = opened = self._take(name)
-        try:
-            opened.load(trusts=trusts)
-        except BaseException:
-            opened.abandon()
-            raise
-        return opened
+    def accept_older(self) -> bool:
+        """See `LedgerStore.accept_older`."""
+        location.refuse_remains(self.folder)
+        self._witness.delete()
+        self._control.database.trusts_host = True
+        if is_there := self._control.database.exists:
+            self._ready()
+            self._witness.write()
+        return is_there
 
     def accept_members(self, stream: str) -> None:
         """See `LedgerStore.accept_members`."""
@@ -148,14 +108,68 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
         finally:
             taken.abandon()
 
+    def unknown_files(self) -> list[Fault]:
+        """See `LedgerStore.unknown_files`."""
+        known = self._ready().all_streams() if self.exists else []
+        stems = {stem(*names) for names in known}
+        paths = {
+            path: path.stem.removeprefix("members-")
+            for path in self.folder.glob("members-*.duckdb")
+        }
+        message = "no stream has this file of members"
+        with contextlib.closing(Leases(self.folder, is_optional=True)) as leases:
+            return [
+                Fault(code="unknown_file", message=message, path=str(path))
+                for path, base in sorted(paths.items())
+                if base not in stems and leases.is_free(base)
+            ]
+
+    def runs_under_way(self) -> list[RunProgress]:
+        """Return the progress of the runs that hold a lease, the oldest first."""
+        if not self.exists:
+            return []
+        holding = set()
+        with contextlib.closing(Leases(self.folder, is_optional=True)) as leases:
+            for path in self.folder.glob("stream-*.lock"):
+                base = path.stem.removeprefix("stream-")
+                if (holder := leases.holder(base)) is not None and not leases.is_free(base):
+                    holding.add(holder.run_id)
+        return [each for each in self._ready().history.under_way() if each.run_id in holding]
+
+    # Streams
+
+    def take(self, stream: str) -> None:
+        """See `LedgerStore.take`."""
+        self._ready()
+        # Without a store that may be written there is nothing to lock.
+        if stream not in self._taken and (self.exists or not self._read_only):
+            since = iso_utc(self._control.clock(), "seconds")
+            me = Holder(pid=os.getpid(), host=socket.gethostname(), run_id=self.run_id, since=since)
+            self._leases.take(stream, self._base(stream), me, self._patience)
+        self._taken.add(stream)
+
+    def stream(self, name: str, *, trusts: bool = False) -> DuckDBStreamLedger:
+        """See `LedgerStore.stream` and `DuckDBStreamLedger.load`."""
+        if (opened := self._streams.get(name)) is not None:
+            return opened
+        self._streams[name] = opened = self._take(name)
+        try:
+            opened.load(trusts=trusts)
+        except BaseException:
+            opened.abandon()
+            raise
+        return opened
+
+    def _base(self, stream: str) -> str:
+        return stem(self._settings.partner, stream)
+
     def _take(self, name: str) -> DuckDBStreamLedger:
         engine, control = self._engine(), self._control
         self.take(name)
         try:
             path = self.folder / f"members-{self._base(name)}.duckdb"
-            file = DatabaseFile(path, next(self._numbers))
             owner = Owner(control.store_id, self._settings.partner, name)
-            members = Members(engine, file, owner, self._step)
+            members = Members(engine, path, owner, self._step)
             return DuckDBStreamLedger(name, control, members, partial(self._release, name))
         except BaseException:
             self._release(name)
@@ -167,11 +181,11 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
         self._streams.pop(name, None)
 
     def reassign(self, cohort_id: str, stream: str) -> None:
-        """Let another stream populate a cohort: copy its members, then change the owner."""
+        """See `LedgerStore.reassign`."""
         ledger = self.open_known(cohort_id)
         former, other = self._streams[ledger.entry.stream], self.stream(stream)
         former.fold()
-        other.take_over(ledger)
+        other.take_over(ledger.number, former.table)
         ledger.reassign(stream)
         former.table.drop_cohorts([ledger.number])
         del former.cohorts[cohort_id]
@@ -179,19 +193,63 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
         other.add(entry, created=False)
 
     def staging(self) -> DuckDBStaging:
-        """Return an empty staging for a snapshot."""
+        """See `LedgerStore.staging`."""
         from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging  # noqa: PLC0415
 
         if self._worker is None:  # one for all: there may be thousands of snapshots
             self._worker = ThreadPoolExecutor(1, thread_name_prefix="staging")
         return DuckDBStaging(self._engine(), self.folder, self._worker)
 
+    # The start and the end
+
+    def _ready(self) -> Control:
+        if not self._is_ready:
+            location.refuse_old_format(self.folder)
+            location.refuse_remains(self.folder)
+            known = self._witness.read()
+            if not self._control.database.exists:
+                self._witness.check(known)
+            if not self._read_only:
+                location.check_place(self.folder, self._settings)
+                files.make_directory(self.folder)
+                self._step("create directory")
+                files.remove_dead(self.folder.glob("spill-*"))
+            try:
+                self._control.open()
+                self._witness.check(known)
+            except BaseException:
+                self._control.database.close()
+                raise
+            self._is_ready = True
+            if self._control.was_created:
+                logger.warning(
+                    "created a new ledger in %s. This is expected on a first run. Otherwise the "
+                    "previous ledger was lost: every member is sent again, and members that have "
+                    "left will not be removed. In a container, keep this directory on a volume "
+                    "(ledger_uri)",
+                    self.place,
+                    extra={"code": "ledger_created"},
+                )
+        return self._control
+
+    def _engine(self) -> Engine:
+        """Return the DuckDB instance; the first call starts DuckDB."""
+        if self._started is None:
+            self._ready()
+            spill = None if self._read_only else self.folder / f"spill-{self.run_id}"
+            scratch = files.Scratch(spill)
+            self._engine_stack.callback(scratch.close)
+            key = self._control.hash_key
+            self._started = Engine(key, scratch.path, read_only=self._read_only)
+            self._engine_stack.callback(self._started.close)
+        return self._started
+
     def close(self) -> None:
-        """Close all ledgers, even if one of them fails."""
+        """See `LedgerStore.close`."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._close_control)
             stack.callback(self._leases.close)
-            stack.callback(self._stop)
+            stack.callback(self._engine_stack.close)
             for name in self._taken - self._streams.keys():
                 stack.callback(self._release, name)
             for memberless in self._memberless.values():
@@ -201,22 +259,10 @@ class LocalStore(StoreDirectory, contextlib.AbstractContextManager["LocalStore"]
             if self._worker is not None:
                 self._worker.shutdown()
 
-    def _stop(self) -> None:
-        try:
-            if self._started is not None:
-                with translated(self.folder):
-                    self._started.close()
-        finally:
-            if self._spill is not None:
-                self._spill.close()
-            self._started = self._spill = None
-
-    def _engine(self) -> Engine:
-        """Return the DuckDB instance; the first call starts DuckDB."""
-        if self._started is None:
-            self._ready()
-            spill = None if self._read_only else self.folder / f"spill-{self.run_id}"
-            self._spill = files.Scratch(spill)
-            key = self._control.hash_key
-            self._started = Engine(key, self._spill.path, read_only=self._read_only)
-        return self._started
+    def _close_control(self) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._control.database.close)
+            with contextlib.suppress(LedgerError):  # the run is over, whatever the record says
+                self._control.history.end(self.run_id)
+            if self._control.database.has_changed:
+                self._witness.write()

@@ -16,7 +16,11 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from target_moengage_cohort.delivery.delivery import Delivery
-    from target_moengage_cohort.ledger.interface import NumberedChange, NumberedKey, StreamLedger
+    from target_moengage_cohort.ledger.stream_ledger import (
+        NumberedChange,
+        NumberedKey,
+        StreamLedger,
+    )
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.sync.cohorts import Cohorts
     from target_moengage_cohort.sync.synced_cohort import SyncedCohort

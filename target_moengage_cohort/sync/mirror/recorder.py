@@ -14,13 +14,11 @@ from target_moengage_cohort.sync.mirror.guard import Decision, Disposition
 if t.TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
 
-    from target_moengage_cohort.ledger.interface import (
-        CohortLedger,
-        LedgerStore,
-        StreamLedger,
-    )
+    from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
+    from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import Plan, RunEntry
-    from target_moengage_cohort.ledger.snapshot import CohortMembers, Difference
+    from target_moengage_cohort.ledger.snapshot import CohortMembers, Difference, Part
+    from target_moengage_cohort.ledger.stream_ledger import StreamLedger
 
 
 class StreamPlan(msgspec.Struct, frozen=True):
@@ -37,7 +35,7 @@ class StreamPlan(msgspec.Struct, frozen=True):
             for name in each.sent:
                 numbers[name].add(each.ledger.number)
         parts = (
-            _chosen(getattr(self.difference, name)(), place, numbers[name])
+            _chosen(self.difference.changes(name), place, numbers[name])
             for name, place in _PLACES.items()
             if numbers[name]
         )
@@ -45,7 +43,7 @@ class StreamPlan(msgspec.Struct, frozen=True):
             yield number, Action.ADD if place else Action.REMOVE, members
 
 
-_PLACES = {"approved": 0, "removals": 0, "resent": 1, "additions": 2}
+_PLACES: Mapping[Part, int] = {"approved": 0, "removals": 0, "resent": 1, "additions": 2}
 """The parts of a difference, in the order in which those of a cohort are sent."""
 
 

@@ -30,7 +30,8 @@ if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
     from target_moengage_cohort.delivery.delivery import Delivery
-    from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore
+    from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
+    from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import DiffCounts
     from target_moengage_cohort.ledger.snapshot import Difference, Staging
     from target_moengage_cohort.settings import StreamMapping

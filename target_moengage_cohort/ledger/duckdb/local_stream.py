@@ -7,45 +7,35 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.membership import Action, Member
-from target_moengage_cohort.ledger.control.stream_records import StreamRecords
-from target_moengage_cohort.ledger.duckdb import aliases, folding, schema
-from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBCohortLedger
+from target_moengage_cohort.ledger.duckdb import folding, schema
+from target_moengage_cohort.ledger.duckdb.binding import bound_members
 from target_moengage_cohort.ledger.duckdb.inspection import cohorts_with_rows, stray_plans
+from target_moengage_cohort.ledger.duckdb.local_cohort import DuckDBCohortLedger
 from target_moengage_cohort.ledger.duckdb.result_tables import Options
-from target_moengage_cohort.ledger.duckdb.stream_state import StreamState
+from target_moengage_cohort.ledger.duckdb.stream_members import StreamMembers
 from target_moengage_cohort.ledger.records import NO_MEMBERS, FoldedCohort
 from target_moengage_cohort.ledger.repairs import inconsistent, restore_members
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.control.requests import JournaledRequest
     from target_moengage_cohort.ledger.duckdb.difference import DuckDBDifference
     from target_moengage_cohort.ledger.duckdb.members import Members
     from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging
-    from target_moengage_cohort.ledger.interface import CohortLedger, NumberedChange, NumberedKey
-    from target_moengage_cohort.ledger.records import CohortEntry, Expected, Plan
-    from target_moengage_cohort.ledger.snapshot import CohortMembers, Difference, Staging
+    from target_moengage_cohort.ledger.records import CohortEntry, Plan
+    from target_moengage_cohort.ledger.snapshot import Difference, Staging
 
 
-class DuckDBStreamLedger(StreamState):
-    """The `StreamLedger` of one stream, with its lease.
-
-    Attributes:
-        name: The stream.
-        cohorts: The ledgers of its cohorts, by their ids.
-    """
+class DuckDBStreamLedger(StreamMembers):
+    """A `StreamLedger`; `release` releases the stream's lease."""
 
     def __init__(
-        self,
-        name: str,
-        control: Control,
-        members: Members,
-        release: Callable[[], object],
+        self, name: str, control: Control, members: Members, release: Callable[[], object]
     ) -> None:
         super().__init__(name, control, members)
-        self.cohorts: dict[str, DuckDBCohortLedger] = {}
         self._release = release
         self._is_closed = False
 
@@ -55,17 +45,17 @@ class DuckDBStreamLedger(StreamState):
         If it `trusts` the file, or its absence, control takes over the members that this has.
         """
         entries = self.control.entries(self.name)
-        had_file = StreamRecords(self.control).has_members(self.name)
+        had_file = self.control.has_members(self.name)
         if had_file and not (self.table.exists or trusts):
             fault = "is missing, although control.sqlite in its directory has the stream's cohorts"
-            path = self.table.file.path
+            path = self.table.path
             raise inconsistent(path, fault, restore_members(path, self.name))
         self.table.open()
         if not (had_file or self.read_only):
-            StreamRecords(self.control).note_stream(self.name, has_members=1)
+            self.control.note_stream(self.name, has_members=1)
         for entry in entries:
             self.add(entry, created=False)
-        journal = self.requests.of_stream(self.name)
+        journal = self.requests.journal()
         marks = self.table.marks()
         if trusts:
             self.requests.add_marks(list(self.by_number))
@@ -74,7 +64,7 @@ class DuckDBStreamLedger(StreamState):
         if self.read_only:
             self._show(journal)
         else:
-            self._fold(self.requests.of_stream(self.name) if is_ahead else journal)
+            self._fold(self.requests.journal() if is_ahead else journal)
             self.end_spent_approvals()
 
     def _reconcile(
@@ -93,7 +83,7 @@ class DuckDBStreamLedger(StreamState):
             if found.is_ahead(entry.mark, numbers):
                 ahead.append(found)
             elif (found.mark, found.counts) != (entry.mark, entry.counts):
-                path = self.table.file.path
+                path = self.table.path
                 repair = restore_members(path, self.name, trusts=True)
                 raise inconsistent(path, _differs(entry), repair)
         if ahead and not self.read_only:
@@ -114,8 +104,8 @@ class DuckDBStreamLedger(StreamState):
             self.drop_plan_members([cohort], plan_id)
 
     def add(self, entry: CohortEntry, *, created: bool) -> DuckDBCohortLedger:
-        """Return the ledger of one of the stream's cohorts."""
-        ledger = DuckDBCohortLedger(self, self, entry, created=created)
+        """See `StreamLedger.add`."""
+        ledger = DuckDBCohortLedger(self, entry, created=created)
         self.cohorts[entry.cohort_id] = self.by_number[entry.number] = ledger
         return ledger
 
@@ -129,21 +119,7 @@ class DuckDBStreamLedger(StreamState):
             counts = sizes.get(ledger.number, NO_MEMBERS)
             ledger.entry = msgspec.structs.replace(ledger.entry, counts=counts)
 
-    # Comparing and looking up
-
-    def known(
-        self, cohorts: Sequence[int], members: Sequence[Member]
-    ) -> dict[NumberedKey, Expected]:
-        """See `StreamLedger.known`."""
-        return self.lookups.known(cohorts, members, self.tables)
-
-    def queued(self, changes: Sequence[NumberedChange]) -> None:
-        """See `StreamLedger.queued`."""
-        self.lookups.queued(changes)
-
-    def queue_known(self, actions: Sequence[Action]) -> None:
-        """See `StreamLedger.queue_known`."""
-        self.lookups.queue_asked(actions)
+    # Comparing
 
     def difference(
         self,
@@ -160,17 +136,27 @@ class DuckDBStreamLedger(StreamState):
         others = self.by_number.keys() - known.keys()
         has_others = any(self.by_number[number].entry.counts.base for number in others)
         approvals = self.plans.approved([*known])
-        sql = self.removals_sql(approvals)
-        options = Options(has_others=has_others, keeps=keeps, defers=defers, approved=sql)
-        return rows.compare(self.table, self.tables, known, approvals, options)
+        options = Options(
+            schema=self.tables,
+            known=known,
+            has_others=has_others,
+            keeps=keeps,
+            approvals=approvals,
+            approved=self.removals_sql(approvals),
+            defers=defers,
+        )
+        return rows.compare(self.table, options)
 
     def settle(self, difference: Difference, *, complete: Sequence[CohortLedger]) -> None:
         """See `StreamLedger.settle`."""
         self.fold()
-        if linked := [number for number, counts in difference.counts.items() if counts.linked]:
-            aliases.link(self, linked, t.cast("DuckDBDifference", difference).tables.linked)
+        tables = t.cast("DuckDBDifference", difference).tables
+        if linked := [number for number, counts in tables.counts.items() if counts.linked]:
+            self.link(linked, tables.linked)
         numbers = [each.number for each in complete]
-        for number, plan_id in t.cast("DuckDBDifference", difference).approvals.items():
+        for number, plan_id in t.cast(
+            "DuckDBDifference", difference
+        ).tables.options.approvals.items():
             if number in numbers and difference.counts[number].approved:
                 self.drop_plan(number, plan_id)  # also if a person has approved another one since
         if numbers and self.table.may_have_removed:
@@ -179,23 +165,13 @@ class DuckDBStreamLedger(StreamState):
                 with self.table.change("clear removed"):
                     self.table.run(f"DELETE FROM {{s}}.removed {chosen}", [numbers])
 
-    def has_aliases(self) -> bool:
-        """See `StreamLedger.has_aliases`."""
-        return bool(self.table.rows(f"SELECT 1 FROM {self.tables}.aliases LIMIT 1"))
-
-    def stale_aliases(self) -> tuple[list[int], Iterator[CohortMembers]]:
-        """See `StreamLedger.stale_aliases`."""
-        self.fold()
-        return aliases.stale(self)
-
     def doubt_resent(self, difference: Difference, cohorts: Sequence[CohortLedger]) -> None:
         """See `StreamLedger.doubt_resent`."""
         if (resent := t.cast("DuckDBDifference", difference).tables.resent) and cohorts:
             self.doubt([each.number for each in cohorts], f"SELECT cohort, h FROM {resent}")
 
-    def take_over(self, ledger: DuckDBCohortLedger) -> None:
-        """Copy the members of another stream's cohort; its own file must be folded."""
-        source, number = ledger.state.table, ledger.number
+    def take_over(self, number: int, source: Members) -> None:
+        """Copy the members of a cohort of another stream, whose file must be folded."""
         self.table.drop_cohorts([number])  # of an attempt that was interrupted
         with source.using(), self.table.change("take over"):
             for table in schema.COHORT_TABLES:
@@ -206,65 +182,63 @@ class DuckDBStreamLedger(StreamState):
 
     def keep(self, plans: Sequence[tuple[CohortLedger, Plan]], difference: Difference) -> None:
         """See `StreamLedger.keep`."""
-        if not plans:
-            return
+        numbered = [(ledger.number, plan) for ledger, plan in plans]
         changes = t.cast("DuckDBDifference", difference)
-        if not changes.tables.additions:  # nothing differs, so no plan has a member
-            self.plans.keep([(ledger.number, plan) for ledger, plan in plans])
-            return
-        kept = [(ledger.number, plan.plan_id) for ledger, plan in plans]
-        adding = [(ledger.number, plan.plan_id) for ledger, plan in plans if plan.additions]
-        removing = [(ledger.number, plan.plan_id) for ledger, plan in plans if plan.removals]
-        removals = f"SELECT cohort, uid, anonymous_id FROM {changes.tables.removals}"
-        # A replaced plan of the same changes may be approved, so its members are never missing.
-        with self.table.change("keep members"):
-            self.table.run(
-                f"DELETE FROM {{s}}.plan_members WHERE (cohort, plan_id) IN ({schema.GIVEN_PLANS})",
-                [[number for number, _ in kept], [name for _, name in kept]],
-            )
-            for action, chosen, select in (
-                (Action.ADD, adding, changes.select(changes.tables.additions)),
-                (Action.REMOVE, removing, removals),
-                (Action.ADD, removing, changes.select(changes.tables.resent)),
-            ):
-                if chosen and select:
-                    self.table.run(
-                        "INSERT INTO {s}.plan_members SELECT c.cohort, p.plan_id,"
-                        f" '{action.value}', c.uid, c.anonymous_id FROM ({select}) AS c"
-                        f" JOIN ({schema.GIVEN_PLANS}) AS p ON p.cohort = c.cohort",
-                        [[number for number, _ in chosen], [name for _, name in chosen]],
-                    )
-        self.plans.keep([(ledger.number, plan) for ledger, plan in plans])
+        tables = changes.tables
+        if plans and tables.additions:  # else nothing differs, so no plan has a member
+            adding = [each for each in numbered if each[1].additions]
+            removing = [each for each in numbered if each[1].removals]
+            given = schema.GIVEN_PLANS
+            # A replaced plan of the same changes may be approved: its members are never missing.
+            with self.table.change("keep members"):
+                old = f"DELETE FROM {{s}}.plan_members WHERE (cohort, plan_id) IN ({given})"
+                self.table.run(old, _given(numbered))
+                for action, chosen, select in (
+                    (Action.ADD, adding, changes.select(tables.additions)),
+                    (Action.REMOVE, removing, f"FROM {tables.removals}"),
+                    (Action.ADD, removing, changes.select(tables.resent)),
+                ):
+                    if chosen and select:
+                        self.table.run(
+                            "INSERT INTO {s}.plan_members SELECT c.cohort, p.plan_id,"
+                            f" '{action.value}', c.uid, c.anonymous_id FROM ({select}) AS c"
+                            f" JOIN ({given}) AS p ON p.cohort = c.cohort",
+                            _given(chosen),
+                        )
+        self.plans.keep(numbered)
+
+    def drop_plan_members(self, cohorts: Sequence[int], plan_id: str | None) -> None:
+        """See `StreamLedger.drop_plan_members`."""
+        chosen = "WHERE cohort IN (SELECT unnest(?::INTEGER[])) AND plan_id = coalesce(?, plan_id)"
+        if self.table.rows(
+            f"SELECT 1 FROM {{s}}.plan_members {chosen} LIMIT 1", [cohorts, plan_id]
+        ):
+            with self.table.change("drop plan members"):
+                self.table.run(f"DELETE FROM {{s}}.plan_members {chosen}", [cohorts, plan_id])
 
     # People
 
     def forget(self, members: Sequence[Member]) -> set[int]:
         """See `StreamLedger.forget`."""
         self.fold()
-        rows_sql, values = self.table.members_sql(members)
+        source, values = bound_members(members)
         hash_sql = self.table.engine.hash_sql
         hashes = f"unnest([{hash_sql('uid', 'NULL')}, {hash_sql('NULL', 'anonymous_id')}])"
-        same = {
+        shared = (
             "uid IN (SELECT uid FROM forgotten WHERE uid IS NOT NULL) OR anonymous_id IN"
-            " (SELECT anonymous_id FROM forgotten WHERE anonymous_id IS NOT NULL)": (
-                "accepted",
-                "doubts",
-                "aliases",
-                "plan_members",
-            ),
-            f"h IN (SELECT {hashes} FROM forgotten)": ("removed",),
-        }
+            " (SELECT anonymous_id FROM forgotten WHERE anonymous_id IS NOT NULL)"
+        )
+        same = dict.fromkeys(("accepted", "doubts", "aliases", "plan_members"), shared)
+        same["removed"] = f"h IN (SELECT {hashes} FROM forgotten)"
         had: set[int] = set()
         with self.table.using() as cursor:
-            cursor.execute(f"CREATE OR REPLACE TEMP TABLE forgotten AS FROM {rows_sql}", values)
-            for where, tables in same.items():
-                for table in tables:
-                    query = f"SELECT DISTINCT cohort FROM {{s}}.{table} WHERE {where}"
-                    had |= {cohort for (cohort,) in self.table.rows(query)}
+            cursor.execute(f"CREATE OR REPLACE TEMP TABLE forgotten AS FROM {source}", values)
+            for table, where in same.items():
+                query = f"SELECT DISTINCT cohort FROM {{s}}.{table} WHERE {where}"
+                had |= {cohort for (cohort,) in self.table.rows(query)}
             with self.changing("forget", sorted(had)):
-                for where, tables in same.items():
-                    for table in tables:
-                        self.table.run(f"DELETE FROM {{s}}.{table} WHERE {where}")
+                for table, where in same.items():
+                    self.table.run(f"DELETE FROM {{s}}.{table} WHERE {where}")
                 self.table.run("UPDATE {s}.meta SET is_rewritten = FALSE")
             cursor.execute("DROP TABLE forgotten")
         self.table.rewrite()
@@ -278,7 +252,7 @@ class DuckDBStreamLedger(StreamState):
             return
         try:
             if not (self.read_only or self.table.has_failed):
-                self._fold(self.requests.of_stream(self.name))
+                self._fold(self.requests.journal())
         finally:
             self.abandon()
 
@@ -291,6 +265,11 @@ class DuckDBStreamLedger(StreamState):
             self.table.close()
         finally:
             self._release()
+
+
+def _given(plans: Sequence[tuple[int, Plan]]) -> list[list[object]]:
+    """Return the values of `schema.GIVEN_PLANS`."""
+    return [[cohort for cohort, _ in plans], [plan.plan_id for _, plan in plans]]
 
 
 def _differs(entry: CohortEntry) -> str:
