@@ -140,6 +140,7 @@ class Run:
         self._is_complete = is_settled and self._input_ended and self._error is None
         if self._is_complete:
             self._find_missing()
+        self._warn_of_segments()
 
     def _prove(self, tap_exit: TapExit | None) -> None:
         """Find what proves that each stream is complete, or that the input is not."""
@@ -193,7 +194,6 @@ class Run:
                 if not (cohort.is_held or cohort.error)
             }
             self._endpoints.recorder.note_run(entries)
-            self._warn_of_segments()
         finally:
             self._progress.withdraw()
             self._endpoints.store.close()

@@ -50,7 +50,8 @@ class NewCohorts:
     def count_all(self) -> int:
         """Return how many cohorts the store has, of all partners, retired ones among them."""
         rows = self._database.rows("SELECT count(*) FROM cohorts")
-        return int(rows[0][0]) if rows else 0
+        new = 0 if self._database.read_only else len(self._entries.keys() - self._held)
+        return new + (int(rows[0][0]) if rows else 0)
 
     def get(self, cohort_id: str) -> CohortEntry | None:
         """Return a cohort that is not written yet."""
