@@ -30,6 +30,7 @@ from target_moengage_cohort.settings import sources
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from target_moengage_cohort.core.files import Step
     from target_moengage_cohort.ledger.interface import LedgerStore
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class SessionTiming(msgspec.Struct, frozen=True):
 
     clock: Callable[[], float] = time.time
     busy_seconds: float = 30.0  # the wait for a ledger that another process has open
+    step: Step = lambda _name: None
 
 
 class Session:
@@ -55,7 +57,7 @@ class Session:
         self.interrupt = Interrupt()  # set by a signal; ends every wait
         self.stopped_by: int | None = None  # the signal that ended the command
         self.is_abandoned = False  # whether a thread waits for an answer that nobody needs
-        self._busy_seconds = timing.busy_seconds
+        self._busy_seconds, self._step = timing.busy_seconds, timing.step
 
     @contextlib.contextmanager
     def ledgers(self, *, read_only: bool = False, is_patient: bool = True) -> Iterator[LedgerStore]:
@@ -71,6 +73,7 @@ class Session:
                     run_id=str(uuid.uuid4()),
                     wait=self.interrupt.wait,
                     read_only=read_only,
+                    step=self._step,
                     clock=self.clock,
                     busy_seconds=self._busy_seconds if is_patient else 0.0,
                 ) as ledgers:

@@ -269,16 +269,19 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
         """Return an empty staging for a snapshot."""
 
     def begin(self, stream: str) -> None:
-        """Record that this run reads a stream: earlier runs' pending plans expire.
-
-        A read-only store records nothing.
-        """
+        """Record that this run reads a stream, unless read-only; earlier pending plans expire."""
 
     def is_void(self, plan: Plan) -> bool:
         """Return whether a pending plan has expired, because a later run of its stream began."""
 
     def use_version(self, stream: str, version: int) -> bool:
         """Record that this run has seen a stream's version; return whether no other run has."""
+
+    def was_read_whole(self, stream: str) -> bool | None:
+        """Return whether the tap reads all of a stream after the last STATE written, if any was."""
+
+    def note_read_whole(self, stream: str, *, whole: bool) -> None:
+        """Record that, before the STATE is written; from any thread, unless read-only."""
 
     def write_progress(self, progress: RunProgress) -> None:
         """Show other processes how far this run is, until the store is closed; not if read-only."""

@@ -146,6 +146,9 @@ DESCRIPTIONS = {
     "expected_count_column": "Expected count column. Column that holds, in every row, how many "
     "rows the query gave, as count(*) over () does; it proves that no row was lost on the way. For "
     "the sync modes mirror and one_time.",
+    "allow_bookmark": "Allow bookmark. Your word that the tap reads all rows of the stream though "
+    "it keeps a bookmark for it. No STATE with that bookmark is written, so the tap never reads on "
+    "from there. For the sync modes mirror and one_time.",
     "removals": "Removals. When a mirror's removals are sent. immediate: in the run that finds "
     "them. deferred: they wait for moengage-cohort confirm, to be run once the tap has succeeded.",
     "max_removal_percent": "Largest removal (percent). Most of a cohort's members, in percent, "

@@ -62,6 +62,7 @@ class StreamMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     membership_column: str | None = None
     deleted_at_column: str | None = None
     expected_count_column: str | None = None
+    allow_bookmark: bool = False
     removals: Removals
     max_removal_percent: _Percent
     max_addition_percent: _Natural | None

@@ -25,7 +25,13 @@ if t.TYPE_CHECKING:
     import logging
     from collections.abc import Container, Iterable, Iterator
 
-_MIRROR_KEYS = ("expected_count_column", "removals", "max_removal_percent", "max_addition_percent")
+_MIRROR_KEYS = (
+    "expected_count_column",
+    "allow_bookmark",
+    "removals",
+    "max_removal_percent",
+    "max_addition_percent",
+)
 _MODES_OF_KEYS: dict[str, tuple[SyncMode, ...]] = {
     "membership_column": (SyncMode.INCREMENTAL, SyncMode.MIRROR, SyncMode.ONE_TIME),
     "deleted_at_column": (

@@ -69,6 +69,7 @@ class Schema(msgspec.Struct, frozen=True):
     stream: str
     schema: dict[str, t.Any]  # as the tap sent it, with its ``properties``
     key_properties: list[str]
+    bookmark_properties: t.Any = None  # columns in whose order the tap reads on, if it names any
 
 
 class State(msgspec.Struct, frozen=True):
@@ -140,6 +141,7 @@ class Envelope(msgspec.Struct):
     record: Raw = Raw()
     schema: Raw = Raw()
     key_properties: list[str] | None = None
+    bookmark_properties: t.Any = None
     value: Raw = Raw()
     version: t.Any = None
     encoding: Raw = Raw()
@@ -149,8 +151,8 @@ class Envelope(msgspec.Struct):
         """Return the message, which is not a RECORD."""
         match self.type:
             case "SCHEMA":
-                stream = self.stream_name()
-                return Schema(stream, _schema(stream, self.schema), self.key_properties or [])
+                stream, keys = self.stream_name(), self.key_properties or []
+                return Schema(stream, _schema(stream, self.schema), keys, self.bookmark_properties)
             case "STATE":
                 if not (value := bytes(self.value)):
                     raise _violation("invalid_state", "a STATE has no 'value'")

@@ -169,6 +169,7 @@ class Run:
 
     def _emit(self, value: bytes) -> None:
         self._endpoints.rejects.sync()
+        self._streams.note_state(value)
         self._endpoints.write_state(value)
 
     def _close_ledgers(self) -> None:
@@ -204,11 +205,12 @@ class Run:
 
     def _run_entry(self, entry: reports.CohortReport) -> RunEntry:
         result = self.cohorts.by_id[entry.cohort_id or ""].result
+        status = self._status(is_withheld=result.is_withheld)
         return RunEntry(
             run_id=self._context.run_id,
             started_at=self._context.started_at,
             finished_at=utc_now(),
-            status=self._status(is_withheld=result.is_withheld),
+            status="failed" if entry.stream in self._streams.incomplete else status,
             sync_mode=entry.sync_mode,
             complete=entry.complete,
             records=entry.records,
@@ -225,7 +227,8 @@ class Run:
 
     def _error_of_some(self) -> TargetError | None:
         """Return the error of the streams and cohorts that failed alone, if there are any."""
-        errors = [*self.cohorts.errors, *self._streams.failed.values()]
+        streams = self._streams
+        errors = [*self.cohorts.errors, *streams.failed.values(), *streams.incomplete.values()]
         if not errors:
             return None
         worst = min(errors, key=lambda error: error.exit_code)

@@ -129,6 +129,16 @@ class StoreDirectory:
         """Record that this run has seen a stream's version; return whether no other run has."""
         return StreamRecords(self._ready()).use_version(stream, version, self.run_id)
 
+    def was_read_whole(self, stream: str) -> bool | None:
+        """See `LedgerStore.was_read_whole`."""
+        is_whole = StreamRecords(self._ready()).fact(stream, "is_whole")
+        return None if is_whole is None else bool(is_whole)
+
+    def note_read_whole(self, stream: str, *, whole: bool) -> None:
+        """See `LedgerStore.note_read_whole`."""
+        if not self._read_only:
+            StreamRecords(self._ready()).note_stream(stream, is_whole=int(whole))
+
     def write_progress(self, progress: RunProgress) -> None:
         """Record how far the run is, unless the store is read-only."""
         if not self._read_only:
