@@ -12,7 +12,7 @@ import msgspec
 
 from target_moengage_cohort.cli.identifiers import BATCH_SIZE, read_members
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
-from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured
+from target_moengage_cohort.cli.session import DONE, FAILED, Session, reporting
 from target_moengage_cohort.cli.terminal import complain, example
 from target_moengage_cohort.core.errors import (
     BusyError,
@@ -34,7 +34,7 @@ if t.TYPE_CHECKING:
 
 @click.command(epilog=example("moengage-cohort forget people.csv --config config.json"))
 @click.argument("file", required=False, metavar="[FILE|-]")
-@configured
+@reporting
 def forget(session: Session, file: str | None) -> int:
     """Remove users from all cohorts and erase them from the ledger.
 
@@ -69,6 +69,7 @@ def forget(session: Session, file: str | None) -> int:
                 outcome.unrecorded.append(cohort.cohort_id)
                 steps.append(([cohort.cohort_id], partial(_remove, session, [(cohort, members)])))
         _carry_out(session, steps, outcome)
+        _report_unfinished(session, outcome, entries)
         identifiers = sum(2 if each.uid and each.anonymous_id else 1 for each in members)
         if outcome.recorded:  # else there may be no ledger to write to
             removed = sum(outcome.removed.values())
@@ -110,6 +111,20 @@ def _carry_out(
         else:
             for cohort_id in cohort_ids:
                 del outcome.unfinished[cohort_id]
+
+
+def _report_unfinished(session: Session, outcome: _Outcome, entries: Sequence[CohortEntry]) -> None:
+    """Note in the report the cohorts that may still have the users, and one reason."""
+    owners: dict[str, Cohort | CohortEntry] = {entry.cohort_id: entry for entry in entries}
+    for mapping in session.config.mappings.values():
+        if (cohort := mapping.cohort) is not None:
+            owners.setdefault(cohort.cohort_id, cohort)
+    for cohort_id in outcome.unfinished:
+        session.report.note(owners[cohort_id], "failed")
+    for reason in outcome.unfinished.values():
+        if isinstance(reason, TargetError):
+            session.note_error(reason)
+            return
 
 
 def _forget_in_stream(

@@ -160,10 +160,7 @@ class StreamLedger(t.Protocol):
         """Doubt the members that a difference sends again, before removals leave."""
 
     def settle(self, difference: Difference, *, complete: Sequence[CohortLedger]) -> None:
-        """Apply the answers to a difference.
-
-        For the `complete` cohorts forget the removals, and end the approvals that it has used.
-        """
+        """Apply the answers; for the `complete` cohorts, end the removals and used approvals."""
 
     def forget(self, members: Sequence[Member]) -> set[int]:
         """Erase members that share an identifier with these; return the cohorts that had any.
@@ -232,10 +229,7 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
         """Return whether any cohort of a stream may have members in the store; cheap."""
 
     def stream(self, name: str) -> StreamLedger:
-        """Take a stream's lease, and open its ledger.
-
-        Wait while another run has the lease, and log that, but raise a `BusyError` in the end.
-        """
+        """Take a stream's lease, or raise a `BusyError` after a wait; open its ledger."""
 
     def take(self, stream: str) -> None:
         """Take a stream's lease as `stream` does, without opening its members."""
@@ -247,6 +241,9 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
 
     def recent_cohorts(self) -> int:
         """Return how many cohorts were created in the last 7 days, by all partners."""
+
+    def count_cohorts(self) -> int:
+        """Return how many cohorts the store has, of all partners, retired ones among them."""
 
     def admit(self, cohort_ids: Iterable[str]) -> dict[str, RowError]:
         """Create cohorts that were held; return why some of them, by id, cannot be."""
@@ -269,7 +266,10 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
         """Return an empty staging for a snapshot."""
 
     def begin(self, stream: str) -> None:
-        """Record that this run reads a stream, unless read-only; earlier pending plans expire."""
+        """Note, unless read-only, that this run reads a stream; earlier pending plans expire."""
+
+    def companions(self, stream: str) -> set[str]:
+        """Return the streams of the run that has read a stream last; empty if none has."""
 
     def is_void(self, plan: Plan) -> bool:
         """Return whether a pending plan has expired, because a later run of its stream began."""

@@ -36,10 +36,25 @@ class OnReject(enum.StrEnum):
     SKIP = "skip"
 
 
+class OnMissingStream(enum.StrEnum):
+    """How a configured stream without input is handled."""
+
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class OnWithheld(enum.StrEnum):
+    """How a run ends that withholds a plan."""
+
+    FAIL = "fail"
+    WARN = "warn"
+
+
 class Removals(enum.StrEnum):
     """When the removals of a mirror are sent."""
 
     IMMEDIATE = "immediate"
+    PROVEN = "proven"
     DEFERRED = "deferred"
 
 
@@ -146,6 +161,8 @@ class Settings(_Secretive, frozen=True, kw_only=True):
     send_timestamp: bool = True
     on_reject: OnReject = OnReject.FAIL
     rejects_path: str | None = None
+    on_missing_stream: OnMissingStream = OnMissingStream.WARN
+    on_withheld: OnWithheld = OnWithheld.FAIL
     report_path: str | None = None
     dry_run: bool = False
     validate_records: bool = False

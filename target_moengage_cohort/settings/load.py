@@ -43,6 +43,12 @@ _MODES_OF_KEYS: dict[str, tuple[SyncMode, ...]] = {
     **dict.fromkeys(_MIRROR_KEYS, (SyncMode.MIRROR, SyncMode.ONE_TIME)),
 }
 
+_EMPTY_COHORTS = (
+    "cohorts: is an empty object, which maps no stream. Meltano passes one on if a variable has a "
+    "key with a dot, such as the name of a stream: set cohorts in meltano.yml instead. To have "
+    "every stream populate a cohort of its own name, leave cohorts out"
+)
+
 _invalid = partial(SettingsError, "invalid_value")
 _conflict = partial(SettingsError, "conflicting_settings")
 
@@ -101,6 +107,8 @@ def _load(raw: t.Mapping[str, t.Any]) -> Config:
     unknown = {name: nearest_name(name, SETTING_NAMES) for name in gathered if name not in known}
     faults: list[TargetError] = []
     values = convert_object("", fields_of(Settings), known, faults)
+    if values.get("cohorts") == {}:
+        faults.append(SettingsError("empty_cohorts", _EMPTY_COHORTS))
     fields = fields_of(StreamMapping, without=DERIVED_KEYS)
     own = {
         stream: convert_object(

@@ -152,7 +152,8 @@ class Envelope(msgspec.Struct):
         match self.type:
             case "SCHEMA":
                 stream, keys = self.stream_name(), self.key_properties or []
-                return Schema(stream, _schema(stream, self.schema), keys, self.bookmark_properties)
+                schema = _schema(stream, self.schema)
+                return Schema(stream, schema, keys, self.bookmark_properties)
             case "STATE":
                 if not (value := bytes(self.value)):
                     raise _violation("invalid_state", "a STATE has no 'value'")

@@ -20,6 +20,8 @@ from target_moengage_cohort.singer.messages import RawRecord, Schema
 from target_moengage_cohort.singer.record_schemas import RecordSchema
 
 if t.TYPE_CHECKING:
+    from collections.abc import Callable
+
     from target_moengage_cohort.settings import Settings
 
 _FLATTENING = ("enabled", "max_depth", "max_key_length", "separator")
@@ -35,6 +37,7 @@ class StreamMaps:
         talkative.setLevel(max(logging.INFO, talkative.level))
         self._validate = settings.validate_records
         self._schemas: dict[str, RecordSchema] = {}
+        self._exemptions: dict[str, Callable[[RawRecord], bool]] = {}
         self._maps = settings.stream_maps
         values = {name: getattr(settings, name) for name in _SDK_SETTINGS}
         config = {name: value for name, value in values.items() if value not in (None, {})}
@@ -93,12 +96,19 @@ class StreamMaps:
         except Exception as error:  # noqa: BLE001 - an expression may raise anything
             raise failed(stream_map, record, error) from None
         if transformed is not None:
-            if self._validate:
+            if self._validate and not self._is_exempt(stream_map.stream_alias, transformed):
                 self._schemas[stream_map.stream_alias].check(transformed)
             for name in record:
                 if name.lower() in MARKS and record[name] is not None:
                     transformed.setdefault(name, record[name])
         return transformed
+
+    def exempt(self, stream: str, is_exempt: Callable[[RawRecord], bool]) -> None:
+        """Leave some records of a stream, after stream maps, without validation."""
+        self._exemptions[stream] = is_exempt
+
+    def _is_exempt(self, stream: str, record: RawRecord) -> bool:
+        return stream in self._exemptions and self._exemptions[stream](record)
 
 
 def _invalid_stream_map(why: str) -> SettingsError:

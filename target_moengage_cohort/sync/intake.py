@@ -116,6 +116,8 @@ class Intake:
             self._undeclared.expect(schema.stream, rows.undeclared, schema.schema["properties"])
             if mapper is None:  # else its rows need no decoding
                 self._reader.expect(schema.stream, rows.layout)
+            else:
+                mapper.exempt(schema.stream, rows.record_proves_emptiness)
 
     def _mapper_of(self, schema: Schema) -> StreamMaps | None:
         """Return the stream maps for a stream; rejected rows that are replayed were mapped."""
@@ -234,7 +236,7 @@ class Intake:
         if errors:
             self._rejections.reject_row(self._schemas[stream], errors, origin)
             for sink in self._streams.of_source(stream):
-                sink.count_reject()
+                sink.count_reject(errors)
 
     def _require_schema(self, stream: str, kind: str) -> None:
         if stream not in self._schemas:

@@ -57,8 +57,8 @@ class Rejections:
             raise SettingsError("rejects_path_is_input", msg)
 
     def count_unplaced(self, stream: str, error: RowError) -> None:
-        """Count a row for its stream if it names no cohort."""
-        if error.cohort_id is None:
+        """Count a row for its stream if it names no cohort of the run."""
+        if error.cohort_id not in self._cohorts.by_id:
             self.unplaced[stream] += 1
 
     def reject_row(self, stream: Schema, errors: Sequence[RowError], origin: RowOrigin) -> None:
@@ -107,7 +107,7 @@ class Rejections:
                 logger.warning(
                     "%s",
                     where(f"row rejected: {kind}"),
-                    extra={"code": "row_skipped", "stream": stream.stream},
+                    extra={"code": "rows_rejected", "stream": stream.stream},
                 )
             self._file.append(stream, row, reason)
 

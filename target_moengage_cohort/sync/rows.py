@@ -23,6 +23,7 @@ from target_moengage_cohort.core.membership import (
 )
 from target_moengage_cohort.singer.columns import NotPlainError, RowLayout, plain_rows
 from target_moengage_cohort.sync.mapped_columns import mapped_columns
+from target_moengage_cohort.sync.mirror.completeness import whole_number
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -117,6 +118,19 @@ class RowMapper:
             error.cohort_id = cohort.cohort.cohort_id
             raise
         return cohort, action, member
+
+    def proves_emptiness(self, row: t.Any) -> bool:
+        """Return whether a row states that there are none: no identifier, and a row count of 0."""
+        roles = self._columns.keys() & {"uid", "anonymous_id"}
+        return (
+            "expected_count" in self._columns
+            and all(getattr(row, role) in (None, UNSET, "") for role in roles)
+            and whole_number(row.expected_count) == 0
+        )
+
+    def record_proves_emptiness(self, record: Mapping[str, t.Any]) -> bool:
+        """Return the same of a whole record."""
+        return "expected_count" in self._columns and self.proves_emptiness(self.row(record))
 
     def count_padded(self, rows: int) -> None:
         """Count rows whose identifiers begin or end with white space."""

@@ -53,6 +53,7 @@ class Streams:
         self._delivery = delivery
         self._store = endpoints.store
         self._outbox = Outbox(cohorts, delivery)
+        cohorts.submit = self._outbox.submit
         self._settlement = Settlement(
             context, cohorts, delivery, endpoints.store, endpoints.recorder
         )
@@ -203,16 +204,6 @@ class Streams:
         if is_whole and value.translate(None, b" \t\r\n") not in _EMPTY_STATES:
             self._outbox.state(value)
 
-    def hold_state(self, stream: str) -> None:
-        """Write no STATE from now on until a stream's columns are known to be there."""
-        self._outbox.submit()  # the STATEs before it are not held back
-        self._delivery.hold(f"columns of {stream}")
-
-    def release_state(self, stream: str) -> None:
-        """End `hold_state`."""
-        self._outbox.submit()
-        self._delivery.release(f"columns of {stream}")
-
     def note_state(self, value: bytes) -> None:
         """Note, before a STATE is written, of which streams the tap would not read all after it."""
         state, sources = read_state(value), self._sources()
@@ -230,6 +221,16 @@ class Streams:
     def _sources(self) -> set[str]:
         """Return all of the tap's streams that are known; for any thread."""
         return {*self._config.mappings, *self.failed, *list(self._by_source)}
+
+    def hold_state(self, stream: str) -> None:
+        """Write no STATE from now on until a stream's columns are known to be there."""
+        self._outbox.submit()  # the STATEs before it are not held back
+        self._delivery.hold(f"columns of {stream}")
+
+    def release_state(self, stream: str) -> None:
+        """End `hold_state`."""
+        self._outbox.submit()
+        self._delivery.release(f"columns of {stream}")
 
     def pause(self) -> None:
         """Use the time while no input arrives: pass on the collected rows."""
@@ -269,7 +270,7 @@ class Streams:
             return False
         if not (self._settlement.finish() and self._delivery.drain()):
             return False
-        failed = {each.mapping.stream for each in self._cohorts.by_id.values() if each.error}
+        failed = self._cohorts.unsettled_streams
         for stream, sink in self.by_name.items():
             if stream not in failed and self._may_pass(stream, sink):
                 self._delivery.release(stream)

@@ -22,6 +22,7 @@ class SettlementResult(msgspec.Struct):
     removals_waiting: int = 0
     removals_withheld: int = 0
     additions_withheld: int = 0
+    is_incomplete: bool = False  # whether removals were left out, as the input is not complete
     plan_id: str | None = None
     reason: str | None = None  # why not everything was delivered
     objection: str | None = None  # why the guard will withhold waiting removals once confirmed
@@ -29,8 +30,8 @@ class SettlementResult(msgspec.Struct):
 
     @property
     def is_withheld(self) -> bool:
-        """Whether any part of the plan is withheld."""
-        return bool(self.removals_withheld or self.additions_withheld)
+        """Whether any part of the plan is withheld for a person to decide."""
+        return self.plan_id is not None and bool(self.removals_withheld or self.additions_withheld)
 
 
 class SyncedCohort(msgspec.Struct, eq=False):
@@ -48,6 +49,11 @@ class SyncedCohort(msgspec.Struct, eq=False):
     error: CohortError | None = None  # why nothing is sent for it, if so
     is_held: bool = False  # whether it is new, and not created yet
     is_closed: bool = False  # whether its rows are dropped: it is sealed, or has an error
+
+    @property
+    def lacks_rows(self) -> bool:
+        """Whether a member may be missing from the rows of a mirror, as one was rejected."""
+        return self.mapping.is_snapshot and self.rejected > 0
 
     @property
     def where(self) -> str:

@@ -36,7 +36,7 @@ SETTINGS = {
     "data_center: must be one of 01, 02, 03, 04, 05, 06, 101; there is no default, because the "
     "wrong data center is another region": {"data_center": "7"},
     "sync_mode: must be one of incremental, add, remove, mirror, one_time": {"sync_mode": "x"},
-    "removals: must be one of immediate, deferred": {"removals": "never"},
+    "removals: must be one of immediate, proven, deferred": {"removals": "never"},
     "on_reject: must be one of fail, skip": {"on_reject": "ignore"},
     "max_addition_percent: must be at least 0": {"max_addition_percent": -1},
     "max_concurrency: must be at most 16": {"max_concurrency": 17},

@@ -257,8 +257,6 @@ class TestManyCohorts:
             ("the column 'id' is a boolean", True, "n"),
             ("the column 'id' is neither text nor a whole number", ["a"], "n"),
             ("the column 'name' names no cohort", "b", None),
-            ("the name of the cohort 'b' must not contain ':'", "b", "x:y"),
-            ("the cohort 'b' has the name of the cohort 'a'", "b", "Alpha"),
         ],
     )
     def test_rows_without_a_good_cohort_are_rejected(self, expected, cohort_id, name):
@@ -268,12 +266,27 @@ class TestManyCohorts:
         assert expected == reason(rows, uid="u", id=cohort_id, name=name)
         assert ["a"] == [*cohorts.by_id]
 
-    def test_two_names_of_one_cohort(self):
-        """The row with another name is rejected and counted with its cohort."""
+    @pytest.mark.parametrize(
+        ("code", "name"), [("invalid_cohort_name", "x:y"), ("duplicate_cohort_name", "Alpha")]
+    )
+    def test_cohorts_that_moengage_would_drop_are_withheld(self, code, name):
+        """Their rows are no changes, and they are no cohorts of the run."""
         rows, cohorts = mapped(cohort_id_column="id", cohort_name_column="name")
         change(rows, uid="u", id="a", name="Alpha")
-        assert "cohort 'a' had another name in this run" == reason(rows, uid="u", id="a", name="B")
-        assert (2, 1) == (cohorts.by_id["a"].records, cohorts.by_id["a"].rejected)
+        assert change(rows, uid="u", id="b", name=name) is None
+        assert change(rows, uid="v", id="b", name=name) is None
+        (withheld,) = cohorts.withheld.cohorts
+        assert (code, 2, 0) == (withheld.error.code, withheld.records, withheld.rejected)
+        assert ["a"] == [*cohorts.by_id]
+
+    def test_two_names_of_one_cohort(self):
+        """From the row with another name on, the cohort is withheld; its rows are counted."""
+        rows, cohorts = mapped(cohort_id_column="id", cohort_name_column="name")
+        change(rows, uid="u", id="a", name="Alpha")
+        assert change(rows, uid="u", id="a", name="B") is None
+        assert change(rows, uid="u", id="a", name="Alpha") is None
+        cohort = cohorts.by_id["a"]
+        assert ("cohort_renamed", 3, 0) == (cohort.error.code, cohort.records, cohort.rejected)
 
     def test_true_is_not_the_cohort_1(self):
         """Values that are equal in Python are not taken for an id that was seen before."""
@@ -281,12 +294,14 @@ class TestManyCohorts:
         assert "1" == change(rows, uid="u", id=1).cohort.cohort_id
         assert "the column 'id' is a boolean" == reason(rows, uid="u", id=True)
 
-    def test_another_stream_s_cohort_ends_the_run(self):
-        """A row that names the cohort of another stream is a settings error."""
-        first, second, _ = mapped("s", "t", cohort_id_column="id")
+    def test_another_stream_s_cohort_is_withheld(self):
+        """Rows that name the cohort of another stream are dropped; that cohort goes on."""
+        first, second, cohorts = mapped("s", "t", cohort_id_column="id")
         change(first, uid="u", id="a")
-        with pytest.raises(SettingsError, match="'s' and 't' both populate the cohort 'a'"):
-            change(second, uid="u", id="a")
+        assert change(second, uid="u", id="a") is None
+        assert change(first, uid="v", id="a") is not None
+        (withheld,) = cohorts.withheld.cohorts
+        assert ("cohort_of_other_stream", "t") == (withheld.error.code, withheld.mapping.stream)
 
 
 def test_a_new_schema_keeps_the_counts():

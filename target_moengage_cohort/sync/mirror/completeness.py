@@ -90,7 +90,7 @@ class Completeness:
         is_same = value == self._raw_count and type(value) is type(self._raw_count)
         if is_same and self._expected is not None:
             return
-        expected = _whole_number(value)
+        expected = whole_number(value)
         where = f"expected_count_column {self._count_column!r} of the stream {self._stream!r}"
         if expected is None:
             msg = f"{where}: a row has no row count there; make it count(*) over ()"
@@ -102,6 +102,15 @@ class Completeness:
             )
             raise InputError("count_mismatch", msg)
         self._raw_count, self._expected = value, expected
+
+    def expect_nothing(self) -> None:
+        """Note a row which states that there is none; it was counted, but is none itself.
+
+        Raises:
+            InputError: Other rows have another row count.
+        """
+        self.expect(0)
+        self.records -= 1
 
     def check(self) -> None:
         """Compare the row count in the rows with the number of rows read.
@@ -149,8 +158,8 @@ def check_tap_exit(code: int) -> None:
         raise InputError("tap_failed", msg)
 
 
-def _whole_number(value: object) -> int | None:
-    """Return a row count as a tap may write it: a number, or its digits."""
+def whole_number(value: object) -> int | None:
+    """Return a row count as a tap may write it, a number or its digits; else ``None``."""
     if isinstance(value, Decimal) and value.is_finite() and value.adjusted() < _MOST_DIGITS:
         value = int(value) if value == value.to_integral_value() else None
     elif isinstance(value, str):

@@ -12,6 +12,9 @@ from target_moengage_cohort.sync.rows import count_records
 from target_moengage_cohort.sync.sink import Sink
 
 if t.TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from target_moengage_cohort.core.errors import RowError
     from target_moengage_cohort.ledger.snapshot import ColumnarFacts, Staging
     from target_moengage_cohort.singer.batches.columnar import Relation
     from target_moengage_cohort.singer.columns import Columns
@@ -41,6 +44,9 @@ class MirrorSink(Sink):
     def take(self, row: t.Any) -> None:
         """Take one row; see `Sink.take`."""
         if self._has_counts:
+            if self.rows.proves_emptiness(row):
+                self.completeness.expect_nothing()
+                return
             self.completeness.expect(row.expected_count)
         cohort, action, member = self.rows.read(row)
         if cohort.is_closed:
@@ -104,9 +110,10 @@ class MirrorSink(Sink):
         """See `Sink`."""
         self.completeness.count(version, rows)
 
-    def count_reject(self) -> None:
-        """See `Sink`; a member may be missing now."""
-        self.completeness.rejected += 1
+    def count_reject(self, errors: Sequence[RowError]) -> None:
+        """See `Sink`; a member may be missing now, of one of many cohorts if that is known."""
+        if not self._fans_out or any(error.cohort_id is None for error in errors):
+            self.completeness.rejected += 1
 
     def activate(self, version: t.Any) -> None:
         """See `Sink`."""
