@@ -218,13 +218,14 @@ class Intake:
         self, stream: str, row: t.Any, record: Callable[[], RawRecord]
     ) -> RowError | None:
         """Have a stream's sink take a row; return why it cannot be delivered, if it cannot."""
-        self._undeclared.see(stream, row, record)
+        sink = self._streams.by_name[stream]
+        self._undeclared.see(stream, row, record, sink.rows.proves_emptiness)
         try:
-            self._streams.by_name[stream].take(row)
+            sink.take(row)
         except RowError as error:
             self._undeclared.blame(stream, error)
             if error.code == "missing_key":
-                rows = self._streams.by_name[stream].rows
+                rows = sink.rows
                 key = misspelled_key(rows.mapping, rows.schema.key_properties, record())
                 if key is not None:
                     raise key from None

@@ -132,12 +132,20 @@ class UndeclaredColumns:
             self._seen[stream].update(missing.values())
             self._release(stream)
 
-    def see(self, stream: str, row: t.Any, record: Callable[[], RawRecord]) -> None:
+    def see(
+        self,
+        stream: str,
+        row: t.Any,
+        record: Callable[[], RawRecord],
+        proves_emptiness: Callable[[t.Any], bool],
+    ) -> None:
         """Note the columns of a row, of which `record` returns all.
+
+        One that proves that there are no members need not have them.
 
         Raise a `SettingsError` if so many rows have lacked one that it is not there.
         """
-        if (missing := self._missing.get(stream)) is None:
+        if (missing := self._missing.get(stream)) is None or proves_emptiness(row):
             return
         for role, column in [*missing.items()]:
             if getattr(row, role) is not UNSET:

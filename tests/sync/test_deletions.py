@@ -158,6 +158,7 @@ class TestDeletionsThatCarryOnlyTheirKey:
         (warning,) = [each for each in caplog.records if vars(each).get("code") == "deletion_lost"]
         assert "users" == warning.stream
         assert "3 rows" in warning.message
+        assert "deletion_lost" in {each.code for each in seen.report.warnings}
         assert 3 == len(rejected(path))
 
     def test_a_fan_out_that_cannot_tell_the_cohort_says_the_same(self, emulator):

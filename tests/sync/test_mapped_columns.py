@@ -171,6 +171,20 @@ def test_a_stream_without_rows_lacks_nothing(emulator):
     assert [{"at": 1}] == seen.states
 
 
+@every_way
+@pytest.mark.parametrize("nobody", [{"n": 0}, {"uid": None, "n": 0}], ids=["absent", "null"])
+def test_a_row_that_proves_emptiness_needs_no_other_column(emulator, folder, kind, nobody):
+    """The row of an empty audience may have its row count alone, with an open SCHEMA, too."""
+    mapping = {"sync_mode": "mirror", "expected_count_column": "n", "membership_column": "is_in"}
+    options = {"cohorts": {"users": mapping}, "max_removal_percent": 100}
+    options["ledger_uri"] = str(folder.path)
+    run(emulator, lines(OPEN, record(uid="m-1", n=1, is_in=True)), **options)
+    assert {"m-1"} == uids(emulator)
+    seen = run(emulator, data(folder, kind, OPEN, [nobody]), **options)
+    assert seen.error is None
+    assert set() == uids(emulator)
+
+
 def test_a_row_count_that_no_row_has_is_an_error(emulator):
     """Without its expected_count_column a mirror ends at its first row."""
     options = {"cohorts": {"users": {"sync_mode": "mirror", "expected_count_column": "n"}}}

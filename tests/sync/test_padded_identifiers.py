@@ -41,6 +41,9 @@ def test_white_space_is_sent_counted_and_warned_about_once(
     assert ("users", "WARNING") == (warning.stream, warning.levelname)
     assert "4 rows have identifiers" in warning.message
     assert "char(n)  " not in warning.message
+    assert ["padded_identifiers"] == [
+        each.code for each in seen.report.warnings if each.code != "ledger_created"
+    ]
 
 
 @pytest.mark.parametrize("kind", WAYS.values(), ids=WAYS)
