@@ -67,6 +67,8 @@ def read_samples(path: str, config: Config) -> list[Sample]:
             "writes with --discover, its output, or one row as a JSON object"
         )
         raise InputError("invalid_sample", msg)
+    if content.get("type") == "RECORD" and isinstance(row := content.get("record"), dict):
+        return [Sample(str(content.get("stream")), {name: {} for name in row}, row=row)]
     if len(config.mappings) != 1:
         msg = (
             f'--columns: {name} has a row without its stream; give it as {{"type": "RECORD", '

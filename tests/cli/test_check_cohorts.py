@@ -201,6 +201,12 @@ def test_a_taps_output_on_standard_input(desk):
     }
 
 
+def test_a_record_on_several_lines(columns):
+    """A RECORD that a person has written is taken like a tap's."""
+    code, found = columns(json.dumps(record("public-users", uid=f"{PLANTED}1"), indent=1))
+    assert (0, True) == (code, found["columns"][0]["row"])
+
+
 def test_columns_after_stream_maps(columns, desk):
     """The columns are those that stream maps make."""
     desk.raw["stream_maps"] = {"public-users": {"uid": "record['id']"}}
