@@ -245,7 +245,10 @@ class Streams:
         """Return why the tap has not read all of a mirror's stream, if STATE says so."""
         allows_bookmark = sink.rows.mapping.allow_bookmark
         error = self._tap_states.fault(
-            sink.source, self._sources(), allows_bookmark=allows_bookmark
+            sink.source,
+            self._sources(),
+            allows_bookmark=allows_bookmark,
+            is_proven=sink.proof.is_proof,
         )
         is_trusted = allows_bookmark or sink.proof in {Proof.COUNT, Proof.NO}
         if error is None and self._was_whole.get(stream) is False and not is_trusted:

@@ -1,5 +1,6 @@
 """A mirror and the STATE of its tap: whole runs against the emulator."""
 
+import dataclasses
 import re
 
 import pytest
@@ -78,6 +79,15 @@ def test_a_read_that_stopped_without_a_mark(emulator, mirror):
     reading = state({"bookmarks": {"users": {}}, "currently_syncing": "users"})
     seen = mirror([reading, *PLAIN.run(MANY[:6], 1)[:-1], reading])
     assert ("stopped_read", []) == (code(seen), seen.states)
+    assert set(MANY) == members(emulator)
+
+
+@pytest.mark.parametrize("tap", [tap for tap in FULL_READS if tap.syncs], **NAMES)
+def test_a_later_read_that_stopped_without_a_mark(emulator, mirror, tap):
+    """A tap that dies before its first mark still has what its last complete read has written."""
+    tap = dataclasses.replace(tap, during=None)
+    assert code(mirror(tap.run(MANY, 0))) is None
+    assert "stopped_read" == code(mirror(tap.run(MANY[:6], 1, is_cut=True, fed=tap.after)))
     assert set(MANY) == members(emulator)
 
 
