@@ -92,6 +92,20 @@ def test_a_later_read_that_stopped_without_a_mark(emulator, mirror, tap):
 
 
 @pytest.mark.parametrize("sync_mode", ["incremental", "add"])
+def test_a_state_before_the_first_row_has_to_wait(mirror, sync_mode):
+    """A tap that dies before its second STATE would take the rest of its first read for done."""
+    bookmarks = {"users": {"lsn": 5, "version": 1}}
+    early = {"bookmarks": bookmarks, "currently_syncing": "users"}
+    rows = [schema(), *(record(uid=uid) for uid in MANY)]
+    assert [] == mirror([state(early), *rows], sync_mode=sync_mode).states
+    later = {"bookmarks": {"users": {"lsn": 5, "xmin": 7}}, "currently_syncing": "users"}
+    assert [later] == mirror([state(early), *rows, state(later)], sync_mode=sync_mode).states
+    empty = {"bookmarks": bookmarks, "currently_syncing": None}
+    messages = [state(early), schema(), state(empty)]
+    assert [empty] == mirror(messages, sync_mode=sync_mode).states
+
+
+@pytest.mark.parametrize("sync_mode", ["incremental", "add"])
 def test_a_read_that_was_cut_in_another_mode(emulator, mirror, sync_mode):
     """STATE may leave in the other modes, so the first mirror proves nothing, and the next does."""
     seen = mirror(RESUMES.run(MANY, 0, is_cut=True), sync_mode=sync_mode)

@@ -154,6 +154,16 @@ class TapStates:
         if stream not in self._before:
             self._before[stream] = self._all
 
+    def is_early(self, state: TapState) -> bool:
+        """Return whether a STATE names a stream as being read of which no row has come.
+
+        A tap that is killed then and gets it back may leave out the stream, or its first read.
+        """
+        return any(
+            state.is_reading(name) and not any(_fits(name, begun) for begun in self._before)
+            for name in state.syncing
+        )
+
     def fault(
         self,
         stream: str,
