@@ -121,6 +121,7 @@ def run(raw: dict[str, t.Any], *, from_environment: bool, source: t.IO[str] | No
         raw = raw | sources.from_environment()
     else:
         logger.info("Skipping parse of env var settings...")
+        raw = sources.add_misspellings(raw)
     final = FinalReport(raw)
     config = _load(raw, final)
     final.take(config.settings)
