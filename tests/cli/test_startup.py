@@ -154,7 +154,7 @@ def test_invoke_runs_as_the_command_does(tmp_path, emulator, valid):
     [
         ({}, "INFO"),
         ({"LOGLEVEL": "error"}, None),
-        ({"LOGLEVEL": "ERROR", f"{PREFIX}LOGLEVEL": "debug"}, "INFO"),
+        ({"LOGLEVEL": "ERROR", f"{PREFIX}LOGLEVEL": "debug"}, "DEBUG"),
     ],
     ids=["default", "all programs", "this one"],
 )
