@@ -9,7 +9,7 @@ import sys
 import typing as t
 import uuid
 
-from target_moengage_cohort import NAME, settings, version
+from target_moengage_cohort import NAME, package_version, settings, version
 from target_moengage_cohort.core.errors import SettingsError, TargetError, anonymous_traceback
 from target_moengage_cohort.core.interrupts import Interrupt, Patience, TerminationSignals
 from target_moengage_cohort.core.warning_log import WarningLog
@@ -40,8 +40,25 @@ def open_run(config: Config, interrupt: Interrupt, store: LedgerStore, head: Rep
     """Put a run together, if what the settings name can be used; a dry run's store is read-only."""
     if config.settings.report_path is not None:
         reports.check(config.settings.report_path)
+    _log_start(config.settings, store, head)
     context = RunContext(head, config, interrupt, Timing())
     return Run(context, endpoints_of(context, store))
+
+
+def _log_start(settings: Settings, store: LedgerStore, head: ReportHead) -> None:
+    """Log where a run sends what it reads; the key is left out."""
+    logging.getLogger(__name__).info(  # `moengage-cohort run` shows that one, too
+        "%s %s, %srun %s: workspace %r at %s, partner %r, ledger %s",
+        NAME,
+        package_version(),
+        "dry " if settings.dry_run else "",
+        head.run_id,
+        settings.workspace_id,
+        settings.base_url,
+        settings.partner,
+        store.place,
+        extra={"code": "started"},
+    )
 
 
 def endpoints_of(context: RunContext, store: LedgerStore) -> Endpoints:
