@@ -78,6 +78,7 @@ class StreamMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     deleted_at_column: str | None = None
     expected_count_column: str | None = None
     allow_bookmark: bool = False
+    exclusive: bool | None = None  # unset: false, with a warning where it matters
     removals: Removals
     max_removal_percent: _Percent
     max_addition_percent: _Natural | None

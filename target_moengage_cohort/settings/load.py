@@ -47,6 +47,7 @@ _MODES_OF_KEYS: dict[str, tuple[SyncMode, ...]] = {
         SyncMode.MIRROR,
         SyncMode.ONE_TIME,
     ),
+    "exclusive": (SyncMode.INCREMENTAL, SyncMode.ADD, SyncMode.MIRROR),
     **dict.fromkeys(_MIRROR_KEYS, (SyncMode.MIRROR, SyncMode.ONE_TIME)),
 }
 
@@ -57,6 +58,11 @@ _EMPTY_COHORTS = (
     "cohorts: is an empty object, which maps no stream. Meltano passes one on if a variable has a "
     "key with a dot, such as the name of a stream: set cohorts in meltano.yml instead. To have "
     "every stream populate a cohort of its own name, leave cohorts out"
+)
+
+_NEEDS_MEMBERS = (
+    "needs the members of the cohorts in the ledger, which this sync mode keeps only with "
+    "ledger_uri; set it, or use the sync mode mirror"
 )
 
 _invalid = partial(SettingsError, "invalid_value")
@@ -141,6 +147,8 @@ def _load(raw: t.Mapping[str, t.Any]) -> Config:
     faults += _setting_faults(settings)
     for stream, mapping in mappings.items():
         faults += _mapping_faults(mapping, own[stream])
+        if mapping.exclusive and not (mapping.is_snapshot or settings.ledger_uri):
+            faults.append(_conflict(f"cohorts.{stream}.exclusive: {_NEEDS_MEMBERS}"))
     faults += _shared_cohort_faults(mappings.values())
     SettingsError.raise_any(faults)
     return Config(msgspec.structs.replace(settings, cohorts=mappings), unknown, default)
@@ -235,6 +243,8 @@ def _cohort_faults(
         yield SettingsError("invalid_cohort_name", msg)
     if mapping.cohort_name_column is not None:
         yield _conflict(f"{where}.cohort_name_column: requires cohort_id_column")
+    if mapping.exclusive:
+        yield _conflict(f"{where}.exclusive: requires cohort_id_column")
 
 
 def _shared_cohort_faults(mappings: Iterable[StreamMapping]) -> Iterator[SettingsError]:

@@ -63,7 +63,7 @@ def from_environment() -> dict[str, t.Any]:
     for name in sorted(SETTING_NAMES):
         variable = ENVIRONMENT_PREFIX + name.upper()
         if (value := os.environ.get(variable)) is not None:
-            logger.info("Parsing '%s' config from env variable '%s'.", name, variable)
+            logger.debug("Parsing '%s' config from env variable '%s'.", name, variable)
             config[name] = value
     return config | dict.fromkeys(_unknown_variables())
 

@@ -155,7 +155,7 @@ def test_invoke_runs_as_the_command_does(tmp_path, emulator, valid):
     [
         ({}, "INFO"),
         ({"LOGLEVEL": "error"}, None),
-        ({"LOGLEVEL": "ERROR", f"{PREFIX}LOGLEVEL": "debug"}, "INFO"),
+        ({"LOGLEVEL": "ERROR", f"{PREFIX}LOGLEVEL": "debug"}, "DEBUG"),
     ],
     ids=["default", "all programs", "this one"],
 )
@@ -356,3 +356,32 @@ def test_a_file_named_env_that_is_no_text_is_wrong_usage(tmp_path, folder):
     assert 2 == done.returncode
     assert b".env cannot be read" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_a_quiet_run_has_two_lines(tmp_path, emulator):
+    """A run that changes nothing logs where it sends, without the key, and the total."""
+    settings = config(
+        emulator, ledger_uri=str(tmp_path / "ledger"), report_path=str(tmp_path / "r")
+    )
+    data = lines(schema(), record(uid="u"))
+    assert 0 == finish(start(tmp_path, settings), data).code
+    ended = finish(start(tmp_path, settings), data)
+    assert 0 == ended.code
+    first, total = ended.stderr.splitlines()
+    run_id = json.loads((tmp_path / "r").read_text())["run_id"]
+    place = str(tmp_path / "ledger")
+    for part in (emulator.workspace_id, emulator.url, "'acme'", place, run_id):
+        assert part in first
+    assert emulator.data_api_key not in ended.stderr
+    assert "0 requests" in total
+
+
+def test_a_changed_cohort_has_a_row_of_its_own(tmp_path, emulator):
+    """Each cohort that changed is one record between the start and the total; others have none."""
+    messages = [each for name in "abc" for each in (schema(name), record(name, uid="u"))]
+    settings = config(emulator, ledger_uri=str(tmp_path / "ledger"))
+    assert 0 == finish(start(tmp_path, settings), lines(*messages)).code
+    ended = finish(start(tmp_path, settings), lines(*messages, record("b", uid="v")))
+    _, row, total = ended.stderr.splitlines()
+    assert row.split(" | ")[-1].startswith("b ")
+    assert "1 request," in total

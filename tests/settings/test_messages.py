@@ -14,8 +14,8 @@ COHORTS = {
     "cohorts.vip: unknown key 'uid_col'; did you mean 'uid_column'?": {"uid_col": "x"},
     "cohorts.vip: unknown key 'zzzz'; the keys are cohort_id, cohort_name, cohort_description, "
     "cohort_id_column, cohort_name_column, uid_column, anonymous_id_column, sync_mode, "
-    "membership_column, deleted_at_column, expected_count_column, allow_bookmark, removals, "
-    "max_removal_percent, "
+    "membership_column, deleted_at_column, expected_count_column, allow_bookmark, exclusive, "
+    "removals, max_removal_percent, "
     "max_addition_percent": {"zzzz": "x"},
     "cohorts.vip.cohort_name: must not contain ':'; MoEngage may drop such a name without an "
     "error, so set a valid cohort_name": {"cohort_name": "a:b"},
