@@ -2,6 +2,8 @@
 
 import copy
 
+import pytest
+
 from target_moengage_cohort.emulator import Emulator
 from tests.support.project import MeltanoProject
 
@@ -50,9 +52,16 @@ def test_an_inheriting_plugins_variables_are_no_misspellings(project: MeltanoPro
     assert done.returncode == 0, done.stderr
 
 
-def test_a_misspelled_variable_ends_a_run(moengage: Emulator, project: MeltanoProject) -> None:
+@pytest.mark.parametrize("in_file", [False, True], ids=["environment", ".env"])
+def test_a_misspelled_variable_ends_a_run(
+    moengage: Emulator, project: MeltanoProject, *, in_file: bool
+) -> None:
     """Meltano passes no setting for it, but the target sees the variable; so does the utility."""
-    project.environment[f"{PREFIX}MAX_REMOVAL_PERCENTAGE"] = "5"
+    name = f"{PREFIX}MAX_REMOVAL_PERCENTAGE"
+    if in_file:
+        (project.folder / ".env").write_text(f"{name}=5\n")
+    else:
+        project.environment[name] = "5"
     for invoked in ((LOADER,), (UTILITY, "check", "--config=ENV")):
         done = project.meltano("invoke", *invoked)
         assert done.returncode != 0
