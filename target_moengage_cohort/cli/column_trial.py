@@ -26,6 +26,7 @@ if t.TYPE_CHECKING:
 
 _MOST_LINES = 10_000  # of a tap's output; a row of each stream will be among them
 _MOST_BYTES = 64 * 1024 * 1024
+_OF_STREAM_OR_COLUMN = (0, 2)  # lengths of a breadcrumb, which is longer for a nested property
 
 Row: t.TypeAlias = dict[str, t.Any]
 
@@ -67,6 +68,8 @@ def read_samples(path: str, config: Config) -> list[Sample]:
             "writes with --discover, its output, or one row as a JSON object"
         )
         raise InputError("invalid_sample", msg)
+    if content.get("type") == "RECORD" and isinstance(row := content.get("record"), dict):
+        return [Sample(str(content.get("stream")), {name: {} for name in row}, row=row)]
     if len(config.mappings) != 1:
         msg = (
             f'--columns: {name} has a row without its stream; give it as {{"type": "RECORD", '
@@ -113,10 +116,9 @@ def _of_catalog(entry: t.Any) -> Sample | None:
     try:
         stream, properties = entry["tap_stream_id"], entry["schema"]["properties"]
         left_out = {
-            each["breadcrumb"][-1] if each["breadcrumb"] else None
+            each["breadcrumb"][1] if each["breadcrumb"] else None
             for each in entry.get("metadata") or []
-            if each["metadata"].get("selected") is False
-            or each["metadata"].get("inclusion") == "unsupported"
+            if len(each["breadcrumb"]) in _OF_STREAM_OR_COLUMN and _is_left_out(each["metadata"])
         }
         if None in left_out:
             return None  # the whole stream
@@ -126,6 +128,12 @@ def _of_catalog(entry: t.Any) -> Sample | None:
     except (AttributeError, IndexError, KeyError, TypeError):
         msg = "--columns: the catalog has a stream without tap_stream_id, schema or metadata"
         raise InputError("invalid_sample", msg) from None
+
+
+def _is_left_out(metadata: Row) -> bool:
+    inclusion = metadata.get("inclusion")
+    is_deselected = metadata.get("selected") is False and inclusion != "automatic"
+    return is_deselected or inclusion == "unsupported"
 
 
 class Trial(msgspec.Struct, frozen=True):

@@ -12,9 +12,9 @@ import msgspec
 from target_moengage_cohort.core.errors import SettingsError, TargetError
 from target_moengage_cohort.core.membership import SyncMode, cohort_name_fault
 from target_moengage_cohort.settings.convert import (
+    closest_name,
     convert_object,
     fields_of,
-    meant_name,
     nearest_name,
 )
 from target_moengage_cohort.settings.declared import (
@@ -50,6 +50,9 @@ _MODES_OF_KEYS: dict[str, tuple[SyncMode, ...]] = {
     "exclusive": (SyncMode.INCREMENTAL, SyncMode.ADD, SyncMode.MIRROR),
     **dict.fromkeys(_MIRROR_KEYS, (SyncMode.MIRROR, SyncMode.ONE_TIME)),
 }
+
+_MISSPELLED = 0.8  # request_timeout, which taps and targets of the SDK's have, is just beyond
+_SIMILAR = 0.75  # worth a hint
 
 _EMPTY_COHORTS = (
     "cohorts: is an empty object, which maps no stream. Meltano passes one on if a variable has a "
@@ -119,7 +122,7 @@ def _load(raw: t.Mapping[str, t.Any]) -> Config:
     known = {name: gathered[name] for name in gathered if name in SETTING_NAMES}
     faults: list[TargetError] = []
     unknown = {}
-    for name in gathered.keys() - SETTING_NAMES:
+    for name in filter(lambda each: each not in known, gathered):
         unknown[name], fault = _nearest_setting(name)
         faults += fault
     values = convert_object("", fields_of(Settings), known, faults)
@@ -166,12 +169,11 @@ def _nearest_setting(name: str) -> tuple[str | None, list[SettingsError]]:
     if own in MAPPING_KEYS:
         msg = f"unknown setting {name!r}; it is a key of a stream's mapping under cohorts"
         return None, [SettingsError("unknown_setting", msg)]
-    meant = meant_name(own, SETTING_NAMES)
-    nearest = meant or nearest_name(own, SETTING_NAMES)
-    if nearest is None:
+    nearest, similarity = closest_name(own, SETTING_NAMES)
+    if similarity < _SIMILAR:
         return None, []
     shown = prefix + (nearest.upper() if prefix else nearest)
-    if meant is None:
+    if similarity <= _MISSPELLED:
         return shown, []
     msg = f"unknown setting {name!r}; did you mean {shown!r}?"
     return shown, [SettingsError("unknown_setting", msg)]

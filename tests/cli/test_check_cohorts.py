@@ -161,6 +161,24 @@ def test_the_columns_of_a_catalog(columns):
         assert {"columns of 'public-users'": ["missing_column"]} == failed(found)
 
 
+def test_what_a_catalog_says_of_other_columns(columns):
+    """A nested property of the same name is another one, and a key is read whatever is selected."""
+    content = json.loads(catalog("uid", "is_in"))
+    content["streams"][0]["metadata"] += [
+        {
+            "breadcrumb": ["properties", "other", "properties", "is_in"],
+            "metadata": {"selected": False},
+        },
+        {
+            "breadcrumb": ["properties", "uid"],
+            "metadata": {"selected": False, "inclusion": "automatic"},
+        },
+    ]
+    assert 0 == columns(json.dumps(content), membership_column="is_in")[0]
+    content["streams"][0]["metadata"][-1]["metadata"] = {"inclusion": "unsupported"}
+    assert 1 == columns(json.dumps(content), membership_column="is_in")[0]
+
+
 def test_a_stream_that_the_catalog_lacks(columns):
     """A mapped stream that the tap does not have, or does not select, is an error."""
     for text in (catalog("uid", stream="other"), catalog("uid", selected=False)):
@@ -199,6 +217,12 @@ def test_a_taps_output_on_standard_input(desk):
     assert {("users", True), ("others", False)} == {
         (each["stream"], each["row"]) for each in found["columns"]
     }
+
+
+def test_a_record_on_several_lines(columns):
+    """A RECORD that a person has written is taken like a tap's."""
+    code, found = columns(json.dumps(record("public-users", uid=f"{PLANTED}1"), indent=1))
+    assert (0, True) == (code, found["columns"][0]["row"])
 
 
 def test_columns_after_stream_maps(columns, desk):

@@ -95,9 +95,12 @@ def test_a_stream_that_is_not_mapped_gets_the_nearest_name(hint, stream):
 
 def test_a_foreign_setting_is_a_warning(caplog):
     """The warning has a code and the nearest name, and does not show a value."""
-    load(BASE | {"ledger_path": "x", "zzzzzz": 1}).warn(logging.getLogger("test"))
+    load(BASE | {"request_timeout": "x", "zzzzzz": 1}).warn(logging.getLogger("test"))
     assert [
-        ("unknown_setting", "unknown setting 'ledger_path'; did you mean 'ledger_create'?"),
+        (
+            "unknown_setting",
+            "unknown setting 'request_timeout'; did you mean 'request_timeout_seconds'?",
+        ),
         ("unknown_setting", "unknown setting 'zzzzzz'"),
     ] == [(record.code, record.getMessage()) for record in caplog.records]
 
