@@ -76,6 +76,18 @@ class StreamLedger(t.Protocol):
         `cohorts` has the number of each member's cohort.
         """
 
+    def known_anywhere(self, members: Sequence[Member]) -> Iterator[tuple[int, Key, Expected]]:
+        """Yield likewise the cohort, the key and what is expected, in whatever cohorts they are.
+
+        Of two items with the same cohort and key, the later one counts.
+        """
+
+    def elsewhere(self) -> list[int]:
+        """Return which of the members that `known` was asked for last are new in their cohort.
+
+        Only those that are accepted in another one; by their positions.
+        """
+
     def queued(self, changes: Sequence[NumberedChange]) -> None:
         """Note changes on their way to a request; a member's last one counts."""
 
@@ -106,11 +118,13 @@ class StreamLedger(t.Protocol):
         *,
         keeps: bool = False,
         defers: bool = False,
+        exclusive: bool = False,
     ) -> Difference:
         """Compare the rows of a snapshot with the ledgers of the cohorts that it is.
 
         `keeps` means to remove no members, as for one_time cohorts; `defers`, that removals which
-        a person approved are sent with the others.
+        a person approved are sent with the others; `exclusive`, that each member belongs to the
+        cohort of its last row.
         """
 
     def doubt_resent(self, difference: Difference, cohorts: Sequence[CohortLedger]) -> None:

@@ -9,8 +9,7 @@ from importlib import metadata
 import msgspec
 
 from target_moengage_cohort import NAME
-from target_moengage_cohort.settings.declared import DERIVED_KEYS, Settings
-from target_moengage_cohort.settings.sources import ENVIRONMENT_PREFIX
+from target_moengage_cohort.settings.declared import DERIVED_KEYS, ENVIRONMENT_PREFIX, Settings
 
 if t.TYPE_CHECKING:
     from singer_sdk.about import AboutInfo
@@ -150,6 +149,12 @@ DESCRIPTIONS = {
     "allow_bookmark": "Allow bookmark. Your word that the tap reads all rows of the stream though "
     "it keeps a bookmark for it. No STATE with that bookmark is written, so the tap never reads on "
     "from there. For the sync modes mirror and one_time.",
+    "exclusive": "Exclusive. Whether a member belongs to one cohort of the stream, as in a "
+    "table of users with a column for their segment: an addition to a cohort "
+    "removes the member from the others. Needs cohort_id_column, and members in "
+    "the ledger: the sync mode mirror, or ledger_uri. For the sync modes "
+    "incremental, add and mirror. Default: false, with a warning if the ledger "
+    "has a member that is added in another cohort of the stream.",
     "removals": "Removals. When a mirror's removals are sent. immediate: in the run that finds "
     "them. proven: in that run if its input is proven complete; otherwise they are withheld. "
     "deferred: they wait for moengage-cohort confirm, to be run once the tap has succeeded.",

@@ -78,6 +78,7 @@ class StreamMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     deleted_at_column: str | None = None
     expected_count_column: str | None = None
     allow_bookmark: bool = False
+    exclusive: bool | None = None  # unset: false, with a warning where it matters
     removals: Removals
     max_removal_percent: _Percent
     max_addition_percent: _Natural | None
@@ -193,3 +194,4 @@ class Settings(_Secretive, frozen=True, kw_only=True):
 SETTING_NAMES = frozenset(Settings.__struct_fields__)
 DERIVED_KEYS = frozenset({"stream", "uid_required"})  # of `StreamMapping`; they cannot be set
 MAPPING_KEYS = frozenset(StreamMapping.__struct_fields__) - DERIVED_KEYS
+ENVIRONMENT_PREFIX = "TARGET_MOENGAGE_COHORT_"  # of the variables that set them

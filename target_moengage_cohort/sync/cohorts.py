@@ -53,6 +53,7 @@ class Cohorts:
         self.records: dict[str, CohortRecord] = {}  # where requests are recorded, likewise
         self.admission = Admission(store, context.settings.max_new_cohorts)
         self.row_warnings = RowWarnings()
+        self.exclusive_streams: set[str] = set()  # whose members each belong to one cohort
         self.unsent_streams: set[str] = set()  # of which a cohort has an error, or was held
         self.withheld = WithheldCohorts(context.settings.max_payload_bytes)
         self.submit: t.Callable[[], None] = lambda: None  # passes on what was read before
@@ -109,6 +110,8 @@ class Cohorts:
         # The stream's own mapping decides, even for rows of a mirror that are replayed.
         mapping = self._context.config.mapping(stream)
         warn_of_known(self._store.entries(stream), mapping)
+        if mapping.exclusive:
+            self.exclusive_streams.add(stream)
         has_uri = self._context.settings.ledger_uri is not None
         if mapping.is_snapshot or has_uri or self._store.has_members(stream):
             self._with_members.add(stream)

@@ -136,6 +136,8 @@ def run(raw: dict[str, t.Any], *, from_environment: bool, source: t.IO[str] | No
     logger.debug("%s", version())
     if from_environment:
         raw = raw | sources.from_environment()
+    else:
+        raw = sources.add_misspellings(raw)
     final = FinalReport(raw)
     config = _load(raw, source, final)
     final.take(config.settings)

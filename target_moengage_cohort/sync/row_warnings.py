@@ -19,6 +19,11 @@ _MESSAGES = {
         "are, and MoEngage finds no user by them if its own have none; trim the column in the "
         "query (PostgreSQL pads char(n))"
     ),
+    "also_in_others": (
+        "stream %r: %s a member to a cohort though the ledger has that member in another cohort of "
+        "the stream, too, and the member stays there. If a member belongs to one cohort only, set "
+        "exclusive: true in the stream's mapping; if to several, set it to false"
+    ),
     "deletion_lost": (
         "stream %r: %s a deletion without an identifier, so the members in question stay in their "
         "cohort. Have the log carry whole rows (in PostgreSQL: REPLICA IDENTITY FULL), or make the "
@@ -49,5 +54,6 @@ class RowWarnings:
 
 _VERBS: Mapping[str, tuple[str, str]] = {
     "padded_identifiers": ("has", "have"),
+    "also_in_others": ("adds", "each add"),
     "deletion_lost": ("is", "are each"),
 }

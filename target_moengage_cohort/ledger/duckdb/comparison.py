@@ -35,6 +35,8 @@ class Comparison(Identities):
         """Fill the tables of the result, and count the changes of each cohort."""
         known = self.options.known
         has_doubts = any(counts.in_doubt for counts in known.values())
+        if self.options.exclusive and not self._rows.is_one:
+            self._withdraw_moved()
         if self._rows.has_absent:
             self._withdraw_absent()
         met = self._meet(sum(counts.accepted.count for counts in known.values()))
@@ -66,6 +68,24 @@ class Comparison(Identities):
             )
             for cohort, counts in known.items()
         }
+
+    def _withdraw_moved(self) -> None:
+        """Mark the rows of a member as absent that name another cohort than its last one does."""
+        moved = self._make_sliced(
+            "moved",
+            self._slices(self._rows.count),
+            "SELECT h, arg_max(cohort, rid) AS last"
+            f" FROM (SELECT h, cohort, rid FROM {self.staged} WHERE present) WHERE {{in_slice}}"
+            " GROUP BY h HAVING min(cohort) <> max(cohort)",
+        )
+        if self._count(f"FROM {moved}"):
+            table = self._rows.table
+            table.store(self._cursor, "present")
+            self._cursor.execute(
+                f"UPDATE {table.stored} SET present = FALSE WHERE rowid IN (SELECT rid"
+                f" FROM {self.staged} s JOIN {moved} m ON s.h = m.h"
+                " WHERE s.present AND s.cohort <> m.last)"
+            )
 
     def _withdraw_absent(self) -> None:
         """Mark all rows of a key as absent if its last row is absent."""

@@ -128,6 +128,7 @@ class DuckDBStreamLedger(StreamMembers):
         *,
         keeps: bool = False,
         defers: bool = False,
+        exclusive: bool = False,
     ) -> DuckDBDifference:
         """See `StreamLedger.difference`."""
         self.fold()
@@ -144,6 +145,7 @@ class DuckDBStreamLedger(StreamMembers):
             approvals=approvals,
             approved=self.removals_sql(approvals),
             defers=defers,
+            exclusive=exclusive,
         )
         return rows.compare(self.table, options)
 

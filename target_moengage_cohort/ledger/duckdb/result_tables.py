@@ -36,6 +36,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     approvals: Mapping[int, str]  # the plans that a person approved, by their cohorts
     approved: str  # SQL for cohort and hash of the removals of these, if there are any
     defers: bool  # whether these are sent with the others, and not by themselves
+    exclusive: bool  # whether a member belongs to one cohort, that of its last row
 
 
 class Rows(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,10 +97,14 @@ class Tables:
 
     def _group(self, name: str, aggregates: str, rows: str) -> str:
         """Make a table of rows grouped by key, one slice of the hashes after the other."""
-        slices = 1 + self._count(f"FROM ({rows})") // _SLICE
+        slices = self._slices(self._count(f"FROM ({rows})"))
         keys = self._keys
         select = f"SELECT {keys}, {aggregates} FROM ({rows}) WHERE {{in_slice}} GROUP BY {keys}"
         return self._make_sliced(name, slices, select)
+
+    def _slices(self, count: int) -> int:
+        """Return in how many parts to group so many rows."""
+        return 1 + count // _SLICE
 
     def _make_sliced(self, name: str, slices: int, select: str) -> str:
         """Make a table of a select's rows, with ``{in_slice}`` for one slice after the other."""

@@ -55,15 +55,11 @@ class RowTable:
         """
         if self._is_empty:
             self._constants |= constants
-        differing = {
-            column: value
-            for column, value in self._constants.items()
-            if constants.get(column) != value
-        }
-        for column, value in differing.items():
-            kind = f"{_TYPES[column]} DEFAULT {value}"
-            cursor.execute(f"ALTER TABLE {self.stored} ADD COLUMN {column} {kind}")
-            del self._constants[column]
+        differing = [
+            column for column, value in self._constants.items() if constants.get(column) != value
+        ]
+        for column in differing:
+            self._add(cursor, column)
         if differing or self._is_empty:
             self._show(cursor)
         self._is_empty = False
@@ -75,6 +71,16 @@ class RowTable:
             values,
         ).fetchone()
         return int(t.cast("tuple[int]", inserted)[0])
+
+    def store(self, cursor: Cursor, column: str) -> None:
+        """Make a column of the table, whose values may be changed then."""
+        if column in self._constants:
+            self._add(cursor, column)
+            self._show(cursor)
+
+    def _add(self, cursor: Cursor, column: str) -> None:
+        kind = f"{_TYPES[column]} DEFAULT {self._constants.pop(column)}"
+        cursor.execute(f"ALTER TABLE {self.stored} ADD COLUMN {column} {kind}")
 
     def _show(self, cursor: Cursor) -> None:
         columns = ", ".join(

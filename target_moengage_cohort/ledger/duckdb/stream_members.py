@@ -15,6 +15,7 @@ from target_moengage_cohort.ledger.stream_ledger import StreamLedger
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from target_moengage_cohort.core.membership import Key
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.control.requests import JournaledRequest
     from target_moengage_cohort.ledger.duckdb.members import Members
@@ -52,9 +53,20 @@ class StreamMembers(StreamLedger):
         All that was requested since the tables were folded last was queued before, so with a queue
         they need not be as if folded.
         """
-        expected: dict[NumberedKey, Expected] = {}
+        found = self._look_up(*bound_members(members, cohorts), "cohort, h")
+        return {(cohort, members[i].key): expected for i, cohort, expected in found}
+
+    def known_anywhere(self, members: Sequence[Member]) -> Iterator[tuple[int, Key, Expected]]:
+        """See `StreamLedger.known_anywhere`."""
+        for i, cohort, expected in self._look_up(*bound_members(members), "h"):
+            yield cohort, members[i].key, expected
+
+    def _look_up(
+        self, source: str, values: Sequence[object], keys: str
+    ) -> Iterator[tuple[int, int, Expected]]:
+        """Yield position, cohort and what is expected of members; later ones win."""
         schema = self.tables
-        sources = {  # later ones win
+        sources = {
             f"{schema}.removed": f"'{Action.REMOVE.value}', NULL, NULL",
             # Not a member of its own; the removal of it may be that of its uid.
             f"{schema}.aliases": f"'{Action.REMOVE.value}', NULL, NULL",
@@ -64,21 +76,26 @@ class StreamMembers(StreamLedger):
         if self.queue:
             sources[self.queue] = "t.action, t.uid, t.anonymous_id"
         with self.table.using() as cursor:
-            source, values = bound_members(members, cohorts)
             h = self.table.engine.hash_sql("uid", "anonymous_id")
             columns = f"cohort, {h} AS h, uid, anonymous_id, row_number() OVER () - 1 AS i"
             asked = f"SELECT {columns} FROM {source}"
             cursor.execute(f"CREATE OR REPLACE TEMP TABLE asked AS {asked}", values)
             for table, columns in sources.items():
                 order = " ORDER BY position" if table == self.queue else ""
-                matches = f"FROM {table} AS t JOIN asked USING (cohort, h)"
-                cursor.execute(f"SELECT i, {columns} {matches}{order}")
-                for i, action, uid, anonymous_id in cursor.fetchall():
+                matches = f"FROM {table} AS t JOIN asked USING ({keys})"
+                cursor.execute(f"SELECT i, t.cohort, {columns} {matches}{order}")
+                for i, cohort, action, uid, anonymous_id in cursor.fetchall():
                     is_known = uid is not None or anonymous_id is not None
                     member = Member(uid, anonymous_id) if is_known else None
-                    key = cohorts[i], members[i].key
-                    expected[key] = Expected(action and Action(action), member)
-        return expected
+                    yield i, cohort, Expected(action and Action(action), member)
+
+    def elsewhere(self) -> list[int]:
+        """See `StreamLedger.elsewhere`."""
+        accepted = f"{self.tables}.accepted"
+        new = f"SELECT i, h FROM asked ANTI JOIN {accepted} USING (cohort, h)"
+        return [
+            i for (i,) in self.table.rows(f"SELECT i FROM ({new}) SEMI JOIN {accepted} USING (h)")
+        ]
 
     def queued(self, changes: Sequence[NumberedChange]) -> None:
         """See `StreamLedger.queued`."""

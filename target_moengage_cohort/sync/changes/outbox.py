@@ -6,11 +6,13 @@ ledger says. So it is right even while earlier changes are still queued or in fl
 
 from __future__ import annotations
 
+import itertools
 import typing as t
 from collections import defaultdict
 
 from target_moengage_cohort.core.membership import Action, Change, SyncMode
 from target_moengage_cohort.ledger.records import Expected
+from target_moengage_cohort.sync.changes.moves import Moves
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -41,6 +43,7 @@ class Outbox:
         self._states: list[tuple[int, bytes]] = []  # each with the number of changes before it
         self._state_bytes = 0
         self._held: list[Change] = []  # of cohorts that may not be created yet
+        self._moves = Moves(cohorts, delivery)
         self._streams_held: set[str] = set()
         self._read: set[int] = set()  # the numbers of the cohorts of which changes were read
         self._has_pairs: set[str] = set()  # streams in which a member has both identifiers
@@ -51,7 +54,9 @@ class Outbox:
         batch = _BATCH_WITH_LEDGER if self._cohorts.ledgers else _BATCH
         if len(self._changes) >= batch:
             self.submit()
-            if len(self._held) >= _MOST_HELD:  # a mirror's changes are elsewhere
+            if (
+                len(self._held) + len(self._moves.held) >= _MOST_HELD
+            ):  # a mirror's changes are elsewhere
                 held = self._cohorts.admission.held.values()
                 self.admit([each for each in held if not each.mapping.is_snapshot])
 
@@ -62,6 +67,8 @@ class Outbox:
         admission.admit([*admission.held.values()] if cohorts is None else cohorts)
         changes, self._held = self._held, []
         self._pass_on(self._needed(changes))
+        if moves := self._moves.take_held():
+            self._pass_on(self._needed([*itertools.chain(*self._moves.complete(moves))]))
 
     def state(self, value: bytes) -> None:
         """Take a STATE, which covers the changes before it."""
@@ -83,6 +90,11 @@ class Outbox:
         """Pass on everything that was taken."""
         taken, self._changes = self._changes, []
         states, self._states, self._state_bytes = self._states, [], 0
+        if self._cohorts.exclusive_streams:
+            completed = self._moves.complete(taken)
+            ends = [0, *itertools.accumulate(map(len, completed))]
+            taken = [*itertools.chain(*completed)]
+            states = [(ends[position], value) for position, value in states]
         needed = self._needed(taken)
         start = 0
         for end, value in states:
@@ -184,6 +196,7 @@ class Outbox:
             self._read |= fresh
         actions = [change.action for change in changes]
         expected = stream.known(numbers, members)
+        self._warn_of_others(stream, changes)
         keys = {(number, member.key) for number, member in zip(numbers, members, strict=True)}
         if not expected and len(keys) == len(changes):  # new members, each one once
             stream.queue_known(actions)
@@ -192,6 +205,13 @@ class Outbox:
         if needed := [change for change in sifted if change is not None]:
             stream.queued(needed)
         return sifted
+
+    def _warn_of_others(self, stream: StreamLedger, changes: Sequence[Change]) -> None:
+        """Count new members that another cohort has, unless a person has said what that means."""
+        mapping = self._cohorts.by_id[changes[0].cohort.cohort_id].mapping
+        if mapping.cohort is None and mapping.exclusive is None:
+            adding = [changes[index].action is Action.ADD for index in stream.elsewhere()]
+            self._cohorts.row_warnings.count("also_in_others", mapping.stream, sum(adding))
 
 
 def sift(

@@ -144,7 +144,11 @@ class Settlement:
         ledgers = [ledger for _, ledger in populated]
         of_stream = ledgers[0].stream
         difference = of_stream.difference(
-            stream.staging, ledgers, keeps=rules.seals, defers=rules.deferred
+            stream.staging,
+            ledgers,
+            keeps=rules.seals,
+            defers=rules.deferred,
+            exclusive=bool(stream.mapping.exclusive),
         )
         parts = []
         for cohort, ledger in populated:
