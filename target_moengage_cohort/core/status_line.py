@@ -25,27 +25,29 @@ class StatusLine:
     def __init__(self, stream: t.TextIO) -> None:
         self._stream = stream
         self._lock = threading.Lock()
-        self._line = ""  # as drawn; none is drawn if it is empty
+        self._line = ""  # none if it is empty
+        self._is_at_start = True  # whether the text above the line ended its own
 
     def show(self, line: str) -> None:
         """Draw a line in place of the former one, as much of it as fits into one row."""
         with self._lock:
             self._line = line[: self._columns() - 1]  # a full row would wrap on some terminals
-            self._put(_ERASE + self._line)
+            if self._is_at_start:
+                self._put(_ERASE + self._line)
 
     def clear(self) -> None:
         """Remove the line."""
         with self._lock:
-            if self._line:
-                self._line = ""
+            if self._line and self._is_at_start:
                 self._put(_ERASE)
+            self._line = ""
 
     def write(self, text: str) -> int:
-        """Write text above the line; one call has whole lines, as those of the log do."""
+        """Write text above the line, which is drawn again once the text has ended its own."""
         with self._lock:
-            if self._line:
-                text = f"{_ERASE}{text}{self._line if text.endswith(chr(10)) else ''}"
-            self._put(text)
+            before = _ERASE if self._line and self._is_at_start else ""
+            self._is_at_start = text.endswith("\n") if text else self._is_at_start
+            self._put(before + text + (self._line if self._is_at_start else ""))
         return len(text)
 
     def flush(self) -> None:
