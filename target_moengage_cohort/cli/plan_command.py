@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import typing as t
 
@@ -18,6 +19,7 @@ from target_moengage_cohort.cli.session import (
 from target_moengage_cohort.cli.terminal import caution, example, wrap
 from target_moengage_cohort.core.errors import BusyError, TargetError
 from target_moengage_cohort.core.text import format_count, format_minutes, format_size, shorten
+from target_moengage_cohort.singer.lines import discard
 from target_moengage_cohort.sync.process import open_run
 from target_moengage_cohort.sync.withheld_cohorts import WITHHOLDS
 
@@ -53,7 +55,7 @@ def plan(session: Session, *, as_json: bool, detailed_exitcode: bool) -> int:
     config = msgspec.structs.replace(session.config, settings=settings)
     show_errors_only()  # the table has what the log says of cohorts
     busy: BusyError | None = None
-    with session.ledgers(read_only=True) as ledgers:
+    with session.ledgers(read_only=True) as ledgers, _letting_tap_end(session):
         running = open_run(config, session.interrupt, ledgers, session.head)
         running.read(sys.stdin.buffer)
         try:
@@ -78,6 +80,16 @@ def plan(session: Session, *, as_json: bool, detailed_exitcode: bool) -> int:
         raise busy
     has_changes = any(each["to_add"] or each["to_remove"] for each in plans)
     return SOMETHING_TO_DO if has_changes and detailed_exitcode else DONE
+
+
+@contextlib.contextmanager
+def _letting_tap_end(session: Session) -> Iterator[None]:
+    """Read the rest of the input before an error is printed, so that the error is the last line."""
+    try:
+        yield
+    except TargetError:
+        discard(sys.stdin, lambda: session.interrupt.signal is not None)
+        raise
 
 
 def _plan(entry: CohortReport, synced: SyncedCohort, requests_per_minute: int) -> dict[str, t.Any]:

@@ -17,6 +17,7 @@ import msgspec
 
 from target_moengage_cohort import settings
 from target_moengage_cohort.cli.operator_report import OperatorReport
+from target_moengage_cohort.cli.target_command import log_level
 from target_moengage_cohort.cli.terminal import complain
 from target_moengage_cohort.core.errors import (
     BusyError,
@@ -190,7 +191,9 @@ def _log_on_stderr(context: click.Context) -> None:
     context.call_on_close(functools.partial(package.setLevel, package.level))
     context.call_on_close(functools.partial(package.removeHandler, handler))
     package.addHandler(handler)
-    package.setLevel(logging.INFO)
+    level = logging.getLevelNamesMapping()[log_level()]
+    handler.setLevel(level)
+    package.setLevel(min(level, logging.WARNING))  # the report has warnings that the log leaves out
 
 
 def show_errors_only() -> None:

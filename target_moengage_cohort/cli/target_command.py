@@ -20,12 +20,18 @@ _LOG_FORMAT = "{asctime:23s} | {levelname:8s} | {name:30s} | {message}"  # the S
 _LEVEL_VARIABLES = ("TARGET_MOENGAGE_COHORT_LOGLEVEL", "LOGLEVEL")
 
 
-def main() -> None:
-    """Run the command line, with a log on standard error."""
+def log_level() -> str:
+    """Return the level of the log that the environment asks for; exit if there is no such one."""
     variable = next(filter(os.environ.get, _LEVEL_VARIABLES), None)
     level = os.environ[variable].upper() if variable else "INFO"
     if level not in logging.getLevelNamesMapping():
         sys.exit(f"Error: {variable}: must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
+    return level
+
+
+def main() -> None:
+    """Run the command line, with a log on standard error."""
+    level = log_level()
     if "SINGER_SDK_LOG_CONFIG" in os.environ:  # Meltano asks for structured logs this way
         from singer_sdk._logging import _setup_console_logging  # noqa: PLC0415 - slow to import
 

@@ -16,8 +16,8 @@ import msgspec
 
 from target_moengage_cohort.core.errors import InternalError, TargetError, anonymous_traceback
 from target_moengage_cohort.delivery.attempts import Attempts
-from target_moengage_cohort.delivery.pace import Pace
-from target_moengage_cohort.delivery.ports import CohortCounts, Link, NoPace
+from target_moengage_cohort.delivery.pace import Pace, seconds_left
+from target_moengage_cohort.delivery.ports import CohortCounts, Link, NoPace, Outlook
 from target_moengage_cohort.delivery.shared_state import SharedState
 from target_moengage_cohort.moengage.answers import Answer, Outcome
 
@@ -56,7 +56,7 @@ class Delivery:
         timing: Timing,
         ledgers: Mapping[str, CohortRecord],
     ) -> None:
-        self._pace = link.pace
+        self._pace, self._limit = link.pace, settings.requests_per_minute
         self._emit = callbacks.emit
         self._ledgers = ledgers
         self._timing = timing
@@ -76,6 +76,13 @@ class Delivery:
     def backlog(self) -> int:
         """Approximate number of requests that the waiting changes take."""
         return self._state.lanes.backlog
+
+    @property
+    def outlook(self) -> Outlook:
+        """What is left to send."""
+        left, wait = self.backlog, self._pace.seconds_to_permit
+        seconds = seconds_left(left, self.totals.requests, self._limit, wait)
+        return Outlook(left, not self.has_room, wait, seconds)
 
     @property
     def has_room(self) -> bool:

@@ -93,6 +93,23 @@ def _boot_id() -> str:
         return str(round((time.time() - time.monotonic()) / 600))
 
 
+def seconds_left(requests: int, started: int, limit: int, wait: float) -> float:
+    """Return about how many seconds some requests take at a limit per window.
+
+    Args:
+        requests: How many are left.
+        started: How many the run has started.
+        limit: How many a window has.
+        wait: Seconds until the next permit; 0 if nothing waits.
+    """
+    free = 0 if wait else limit - started % limit  # of this window
+    windows = max(0, -(-(requests - free) // limit))  # to wait for
+    if wait:
+        windows -= 1  # the first one begins when the wait ends
+    rest = min(requests, limit) * 60 / limit
+    return max(wait + max(0, windows) * WINDOW_SECONDS, rest)
+
+
 class Pace:
     """Permits to start a request, shared by all processes of a workspace.
 

@@ -28,6 +28,15 @@ class Totals(msgspec.Struct):
     throttled_seconds: float = 0.0
 
 
+class Outlook(msgspec.Struct, frozen=True):
+    """What is left to send, as far as it is known."""
+
+    requests_left: int  # approximately, those under way included
+    is_lower_bound: bool  # whether more changes wait to be taken
+    seconds_to_permit: float  # until the rate limit lets the next request start; 0 if none waits
+    seconds_left: float  # until all have been sent
+
+
 class CohortCounts(msgspec.Struct):
     """The counts of one cohort so far."""
 

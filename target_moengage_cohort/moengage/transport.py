@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 import threading
 import time
@@ -139,7 +140,9 @@ class Transport:
                     outcome, summary = Outcome.UNEXPECTED, _UNTRUSTED.format(cause.verify_message)
         elif isinstance(error, _BROKEN):
             # The class of the innermost cause is enough for a log, and it quotes nothing.
-            summary = f"the connection failed ({type(causes[-1]).__name__})"
+            is_unknown = isinstance(causes[-1], socket.gaierror)
+            why = "host name not found" if is_unknown else type(causes[-1]).__name__
+            summary = f"the connection failed ({why})"
             sent = not any(isinstance(cause, NewConnectionError) for cause in causes)
         elif isinstance(error, requests.RequestException):
             outcome, summary = Outcome.UNEXPECTED, f"the request failed ({type(error).__name__})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import shlex
 import sys
@@ -22,6 +23,8 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.core.interrupts import Patience
     from target_moengage_cohort.singer.messages import Schema
 
+logger = logging.getLogger(__name__)
+
 REASON = "_reject_reason"
 MAPPED = "_reject_mapped"
 """In the SCHEMA of rows to which stream maps have been applied already."""
@@ -31,6 +34,7 @@ _REJECT_PROPERTIES: dict[str, t.Any] = {
     "_reject_run_id": {"type": ["string", "null"]},
     "_reject_at": {"type": ["string", "null"], "format": "date-time"},
 }
+_SILENT_SECONDS = 1.0
 _POLL_SECONDS = 0.02
 _LINE_START = b'{"type":"'
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -117,7 +121,7 @@ class RejectsFile:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Keep other runs from writing, and the end of the file at the end of a line."""
-        if not self._patience.until(self._lock, _POLL_SECONDS):
+        if not self._wait_for_lock():
             msg = (
                 f"rejects_path: {self._path} is locked by another process, which may have been "
                 "stopped; end it, then run again. It is shown by: "
@@ -130,6 +134,21 @@ class RejectsFile:
             yield
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _wait_for_lock(self) -> bool:
+        """Wait for the file; say so if that takes longer than another run's row."""
+        first = min(_SILENT_SECONDS, self._patience.seconds)
+        if self._patience._replace(seconds=first).until(self._lock, _POLL_SECONDS):
+            return True
+        rest = self._patience.seconds - first
+        if rest > 0:
+            logger.info(
+                "rejects_path: %s is locked by another process; waiting for it for up to %g s",
+                self._path,
+                rest,
+                extra={"code": "waiting_for_rejects_file"},
+            )
+        return self._patience._replace(seconds=rest).until(self._lock, _POLL_SECONDS)
 
     def _lock(self) -> bool:
         try:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sys
 import threading
 import time
 import typing as t
 
 from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.core.status_line import can_show_on, status_line
 from target_moengage_cohort.core.text import format_count
 
 if t.TYPE_CHECKING:
+    from target_moengage_cohort.delivery.ports import Outlook
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import RunProgress
 
@@ -21,22 +24,29 @@ logger = logging.getLogger(__name__)
 _LOG_SECONDS = 30.0
 _PUBLISH_SECONDS = 2.0
 _TERMINAL_SECONDS = 0.5
+_COLUMNS = 79  # so that a terminal of 80 columns does not wrap the line
 
 
 class Progress:
     """Shows how far a run is, from a thread of its own, from `start` to `stop`.
 
-    `minutes_left` returns how long the requests for the rows read still take.
+    `outlook` returns what is left to send, and `is_reading` whether the input has not ended yet.
     """
 
     def __init__(
-        self, measure: t.Callable[[], RunProgress], minutes_left: t.Callable[[], float]
+        self,
+        measure: t.Callable[[], RunProgress],
+        outlook: t.Callable[[], Outlook],
+        is_reading: t.Callable[[], bool],
+        clock: t.Callable[[], float] = time.monotonic,
     ) -> None:
         self._measure = measure
-        self._minutes_left = minutes_left
+        self._outlook = outlook
+        self._is_reading = is_reading
+        self._clock = clock
         self._store: LedgerStore | None = None
         self._lock = threading.Lock()
-        self._started = time.monotonic()
+        self._started = clock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
@@ -63,20 +73,48 @@ class Progress:
             self._store = None
 
     def line(self) -> str:
-        """Return how far the run is, on one line."""
-        progress, left = self._measure(), self._minutes_left()
-        duration = f"{left:.1f} min" if left >= 1 else f"{left * 60:.0f} s"
-        return (
-            f"{progress.records:,} lines read · {progress.accepted:,} sent · "
-            f"{format_count(progress.requests, 'request')} · about {duration} left"
-        )
+        """Return how far the run is, on one line of less than 80 columns."""
+        progress, outlook = self._measure(), self._outlook()
+        counts = [
+            f"{format_count(progress.records, 'line')} read",
+            f"{progress.accepted:,} sent",
+            format_count(progress.requests, "request"),
+        ]
+        ends = list(self._ends(progress, outlook))
+        if outlook.seconds_to_permit >= 1:
+            seconds = math.ceil(outlook.seconds_to_permit)
+            ends.insert(0, f"waiting for the rate limit, {seconds} s")
+        while len(line := " · ".join([*counts, *ends])) > _COLUMNS and len(counts) > 1:
+            counts.pop()
+        return line[:_COLUMNS]
+
+    def _ends(self, progress: RunProgress, outlook: Outlook) -> t.Iterator[str]:
+        """Yield the rate while input arrives; then the share that is done, and the time left.
+
+        What is left is not known before the input has ended, and neither is it while more waits
+        than delivery takes at a time.
+        """
+        if self._is_reading():
+            if (seconds := self._clock() - self._started) >= 1:
+                yield f"{progress.records / seconds:,.0f} lines/s"
+            return
+        left = outlook.requests_left
+        if not left:
+            return
+        seconds = outlook.seconds_left
+        duration = f"{seconds / 60:.1f} min" if seconds >= 60 else f"{math.ceil(seconds)} s"  # noqa: PLR2004
+        if outlook.is_lower_bound:
+            yield f"at least {duration} left"
+            return
+        yield f"{100 * progress.requests // (progress.requests + left)} %"
+        yield f"about {duration} left"
 
     def _write(self) -> None:
         if (store := self._store) is not None:
             store.write_progress(self._measure())
 
     def _run(self) -> None:
-        if sys.stderr.isatty():
+        if can_show_on(sys.stderr):
             self._show_on_terminal()
         else:
             logged_at = self._started
@@ -92,12 +130,7 @@ class Progress:
             self._write()
 
     def _show_on_terminal(self) -> None:
-        from rich.console import Console  # noqa: PLC0415 - only for a terminal
-        from rich.live import Live  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
-
-        console = Console(stderr=True)
-        with Live(console=console, transient=True, auto_refresh=False) as live:
+        with status_line(sys.stderr) as shown:
             while not self._stopped.wait(_TERMINAL_SECONDS):
                 self._try_to_write()
-                live.update(Text(self.line()), refresh=True)
+                shown.show(self.line())

@@ -58,8 +58,9 @@ class Run:
         context.head.warnings.start()
         self._endpoints = endpoints
         settings = context.settings
+        self._is_reading = True
         self._progress = Progress(
-            self._measure, lambda: self._delivery.backlog / settings.requests_per_minute
+            self._measure, lambda: self._delivery.outlook, lambda: self._is_reading
         )
         self.cohorts = Cohorts(context, endpoints.store, self._progress)
         self._rejections = Rejections(settings.on_reject, endpoints.rejects, self.cohorts)
@@ -111,6 +112,7 @@ class Run:
 
         Without `tap_exit` we did not start the tap.
         """
+        self._is_reading = False
         try:
             if not isinstance(self._error, LedgerError):  # after which nothing more is sent
                 self._settle(tap_exit)

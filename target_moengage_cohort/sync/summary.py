@@ -115,5 +115,7 @@ def _totals(report: Report) -> str:
         text += f", {format_count(report.retries, 'retry', 'retries')}"
     if (seconds := round(report.throttled_seconds)) > 0:
         text += f", throttled for {seconds:,} s"
+    if not report.cohorts:
+        return f"{text}; the input had no cohorts"
     changed = sum(map(_has_changed, report.cohorts))
     return f"{text}; {changed:,} of {format_count(len(report.cohorts), 'cohort')} changed"

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from target_moengage_cohort.singer.lines import discard
+from tests.support.project import program
 from tests.support.singer import config, environment, lines, record, schema, start, state
 
 TAP = """
@@ -21,6 +22,7 @@ for number in range(40):
     sys.stdout.flush()
 print("the tap has ended", file=sys.stderr)
 """
+TARGET = [sys.executable, "-m", "target_moengage_cohort"]
 GOOD = lines(schema(), record(uid="u1"), state({"a": 1})).decode()
 MISFITS = {
     "bad line": ({}, GOOD + "not JSON\n"),
@@ -29,7 +31,7 @@ MISFITS = {
 }
 
 
-def piped(tmp_path, settings, first):
+def piped(tmp_path, settings, first, command=TARGET):
     """Run a tap that writes 5 MB after some lines into the target; return both exit codes and the
     lines on their shared standard error."""
     path = tmp_path / "config.json"
@@ -41,7 +43,7 @@ def piped(tmp_path, settings, first):
             stderr=stderr,
         )
         target = subprocess.run(
-            [sys.executable, "-m", "target_moengage_cohort", "--config", str(path)],
+            [*command, "--config", str(path)],
             stdin=tap.stdout,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
@@ -63,6 +65,15 @@ def test_the_reason_is_the_last_line(tmp_path, emulator, extra, first):
     assert [shown[-1]] == [line for line in shown if "| ERROR " in line]
     assert "the tap has ended" in shown
     assert not any("Traceback" in line or "BrokenPipe" in line for line in shown)
+
+
+def test_plan_lets_the_tap_end_before_its_error(tmp_path, emulator):
+    """The tap of `plan` ends without a broken pipe, and the error is the last line."""
+    command = [program("moengage-cohort"), "plan"]
+    tap, code, shown = piped(tmp_path, config(emulator), GOOD + "not JSON\n", command)
+    assert (0, 1) == (tap, code)
+    assert shown[-1].startswith("Error: ")
+    assert not any("Traceback" in line for line in shown)
 
 
 def test_a_file_that_is_not_a_configuration_is_the_last_line(tmp_path):

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from target_moengage_cohort import version
 from target_moengage_cohort.cli import cli
 from tests.cli.conftest import PLANTED, people
-from tests.support.singer import environment
+from tests.support.project import program
+from tests.support.singer import environment, lines, record, schema
 
 # As at a terminal: in the background, SIGINT may be ignored.
 RUN = (
@@ -300,3 +301,25 @@ def test_a_prompt_without_a_terminal_is_wrong_usage(desk):
     assert 2 == result.exit_code
     assert "cannot prompt for confirmation (no terminal); use --yes" in result.stderr
     assert set(people(1)) == desk.there("vip")
+
+
+@pytest.mark.parametrize(
+    ("level", "logs"), [("debug", {"DEBUG", "INFO"}), ("info", {"INFO"}), ("error", set())]
+)
+def test_the_environment_sets_the_level_of_the_log(desk, level, logs):
+    """LOGLEVEL counts for commands, too: a line for each request at DEBUG, and none at ERROR."""
+    path = desk.folder / "config.json"
+    path.write_text(json.dumps(desk.raw))
+    messages = desk.folder / "messages"
+    messages.write_bytes(lines(schema(), record(uid="u")))
+    done = subprocess.run(
+        [program("moengage-cohort"), "run", "--config", str(path), "--", "cat", str(messages)],
+        capture_output=True,
+        text=True,
+        env=environment(desk.folder, LOGLEVEL=level),
+        check=False,
+        timeout=60,
+    )
+    assert 0 == done.returncode
+    assert ("DEBUG" in logs) == ("cohortsync: 200, " in done.stderr)
+    assert ("INFO" in logs) == ("Succeeded" in done.stderr)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from target_moengage_cohort import NAME, version
+from target_moengage_cohort import NAME
 from target_moengage_cohort.cli import target_command
 from target_moengage_cohort.target import TargetMoEngageCohort
 from tests.support.project import program
@@ -191,7 +191,8 @@ def test_the_sdks_file_for_logs_is_honoured(tmp_path, emulator):
     path.write_text(json.dumps(logs))
     ended = finish(start(tmp_path, config(emulator), SINGER_SDK_LOG_CONFIG=str(path)), lines())
     messages = [json.loads(line) for line in ended.stderr.splitlines()]
-    assert version() in [message["message"] for message in messages]
+    assert ["INFO", "INFO"] == [message["level"].upper() for message in messages]
+    assert messages[0]["message"].startswith(f"{NAME} ")
 
 
 def test_ctrl_c_while_starting_is_no_failure_of_its_own(tmp_path):

@@ -288,29 +288,79 @@ def test_no_colours_in_a_pipe(desk):
     assert b"\x1b" not in done.stdout + done.stderr
 
 
+def screens(seen, columns=80):
+    """Yield the rows of a terminal of 80 columns after each drawing, from all that was written."""
+    rows, row, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[2K|\r|\n|[^\x1b\r\n]+|\x1b\[[\d;?]*\w", seen.decode()):
+        match part:
+            case "\x1b[2K":
+                rows[row] = ""
+            case "\r":
+                column = 0
+            case "\n":
+                row += 1
+                rows += [""] * (row + 1 - len(rows))
+            case _ if not part.startswith("\x1b"):
+                for character in part:
+                    if column == columns:
+                        row, column = row + 1, 0
+                        rows += [""] * (row + 1 - len(rows))
+                    rows[row] = (
+                        rows[row][:column].ljust(column) + character + rows[row][column + 1 :]
+                    )
+                    column += 1
+                yield list(rows)
+
+
 @pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}], ids=str)
 def test_progress_at_a_terminal(tmp_path, emulator, variables):
-    """A run's progress is wrapped to the terminal's width, and removed at the end."""
+    """Progress is the last row of the terminal and never shares one with the log, however long its
+    lines are; it is removed at the end."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config(emulator)))
     command = [sys.executable, "-m", "target_moengage_cohort", "--config", str(path)]
     environment = terminal_environment(tmp_path)  # the first run warns of its new ledger
     subprocess.run(command, input=lines(schema()), env=environment, check=True, timeout=60)
-    emulator.hold()
     process, terminal = at_terminal(command, tmp_path, subprocess.DEVNULL, **variables)
-    process.stdin.write(lines(schema(), record(uid="u"), state({"a": 1})))
+    process.stdin.write(lines(schema()))
+    process.stdin.flush()
+    seen = shown(terminal, until=b"lines/s")
+    emulator.fail_next(503, 2, message="long " * 60)
+    process.stdin.write(lines(record(uid="u"), state({"a": 1})))
     process.stdin.close()
-    seen = shown(terminal, until=b" left")
-    emulator.release()
+    seen += shown(terminal, until=b"trying again")
     seen += shown(terminal)
     assert 0 == process.wait(timeout=30)
     os.close(terminal)
     assert None is COLOUR.search(seen)
-    before, _, drawn = seen.partition(b"\x1b[?25l")  # the cursor is hidden from there
-    drawn, _, after = drawn.partition(b"\x1b[?25h")
-    assert b"lines read" not in before
-    assert b"lines read" in drawn
-    assert after.startswith(b"\r\x1b[1A\x1b[2K")
-    parts = re.split(r"[\r\n]|\x1b\[\w+", drawn.decode())
-    # A line of the log may come in between, at any length.
-    assert 80 >= max(len(part) for part in parts if not re.match(r"\d{4}-\d\d-\d\d ", part))
+    drawn = [*screens(seen)]
+    progress = [rows for rows in drawn if any(is_progress(row) for row in rows)]
+    assert progress
+    for rows in drawn:
+        *log, last = [row for row in rows if row]
+        assert [] == [row for row in log if is_progress(row)]
+        assert not is_progress(last) or re.match(r"\d+ lines? read", last)
+    assert "long long" in "".join(drawn[-1])
+    assert not is_progress(seen[seen.rindex(b"\r\x1b[2K") :].decode())
+
+
+def is_progress(row):
+    """Whether a row of a terminal has progress on it."""
+    return " sent · " in row
+
+
+def test_a_dumb_terminal_has_no_progress_line(tmp_path, emulator):
+    """A terminal that cannot erase a row gets log lines only."""
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config(emulator)))
+    command = [sys.executable, "-m", "target_moengage_cohort", "--config", str(path)]
+    process, terminal = at_terminal(command, tmp_path, subprocess.DEVNULL, TERM="dumb")
+    process.stdin.write(lines(schema(), record(uid="u")))
+    process.stdin.flush()
+    time.sleep(2)
+    process.stdin.close()
+    seen = shown(terminal)
+    assert 0 == process.wait(timeout=30)
+    os.close(terminal)
+    assert b"\x1b" not in seen
+    assert not is_progress(seen.decode())

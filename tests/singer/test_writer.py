@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import stat
 import subprocess
@@ -200,9 +201,10 @@ os.kill(os.getpid(), signal.SIGSTOP)
 """
 
 
-def test_a_stopped_process_delays_others_for_a_bounded_time(path):
+def test_a_stopped_process_delays_others_for_a_bounded_time(path, caplog):
     """A process that was stopped in the middle of a row delays other runs within their patience;
-    then they are busy. A run that must end does not wait."""
+    then they are busy. A run that must end does not wait, and a long wait is logged."""
+    caplog.set_level(logging.INFO)
     command = [sys.executable, "-c", HOLD, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
         try:
@@ -215,6 +217,11 @@ def test_a_stopped_process_delays_others_for_a_bounded_time(path):
                 assert ("rejects_file_busy", 4) == (raised.value.code, raised.value.exit_code)
                 assert at_least <= sum(waits) < 1.1
             assert 1 == len(waits)
+            assert [] == caplog.records
+            wait = Patience(lambda _seconds: False, 3.0)
+            with pytest.raises(BusyError):
+                RejectsFile(str(path), "r", wait)
+            assert ["waiting_for_rejects_file"] == [each.code for each in caplog.records]
         finally:
             holder.kill()
     RejectsFile(str(path), "r", PATIENCE).close()
