@@ -35,8 +35,11 @@ def empty(session: Session, cohort: str, *, yes: bool) -> None:
     """
     with prepared(session, cohort, yes=yes) as (ledgers, ledger):
         remove_all(session, ledgers, ledger, "empty")
+        end = suggest("ledger", "retire", cohort)
+        after = f"the next run of stream {ledger.entry.stream!r} fills it again; to end it: {end}"
         if ledger.is_sealed:
-            click.echo(f"cohort {cohort!r}: it is sealed, so no run populates it again")
+            after = "it is sealed, so no run populates it again"
+        click.echo(f"cohort {cohort!r}: {after}")
 
 
 @contextlib.contextmanager

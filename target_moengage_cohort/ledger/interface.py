@@ -29,6 +29,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.records import (
+        Approval,
         CohortEntry,
         Fault,
         Plan,
@@ -208,6 +209,11 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
         """Return the plans of all cohorts that have any, by the cohort's number; never waits."""
         numbers = [entry.number for entry in self.entries()]
         return self._ready().plans.of_cohorts(numbers) if numbers else {}
+
+    def approvals(self) -> dict[int, Approval]:
+        """Return the approvals that are valid now, by the cohort's number; never waits."""
+        numbers = [entry.number for entry in self.entries()]
+        return self._ready().plans.approvals(numbers) if numbers else {}
 
     def is_void(self, plan: Plan) -> bool:
         """Return whether a pending plan has expired, because a later run of its stream began."""
