@@ -137,7 +137,11 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
 
     def has(self, cohort_id: str) -> bool:
         """Return whether the cohort has a ledger; cheap."""
-        return self.exists and self._ready().entry(cohort_id) is not None
+        return self.entry(cohort_id) is not None
+
+    def entry(self, cohort_id: str) -> CohortEntry | None:
+        """Return the cohort with an id, if it has a ledger; cheap."""
+        return self._ready().entry(cohort_id) if self.exists else None
 
     def entries(self, stream: str | None = None) -> list[CohortEntry]:
         """Return the partner's cohorts, or those of a stream, sorted by id; never waits."""

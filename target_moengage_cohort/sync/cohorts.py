@@ -63,6 +63,15 @@ class Cohorts:
         """Return the cohorts that a stream populates, as far as they were met."""
         return [cohort for cohort in self.by_id.values() if cohort.mapping.stream == stream]
 
+    def name_of(self, cohort_id: str, mapping: StreamMapping) -> str:
+        """Return the name of a cohort that no column names: the ledger's, or else its id."""
+        unnamed = Cohort(cohort_id, cohort_id)
+        met = self.by_id.get(cohort_id) or self.withheld.get(unnamed, mapping)
+        if met is not None:
+            return met.cohort.name
+        entry = self._store.entry(cohort_id)
+        return cohort_id if entry is None else entry.name
+
     def meet(self, cohort: Cohort, mapping: StreamMapping) -> SyncedCohort:
         """Return a stream's cohort; open its ledger when it is met first.
 
