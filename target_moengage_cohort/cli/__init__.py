@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import io
 import os
@@ -41,6 +42,19 @@ class _LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"{__name__}.{cmd_name}_command")
         return t.cast("click.Command", getattr(module, cmd_name))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the arguments call; suggest one for a misspelled name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            similar = difflib.get_close_matches(args[0], _COMMANDS, n=1)
+            if not similar:
+                raise
+            msg = f"No such command {args[0]!r}. Did you mean {similar[0]!r}?"
+            raise click.UsageError(msg, ctx) from None
 
 
 _EPILOG = """\b

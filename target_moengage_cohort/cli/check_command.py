@@ -8,10 +8,12 @@ from functools import partial
 import click
 import msgspec
 
+from target_moengage_cohort.cli.cohort_findings import CohortFindings, find
+from target_moengage_cohort.cli.column_trial import read_samples, try_columns
 from target_moengage_cohort.cli.outlook import outlook
-from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured
+from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, show
 from target_moengage_cohort.cli.terminal import coloured, complain, example, wrap
-from target_moengage_cohort.core.errors import BusyError, RowError, SettingsError, TargetError
+from target_moengage_cohort.core.errors import SettingsError, TargetError
 from target_moengage_cohort.core.files import try_out
 from target_moengage_cohort.core.text import printable
 from target_moengage_cohort.moengage.answers import login_error
@@ -32,9 +34,51 @@ if t.TYPE_CHECKING:
 _TIMEOUT_SECONDS = 15  # a person waits at the prompt
 
 
+class _Check(msgspec.Struct, frozen=True):
+    """What became of one check; its errors have all that was found."""
+
+    name: str
+    ok: bool
+    message: str
+    errors: list[dict[str, str]] = []
+
+
+class _Checks:
+    """Runs checks, and collects all faults instead of stopping at the first one."""
+
+    def __init__(self) -> None:
+        self.done: list[_Check] = []
+        self.faults: list[TargetError] = []
+
+    def run(self, name: str, work: Callable[[], object], text: str | None = None) -> bool:
+        """Run one check; note a text, its result or its error; return whether it passed."""
+        try:
+            result = work()
+        except TargetError as error:
+            self.fail(name, error)
+            return False
+        self.done.append(_Check(name, ok=True, message=text or str(result)))
+        return True
+
+    def fail(self, name: str, error: TargetError) -> None:
+        """Note a check that has failed, by the reason without its remedy."""
+        self.faults += error.faults
+        reasons = "; ".join(str(each).partition("; ")[0] for each in error.faults)
+        errors = [{"code": each.code, "message": str(each)} for each in error.faults]
+        self.done.append(_Check(name, ok=False, message=reasons, errors=errors))
+
+
 @click.command(epilog=example("moengage-cohort check --config config.json"))
+@click.option("--json", "as_json", is_flag=True, help="Output the results as JSON.")
+@click.option(
+    "--columns",
+    "sample",
+    type=click.Path(readable=False, allow_dash=True),
+    metavar="FILE|-",
+    help="Try the mapped columns on the tap's catalog, its output, or a row as a JSON object.",
+)
 @configured
-def check(session: Session) -> int:
+def check(session: Session, *, as_json: bool, sample: str | None) -> int:
     """Validate the configuration and describe each sync.
 
     Sends no member and changes nothing. Makes one request to MoEngage to check the credentials,
@@ -48,33 +92,81 @@ def check(session: Session) -> int:
     mappings = list(session.config.mappings.values()) or [
         msgspec.structs.replace(session.config.mapping("STREAM"), cohort_id=None)
     ]
-    entries = _entries_by_stream(session, mappings, checks)
-    for mapping in mappings:
-        _print_section(outlook(mapping, entries[mapping.stream], session.settings))
-    _print_section(_limits(session.settings))
-    for message in dict.fromkeys(map(str, checks.faults)):
+    ledger, cohorts = _ledger_and_cohorts(session, mappings, checks)
+    trials = None if sample is None else _try_columns(session, sample, checks)
+    faults = [*checks.faults, *cohorts.faults]
+    result = {
+        "ok": not faults,
+        "checks": checks.done,
+        "ledger": ledger,
+        "streams": [_stream(each, cohorts.entries[each.stream]) for each in mappings],
+        "cohorts": cohorts.findings,
+        "columns": trials,
+    }
+    show(result, _lines(session.settings, result, mappings, cohorts), as_json=as_json)
+    for message in dict.fromkeys(map(str, faults)):
         complain(message)
-    return FAILED if checks.faults else DONE
+    return FAILED if faults else DONE
 
 
-class _Checks:
-    """Runs checks, and collects all faults instead of stopping at the first one."""
+def _lines(
+    settings: Settings,
+    result: dict[str, t.Any],
+    mappings: Sequence[StreamMapping],
+    cohorts: CohortFindings,
+) -> Iterator[str]:
+    """Yield the results as text, within 80 columns unless a word is longer."""
+    for each in result["checks"]:
+        yield _marked("ok" if each.ok else "FAIL", f"{each.name}: {each.message}")
+    if cohorts.findings:
+        yield "\nCohorts that need attention:"
+    for finding in cohorts.findings:
+        text = finding.message.partition("; ")[0] if finding.is_error else finding.message
+        yield _marked("FAIL" if finding.is_error else "note", text)
+    for mapping in mappings:
+        yield from _section(outlook(mapping, cohorts.entries[mapping.stream], settings))
+    yield from _section(_limits(settings))
 
-    def __init__(self) -> None:
-        self.faults: list[TargetError] = []
 
-    def run(self, name: str, work: Callable[[], object], text: str | None = None) -> bool:
-        """Run one check; print a text, its result or its error; return whether it passed."""
-        try:
-            result = work()
-            mark, colour, result = "ok", "green", text or str(result)
-        except TargetError as error:
-            self.faults += error.faults
-            mark, colour, result = "FAIL", "red", str(error)
-        line = f"{name}: {printable(result)}"
-        line = wrap(line, first=f"{mark:<6}", indent=" " * 6, break_words=False)
-        click.echo(line.replace(mark, coloured(mark, colour), 1))
-        return mark == "ok"
+def _marked(mark: str, text: str) -> str:
+    """Return a text after a mark in its colour."""
+    first, indent = f"{mark:<6}", " " * 6
+    line = wrap(printable(text), first=first, indent=indent, break_words=False)
+    colour = {"ok": "green", "FAIL": "red"}.get(mark, "yellow")
+    return line.replace(mark, coloured(mark, colour), 1)
+
+
+def _stream(mapping: StreamMapping, entries: Sequence[CohortEntry] | None) -> dict[str, t.Any]:
+    """Return a mapping for programs, with the members of its cohorts that are known."""
+    cohort = mapping.cohort
+    return {
+        "stream": mapping.stream,
+        "sync_mode": mapping.sync_mode,
+        "cohort_id": cohort and cohort.cohort_id,
+        "cohort_name": cohort and cohort.name,
+        "columns": mapping.columns,
+        "members": None
+        if entries is None
+        else {entry.cohort_id: entry.counts.base for entry in entries},
+    }
+
+
+def _try_columns(session: Session, path: str, checks: _Checks) -> list[dict[str, t.Any]] | None:
+    """Try the mapped columns on a sample, as a check for each stream."""
+    try:
+        mapper = record_mapper_of(session.settings)
+        trials = try_columns(session.config, read_samples(path, session.config), mapper)
+    except TargetError as error:
+        checks.fail("columns", error)
+        return None
+    for trial in trials:
+        name = f"columns of {trial.stream!r}"
+        if trial.error is not None:
+            checks.fail(name, trial.error)
+            continue
+        found = ", ".join(f"{role} {column!r}" for role, column in trial.columns.items())
+        checks.run(name, lambda: None, f"{found}{'; a row was tried' if trial.had_row else ''}")
+    return [trial.result() for trial in trials]
 
 
 def _steps(settings: Settings) -> Iterator[tuple[str, Callable[[], object], str | None]]:
@@ -113,47 +205,22 @@ def _state_directory() -> str:
     return str(path)
 
 
-def _entries_by_stream(
+def _ledger_and_cohorts(
     session: Session, mappings: Sequence[StreamMapping], checks: _Checks
-) -> dict[str, list[CohortEntry] | None]:
-    """Return each stream's cohorts that have a ledger; ``None`` if it cannot be used."""
+) -> tuple[dict[str, str], CohortFindings]:
+    """Return the ledger's place and state, and what is known of the cohorts."""
     with session.ledgers(read_only=True, is_patient=False) as ledgers:
-        usable = checks.run("ledger", partial(_ledger, ledgers))
-        if usable:
-            warn_of_segments(ledgers.count_cohorts())
-        return {
-            mapping.stream: _entries(mapping, ledgers, checks) if usable else None
-            for mapping in mappings
-        }
+        place = {"place": ledgers.place, "state": "unusable"}
+        if not checks.run("ledger", partial(_ledger, ledgers)):
+            return place, CohortFindings({each.stream: None for each in mappings}, [], [])
+        warn_of_segments(ledgers.count_cohorts())
+        place["state"] = "found" if ledgers.exists else "will_be_created"
+        return place, find(session.config, mappings, ledgers)
 
 
 def _ledger(ledgers: LedgerStore) -> str:
     ledgers.check()
     return f"{ledgers.place} ({'found' if ledgers.exists else 'will be created by the first run'})"
-
-
-def _entries(
-    mapping: StreamMapping, ledgers: LedgerStore, checks: _Checks
-) -> list[CohortEntry] | None:
-    try:
-        entries = ledgers.entries()
-        if (cohort := mapping.cohort) is not None:
-            entries = [each for each in entries if each.cohort_id == cohort.cohort_id]
-            if entries:  # refused if the ledger is another stream's, or has a new name
-                has_members = entries[0].has_members
-                opened = ledgers.open if has_members else ledgers.open_without_members
-                opened(cohort, mapping.stream)
-        elif mapping.cohort_id_column is not None:
-            entries = [each for each in entries if each.stream == mapping.stream]
-    except BusyError:  # another run, which will have ended before the next one starts
-        pass
-    except RowError as error:
-        checks.faults.append(SettingsError(error.code, f"cohorts.{mapping.stream}: {error.reason}"))
-        return None
-    except TargetError as error:
-        checks.faults += error.faults
-        return None
-    return [entry for entry in entries if entry.has_members and not entry.is_retired]
 
 
 def _limits(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -164,9 +231,9 @@ def _limits(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "", "dry_run is set: a run sends nothing and writes no STATE"
 
 
-def _print_section(lines: Iterator[tuple[str, str]]) -> None:
-    """Print an empty line, then labelled lines within 80 columns."""
-    click.echo()
+def _section(lines: Iterator[tuple[str, str]]) -> Iterator[str]:
+    """Yield an empty line, then labelled lines within 80 columns."""
+    yield ""
     for label, text in lines:
         first = f"  {label:<10}" if label else ""
-        click.echo(wrap(text, first=first, indent=" " * max(len(first), 2)))
+        yield wrap(text, first=first, indent=" " * max(len(first), 2))

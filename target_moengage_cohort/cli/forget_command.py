@@ -13,7 +13,7 @@ import msgspec
 from target_moengage_cohort.cli.identifiers import BATCH_SIZE, read_members
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.session import DONE, FAILED, Session, reporting
-from target_moengage_cohort.cli.terminal import complain, example
+from target_moengage_cohort.cli.terminal import ask_hidden, complain, example
 from target_moengage_cohort.core.errors import (
     BusyError,
     InputError,
@@ -200,13 +200,7 @@ def _print_outcome(outcome: _Outcome, identifiers: int, unknown: Sequence[str]) 
 def _prompt() -> list[Member]:
     """Prompt for the identifiers of one user, hiding the input."""
     uid, anonymous_id = (
-        click.prompt(
-            f"{name} (hidden; leave empty if there is none)",
-            hide_input=True,
-            default="",
-            show_default=False,
-            err=True,
-        )
+        ask_hidden(f"{name} (hidden; leave empty if there is none)")
         for name in ("User ID", "Anonymous ID")
     )
     if not (uid or anonymous_id):

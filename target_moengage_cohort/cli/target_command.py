@@ -62,7 +62,13 @@ def _read_files(
     """Return the raw configuration in the files, and whether to add the environment's."""
     from target_moengage_cohort.settings import sources  # noqa: PLC0415
 
-    return sources.from_files(value), sources.ENVIRONMENT in value
+    try:
+        return sources.from_files(value), sources.ENVIRONMENT in value
+    except click.ClickException:
+        from target_moengage_cohort.singer.lines import discard  # noqa: PLC0415
+
+        discard(sys.stdin, lambda: False)  # so that the error comes after the tap's last words
+        raise
 
 
 @click.command(

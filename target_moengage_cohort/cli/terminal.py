@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import sys
 import textwrap
 import typing as t
+import warnings
 
 import click
 
 from target_moengage_cohort.core.commands import suggest
+
+TERMINAL = "/dev/tty"  # the terminal that controls the process, if there is one
 
 
 def example(*lines: str) -> str:
@@ -61,10 +66,49 @@ def caution(message: str) -> None:
 
 def ask(question: str) -> None:
     """Ask for confirmation; abort the command if the answer is no."""
+    # Meltano passes on standard error by the line, so a question there would not be seen.
+    if _is_terminal(sys.stdin) and not _is_terminal(sys.stderr) and _ask_at_terminal(question):
+        return
     try:
         click.confirm(question, abort=True, err=True)
     except click.Abort as error:
-        if isinstance(error.__context__, EOFError):
-            msg = "cannot prompt for confirmation (no terminal); use --yes"
+        if not isinstance(error.__context__, EOFError):
+            raise
+        if not _is_terminal(sys.stdin) and _ask_at_terminal(question):
+            return
+        msg = "cannot prompt for confirmation (no terminal); use --yes"
+        raise click.UsageError(msg) from None
+
+
+def ask_hidden(question: str) -> str:
+    """Ask for a text that is never shown; without a terminal, raise click's `UsageError`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", getpass.GetPassWarning)  # that it would be shown
+        try:
+            answer = click.prompt(
+                question, hide_input=True, default="", show_default=False, err=True
+            )
+        except getpass.GetPassWarning:
+            msg = "cannot prompt without showing the answer (no terminal); name a file, or -"
             raise click.UsageError(msg) from None
-        raise
+    return str(answer)
+
+
+def _is_terminal(stream: t.TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
+def _ask_at_terminal(question: str) -> bool:
+    """Ask at the terminal itself, whatever the standard streams are; return whether there is one.
+
+    Abort the command if the answer is no.
+    """
+    try:
+        terminal = os.fdopen(os.open(TERMINAL, os.O_RDWR), "rb+", buffering=0)
+    except OSError:
+        return False
+    with terminal:
+        terminal.write(f"{question} [y/N]: ".encode(errors="replace"))
+        if terminal.readline().strip().lower() not in {b"y", b"yes"}:
+            raise click.Abort
+    return True

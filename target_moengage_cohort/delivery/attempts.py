@@ -11,6 +11,8 @@ import threading
 import typing as t
 from collections import Counter
 
+import msgspec
+
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.ledger.records import RequestState
 from target_moengage_cohort.moengage.answers import Answer, Outcome, final_error, rejection_reason
@@ -88,7 +90,7 @@ class Attempts:
             members = b"[%b]" % body.members
             number = ledger.sent(body.action, members, body.count, lane.last_timestamp)
         may_be_applied = is_retry = False
-        waits = _exponential()
+        waits = enumerate(_exponential(), 1)  # numbered by attempt
         began = self._clock()
         while True:
             with state.changed:
@@ -208,20 +210,39 @@ class Attempts:
         self._state.fail(final_error(answer, cohort_id, self._max_retry_seconds))
 
     def _wait_before_retry(
-        self, request: Request, answer: Answer, waits: Iterator[float], began: float
+        self, request: Request, answer: Answer, waits: Iterator[tuple[int, float]], began: float
     ) -> bool:
         """Wait before the next attempt; return ``False`` if no attempt should follow."""
         asked = answer.wait_seconds
         is_limited = answer.outcome is Outcome.RATE_LIMITED
+        attempt = ""
         if is_limited:
-            seconds = next(waits) if asked is None else asked
-            self._link.pace.hold(seconds)  # for all requests; this one needs a permit, too
+            seconds = next(waits)[1] if asked is None else asked
+            # For all requests, also those of the next run; this one needs a permit, too.
+            self._link.pace.hold(min(seconds, self._max_retry_seconds))
         else:
-            seconds = max(self._jitter(next(waits)), asked or 0.0)
+            number, longest = next(waits)
+            seconds = max(self._jitter(longest), asked or 0.0)
+            attempt = f" (attempt {number})"
         with self._state.changed:
             waited = self._clock() + seconds - max(began, self._state.last_accepted)
             if waited >= self._max_retry_seconds:
-                self._give_up(request, answer)
+                summary = answer.summary + attempt
+                self._give_up(request, msgspec.structs.replace(answer, summary=summary))
                 return False
-        logger.info("cohort %r: %s; trying again", request.lane.cohort.cohort_id, answer.summary)
+        logger.info(
+            "cohort %r: %s%s; trying again in %.0f s%s",
+            request.lane.cohort.cohort_id,
+            answer.summary,
+            attempt,
+            seconds,
+            self._too_long(answer),
+        )
         return not self._state.interrupt.wait(0.0 if is_limited else seconds)
+
+    def _too_long(self, answer: Answer) -> str:
+        """Return what to add to a log line about a 429 that asks for more than we wait."""
+        asked, most = answer.asked_seconds or 0.0, self._max_retry_seconds
+        if answer.outcome is not Outcome.RATE_LIMITED or asked <= most:
+            return ""
+        return f", although it asks for {asked:,.0f} s, longer than max_retry_seconds ({most} s)"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import shlex
 import sqlite3
 import threading
@@ -25,6 +26,8 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
     from target_moengage_cohort.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 WINDOW_SECONDS = 62.0
 _LONGEST_POLL_SECONDS = 1.0  # meanwhile another process may have got a 429, or ended
@@ -67,6 +70,8 @@ _BLOCKED_UNTIL = """SELECT max(until) FROM (
     SELECT * FROM (SELECT until FROM entries WHERE boot = :boot AND kind = 'start'
     ORDER BY until DESC LIMIT 1 OFFSET :limit - 1))"""
 
+_HELD_UNTIL = "SELECT max(until) FROM entries WHERE boot = :boot AND kind = 'hold'"
+
 
 def _state_directory() -> Path:
     path = state_path()
@@ -108,6 +113,8 @@ class Pace:
         self._clock = clock
         self._boot = boot or _boot_id()
         self._limit = settings.requests_per_minute
+        self._blocked_until = 0.0  # while a request waits for its permit
+        self._known_hold = 0.0  # until when the latest hold lasts of which the log says why
         self._lock = threading.Lock()  # the lock between processes polls, which is coarser
         destination = f"{settings.base_url}\n{settings.workspace_id}"
         name = hashlib.sha256(destination.encode()).hexdigest()[:32]
@@ -125,6 +132,11 @@ class Pace:
             if all(self._execute_when_free(self._connection, each) for each in set_up):
                 unless_ready.pop_all()
 
+    @property
+    def seconds_to_permit(self) -> float:
+        """How long a request still waits for its permit; 0 if none waits."""
+        return max(0.0, self._blocked_until - self._clock())
+
     def acquire(self) -> bool:
         """Wait for a permit; return ``False`` if the run is to end instead."""
         values = {"boot": self._boot, "limit": self._limit, "window": WINDOW_SECONDS}
@@ -140,7 +152,11 @@ class Pace:
                 ((until,),) = connection.execute(_BLOCKED_UNTIL, values)
                 if until is None or until <= now:
                     connection.execute(_ADD, values)
+                    self._blocked_until = 0.0
                     return True
+                ((held,),) = connection.execute(_HELD_UNTIL, values)
+            self._blocked_until = until
+            self._explain_hold(held or 0.0, now)
             if self._wait(min(until - now, _LONGEST_POLL_SECONDS)):
                 return False
 
@@ -148,9 +164,21 @@ class Pace:
         """Let no process start a request for so long, as a 429 asks."""
         with self._transaction() as connection:
             if connection is not None:
-                values = {"boot": self._boot, "kind": "hold", "now": self._clock()}
-                values["seconds"] = max(seconds, _SHORTEST_HOLD_SECONDS)
+                now, seconds = self._clock(), max(seconds, _SHORTEST_HOLD_SECONDS)
+                values = {"boot": self._boot, "kind": "hold", "now": now, "seconds": seconds}
                 connection.execute(_ADD, values)
+                self._known_hold = max(self._known_hold, now + seconds)
+
+    def _explain_hold(self, held_until: float, now: float) -> None:
+        """Log once why requests wait, if that is for a 429 that another run was answered."""
+        if held_until > max(now, self._known_hold):
+            self._known_hold = held_until
+            logger.info(
+                "waiting for %.0f s before the next request, because MoEngage answered 429 to "
+                "another run of this workspace",
+                held_until - now,
+                extra={"code": "waiting_for_rate_limit"},
+            )
 
     def close(self) -> None:
         """Close the file; there are no permits from then on."""

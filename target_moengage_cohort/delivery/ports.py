@@ -68,6 +68,11 @@ class NoPace:
         self._interrupt = interrupt
         self._held_until = 0.0
 
+    @property
+    def seconds_to_permit(self) -> float:
+        """How long the next request waits for its permit."""
+        return max(0.0, self._held_until - time.monotonic())
+
     def acquire(self) -> bool:
         """Return whether the run continues, after a wait that a 429 asked for."""
         return not self._interrupt.wait(max(0.0, self._held_until - time.monotonic()))

@@ -159,6 +159,11 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
         """Create cohorts that were held; return why some of them, by id, cannot be."""
         return self._ready().new.admit(cohort_ids)
 
+    def check_new(self, cohort: Cohort) -> None:
+        """Raise the error with which `open` would refuse a cohort without a ledger."""
+        if self.exists:
+            self._ready().new.check(cohort)
+
     def open_without_members(
         self, cohort: Cohort, stream: str, *, held: bool = False
     ) -> MemberlessCohort:

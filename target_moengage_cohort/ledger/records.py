@@ -14,7 +14,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.membership import Action, Member
 
-FORMAT = 3
+FORMAT = 4
 
 
 class RequestState(enum.StrEnum):

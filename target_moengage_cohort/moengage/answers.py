@@ -43,9 +43,13 @@ class Answer(msgspec.Struct, frozen=True):
 
     outcome: Outcome
     summary: str  # the status and the API's message, or what went wrong
-    wait_seconds: float | None = None  # that the server asks for
+    wait_seconds: float | None = None  # that the server asks for, up to `LONGEST_WAIT_SECONDS`
     sent: bool = True  # whether the request may have left; not if no connection was made
     app_name: str | None = None  # the workspace's, if an accepted log-in contains it
+    status: int | None = None  # the HTTP status, if there was a response
+    asked_seconds: float | None = None  # as `wait_seconds`, however long
+    is_html: bool = False  # whether the body is a page, which is not MoEngage's
+    request_id: str | None = None  # that MoEngage gave the request
 
 
 _OUTCOMES = {
@@ -82,17 +86,30 @@ def classify(
     message = scrub(_message(body.get("error")), secrets())
     if status == HTTPStatus.OK:
         if is_cut:
-            return Answer(Outcome.RETRY, "the answer was cut off")
+            return Answer(Outcome.RETRY, "the answer was cut off", status=status)
         if body.get("status") == "success":
             name = body.get("app_name")
             name = scrub(name, secrets()) if isinstance(name, str) else None
-            return Answer(Outcome.ACCEPTED, "accepted", app_name=name)
+            return Answer(Outcome.ACCEPTED, "accepted", app_name=name, status=status)
         if body.get("status") == "fail":
             outcome = Outcome.REFUSED
         else:
             message = "with a body that is not MoEngage's"
-    wait = wait_seconds(headers, now, limited=outcome is Outcome.RATE_LIMITED)
-    return Answer(outcome, f"HTTP {status} {message}".rstrip(), wait)
+    asked = _asked_seconds(headers, now, limited=outcome is Outcome.RATE_LIMITED)
+    return Answer(
+        outcome,
+        f"HTTP {status} {message}".rstrip(),
+        None if asked is None else min(asked, LONGEST_WAIT_SECONDS),
+        status=status,
+        asked_seconds=asked,
+        is_html=content.lstrip()[:1] == b"<",
+        request_id=_request_id(body.get("error")),
+    )
+
+
+def _request_id(error: object) -> str | None:
+    value = str(error.get("request_id") or "") if isinstance(error, dict) else ""
+    return value if re.fullmatch(r"[\w-]{1,64}", value) else None
 
 
 def _message(error: object) -> str:
@@ -102,8 +119,8 @@ def _message(error: object) -> str:
     message = mask_identifiers(": ".join(parts))
     if error.get("attribute"):
         message += f" (attribute {mask_identifiers(str(error['attribute']))})"
-    if re.fullmatch(r"[\w-]{1,64}", str(error.get("request_id") or "")):
-        message += f" (request_id {error['request_id']})"
+    if (request_id := _request_id(error)) is not None:
+        message += f" (request_id {request_id})"
     return message
 
 
@@ -117,6 +134,14 @@ def final_error(answer: Answer, cohort_id: str, max_retry_seconds: int) -> error
             "settings"
         )
         return errors.InputError("request_refused", msg)
+    asked = answer.asked_seconds
+    if answer.outcome is Outcome.RATE_LIMITED and asked is not None and asked > max_retry_seconds:
+        msg = (
+            f"MoEngage asks to wait for {asked:,.0f} s before the next request, longer than "
+            f"max_retry_seconds ({max_retry_seconds} s). The last request was for {cohort}: "
+            f"{summary}. Run it again after that time; it resumes from the last STATE"
+        )
+        return errors.TryAgainError("rate_limited", msg)
     if answer.outcome in {Outcome.RETRY, Outcome.RATE_LIMITED}:
         msg = (
             f"no request was accepted within {max_retry_seconds} s (max_retry_seconds). The last "
@@ -146,6 +171,8 @@ def login_error(answer: Answer) -> errors.TargetError | None:
 
 
 def _error(answer: Answer, request: str) -> errors.TargetError:
+    if answer.status == HTTPStatus.FORBIDDEN:
+        return _forbidden(answer)
     if answer.outcome is Outcome.CREDENTIALS:
         msg = (
             f"MoEngage refused the credentials ({answer.summary}); check workspace_id, "
@@ -162,6 +189,23 @@ def _error(answer: Answer, request: str) -> errors.TargetError:
     return errors.SettingsError("unexpected_answer", msg)
 
 
+def _forbidden(answer: Answer) -> errors.SettingsError:
+    """Return the error of a 403, which does not say by itself what to change."""
+    if answer.is_html:
+        msg = (
+            f"a firewall refused access ({answer.summary}, with a page instead of MoEngage's "
+            "answer): the account's API firewall, or a proxy. Add this machine's public IP "
+            "address to the account's allow-list in MoEngage"
+        )
+        return errors.SettingsError("blocked_by_firewall", msg)
+    msg = (
+        f"MoEngage refused access ({answer.summary}). One of these is the cause: the account is "
+        "suspended; MoEngage has blocked this client; data_api_key lacks the permission for "
+        "Cohort Sync; or the account's API firewall (IP allow-list) does not list this machine"
+    )
+    return errors.SettingsError("credentials_refused", msg)
+
+
 def rejection_reason(answer: Answer) -> str:
     """Return why a member that was refused alone cannot be delivered."""
     why = " as too large" if answer.outcome is Outcome.TOO_LARGE else ""
@@ -169,11 +213,17 @@ def rejection_reason(answer: Answer) -> str:
 
 
 def wait_seconds(headers: Mapping[str, str], now: float, *, limited: bool) -> float | None:
+    """Return how long to wait as the server asks, up to `LONGEST_WAIT_SECONDS`, if it says so."""
+    asked = _asked_seconds(headers, now, limited=limited)
+    return None if asked is None else min(asked, LONGEST_WAIT_SECONDS)
+
+
+def _asked_seconds(headers: Mapping[str, str], now: float, *, limited: bool) -> float | None:
     """Return how long the server asks to wait; ``None`` if it does not say.
 
-    It is the longer of the limit's reset and ``Retry-After``, from 0 to `LONGEST_WAIT_SECONDS`.
-    Every answer may contain the reset, but only a 429 (``limited``) asks to wait for it. A moment
-    counts relative to the answer's ``Date``, by the server's clock, or else to ``now``.
+    It is the longer of the limit's reset and ``Retry-After``, and never negative. Every answer may
+    contain the reset, but only a 429 (``limited``) asks to wait for it. A moment counts relative to
+    the answer's ``Date``, by the server's clock, or else to ``now``.
     """
     server_now = _moment(headers.get("Date", "")) or now
     waits = []
@@ -184,7 +234,7 @@ def wait_seconds(headers: Mapping[str, str], now: float, *, limited: bool) -> fl
         waits.append(float(after))
     elif (moment := _moment(after)) is not None:
         waits.append(moment - server_now)
-    return min(max(0.0, *waits), LONGEST_WAIT_SECONDS) if waits else None
+    return max(0.0, *waits) if waits else None
 
 
 def _moment(date: str) -> float | None:

@@ -22,6 +22,8 @@ from target_moengage_cohort.settings import Settings, is_loopback
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
+logger = logging.getLogger(__name__)
+
 _MAX_ANSWER_BYTES = 65_536
 _CONNECT_TIMEOUT_SECONDS = 15
 _UNTRUSTED = (
@@ -73,6 +75,22 @@ class Transport:
         return self._attempt(cohort_sync.AUTHENTICATION_PATH, body, _add_no_header)
 
     def _attempt(self, path: str, body: bytes, auth: _Auth) -> Answer:
+        began = time.monotonic()
+        answer = self._exchange(path, body, auth)
+        milliseconds = (time.monotonic() - began) * 1000
+        shown = answer.status or answer.outcome.value  # never its message, which may quote the body
+        logger.debug(
+            "POST %s: %s, %d bytes sent, %.0f ms, request id %s",
+            path,
+            shown,
+            len(body),
+            milliseconds,
+            answer.request_id or "none",
+            extra={"code": "request"},
+        )
+        return answer
+
+    def _exchange(self, path: str, body: bytes, auth: _Auth) -> Answer:
         try:
             response, content = self._post(path, body, auth)
         except OSError as error:  # all errors of `requests` are
@@ -131,7 +149,8 @@ class Transport:
                 f"the request could not be made ({error.strerror or type(error).__name__}); check "
                 "REQUESTS_CA_BUNDLE and other variables that contain paths"
             )
-        return Answer(outcome, summary, sent=sent)
+        host = urlsplit(self._settings.base_url).netloc
+        return Answer(outcome, f"{host}: {summary}", sent=sent)
 
     def _secrets(self, body: bytes) -> Iterator[str]:
         """Yield what no message may show: the key, and the identifiers in a request."""

@@ -9,8 +9,7 @@ from importlib import metadata
 import msgspec
 
 from target_moengage_cohort import NAME
-from target_moengage_cohort.settings.declared import DERIVED_KEYS, Settings
-from target_moengage_cohort.settings.sources import ENVIRONMENT_PREFIX
+from target_moengage_cohort.settings.declared import DERIVED_KEYS, ENVIRONMENT_PREFIX, Settings
 
 if t.TYPE_CHECKING:
     from singer_sdk.about import AboutInfo

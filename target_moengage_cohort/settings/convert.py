@@ -28,6 +28,7 @@ _NAMES = {
     dict: "an object",
     type(None): "null",
 }
+_MISSPELT = 0.8  # request_timeout, which taps and targets of the SDK's have, is just beyond
 _WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 
@@ -69,6 +70,20 @@ def convert_object(
 def nearest_name(name: str, names: Iterable[str]) -> str | None:
     """Return the name that is most similar to a mistyped one, if one is similar."""
     return next(iter(difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.5)), None)
+
+
+def meant_name(name: str, names: Iterable[str]) -> str | None:
+    """Return the name to which a name is so close that it must be a misspelling.
+
+    Names of the settings that Meltano and other targets pass on are not so close.
+    """
+
+    def similarity(other: str) -> float:
+        one, two = (re.sub("[^a-z0-9]", "", each.lower()) for each in (name, other))
+        return difflib.SequenceMatcher(None, one, two).ratio()
+
+    best = max(sorted(names), key=similarity)
+    return best if similarity(best) > _MISSPELT else None
 
 
 def _convert(where: str, annotation: t.Any, raw: t.Any) -> t.Any:

@@ -194,3 +194,4 @@ class Settings(_Secretive, frozen=True, kw_only=True):
 SETTING_NAMES = frozenset(Settings.__struct_fields__)
 DERIVED_KEYS = frozenset({"stream", "uid_required"})  # of `StreamMapping`; they cannot be set
 MAPPING_KEYS = frozenset(StreamMapping.__struct_fields__) - DERIVED_KEYS
+ENVIRONMENT_PREFIX = "TARGET_MOENGAGE_COHORT_"  # of the variables that set them

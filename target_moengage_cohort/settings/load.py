@@ -11,9 +11,16 @@ import msgspec
 
 from target_moengage_cohort.core.errors import SettingsError, TargetError
 from target_moengage_cohort.core.membership import SyncMode, cohort_name_fault
-from target_moengage_cohort.settings.convert import convert_object, fields_of, nearest_name
+from target_moengage_cohort.settings.convert import (
+    convert_object,
+    fields_of,
+    meant_name,
+    nearest_name,
+)
 from target_moengage_cohort.settings.declared import (
     DERIVED_KEYS,
+    ENVIRONMENT_PREFIX,
+    MAPPING_KEYS,
     SETTING_NAMES,
     OnReject,
     Settings,
@@ -63,7 +70,7 @@ class Config(msgspec.Struct, frozen=True):
     """A configuration that complies with every rule."""
 
     settings: Settings
-    unknown: dict[str, str | None]  # unknown names, each with the most similar setting
+    unknown: dict[str, str | None]  # foreign names, each with the most similar setting
     default: StreamMapping  # what every mapping has unless it sets it itself
 
     @property
@@ -110,8 +117,11 @@ def load(raw: t.Mapping[str, t.Any]) -> Config:
 def _load(raw: t.Mapping[str, t.Any]) -> Config:
     gathered = gather(raw)
     known = {name: gathered[name] for name in gathered if name in SETTING_NAMES}
-    unknown = {name: nearest_name(name, SETTING_NAMES) for name in gathered if name not in known}
     faults: list[TargetError] = []
+    unknown = {}
+    for name in gathered.keys() - SETTING_NAMES:
+        unknown[name], fault = _nearest_setting(name)
+        faults += fault
     values = convert_object("", fields_of(Settings), known, faults)
     if values.get("cohorts") == {}:
         faults.append(SettingsError("empty_cohorts", _EMPTY_COHORTS))
@@ -139,6 +149,32 @@ def _load(raw: t.Mapping[str, t.Any]) -> Config:
     faults += _shared_cohort_faults(mappings.values())
     SettingsError.raise_any(faults)
     return Config(msgspec.structs.replace(settings, cohorts=mappings), unknown, default)
+
+
+def is_misspelled(name: str) -> bool:
+    """Return whether an unknown setting, or its environment variable, is an error."""
+    return bool(_nearest_setting(name)[1])
+
+
+def _nearest_setting(name: str) -> tuple[str | None, list[SettingsError]]:
+    """Return the setting that is most similar to an unknown one, and a fault if it was meant.
+
+    The name may be that of an environment variable.
+    """
+    own = name.removeprefix(ENVIRONMENT_PREFIX)
+    own, prefix = (own.lower(), ENVIRONMENT_PREFIX) if own != name else (name, "")
+    if own in MAPPING_KEYS:
+        msg = f"unknown setting {name!r}; it is a key of a stream's mapping under cohorts"
+        return None, [SettingsError("unknown_setting", msg)]
+    meant = meant_name(own, SETTING_NAMES)
+    nearest = meant or nearest_name(own, SETTING_NAMES)
+    if nearest is None:
+        return None, []
+    shown = prefix + (nearest.upper() if prefix else nearest)
+    if meant is None:
+        return shown, []
+    msg = f"unknown setting {name!r}; did you mean {shown!r}?"
+    return shown, [SettingsError("unknown_setting", msg)]
 
 
 def _resolve(default: StreamMapping, stream: str, own: dict[str, t.Any]) -> StreamMapping:

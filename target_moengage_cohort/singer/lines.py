@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import select
+import stat
+import time
 import typing as t
 
 if t.TYPE_CHECKING:
@@ -17,6 +19,9 @@ PIECE_BYTES = 1 << 16  # an unusual line makes its piece slow, so pieces are sma
 
 LONGEST_LINE = 1 << 27
 """Bytes; a longer line cannot be a row, and a whole line has to fit into memory."""
+
+_DISCARD_SECONDS = 10.0
+_DISCARD_POLL_SECONDS = 0.1
 
 _Chunk = t.TypeVar("_Chunk", bytes, "bytes | None")
 
@@ -41,6 +46,35 @@ def chunks(source: t.IO[t.Any], interrupt: Interrupt) -> Iterator[bytes | None]:
         if not chunk:
             return
         yield chunk
+
+
+def discard(
+    source: t.IO[t.Any] | None,
+    is_stopped: t.Callable[[], bool],
+    clock: t.Callable[[], float] = time.monotonic,
+) -> None:
+    """Read and drop the rest of a pipe until its writer ends it, for at most 10 seconds.
+
+    Otherwise a tap that still writes would print a traceback of a broken pipe after our error.
+    Any other kind of input is left alone. `is_stopped` returns whether to end immediately.
+    """
+    try:
+        descriptor = -1 if source is None else source.fileno()
+        mode = os.fstat(descriptor).st_mode
+    except (OSError, ValueError):  # in memory, or closed
+        return
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        return
+    deadline = clock() + _DISCARD_SECONDS
+    while not is_stopped() and (left := deadline - clock()) > 0:
+        seconds = min(left, _DISCARD_POLL_SECONDS)
+        readable, _, _ = select.select([descriptor], [], [], seconds)
+        if readable:
+            try:
+                if not os.read(descriptor, CHUNK_BYTES):
+                    return
+            except OSError:  # such as a socket that its writer has reset
+                return
 
 
 def blocks(chunks: Iterable[_Chunk], too_long: t.Callable[[], InputError]) -> Iterator[_Chunk]:

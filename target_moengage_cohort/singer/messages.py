@@ -205,7 +205,8 @@ def _schema(stream: str, raw: Raw) -> dict[str, t.Any]:
         for name, value in schema.items()
         if name not in _SCHEMA_KEYWORDS and isinstance(value, dict)
     ]
-    if astray and not schema["properties"]:
+    says_what = isinstance(schema.get("type"), str | list)  # so that the rest are annotations
+    if astray and not (says_what or schema["properties"]):
         names = quote_all(astray[:_MOST_NAMES])
         what = f"{where} has its columns ({names}) directly in 'schema', not in its 'properties'"
         raise _violation("invalid_schema", what)

@@ -71,7 +71,19 @@ class Intake:
             elif not self._take(message):
                 return  # a STATE that follows would cover rows which were not read
         if not self._interrupt.is_set():
-            self._undeclared.check()
+            self._check_columns()
+
+    def _check_columns(self) -> None:
+        """Raise an error if the input, which has ended, does not show the mapped columns."""
+        self._undeclared.check()
+        if self.counts.keys() <= {"SCHEMA"}:
+            for schema in self._schemas.values():
+                if not schema.schema["properties"]:
+                    msg = (
+                        f"the SCHEMA of the stream {schema.stream!r} names no columns, and the "
+                        "input ends without a row or a STATE. Check the tap's log"
+                    )
+                    raise InputError("invalid_schema", msg)
 
     def close(self) -> None:
         """Release the files, of which rows may be read again until the run has ended."""

@@ -9,7 +9,7 @@ import sys
 import typing as t
 import uuid
 
-from target_moengage_cohort import NAME, settings, version
+from target_moengage_cohort import NAME, package_version, settings, version
 from target_moengage_cohort.core.errors import SettingsError, TargetError, anonymous_traceback
 from target_moengage_cohort.core.interrupts import Interrupt, Patience, TerminationSignals
 from target_moengage_cohort.core.warning_log import WarningLog
@@ -17,6 +17,7 @@ from target_moengage_cohort.delivery.delivery import dry_link, live_link
 from target_moengage_cohort.delivery.ports import Timing
 from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.settings import sources
+from target_moengage_cohort.singer.lines import discard
 from target_moengage_cohort.singer.writer import NoRejects, RejectsFile, write_state
 from target_moengage_cohort.sync import report as reports
 from target_moengage_cohort.sync.context import Endpoints, RunContext
@@ -39,8 +40,25 @@ def open_run(config: Config, interrupt: Interrupt, store: LedgerStore, head: Rep
     """Put a run together, if what the settings name can be used; a dry run's store is read-only."""
     if config.settings.report_path is not None:
         reports.check(config.settings.report_path)
+    _log_start(config.settings, store, head)
     context = RunContext(head, config, interrupt, Timing())
     return Run(context, endpoints_of(context, store))
+
+
+def _log_start(settings: Settings, store: LedgerStore, head: ReportHead) -> None:
+    """Log where a run sends what it reads; the key is left out."""
+    logging.getLogger(__name__).info(  # `moengage-cohort run` shows that one, too
+        "%s %s, %srun %s: workspace %r at %s, partner %r, ledger %s",
+        NAME,
+        package_version(),
+        "dry " if settings.dry_run else "",
+        head.run_id,
+        settings.workspace_id,
+        settings.base_url,
+        settings.partner,
+        store.place,
+        extra={"code": "started"},
+    )
 
 
 def endpoints_of(context: RunContext, store: LedgerStore) -> Endpoints:
@@ -115,18 +133,16 @@ def run(raw: dict[str, t.Any], *, from_environment: bool, source: t.IO[str] | No
     is read.
     """
     os.umask(0o077)  # every file that we create is its owner's alone
-    logger.info("%s", version())
-    if from_environment:
-        logger.info("Parsing env var for settings config...")
-        raw = raw | sources.from_environment()
-    else:
-        logger.info("Skipping parse of env var settings...")
+    logger.debug("%s", version())
+    from_files = raw
+    raw = sources.from_environment() if from_environment else sources.add_misspellings(raw)
+    raw = from_files | raw
     final = FinalReport(raw)
-    config = _load(raw, final)
+    config = _load(raw, source, final)
     final.take(config.settings)
     sync = Sync(config, final.head)
     with TerminationSignals(sync.interrupt) as signals:
-        code = _complete(sync, source, final)
+        code = _complete(sync, source, final, signals)
         if signals.received is not None:
             name = signal.Signals(signals.received).name
             logger.warning(
@@ -145,27 +161,39 @@ def run(raw: dict[str, t.Any], *, from_environment: bool, source: t.IO[str] | No
         sys.exit(code)
 
 
-def _load(raw: dict[str, t.Any], final: FinalReport) -> Config:
+def _load(raw: dict[str, t.Any], source: t.IO[str] | None, final: FinalReport) -> Config:
     """Return the configuration; if it is refused, log and report that, and exit."""
     try:
         config = settings.load(raw)
     except SettingsError as error:
+        interrupt = Interrupt()
+        with TerminationSignals(interrupt) as signals:
+            discard(source or sys.stdin, interrupt.is_set)
         for fault in error.faults:
             logger.error("%s", fault, extra={"code": fault.code})  # noqa: TRY400 - no traceback
-        logger.error("Config validation failed")  # noqa: TRY400
+        code = error.exit_code if signals.received is None else 128 + signals.received
         final.note(error)
-        final.end(error.exit_code)
-        sys.exit(error.exit_code)
+        final.end(code)
+        sys.exit(code)
     config.warn(logger)
     return config
 
 
-def _complete(sync: Sync, source: t.IO[str] | None, final: FinalReport) -> int:
-    """Read an input and have it delivered; log what went wrong, and return the exit code."""
+def _complete(
+    sync: Sync, source: t.IO[str] | None, final: FinalReport, signals: TerminationSignals
+) -> int:
+    """Read an input and have it delivered; return the exit code.
+
+    If that fails, the reason is logged last: the tap is allowed to end first.
+    """
+
+    def let_tap_end() -> None:
+        discard(source or sys.stdin, lambda: signals.received is not None)
+
     try:
         run = sync.read(source)
         counts = run.counts
-        logger.info(
+        logger.debug(
             "Reader '%s' completed processing %d lines of input (%d schemas, %d records, "
             "%d batch manifests, %d state messages, %d activate version messages).",
             NAME,
@@ -175,10 +203,12 @@ def _complete(sync: Sync, source: t.IO[str] | None, final: FinalReport) -> int:
         run.finish()
     except TargetError as error:
         final.note(error)
+        let_tap_end()
         logger.error("%s", error, extra={"code": error.code})  # noqa: TRY400 - no traceback
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - its text may quote an identifier
         final.note(error)
+        let_tap_end()
         extra = {"code": "internal_error"}
         logger.error("%s", anonymous_traceback(error), extra=extra)  # noqa: TRY400
         return 1

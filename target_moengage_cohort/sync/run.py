@@ -271,7 +271,8 @@ class Run:
             throttled_seconds=round(totals.throttled_seconds, 1),
             cohorts=self._cohort_reports,
         )
-        logger.info("%s", summary(self.report, settings.requests_per_minute))
+        for line in summary(self.report, settings.requests_per_minute):
+            logger.info("%s", line)
         if settings.report_path is not None:
             try:
                 reports.write(self.report, settings.report_path)

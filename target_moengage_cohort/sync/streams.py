@@ -186,6 +186,7 @@ class Streams:
 
         One that is empty is not passed on, and neither is one from which the tap would not read
         all of a mirror's stream, or which names that as the one to go on with: a tap skips it then.
+        In every mode, one that came before the first row of the stream it goes on with has to wait.
         """
         state = read_state(value)
         self._tap_states.take(state)
@@ -201,7 +202,8 @@ class Streams:
         )
         if self._are_all_mirrors:  # those that will be met later, too
             is_whole &= state.is_all_whole
-        if is_whole and value.translate(None, b" \t\r\n") not in _EMPTY_STATES:
+        may_pass = is_whole and not self._tap_states.is_early(state)
+        if may_pass and value.translate(None, b" \t\r\n") not in _EMPTY_STATES:
             self._outbox.state(value)
 
     def note_state(self, value: bytes) -> None:
@@ -254,7 +256,10 @@ class Streams:
         """Return why the tap has not read all of a mirror's stream, if STATE says so."""
         allows_bookmark = sink.rows.mapping.allow_bookmark
         error = self._tap_states.fault(
-            sink.source, self._sources(), allows_bookmark=allows_bookmark
+            sink.source,
+            self._sources(),
+            allows_bookmark=allows_bookmark,
+            is_proven=sink.proof.is_proof,
         )
         is_trusted = allows_bookmark or sink.proof in {Proof.COUNT, Proof.NO}
         if error is None and self._was_whole.get(stream) is False and not is_trusted:

@@ -1,8 +1,7 @@
-"""A run's numbers for people: a summary that fits a screen."""
+"""A run's numbers for people: a row for each cohort that matters, and a total."""
 
 from __future__ import annotations
 
-import textwrap
 import typing as t
 from collections import Counter
 
@@ -14,70 +13,107 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.sync.report import CohortReport, Report
 
-_MOST_COHORTS = 12
+_MOST_COHORTS = 50
+_COLUMNS, _LONGEST_NAME, _SHORTEST_NAME = 80, 30, 6
+_QUIET = {"succeeded", "dry_run", "sealed"}
 
 
-def summary(report: Report, requests_per_minute: int) -> str:
-    """Summarize a run, on at most some twenty lines of at most 80 columns."""
+def summary(report: Report, requests_per_minute: int) -> Iterator[str]:
+    """Yield the lines about a run, each for a log record of its own.
+
+    A run that changed nothing and met no trouble has one line: the total.
+    """
     cohorts = report.cohorts
-    lines = [*_table(cohorts), _totals(report, requests_per_minute)]
+    yield from _table([each for each in cohorts if _has_changed(each) or _is_in_trouble(each)])
+    yield _totals(report)
+    if report.status == "dry_run" and report.requests:
+        minutes = format_minutes(report.requests / requests_per_minute)
+        yield f"At the rate limit that takes {minutes}"
     if waiting := sum(cohort.removals_waiting for cohort in cohorts):
         streams = sorted({each.stream for each in cohorts if each.removals_waiting})
         pending = format_count(waiting, "pending removal")
-        lines.append(f"{pending}; to release: {suggest('confirm', *streams)}")
+        yield f"{pending}; to release: {suggest('confirm', *streams)}"
     if report.status == "withheld":
         withheld = sum(cohort.removals_withheld for cohort in cohorts)
         what = format_count(withheld, "removal")
-        lines.append(f"Withheld changes include {what}; see the warnings above")
+        yield f"Withheld changes include {what}; see the warnings above"
     if doubts := sum(cohort.in_doubt for cohort in cohorts):
         members, them = ("member is", "it") if doubts == 1 else ("members are", "them")
-        lines.append(
-            f"{doubts:,} {members} unconfirmed (no answer); the next run sends {them} again"
-        )
-    lines += _warnings(report)
-    return "\n".join(lines)
+        yield f"{doubts:,} {members} unconfirmed (no answer); the next run sends {them} again"
+    yield from _warnings(report)
 
 
-def _warnings(report: Report) -> list[str]:
-    """Return the codes of the warnings, each with its number if there are several."""
+def _warnings(report: Report) -> Iterator[str]:
+    """Yield the codes of the warnings, each with its number if there are several."""
     codes = Counter(warning.code for warning in report.warnings)
     shown = (code if count == 1 else f"{code} ({count:,})" for code, count in codes.items())
-    text = f"Warnings, explained above: {', '.join(shown)}"
-    return textwrap.wrap(text, 80, break_on_hyphens=False) if codes else []
+    if codes:
+        yield f"Warnings, explained above: {', '.join(shown)}"
+
+
+def _has_changed(cohort: CohortReport) -> bool:
+    return cohort.added > 0 or cohort.removed > 0
+
+
+def _is_in_trouble(cohort: CohortReport) -> bool:
+    held = cohort.removals_waiting or cohort.removals_withheld or cohort.in_doubt
+    return bool(held or cohort.rejected or cohort.status not in _QUIET)
 
 
 def _table(cohorts: Sequence[CohortReport]) -> Iterator[str]:
-    yield f"{'cohort':<30} {'records':>9} {'added':>9} {'removed':>9} {'rejected':>8} {'req.':>6}"
-    by_size = sorted(cohorts, key=lambda each: (each.status != "no_input", -each.records))
-    for cohort in by_size[:_MOST_COHORTS]:
-        name = cohort.cohort_id if cohort.cohort_id is not None else f"(no cohort: {cohort.stream})"
-        if cohort.status == "no_input":
-            name = cohort.cohort_id or cohort.stream
-            yield f"{shorten(name, 30):<30} {'no input':>9}"
-            continue
-        yield (
-            f"{shorten(name, 30):<30} {cohort.records:>9} {cohort.added:>9} "
-            f"{cohort.removed:>9} {cohort.rejected:>8} {cohort.requests:>6}"
-        )
-    if (more := len(by_size) - _MOST_COHORTS) > 0:
+    """Yield aligned rows, those of cohorts in trouble first, then the most changed first."""
+    order = sorted(
+        cohorts, key=lambda each: (not _is_in_trouble(each), -(each.added + each.removed))
+    )
+    shown = order[:_MOST_COHORTS]
+    numbers = [(str(each.records), str(each.added), str(each.removed)) for each in shown]
+    widths = [max(map(len, column)) for column in zip(*numbers, strict=True)]
+    details = [_details(*each, widths) for each in zip(shown, numbers, strict=True)]
+    names = [*map(_name, shown)]
+    room = _COLUMNS - 2 - max(map(len, details), default=0)
+    width = min(_LONGEST_NAME, max(_SHORTEST_NAME, room), max(map(len, names), default=0))
+    for name, text in zip(names, details, strict=True):
+        yield f"{shorten(name, width):<{width}}  {text}"
+    if (more := len(order) - len(shown)) > 0:
         yield f"… and {more} more cohorts; report_path has them all"
 
 
-def _totals(report: Report, requests_per_minute: int) -> str:
+def _details(cohort: CohortReport, numbers: Sequence[str], widths: Sequence[int]) -> str:
+    """Return a row without its name: the numbers, and what is unusual after them."""
+    if cohort.status == "no_input":
+        return "no input"
+    names = ("read", "added", "removed")
+    parts = [
+        f"{number:>{width}} {name}"
+        for number, width, name in zip(numbers, widths, names, strict=True)
+    ]
+    if cohort.rejected:
+        parts.append(f"{cohort.rejected} rejected")
+    if cohort.status in {"failed", "withheld"}:
+        parts.append(cohort.status)
+    return "  ".join(parts)
+
+
+def _name(cohort: CohortReport) -> str:
+    if cohort.cohort_id is not None:
+        return cohort.cohort_id
+    return cohort.stream if cohort.status == "no_input" else f"(no cohort: {cohort.stream})"
+
+
+def _totals(report: Report) -> str:
     requests = format_count(report.requests, "request")
     size = format_size(sum(cohort.bytes for cohort in report.cohorts))
     if report.status == "dry_run":
-        text = f"Dry run, nothing sent: a real run would take {requests} ({size})"
-        if report.requests:
-            minutes = format_minutes(report.requests / requests_per_minute)
-            text += f",\n{minutes} at the rate limit"
-        return text
+        return f"Dry run, nothing sent: a real run would take {requests} ({size})"
     outcome = {
         "succeeded": "Succeeded:",
         "failed": "Failed after",
         "withheld": "Finished with withheld changes:",
     }[report.status]
-    retries = format_count(report.retries, "retry", "retries")
-    return (
-        f"{outcome} {requests}, {size}, {retries}, throttled for {report.throttled_seconds:.0f} s"
-    )
+    text = f"{outcome} {requests}, {size}"
+    if report.retries:
+        text += f", {format_count(report.retries, 'retry', 'retries')}"
+    if (seconds := round(report.throttled_seconds)) > 0:
+        text += f", throttled for {seconds:,} s"
+    changed = sum(map(_has_changed, report.cohorts))
+    return f"{text}; {changed:,} of {format_count(len(report.cohorts), 'cohort')} changed"

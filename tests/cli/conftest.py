@@ -9,7 +9,7 @@ import uuid
 import pytest
 from click.testing import CliRunner
 
-from target_moengage_cohort.cli import cli
+from target_moengage_cohort.cli import cli, terminal
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.session import Session, SessionTiming
 from target_moengage_cohort.core.membership import Action, Cohort, Member
@@ -127,8 +127,9 @@ class Desk:
 
 
 @pytest.fixture
-def desk(emulator, tmp_path):
+def desk(emulator, tmp_path, monkeypatch):
     """A desk; at the end, no command has printed an identifier, the key or a traceback."""
+    monkeypatch.setattr(terminal, "TERMINAL", str(tmp_path / "no-terminal"))  # not the developer's
     made = Desk(emulator, tmp_path)
     yield made
     assert PLANTED not in made.output

@@ -76,12 +76,12 @@ def test_a_later_file_wins(desk):
     """Several configuration files are merged, and later values win."""
     desk.fill("vip", people(1))
     other = desk.folder / "other.json"
-    other.write_text(json.dumps({"workspace_id": "another", "workspce": 1}))
+    other.write_text(json.dumps({"workspace_id": "another", "load_method": 1}))
     files = [str(desk.folder / "config.json"), str(other)]
     result = desk.run("status", config_files=files)
     assert 0 == result.exit_code
     assert "No ledgers for partner 'acme'.\n" in result.stdout
-    assert "workspce" in result.stderr
+    assert "load_method" in result.stderr
 
 
 @pytest.mark.parametrize(("files", "name"), [([], "--config"), (["missing.json"], "missing.json")])

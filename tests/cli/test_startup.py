@@ -13,6 +13,7 @@ import pytest
 from target_moengage_cohort import NAME, version
 from target_moengage_cohort.cli import target_command
 from target_moengage_cohort.target import TargetMoEngageCohort
+from tests.support.project import program
 from tests.support.singer import config, environment, finish, lines, record, schema, start, state
 
 SLOW = {"singer_sdk", "duckdb", "requests"}
@@ -154,7 +155,7 @@ def test_invoke_runs_as_the_command_does(tmp_path, emulator, valid):
     [
         ({}, "INFO"),
         ({"LOGLEVEL": "error"}, None),
-        ({"LOGLEVEL": "ERROR", f"{PREFIX}LOGLEVEL": "debug"}, "INFO"),
+        ({"LOGLEVEL": "ERROR", f"{PREFIX}LOGLEVEL": "debug"}, "DEBUG"),
     ],
     ids=["default", "all programs", "this one"],
 )
@@ -250,31 +251,91 @@ def test_ctrl_c_in_a_callback_of_the_import_system_is_not_lost(tmp_path, program
 
 @pytest.fixture
 def folder(tmp_path):
-    """The directory that the package seems to be installed in, for a `.env` above it."""
-    package = tmp_path / "lib" / "target_moengage_cohort"
-    package.parent.mkdir()
-    package.symlink_to(Path(target_command.__file__).parents[1], target_is_directory=True)
-    return package.parent
+    """A directory to start in, for a `.env` above it."""
+    folder = tmp_path / "project" / "below"
+    folder.mkdir(parents=True)
+    return folder
 
 
-def test_a_file_named_env_counts_as_environment(tmp_path, folder, emulator):
-    """A `.env` above the package wins over the environment, as the SDK has it."""
-    variables = {PREFIX + name.upper(): str(value) for name, value in config(emulator).items()}
-    (tmp_path / ".env").write_text(f"{PREFIX}PARTNER=from-file\n")
+def variables_of(emulator, **settings):
+    """Return the variables of a configuration without a partner."""
+    raw = config(emulator, **settings)
+    return {PREFIX + name.upper(): str(value) for name, value in raw.items() if name != "partner"}
+
+
+def test_a_file_named_env_adds_to_the_environment(tmp_path, folder, emulator):
+    """The nearest `.env` above the current directory sets what the environment does not."""
+    (tmp_path / ".env").write_text(f"{PREFIX}PARTNER=from-far\n")
+    (folder.parent / ".env").write_text(f"{PREFIX}PARTNER=from-file\n")
     data = lines(schema(), record(uid="u"))
+    variables = variables_of(emulator)
     done = command(tmp_path, "--config=ENV", cwd=folder, data=data, **variables)
     assert 0 == done.returncode, done.stderr
     assert ["from-file"] == [request.partner for request in emulator.requests()]
+    variables[f"{PREFIX}PARTNER"] = "from-environment"
+    data = lines(schema("other"), record("other", uid="v"))
+    done = command(tmp_path, "--config=ENV", cwd=folder, data=data, **variables)
+    assert 0 == done.returncode, done.stderr
+    assert "from-environment" == emulator.requests()[-1].partner
+
+
+def test_the_package_directory_has_no_say(tmp_path, folder, emulator):
+    """A `.env` above the package, but not above the current directory, is not read."""
+    package = tmp_path / "lib" / "target_moengage_cohort"
+    package.parent.mkdir()
+    package.symlink_to(Path(target_command.__file__).parents[1], target_is_directory=True)
+    (package.parent / ".env").write_text(f"{PREFIX}PARTNER=from-package\n")
+    variables = variables_of(emulator) | {"PYTHONPATH": str(package.parent)}
+    done = command(tmp_path, "--config=ENV", cwd=folder, **variables)
+    assert 1 == done.returncode
+    assert b"partner: is required" in done.stderr
+
+
+def test_commands_read_the_same_file_named_env(tmp_path, folder, emulator):
+    """`moengage-cohort` takes the same values from the same places."""
+    (folder.parent / ".env").write_text(f"{PREFIX}PARTNER=from-file\n{PREFIX}DATA_CENTER=77\n")
+    done = subprocess.run(
+        [program("moengage-cohort"), "check", "--config=ENV"],
+        capture_output=True,
+        env=environment(tmp_path, **variables_of(emulator)),
+        cwd=folder,
+        timeout=60,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
+
+
+def test_a_plain_configuration_file_reads_no_file_named_env(tmp_path, folder, emulator):
+    """Only `--config=ENV` has a `.env` read."""
+    (folder.parent / ".env").write_bytes(b"A=\xff\n")
+    path = written(tmp_path, emulator)
+    done = command(tmp_path, "--config", path, cwd=folder, data=lines(schema(), record(uid="u")))
+    assert 0 == done.returncode, done.stderr
 
 
 def test_a_file_named_env_may_begin_with_a_byte_order_mark(tmp_path, folder, emulator):
     """The first variable of a `.env` that an editor on Windows saved is read, too."""
-    variables = {PREFIX + name.upper(): str(value) for name, value in config(emulator).items()}
-    (tmp_path / ".env").write_bytes(f"\ufeff{PREFIX}PARTNER=from-file\r\n".encode())
+    (folder.parent / ".env").write_bytes(f"\ufeff{PREFIX}PARTNER=from-file\r\n".encode())
     data = lines(schema(), record(uid="u"))
-    done = command(tmp_path, "--config=ENV", cwd=folder, data=data, **variables)
+    done = command(tmp_path, "--config=ENV", cwd=folder, data=data, **variables_of(emulator))
     assert 0 == done.returncode, done.stderr
     assert ["from-file"] == [request.partner for request in emulator.requests()]
+
+
+@pytest.mark.parametrize("arguments", [("--config=ENV",), ("--config", "FILE")], ids=str)
+def test_a_misspelled_variable_ends_a_run_before_anything_is_sent(tmp_path, emulator, arguments):
+    """It is an error with ENV; and without it under Meltano, which has dropped it."""
+    path = written(tmp_path, emulator)
+    arguments = [each.replace("FILE", path) for each in arguments]
+    variables = variables_of(emulator) | {
+        f"{PREFIX}PARTNER": "acme",
+        f"{PREFIX}MAX_REMOVAL_PERCENTAGE": "5",
+        "MELTANO_PROJECT_ROOT": str(tmp_path),
+    }
+    done = command(tmp_path, *arguments, data=lines(schema(), record(uid="u")), **variables)
+    assert 1 == done.returncode
+    assert f"did you mean '{PREFIX}MAX_REMOVAL_PERCENT'?".encode() in done.stderr
+    assert 0 == emulator.totals().requests
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
@@ -295,3 +356,32 @@ def test_a_file_named_env_that_is_no_text_is_wrong_usage(tmp_path, folder):
     assert 2 == done.returncode
     assert b".env cannot be read" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_a_quiet_run_has_two_lines(tmp_path, emulator):
+    """A run that changes nothing logs where it sends, without the key, and the total."""
+    settings = config(
+        emulator, ledger_uri=str(tmp_path / "ledger"), report_path=str(tmp_path / "r")
+    )
+    data = lines(schema(), record(uid="u"))
+    assert 0 == finish(start(tmp_path, settings), data).code
+    ended = finish(start(tmp_path, settings), data)
+    assert 0 == ended.code
+    first, total = ended.stderr.splitlines()
+    run_id = json.loads((tmp_path / "r").read_text())["run_id"]
+    place = str(tmp_path / "ledger")
+    for part in (emulator.workspace_id, emulator.url, "'acme'", place, run_id):
+        assert part in first
+    assert emulator.data_api_key not in ended.stderr
+    assert "0 requests" in total
+
+
+def test_a_changed_cohort_has_a_row_of_its_own(tmp_path, emulator):
+    """Each cohort that changed is one record between the start and the total; others have none."""
+    messages = [each for name in "abc" for each in (schema(name), record(name, uid="u"))]
+    settings = config(emulator, ledger_uri=str(tmp_path / "ledger"))
+    assert 0 == finish(start(tmp_path, settings), lines(*messages)).code
+    ended = finish(start(tmp_path, settings), lines(*messages, record("b", uid="v")))
+    _, row, total = ended.stderr.splitlines()
+    assert row.split(" | ")[-1].startswith("b ")
+    assert "1 request," in total

@@ -76,6 +76,21 @@ def test_help(words, tmp_path):
     assert " ".join(words) in example(text.partition("\nOptions:")[2])
 
 
+def test_a_misspelled_command_gets_the_nearest_one(tmp_path):
+    """A command that is similar is suggested; the exit code is that of wrong usage."""
+    for words, nearest in ((["stauts"], b"'status'"), (["chekc"], b"'check'"), (["zzz"], None)):
+        done = subprocess.run(
+            [BIN / "moengage-cohort", *words],
+            capture_output=True,
+            env=terminal_environment(tmp_path),
+            check=False,
+            timeout=60,
+        )
+        assert 2 == done.returncode
+        assert (nearest is not None) == (b"Did you mean" in done.stderr)
+        assert (nearest or b"") in done.stderr
+
+
 @pytest.fixture
 def office(desk):
     """A directory with all files that the examples name, and an executable tap."""

@@ -53,6 +53,27 @@ def test_without_any_acceptance_the_run_gives_up(emulator):
     assert [] == seen.states
 
 
+def test_a_network_error_names_its_host_and_attempt(emulator):
+    """The final error after broken connections names the host and how many attempts there were."""
+    emulator.drop_next(1_000)
+    now = iter(range(0, 100_000, 10))
+    timing = Timing(clock=lambda: float(next(now)), jitter=lambda _seconds: 0.0)
+    seen = run(emulator, lines(schema(), *users(1)), timing, max_retry_seconds=300)
+    assert "retries_exhausted" == seen.error.code
+    attempts = len(seen.attempts)
+    assert attempts > 1
+    for part in (emulator.url.removeprefix("http://"), f"(attempt {attempts})"):
+        assert part in str(seen.error)
+
+
+def test_a_429_that_asks_for_too_long_ends_the_run(emulator):
+    """A 429 that asks for longer than max_retry_seconds ends the run with a code of its own."""
+    emulator.fail_next(429, headers={"Retry-After": "3600"})
+    seen = run(emulator, lines(schema(), *users(1)), max_retry_seconds=5)
+    assert (TryAgainError, "rate_limited") == (type(seen.error), seen.error.code)
+    assert 1 == len(seen.attempts)
+
+
 def test_a_429_uses_up_no_attempt(emulator):
     """However many 429s come, the run continues for as long as max_retry_seconds allows."""
     emulator.fail_next(429, 40, headers={"Retry-After": "0", "x-ratelimit-reset": "0"})

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import io
 import json
+import logging
 import os
 import signal
 import sqlite3
@@ -316,6 +317,36 @@ def test_a_lower_limit_counts_all_starts(tmp_path):
     assert 1_064 == clock.now
     high.close()
     low.close()
+
+
+def test_the_hold_of_another_run_is_explained_once(tmp_path, caplog):
+    """A run that waits for another run's 429 says so once; its own 429 is no news to it."""
+    caplog.set_level(logging.INFO)
+    clock = Clock()
+    with closing(Pace(workspace(2), clock.wait, tmp_path, clock)) as pace:
+        pace.hold(30)
+        assert pace.acquire()
+        assert [] == caplog.records
+        clock.now += 62
+        pace.hold(30)
+    with closing(Pace(workspace(2), clock.wait, tmp_path, clock)) as pace:
+        assert pace.acquire()
+        assert ["waiting_for_rate_limit"] == [each.code for each in caplog.records]
+
+
+def test_the_wait_for_a_permit_is_known(tmp_path):
+    """While a request waits, the seconds to its permit are known; otherwise they are 0."""
+    clock, waits = Clock(), []
+
+    def wait(seconds):
+        waits.append(pace.seconds_to_permit)
+        return clock.wait(seconds)
+
+    with closing(Pace(workspace(1), wait, tmp_path, clock)) as pace:
+        assert pace.acquire()
+        assert 0 == pace.seconds_to_permit
+        assert pace.acquire()
+        assert (62, 61, 0) == (*waits[:2], pace.seconds_to_permit)
 
 
 @pytest.mark.parametrize("now", [5.0, 900_000.0])

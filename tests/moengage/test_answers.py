@@ -258,3 +258,35 @@ def test_the_reason_of_a_rejection_is_moengages():
     too_large = rejection_reason(Answer(Outcome.TOO_LARGE, "HTTP 413"))
     assert "MoEngage refused it: HTTP 400 No profile" == refused
     assert "MoEngage refused it as too large: HTTP 413" == too_large
+
+
+@pytest.mark.parametrize(
+    ("code", "parts", "content"),
+    [
+        ("blocked_by_firewall", ("firewall",), b" <html>Access denied</html>"),
+        (
+            "credentials_refused",
+            ("suspended", "client", "Cohort Sync", "firewall", "Pay first"),
+            fail(type="Account Suspended", message="Pay first"),
+        ),
+    ],
+)
+def test_a_403_names_its_causes(code, parts, content):
+    """A 403 names all four causes, unless a page shows that it came from a firewall."""
+    refused = answer(403, content)
+    for error in (final_error(refused, "vip", 300), login_error(refused)):
+        assert code == error.code
+        assert all(part in str(error) for part in parts)
+
+
+@pytest.mark.parametrize(("code", "asked"), [("rate_limited", 3_600), ("retries_exhausted", 60)])
+def test_a_429_that_asks_for_too_long_says_how_long(code, asked):
+    """Only a 429 that asks for longer than max_retry_seconds is said to, with how long."""
+    limited = answer(429, fail(message="no"), {"Retry-After": str(asked)})
+    assert (float(asked), min(asked, LONGEST_WAIT_SECONDS)) == (
+        limited.asked_seconds,
+        limited.wait_seconds,
+    )
+    error = final_error(limited, "vip", 300)
+    assert (TryAgainError, code) == (type(error), error.code)
+    assert (code == "rate_limited") == ("3,600 s" in str(error))

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
 from base64 import b64encode
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -156,7 +158,8 @@ def test_a_dropped_connection_is_tried_again(emulator, when):
     transport = of(emulator)
     answer = transport.send(body())
     assert Outcome.RETRY is answer.outcome
-    assert "the connection failed (ConnectionResetError)" == answer.summary
+    host = urlsplit(emulator.url).netloc
+    assert f"{host}: the connection failed (ConnectionResetError)" == answer.summary
     assert Outcome.ACCEPTED is transport.send(body()).outcome
 
 
@@ -165,7 +168,8 @@ def test_a_refused_connection():
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     answer = client(f"http://127.0.0.1:{port}").send(body())
-    expected = (Outcome.RETRY, "the connection failed (ConnectionRefusedError)")
+    summary = f"127.0.0.1:{port}: the connection failed (ConnectionRefusedError)"
+    expected = (Outcome.RETRY, summary)
     assert expected == (answer.outcome, answer.summary)
 
 
@@ -258,3 +262,18 @@ def test_threads_do_not_share_a_connection(emulator):
         thread.join()
     assert [Outcome.ACCEPTED] * 8 == outcomes
     assert 8 == len(emulator.members("vip"))
+
+
+def test_each_request_is_a_debug_line(emulator, caplog):
+    """At DEBUG a request has one line, with its numbers and without its members or the key."""
+    caplog.set_level(logging.DEBUG)
+    emulator.fail_next(400, message="No such user: secret-member")
+    transport = of(emulator)
+    for uids in ("secret-member", "u1"):
+        transport.send(body(uids))
+    shown = [each for each in caplog.records if getattr(each, "code", "") == "request"]
+    assert [400, 200] == [each.args[1] for each in shown]
+    assert all(each.args[2] > 0 and each.args[3] >= 0 for each in shown)
+    assert None is not shown[0].args[4]
+    assert "secret-member" not in caplog.text
+    assert emulator.data_api_key not in caplog.text

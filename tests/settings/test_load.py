@@ -139,5 +139,5 @@ def test_a_stream_that_is_not_mapped_is_an_error():
 
 def test_unknown_settings_come_with_the_nearest_name():
     """An unknown name is kept for a warning, without its value."""
-    loaded = load(BASE | {"data_api_kye": "x", "zzzzzz": 1})
-    assert {"data_api_kye": "data_api_key", "zzzzzz": None} == loaded.unknown
+    loaded = load(BASE | {"ledger_path": "x", "zzzzzz": 1})
+    assert {"ledger_path": "ledger_create", "zzzzzz": None} == loaded.unknown

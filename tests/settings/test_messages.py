@@ -93,10 +93,22 @@ def test_a_stream_that_is_not_mapped_gets_the_nearest_name(hint, stream):
     ) == str(error.value)
 
 
-def test_an_unknown_setting_gets_the_nearest_name(caplog):
-    """The warning about a misspelled setting has a code, and does not show its value."""
-    load(BASE | {"data_api_kye": "x", "zzzzzz": 1}).warn(logging.getLogger("test"))
+def test_a_foreign_setting_is_a_warning(caplog):
+    """The warning has a code and the nearest name, and does not show a value."""
+    load(BASE | {"ledger_path": "x", "zzzzzz": 1}).warn(logging.getLogger("test"))
     assert [
-        ("unknown_setting", "unknown setting 'data_api_kye'; did you mean 'data_api_key'?"),
+        ("unknown_setting", "unknown setting 'ledger_path'; did you mean 'ledger_create'?"),
         ("unknown_setting", "unknown setting 'zzzzzz'"),
     ] == [(record.code, record.getMessage()) for record in caplog.records]
+
+
+def test_a_misspelled_setting_is_an_error():
+    """The message names the setting that was meant, in a variable's form for a variable."""
+    variable = "TARGET_MOENGAGE_COHORT_DATA_API_KYE"
+    assert [
+        f"unknown setting '{variable}'; did you mean 'TARGET_MOENGAGE_COHORT_DATA_API_KEY'?",
+        "unknown setting 'data_api_kye'; did you mean 'data_api_key'?",
+        "unknown setting 'uid_colum'; did you mean 'uid_column'?",
+    ] == sorted(messages(**{"data_api_kye": "x", "uid_colum": 1, variable: "x"}))
+    text = "unknown setting 'membership_column'; it is a key of a stream's mapping under cohorts"
+    assert [text] == messages(membership_column="x")

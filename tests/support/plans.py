@@ -151,14 +151,15 @@ class Plan(t.NamedTuple):
         joining = set() if grows else wanted
         leaving, withheld, waiting = set(), set(), None
         if proof is not None and limits.deferred:
-            waiting = Offer(frozenset(), frozenset(missing), allowed, seals=keeps and not grows)
+            seals = keeps and bool(wanted) and not grows  # not by an empty audience
+            waiting = Offer(frozenset(), frozenset(missing), allowed, seals=seals)
         elif proof is not None and allowed:
             leaving = missing
         elif proof is not None and limits.percent is not None:
             leaving, withheld = missing & approved, missing - approved
         new = wanted - (known.accepted - known.doubts.keys()) if grows else set()
         offer = Offer(frozenset(new), frozenset(withheld)) if grows or withheld else None
-        seals = keeps and bool(proof) and not grows
+        seals = keeps and bool(proof) and bool(wanted) and not grows
         expected = (before | joining) - leaving
         return cls(joining, leaving, expected, offer, waiting, seals, is_snapshot=True)
 

@@ -35,6 +35,9 @@ SCHEMAS = {
     "patterns": opened(patternProperties={"^_": {"type": "string"}}),
     "combined": opened(allOf=[{"properties": {"_id": {}}}]),
     "empty": OPEN | {"schema": {}},
+    "annotated": opened(**{"x-origin": {"table": "users"}}),
+    "null, too": OPEN | {"schema": {"type": ["null", "object"]}},
+    "by reference": OPEN | {"schema": {"$ref": "#/$defs/row", "$defs": {"row": {}}}},
 }
 
 
@@ -183,6 +186,15 @@ def test_a_row_that_proves_emptiness_needs_no_other_column(emulator, folder, kin
     seen = run(emulator, data(folder, kind, OPEN, [nobody]), **options)
     assert seen.error is None
     assert set() == uids(emulator)
+
+
+def test_an_input_that_is_an_open_schema_alone_is_an_error(emulator):
+    """A tap that died after a SCHEMA without columns has shown nothing."""
+    seen = run(emulator, lines(OPEN))
+    assert "invalid_schema" == seen.error.code
+    assert "failed" == seen.report.status
+    seen = run(emulator, lines(schema()))
+    assert seen.error is None
 
 
 def test_a_row_count_that_no_row_has_is_an_error(emulator):

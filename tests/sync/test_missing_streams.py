@@ -42,9 +42,9 @@ def test_a_missing_stream_is_a_row_and_a_warning(read, caplog):
     (row,) = (each for each in seen.report.cohorts if each.status == "no_input")
     assert ("v", "VIP", "vip", 0) == (row.cohort_id, row.cohort_name, row.stream, row.records)
     assert ("succeeded", 0) == (seen.report.status, seen.report.exit_code)
-    summary = caplog.records[-1].getMessage()
-    assert "no input" in next(each for each in summary.splitlines() if each.startswith("v "))
-    assert CODE in summary
+    summary = [each.getMessage() for each in caplog.records]
+    assert "no input" in next(each for each in summary if each.startswith("v "))
+    assert CODE in summary[-1]
 
 
 def test_with_fail_a_missing_stream_is_the_only_thing_that_fails(emulator, read, caplog):
@@ -139,5 +139,5 @@ def test_a_fan_out_without_input_has_a_row_with_its_stream(read, caplog):
     seen = read("users", cohorts={"users": {}, "segments": {"cohort_id_column": "sid"}})
     (row,) = (each for each in seen.report.cohorts if each.status == "no_input")
     assert (None, "segments") == (row.cohort_id, row.stream)
-    assert "\nsegments " in "\n" + caplog.records[-1].getMessage()
+    assert any(each.getMessage().startswith("segments ") for each in caplog.records)
     json.dumps(row.cohort_id)

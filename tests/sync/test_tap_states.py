@@ -1,5 +1,6 @@
 """A mirror and the STATE of its tap: whole runs against the emulator."""
 
+import dataclasses
 import re
 
 import pytest
@@ -79,6 +80,29 @@ def test_a_read_that_stopped_without_a_mark(emulator, mirror):
     seen = mirror([reading, *PLAIN.run(MANY[:6], 1)[:-1], reading])
     assert ("stopped_read", []) == (code(seen), seen.states)
     assert set(MANY) == members(emulator)
+
+
+@pytest.mark.parametrize("tap", [tap for tap in FULL_READS if tap.syncs], **NAMES)
+def test_a_later_read_that_stopped_without_a_mark(emulator, mirror, tap):
+    """A tap that dies before its first mark still has what its last complete read has written."""
+    tap = dataclasses.replace(tap, during=None)
+    assert code(mirror(tap.run(MANY, 0))) is None
+    assert "stopped_read" == code(mirror(tap.run(MANY[:6], 1, is_cut=True, fed=tap.after)))
+    assert set(MANY) == members(emulator)
+
+
+@pytest.mark.parametrize("sync_mode", ["incremental", "add"])
+def test_a_state_before_the_first_row_has_to_wait(mirror, sync_mode):
+    """A tap that dies before its second STATE would take the rest of its first read for done."""
+    bookmarks = {"users": {"lsn": 5, "version": 1}}
+    early = {"bookmarks": bookmarks, "currently_syncing": "users"}
+    rows = [schema(), *(record(uid=uid) for uid in MANY)]
+    assert [] == mirror([state(early), *rows], sync_mode=sync_mode).states
+    later = {"bookmarks": {"users": {"lsn": 5, "xmin": 7}}, "currently_syncing": "users"}
+    assert [later] == mirror([state(early), *rows, state(later)], sync_mode=sync_mode).states
+    empty = {"bookmarks": bookmarks, "currently_syncing": None}
+    messages = [state(early), schema(), state(empty)]
+    assert [empty] == mirror(messages, sync_mode=sync_mode).states
 
 
 @pytest.mark.parametrize("sync_mode", ["incremental", "add"])

@@ -236,7 +236,19 @@ def test_no_log_error_or_report_shows_a_key_or_an_id(name, has_sdk_log, tmp_path
     watched.run(
         settings, data, sdk_log=has_sdk_log, largest_file=64 if "full disk" in name else None
     )
-    assert "INFO" in watched.seen or "Config validation failed" in watched.seen
+    assert "INFO" in watched.seen or "ERROR" in watched.seen
+    watched.check()
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_the_debug_line_of_a_request_shows_no_key_or_id(status, tmp_path, emulator):
+    """At DEBUG each request has a line with its status, and none shows what the body contains."""
+    if status != 200:
+        always(status)(emulator)
+    watched = Watched(tmp_path)
+    data = lines(schema(columns=("uid", "anon")), record(uid=MEMBER, anon=ANONYMOUS))
+    watched.run(config(emulator, anonymous_id_column="anon", max_retry_seconds=0), data)
+    assert f"POST /v1/integrations/cohortsync: {status}, " in watched.seen
     watched.check()
 
 

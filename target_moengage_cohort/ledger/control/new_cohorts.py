@@ -65,8 +65,7 @@ class NewCohorts:
         Raise a `RowError` if another cohort has had the name, and a `SettingsError` if another
         partner has the cohort.
         """
-        self._check_partner(cohort)
-        self.check_name(cohort)
+        self.check(cohort)
         with self._numbering:
             if self._database.read_only:
                 number = -1 - len(self._entries)  # unlike any that exists
@@ -87,6 +86,11 @@ class NewCohorts:
             if held:
                 self._held.add(cohort.cohort_id)
         return entry
+
+    def check(self, cohort: Cohort) -> None:
+        """Raise the error with which `add` would refuse a new cohort."""
+        self._check_partner(cohort)
+        self.check_name(cohort)
 
     def check_name(self, cohort: Cohort) -> None:
         """Raise a `RowError` if another cohort has had the name."""

@@ -86,9 +86,13 @@ class TapState(msgspec.Struct, frozen=True):
         is_reading = any(map(self.is_reading, self.syncing))
         return not is_reading and all(map(_is_whole, self.bookmarks.values()))
 
+    def is_at(self, stream: str) -> bool:
+        """Return whether the tap says that it is reading a stream; one tap says so in the end."""
+        return any(_fits(name, stream) for name in self.syncing)
+
     def is_reading(self, stream: str) -> bool:
-        """Return whether the tap has begun to read a stream, and not ended."""
-        if not any(_fits(name, stream) for name in self.syncing):
+        """Return whether the tap has begun to read a stream, and never ended."""
+        if not self.is_at(stream):
             return False
         entries = [entry for entry in self.named(stream) if isinstance(entry, dict)]
         return not any(entry.get(key) for entry in entries for key in _ENDED)
@@ -152,8 +156,23 @@ class TapStates:
         if stream not in self._before:
             self._before[stream] = self._all
 
+    def is_early(self, state: TapState) -> bool:
+        """Return whether a STATE names a stream as being read of which no row has come.
+
+        A tap that is killed then and gets it back may leave out the stream, or its first read.
+        """
+        return any(
+            state.is_reading(name) and not any(_fits(name, begun) for begun in self._before)
+            for name in state.syncing
+        )
+
     def fault(
-        self, stream: str, streams: Collection[str], *, allows_bookmark: bool
+        self,
+        stream: str,
+        streams: Collection[str],
+        *,
+        allows_bookmark: bool,
+        is_proven: bool = True,
     ) -> InputError | None:
         """Return why the input of a mirror's stream is not complete, if STATE says so.
 
@@ -161,6 +180,7 @@ class TapStates:
             stream: The tap's name of it.
             streams: All of the tap's streams.
             allows_bookmark: A person's word that the tap reads all rows though it has a bookmark.
+            is_proven: Whether something else proves that the tap did not stop.
         """
         if self.last.is_reading(stream):
             return _stopped(stream, "currently_syncing")
@@ -174,6 +194,8 @@ class TapStates:
             if mark or not (_is_whole(entry) or allows_bookmark):
                 part = mark or _part(entry)
                 return resumed(stream, f"before its first row, the STATE has {part}")
+        if self.last.is_at(stream) and not is_proven:  # it may have ended in an earlier run only
+            return _stopped(stream, "currently_syncing")
         return None
 
 

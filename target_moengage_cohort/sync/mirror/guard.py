@@ -187,8 +187,8 @@ def _unproven(differs: DiffCounts, rules: Rules, proof: Proof) -> str | None:
 def _incomplete(differs: DiffCounts) -> str | None:
     if not differs.removals:
         return None
-    are = "member is" if differs.removals == 1 else "members are"
+    were = "removal was" if differs.removals == 1 else "removals were"
     return (
-        f"{differs.removals:,} {are} missing from the input, but the input is not known to be "
-        "complete, so no members were removed"
+        f"{differs.removals:,} {were} left out, because the input as a whole is not known to be "
+        "complete"
     )
