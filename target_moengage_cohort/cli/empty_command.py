@@ -11,7 +11,7 @@ import click
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.session import Session, reporting
 from target_moengage_cohort.cli.terminal import ask, complain, example, require_utf8
-from target_moengage_cohort.core.commands import suggest
+from target_moengage_cohort.core.commands import EXAMPLE_CSV, suggest
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.core.text import format_count
@@ -35,8 +35,11 @@ def empty(session: Session, cohort: str, *, yes: bool) -> None:
     """
     with prepared(session, cohort, yes=yes) as (ledgers, ledger):
         remove_all(session, ledgers, ledger, "empty")
+        end = suggest("ledger", "retire", cohort)
+        after = f"the next run of stream {ledger.entry.stream!r} fills it again; to end it: {end}"
         if ledger.is_sealed:
-            click.echo(f"cohort {cohort!r}: it is sealed, so no run populates it again")
+            after = "it is sealed, so no run populates it again"
+        click.echo(f"cohort {cohort!r}: {after}")
 
 
 @contextlib.contextmanager
@@ -58,7 +61,7 @@ def known_members(ledgers: LedgerStore, cohort: str) -> CohortLedger:
     """Open the ledger of a cohort; raise a `SettingsError` if its members are not kept."""
     for entry in ledgers.entries():
         if entry.cohort_id == cohort and not entry.has_members:
-            command = suggest("adopt", cohort, "--csv", "FILE")
+            command = suggest("adopt", cohort, "--csv", EXAMPLE_CSV)
             msg = (
                 f"cohort {cohort!r}: the members of its stream {entry.stream!r} are not kept, so "
                 f"it is unknown who they are. Import them first: {command}"
@@ -70,7 +73,7 @@ def known_members(ledgers: LedgerStore, cohort: str) -> CohortLedger:
 def remove_all(session: Session, ledgers: LedgerStore, ledger: CohortLedger, kind: str) -> int:
     """Remove all members of a cohort, as an action of a kind; return how many are left."""
     if ledger.entry.is_partial:
-        command = suggest("adopt", ledger.entry.cohort_id, "--csv", "FILE")
+        command = suggest("adopt", ledger.entry.cohort_id, "--csv", EXAMPLE_CSV)
         complain(
             f"cohort {ledger.entry.cohort_id!r}: members from before its members were kept are "
             f"removed only if they were imported: {command}"

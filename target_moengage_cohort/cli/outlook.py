@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from target_moengage_cohort.core.commands import suggest
+from target_moengage_cohort.core.commands import EXAMPLE_CSV, suggest
 from target_moengage_cohort.core.membership import SyncMode
 from target_moengage_cohort.core.text import format_count, shorten
 from target_moengage_cohort.settings import Removals, Settings, StreamMapping
@@ -105,9 +105,11 @@ def _ledger(
     if entries is None:
         yield "cannot be used, so the accepted members are unknown."
     elif not entries and mapping.is_snapshot:
+        one = mapping.cohort
+        command = f": {suggest('adopt', one.cohort_id, '--csv', EXAMPLE_CSV)}" if one else ""
         yield (
             "none yet: the first run adds all members and removes none. If MoEngage already has "
-            "members, import them first: moengage-cohort adopt."
+            f"members, import them first{command}."
         )
     elif not entries and settings.ledger_uri is None:
         yield "none, so repeated rows are sent again (see ledger_uri)."

@@ -8,8 +8,14 @@ import click
 
 from target_moengage_cohort.cli.session import Session, configured, show
 from target_moengage_cohort.cli.terminal import example, release_command
-from target_moengage_cohort.core.text import format_count, iso_utc, shorten
-from target_moengage_cohort.ledger.records import CohortEntry, Plan, PlanKind
+from target_moengage_cohort.core.text import (
+    format_age,
+    format_count,
+    iso_utc,
+    printable,
+    shorten,
+)
+from target_moengage_cohort.ledger.records import Approval, CohortEntry, Plan, PlanKind
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +23,8 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.settings import Config
 
+_REASONS = ("withheld", "failed", "waiting", "in_doubt", "orphan")
+"""Why a person should look at a cohort, the most urgent reason first."""
 _ID_WIDTH, _STREAM_WIDTH, _NAME_WIDTH, _HOST_WIDTH = 22, 17, 70, 24
 
 
@@ -29,13 +37,17 @@ def status(session: Session, *, as_json: bool) -> None:
     Accepted does not mean matched: MoEngage skips unknown users, and cannot list a cohort.
     """
     with session.ledgers(read_only=True) as ledgers:
-        plans, runs = ledgers.plans(), ledgers.runs_under_way()
+        plans, approvals = ledgers.plans(), ledgers.approvals()
+        runs = ledgers.runs_under_way()
         busy = {stream for run in runs for stream in run.streams}
         cohorts = [
             _cohort(entry, session.config, is_busy=entry.stream in busy)
-            | _plans(ledgers, entry, plans.get(entry.number, []))
+            | _plans(ledgers, entry, plans.get(entry.number, []), session.clock())
+            | {"approval": _approval(approvals.get(entry.number))}
             for entry in ledgers.entries()
         ]
+        for cohort in cohorts:
+            cohort["attention"] = _attention(cohort)
         result = {"ledger": ledgers.place, "cohorts": cohorts, "runs": runs}
     show(result, _lines(result, session.settings.partner), as_json=as_json)
 
@@ -64,7 +76,34 @@ def _cohort(entry: CohortEntry, config: Config, *, is_busy: bool) -> dict[str, t
     }
 
 
-def _plans(ledgers: LedgerStore, entry: CohortEntry, plans: list[Plan]) -> dict[str, t.Any]:
+def _attention(cohort: dict[str, t.Any]) -> list[str]:
+    """Return why a person should look at a cohort, the most urgent reason first."""
+    if cohort["retired"] or cohort["sealed"]:
+        return []
+    run = cohort["last_run"]
+    reasons = {
+        "withheld": any(not plan["outdated"] for plan in cohort["withheld"]),
+        "failed": run is not None and run.status == "failed",
+        "waiting": any(not plan["outdated"] for plan in cohort["waiting"]),
+        "in_doubt": cohort["in_doubt"] > 0 and not cohort["busy"],
+        "orphan": cohort["fed"] is False,
+    }
+    return [reason for reason in _REASONS if reasons[reason]]
+
+
+def _approval(approval: Approval | None) -> dict[str, t.Any] | None:
+    if approval is None:
+        return None
+    return {
+        "plan_id": approval.plan_id,
+        "approved_by": approval.approved_by,
+        "expires_at": iso_utc(approval.expires_at, "seconds"),
+    }
+
+
+def _plans(
+    ledgers: LedgerStore, entry: CohortEntry, plans: list[Plan], now: float
+) -> dict[str, t.Any]:
     """Return the plans of a cohort that were not delivered, by their kind."""
     result: dict[str, t.Any] = {kind.value: [] for kind in PlanKind}
     for plan in plans:
@@ -72,6 +111,7 @@ def _plans(ledgers: LedgerStore, entry: CohortEntry, plans: list[Plan]) -> dict[
             {
                 "plan_id": plan.plan_id,
                 "made_at": iso_utc(plan.made_at, "seconds"),
+                "age_seconds": max(0, int(now - plan.made_at)),
                 "additions": plan.additions,
                 "removals": plan.removals,
                 "desired": plan.desired,  # members afterwards
@@ -82,14 +122,18 @@ def _plans(ledgers: LedgerStore, entry: CohortEntry, plans: list[Plan]) -> dict[
 
 
 def _lines(result: dict[str, t.Any], partner: str) -> Iterator[str]:
-    """Return the status as text, within 80 columns unless a path or an error is longer."""
+    """Return the status as text, within 80 columns unless a path or a name to copy is longer."""
     yield f"Ledger: {result['ledger']}"
     cohorts = [cohort for cohort in result["cohorts"] if not cohort["retired"]]
     if not result["cohorts"]:
         yield f"No ledgers for partner {partner!r}."
     elif cohorts:
-        yield f"\n{_row('cohort', 'stream', 'accepted', 'in doubt', 'last run')}"
-    for cohort in cohorts:
+        urgent = sum(bool(cohort["attention"]) for cohort in cohorts)
+        if urgent:
+            verb = "needs" if urgent == 1 else "need"
+            yield f"{urgent:,} of {format_count(len(cohorts), 'cohort')} {verb} attention:"
+        yield f"\n{_row('cohort', 'stream', 'accepted', 'in doubt', 'last run (UTC)')}"
+    for cohort in sorted(cohorts, key=_urgency):
         yield from _cohort_lines(cohort)
     if retired := len(result["cohorts"]) - len(cohorts):
         yield f"{format_count(retired, 'retired cohort')}: see --json"
@@ -100,6 +144,11 @@ def _lines(result: dict[str, t.Any], partner: str) -> Iterator[str]:
             f"  {run.records:,} records read, {run.accepted:,} members accepted, "
             f"{format_count(run.requests, 'request')}"
         )
+
+
+def _urgency(cohort: dict[str, t.Any]) -> int:
+    """Return a number by which cohorts that need attention come first."""
+    return min(map(_REASONS.index, cohort["attention"]), default=len(_REASONS))
 
 
 def _row(cohort_id: str, stream: str, accepted: str, in_doubt: str, last_run: str) -> str:
@@ -115,8 +164,7 @@ def _cohort_lines(cohort: dict[str, t.Any]) -> Iterator[str]:
         accepted, in_doubt = f"{cohort['accepted']:,}", f"{cohort['in_doubt']:,}"
     finished_at = "-" if run is None else run.finished_at[:16].replace("T", " ")
     yield _row(cohort["cohort_id"], cohort["stream"], accepted, in_doubt, finished_at)
-    if cohort["cohort_name"] != cohort["cohort_id"]:
-        yield f"  name: {shorten(cohort['cohort_name'], _NAME_WIDTH)}"
+    yield from _names(cohort)
     if run is not None:
         changes = f"{run.added:,} added, {run.removed:,} removed"
         yield f"  last run: {run.status}, {run.sync_mode}, {changes}"
@@ -128,12 +176,30 @@ def _cohort_lines(cohort: dict[str, t.Any]) -> Iterator[str]:
         yield "  no stream populates it (see `cohorts` in the configuration)"
     if cohort["sealed"]:
         yield "  sealed: no run sends anything more"
+    yield from _plan_lines(cohort)
+
+
+def _names(cohort: dict[str, t.Any]) -> Iterator[str]:
+    """Return the names that the table does not show, or not in full."""
+    for key, label, width in (("cohort_id", "id", _ID_WIDTH), ("stream", "stream", _STREAM_WIDTH)):
+        if len(name := printable(cohort[key])) > width:  # in full, to copy
+            yield f"  {label}: {name}"
+    if cohort["cohort_name"] != cohort["cohort_id"]:
+        yield f"  name: {shorten(cohort['cohort_name'], _NAME_WIDTH)}"
+
+
+def _plan_lines(cohort: dict[str, t.Any]) -> Iterator[str]:
     for kind, label in ((PlanKind.WAITING, "pending"), (PlanKind.WITHHELD, "withheld")):
         for plan in cohort[kind]:
             additions = format_count(plan["additions"], "addition")
             removals = format_count(plan["removals"], "removal")
+            age = format_age(plan["age_seconds"])
             outdated = ", outdated" if plan["outdated"] else ""
-            yield f"  {label}: {plan['plan_id']}, {additions}, {removals}{outdated}"
+            yield f"  {label}: {plan['plan_id']}, {additions}, {removals}, {age}{outdated}"
             if kind is PlanKind.WITHHELD:
                 action = "approve its removals for the next run" if outdated else "send it"
                 yield f"    to {action}: {release_command(plan['plan_id'])}"
+    if (approval := cohort["approval"]) is not None:
+        until = approval["expires_at"][:16].replace("T", " ")
+        yield f"  approved: the removals of plan {approval['plan_id']}, for the next run"
+        yield f"    by {shorten(approval['approved_by'], _HOST_WIDTH)}, until {until} UTC"

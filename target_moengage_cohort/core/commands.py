@@ -9,6 +9,9 @@ import typing as t
 if t.TYPE_CHECKING:
     from collections.abc import Iterable
 
+EXAMPLE_CSV = "members.csv"
+"""A file that only the reader can name."""
+
 _options: list[str] = []  # of the process, once it has read its configuration
 
 
@@ -23,10 +26,26 @@ def is_under_meltano() -> bool:
 
 
 def suggest(*words: str) -> str:
-    """Return a command of ``moengage-cohort`` in the form in which this program was started."""
-    name, options = "moengage-cohort", _options or ["--config …"]
+    """Return a command of ``moengage-cohort`` in the form in which this program was started.
+
+    Empty words are left out. Names that look like options, such as ``-5``, are told from them.
+    """
+    name, options = "moengage-cohort", _options or ["--config config.json"]
     if is_under_meltano():  # its own configuration file is gone after the run
         environment = os.environ.get("MELTANO_ENVIRONMENT")
         chosen = ["--environment", shlex.quote(environment)] if environment else []
         name, options = " ".join(["meltano", *chosen, "invoke", name]), ["--config=ENV"]
-    return " ".join([name, shlex.join(words), *options])
+    first, names = _split([word for word in words if word])
+    return " ".join(
+        [name, shlex.join(first), *options, *(["--", shlex.join(names)] if names else [])]
+    )
+
+
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """Return the words, and those from the first name on that looks like an option."""
+    looks = (at for at, word in enumerate(words) if word[0] == "-" and not word.startswith("--"))
+    start = next(looks, len(words))
+    options = next(
+        (at for at in range(start, len(words)) if words[at].startswith("--")), len(words)
+    )
+    return [*words[:start], *words[options:]], words[start:options]

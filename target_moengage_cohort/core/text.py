@@ -27,6 +27,14 @@ def format_minutes(minutes: float) -> str:
     return f"{tenths} {'minute' if tenths == '1' else 'minutes'}"
 
 
+def format_age(seconds: float) -> str:
+    """Return how long ago something was, in the largest unit that fits."""
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length:
+            return f"{format_count(int(seconds // length), unit)} ago"
+    return "just now"
+
+
 def printable(text: str) -> str:
     """Return a name on one line, whatever characters it contains."""
     return "".join(character if character.isprintable() else " " for character in text)

@@ -29,6 +29,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.records import (
+        Approval,
         CohortEntry,
         Fault,
         Plan,
@@ -136,7 +137,11 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
 
     def has(self, cohort_id: str) -> bool:
         """Return whether the cohort has a ledger; cheap."""
-        return self.exists and self._ready().entry(cohort_id) is not None
+        return self.entry(cohort_id) is not None
+
+    def entry(self, cohort_id: str) -> CohortEntry | None:
+        """Return the cohort with an id, if it has a ledger; cheap."""
+        return self._ready().entry(cohort_id) if self.exists else None
 
     def entries(self, stream: str | None = None) -> list[CohortEntry]:
         """Return the partner's cohorts, or those of a stream, sorted by id; never waits."""
@@ -213,6 +218,11 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
         """Return the plans of all cohorts that have any, by the cohort's number; never waits."""
         numbers = [entry.number for entry in self.entries()]
         return self._ready().plans.of_cohorts(numbers) if numbers else {}
+
+    def approvals(self) -> dict[int, Approval]:
+        """Return the approvals that are valid now, by the cohort's number; never waits."""
+        numbers = [entry.number for entry in self.entries()]
+        return self._ready().plans.approvals(numbers) if numbers else {}
 
     def is_void(self, plan: Plan) -> bool:
         """Return whether a pending plan has expired, because a later run of its stream began."""

@@ -149,6 +149,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     replaced_at: float = 0.0  # when newer rows were read, in seconds since 1970; 0 if none were
 
 
+class Approval(msgspec.Struct, frozen=True):
+    """A person's word that the removals of a plan pass the guard."""
+
+    plan_id: str
+    approved_by: str  # the user of the process
+    expires_at: float  # in seconds since 1970
+
+
 class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a run is."""
 

@@ -74,11 +74,12 @@ class Witness:
             if run >= known.last_run and request >= known.last_request:
                 return
             fault = "is older than the state directory knows it"
+        accept = suggest("ledger", "accept-older")
         msg = (
             f"ledger_uri: the ledger {self._place} {fault} ({self._path}), so nothing is sent. "
-            "Restore its newest copy. If you continue with what is there, moengage-cohort resync "
-            "makes the next run send all members again, in case MoEngage lacks some, and "
-            f"{ADOPTION}. To continue, run: {suggest('ledger', 'accept-older')}"
+            f"Restore its newest copy. To continue with what is there, run: {accept}. Then "
+            f"{ADOPTION}, and this makes the next run send all members again, in case MoEngage "
+            f"lacks some: {suggest('resync')}"
         )
         raise SettingsError("ledger_older", msg)
 

@@ -127,7 +127,7 @@ DESCRIPTIONS = {
     "cohort_id_column": "Cohort ID column. Column that holds the cohort's ID, where one stream "
     "feeds many cohorts.",
     "cohort_name_column": "Cohort name column. Column that holds the cohort's name, beside "
-    "cohort_id_column. Default: the cohort's ID is its name.",
+    "cohort_id_column. Default: the ID is the name of a new cohort; known ones keep theirs.",
     "uid_column": "User ID column. Column that holds the user's ID (uid) in MoEngage. It must "
     "exist if it is set by hand or if no anonymous ID column is set.",
     "anonymous_id_column": "Anonymous ID column. Column that holds the user's anonymous ID in "

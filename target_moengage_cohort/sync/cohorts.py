@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import typing as t
 
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import (
     CohortError,
     RowError,
@@ -62,6 +63,15 @@ class Cohorts:
         """Return the cohorts that a stream populates, as far as they were met."""
         return [cohort for cohort in self.by_id.values() if cohort.mapping.stream == stream]
 
+    def name_of(self, cohort_id: str, mapping: StreamMapping) -> str:
+        """Return the name of a cohort that no column names: the ledger's, or else its id."""
+        unnamed = Cohort(cohort_id, cohort_id)
+        met = self.by_id.get(cohort_id) or self.withheld.get(unnamed, mapping)
+        if met is not None:
+            return met.cohort.name
+        entry = self._store.entry(cohort_id)
+        return cohort_id if entry is None else entry.name
+
     def meet(self, cohort: Cohort, mapping: StreamMapping) -> SyncedCohort:
         """Return a stream's cohort; open its ledger when it is met first.
 
@@ -109,7 +119,7 @@ class Cohorts:
         self._progress.publish(self._store)
         # The stream's own mapping decides, even for rows of a mirror that are replayed.
         mapping = self._context.config.mapping(stream)
-        warn_of_known(self._store.entries(stream), mapping)
+        warn_of_known(self._store.entries(stream), mapping, self._context.config.mappings)
         if mapping.exclusive:
             self.exclusive_streams.add(stream)
         has_uri = self._context.settings.ledger_uri is not None
@@ -135,7 +145,8 @@ class Cohorts:
                     msg = (
                         f"cohorts: the stream {mapping.stream!r} has populated the cohort "
                         f"{entry.cohort_id!r} before, and now {error.reason}. Restore its former "
-                        "mapping, or run: moengage-cohort ledger rename, or ledger reassign"
+                        "mapping. Or, to empty that cohort for good, run: "
+                        f"{suggest('ledger', 'retire', entry.cohort_id)}"
                     )
                     raise SettingsError(error.code, msg) from None
 

@@ -239,8 +239,10 @@ class RowMapper:
             pass
         mapping = self.mapping
         cohort_id = self._required(raw[0], "cohort_id")
-        has_name = mapping.cohort_name_column is not None
-        name = self._required(raw[1], "cohort_name") if has_name else cohort_id
+        if mapping.cohort_name_column is None:
+            name = self._cohorts.name_of(cohort_id, mapping)
+        else:
+            name = self._required(raw[1], "cohort_name")
         cohort = self._cohorts.meet(Cohort(cohort_id, name, mapping.cohort_description), mapping)
         # Without a limit on new cohorts there may be any number of them with an error.
         if cohort.error is None and all(part is None or type(part) is str for part in raw):

@@ -102,6 +102,19 @@ def test_the_id_of_a_cohort_leads_to_its_stream(desk):
     assert "did you mean" not in desk.run("confirm", "vip").stderr
 
 
+def test_after_a_run_that_withheld_the_plan_is_named(desk):
+    """Nothing is pending after such a run, and the error has the command that releases its plan."""
+    desk.raw["sync_mode"] = "mirror"
+    everybody = [record("vip", uid=member.uid) for member in TWENTY]
+    run(desk.emulator, lines(schema("vip"), *everybody), **desk.raw)
+    withheld = run(desk.emulator, lines(schema("vip"), *everybody[:5]), **desk.raw).report
+    result = desk.run("confirm", "vip")
+    assert 1 == result.exit_code
+    plan_id = withheld.cohorts[0].plan_id
+    command = f"moengage-cohort confirm --withheld {plan_id} --config {desk.folder}/config.json"
+    assert command in result.stderr
+
+
 def test_another_destination_has_nothing_waiting(desk):
     """A plan of one workspace cannot be confirmed with the settings of another."""
     desk.fill("vip", [*TWENTY, *people(1)])

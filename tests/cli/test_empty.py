@@ -14,7 +14,10 @@ def test_empty_removes_all_members(desk):
     assert "Remove 50 members from cohort 'vip'?" in refused.stderr
     assert 50 == len(desk.there("vip"))
     result = desk.run("empty", "vip", "--yes")
-    assert (0, "cohort 'vip': 50 of 50 removals accepted\n") == (result.exit_code, result.stdout)
+    first, after = result.stdout.splitlines()
+    assert (0, "cohort 'vip': 50 of 50 removals accepted") == (result.exit_code, first)
+    assert "the next run of stream 'vip' fills it again" in after
+    assert f"ledger retire vip --config {desk.folder}" in after
     assert set() == desk.there("vip") == desk.accepted("vip")
     with desk.ledger("vip") as ledger:
         assert [] == ledger.plans()

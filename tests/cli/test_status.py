@@ -1,8 +1,11 @@
 """`moengage-cohort status` against real ledgers."""
 
+import getpass
 import json
+import time
 
 import msgspec
+import pytest
 
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.ledger.records import PlanKind, RequestState, RunEntry, RunProgress
@@ -61,6 +64,8 @@ def test_the_json_has_everything_about_a_cohort(desk):
         "digest": digest,
         "retired": False,
         "sealed": True,
+        "approval": None,
+        "attention": [],
         "last_run": json.loads(json.dumps({f: getattr(RUN, f) for f in RUN.__struct_fields__})),
     } == cohort
     assert ("plan-waiting-vip", 0, 1, 2, False) == (
@@ -78,7 +83,8 @@ def test_the_json_has_everything_about_a_cohort(desk):
 
 
 def test_the_table_fits_a_terminal(desk):
-    """Lines have at most 80 columns, however long names and numbers are."""
+    """Lines have at most 80 columns, however long names and numbers are, except for those that have
+    an ID or a stream in full."""
     desk.raw["cohorts"] = {"users": {"cohort_id": "another"}}
     desk.fill("c" * 90, people(1, 2), stream="s" * 90, name="n" * 90)
     desk.plan("c" * 90, people(1), plan_id="0123456789ab")
@@ -87,7 +93,10 @@ def test_the_table_fits_a_terminal(desk):
         ledgers.note_run({ledger.number: RUN})
         ledger.doubt_all()
     result = desk.run("status")
+    full = ["  id: " + "c" * 90, "  stream: " + "s" * 90]
     lines = result.stdout.splitlines()[1:]  # the first has the folder
+    assert full == [line for line in lines if line in full]
+    lines = [line for line in lines if line not in full]
     assert 0 == result.exit_code
     assert 80 >= max(len(line) for line in lines)
     assert "2         2 2026-11-22 04:05" in result.stdout
@@ -195,4 +204,75 @@ def test_each_cohort_has_its_own_last_run(desk):
     (plan,) = (plan for each in cohorts for plan in each["withheld"])
     options = f"--withheld {plan['plan_id']} --config {desk.folder}/config.json"
     shown = desk.run("status").stdout
-    assert f"0 additions, 25 removals\n    to send it: moengage-cohort confirm {options}\n" in shown
+    assert (
+        f"0 additions, 25 removals, just now\n    to send it: moengage-cohort confirm {options}\n"
+        in shown
+    )
+
+
+def test_cohorts_that_need_attention_come_first(desk):
+    """A person sees first what is withheld, failed, waiting, unconfirmed or without a stream."""
+    failed = msgspec.structs.replace(RUN, status="failed")
+    cohorts = ["1-fine", "2-orphan", "3-doubt", "4-waiting", "5-failed", "6-withheld", "7-sealed"]
+    desk.raw["cohorts"] = {each: {} for each in cohorts if each != "2-orphan"}
+    for cohort in cohorts:
+        desk.fill(cohort, people(1, 2))
+    with desk.ledgers() as ledgers:
+        opened = {cohort: ledgers.open_known(cohort) for cohort in cohorts}
+        opened["3-doubt"].doubt_all()
+        opened["7-sealed"].seal()
+        ledgers.note_run({opened["5-failed"].number: failed})
+    for cohort, kind in (("4-waiting", PlanKind.WAITING), ("6-withheld", PlanKind.WITHHELD)):
+        desk.plan(cohort, people(1), kind=kind)
+    desk.plan("1-fine", people(1), kind=PlanKind.WITHHELD, revision=-1)  # outdated
+    shown = desk.run("status").stdout
+    assert "5 of 7 cohorts need attention" in shown
+    order = sorted(cohorts, key=lambda cohort: shown.index(f"\n{cohort}"))
+    assert [*reversed(cohorts[1:6]), "1-fine", "7-sealed"] == order
+    found = json.loads(desk.run("status", "--json").stdout)["cohorts"]
+    assert {
+        "1-fine": [],
+        "2-orphan": ["orphan"],
+        "3-doubt": ["in_doubt"],
+        "4-waiting": ["waiting"],
+        "5-failed": ["failed"],
+        "6-withheld": ["withheld"],
+        "7-sealed": [],
+    } == {each["cohort_id"]: each["attention"] for each in found}
+
+
+@pytest.mark.parametrize(
+    ("age", "shown"),
+    [
+        (0, "just now"),
+        (59, "just now"),
+        (60, "1 minute ago"),
+        (7_300, "2 hours ago"),
+        (86_400 * 3, "3 days ago"),
+        (-5, "just now"),
+    ],
+)
+def test_a_plan_has_its_age(desk, age, shown):
+    """The age of a withheld plan is there, also if this machine's clock is behind."""
+    desk.fill("vip", people(1, 2))
+    desk.plan("vip", people(1), kind=PlanKind.WITHHELD, made_at=1_800_000_000.0)
+    timing = {"clock": lambda: 1_800_000_000.0 + age}
+    assert f"1 removal, {shown}\n" in desk.run("status", **timing).stdout
+    (cohort,) = json.loads(desk.run("status", "--json", **timing).stdout)["cohorts"]
+    assert [max(0, age)] == [plan["age_seconds"] for plan in cohort["withheld"]]
+
+
+def test_an_approval_is_shown_until_it_ends(desk):
+    """Who has approved a plan's removals, and until when."""
+    desk.fill("vip", people(1, 2))
+    plan_id = desk.plan("vip", people(1), kind=PlanKind.WITHHELD, revision=-1)
+    assert 0 == desk.run("confirm", "--withheld", plan_id).exit_code
+    (cohort,) = json.loads(desk.run("status", "--json").stdout)["cohorts"]
+    approval = cohort["approval"]
+    assert (plan_id, getpass.getuser()) == (approval["plan_id"], approval["approved_by"])
+    shown = desk.run("status").stdout
+    assert f"approved: the removals of plan {plan_id}" in shown
+    assert approval["expires_at"][:16].replace("T", " ") + " UTC" in shown
+    late = {"clock": lambda: time.time() + 90_000}
+    (cohort,) = json.loads(desk.run("status", "--json", **late).stdout)["cohorts"]
+    assert cohort["approval"] is None

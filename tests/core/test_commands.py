@@ -1,7 +1,13 @@
 """Commands that messages suggest."""
 
+import ast
 import shlex
+from pathlib import Path
 
+from click.testing import CliRunner
+
+from target_moengage_cohort.cli import cli
+from target_moengage_cohort.core import commands
 from target_moengage_cohort.core.commands import note_configs, suggest
 
 
@@ -24,3 +30,33 @@ def test_meltano_runs_the_command(monkeypatch):
     monkeypatch.setenv("MELTANO_ENVIRONMENT", "prod")
     command = shlex.split(suggest("confirm", "users"))
     assert ["meltano", "--environment", "prod", *words] == command
+
+
+def test_every_command_can_be_pasted():
+    """Without a configuration the documented name stands for it. A name that looks like an option
+    is told from one, and what is empty is left out."""
+    note_configs([])
+    assert "moengage-cohort status --config config.json" == suggest("status")
+    assert "moengage-cohort ledger accept-older --config config.json" == suggest(
+        "ledger", "accept-older", ""
+    )
+    command = suggest("adopt", "-5", "--csv", "members.csv")
+    assert "moengage-cohort adopt --csv members.csv --config config.json -- -5" == command
+    result = CliRunner().invoke(cli, shlex.split(suggest("ledger", "retire", "-5"))[1:])
+    assert "config.json" in result.output
+    assert "No such option" not in result.output
+
+
+def placeholders(path):
+    """Return the words in upper case that calls of `suggest` and `release_command` have."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "suggest":
+            for each in node.args:
+                if isinstance(each, ast.Constant) and (each.value.isupper() or "…" in each.value):
+                    yield each.value
+
+
+def test_no_suggested_command_has_a_placeholder():
+    """A reader can paste each command: it names the real cohort, stream and plan."""
+    package = Path(commands.__file__).parents[1]
+    assert [] == [each for path in package.rglob("*.py") for each in placeholders(path)]

@@ -210,6 +210,11 @@ def test_other_cohorts_of_a_fixed_mapping_are_orphans(emulator, caplog, tmp_path
     assert (
         {"a", "b"} == members(emulator, "old") == held(emulator, options["ledger_uri"])["old"].base
     )
+    assert "ledger retire old" in caplog.text
+    assert "ledger reassign" not in caplog.text
+    moved = fixed | {"others": {"cohort_id": "old"}}
+    run(emulator, lines(schema(), record(uid="d")), cohorts=moved, **options)
+    assert "ledger reassign old others" in caplog.text
 
 
 def test_the_report_has_the_error_of_a_cohort(emulator, tmp_path):

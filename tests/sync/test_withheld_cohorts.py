@@ -75,6 +75,26 @@ def test_the_name_may_follow(emulator, segments, tmp_path):
     assert "b2" in members(emulator, "2")
 
 
+def test_only_a_column_of_names_renames(emulator, segments, tmp_path):
+    """Without cohort_name_column a cohort keeps its name in the ledger, whoever has given it."""
+    segments(*FIRST)
+    loaded = load(config(emulator, ledger_uri=str(tmp_path / "ledger"))).settings
+    with open_store(loaded, run_id=str(uuid.uuid4()), wait=lambda _: False) as store:
+        store.open_known("2").rename("Platinum")
+    unnamed = {"s": {"cohort_id_column": "sid"}}
+    rows = [(1, "Gold", "a"), (2, "ignored", "b2"), (3, "Bronze", "c"), (4, "ignored", "d")]
+    seen = segments(*rows, cohorts=unnamed)
+    assert ("succeeded", [{"n": 4}]) == (seen.report.status, seen.states)
+    assert "b2" in members(emulator, "2")
+    names = {each.cohort_id: each.cohort_name for each in seen.report.cohorts}
+    assert {"1": "Gold", "2": "Platinum", "3": "Bronze", "4": "4"} == names
+    sent = {
+        each.body["parameters"]["cohort_id"]: each.body["parameters"]["cohort_name"]
+        for each in seen.attempts
+    }
+    assert ("Platinum", "4") == (sent["2"], sent["4"])
+
+
 def test_with_on_withheld_warn_it_still_ends_with_3(segments):
     """No confirm can release such a cohort."""
     segments(*FIRST)

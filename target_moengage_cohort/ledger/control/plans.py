@@ -7,7 +7,7 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.ledger.control.history import user
-from target_moengage_cohort.ledger.records import Plan, PlanKind
+from target_moengage_cohort.ledger.records import Approval, Plan, PlanKind
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -114,10 +114,15 @@ class Plans:
 
     def approved(self, cohorts: Sequence[int]) -> dict[int, str]:
         """Return the plans that are approved now, by their cohorts."""
-        query = "SELECT cohort, plan_id FROM approvals WHERE expires_at > ?"
+        return {cohort: approval.plan_id for cohort, approval in self.approvals(cohorts).items()}
+
+    def approvals(self, cohorts: Sequence[int]) -> dict[int, Approval]:
+        """Return the approvals that are valid now, by their cohorts."""
+        columns = "cohort, plan_id, approved_by, expires_at"
+        query = f"SELECT {columns} FROM approvals WHERE expires_at > ?"
         wanted = set(cohorts)
         rows = self._database.rows(query, [self._clock()])
-        return {cohort: plan_id for cohort, plan_id in rows if cohort in wanted}
+        return {cohort: Approval(*approval) for cohort, *approval in rows if cohort in wanted}
 
 
 def _is_approvable(plan: Plan, now: float) -> bool:
