@@ -168,7 +168,6 @@ def test_an_input_that_breaks_removes_nobody(emulator, mirror, caplog, end):
     assert {*map(str, range(100)), "new"} == members(emulator)
     assert [] == seen.states
     assert ("incomplete_input", "users", "users") == warnings(caplog)[-1]
-    assert "no members were removed. Find out why the input ended early" in caplog.text
 
 
 def test_a_rejected_row_removes_nobody(emulator, mirror, caplog, tmp_path):
@@ -182,7 +181,6 @@ def test_a_rejected_row_removes_nobody(emulator, mirror, caplog, tmp_path):
     assert ("incomplete_input", 1) == (seen.error.code, seen.report.exit_code)
     assert [] == seen.states
     assert ["rows_rejected", "incomplete_after_rejects", "incomplete_input"] == codes(caplog)[1:]
-    assert "no members were removed. Fix the rows that were rejected\n" in caplog.text
 
 
 def test_deleted_and_non_member_rows_count_as_absent(emulator, mirror):
