@@ -132,14 +132,19 @@ def test_a_move_with_a_lost_answer_is_completed(emulator, go, applied):
     assert [{"at": 2}] == seen.states
 
 
-def test_the_last_row_wins_in_a_mirror(emulator, go):
-    """Two rows of one member in two cohorts of one input: the member belongs to the later one."""
+def test_the_last_row_wins_in_a_mirror(emulator, go, caplog):
+    """Two rows of one member in two cohorts of one input: the member belongs to the later one, and
+    a warning has the number of rows that did not count."""
     options = {"sync_mode": "mirror", "max_removal_percent": 100}
     first = rows(("a", "1"), ("b", "2"), ("a", "3"), ("b", "1"), ("a", "2"), ("b", "4"))
     assert go(*first, **options).error is None
+    assert "outvoted" in codes(caplog)
+    assert "2 rows each name" in caplog.text
+    caplog.clear()
     assert [{"b"}, {"a"}, {"a"}, {"b"}] == places(emulator, "1", "2", "3", "4")
     go(*rows(("a", "1"), ("a", "3"), ("b", "4"), ("b", "2")), **options)
     assert [{"a"}, {"b"}, {"a"}, {"b"}] == places(emulator, "1", "2", "3", "4")
+    assert "outvoted" not in codes(caplog)
     go(*rows(("b", "1"), ("a", "1"), ("a", "3"), ("b", "4"), ("b", "2")), gone("a", "1"), **options)
     assert [set(), {"b"}, {"a"}, {"b"}] == places(emulator, "1", "2", "3", "4")
 
