@@ -68,6 +68,16 @@ def test_a_row_that_moves_leaves_the_former_cohort(emulator, go):
     assert [] == go(*rows(("b", "1"))).attempts
 
 
+def test_a_dry_run_counts_moves(emulator, go):
+    """A dry run has the removals in its numbers, and moves nobody."""
+    go(*rows(("a", "1"), ("b", "2")))
+    seen = go(*rows(("b", "1")), dry_run=True)
+    assert {("a", 0, 1), ("b", 1, 0)} == {
+        (each.cohort_id, each.added, each.removed) for each in seen.report.cohorts
+    }
+    assert [{"a"}, {"b"}] == places(emulator, "1", "2")
+
+
 def test_only_an_addition_moves_a_member(emulator, go):
     """A row that is no member leaves its own cohort alone, and no other one."""
     go(*rows(("a", "1"), ("b", "2")))
