@@ -43,10 +43,12 @@ class Difference(t.Protocol):
     """The changes that turn the ledgers of a stream's cohorts into its snapshot.
 
     It is valid while its staging is open. `counts` has an item for every cohort that was compared,
-    by its number.
+    by its number. `outvoted` is the number of rows whose member a later row has in another cohort,
+    if each member belongs to one only.
     """
 
     counts: Mapping[int, DiffCounts]
+    outvoted: int
 
     def changes(self, part: Part) -> Iterator[CohortMembers]:
         """Yield the members of a part, by rising numbers of cohorts, in chunks.

@@ -24,6 +24,10 @@ _MESSAGES = {
         "the stream, too, and the member stays there. If a member belongs to one cohort only, set "
         "exclusive: true in the stream's mapping; if to several, set it to false"
     ),
+    "outvoted": (
+        "stream %r: %s a member whom a later row has in another cohort. The last row of a member "
+        "counts (exclusive), so the query should return one row for each"
+    ),
     "deletion_lost": (
         "stream %r: %s a deletion without an identifier, so the members in question stay in their "
         "cohort. Have the log carry whole rows (in PostgreSQL: REPLICA IDENTITY FULL), or make the "
@@ -55,5 +59,6 @@ class RowWarnings:
 _VERBS: Mapping[str, tuple[str, str]] = {
     "padded_identifiers": ("has", "have"),
     "also_in_others": ("adds", "each add"),
+    "outvoted": ("names", "each name"),
     "deletion_lost": ("is", "are each"),
 }

@@ -68,6 +68,16 @@ def test_a_row_that_moves_leaves_the_former_cohort(emulator, go):
     assert [] == go(*rows(("b", "1"))).attempts
 
 
+def test_a_dry_run_counts_moves(emulator, go):
+    """A dry run has the removals in its numbers, and moves nobody."""
+    go(*rows(("a", "1"), ("b", "2")))
+    seen = go(*rows(("b", "1")), dry_run=True)
+    assert {("a", 0, 1), ("b", 1, 0)} == {
+        (each.cohort_id, each.added, each.removed) for each in seen.report.cohorts
+    }
+    assert [{"a"}, {"b"}] == places(emulator, "1", "2")
+
+
 def test_only_an_addition_moves_a_member(emulator, go):
     """A row that is no member leaves its own cohort alone, and no other one."""
     go(*rows(("a", "1"), ("b", "2")))
@@ -132,14 +142,19 @@ def test_a_move_with_a_lost_answer_is_completed(emulator, go, applied):
     assert [{"at": 2}] == seen.states
 
 
-def test_the_last_row_wins_in_a_mirror(emulator, go):
-    """Two rows of one member in two cohorts of one input: the member belongs to the later one."""
+def test_the_last_row_wins_in_a_mirror(emulator, go, caplog):
+    """Two rows of one member in two cohorts of one input: the member belongs to the later one, and
+    a warning has the number of rows that did not count."""
     options = {"sync_mode": "mirror", "max_removal_percent": 100}
     first = rows(("a", "1"), ("b", "2"), ("a", "3"), ("b", "1"), ("a", "2"), ("b", "4"))
     assert go(*first, **options).error is None
+    assert "outvoted" in codes(caplog)
+    assert "2 rows each name" in caplog.text
+    caplog.clear()
     assert [{"b"}, {"a"}, {"a"}, {"b"}] == places(emulator, "1", "2", "3", "4")
     go(*rows(("a", "1"), ("a", "3"), ("b", "4"), ("b", "2")), **options)
     assert [{"a"}, {"b"}, {"a"}, {"b"}] == places(emulator, "1", "2", "3", "4")
+    assert "outvoted" not in codes(caplog)
     go(*rows(("b", "1"), ("a", "1"), ("a", "3"), ("b", "4"), ("b", "2")), gone("a", "1"), **options)
     assert [set(), {"b"}, {"a"}, {"b"}] == places(emulator, "1", "2", "3", "4")
 

@@ -30,6 +30,7 @@ class Comparison(Identities):
     """
 
     counts: Mapping[int, DiffCounts]
+    outvoted = 0  # rows whose member a later row has in another cohort
 
     def run(self) -> None:
         """Fill the tables of the result, and count the changes of each cohort."""
@@ -81,10 +82,13 @@ class Comparison(Identities):
         if self._count(f"FROM {moved}"):
             table = self._rows.table
             table.store(self._cursor, "present")
+            outvoted = (
+                f"FROM {self.staged} s JOIN {moved} m ON s.h = m.h"
+                " WHERE s.present AND s.cohort <> m.last"
+            )
+            self.outvoted = self._count(outvoted)
             self._cursor.execute(
-                f"UPDATE {table.stored} SET present = FALSE WHERE rowid IN (SELECT rid"
-                f" FROM {self.staged} s JOIN {moved} m ON s.h = m.h"
-                " WHERE s.present AND s.cohort <> m.last)"
+                f"UPDATE {table.stored} SET present = FALSE WHERE rowid IN (SELECT rid {outvoted})"
             )
 
     def _withdraw_absent(self) -> None:

@@ -24,6 +24,7 @@ class DuckDBDifference:
 
     def __init__(self, fetch: Callable[[str], list[Row]], tables: Comparison) -> None:
         self.counts = tables.counts
+        self.outvoted = tables.outvoted
         self.tables = tables
         self._fetch = fetch
         self._sums: dict[tuple[int, str], tuple[int, int]] | None = None

@@ -150,6 +150,7 @@ class Settlement:
             defers=rules.deferred,
             exclusive=bool(stream.mapping.exclusive),
         )
+        self._cohorts.row_warnings.count("outvoted", stream.mapping.stream, difference.outvoted)
         parts = []
         for cohort, ledger in populated:
             if cohort.error is not None:  # its rows are compared, and nothing comes of that
