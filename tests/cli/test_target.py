@@ -202,14 +202,25 @@ def test_a_stream_that_is_not_mapped_is_an_error(tmp_path, emulator):
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_wrong_settings_end_the_run_before_a_byte_is_read(tmp_path, emulator, settings, message):
-    """A fault in the settings ends the run immediately, although its input never ends."""
+    """A fault in the settings ends the run: no row of its input is looked at."""
     process = start(tmp_path, config(emulator, **settings))
-    out, err = process.stdout.read(), process.stderr.read().decode()
+    out, err = process.communicate(b"not JSON\n", timeout=60)
+    assert (1, b"") == (process.returncode, out)
+    assert message in err.decode()
+    assert b"Traceback" not in err
+    assert b"not valid JSON" not in err
+    assert b"12345" not in err
+
+
+def test_wrong_settings_end_the_run_although_its_input_never_ends(tmp_path, emulator):
+    """After a fault in the settings the tap has some seconds to end, and no more."""
+    began = time.monotonic()
+    process = start(tmp_path, config(emulator, data_center="07"))
+    out, err = process.stdout.read(), process.stderr.read()
     assert (1, b"") == (process.wait(timeout=30), out)
     process.stdin.close()
-    assert message in err
-    assert "Traceback" not in err
-    assert "12345" not in err
+    assert b"data_center: " in err
+    assert time.monotonic() - began < 20
 
 
 def test_settings_come_from_several_files_and_the_environment(tmp_path, emulator):
@@ -297,6 +308,7 @@ def test_a_dry_run_tells_the_cost_and_does_nothing(tmp_path, emulator):
         cohort["rejected"],
         cohort["requests"],
     )
+    assert "At the rate limit that takes under a minute" in ended.stderr
 
 
 def test_the_report_has_the_fields_of_the_contract(tmp_path, emulator):
