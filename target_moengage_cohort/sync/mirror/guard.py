@@ -189,6 +189,6 @@ def _incomplete(differs: DiffCounts) -> str | None:
         return None
     were = "removal was" if differs.removals == 1 else "removals were"
     return (
-        f"{differs.removals:,} {were} left out, because the input as a whole is not known to be "
-        "complete"
+        f"{differs.removals:,} {were} left out: the input as a whole is not known to be complete, "
+        "so no members were removed"
     )
