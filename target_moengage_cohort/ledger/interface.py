@@ -165,6 +165,9 @@ class StreamLedger(t.Protocol):
         For the `complete` cohorts forget the removals, and end the approvals that it has used.
         """
 
+    def cohorts_with(self, members: Sequence[Member]) -> set[int]:
+        """Return the cohorts that have a row of a member who shares an identifier with these."""
+
     def forget(self, members: Sequence[Member]) -> set[int]:
         """Erase members that share an identifier with these; return the cohorts that had any.
 

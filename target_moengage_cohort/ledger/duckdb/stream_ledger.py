@@ -8,7 +8,7 @@ import msgspec
 
 from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.ledger.control.stream_records import StreamRecords
-from target_moengage_cohort.ledger.duckdb import aliases, folding, schema
+from target_moengage_cohort.ledger.duckdb import aliases, erasure, folding, schema
 from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBCohortLedger
 from target_moengage_cohort.ledger.duckdb.inspection import cohorts_with_rows, stray_plans
 from target_moengage_cohort.ledger.duckdb.result_tables import Options
@@ -237,37 +237,15 @@ class DuckDBStreamLedger(StreamState):
 
     # People
 
+    def cohorts_with(self, members: Sequence[Member]) -> set[int]:
+        """See `StreamLedger.cohorts_with`."""
+        self.fold()
+        return erasure.cohorts_with(self, members)
+
     def forget(self, members: Sequence[Member]) -> set[int]:
         """See `StreamLedger.forget`."""
         self.fold()
-        rows_sql, values = self.table.members_sql(members)
-        hash_sql = self.table.engine.hash_sql
-        hashes = f"unnest([{hash_sql('uid', 'NULL')}, {hash_sql('NULL', 'anonymous_id')}])"
-        same = {
-            "uid IN (SELECT uid FROM forgotten WHERE uid IS NOT NULL) OR anonymous_id IN"
-            " (SELECT anonymous_id FROM forgotten WHERE anonymous_id IS NOT NULL)": (
-                "accepted",
-                "doubts",
-                "aliases",
-                "plan_members",
-            ),
-            f"h IN (SELECT {hashes} FROM forgotten)": ("removed",),
-        }
-        had: set[int] = set()
-        with self.table.using() as cursor:
-            cursor.execute(f"CREATE OR REPLACE TEMP TABLE forgotten AS FROM {rows_sql}", values)
-            for where, tables in same.items():
-                for table in tables:
-                    query = f"SELECT DISTINCT cohort FROM {{s}}.{table} WHERE {where}"
-                    had |= {cohort for (cohort,) in self.table.rows(query)}
-            with self.changing("forget", sorted(had)):
-                for where, tables in same.items():
-                    for table in tables:
-                        self.table.run(f"DELETE FROM {{s}}.{table} WHERE {where}")
-                self.table.run("UPDATE {s}.meta SET is_rewritten = FALSE")
-            cursor.execute("DROP TABLE forgotten")
-        self.table.rewrite()
-        return had
+        return erasure.erase(self, members)
 
     # The end
 
