@@ -32,7 +32,7 @@ _MOST_REFUSED = 40  # requests of a run, or of a new cohort, while none of it wa
 _REFUSED_BEFORE_SINGLES = 7
 _ISOLATED = (Outcome.REFUSED, Outcome.TOO_LARGE)
 _SETTLED = (Outcome.ACCEPTED, *_ISOLATED)
-_PERHAPS_APPLIED = (Outcome.ACCEPTED, Outcome.RETRY, Outcome.UNEXPECTED)
+_PERHAPS_APPLIED = (Outcome.RETRY, Outcome.UNEXPECTED)
 
 
 def _exponential() -> t.Iterator[float]:
@@ -42,6 +42,16 @@ def _exponential() -> t.Iterator[float]:
     waits = backoff.expo(max_value=_LONGEST_BACKOFF_SECONDS)
     next(waits)  # the first one only primes it
     yield from waits
+
+
+def _result(request: Request, answer: Answer) -> RequestState:
+    """Return what an answer, or that none came, says of all attempts at a request.
+
+    A refusal says nothing of an earlier attempt without an answer: it may have been applied.
+    """
+    if answer.outcome is Outcome.ACCEPTED:
+        return RequestState.ACCEPTED
+    return RequestState.UNANSWERED if request.is_doubted else RequestState.REFUSED
 
 
 class Attempts:
@@ -86,7 +96,7 @@ class Attempts:
         if ledger is not None:
             members = b"[%b]" % body.members
             number = ledger.sent(body.action, members, body.count, lane.last_timestamp)
-        may_be_applied = is_retry = False
+        is_retry = False
         waits = _exponential()
         began = self._clock()
         while True:
@@ -97,9 +107,9 @@ class Attempts:
                 state.totals.requests += 1
                 state.totals.retries += is_retry
             answer = self._link.send(request.data)
-            may_be_applied |= answer.sent and answer.outcome in _PERHAPS_APPLIED
-            if answer.outcome is Outcome.ACCEPTED and ledger is not None:
-                ledger.answered(number, RequestState.ACCEPTED)  # before anything relies on that
+            request.is_doubted |= answer.sent and answer.outcome in _PERHAPS_APPLIED
+            if answer.outcome in _SETTLED and ledger is not None:
+                ledger.answered(number, _result(request, answer))  # before anything relies on that
             error = self._reject_single(request, answer)
             with state.changed:
                 if state.ended:
@@ -110,13 +120,8 @@ class Attempts:
             if not (self._wait_before_retry(request, answer, waits, began) and self.permitted()):
                 break
             is_retry = True
-        if ledger is None or answer.outcome is Outcome.ACCEPTED:
-            return
-        # Bytes that are refused for their content were not applied earlier, either.
-        if answer.outcome is Outcome.REFUSED or not may_be_applied:
-            ledger.answered(number, RequestState.REFUSED)
-        elif not state.ended:
-            ledger.answered(number, RequestState.UNANSWERED)
+        if not (ledger is None or answer.outcome in _SETTLED or state.ended):
+            ledger.answered(number, _result(request, answer))
 
     def _is_to_retry(self, request: Request, answer: Answer, error: TargetError | None) -> bool:
         """Act on an answer, with the lock held; return whether to try the same bytes again.
@@ -176,12 +181,14 @@ class Attempts:
         elif body.count > 1:
             # Single members take no more requests than halves if most members are refused.
             singly = lane.refused >= _REFUSED_BEFORE_SINGLES and not lane.has_accepted
+            body = request.doubted_body()
             parts = body.singles() if singly else body.split(len(body.members) // 2)
             t.cast("CohortBuffer", lane.buffer).put_parts(parts)
         elif error is not None:
             state.fail(error)
         else:
             lane.counts.rejected += 1
+            lane.counts.in_doubt += request.is_doubted
             state.checkpoints.settle(Counter(body.epochs))
 
     def _is_hopeless(self, lane: Lane, seconds: float) -> bool:

@@ -177,6 +177,8 @@ class Delivery:
             state.ended = True  # the members of requests without an answer are in doubt
             for request in state.in_flight | state.doubted:
                 request.lane.counts.in_doubt += request.body.count
+            for lane in state.lanes.by_id.values():
+                lane.counts.in_doubt += lane.doubted
             state.notify()
         if self._writer.is_alive():
             self._writer.join(max(1.0, deadline - time.monotonic()))

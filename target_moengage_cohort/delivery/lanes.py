@@ -45,13 +45,24 @@ class Lane(msgspec.Struct, eq=False):
         """Whether any request of this run was accepted."""
         return self.counts.added > 0 or self.counts.removed > 0
 
+    @property
+    def doubted(self) -> int:
+        """Number of waiting members that a refused request has left in doubt."""
+        closed = () if self.buffer is None else self.buffer.closed
+        return sum(body.count for body in closed if body.is_doubted)
 
-class Request(msgspec.Struct, frozen=True, eq=False):
+
+class Request(msgspec.Struct, eq=False):
     """A body that left its lane; ``data`` and its timestamp are the same at every attempt."""
 
     lane: Lane
     body: Body
     data: bytes
+    is_doubted: bool  # whether an attempt, or one of a request that had its members, may be applied
+
+    def doubted_body(self) -> Body:
+        """Return the body, so that parts of it are doubted if this request is."""
+        return msgspec.structs.replace(self.body, is_doubted=self.is_doubted)
 
 
 class Lanes:
@@ -157,7 +168,8 @@ class Lanes:
         lane.taken = True
         lane.last_timestamp = max(milliseconds, lane.last_timestamp + 1)
         timestamp = iso_utc(lane.last_timestamp / 1000)
-        return Request(lane, body, buffer.envelope.body(body.action, timestamp, body.members))
+        data = buffer.envelope.body(body.action, timestamp, body.members)
+        return Request(lane, body, data, body.is_doubted)
 
     def release(self, lane: Lane) -> None:
         """Let a lane queue that nobody serves any more, if it still has changes."""
@@ -177,7 +189,7 @@ class Lanes:
 
         It does not if the request was built before the limit was last lowered.
         """
-        t.cast("CohortBuffer", request.lane.buffer).put_back(request.body)
+        t.cast("CohortBuffer", request.lane.buffer).put_back(request.doubted_body())
         if len(request.data) > self.budget.limit:
             return False
         self.budget.limit = len(request.data) * 3 // 4

@@ -26,6 +26,7 @@ if t.TYPE_CHECKING:
         Fault,
         LedgerCounts,
         Plan,
+        RefusedDoubt,
         RunEntry,
         RunProgress,
     )
@@ -57,6 +58,9 @@ class CohortLedger(CohortRecord, t.Protocol):
 
     def doubts(self) -> Iterator[list[tuple[Action, Member]]]:
         """Yield the changes that earlier runs left unconfirmed and this run has not queued."""
+
+    def refuse_doubt(self, member: Member) -> RefusedDoubt | None:
+        """Note, from any thread, that a member was refused alone; `None` if it was no doubt."""
 
     def members(self) -> Iterator[list[Member]]:
         """Yield the members that are accepted or unconfirmed, in chunks."""
@@ -272,10 +276,7 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
         """Return an empty staging for a snapshot."""
 
     def begin(self, stream: str) -> None:
-        """Record that this run reads a stream: earlier runs' pending plans expire.
-
-        A read-only store records nothing.
-        """
+        """Record that this run reads a stream: pending plans expire; not if read-only."""
 
     def is_void(self, plan: Plan) -> bool:
         """Return whether a pending plan has expired, because a later run of its stream began."""

@@ -167,22 +167,6 @@ def test_isolation_ends_with_the_time_for_retries(emulator, skipping):
     assert len(emulator.requests()) < 200
 
 
-@pytest.mark.parametrize("on_reject", ["skip", "fail"])
-def test_a_doubt_before_a_refusal_is_settled_by_it(emulator, skipping, on_reject):
-    """Bytes that are refused for their content after a 5xx were not applied before: no member stays
-    in doubt, and the next run does not send the refused one again."""
-    emulator.fail_next(503)
-    emulator.poison(["user-0000"])
-    options = skipping | {"on_reject": on_reject}
-    first = run(emulator, lines(schema(), *rows(people(1))), **options)
-    emulator.clear_faults()
-    emulator.poison(["user-0000"])
-    seen = run(emulator, lines(schema(), *rows(["good"])), **options)
-    assert (0, None) == (first.report.cohorts[0].in_doubt, seen.error)
-    (cohort,) = seen.report.cohorts
-    assert (1, 0, 0) == (cohort.added, cohort.in_doubt, cohort.rejected)
-
-
 def test_refusals_are_counted_whatever_their_request_ids(emulator, skipping, caplog):
     """After ten refusals for one reason no more are logged individually, despite different request
     IDs."""

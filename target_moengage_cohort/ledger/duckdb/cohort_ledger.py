@@ -11,7 +11,7 @@ from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.ledger.control.history import RunHistory
 from target_moengage_cohort.ledger.control.owners import check_owner
 from target_moengage_cohort.ledger.duckdb.adoption import adopt, collect
-from target_moengage_cohort.ledger.records import PlanKind
+from target_moengage_cohort.ledger.records import PlanKind, RefusedDoubt
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -78,6 +78,14 @@ class DuckDBCohortLedger:
     def doubts(self) -> Iterator[list[tuple[Action, Member]]]:
         """See `CohortLedger.doubts`."""
         return self.state.lookups.doubts(self.number, self.state.tables)
+
+    def refuse_doubt(self, member: Member) -> RefusedDoubt | None:
+        """See `CohortLedger.refuse_doubt`."""
+        revision = self.revision + 1
+        doubt = self.state.refuse_doubt(self.number, member, self.last_timestamp, revision)
+        if doubt is RefusedDoubt.NEW:
+            self.revision = revision
+        return doubt
 
     def members(self) -> Iterator[list[Member]]:
         """Yield the members that are accepted or unconfirmed, in chunks."""

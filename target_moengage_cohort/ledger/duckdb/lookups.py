@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from target_moengage_cohort.core.membership import Action, Member
+from target_moengage_cohort.ledger.control.requests import REFUSED_DOUBT
 from target_moengage_cohort.ledger.duckdb.binding import Column, bound
 from target_moengage_cohort.ledger.records import Expected
 
@@ -108,9 +109,13 @@ class Lookups:
         query = f"SELECT action, uid, anonymous_id FROM {schema}.doubts AS d{new} WHERE cohort = ?"
         rows = self._members.chunks(query, [cohort])
         return (
-            [(Action(action), Member(uid, anonymous_id)) for action, uid, anonymous_id in chunk]
+            [(_action(action), Member(uid, anonymous_id)) for action, uid, anonymous_id in chunk]
             for chunk in rows
         )
+
+
+def _action(text: str) -> Action:
+    return Action.REMOVE if text == REFUSED_DOUBT else Action(text)
 
 
 def _rows(

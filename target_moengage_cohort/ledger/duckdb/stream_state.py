@@ -10,13 +10,15 @@ from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.ledger.cohort_record import RequestState
 from target_moengage_cohort.ledger.control.plans import Plans
-from target_moengage_cohort.ledger.control.requests import Requests
+from target_moengage_cohort.ledger.control.requests import REFUSED_DOUBT, Requests
 from target_moengage_cohort.ledger.duckdb import folding
 from target_moengage_cohort.ledger.duckdb.lookups import Lookups
+from target_moengage_cohort.ledger.records import RefusedDoubt
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from target_moengage_cohort.core.membership import Member
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.control.requests import JournaledRequest
     from target_moengage_cohort.ledger.duckdb.cohort_ledger import DuckDBCohortLedger
@@ -72,6 +74,25 @@ class StreamState:
             self._has_answers |= bool(self._in_flight)
             self._ended.update(self._in_flight)
             self._in_flight.clear()
+
+    def refuse_doubt(self, cohort: int, member: Member, *latest: int) -> RefusedDoubt | None:
+        """Note that a member was refused alone, if an earlier run left it in doubt."""
+        h = self.table.engine.hash_sql("uid", "anonymous_id")
+        found = self.table.rows(
+            f"SELECT d.action FROM {{s}}.doubts AS d JOIN (SELECT cohort, {h} AS h FROM (SELECT"
+            " ?::INTEGER AS cohort, ?::VARCHAR AS uid, ?::VARCHAR AS anonymous_id))"
+            " USING (cohort, h)",
+            [cohort, member.uid, member.anonymous_id],
+        )
+        if not found:
+            return None
+        if found == [(REFUSED_DOUBT,)]:
+            return RefusedDoubt.KNOWN
+        self.requests.add_refused_doubt(cohort, member.encode(), *latest)
+        with self._lock:
+            self._answered += 1
+            self._has_answers = True
+        return RefusedDoubt.NEW
 
     # Folding
 
