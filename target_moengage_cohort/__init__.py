@@ -3,8 +3,15 @@
 NAME = "target-moengage-cohort"
 
 
-def version() -> str:
-    """Return the versions of this target and of the SDK, in one line."""
+def package_version() -> str:
+    """Return the version of this target."""
     from importlib import metadata  # noqa: PLC0415 - most importers do not need it
 
-    return f"{NAME} v{metadata.version(NAME)}, Meltano SDK v{metadata.version('singer-sdk')}"
+    return metadata.version(NAME)
+
+
+def version() -> str:
+    """Return the versions of this target and of the SDK, in one line."""
+    from importlib import metadata  # noqa: PLC0415 - as above
+
+    return f"{NAME} v{package_version()}, Meltano SDK v{metadata.version('singer-sdk')}"

@@ -20,6 +20,7 @@ from target_moengage_cohort.settings.addresses import state_path
 from target_moengage_cohort.singer.writer import check_rejects_path
 from target_moengage_cohort.sync import report
 from target_moengage_cohort.sync.process import record_mapper_of
+from target_moengage_cohort.sync.segment_limit import warn_of_segments
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -118,6 +119,8 @@ def _entries_by_stream(
     """Return each stream's cohorts that have a ledger; ``None`` if it cannot be used."""
     with session.ledgers(read_only=True, is_patient=False) as ledgers:
         usable = checks.run("ledger", partial(_ledger, ledgers))
+        if usable:
+            warn_of_segments(ledgers.count_cohorts())
         return {
             mapping.stream: _entries(mapping, ledgers, checks) if usable else None
             for mapping in mappings

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
-from target_moengage_cohort.cli.session import DONE, WITHHELD, Session, configured
+from target_moengage_cohort.cli.session import DONE, Session, reporting
 from target_moengage_cohort.cli.terminal import complain, example, release_command, require_utf8
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import BusyError, SettingsError
@@ -17,6 +17,7 @@ from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.sync.mirror.guard import guard
+from target_moengage_cohort.sync.outcome import withheld_exit
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +50,7 @@ class PendingPlan(msgspec.Struct, frozen=True):
 @click.option(
     "--withheld", callback=require_utf8, metavar="PLAN_ID", help="Override the guard for this plan."
 )
-@configured
+@reporting
 def confirm(session: Session, streams: tuple[str, ...], withheld: str | None) -> int:
     """Send pending or withheld removals.
 
@@ -62,6 +63,7 @@ def confirm(session: Session, streams: tuple[str, ...], withheld: str | None) ->
         raise click.UsageError(msg)
     if session.settings.dry_run:
         click.echo("dry_run is set: nothing is confirmed.")
+        session.report.status = "dry_run"
         return DONE
     with session.ledgers() as ledgers:
         if withheld is not None:
@@ -69,8 +71,18 @@ def confirm(session: Session, streams: tuple[str, ...], withheld: str | None) ->
             return DONE
         plans = _find_pending(ledgers, list(dict.fromkeys(streams)), session.clock())
         allowed = [pending for pending in plans if not _is_withheld(pending)]
+        for each in plans:
+            if each not in allowed:
+                _note_withheld(session, each)
         _deliver(session, ledgers, allowed)
-    return DONE if len(allowed) == len(plans) else WITHHELD
+    return DONE if len(allowed) == len(plans) else withheld_exit(session.settings)
+
+
+def _note_withheld(session: Session, pending: PendingPlan) -> None:
+    """Note in the report that the guard withholds a plan."""
+    plan, session.report.status = pending.plan, "withheld"
+    facts = {"plan_id": plan.plan_id, "removals_withheld": plan.removals}
+    session.report.note(pending.ledger.entry, "withheld", **facts)
 
 
 def _release(session: Session, ledgers: LedgerStore, plan_id: str) -> None:
@@ -226,6 +238,9 @@ def _deliver(session: Session, ledgers: LedgerStore, plans: list[PendingPlan]) -
         for each, others in zip(plans, siblings, strict=True):
             if delivery.is_accepted(each.cohort_id):
                 _finish(ledgers, each, others)
+                accepted = each.ledger.numbers().accepted
+                entry, plan_id = each.ledger.entry, each.plan.plan_id
+                session.report.note(entry, plan_id=plan_id, accepted=accepted)
             else:
                 left = "not all changes were accepted; run its stream again"
                 complain(f"cohort {each.cohort_id!r}: {left}")

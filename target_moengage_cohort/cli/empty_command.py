@@ -9,7 +9,7 @@ import typing as t
 import click
 
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
-from target_moengage_cohort.cli.session import Session, configured
+from target_moengage_cohort.cli.session import Session, reporting
 from target_moengage_cohort.cli.terminal import ask, complain, example, require_utf8
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import SettingsError
@@ -25,7 +25,7 @@ if t.TYPE_CHECKING:
 @click.command(epilog=example("moengage-cohort empty vip --config config.json"))
 @click.argument("cohort", callback=require_utf8)
 @click.option("--yes", is_flag=True, help="Do not prompt for confirmation.")
-@configured
+@reporting
 def empty(session: Session, cohort: str, *, yes: bool) -> None:
     """Remove all members from a cohort.
 
@@ -82,6 +82,7 @@ def remove_all(session: Session, ledgers: LedgerStore, ledger: CohortLedger, kin
         OperatorDelivery(session).deliver([(ledger, removals)])
     finally:
         left = ledger.numbers().base
+        session.report.note(ledger.entry, accepted=ledger.entry.counts.accepted)
         ledgers.note_action(kind, ledger.entry, members=count, removed=count - left)
     cohort_id = ledger.entry.cohort_id
     click.echo(f"cohort {cohort_id!r}: {count - left:,} of {count:,} removals accepted")

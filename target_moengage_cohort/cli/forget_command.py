@@ -12,7 +12,7 @@ import msgspec
 
 from target_moengage_cohort.cli.identifiers import BATCH_SIZE, read_members
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
-from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured
+from target_moengage_cohort.cli.session import DONE, FAILED, Session, reporting
 from target_moengage_cohort.cli.terminal import complain, example
 from target_moengage_cohort.core.errors import (
     BusyError,
@@ -36,7 +36,7 @@ _SHOWN = 50  # cohorts with a line of their own
 
 @click.command(epilog=example("moengage-cohort forget people.csv --config config.json"))
 @click.argument("file", required=False, metavar="[FILE|-]")
-@configured
+@reporting
 def forget(session: Session, file: str | None) -> int:
     """Remove users from all cohorts and erase them from the ledger.
 
@@ -68,6 +68,7 @@ def forget(session: Session, file: str | None) -> int:
                 work = partial(_remove, session, [(cohort, members)], outcome)
                 steps.append(([cohort.cohort_id], work))
         _carry_out(session, steps, outcome)
+        _report_unfinished(session, outcome, entries)
         if outcome.recorded:  # else there may be no ledger to write to
             ledgers.note_action(
                 "forget",
@@ -134,6 +135,20 @@ def _carry_out(
         else:
             for cohort_id in cohort_ids:
                 del outcome.unfinished[cohort_id]
+
+
+def _report_unfinished(session: Session, outcome: _Outcome, entries: Sequence[CohortEntry]) -> None:
+    """Note in the report the cohorts that may still have the users, and one reason."""
+    owners: dict[str, Cohort | CohortEntry] = {entry.cohort_id: entry for entry in entries}
+    for mapping in session.config.mappings.values():
+        if (cohort := mapping.cohort) is not None:
+            owners.setdefault(cohort.cohort_id, cohort)
+    for cohort_id in outcome.unfinished:
+        session.report.note(owners[cohort_id], "failed")
+    for reason in outcome.unfinished.values():
+        if isinstance(reason, TargetError):
+            session.note_error(reason)
+            return
 
 
 def _forget_in_stream(

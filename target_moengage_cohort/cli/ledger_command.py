@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from target_moengage_cohort.cli.empty_command import prepared, remove_all
-from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, show
+from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, reporting, show
 from target_moengage_cohort.cli.terminal import complain, example, require_utf8
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import BusyError, SettingsError
@@ -91,7 +91,7 @@ def rename(session: Session, cohort: str, name: str) -> None:
 @ledger.command(epilog=example("moengage-cohort ledger retire vip --config config.json"))
 @click.argument("cohort", callback=require_utf8)
 @click.option("--yes", is_flag=True, help="Do not prompt for confirmation.")
-@configured
+@reporting
 def retire(session: Session, cohort: str, *, yes: bool) -> int:
     """Empty a cohort for good, and keep its name reserved.
 

@@ -16,6 +16,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.cli.session import Session
     from target_moengage_cohort.ledger.cohort_record import CohortRecord
+    from target_moengage_cohort.ledger.records import CohortEntry
 
 Batches: t.TypeAlias = "Iterable[tuple[Action, Sequence[Member]]]"
 
@@ -34,6 +35,7 @@ class OperatorDelivery:
             self._interrupt.set()
         self._ledgers: dict[str, CohortRecord] = {}
         self._submitted: dict[str, int | None] = {}
+        self._owners: dict[str, Cohort | CohortEntry] = {}
         rejected: defaultdict[str, list[str]] = defaultdict(list)
         self._rejected = rejected
         self._delivery = Delivery(
@@ -65,6 +67,7 @@ class OperatorDelivery:
                 self._interrupt.close()
             else:
                 self._session.is_abandoned = True
+            self._report()
         if self._rejected:
             counts = "; ".join(
                 f"{len(reasons)} of cohort {cohort_id!r} ({reasons[0]})"
@@ -74,8 +77,17 @@ class OperatorDelivery:
             raise InputError("member_rejected", msg)
         return all(map(self.is_accepted, self._submitted))
 
+    def _report(self) -> None:
+        """Add the results to the command's report."""
+        report = self._session.report
+        report.add(self._delivery.totals)
+        for cohort_id, owner in self._owners.items():
+            counts, is_accepted = self._delivery.counts(cohort_id), self.is_accepted(cohort_id)
+            report.note_delivery(owner, counts, is_accepted=is_accepted)
+
     def _submit(self, owner: Cohort | CohortRecord, batches: Batches) -> None:
         cohort = owner if isinstance(owner, Cohort) else owner.entry.cohort
+        self._owners[cohort.cohort_id] = owner if isinstance(owner, Cohort) else owner.entry
         if not isinstance(owner, Cohort):
             self._ledgers[cohort.cohort_id] = owner
         self._submitted[cohort.cohort_id], count, latest = None, 0, None

@@ -65,7 +65,7 @@ def _heading(mapping: StreamMapping) -> str:
         heading = f"{stream} cohort {cohort.name!r}"
         return heading if cohort.name == cohort.cohort_id else f"{heading}, ID {cohort.cohort_id!r}"
     if mapping.cohort_id_column is None:
-        return "Each stream populates a cohort of the same name, because cohorts is empty"
+        return "Each stream populates a cohort of the same name, because cohorts is not set"
     name = f"column {mapping.cohort_name_column!r} has the name"
     if mapping.cohort_name_column is None:
         name = "the ID is also the name"
@@ -74,11 +74,15 @@ def _heading(mapping: StreamMapping) -> str:
 
 def _mode(mapping: StreamMapping) -> str:
     text, column = _MODES[mapping.sync_mode], mapping.membership_column
-    if column is None:
+    if column is not None and mapping.is_snapshot:
+        text = f"{text}. A row that {column!r} marks as a non-member counts as absent"
+    elif column is not None:
+        text = f"{column!r} defines whether a row adds or removes; a row with {DELETED_AT} removes"
+    if (own := mapping.deleted_at_column) is None:
         return text
     if mapping.is_snapshot:
-        return f"{text}. A row that {column!r} marks as a non-member counts as absent"
-    return f"{column!r} defines whether a row adds or removes; a row with {DELETED_AT} removes"
+        return f"{text}. A row with a time in {own!r} counts as absent"
+    return text.replace(DELETED_AT, f"{DELETED_AT} or {own!r}")
 
 
 def _guard(mapping: StreamMapping) -> str:
@@ -88,6 +92,8 @@ def _guard(mapping: StreamMapping) -> str:
         text += ", or 20 members with proof; emptying a cohort needs 100 and proof"
     else:
         text += "; emptying a cohort needs proof"
+    if mapping.removals is Removals.PROVEN:
+        text += "; without proof none (removals)"
     if growth is not None:
         text += f"; it grows an existing cohort by at most {growth} percent"
     return f"{text}. More is withheld until you confirm it."
@@ -132,6 +138,8 @@ def _size(mapping: StreamMapping, entry: CohortEntry) -> str:
     )
     if mapping.removals is Removals.DEFERRED:
         return f"{text}; one confirm may remove {proven:,}"
+    if mapping.removals is Removals.PROVEN:
+        unproven = 0
     text += f"; one run may remove {unproven:,}"
     return text if proven == unproven else f"{text}, or {proven:,} with proof"
 

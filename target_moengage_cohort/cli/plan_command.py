@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import typing as t
 
 import click
 import msgspec
 
-from target_moengage_cohort.cli.session import DONE, Session, configured, show
-from target_moengage_cohort.cli.terminal import example, wrap
-from target_moengage_cohort.core.errors import BusyError
+from target_moengage_cohort.cli.session import (
+    DONE,
+    Session,
+    configured,
+    show,
+    show_errors_only,
+)
+from target_moengage_cohort.cli.terminal import caution, example, wrap
+from target_moengage_cohort.core.errors import BusyError, TargetError
 from target_moengage_cohort.core.text import format_count, format_minutes, format_size, shorten
 from target_moengage_cohort.sync.process import open_run
+from target_moengage_cohort.sync.withheld_cohorts import WITHHOLDS
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,6 +28,8 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.sync.synced_cohort import SettlementResult, SyncedCohort
 
 SOMETHING_TO_DO = 5
+_OF_SOME = {"incomplete_input", "stream_without_input"}  # errors that leave the table right
+_SHOWN = {"segment_limit", "stream_without_input"} | WITHHOLDS  # of what is not in the table
 _COHORT_WIDTH = 21
 _COLUMNS = ("desired", "accepted", "add", "remove", "unchanged", "in doubt")
 _WIDTHS = (9, 9, 9, 9, 9, 8)
@@ -43,21 +51,27 @@ def plan(session: Session, *, as_json: bool, detailed_exitcode: bool) -> int:
     """
     settings = msgspec.structs.replace(session.settings, dry_run=True, report_path=None)
     config = msgspec.structs.replace(session.config, settings=settings)
-    logging.getLogger("target_moengage_cohort").setLevel(logging.ERROR)  # the table has it all
+    show_errors_only()  # the table has what the log says of cohorts
     busy: BusyError | None = None
     with session.ledgers(read_only=True) as ledgers:
-        running = open_run(config, session.interrupt, ledgers)
+        running = open_run(config, session.interrupt, ledgers, session.head)
         running.read(sys.stdin.buffer)
         try:
             running.finish()
         except BusyError as error:  # of some streams; the table has the others
             busy = error
+        except TargetError as error:
+            if error.code not in _OF_SOME:
+                raise
     cohorts = running.cohorts.by_id
     plans = [
         _plan(entry, cohorts[entry.cohort_id], settings.requests_per_minute)
         for entry in (running.report.cohorts if running.report is not None else ())
         if entry.cohort_id in cohorts
     ]
+    for warning in running.report.warnings if running.report is not None else ():
+        if warning.code in _SHOWN:
+            caution(warning.message)
     plans.sort(key=lambda each: each["cohort_id"])
     show(plans, _table(plans), as_json=as_json)
     if busy is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from target_moengage_cohort.cli.empty_command import known_members
-from target_moengage_cohort.cli.session import Session, configured
+from target_moengage_cohort.cli.session import Session, reporting
 from target_moengage_cohort.cli.terminal import ask, example, require_utf8
 from target_moengage_cohort.core.text import format_count
 
@@ -13,7 +13,7 @@ from target_moengage_cohort.core.text import format_count
 @click.command(epilog=example("moengage-cohort resync vip --config config.json"))
 @click.argument("cohorts", callback=require_utf8, nargs=-1, metavar="[COHORT]...")
 @click.option("--yes", is_flag=True, help="Do not prompt for confirmation (only without a COHORT).")
-@configured
+@reporting
 def resync(session: Session, cohorts: tuple[str, ...], *, yes: bool) -> None:
     """Re-send all members on the next run.
 
@@ -41,4 +41,5 @@ def resync(session: Session, cohorts: tuple[str, ...], *, yes: bool) -> None:
             ledger = ledgers.open_known(cohort_id)
             count = ledger.doubt_all()
             ledgers.note_action("resync", ledger.entry, members=count)
+            session.report.note(ledger.entry, in_doubt=count)
             click.echo(f"cohort {cohort_id!r}: {format_count(count, 'member')} to be sent again")

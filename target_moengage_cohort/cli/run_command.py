@@ -8,7 +8,7 @@ import typing as t
 
 import click
 
-from target_moengage_cohort.cli.session import Session, configured
+from target_moengage_cohort.cli.session import Session, reporting
 from target_moengage_cohort.cli.terminal import example
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.sync.process import open_run
@@ -24,7 +24,7 @@ _GRACE_SECONDS = 8.0
         "  tap-postgres --config tap.json --catalog catalog.json > state.json",
     ),
 )
-@configured
+@reporting
 @click.argument("tap", nargs=-1, required=True, type=click.UNPROCESSED, metavar="TAP [ARGUMENT]…")
 def run(session: Session, tap: tuple[str, ...]) -> int:
     """Run a tap and sync its output.
@@ -42,12 +42,13 @@ def run(session: Session, tap: tuple[str, ...]) -> int:
                 pass
             return process.poll()
 
-        running = open_run(session.config, session.interrupt, ledgers)
+        running = open_run(session.config, session.interrupt, ledgers, session.head)
         try:
             running.read(t.cast("t.IO[bytes]", process.stdout))
             running.finish(tap_exit)
         finally:
             session.is_abandoned = running.is_abandoned
+            session.report.run = running.report
     return running.exit_code
 
 

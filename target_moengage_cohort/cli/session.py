@@ -16,6 +16,7 @@ import click
 import msgspec
 
 from target_moengage_cohort import settings
+from target_moengage_cohort.cli.operator_report import OperatorReport
 from target_moengage_cohort.cli.terminal import complain
 from target_moengage_cohort.core.errors import (
     BusyError,
@@ -24,17 +25,21 @@ from target_moengage_cohort.core.errors import (
     anonymous_traceback,
 )
 from target_moengage_cohort.core.interrupts import Interrupt, TerminationSignals, raising_at_sigint
+from target_moengage_cohort.core.warning_log import WarningLog
 from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.settings import sources
+from target_moengage_cohort.sync.final_report import FinalReport
+from target_moengage_cohort.sync.report import ReportHead
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from target_moengage_cohort.core.files import Step
     from target_moengage_cohort.ledger.interface import LedgerStore
 
 logger = logging.getLogger(__name__)
 
-DONE, FAILED, WITHHELD = 0, 1, 3
+DONE, FAILED = 0, 1
 _SIGNAL = 128  # plus its number
 
 
@@ -43,19 +48,28 @@ class SessionTiming(msgspec.Struct, frozen=True):
 
     clock: Callable[[], float] = time.time
     busy_seconds: float = 30.0  # the wait for a ledger that another process has open
+    step: Step = lambda _name: None
 
 
 class Session:
     """One execution of a command."""
 
-    def __init__(self, config: settings.Config, timing: SessionTiming) -> None:
+    def __init__(
+        self, config: settings.Config, timing: SessionTiming, final: FinalReport | None = None
+    ) -> None:
         self.config = config
         self.settings = config.settings
+        self.report = OperatorReport(config)
+        self._final = final  # none if the command writes no report
+        if final is not None:
+            final.take(config.settings)
+        own = ReportHead(str(uuid.uuid4()), WarningLog(), config.settings)
+        self.head = own if final is None else final.head
         self.clock = timing.clock  # seconds since 1970
         self.interrupt = Interrupt()  # set by a signal; ends every wait
         self.stopped_by: int | None = None  # the signal that ended the command
         self.is_abandoned = False  # whether a thread waits for an answer that nobody needs
-        self._busy_seconds = timing.busy_seconds
+        self._busy_seconds, self._step = timing.busy_seconds, timing.step
 
     @contextlib.contextmanager
     def ledgers(self, *, read_only: bool = False, is_patient: bool = True) -> Iterator[LedgerStore]:
@@ -68,9 +82,10 @@ class Session:
             try:
                 with open_store(
                     self.settings,
-                    run_id=str(uuid.uuid4()),
+                    run_id=self.head.run_id,
                     wait=self.interrupt.wait,
                     read_only=read_only,
+                    step=self._step,
                     clock=self.clock,
                     busy_seconds=self._busy_seconds if is_patient else 0.0,
                 ) as ledgers:
@@ -85,11 +100,19 @@ class Session:
         if self.stopped_by is not None:
             code = _SIGNAL + self.stopped_by
             complain(f"stopped by {signal.Signals(self.stopped_by).name}")
+        if self._final is not None:
+            report = self.report
+            self._final.end(code, report.run, status=report.status, **report.results)
         if self.is_abandoned:  # Python's normal exit would wait for its thread
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
         return code
+
+    def note_error(self, error: TargetError) -> None:
+        """Note for the report why the command fails, which it has printed."""
+        if self._final is not None:
+            self._final.note(error)
 
     def refuse_dry_run(self) -> None:
         """Raise `SettingsError` if the configuration forbids changes."""
@@ -98,8 +121,11 @@ class Session:
             raise SettingsError("dry_run", msg)
 
 
-def configured(work: Callable[..., int | None]) -> Callable[..., t.Any]:
-    """Give a command ``--config`` and a `Session` for it; it returns its exit code, or ``None``."""
+def configured(work: Callable[..., int | None], *, reports: bool = False) -> Callable[..., t.Any]:
+    """Give a command ``--config`` and a `Session` for it; it returns its exit code, or ``None``.
+
+    A command that `reports` writes the report that the settings ask for, however it ends.
+    """
 
     @click.option(
         "--config",
@@ -116,19 +142,31 @@ def configured(work: Callable[..., int | None]) -> Callable[..., t.Any]:
         context = click.get_current_context()
         _log_on_stderr(context)
         session: Session | None = None
+        final = FinalReport(raw) if reports else None
         try:
             with raising_at_sigint():
                 config = settings.load(raw)
                 config.warn(logger)
-                session = Session(config, context.find_object(SessionTiming) or SessionTiming())
+                timing = context.find_object(SessionTiming) or SessionTiming()
+                session = Session(config, timing, final)
                 code = work(session, **parameters) or DONE
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise  # click's own
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - see `_explain`
             code = _explain(error, session)
-        context.exit(code if session is None else session.end(code))
+            if final is not None:
+                final.note(error)
+        if session is not None:
+            code = session.end(code)
+        elif final is not None:
+            final.end(code)
+        context.exit(code)
 
     return run
+
+
+reporting = functools.partial(configured, reports=True)
+"""As `configured`, for commands that send or change what is accepted."""
 
 
 def _explain(error: BaseException, session: Session | None) -> int:
@@ -153,6 +191,13 @@ def _log_on_stderr(context: click.Context) -> None:
     context.call_on_close(functools.partial(package.removeHandler, handler))
     package.addHandler(handler)
     package.setLevel(logging.INFO)
+
+
+def show_errors_only() -> None:
+    """Show no more log lines of a lower level, until the command ends."""
+    for handler in logging.getLogger("target_moengage_cohort").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.ERROR)
 
 
 def show(result: t.Any, lines: Iterable[str], *, as_json: bool) -> None:

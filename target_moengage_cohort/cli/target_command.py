@@ -32,6 +32,11 @@ def main() -> None:
         _setup_console_logging(log_level=level)
     else:
         logging.basicConfig(level=level, format=_LOG_FORMAT, style="{")
+    # The report has warnings that the log leaves out, so the handlers have the level.
+    root = logging.getLogger()
+    for handler in root.handlers:
+        handler.setLevel(level)
+    root.setLevel(min(logging.getLevelNamesMapping()[level], logging.WARNING))
     command()
 
 

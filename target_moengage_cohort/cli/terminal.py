@@ -54,6 +54,11 @@ def complain(message: str) -> None:
     click.echo(f"{coloured('Error:', 'red')} {message}", err=True)
 
 
+def caution(message: str) -> None:
+    """Print a warning on standard error."""
+    click.echo(f"{coloured('Warning:', 'yellow')} {message}", err=True)
+
+
 def ask(question: str) -> None:
     """Ask for confirmation; abort the command if the answer is no."""
     try:

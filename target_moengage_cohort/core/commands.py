@@ -17,10 +17,15 @@ def note_configs(values: Iterable[str]) -> None:
     _options[:] = [f"--config {shlex.quote(value)}" for value in values]
 
 
+def is_under_meltano() -> bool:
+    """Return whether Meltano has started this program."""
+    return "MELTANO_PROJECT_ROOT" in os.environ
+
+
 def suggest(*words: str) -> str:
     """Return a command of ``moengage-cohort`` in the form in which this program was started."""
     name, options = "moengage-cohort", _options or ["--config …"]
-    if "MELTANO_PROJECT_ROOT" in os.environ:  # its own configuration file is gone after the run
+    if is_under_meltano():  # its own configuration file is gone after the run
         environment = os.environ.get("MELTANO_ENVIRONMENT")
         chosen = ["--environment", shlex.quote(environment)] if environment else []
         name, options = " ".join(["meltano", *chosen, "invoke", name]), ["--config=ENV"]

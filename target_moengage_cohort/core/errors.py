@@ -48,6 +48,24 @@ class CohortError(TargetError):
     """One cohort cannot be populated; the others are. No STATE passes its rows."""
 
 
+class WithheldError(CohortError):
+    """One cohort of many is withheld until a person decides; the others are populated."""
+
+    exit_code = 3
+
+
+class MismatchError(SettingsError):
+    """The mapping and the ledger name another stream, or another name, for a cohort.
+
+    Attributes:
+        reason: The mismatch and its repair, as a clause without the setting.
+    """
+
+    def __init__(self, code: str, setting: str, reason: str) -> None:
+        super().__init__(code, f"{setting}: {reason}")
+        self.reason = reason
+
+
 class TryAgainError(TargetError):
     """MoEngage or the network failed for too long. The next run resumes from STATE."""
 

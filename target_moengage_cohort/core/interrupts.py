@@ -77,6 +77,7 @@ class Interrupt(threading.Event):
 
     def __init__(self) -> None:
         super().__init__()
+        self.signal: int | None = None  # the signal that has set it, if one has
         self._lock = threading.Lock()
         self._callbacks: list[t.Callable[[], None]] = []
         self._read_fd, self._write_fd = os.pipe()
@@ -148,6 +149,7 @@ class TerminationSignals:
             now = time.monotonic()
             if self.received is None:
                 self.received, received_at = byte[0], now
+                self._interrupt.signal = byte[0]
                 threading.Thread(target=self._interrupt.set, daemon=True).start()
             elif byte[0] == self.received or now - received_at > _SAME_REQUEST_SECONDS:
                 os._exit(128 + byte[0])

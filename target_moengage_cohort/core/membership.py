@@ -19,6 +19,7 @@ COHORT_NAME_FORBIDDEN = ':|*?\\<>=$"'
 _MAX_DIGITS = 1_000  # of an identifier; keeps `1e999999999` from becoming a gigabyte
 _TOO_LARGE = 10**_MAX_DIGITS
 _TOO_MANY_DIGITS = f"is a number with more than {_MAX_DIGITS} digits"
+_EXACT_FLOATS = 2**53  # up to which a float has every whole number
 _ESCAPED_BYTES = 6  # the most that a character takes as JSON in UTF-8
 _MEMBER_BYTES = 40  # the most that a member takes without its identifiers
 
@@ -109,7 +110,8 @@ def identifier(value: object) -> str | None:
     """Return a record's value as an identifier: never trimmed, and never through a float.
 
     Null and empty mean absent: ``None``. A value without a meaning raises a `RowError`. The reader
-    decodes numbers other than integers as `Decimal`.
+    decodes numbers other than integers as `Decimal`. Only one that was written with an exponent has
+    an exponent of 0 or more there.
     """
     if isinstance(value, str):
         if not value.isascii() and value.encode(errors="replace").decode() != value:
@@ -129,17 +131,28 @@ def identifier(value: object) -> str | None:
     raise RowError("invalid_identifier", "is a boolean" if isinstance(value, bool) else reason)
 
 
+def is_padded(text: str) -> bool:
+    """Return whether an identifier begins or ends with white space."""
+    return text != text.strip()
+
+
 def _whole_number(value: Decimal) -> str:
     if not value.is_finite() or value.adjusted() >= _MAX_DIGITS:
         raise RowError("invalid_identifier", _TOO_MANY_DIGITS)
     if value != (whole := int(value)):
         raise RowError("invalid_identifier", "is a number with a fraction")
+    if t.cast("int", value.as_tuple().exponent) >= 0 and abs(whole) > _EXACT_FLOATS:
+        reason = (
+            "is a number with an exponent beyond 2^53, so it came through a float and has lost "
+            "digits; make it text or an integer"
+        )
+        raise RowError("invalid_identifier", reason)
     return str(whole)
 
 
 _MEMBERSHIP: dict[object, Action] = {
-    **dict.fromkeys((1, "1", "true", "t", "yes", "add"), Action.ADD),
-    **dict.fromkeys((0, "0", "false", "f", "no", "remove"), Action.REMOVE),
+    **dict.fromkeys((1, "1", "true", "t", "yes", "y", "add"), Action.ADD),
+    **dict.fromkeys((0, "0", "false", "f", "no", "n", "remove"), Action.REMOVE),
 }
 
 
@@ -152,7 +165,7 @@ def membership(value: object) -> Action:
         value = value.lower()
     action = _MEMBERSHIP.get(value) if isinstance(value, (str, int, Decimal)) else None
     if action is None:
-        reason = "must be a boolean, 0/1, true/false, t/f, yes/no or add/remove"
+        reason = "must be a boolean, 0/1, true/false, t/f, yes/no, y/n or add/remove"
         is_null = value is None or value is msgspec.UNSET
         raise RowError("invalid_membership", "is null" if is_null else reason)
     return action

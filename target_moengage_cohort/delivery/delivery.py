@@ -11,7 +11,6 @@ import functools
 import threading
 import time
 import typing as t
-from collections import Counter
 
 import msgspec
 
@@ -143,15 +142,6 @@ class Delivery:
         """Send the waiting changes of one cohort as soon as possible."""
         with self._state.changed:
             self._state.lanes.close(cohort_id)
-            self._state.notify()
-
-    def take_back(self, cohort_id: str) -> None:
-        """Drop the submitted changes of one cohort that are in no closed request yet.
-
-        It is for changes that are recorded elsewhere and will be submitted again.
-        """
-        with self._state.changed:
-            self._state.checkpoints.settle(Counter(self._state.lanes.take_back(cohort_id)))
             self._state.notify()
 
     def finish(self, cohort_id: str) -> bool:

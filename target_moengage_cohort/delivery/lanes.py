@@ -122,22 +122,6 @@ class Lanes:
         if (lane := self.by_id.get(cohort_id)) is not None:
             self._close(lane)
 
-    def take_back(self, cohort_id: str) -> list[int]:
-        """Drop the open bodies of one cohort; return the epochs of their records.
-
-        They stay if a sender waits for a body and no other one is available.
-        """
-        lane = self.by_id.get(cohort_id)
-        if lane is None or lane.buffer is None:
-            return []
-        waits_for_body = lane.queued or (lane.claimed and not lane.taken)
-        if waits_for_body and not lane.buffer.closed:
-            return []
-        epochs = lane.buffer.take_back()
-        if not lane.claimed:
-            self.release(lane)
-        return epochs
-
     def claim(self, now: float) -> Lane | None:
         """Claim and return the next lane; ``None`` if no lane has a body that may leave."""
         while (due := self.due_at()) is not None and due <= now:

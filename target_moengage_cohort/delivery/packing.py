@@ -219,15 +219,6 @@ class CohortBuffer:
             self._parts += is_part
         return body
 
-    def take_back(self) -> list[int]:
-        """Drop the open bodies; return the epochs of their records."""
-        epochs = []
-        for body in self._waiting():
-            epochs += [epoch for _, epoch in body.entries.values()]
-            self._budget.open_weight -= body.weight
-            self._renew(body)
-        return epochs
-
     def put_back(self, body: Body) -> None:
         """Make a body the next one."""
         self.closed.appendleft(body)

@@ -164,19 +164,13 @@ class StreamLedger(t.Protocol):
         """Doubt the members that a difference sends again, before removals leave."""
 
     def settle(self, difference: Difference, *, complete: Sequence[CohortLedger]) -> None:
-        """Apply the answers to a difference.
-
-        For the `complete` cohorts forget the removals, and end the approvals that it has used.
-        """
+        """Apply the answers; for the `complete` cohorts, end the removals and used approvals."""
 
     def cohorts_with(self, members: Sequence[Member]) -> set[int]:
         """Return the cohorts that have a row of a member who shares an identifier with these."""
 
     def forget(self, members: Sequence[Member]) -> set[int]:
-        """Erase members that share an identifier with these; return the cohorts that had any.
-
-        No byte of them is left. After an error the next open finishes the work.
-        """
+        """Erase them, to the last byte, and return those cohorts; the next open finishes it."""
 
     def close(self) -> None:
         """Apply all recorded requests, write everything to disk and release the lease."""
@@ -230,19 +224,13 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
         """Return the plans of all cohorts that have any, by the cohort's number; never waits."""
 
     def approve(self, entry: CohortEntry, plan: Plan) -> float | None:
-        """Let the cohort's next run remove what a plan removes, whatever the guard says.
-
-        Take no lease. Return until when, in seconds since 1970; `None` if it cannot be approved.
-        """
+        """Let the next run remove what a plan removes; return until when, if that is possible."""
 
     def has_members(self, stream: str) -> bool:
         """Return whether any cohort of a stream may have members in the store; cheap."""
 
     def stream(self, name: str) -> StreamLedger:
-        """Take a stream's lease, and open its ledger.
-
-        Wait while another run has the lease, and log that, but raise a `BusyError` in the end.
-        """
+        """Take a stream's lease, or raise a `BusyError` after a wait; open its ledger."""
 
     def take(self, stream: str) -> None:
         """Take a stream's lease as `stream` does, without opening its members."""
@@ -254,6 +242,9 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
 
     def recent_cohorts(self) -> int:
         """Return how many cohorts were created in the last 7 days, by all partners."""
+
+    def count_cohorts(self) -> int:
+        """Return how many cohorts the store has, of all partners, retired ones among them."""
 
     def admit(self, cohort_ids: Iterable[str]) -> dict[str, RowError]:
         """Create cohorts that were held; return why some of them, by id, cannot be."""
@@ -276,13 +267,22 @@ class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
         """Return an empty staging for a snapshot."""
 
     def begin(self, stream: str) -> None:
-        """Record that this run reads a stream: pending plans expire; not if read-only."""
+        """Note, unless read-only, that this run reads a stream; earlier pending plans expire."""
+
+    def companions(self, stream: str) -> set[str]:
+        """Return the streams of the run that has read a stream last; empty if none has."""
 
     def is_void(self, plan: Plan) -> bool:
         """Return whether a pending plan has expired, because a later run of its stream began."""
 
     def use_version(self, stream: str, version: int) -> bool:
         """Record that this run has seen a stream's version; return whether no other run has."""
+
+    def was_read_whole(self, stream: str) -> bool | None:
+        """Return whether the tap reads all of a stream after the last STATE written, if any was."""
+
+    def note_read_whole(self, stream: str, *, whole: bool) -> None:
+        """Record that, before the STATE is written; from any thread, unless read-only."""
 
     def write_progress(self, progress: RunProgress) -> None:
         """Show other processes how far this run is, until the store is closed; not if read-only."""

@@ -29,6 +29,7 @@ class ColumnarFacts(msgspec.Struct, frozen=True):
     undecided: int  # rows that do not state whether they are a member
     absent: int  # rows that are not a member
     pairs: int  # rows with both identifiers
+    padded: int  # rows whose identifiers begin or end with white space
     counted: int  # rows with a row count
     least: int | None  # the smallest row count
     most: int | None  # the largest row count
@@ -103,12 +104,6 @@ class Staging(t.Protocol):
 
     def wait(self) -> None:
         """Wait until all rows are staged; raise their error if they could not be read."""
-
-    def new_members(self, first: int, end: int) -> list[Member]:
-        """Return the members of the rows from `first` up to `end` that have no row before `first`.
-
-        Of a member's rows in the range the last one counts. All rows must be of one cohort.
-        """
 
     def close(self) -> None:
         """Free the memory that the rows take; differences of this staging end with it."""

@@ -26,6 +26,7 @@ def json_schema() -> dict[str, t.Any]:
         del mapping["properties"][key]
     mapping["required"] = []  # the top level has a default for each key
     result: dict[str, t.Any] = _resolve(schema, definitions)
+    del result["properties"]["cohorts"]["default"]  # an empty object is refused if it is set
     result["properties"]["data_center"]["type"] = ["string", "integer"]
     return result
 
@@ -118,8 +119,8 @@ DESCRIPTIONS = {
     "api_url": "API URL. Base URL to use in place of the data center's: an emulator or a proxy. "
     "Must be https, except on loopback.",
     "cohorts": "Cohorts. Which stream feeds which cohort: the stream's name (after stream maps) "
-    "and its mapping. If empty, every stream is a cohort by its own name; if not, a stream that is "
-    "not listed is an error.",
+    "and its mapping. If it is left out, every stream is a cohort by its own name; if not, a "
+    "stream that is not listed is an error, and so is an empty object.",
     "cohort_id": "Cohort ID. Unique identifier of the cohort in MoEngage. Default: the stream's "
     "name.",
     "cohort_name": "Cohort name. Name of the segment in MoEngage. Default: the stream's name.",
@@ -138,13 +139,20 @@ DESCRIPTIONS = {
     "who is new is added, and who is gone is removed. one_time: as mirror, but nobody is removed, "
     "and after the first complete run nothing more is sent.",
     "membership_column": "Membership column. Column that says whether the member belongs to the "
-    "cohort: a boolean, 0/1, true/false, t/f, yes/no or add/remove. For the sync modes "
+    "cohort: a boolean, 0/1, true/false, t/f, yes/no, y/n or add/remove. For the sync modes "
     "incremental, mirror and one_time; in the last two, who does not belong counts as absent.",
+    "deleted_at_column": "Deletion column. Column that holds the time of a row's deletion: a "
+    "timestamp is a deletion; null, empty and false are none. In addition to _sdc_deleted_at and "
+    "_sdc_lsn_deleted_at, which always count, in any case.",
     "expected_count_column": "Expected count column. Column that holds, in every row, how many "
     "rows the query gave, as count(*) over () does; it proves that no row was lost on the way. For "
     "the sync modes mirror and one_time.",
+    "allow_bookmark": "Allow bookmark. Your word that the tap reads all rows of the stream though "
+    "it keeps a bookmark for it. No STATE with that bookmark is written, so the tap never reads on "
+    "from there. For the sync modes mirror and one_time.",
     "removals": "Removals. When a mirror's removals are sent. immediate: in the run that finds "
-    "them. deferred: they wait for moengage-cohort confirm, to be run once the tap has succeeded.",
+    "them. proven: in that run if its input is proven complete; otherwise they are withheld. "
+    "deferred: they wait for moengage-cohort confirm, to be run once the tap has succeeded.",
     "max_removal_percent": "Largest removal (percent). Most of a cohort's members, in percent, "
     "that a mirror may remove in one run; where more would go, the removals are withheld. An input "
     "that is proven complete may remove 20 members in any case, and empty a cohort if this is 100.",
@@ -178,6 +186,12 @@ DESCRIPTIONS = {
     "skip: write it to rejects_path and go on.",
     "rejects_path": "Rejects path. File to which rows that cannot be delivered are appended, as "
     "Singer messages with the reason.",
+    "on_missing_stream": "On missing stream. What to do if a complete input has nothing of a "
+    "stream that is configured in cohorts. warn: log a warning. fail: exit with 1; everything else "
+    "is delivered, and state advances. A stream that another tap has sent last is not missed.",
+    "on_withheld": "On withheld. How a run ends that withholds a plan which confirm --withheld can "
+    "release. fail: with exit code 3. warn: with exit code 0 and a warning; the report's status is "
+    "withheld either way.",
     "report_path": "Report path. File to which the run's report is written, as JSON.",
     "dry_run": "Dry run. Work out what would be sent and what it would cost, but send no request "
     "and write no state.",

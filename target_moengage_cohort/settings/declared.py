@@ -15,7 +15,15 @@ from msgspec import Meta
 from target_moengage_cohort.core.membership import Cohort, SyncMode
 
 _SECRET = Meta(extra_json_schema={"secret": True, "writeOnly": True})
-_ROLES = ("uid", "anonymous_id", "cohort_id", "cohort_name", "membership", "expected_count")
+_ROLES = (
+    "uid",
+    "anonymous_id",
+    "cohort_id",
+    "cohort_name",
+    "membership",
+    "deleted_at",
+    "expected_count",
+)
 
 _Natural: t.TypeAlias = t.Annotated[int, Meta(ge=0)]
 _Percent: t.TypeAlias = t.Annotated[int, Meta(ge=0, le=100)]
@@ -28,10 +36,25 @@ class OnReject(enum.StrEnum):
     SKIP = "skip"
 
 
+class OnMissingStream(enum.StrEnum):
+    """How a configured stream without input is handled."""
+
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class OnWithheld(enum.StrEnum):
+    """How a run ends that withholds a plan."""
+
+    FAIL = "fail"
+    WARN = "warn"
+
+
 class Removals(enum.StrEnum):
     """When the removals of a mirror are sent."""
 
     IMMEDIATE = "immediate"
+    PROVEN = "proven"
     DEFERRED = "deferred"
 
 
@@ -52,7 +75,9 @@ class StreamMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     anonymous_id_column: str | None
     sync_mode: SyncMode
     membership_column: str | None = None
+    deleted_at_column: str | None = None
     expected_count_column: str | None = None
+    allow_bookmark: bool = False
     removals: Removals
     max_removal_percent: _Percent
     max_addition_percent: _Natural | None
@@ -136,6 +161,8 @@ class Settings(_Secretive, frozen=True, kw_only=True):
     send_timestamp: bool = True
     on_reject: OnReject = OnReject.FAIL
     rejects_path: str | None = None
+    on_missing_stream: OnMissingStream = OnMissingStream.WARN
+    on_withheld: OnWithheld = OnWithheld.FAIL
     report_path: str | None = None
     dry_run: bool = False
     validate_records: bool = False

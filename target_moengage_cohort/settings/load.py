@@ -25,11 +25,29 @@ if t.TYPE_CHECKING:
     import logging
     from collections.abc import Container, Iterable, Iterator
 
-_MIRROR_KEYS = ("expected_count_column", "removals", "max_removal_percent", "max_addition_percent")
+_MIRROR_KEYS = (
+    "expected_count_column",
+    "allow_bookmark",
+    "removals",
+    "max_removal_percent",
+    "max_addition_percent",
+)
 _MODES_OF_KEYS: dict[str, tuple[SyncMode, ...]] = {
     "membership_column": (SyncMode.INCREMENTAL, SyncMode.MIRROR, SyncMode.ONE_TIME),
+    "deleted_at_column": (
+        SyncMode.INCREMENTAL,
+        SyncMode.ADD,
+        SyncMode.MIRROR,
+        SyncMode.ONE_TIME,
+    ),
     **dict.fromkeys(_MIRROR_KEYS, (SyncMode.MIRROR, SyncMode.ONE_TIME)),
 }
+
+_EMPTY_COHORTS = (
+    "cohorts: is an empty object, which maps no stream. Meltano passes one on if a variable has a "
+    "key with a dot, such as the name of a stream: set cohorts in meltano.yml instead. To have "
+    "every stream populate a cohort of its own name, leave cohorts out"
+)
 
 _invalid = partial(SettingsError, "invalid_value")
 _conflict = partial(SettingsError, "conflicting_settings")
@@ -89,6 +107,8 @@ def _load(raw: t.Mapping[str, t.Any]) -> Config:
     unknown = {name: nearest_name(name, SETTING_NAMES) for name in gathered if name not in known}
     faults: list[TargetError] = []
     values = convert_object("", fields_of(Settings), known, faults)
+    if values.get("cohorts") == {}:
+        faults.append(SettingsError("empty_cohorts", _EMPTY_COHORTS))
     fields = fields_of(StreamMapping, without=DERIVED_KEYS)
     own = {
         stream: convert_object(

@@ -36,7 +36,8 @@ def from_files(paths: Sequence[str]) -> dict[str, t.Any]:
 def _from_file(path: str) -> dict[str, t.Any]:
     content, fault = None, "must contain a JSON object with the settings"
     try:  # once, because it may be a pipe
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = Path(path).read_bytes()
+        content = json.loads(data.decode(json.detect_encoding(data)))  # by its byte order mark
     except OSError as error:
         fault = f"cannot be read ({error.strerror}); choose a JSON file with the settings"
     except json.JSONDecodeError as error:
@@ -58,7 +59,7 @@ def from_environment() -> dict[str, t.Any]:
     from dotenv import load_dotenv  # noqa: PLC0415 - most runs are configured by a file
 
     try:
-        load_dotenv(override=True)
+        load_dotenv(override=True, encoding="utf-8-sig")
     except (OSError, ValueError):
         msg = "the file .env cannot be read as text; save it in UTF-8, or move it"
         raise click.BadParameter(msg) from None

@@ -15,19 +15,20 @@ import typing as t
 import msgspec
 from msgspec import Meta
 
-from target_moengage_cohort.core.membership import largest_size
+from target_moengage_cohort.core.deletions import Spellings, is_deletion_role
+from target_moengage_cohort.core.membership import is_padded, largest_size
 from target_moengage_cohort.singer.decoding import UNDECODABLE, attributes, is_decodable_column
 from target_moengage_cohort.singer.lines import count_lines
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
 LONGEST = 1_000
 """Characters of the longest identifier in a plain row."""
 
 Text = t.Annotated[str, Meta(min_length=1)]
-_TYPES: dict[str, t.Any] = {"membership": bool, "expected_count": int, "deleted_at": None}
+_TYPES: dict[str, t.Any] = {"membership": bool, "expected_count": int}
 _SCALARS = {"integer", "string"}
 
 
@@ -45,6 +46,7 @@ class RowLayout(msgspec.Struct, frozen=True, eq=False):
     columns: Mapping[str, str]  # role → column; no two roles share a column
     keys: Sequence[str]
     plain: PlainRows | None = None  # ``None`` if all rows are taken row by row
+    optional: frozenset[str] = frozenset()  # roles whose columns rows may lack
 
 
 class Columns(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -59,32 +61,41 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     present: list[bool] | None = None  # whether each is a member; ``None``: all are
     cohorts: list[tuple[str, str | None]] | None = None
     expected_counts: AbstractSet[int] | None = None  # the different ones
+    padded: int = 0  # rows whose identifiers begin or end with white space
     largest: int  # upper bound of the bytes that a member takes in a request
 
 
 def plain_rows(
-    columns: Mapping[str, str], keys: Sequence[str], properties: Mapping[str, t.Any]
+    columns: Mapping[str, str],
+    keys: Sequence[str],
+    properties: Mapping[str, t.Any],
+    required: Container[str] = (),
 ) -> PlainRows | None:
-    """Return a decoder for a stream's plain rows; ``None`` if row by row is better."""
+    """Return a decoder for a stream's plain rows; ``None`` if row by row is better.
+
+    All plain rows have the columns of the `required` roles, even if their values may be null.
+    """
     json_types = {role: _json_types(properties.get(column)) for role, column in columns.items()}
-    is_plain = "boolean" in json_types.get("membership", {"boolean"})
+    is_plain = "boolean" in (json_types.get("membership") or {"boolean"})
     if not (is_plain and all(map(is_decodable_column, (*columns.values(), *keys)))):
         return None
     identifiers = columns.keys() & {"uid", "anonymous_id"}
     numbers = {each for each in identifiers if json_types[each] & _SCALARS == {"integer"}}
     types = {role: _TYPES.get(role, Text) for role in columns} | dict.fromkeys(numbers, int)
-    optional = {"deleted_at"}
+    optional = set(filter(is_deletion_role, columns))
+    types |= dict.fromkeys(optional, None)
     if len(identifiers) > 1:
         optional |= identifiers
         types |= {role: types[role] | None for role in identifiers}
     names = attributes(columns, keys)
+    optional -= {role for role in optional if role in required or columns[role] in keys}
     fields: list[t.Any] = [
-        (name, types.get(name, t.Any), *([None] if name in optional and column not in keys else []))
-        for name, column in names.items()
+        (name, types.get(name, t.Any), *([None] if name in optional else [])) for name in names
     ]
     row = msgspec.defstruct("PlainRow", fields, rename=names, kw_only=True, gc=False)
-    roles = [role for role in columns if role != "deleted_at"]
-    return PlainRows(row, msgspec.json.Decoder(row).decode_lines, roles, numbers)
+    roles = [role for role in columns if not is_deletion_role(role)]
+    decode_lines = msgspec.json.Decoder(row).decode_lines
+    return PlainRows(row, decode_lines, Spellings(columns).corrected, roles, numbers)
 
 
 def _json_types(schema: t.Any) -> set[str]:
@@ -101,6 +112,7 @@ class PlainRows(msgspec.Struct, frozen=True, eq=False):
 
     row: type[msgspec.Struct]
     decode_lines: Callable[[bytes], list[t.Any]]  # that are rows
+    corrected: Callable[[bytes], bytes]  # returns lines with the names that are expected
     roles: Sequence[str]  # whose values differ
     numbers: AbstractSet[str]  # the roles of identifiers that are whole numbers
 
@@ -151,9 +163,14 @@ def assemble(
         is_nameless = None in uids
     else:
         is_nameless = (None, None) in zip(uids, anonymous_ids, strict=True)
-    longest = max(map(len, filter(None, itertools.chain(uids, anonymous_ids or ()))), default=0)
+    texts = [*filter(None, itertools.chain(uids, anonymous_ids or ()))]
+    longest = max(map(len, texts), default=0)
     if is_nameless or longest > LONGEST:
         raise NotPlainError
+    padded = 0
+    if [*map(str.strip, texts)] != texts:
+        rows = zip(uids, anonymous_ids or itertools.repeat(None), strict=False)
+        padded = sum(any(text and is_padded(text) for text in row) for row in rows)
     return Columns(
         count=len(uids),
         uids=uids,
@@ -161,5 +178,6 @@ def assemble(
         present=present,
         cohorts=cohorts,
         expected_counts=expected_counts,
+        padded=padded,
         largest=largest_size(longest, has_both=anonymous_ids is not None),
     )

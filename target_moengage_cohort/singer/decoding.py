@@ -10,8 +10,10 @@ from decimal import Decimal
 import msgspec
 from msgspec import UNSET
 
+from target_moengage_cohort.core.deletions import Spellings
+
 if t.TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for a line that a decoder does not accept."""
@@ -20,10 +22,17 @@ _T = t.TypeVar("_T")
 
 
 def _exact_number(digits: str) -> Decimal | None:
+    """Return a number with all its digits; zeros after a written exponent's point are no digits.
+
+    So an exponent of 0 or more shows that one was written: see `identifier`.
+    """
     try:
-        return Decimal(digits)
+        number = Decimal(digits)
     except ArithmeticError:  # it is out of range
         return None
+    if "e" in digits.lower() and number == (whole := number.to_integral_value()):
+        return whole
+    return number
 
 
 def decoder(type_: type[_T]) -> msgspec.json.Decoder[_T]:
@@ -39,6 +48,12 @@ def attributes(columns: Mapping[str, str], keys: Sequence[str]) -> dict[str, str
     """Return the attributes of a row by a `RowLayout`, each with its column."""
     mapped = set(columns.values())
     return {**columns} | {f"key_{n}": key for n, key in enumerate(keys) if key not in mapped}
+
+
+def row_decoder(type_: type[_T], columns: Mapping[str, str]) -> Callable[[bytes], _T]:
+    """Return a decoder as `decoder` does; marks of deletions may be written in any case."""
+    decode, corrected = decoder(type_).decode, Spellings(columns).corrected
+    return lambda line: decode(corrected(line))
 
 
 def row_type(columns: Mapping[str, str], keys: Sequence[str]) -> type[msgspec.Struct]:
@@ -64,12 +79,16 @@ def repair(line: bytes) -> bytes | None:
     mapped column accepts.
     """
     try:
-        value = json.loads(line, parse_float=_exact_number, parse_constant=lambda _name: None)
+        value = json.loads(line, parse_float=_as_written, parse_constant=lambda _name: None)
         repaired = _encode(_without_surrogates(value))
     except (ValueError, RecursionError):
         return None
     is_state = isinstance(value, dict) and value.get("type") == "STATE"
     return None if repaired == line or is_state else repaired
+
+
+def _as_written(digits: str) -> msgspec.Raw | None:
+    return None if _exact_number(digits) is None else msgspec.Raw(digits.encode())
 
 
 def _without_surrogates(value: t.Any) -> t.Any:

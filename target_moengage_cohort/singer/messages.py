@@ -5,12 +5,13 @@ The errors describe the fault only: the reader adds the line's number.
 
 from __future__ import annotations
 
-import contextlib
 import typing as t
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from target_moengage_cohort.core.column_names import quote_all
+from target_moengage_cohort.core.deletions import MARKS
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.singer.decoding import UNDECODABLE, decode_record, repair
 
@@ -19,7 +20,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.singer.columns import Columns
 
-DELETED_AT = "_sdc_deleted_at"
+DELETED_AT = MARKS[0]  # the mark that we write
 RawRecord: t.TypeAlias = dict[str, t.Any]
 
 
@@ -68,6 +69,7 @@ class Schema(msgspec.Struct, frozen=True):
     stream: str
     schema: dict[str, t.Any]  # as the tap sent it, with its ``properties``
     key_properties: list[str]
+    bookmark_properties: t.Any = None  # columns in whose order the tap reads on, if it names any
 
 
 class State(msgspec.Struct, frozen=True):
@@ -101,6 +103,33 @@ class Batch(msgspec.Struct, frozen=True):
 
 Message: t.TypeAlias = "Record | Rows | Schema | State | ActivateVersion | Batch"
 
+_MOST_NAMES = 20
+_SCHEMA_KEYWORDS = {
+    "additionalItems",
+    "additionalProperties",
+    "const",
+    "contains",
+    "contentSchema",
+    "default",
+    "definitions",
+    "$defs",
+    "dependencies",
+    "dependentRequired",
+    "dependentSchemas",
+    "else",
+    "if",
+    "items",
+    "not",
+    "patternProperties",
+    "properties",
+    "propertyNames",
+    "then",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "$vocabulary",
+}
+"""Whose values may be objects."""
+
 TYPES = ("RECORD", "SCHEMA", "STATE", "ACTIVATE_VERSION", "BATCH")
 
 
@@ -112,6 +141,7 @@ class Envelope(msgspec.Struct):
     record: Raw = Raw()
     schema: Raw = Raw()
     key_properties: list[str] | None = None
+    bookmark_properties: t.Any = None
     value: Raw = Raw()
     version: t.Any = None
     encoding: Raw = Raw()
@@ -121,13 +151,9 @@ class Envelope(msgspec.Struct):
         """Return the message, which is not a RECORD."""
         match self.type:
             case "SCHEMA":
-                schema: dict[str, t.Any] = {}
-                with contextlib.suppress(*UNDECODABLE):
-                    schema = decode_record(self.schema)
-                if isinstance(schema.get("properties"), dict):
-                    return Schema(self.stream_name(), schema, self.key_properties or [])
-                what = f"the SCHEMA of the stream {self.stream_name()!r} has no 'properties'"
-                raise _violation("invalid_schema", what)
+                stream, keys = self.stream_name(), self.key_properties or []
+                schema = _schema(stream, self.schema)
+                return Schema(stream, schema, keys, self.bookmark_properties)
             case "STATE":
                 if not (value := bytes(self.value)):
                     raise _violation("invalid_state", "a STATE has no 'value'")
@@ -163,6 +189,27 @@ class Envelope(msgspec.Struct):
             return decode_record(self.record)
         except UNDECODABLE:
             raise invalid_record(self.stream_name()) from None
+
+
+def _schema(stream: str, raw: Raw) -> dict[str, t.Any]:
+    """Return a stream's JSON schema with its ``properties``, which it need not have."""
+    where = f"the SCHEMA of the stream {stream!r}"
+    try:
+        schema = decode_record(raw)
+    except UNDECODABLE:
+        raise _violation("invalid_schema", f"{where} has no 'schema' object") from None
+    if not isinstance(schema.setdefault("properties", {}), dict):
+        raise _violation("invalid_schema", f"{where} has 'properties' that are not an object")
+    astray = [
+        name
+        for name, value in schema.items()
+        if name not in _SCHEMA_KEYWORDS and isinstance(value, dict)
+    ]
+    if astray and not schema["properties"]:
+        names = quote_all(astray[:_MOST_NAMES])
+        what = f"{where} has its columns ({names}) directly in 'schema', not in its 'properties'"
+        raise _violation("invalid_schema", what)
+    return schema
 
 
 _decode_envelope = msgspec.json.Decoder(Envelope).decode

@@ -74,7 +74,8 @@ class Reader:
                 raise InputError("unsupported_column_name", self.where(what))
         fields = [("record", decoding.row_type(layout.columns, layout.keys))]
         type_ = msgspec.defstruct("StreamRecord", fields, bases=(Record,))
-        self._decoders[stream] = decoding.decoder(t.cast("type[Record]", type_)).decode
+        type_ = t.cast("type[Record]", type_)
+        self._decoders[stream] = decoding.row_decoder(type_, layout.columns)
         self._plain[stream] = layout.plain
         self._stream = None
 
@@ -135,7 +136,7 @@ class Reader:
         plain = self._plain.get(stream)
         if stream is None or plain is None or not is_literal:
             raise NotPlainError
-        records = decode_all(_plain_decoder(plain, stream, version), piece)
+        records = decode_all(_plain_decoder(plain, stream, version), plain.corrected(piece))
         columns = plain.take([record.record for record in records])
         chunk = Chunk(lambda: columns, functools.partial(self._read_rows, piece, self.number))
         self.number += columns.count

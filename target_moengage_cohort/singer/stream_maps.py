@@ -10,15 +10,18 @@ import copy
 import logging
 import typing as t
 
-import jsonschema
 from singer_sdk.exceptions import SingerSDKError
 from singer_sdk.mapper import PluginMapper, RemoveRecordTransform, StreamMap
-from singer_sdk.typing import DEFAULT_JSONSCHEMA_VALIDATOR
 
+from target_moengage_cohort.core.deletions import MARKS
 from target_moengage_cohort.core.errors import InputError, RowError, SettingsError
-from target_moengage_cohort.singer.messages import DELETED_AT, RawRecord, Schema
+from target_moengage_cohort.singer.expressions import check_functions, failed
+from target_moengage_cohort.singer.messages import RawRecord, Schema
+from target_moengage_cohort.singer.record_schemas import RecordSchema
 
 if t.TYPE_CHECKING:
+    from collections.abc import Callable
+
     from target_moengage_cohort.settings import Settings
 
 _FLATTENING = ("enabled", "max_depth", "max_key_length", "separator")
@@ -33,7 +36,9 @@ class StreamMaps:
         talkative = logging.getLogger("singer_sdk.mapper")
         talkative.setLevel(max(logging.INFO, talkative.level))
         self._validate = settings.validate_records
-        self._validators: dict[str, jsonschema.protocols.Validator] = {}
+        self._schemas: dict[str, RecordSchema] = {}
+        self._exemptions: dict[str, Callable[[RawRecord], bool]] = {}
+        self._maps = settings.stream_maps
         values = {name: getattr(settings, name) for name in _SDK_SETTINGS}
         config = {name: value for name, value in values.items() if value not in (None, {})}
         try:
@@ -47,9 +52,10 @@ class StreamMaps:
         """Return the streams that a stream becomes."""
         stream = message.stream
         try:
-            self._mapper.register_raw_stream_schema(
-                stream, copy.deepcopy(message.schema), message.key_properties
-            )
+            schema = copy.deepcopy(message.schema)
+            for key in message.key_properties:  # the mapper wants them there, though none need be
+                schema["properties"].setdefault(key, {})
+            self._mapper.register_raw_stream_schema(stream, schema, message.key_properties)
         except (SingerSDKError, NotImplementedError) as error:
             why = f"for the stream {stream!r}: {error}"
             raise _invalid_stream_map(why) from None
@@ -59,18 +65,12 @@ class StreamMaps:
         for stream_map in self._mapper.stream_maps[stream]:
             if isinstance(stream_map, RemoveRecordTransform):
                 continue
+            check_functions(stream, self._maps, stream_map)
             alias, schema = stream_map.stream_alias, stream_map.transformed_schema
             keys = list(stream_map.transformed_key_properties or [])
             schemas.append(Schema(alias, schema, keys))
             if self._validate:
-                try:
-                    DEFAULT_JSONSCHEMA_VALIDATOR.check_schema(schema)
-                except jsonschema.SchemaError as error:
-                    raise _invalid_schema(stream, f": {error.message}") from None
-                # With the SDK's checks: types and rules, but no formats.
-                self._validators[alias] = DEFAULT_JSONSCHEMA_VALIDATOR(
-                    schema, format_checker=jsonschema.FormatChecker(formats=())
-                )
+                self._schemas[alias] = RecordSchema(stream, schema)
         return schemas
 
     def record(self, stream: str, record: RawRecord) -> list[tuple[str, RawRecord | RowError]]:
@@ -94,26 +94,21 @@ class StreamMaps:
         try:
             transformed = stream_map.transform(copy.deepcopy(record))
         except Exception as error:  # noqa: BLE001 - an expression may raise anything
-            reason = f"its stream map failed with {type(error).__name__}"
-            raise RowError("stream_map_failed", reason) from None
+            raise failed(stream_map, record, error) from None
         if transformed is not None:
-            if self._validate:
-                self._check(stream_map.stream_alias, transformed)
-            if record.get(DELETED_AT) is not None:
-                transformed.setdefault(DELETED_AT, record[DELETED_AT])
+            if self._validate and not self._is_exempt(stream_map.stream_alias, transformed):
+                self._schemas[stream_map.stream_alias].check(transformed)
+            for name in record:
+                if name.lower() in MARKS and record[name] is not None:
+                    transformed.setdefault(name, record[name])
         return transformed
 
-    def _check(self, stream: str, record: dict[str, t.Any]) -> None:
-        try:
-            error = next(self._validators[stream].iter_errors(record), None)
-        except Exception as failure:  # noqa: BLE001 - such as an unresolvable reference
-            reason = f"the stream's schema cannot be used ({type(failure).__name__})"
-            raise RowError("schema_unusable", reason) from None
-        if error is not None:
-            # Only the column: deeper in the path, keys may be data.
-            column = f"column {error.absolute_path[0]!r}" if error.absolute_path else "the record"
-            reason = f"{column} violates the rule {error.validator!r} of the stream's schema"
-            raise RowError("schema_violated", reason)
+    def exempt(self, stream: str, is_exempt: Callable[[RawRecord], bool]) -> None:
+        """Leave some records of a stream, after stream maps, without validation."""
+        self._exemptions[stream] = is_exempt
+
+    def _is_exempt(self, stream: str, record: RawRecord) -> bool:
+        return stream in self._exemptions and self._exemptions[stream](record)
 
 
 def _invalid_stream_map(why: str) -> SettingsError:

@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import typing as t
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
@@ -83,7 +84,8 @@ class RejectsFile:
             announced = msgspec.structs.replace(stream, schema=schema)
             messages.append({"type": "SCHEMA"} | msgspec.structs.asdict(announced))
         added = {REASON: reason, "_reject_run_id": self._run_id, "_reject_at": utc_now()}
-        messages.append({"type": "RECORD", "stream": stream.stream, "record": record | added})
+        row = {name: _as_read(value) for name, value in record.items()} | added
+        messages.append({"type": "RECORD", "stream": stream.stream, "record": row})
         data = b"".join(_encode(message) + b"\n" for message in messages)
         try:
             with self._locked():
@@ -142,6 +144,16 @@ class RejectsFile:
             f"rejects_path: {self._path} cannot be written ({error.strerror}); the next run reads "
             "the rows since the last STATE again",
         )
+
+
+def _as_read(value: t.Any) -> t.Any:
+    """Return a value that is written as one of the same meaning for the row rules.
+
+    A number that was read with an exponent keeps one: without it, it would be taken for exact.
+    """
+    if isinstance(value, Decimal) and value.as_tuple().exponent == 0:
+        return msgspec.Raw(f"{value:E}".encode())
+    return value
 
 
 def check_rejects_path(path: str) -> None:

@@ -5,12 +5,25 @@ from __future__ import annotations
 import logging
 import typing as t
 
-from target_moengage_cohort.core.errors import CohortError, RowError, SettingsError
+from target_moengage_cohort.core.errors import (
+    CohortError,
+    RowError,
+    SettingsError,
+    WithheldError,
+)
 from target_moengage_cohort.core.membership import Action, Cohort, SyncMode, cohort_name_fault
 from target_moengage_cohort.moengage.cohort_sync import Envelope
 from target_moengage_cohort.sync.admission import Admission
 from target_moengage_cohort.sync.known_cohorts import warn_of_known
+from target_moengage_cohort.sync.row_warnings import RowWarnings
 from target_moengage_cohort.sync.synced_cohort import SyncedCohort
+from target_moengage_cohort.sync.withheld_cohorts import (
+    WITHHOLDS,
+    WithheldCohorts,
+    other_owner,
+    two_names,
+    withheld_error,
+)
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.cohort_record import CohortRecord
@@ -38,7 +51,10 @@ class Cohorts:
         self.ledgers: dict[str, CohortLedger] = {}  # by the cohort's id, likewise
         self.records: dict[str, CohortRecord] = {}  # where requests are recorded, likewise
         self.admission = Admission(store, context.settings.max_new_cohorts)
+        self.row_warnings = RowWarnings()
         self.unsent_streams: set[str] = set()  # of which a cohort has an error, or was held
+        self.withheld = WithheldCohorts(context.settings.max_payload_bytes)
+        self.submit: t.Callable[[], None] = lambda: None  # passes on what was read before
 
     def of_stream(self, stream: str) -> list[SyncedCohort]:
         """Return the cohorts that a stream populates, as far as they were met."""
@@ -50,9 +66,21 @@ class Cohorts:
         Raise a `SettingsError` if another stream populates it, and a `RowError` if its name is
         invalid or not the one that it had, or if it was retired.
         """
+        if (withheld := self.withheld.get(cohort, mapping)) is not None:
+            return withheld
         synced = self.by_id.get(cohort.cohort_id)
+        fans_out = mapping.cohort is None
         if synced is None:
-            return self._add(cohort, mapping)
+            try:
+                return self._add(cohort, mapping)
+            except (RowError, SettingsError) as error:
+                if not (fans_out and error.code in WITHHOLDS):
+                    raise
+                self.unsent_streams.add(mapping.stream)
+                return self.withheld.add(cohort, mapping, error)
+        if synced.mapping.stream != mapping.stream and fans_out:
+            self.unsent_streams.add(mapping.stream)
+            return self.withheld.add(cohort, mapping, other_owner(synced))
         if synced.mapping.stream != mapping.stream:
             msg = (
                 f"cohorts: the streams {synced.mapping.stream!r} and {mapping.stream!r} both "
@@ -61,9 +89,17 @@ class Cohorts:
             )
             raise SettingsError("duplicate_cohort", msg)
         if synced.cohort.name != cohort.name:
-            reason = f"cohort {cohort.cohort_id!r} had another name in this run"
-            raise RowError("cohort_renamed", reason, cohort.cohort_id)
+            self._withhold(synced, cohort)
         return synced
+
+    def _withhold(self, synced: SyncedCohort, renamed: Cohort) -> None:
+        """Send nothing more for a cohort that has two names in one run."""
+        if synced.error is not None:
+            return
+        self.submit()  # what was read of it before is not lost
+        self.admission.held.pop(renamed.cohort_id, None)
+        self.unsent_streams.add(synced.mapping.stream)
+        synced.fail(withheld_error(renamed, synced.mapping, two_names(synced)))
 
     def take_lease(self, stream: str) -> None:
         """Take a stream's lease, or raise a `BusyError`; open its members if they are kept."""
@@ -101,8 +137,24 @@ class Cohorts:
 
     @property
     def errors(self) -> list[CohortError]:
-        """The errors of single cohorts."""
-        return [each.error for each in self.by_id.values() if each.error is not None]
+        """The errors of single cohorts that are not withheld."""
+        errors = (each.error for each in self.by_id.values())
+        return [each for each in errors if each and not isinstance(each, WithheldError)]
+
+    @property
+    def all(self) -> list[SyncedCohort]:
+        """All cohorts, those that are withheld among them."""
+        return [*self.by_id.values(), *self.withheld.cohorts]
+
+    @property
+    def has_withheld(self) -> bool:
+        """Whether a cohort is withheld as a whole."""
+        return any(isinstance(each.error, WithheldError) for each in self.all)
+
+    @property
+    def unsettled_streams(self) -> set[str]:
+        """The streams of which some rows are neither delivered nor a part of a plan."""
+        return {each.mapping.stream for each in self.all if each.error or each.lacks_rows}
 
     def _add(self, cohort: Cohort, mapping: StreamMapping) -> SyncedCohort:
         stream = mapping.stream

@@ -6,8 +6,6 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.core.text import utc_now
-
 if t.TYPE_CHECKING:
     from target_moengage_cohort.core.interrupts import Interrupt
     from target_moengage_cohort.delivery.ports import Link, Timing
@@ -16,16 +14,26 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.singer.stream_maps import StreamMaps
     from target_moengage_cohort.singer.writer import RejectsWriter
     from target_moengage_cohort.sync.mirror.recorder import Recorder
+    from target_moengage_cohort.sync.report import ReportHead
 
 
 class RunContext(msgspec.Struct, frozen=True):
-    """The values that all parts of a run share; ``started_at`` is ISO 8601 in UTC."""
+    """The values that all parts of a run share."""
 
-    run_id: str
+    head: ReportHead
     config: Config
     interrupt: Interrupt
     timing: Timing
-    started_at: str = msgspec.field(default_factory=utc_now)
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run."""
+        return self.head.run_id
+
+    @property
+    def started_at(self) -> str:
+        """When it began, as ISO 8601 in UTC."""
+        return self.head.started_at
 
     @property
     def settings(self) -> Settings:

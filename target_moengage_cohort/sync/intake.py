@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import typing as t
 from collections import Counter
+from functools import partial
 
 from target_moengage_cohort.core.errors import InputError, RowError
+from target_moengage_cohort.settings.declared import OnReject
 from target_moengage_cohort.singer.columns import NotPlainError
 from target_moengage_cohort.singer.messages import (
     ActivateVersion,
@@ -17,11 +19,14 @@ from target_moengage_cohort.singer.messages import (
 )
 from target_moengage_cohort.singer.reader import Reader
 from target_moengage_cohort.singer.writer import MAPPED
+from target_moengage_cohort.sync.mapped_columns import UndeclaredColumns, misspelled_key
 
 if t.TYPE_CHECKING:
+    from collections.abc import Callable
+
     from target_moengage_cohort.core.interrupts import Interrupt
     from target_moengage_cohort.singer.batches.batch_files import BatchFiles
-    from target_moengage_cohort.singer.messages import Chunk, Message, RowOrigin
+    from target_moengage_cohort.singer.messages import Chunk, Message, RawRecord, RowOrigin
     from target_moengage_cohort.singer.stream_maps import StreamMaps
     from target_moengage_cohort.sync.context import RunContext
     from target_moengage_cohort.sync.rejections import Rejections
@@ -45,6 +50,11 @@ class Intake:
         self._record_mapper = record_mapper
         self._reader = Reader()
         self._schemas: dict[str, Schema] = {}
+        self._undeclared = UndeclaredColumns(
+            streams.hold_state,
+            streams.release_state,
+            fails=self._settings.on_reject is OnReject.FAIL,
+        )
         self._batch_files: BatchFiles | None = None
         self.counts: Counter[str] = Counter()  # of messages of each type
 
@@ -60,6 +70,8 @@ class Intake:
                 self._streams.pause()
             elif not self._take(message):
                 return  # a STATE that follows would cover rows which were not read
+        if not self._interrupt.is_set():
+            self._undeclared.check()
 
     def close(self) -> None:
         """Release the files, of which rows may be read again until the run has ended."""
@@ -98,8 +110,14 @@ class Intake:
             self._reader.read_whole(message.stream)
         for schema in [message] if mapper is None else mapper.schema(message):
             sink = self._streams.meet(schema, message, self._reader.where)
-            if mapper is None and sink is not None:  # else its rows need no decoding
-                self._reader.expect(schema.stream, sink.rows.layout)
+            if sink is None:
+                continue
+            rows = sink.rows
+            self._undeclared.expect(schema.stream, rows.undeclared, schema.schema["properties"])
+            if mapper is None:  # else its rows need no decoding
+                self._reader.expect(schema.stream, rows.layout)
+            else:
+                mapper.exempt(schema.stream, rows.record_proves_emptiness)
 
     def _mapper_of(self, schema: Schema) -> StreamMaps | None:
         """Return the stream maps for a stream; rejected rows that are replayed were mapped."""
@@ -115,7 +133,13 @@ class Intake:
             for row in chunk.rows():
                 self._take_row(stream, version, row, origin)
         else:
-            self._streams.count(stream, version, columns.count)
+            self._count_plain(stream, version, columns.count)
+            sink.rows.count_padded(columns.padded)
+
+    def _count_plain(self, stream: str, version: t.Any, rows: int) -> None:
+        self._streams.count(stream, version, rows)
+        if rows:
+            self._undeclared.see_all(stream)
 
     def _take_batch(self, message: Batch) -> bool:
         """Take the rows of a message's files; return ``False`` if interrupted before their end."""
@@ -146,7 +170,7 @@ class Intake:
                     if self._interrupt.is_set():
                         return False
             else:
-                self._streams.count(stream, version, rows)
+                self._count_plain(stream, version, rows)
         return True
 
     @property
@@ -178,21 +202,32 @@ class Intake:
                 rows.count_rejected(record)
                 self._rejections.count_unplaced(name, record)
                 errors.append(record)
-            elif (error := self._sink_row(name, rows.row(record))) is not None:
+            elif (
+                error := self._sink_row(name, rows.row(record), partial(dict, record))
+            ) is not None:
                 errors.append(error)
         self._reject(stream, errors, self._reader)
 
     def _take_row(self, stream: str, version: t.Any, row: t.Any, origin: RowOrigin) -> None:
         self._streams.count(stream, version)
-        error = self._sink_row(stream, row)
+        error = self._sink_row(stream, row, origin.record)
         if error is not None:
             self._reject(stream, [error], origin)
 
-    def _sink_row(self, stream: str, row: t.Any) -> RowError | None:
+    def _sink_row(
+        self, stream: str, row: t.Any, record: Callable[[], RawRecord]
+    ) -> RowError | None:
         """Have a stream's sink take a row; return why it cannot be delivered, if it cannot."""
+        self._undeclared.see(stream, row, record)
         try:
             self._streams.by_name[stream].take(row)
         except RowError as error:
+            self._undeclared.blame(stream, error)
+            if error.code == "missing_key":
+                rows = self._streams.by_name[stream].rows
+                key = misspelled_key(rows.mapping, rows.schema.key_properties, record())
+                if key is not None:
+                    raise key from None
             self._rejections.count_unplaced(stream, error)
             return error
         return None
@@ -201,7 +236,7 @@ class Intake:
         if errors:
             self._rejections.reject_row(self._schemas[stream], errors, origin)
             for sink in self._streams.of_source(stream):
-                sink.count_reject()
+                sink.count_reject(errors)
 
     def _require_schema(self, stream: str, kind: str) -> None:
         if stream not in self._schemas:

@@ -12,6 +12,7 @@ import uuid
 from target_moengage_cohort import NAME, settings, version
 from target_moengage_cohort.core.errors import SettingsError, TargetError, anonymous_traceback
 from target_moengage_cohort.core.interrupts import Interrupt, Patience, TerminationSignals
+from target_moengage_cohort.core.warning_log import WarningLog
 from target_moengage_cohort.delivery.delivery import dry_link, live_link
 from target_moengage_cohort.delivery.ports import Timing
 from target_moengage_cohort.ledger.engines import open_store
@@ -19,7 +20,9 @@ from target_moengage_cohort.settings import sources
 from target_moengage_cohort.singer.writer import NoRejects, RejectsFile, write_state
 from target_moengage_cohort.sync import report as reports
 from target_moengage_cohort.sync.context import Endpoints, RunContext
+from target_moengage_cohort.sync.final_report import FinalReport
 from target_moengage_cohort.sync.mirror.recorder import NullRecorder, Recorder
+from target_moengage_cohort.sync.report import ReportHead
 from target_moengage_cohort.sync.run import Run
 
 if t.TYPE_CHECKING:
@@ -32,11 +35,11 @@ logger = logging.getLogger(NAME)
 _BUSY_SECONDS = 30.0  # to wait for a rejects file that another process has locked
 
 
-def open_run(config: Config, interrupt: Interrupt, store: LedgerStore) -> Run:
+def open_run(config: Config, interrupt: Interrupt, store: LedgerStore, head: ReportHead) -> Run:
     """Put a run together, if what the settings name can be used; a dry run's store is read-only."""
     if config.settings.report_path is not None:
         reports.check(config.settings.report_path)
-    context = RunContext(store.run_id, config, interrupt, Timing())
+    context = RunContext(head, config, interrupt, Timing())
     return Run(context, endpoints_of(context, store))
 
 
@@ -76,10 +79,12 @@ def record_mapper_of(settings: Settings) -> StreamMaps | None:
 class Sync:
     """A run that is put together when it begins to read; `read`, then `finish`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, head: ReportHead | None = None) -> None:
         self.interrupt = Interrupt()
         self.run: Run | None = None
         self._config = config
+        settings = config.settings
+        self._head = head or ReportHead(str(uuid.uuid4()), WarningLog(), settings)
 
     def read(self, source: t.IO[t.Any] | None) -> Run:
         """Read an input, or standard input, as `Run.read`; return the run."""
@@ -89,11 +94,11 @@ class Sync:
             raise SettingsError("standard_streams_closed", msg)
         store = open_store(
             self._config.settings,
-            run_id=str(uuid.uuid4()),
+            run_id=self._head.run_id,
             wait=self.interrupt.wait,
             read_only=self._config.settings.dry_run,
         )
-        self.run = open_run(self._config, self.interrupt, store)
+        self.run = open_run(self._config, self.interrupt, store, self._head)
         self.run.read(source)
         return self.run
 
@@ -111,9 +116,17 @@ def run(raw: dict[str, t.Any], *, from_environment: bool, source: t.IO[str] | No
     """
     os.umask(0o077)  # every file that we create is its owner's alone
     logger.info("%s", version())
-    sync = Sync(_load(raw, from_environment=from_environment))
+    if from_environment:
+        logger.info("Parsing env var for settings config...")
+        raw = raw | sources.from_environment()
+    else:
+        logger.info("Skipping parse of env var settings...")
+    final = FinalReport(raw)
+    config = _load(raw, final)
+    final.take(config.settings)
+    sync = Sync(config, final.head)
     with TerminationSignals(sync.interrupt) as signals:
-        code = _complete(sync, source)
+        code = _complete(sync, source, final)
         if signals.received is not None:
             name = signal.Signals(signals.received).name
             logger.warning(
@@ -122,6 +135,7 @@ def run(raw: dict[str, t.Any], *, from_environment: bool, source: t.IO[str] | No
                 extra={"code": "interrupted"},
             )
             code = 128 + signals.received
+    final.end(code, None if sync.run is None else sync.run.report)
     # If a thread still waits, Python's own way to exit would wait for it.
     if sync.run is not None and sync.run.is_abandoned:
         logging.shutdown()
@@ -131,24 +145,22 @@ def run(raw: dict[str, t.Any], *, from_environment: bool, source: t.IO[str] | No
         sys.exit(code)
 
 
-def _load(raw: dict[str, t.Any], *, from_environment: bool) -> Config:
-    if from_environment:
-        logger.info("Parsing env var for settings config...")
-        raw = raw | sources.from_environment()
-    else:
-        logger.info("Skipping parse of env var settings...")
+def _load(raw: dict[str, t.Any], final: FinalReport) -> Config:
+    """Return the configuration; if it is refused, log and report that, and exit."""
     try:
         config = settings.load(raw)
     except SettingsError as error:
         for fault in error.faults:
             logger.error("%s", fault, extra={"code": fault.code})  # noqa: TRY400 - no traceback
         logger.error("Config validation failed")  # noqa: TRY400
+        final.note(error)
+        final.end(error.exit_code)
         sys.exit(error.exit_code)
     config.warn(logger)
     return config
 
 
-def _complete(sync: Sync, source: t.IO[str] | None) -> int:
+def _complete(sync: Sync, source: t.IO[str] | None, final: FinalReport) -> int:
     """Read an input and have it delivered; log what went wrong, and return the exit code."""
     try:
         run = sync.read(source)
@@ -162,9 +174,11 @@ def _complete(sync: Sync, source: t.IO[str] | None) -> int:
         )
         run.finish()
     except TargetError as error:
+        final.note(error)
         logger.error("%s", error, extra={"code": error.code})  # noqa: TRY400 - no traceback
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - its text may quote an identifier
+        final.note(error)
         extra = {"code": "internal_error"}
         logger.error("%s", anonymous_traceback(error), extra=extra)  # noqa: TRY400
         return 1

@@ -29,6 +29,7 @@ if t.TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LOGGED = 10  # of each reason
+_OWN_CODES = {"deletion_without_identifier", "missing_key"}  # of rows that also end a run
 _REQUEST_ID = re.compile(r" \(request_id [\w-]+\)")
 
 
@@ -57,20 +58,28 @@ class Rejections:
             raise SettingsError("rejects_path_is_input", msg)
 
     def count_unplaced(self, stream: str, error: RowError) -> None:
-        """Count a row for its stream if it names no cohort."""
-        if error.cohort_id is None:
+        """Count a row for its stream if it names no cohort of the run."""
+        if error.cohort_id not in self._cohorts.by_id:
             self.unplaced[stream] += 1
 
     def reject_row(self, stream: Schema, errors: Sequence[RowError], origin: RowOrigin) -> None:
         """Reject the latest row of one of the tap's streams, once, for all that it became."""
         reason = "; ".join(dict.fromkeys(error.reason for error in errors))
         if self._fails:
+            codes = {error.code for error in errors}
+            remedy = "Fix the value, or set on_reject: skip and rejects_path"
+            if "stream_map_failed" in codes:
+                remedy = remedy.replace("Fix the value", "Fix the expression or the value")
+            if "deletion_without_identifier" in codes:  # there is no value to fix
+                remedy = (
+                    "With on_reject: skip and rejects_path the run goes on, but the member stays"
+                )
             msg = origin.where(
-                f"a row of the stream {stream.stream!r} cannot be delivered: {reason}. Fix the "
-                "value, or set on_reject: skip and rejects_path"
+                f"a row of the stream {stream.stream!r} cannot be delivered: {reason}. {remedy}"
             )
-            lacks_key = any(error.code == "missing_key" for error in errors)
-            raise InputError("missing_key" if lacks_key else "row_rejected", msg)
+            raise InputError(next(iter(codes & _OWN_CODES), "row_rejected"), msg)
+        if any(error.code == "deletion_without_identifier" for error in errors):
+            self._cohorts.row_warnings.count("deletion_lost", stream.stream)
         self._keep(stream, origin.record(), reason, origin.where)
 
     def reject_member(
@@ -99,7 +108,6 @@ class Rejections:
                 f"{where} cannot be delivered: {reason}. With on_reject: skip and rejects_path the "
                 "others are delivered, and the file contains the member",
             )
-        synced.result.refused.add(member.key)
         schema, row = row_of(cohort, synced.mapping, action, member)
         self._keep(schema, row, reason, lambda what: f"{where}: {what}")
         return None
@@ -114,12 +122,13 @@ class Rejections:
                 logger.warning(
                     "%s",
                     where(f"row rejected: {kind}"),
-                    extra={"code": "row_skipped", "stream": stream.stream},
+                    extra={"code": "rows_rejected", "stream": stream.stream},
                 )
             self._file.append(stream, row, reason)
 
     def close(self) -> None:
         """Log how many rows were rejected, make them durable, and close the file."""
+        self._cohorts.row_warnings.log()
         for reason, count in self._reasons.items():
             if count > _LOGGED:
                 extra = {"code": "rows_rejected"}

@@ -9,20 +9,26 @@ from pathlib import Path
 
 import msgspec
 
-from target_moengage_cohort.core.errors import LedgerError, SettingsError
+from target_moengage_cohort import package_version
+from target_moengage_cohort.core.errors import LedgerError, SettingsError, WithheldError
 from target_moengage_cohort.core.files import replace
+from target_moengage_cohort.core.text import utc_now
+from target_moengage_cohort.core.warning_log import LoggedWarning  # noqa: TC001 - msgspec resolves it
 from target_moengage_cohort.ledger.records import MemberSet  # noqa: TC001 - msgspec resolves it
 from target_moengage_cohort.sync.mirror.completeness import Proof
 
 if t.TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from target_moengage_cohort.core.errors import TargetError
+    from target_moengage_cohort.core.warning_log import WarningLog
     from target_moengage_cohort.delivery.ports import CohortCounts
     from target_moengage_cohort.ledger.records import LedgerCounts
-    from target_moengage_cohort.settings import StreamMapping
+    from target_moengage_cohort.settings import Settings, StreamMapping
     from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 
-_WITHHELD_EXIT = 3
-
 Status: t.TypeAlias = t.Literal["succeeded", "failed", "withheld", "dry_run"]
+CohortStatus: t.TypeAlias = Status | t.Literal["no_input", "sealed"]
 
 
 class CohortReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +37,8 @@ class CohortReport(msgspec.Struct, frozen=True, kw_only=True):
     cohort_id: str | None  # `None` counts rows that name no cohort
     cohort_name: str | None
     stream: str
-    sync_mode: str
+    sync_mode: str | None  # `None` for a command's cohort that no stream populates
+    status: CohortStatus
     records: int = 0  # records read
     added: int = 0  # members whose addition was accepted
     removed: int = 0  # members whose removal was accepted
@@ -59,37 +66,86 @@ class ReportedError(msgspec.Struct, frozen=True):
     message: str
 
 
+class Destination(msgspec.Struct, frozen=True):
+    """Where requests go."""
+
+    api_url: str
+    workspace_id: str
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The results of a run; times are ISO 8601 in UTC."""
+    """The results of a run or command; times are ISO 8601 in UTC."""
 
     run_id: str  # also in the rejects file
+    version: str  # of this target
     started_at: str
     finished_at: str
     status: Status
+    exit_code: int  # of the process
     error: ReportedError | None = None  # why it failed; none if it was interrupted
-    requests: int  # requests started, retries included
-    retries: int
-    throttled_seconds: float  # how long the rate limit delayed requests
-    cohorts: list[CohortReport]  # each cohort that the run touched
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code of a process without an error."""
-        return _WITHHELD_EXIT if self.status == "withheld" else 0
+    warnings: tuple[LoggedWarning, ...] = ()  # in order
+    destination: Destination | None = None  # none if the settings were refused
+    partner: str | None = None  # likewise
+    requests: int = 0  # requests started, retries included
+    retries: int = 0
+    throttled_seconds: float = 0.0  # how long the rate limit delayed requests
+    cohorts: Sequence[CohortReport] = ()  # each cohort that was touched
 
 
-def report_cohort(cohort: SyncedCohort, counts: CohortCounts, proof: Proof) -> CohortReport:
+class ReportHead(msgspec.Struct, frozen=True):
+    """What a report has of a run or command that is known when it begins."""
+
+    run_id: str
+    warnings: WarningLog
+    settings: Settings | None = None  # none if they were refused
+    started_at: str = msgspec.field(default_factory=utc_now)
+
+    def report(
+        self, status: Status, exit_code: int, error: TargetError | None, **results: t.Any
+    ) -> Report:
+        """Return the report of its end, which is now, with the results as `Report` has them."""
+        settings = self.settings
+        return Report(
+            run_id=self.run_id,
+            version=package_version(),
+            started_at=self.started_at,
+            finished_at=utc_now(),
+            status=status,
+            exit_code=exit_code,
+            error=None if error is None else ReportedError(error.code, str(error)),
+            warnings=self.warnings.collected,
+            destination=Destination(settings.base_url, settings.workspace_id) if settings else None,
+            partner=settings.partner if settings else None,
+            **results,
+        )
+
+
+def cohort_status(cohort: SyncedCohort, status: Status) -> CohortStatus:
+    """Return how a cohort ended in a run whose status would be this one if nothing was withheld."""
+    if isinstance(cohort.error, WithheldError) and status != "failed":
+        return "withheld"
+    if cohort.error is not None or cohort.result.is_incomplete or status == "failed":
+        return "failed"
+    if cohort.result.is_sealed:
+        return "sealed"
+    return "withheld" if cohort.result.is_withheld and status != "dry_run" else status
+
+
+def report_cohort(
+    cohort: SyncedCohort, counts: CohortCounts, proof: Proof, status: CohortStatus
+) -> CohortReport:
     """Report the results of a run for one cohort, given the proof that its stream was complete."""
     result, differs = cohort.result, cohort.result.differs
     ledger_counts = _ledger_counts(cohort)
     unchanged = cohort.skipped + counts.merged
-    if differs is not None:  # a member that left early and is to be removed again is in neither
-        unchanged = max(0, differs.unchanged - result.sent_before)
+    if differs is not None:
+        unchanged = differs.unchanged
     return CohortReport(
         cohort_id=cohort.cohort.cohort_id,
         cohort_name=cohort.cohort.name,
         stream=cohort.mapping.stream,
         sync_mode=cohort.mapping.sync_mode.value,
+        status=status,
         records=cohort.records,
         added=counts.added,
         removed=counts.removed,
@@ -108,16 +164,31 @@ def report_cohort(cohort: SyncedCohort, counts: CohortCounts, proof: Proof) -> C
     )
 
 
-def report_unplaced(mapping: StreamMapping, count: int, proof: Proof) -> CohortReport:
+def report_unplaced(
+    mapping: StreamMapping, count: int, proof: Proof, status: CohortStatus
+) -> CohortReport:
     """Report the rejected rows of a stream that named no cohort."""
     return CohortReport(
         cohort_id=None,
         cohort_name=None,
         stream=mapping.stream,
         sync_mode=mapping.sync_mode.value,
+        status=status,
         records=count,
         rejected=count,
         complete=proof,
+    )
+
+
+def report_missing(mapping: StreamMapping) -> CohortReport:
+    """Report a configured stream of which the input had nothing."""
+    cohort = mapping.cohort
+    return CohortReport(
+        cohort_id=None if cohort is None else cohort.cohort_id,
+        cohort_name=None if cohort is None else cohort.name,
+        stream=mapping.stream,
+        sync_mode=mapping.sync_mode.value,
+        status="no_input",
     )
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 from msgspec import UNSET
 
+from target_moengage_cohort.core.deletions import in_any_case, is_deletion, is_deletion_role
 from target_moengage_cohort.core.errors import RowError, SettingsError
 from target_moengage_cohort.core.membership import (
     Action,
@@ -17,10 +18,12 @@ from target_moengage_cohort.core.membership import (
     Member,
     SyncMode,
     identifier,
+    is_padded,
     membership,
 )
 from target_moengage_cohort.singer.columns import NotPlainError, RowLayout, plain_rows
-from target_moengage_cohort.singer.messages import DELETED_AT
+from target_moengage_cohort.sync.mapped_columns import mapped_columns
+from target_moengage_cohort.sync.mirror.completeness import whole_number
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -38,7 +41,7 @@ _NO_MEMBER = Member()
 class RowMapper:
     """A mapper from one stream's rows to members and their cohorts.
 
-    Raise a `SettingsError` if the schema lacks a mapped column or the cohort of all rows cannot be
+    Raise a `SettingsError` if no row can have a mapped column or the cohort of all rows cannot be
     used, and a `CohortError` if nothing can be sent for it.
     """
 
@@ -46,15 +49,20 @@ class RowMapper:
         self.mapping = mapping
         self.schema = schema
         self._cohorts = cohorts
-        columns = _mapped_columns(mapping, schema)
+        columns, self.undeclared = mapped_columns(mapping, schema)
         self._columns = columns
+        self._marks = [role for role in columns if is_deletion_role(role)]
         keys = list(dict.fromkeys(schema.key_properties))
         roles = {column: role for role, column in columns.items()}
         self._key_roles = [(key, roles.get(key, f"key_{n}")) for n, key in enumerate(keys)]
         # With a membership column, rows of non-members are skipped one by one in sync mode add.
         skips = "membership" in columns and mapping.sync_mode is SyncMode.ADD
-        plain = None if skips else plain_rows(columns, keys, schema.schema["properties"])
-        self.layout = RowLayout(columns, keys, plain)  # the columns to decode of a row
+        plain, properties = None, schema.schema["properties"]
+        if not skips:
+            plain = plain_rows(columns, keys, properties, self.undeclared)
+        uid_is_optional = not (mapping.uid_required or mapping.uid_column in properties)
+        optional = frozenset({"uid"} if uid_is_optional else ())
+        self.layout = RowLayout(columns, keys, plain, optional)  # the columns to decode of a row
         self.cohort = self._fixed_cohort()  # of all rows; none if each row names its own
         self._by_name: dict[tuple[t.Any, t.Any], SyncedCohort] = {}
         self._least_capacity = math.inf
@@ -77,6 +85,9 @@ class RowMapper:
         row = SimpleNamespace(
             **{role: record.get(column, UNSET) for role, column in self._columns.items()}
         )
+        for role in self._marks:
+            name = in_any_case(self._columns[role], role, record)
+            setattr(row, role, UNSET if name is None else record[name])
         for key, role in self._key_roles:
             setattr(row, role, record.get(key, UNSET))
         return row
@@ -107,6 +118,23 @@ class RowMapper:
             error.cohort_id = cohort.cohort.cohort_id
             raise
         return cohort, action, member
+
+    def proves_emptiness(self, row: t.Any) -> bool:
+        """Return whether a row states that there are none: no identifier, and a row count of 0."""
+        roles = self._columns.keys() & {"uid", "anonymous_id"}
+        return (
+            "expected_count" in self._columns
+            and all(getattr(row, role) in (None, UNSET, "") for role in roles)
+            and whole_number(row.expected_count) == 0
+        )
+
+    def record_proves_emptiness(self, record: Mapping[str, t.Any]) -> bool:
+        """Return the same of a whole record."""
+        return "expected_count" in self._columns and self.proves_emptiness(self.row(record))
+
+    def count_padded(self, rows: int) -> None:
+        """Count rows whose identifiers begin or end with white space."""
+        self._cohorts.row_warnings.count("padded_identifiers", self.mapping.stream, rows)
 
     def _require_keys(self, row: t.Any) -> None:
         for key, role in self._key_roles:
@@ -151,8 +179,7 @@ class RowMapper:
         mode = self.mapping.sync_mode
         if mode is SyncMode.REMOVE:
             return _REMOVE
-        deleted = row.deleted_at
-        if deleted is not UNSET and deleted is not None and deleted != "":
+        if self._is_deleted(row):
             return None if mode is SyncMode.ADD else _REMOVE
         if "membership" not in self._columns:
             return _ADD
@@ -161,6 +188,15 @@ class RowMapper:
         except RowError as error:
             raise self._in_column(error, "membership") from None
         return None if action is _REMOVE and mode is SyncMode.ADD else action
+
+    def _is_deleted(self, row: t.Any) -> bool:
+        is_deleted = False
+        for role in self._marks:
+            try:
+                is_deleted |= is_deletion(getattr(row, role))
+            except RowError as error:
+                raise self._in_column(error, role) from None
+        return is_deleted
 
     def _member(self, row: t.Any) -> Member:
         uid = row.uid if "uid" in self._columns else None
@@ -172,7 +208,12 @@ class RowMapper:
         if uid is None and anonymous_id is None:
             roles = [role for role in ("uid", "anonymous_id") if role in self._columns]
             names = " and ".join(repr(self._columns[role]) for role in roles)
-            raise RowError("no_identifier", f"no identifier: {names} is null, empty or absent")
+            why = f"{names} is null, empty or absent"
+            if self._is_deleted(row):
+                raise _lost_deletion(why)
+            raise RowError("no_identifier", f"no identifier: {why}")
+        if is_padded(uid or "") or is_padded(anonymous_id or ""):
+            self.count_padded(1)
         return Member(uid, anonymous_id)
 
     def _named_by_row(self, row: t.Any) -> SyncedCohort:
@@ -181,6 +222,8 @@ class RowMapper:
         try:
             return self._named((row.cohort_id, row.cohort_name if has_name else None))
         except RowError as error:
+            if error.code == "no_cohort" and self._is_deleted(row):
+                raise _lost_deletion(error.reason) from None
             cohort = self._cohorts.by_id.get(error.cohort_id) if error.cohort_id else None
             if cohort is not None:
                 cohort.records += 1
@@ -221,24 +264,14 @@ class RowMapper:
         return RowError(error.code, f"the column {self._columns[role]!r} {error.reason}")
 
 
-def _mapped_columns(mapping: StreamMapping, schema: Schema) -> dict[str, str]:
-    """Return role → column for what must be decoded of a row, if the schema has all of it."""
-    properties = schema.schema["properties"]
-    columns = {**mapping.columns}
-    if not mapping.uid_required and mapping.uid_column not in properties:
-        del columns["uid"]
-    for role, column in columns.items():
-        if column not in properties:
-            available = ", ".join(sorted(properties)) or "none"
-            msg = (
-                f"{role}_column: the stream {mapping.stream!r} has no column {column!r}; it has "
-                f"{available}. Set {role}_column to one of these, or select the column in the tap"
-            )
-            raise SettingsError("missing_column", msg)
-        if column == DELETED_AT:
-            msg = f"{role}_column: {DELETED_AT} always means a deletion; choose another column"
-            raise SettingsError("reserved_column", msg)
-    return columns | {"deleted_at": DELETED_AT}
+def _lost_deletion(why: str) -> RowError:
+    """Return the error of a deletion that says who is deleted by a key which is not the uid."""
+    reason = (
+        f"it is a deletion without an identifier ({why}), as where a log has a deleted row's key "
+        "only. Have the log carry whole rows (in PostgreSQL: REPLICA IDENTITY FULL), or make the "
+        "stream a mirror"
+    )
+    return RowError("deletion_without_identifier", reason)
 
 
 def count_records(columns: Columns, cohorts: Sequence[SyncedCohort]) -> None:

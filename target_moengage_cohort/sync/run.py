@@ -20,14 +20,24 @@ from target_moengage_cohort.core.errors import (
 )
 from target_moengage_cohort.core.text import utc_now
 from target_moengage_cohort.delivery.delivery import Delivery
-from target_moengage_cohort.delivery.ports import Callbacks
+from target_moengage_cohort.delivery.ports import Callbacks, CohortCounts
 from target_moengage_cohort.ledger.records import RunEntry, RunProgress
 from target_moengage_cohort.sync import report as reports
 from target_moengage_cohort.sync.cohorts import Cohorts
 from target_moengage_cohort.sync.intake import Intake
 from target_moengage_cohort.sync.mirror.completeness import Proof, check_tap_exit
+from target_moengage_cohort.sync.missing_streams import find_missing, report_missing
+from target_moengage_cohort.sync.outcome import (
+    FAILED,
+    WITHHELD,
+    exit_code,
+    incomplete_input,
+    withheld_exit,
+    worst,
+)
 from target_moengage_cohort.sync.progress import Progress
 from target_moengage_cohort.sync.rejections import Rejections
+from target_moengage_cohort.sync.segment_limit import warn_of_segments
 from target_moengage_cohort.sync.streams import Streams
 from target_moengage_cohort.sync.summary import summary
 
@@ -45,6 +55,7 @@ class Run:
 
     def __init__(self, context: RunContext, endpoints: Endpoints) -> None:
         self._context = context
+        context.head.warnings.start()
         self._endpoints = endpoints
         settings = context.settings
         self._progress = Progress(
@@ -65,14 +76,15 @@ class Run:
         self.counts = self._intake.counts
         self._input_ended = self._is_complete = False
         self._error: TargetError | None = None
+        self._missing: dict[str, InputError | None] = {}  # streams, each with its error if it fails
         self.is_abandoned = False  # whether a thread was still waiting at the end
         self.report: reports.Report | None = None  # once the run is finished
         self._cohort_reports: list[reports.CohortReport] = []
 
     @property
     def exit_code(self) -> int:
-        """The exit code of a process without an error."""
-        return 0 if self.report is None else self.report.exit_code
+        """The exit code of the process, once the run is finished."""
+        return FAILED if self.report is None else self.report.exit_code
 
     def read(self, source: t.IO[t.Any]) -> None:
         """Read an input to its end, or until interrupted.
@@ -116,6 +128,7 @@ class Run:
         self._progress.stop()
         of_some = self._error_of_some()
         self._report(self._error or of_some)
+        self._context.head.warnings.stop()
         if ends_with := self._error or of_some:
             raise ends_with
 
@@ -126,7 +139,7 @@ class Run:
         is_settled = self._streams.settle()
         self._is_complete = is_settled and self._input_ended and self._error is None
         if self._is_complete:
-            self._warn_of_absent()
+            self._find_missing()
 
     def _prove(self, tap_exit: TapExit | None) -> None:
         """Find what proves that each stream is complete, or that the input is not."""
@@ -156,19 +169,16 @@ class Run:
             requests=totals.requests,
         )
 
-    def _warn_of_absent(self) -> None:
-        """Warn of streams that a complete input should have had: nothing else shows it."""
-        for stream in self._streams.absent():
-            logger.warning(
-                "stream %r is configured in cohorts, but the tap sent nothing for it; its cohort "
-                "is unchanged. Check that the stream is selected, that the database user may read "
-                "it, and, if the view is new, run Meltano with --refresh-catalog",
-                stream,
-                extra={"code": "stream_without_input", "stream": stream},
-            )
+    def _find_missing(self) -> None:
+        """Find the streams that a complete input should have had: nothing else shows it."""
+        met = {*self._streams.by_name, *self._streams.failed}
+        on_missing = self._context.settings.on_missing_stream
+        missing = find_missing(self._streams.absent(), met, self._endpoints.store)
+        self._missing = {stream: report_missing(stream, on_missing) for stream in missing}
 
     def _emit(self, value: bytes) -> None:
         self._endpoints.rejects.sync()
+        self._streams.note_state(value)
         self._endpoints.write_state(value)
 
     def _close_ledgers(self) -> None:
@@ -183,19 +193,32 @@ class Run:
                 if not (cohort.is_held or cohort.error)
             }
             self._endpoints.recorder.note_run(entries)
+            self._warn_of_segments()
         finally:
             self._progress.withdraw()
             self._endpoints.store.close()
+
+    def _warn_of_segments(self) -> None:
+        """Warn of too many cohorts; a dry run counts those that it would create."""
+        cohorts = self.cohorts.by_id.values()
+        dry = sum(each.number < 0 and each.error is None for each in cohorts)
+        warn_of_segments(self._endpoints.store.count_cohorts() + dry)
 
     def _report_cohorts(self) -> list[reports.CohortReport]:
         sinks, entries = self._streams.by_name, []
         for cohort in self.cohorts.by_id.values():
             counts = self._delivery.counts(cohort.cohort.cohort_id)
+            proof = Proof.NO if cohort.lacks_rows else self._proof_of(cohort.mapping.stream)
+            status = reports.cohort_status(cohort, self._status())
+            entries.append(reports.report_cohort(cohort, counts, proof, status))
+        for cohort in self.cohorts.withheld.cohorts:
             proof = self._proof_of(cohort.mapping.stream)
-            entries.append(reports.report_cohort(cohort, counts, proof))
+            entries.append(reports.report_cohort(cohort, CohortCounts(), proof, "withheld"))
         for stream, count in self._rejections.unplaced.items():
             mapping, proof = sinks[stream].rows.mapping, self._proof_of(stream)
-            entries.append(reports.report_unplaced(mapping, count, proof))
+            entries.append(reports.report_unplaced(mapping, count, proof, self._status()))
+        mappings = self._context.config.mappings
+        entries += [reports.report_missing(mappings[stream]) for stream in self._missing]
         return entries
 
     def _proof_of(self, stream: str) -> Proof:
@@ -204,19 +227,20 @@ class Run:
 
     def _run_entry(self, entry: reports.CohortReport) -> RunEntry:
         result = self.cohorts.by_id[entry.cohort_id or ""].result
+        status = self._status(is_withheld=result.is_withheld)
         return RunEntry(
             run_id=self._context.run_id,
             started_at=self._context.started_at,
             finished_at=utc_now(),
-            status=self._status(is_withheld=result.is_withheld),
-            sync_mode=entry.sync_mode,
+            status="failed" if entry.stream in self._streams.incomplete else status,
+            sync_mode=entry.sync_mode or "",
             complete=entry.complete,
             records=entry.records,
             added=entry.added,
             removed=entry.removed,
         )
 
-    def _status(self, *, is_withheld: bool) -> reports.Status:
+    def _status(self, *, is_withheld: bool = False) -> reports.Status:
         if self._error is not None or not self._is_complete:
             return "failed"
         if self._context.settings.dry_run:
@@ -225,21 +249,23 @@ class Run:
 
     def _error_of_some(self) -> TargetError | None:
         """Return the error of the streams and cohorts that failed alone, if there are any."""
-        errors = [*self.cohorts.errors, *self._streams.failed.values()]
-        if not errors:
-            return None
-        worst = min(errors, key=lambda error: error.exit_code)
-        return type(worst)(worst.code, "; ".join(dict.fromkeys(map(str, errors))))
+        incomplete = self._streams.incomplete
+        errors: list[TargetError] = [*self.cohorts.errors, *self._streams.failed.values()]
+        errors += [*incomplete.values(), *filter(None, self._missing.values())]
+        cut = [each.mapping for each in self.cohorts.by_id.values() if each.result.is_incomplete]
+        errors += [incomplete_input(each) for each in cut if each.stream not in incomplete]
+        return worst(errors) if errors else None
 
     def _report(self, ends_with: TargetError | None) -> None:
         settings, totals = self._context.settings, self._delivery.totals
-        is_withheld = any(cohort.result.is_withheld for cohort in self.cohorts.by_id.values())
-        self.report = reports.Report(
-            run_id=self._context.run_id,
-            started_at=self._context.started_at,
-            finished_at=utc_now(),
-            status="failed" if ends_with else self._status(is_withheld=is_withheld),
-            error=reports.ReportedError(ends_with.code, str(ends_with)) if ends_with else None,
+        has_withheld = self.cohorts.has_withheld  # which no `confirm` can release
+        is_withheld = has_withheld or any(each.result.is_withheld for each in self.cohorts.all)
+        releasable = WITHHELD if has_withheld else withheld_exit(settings)
+        status = "failed" if ends_with else self._status(is_withheld=is_withheld)
+        self.report = self._context.head.report(
+            status,
+            exit_code(status, ends_with, self._context.interrupt.signal, releasable),
+            ends_with,
             requests=totals.requests,
             retries=totals.retries,
             throttled_seconds=round(totals.throttled_seconds, 1),

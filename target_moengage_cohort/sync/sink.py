@@ -8,6 +8,9 @@ from target_moengage_cohort.singer.columns import NotPlainError
 from target_moengage_cohort.sync.mirror.completeness import Proof
 
 if t.TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from target_moengage_cohort.core.errors import RowError
     from target_moengage_cohort.singer.batches.columnar import Relation
     from target_moengage_cohort.singer.columns import Columns
     from target_moengage_cohort.sync.rows import RowMapper
@@ -41,14 +44,11 @@ class Sink:
     def count(self, version: t.Any, rows: int) -> None:
         """Note that the tap's stream has sent rows of one version."""
 
-    def count_reject(self) -> None:
-        """Note that a row of the tap's stream cannot be delivered."""
+    def count_reject(self, errors: Sequence[RowError]) -> None:
+        """Note that a row of the tap's stream cannot be delivered, for these reasons."""
 
     def activate(self, version: t.Any) -> None:
         """Note an ACTIVATE_VERSION of the tap's stream."""
-
-    def pause(self) -> None:
-        """Use the time while no input arrives."""
 
     def check(self) -> None:
         """Check an input that has ended; raise an `InputError` if rows are missing."""

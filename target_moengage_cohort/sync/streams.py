@@ -13,7 +13,15 @@ from target_moengage_cohort.core.membership import SyncMode
 from target_moengage_cohort.singer.writer import REASON
 from target_moengage_cohort.sync.changes.change_sink import ChangeSink
 from target_moengage_cohort.sync.changes.outbox import Outbox
-from target_moengage_cohort.sync.mirror.completeness import Proof, check_bookmarks
+from target_moengage_cohort.sync.mirror.bookmarks import (
+    RESUMED,
+    TapStates,
+    read_state,
+    refuse_method,
+    refuse_properties,
+    resumed,
+)
+from target_moengage_cohort.sync.mirror.completeness import Proof
 from target_moengage_cohort.sync.mirror.mirror_sink import MirrorSink
 from target_moengage_cohort.sync.mirror.settlement import Settlement
 from target_moengage_cohort.sync.rows import RowMapper
@@ -45,14 +53,19 @@ class Streams:
         self._delivery = delivery
         self._store = endpoints.store
         self._outbox = Outbox(cohorts, delivery)
+        cohorts.submit = self._outbox.submit
         self._settlement = Settlement(
             context, cohorts, delivery, endpoints.store, endpoints.recorder
         )
         self._by_source: defaultdict[str, list[Sink]] = defaultdict(list)
         self._has_replay = False
+        self._tap_states = TapStates()
+        self._are_all_mirrors = not self._config.mappings and self._config.default.is_snapshot
+        self._was_whole: dict[str, bool | None] = {}  # what the store has noted of each stream
         self.by_name: dict[str, Sink] = {}  # by the stream's name after stream maps
         # Without a sink: another run holds the stream, or nothing can be sent for its cohort.
         self.failed: dict[str, TargetError] = {}
+        self.incomplete: dict[str, InputError] = {}  # mirrors of which the tap has not read all
 
     def meet(self, schema: Schema, source: Schema, where: t.Callable[[str], str]) -> Sink | None:
         """Return the sink of a stream that has sent a SCHEMA; ``None`` if it has failed.
@@ -77,6 +90,10 @@ class Streams:
             mapping = msgspec.structs.replace(
                 mapping, sync_mode=SyncMode.ADD, expected_count_column=None
             )
+        if mapping.is_snapshot and not mapping.allow_bookmark:
+            error = refuse_properties(source.stream, source.bookmark_properties)
+            if error is not None:
+                raise InputError(error.code, where(str(error)))
         try:
             rows = RowMapper(mapping, schema, self._cohorts)
         except CohortError as error:
@@ -100,6 +117,7 @@ class Streams:
             self._drop(stream, error)
             return False
         self._store.begin(stream)
+        self._was_whole[stream] = self._store.was_read_whole(stream)
         return True
 
     def _drop(self, stream: str, error: TargetError) -> None:
@@ -130,7 +148,7 @@ class Streams:
                 "prove that all of it has arrived. Make them one query"
             )
             raise SettingsError("mirror_of_two_streams", msg)
-        sink.follow(rows)
+        sink.rows = rows
         self._delivery.hold(mapping.stream)
         return sink
 
@@ -145,6 +163,8 @@ class Streams:
 
     def count(self, source: str, version: t.Any, rows: int = 1) -> None:
         """Note that one of the tap's streams has sent rows of one version."""
+        if rows:
+            self._tap_states.begin(source)
         for sink in self._by_source[source]:
             self._see(sink, version)
             sink.count(version, rows)
@@ -162,19 +182,59 @@ class Streams:
             seen[version] = self._store.use_version(sink.rows.mapping.stream, version)
 
     def take_state(self, value: bytes, where: t.Callable[[str], str]) -> None:
-        """Take the value of a STATE, unless that is empty; refuse a mirror's bookmark."""
-        mirrors = (sink for sink in self.by_name.values() if isinstance(sink, MirrorSink))
-        streams = {sink.source for sink in mirrors}
-        streams |= {name for name, each in self._config.mappings.items() if each.is_snapshot}
-        check_bookmarks(value, streams, where)
-        if value.translate(None, b" \t\r\n") not in _EMPTY_STATES:
+        """Take the value of a STATE; refuse a mirror's replication method.
+
+        One that is empty is not passed on, and neither is one from which the tap would not read
+        all of a mirror's stream, or which names that as the one to go on with: a tap skips it then.
+        """
+        state = read_state(value)
+        self._tap_states.take(state)
+        mirrors = {name: each for name, each in self._mappings().items() if each.is_snapshot}
+        for stream, mapping in mirrors.items():
+            if not mapping.allow_bookmark and (error := refuse_method(state, stream)) is not None:
+                raise InputError(error.code, where(str(error)))
+        is_whole = all(
+            # Another tap's streams may be configured, too: only their own entries are theirs.
+            state.is_whole(name, self._sources() if name in self._by_source else None)
+            and not state.is_reading(name)
+            for name in mirrors
+        )
+        if self._are_all_mirrors:  # those that will be met later, too
+            is_whole &= state.is_all_whole
+        if is_whole and value.translate(None, b" \t\r\n") not in _EMPTY_STATES:
             self._outbox.state(value)
+
+    def note_state(self, value: bytes) -> None:
+        """Note, before a STATE is written, of which streams the tap would not read all after it."""
+        state, sources = read_state(value), self._sources()
+        for stream, sink in list(self.by_name.items()):
+            is_whole = state.is_whole(sink.source, sources)
+            if self._was_whole.get(stream) is not is_whole:
+                self._store.note_read_whole(stream, whole=is_whole)
+                self._was_whole[stream] = is_whole
+
+    def _mappings(self) -> dict[str, StreamMapping]:
+        """Return the mappings by the tap's names of the streams, as far as these are known."""
+        met = {sink.source: sink.rows.mapping for sink in self.by_name.values()}
+        return self._config.mappings | met
+
+    def _sources(self) -> set[str]:
+        """Return all of the tap's streams that are known; for any thread."""
+        return {*self._config.mappings, *self.failed, *list(self._by_source)}
+
+    def hold_state(self, stream: str) -> None:
+        """Write no STATE from now on until a stream's columns are known to be there."""
+        self._outbox.submit()  # the STATEs before it are not held back
+        self._delivery.hold(f"columns of {stream}")
+
+    def release_state(self, stream: str) -> None:
+        """End `hold_state`."""
+        self._outbox.submit()
+        self._delivery.release(f"columns of {stream}")
 
     def pause(self) -> None:
         """Use the time while no input arrives: pass on the collected rows."""
         self._outbox.submit()
-        for sink in self.by_name.values():
-            sink.pause()
 
     def submit(self) -> None:
         """Pass on the changes that were collected."""
@@ -184,8 +244,22 @@ class Streams:
         """Find each stream's proof that it is complete; raise `InputError` if rows are missing."""
         for sink in self.by_name.values():
             sink.check()
-        for sink in self.by_name.values():
+        for stream, sink in self.by_name.items():
             sink.prove(tap_succeeded=tap_succeeded)
+            if isinstance(sink, MirrorSink) and (error := self._fault(stream, sink)) is not None:
+                self.incomplete[stream] = error
+                sink.proof = Proof.NO
+
+    def _fault(self, stream: str, sink: MirrorSink) -> InputError | None:
+        """Return why the tap has not read all of a mirror's stream, if STATE says so."""
+        allows_bookmark = sink.rows.mapping.allow_bookmark
+        error = self._tap_states.fault(
+            sink.source, self._sources(), allows_bookmark=allows_bookmark
+        )
+        is_trusted = allows_bookmark or sink.proof in {Proof.COUNT, Proof.NO}
+        if error is None and self._was_whole.get(stream) is False and not is_trusted:
+            error = resumed(sink.source, "an earlier run wrote a STATE that was not whole")
+        return error
 
     def settle(self) -> bool:
         """Have everything accepted, and the mirrors' plans settled; ``False`` if interrupted."""
@@ -196,11 +270,21 @@ class Streams:
             return False
         if not (self._settlement.finish() and self._delivery.drain()):
             return False
-        failed = {each.mapping.stream for each in self._cohorts.by_id.values() if each.error}
+        failed = self._cohorts.unsettled_streams
         for stream, sink in self.by_name.items():
-            if not (stream in failed or (isinstance(sink, MirrorSink) and sink.proof is Proof.NO)):
+            if stream not in failed and self._may_pass(stream, sink):
                 self._delivery.release(stream)
         return self._delivery.drain()
+
+    def _may_pass(self, stream: str, sink: Sink) -> bool:
+        """Return whether STATE may pass a stream's rows: a mirror's if its input is complete.
+
+        After a resumed read STATE is that of a whole one, so the next run reads everything.
+        """
+        if not isinstance(sink, MirrorSink) or sink.proof is not Proof.NO:
+            return True
+        error = self.incomplete.get(stream)
+        return error is not None and error.code == RESUMED and not sink.completeness.rejected
 
     def absent(self) -> list[str]:
         """Return the configured streams without a SCHEMA; none if rejected rows are replayed."""

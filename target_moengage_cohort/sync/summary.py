@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 import typing as t
+from collections import Counter
 
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.text import format_count, format_minutes, format_size, shorten
@@ -32,14 +34,27 @@ def summary(report: Report, requests_per_minute: int) -> str:
         lines.append(
             f"{doubts:,} {members} unconfirmed (no answer); the next run sends {them} again"
         )
+    lines += _warnings(report)
     return "\n".join(lines)
+
+
+def _warnings(report: Report) -> list[str]:
+    """Return the codes of the warnings, each with its number if there are several."""
+    codes = Counter(warning.code for warning in report.warnings)
+    shown = (code if count == 1 else f"{code} ({count:,})" for code, count in codes.items())
+    text = f"Warnings, explained above: {', '.join(shown)}"
+    return textwrap.wrap(text, 80, break_on_hyphens=False) if codes else []
 
 
 def _table(cohorts: Sequence[CohortReport]) -> Iterator[str]:
     yield f"{'cohort':<30} {'records':>9} {'added':>9} {'removed':>9} {'rejected':>8} {'req.':>6}"
-    by_size = sorted(cohorts, key=lambda cohort: cohort.records, reverse=True)
+    by_size = sorted(cohorts, key=lambda each: (each.status != "no_input", -each.records))
     for cohort in by_size[:_MOST_COHORTS]:
         name = cohort.cohort_id if cohort.cohort_id is not None else f"(no cohort: {cohort.stream})"
+        if cohort.status == "no_input":
+            name = cohort.cohort_id or cohort.stream
+            yield f"{shorten(name, 30):<30} {'no input':>9}"
+            continue
         yield (
             f"{shorten(name, 30):<30} {cohort.records:>9} {cohort.added:>9} "
             f"{cohort.removed:>9} {cohort.rejected:>8} {cohort.requests:>6}"

@@ -7,7 +7,7 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.errors import CohortError, InputError, RowError
-from target_moengage_cohort.core.membership import Action, Change, Cohort, Key, Member
+from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.interface import CohortLedger
@@ -22,17 +22,16 @@ class SettlementResult(msgspec.Struct):
     removals_waiting: int = 0
     removals_withheld: int = 0
     additions_withheld: int = 0
+    is_incomplete: bool = False  # whether removals were left out, as the input is not complete
     plan_id: str | None = None
     reason: str | None = None  # why not everything was delivered
     objection: str | None = None  # why the guard will withhold waiting removals once confirmed
     is_sealed: bool = False  # whether the cohort is finished, so that nothing is sent
-    sent_before: int = 0  # members of this run that were accepted before the plan was made
-    refused: set[Key] = msgspec.field(default_factory=set)  # by MoEngage, in this run
 
     @property
     def is_withheld(self) -> bool:
-        """Whether any part of the plan is withheld."""
-        return bool(self.removals_withheld or self.additions_withheld)
+        """Whether any part of the plan is withheld for a person to decide."""
+        return self.plan_id is not None and bool(self.removals_withheld or self.additions_withheld)
 
 
 class SyncedCohort(msgspec.Struct, eq=False):
@@ -50,6 +49,11 @@ class SyncedCohort(msgspec.Struct, eq=False):
     error: CohortError | None = None  # why nothing is sent for it, if so
     is_held: bool = False  # whether it is new, and not created yet
     is_closed: bool = False  # whether its rows are dropped: it is sealed, or has an error
+
+    @property
+    def lacks_rows(self) -> bool:
+        """Whether a member may be missing from the rows of a mirror, as one was rejected."""
+        return self.mapping.is_snapshot and self.rejected > 0
 
     @property
     def where(self) -> str:

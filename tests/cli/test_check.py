@@ -220,11 +220,11 @@ def test_each_mode_is_described(desk):
     """Each stream is described: cohort, mode, identifiers, proof, guard, and when it sends."""
     desk.raw["cohorts"] = {
         "a": {"cohort_id": "vip", "cohort_name": "VIP users", "membership_column": "is_vip"},
-        "b": {"sync_mode": "add"},
+        "b": {"sync_mode": "add", "deleted_at_column": "gone"},
         "c": {"sync_mode": "remove", "uid_column": "user", "anonymous_id_column": "device"},
         "d": {"sync_mode": "mirror", "expected_count_column": "n", "max_addition_percent": 50},
         "e": {"sync_mode": "mirror", "removals": "deferred", "cohort_id_column": "segment"},
-        "f": {"sync_mode": "one_time", "membership_column": "is_in"},
+        "f": {"sync_mode": "one_time", "membership_column": "is_in", "deleted_at_column": "out"},
     }
     desk.raw["dry_run"] = True
     description = output(desk.run("check"))
@@ -232,6 +232,8 @@ def test_each_mode_is_described(desk):
         "Stream 'a' populates cohort 'VIP users', ID 'vip'",
         "'is_vip' defines whether a row adds or removes",
         "Stream 'b' populates cohort 'b' mode add: each row adds its member; a row with",
+        "a row with _sdc_deleted_at or 'gone' is skipped",
+        "as a non-member counts as absent. A row with a time in 'out' counts as absent",
         "remove: each row removes its member; no members are added. members 'user' has the user ID",
         "'user' has the user ID, 'device' the anonymous ID.",
         "proof the number of rows must equal column 'n'; otherwise no members are removed",

@@ -267,6 +267,27 @@ def test_a_file_named_env_counts_as_environment(tmp_path, folder, emulator):
     assert ["from-file"] == [request.partner for request in emulator.requests()]
 
 
+def test_a_file_named_env_may_begin_with_a_byte_order_mark(tmp_path, folder, emulator):
+    """The first variable of a `.env` that an editor on Windows saved is read, too."""
+    variables = {PREFIX + name.upper(): str(value) for name, value in config(emulator).items()}
+    (tmp_path / ".env").write_bytes(f"\ufeff{PREFIX}PARTNER=from-file\r\n".encode())
+    data = lines(schema(), record(uid="u"))
+    done = command(tmp_path, "--config=ENV", cwd=folder, data=data, **variables)
+    assert 0 == done.returncode, done.stderr
+    assert ["from-file"] == [request.partner for request in emulator.requests()]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_configuration_may_begin_with_a_byte_order_mark(tmp_path, emulator, encoding):
+    """Configuration and input as editors and shells on Windows write them are read."""
+    path = tmp_path / "config.json"
+    path.write_bytes(json.dumps(config(emulator, partner="caf\u00e9")).encode(encoding))
+    data = b"\xef\xbb\xbf" + lines(schema(), record(uid="u"))
+    done = command(tmp_path, "--config", str(path), data=data)
+    assert 0 == done.returncode, done.stderr
+    assert ["caf\u00e9"] == [request.partner for request in emulator.requests()]
+
+
 def test_a_file_named_env_that_is_no_text_is_wrong_usage(tmp_path, folder):
     """An unreadable `.env` exits with 2 and a message that names it, without a traceback."""
     (tmp_path / ".env").write_bytes(b"A=\xff\n")

@@ -93,8 +93,8 @@ BAD_LINES = {
         "the member takes 180010 bytes, and a request has room for",
     ),
     "lacks column": (
-        lines(schema(columns=["id", "name"])).strip(),
-        "uid_column: the stream 'users' has no column 'uid'; it has id, name. Set uid_column to",
+        lines(schema(columns=["id"]) | {"stream": "u"}, record("u", id="secret-id")).strip(),
+        "uid_column: the stream 'u' has no column 'uid'; it has 'id' (in its SCHEMA and 1 row)",
     ),
 }
 
@@ -316,16 +316,17 @@ def test_the_report_has_the_fields_of_the_contract(tmp_path, emulator):
     written = json.loads(report.read_text())
     assert 0o600 == stat.S_IMODE(report.stat().st_mode)
     assert {
-        "run_id", "started_at", "finished_at", "status", "error", "requests", "retries",
-        "throttled_seconds", "cohorts",
+        "run_id", "version", "started_at", "finished_at", "status", "exit_code", "error",
+        "warnings", "destination", "partner", "requests", "retries", "throttled_seconds", "cohorts",
     } == written.keys()  # fmt: skip
     assert ("succeeded", 3, 1) == (written["status"], written["requests"], written["retries"])
     (cohort,) = written["cohorts"]
     sizes = [request.bytes for request in emulator.requests()]
     assert {
         "cohort_id": "users", "cohort_name": "users", "stream": "users",
-        "sync_mode": "incremental", "records": 4, "added": 1, "removed": 1, "unchanged": 1,
-        "rejected": 1, "removals_waiting": 0, "removals_withheld": 0, "plan_id": None,
+        "sync_mode": "incremental", "status": "succeeded", "records": 4, "added": 1,
+        "removed": 1, "unchanged": 1, "rejected": 1,
+        "removals_waiting": 0, "removals_withheld": 0, "plan_id": None,
         "in_doubt": 0, "requests": 3, "bytes": sum(sizes), "complete": "end_of_input",
         "ledger": "none", "desired": None, "accepted": None,
     } == cohort  # fmt: skip

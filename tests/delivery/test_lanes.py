@@ -185,25 +185,3 @@ def test_a_cohort_that_holds_nothing_takes_no_buffer(count):
     lanes.take(lane, 0.0, 0)
     lanes.release(lane)
     assert lane.buffer is None
-
-
-def test_what_is_in_no_closed_body_can_be_taken_back():
-    """Open changes are dropped while a sender has an earlier body, and the lane is idle then."""
-    lanes = Lanes(SETTINGS)
-    fill(lanes, "a", count=100)
-    lane = lanes.claim(0.0)
-    while lane.buffer.closed:
-        lanes.take(lane, 0.0, 0)
-    left = lanes.take_back("a")
-    assert 0 < len(left) < 100
-    lanes.release(lane)
-    assert lane.buffer is None
-
-
-def test_what_a_sender_is_about_to_take_is_not_taken_back():
-    """A sender that has claimed an open body finds it when its permit comes."""
-    lanes = Lanes(SETTINGS)
-    lanes.put(change("a", "u1"), 0, 0.0)
-    lane = lanes.claim(60.0)
-    assert [] == lanes.take_back("a")
-    assert 1 == lanes.take(lane, 60.0, 0).body.count

@@ -170,3 +170,31 @@ def test_when_the_uid_column_must_exist(required, top, mapping):
     """The uid column is required if set explicitly, or if nothing else identifies a member."""
     loaded = load(BASE | top | {"cohorts": {"s": mapping}})
     assert required is loaded.mapping("s").uid_required
+
+
+@pytest.mark.parametrize("form", [{}, "{}", " { } "])
+def test_an_explicit_empty_object_of_cohorts_is_refused(form):
+    """Meltano makes it of a variable with a dot in a key, and every stream would be a cohort."""
+    with pytest.raises(SettingsError) as refused:
+        load(BASE | {"cohorts": form})
+    assert "empty_cohorts" == refused.value.code
+    assert "Meltano" in str(refused.value)
+    assert "with a dot" in str(refused.value)
+
+
+@pytest.mark.parametrize("absent", [{}, {"cohorts": None}, {"cohorts": ""}])
+def test_without_cohorts_every_stream_is_one(absent):
+    """Absent, and null or empty text as Meltano has it for no value, mean every stream."""
+    assert "any" == load(BASE | absent).mapping("any").cohort_id
+
+
+@pytest.mark.parametrize("form", [{"vip": None}, {"vip": {}}, '{"vip": {}}', {"a.b": {}}])
+def test_a_stream_without_keys_is_no_empty_object(form):
+    """A stream that is listed without any key is mapped by the defaults."""
+    assert 1 == len(load(BASE | {"cohorts": form}).mappings)
+
+
+def test_flattened_cohorts_are_no_empty_object():
+    """Keys that Meltano flattened fill an empty object."""
+    raw = BASE | {"cohorts": {}, "cohorts.vip.cohort_id": "v"}
+    assert "v" == load(raw).mapping("vip").cohort_id

@@ -14,7 +14,8 @@ COHORTS = {
     "cohorts.vip: unknown key 'uid_col'; did you mean 'uid_column'?": {"uid_col": "x"},
     "cohorts.vip: unknown key 'zzzz'; the keys are cohort_id, cohort_name, cohort_description, "
     "cohort_id_column, cohort_name_column, uid_column, anonymous_id_column, sync_mode, "
-    "membership_column, expected_count_column, removals, max_removal_percent, "
+    "membership_column, deleted_at_column, expected_count_column, allow_bookmark, removals, "
+    "max_removal_percent, "
     "max_addition_percent": {"zzzz": "x"},
     "cohorts.vip.cohort_name: must not contain ':'; MoEngage may drop such a name without an "
     "error, so set a valid cohort_name": {"cohort_name": "a:b"},
@@ -35,7 +36,7 @@ SETTINGS = {
     "data_center: must be one of 01, 02, 03, 04, 05, 06, 101; there is no default, because the "
     "wrong data center is another region": {"data_center": "7"},
     "sync_mode: must be one of incremental, add, remove, mirror, one_time": {"sync_mode": "x"},
-    "removals: must be one of immediate, deferred": {"removals": "never"},
+    "removals: must be one of immediate, proven, deferred": {"removals": "never"},
     "on_reject: must be one of fail, skip": {"on_reject": "ignore"},
     "max_addition_percent: must be at least 0": {"max_addition_percent": -1},
     "max_concurrency: must be at most 16": {"max_concurrency": 17},

@@ -120,7 +120,7 @@ anything = st.one_of(
 says = st.sampled_from(["yes", "no", "TRUE", "f", "add", "maybe", "", None])
 flags = st.sampled_from([True, True, False, None])
 cohort_ids = st.sampled_from(["a", "a", "b", "", ":", "All Users", None])
-deleted = st.sampled_from([None, None, None, "", "2026-01-01T00:00:00+00:00"])
+deleted = st.sampled_from([None, None, None, "", "2026-01-01T00:00:00+00:00", "no", "0001-01-01"])
 
 MAPPINGS = {
     "plain": {},

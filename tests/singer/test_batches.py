@@ -1,5 +1,6 @@
 """BATCH messages: formats, places, and the order of files, rows and records."""
 
+import gzip
 import shutil
 import tempfile
 import typing as t
@@ -14,6 +15,7 @@ from singer_sdk.helpers._batch import StorageTarget
 from target_moengage_cohort.core.errors import InputError, TryAgainError
 from tests.support.batches import (
     ARROW,
+    GZIP,
     JSONL,
     KINDS,
     PARQUET,
@@ -90,6 +92,52 @@ def test_a_column_of_floats_holds_no_identifiers(emulator, folder, kind, type_):
     reasons = [reason for reason, _ in rejected(rejects)]
     assert 2 == sum("float" in reason for reason in reasons)
     assert 1 == sum("no identifier" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("kind", [PARQUET, ARROW], ids=["parquet", "arrow"])
+@pytest.mark.parametrize("scale", [0, 2])
+@pytest.mark.parametrize("mode", ["incremental", "mirror"])
+def test_a_column_of_decimals_keeps_every_digit(emulator, folder, kind, scale, mode):
+    """Exact decimals are identifiers, whether their rows are taken together or one by one."""
+    numbers = ["12345678901234567890", "900719925474099312345"]
+    rows = [{"uid": Decimal(number)} for number in numbers]
+    types = {"uid": pa.decimal128(38, scale)}
+    deleted = {"uid": Decimal(7), "_sdc_deleted_at": "2026-03-04"}
+    parts = [folder.batch(kind, rows, types)]
+    parts += [folder.batch(kind, [*rows, deleted], types | {"_sdc_deleted_at": pa.string()})]
+    for part in parts:
+        seen = run(emulator, lines(schema(), part), sync_mode=mode)
+        assert seen.error is None
+        assert {*numbers} == uids(emulator)
+
+
+FLOATS = [b"1.2345678901234568e+17", b"9.007199254740993E+18", b"1.23456789012345678e17"]
+
+
+@pytest.mark.parametrize("kind", [None, JSONL, GZIP], ids=["RECORD", "jsonl", "gzip"])
+@pytest.mark.parametrize("kind_of_id", ["number", "integer", "string"])
+def test_an_identifier_that_came_through_a_float_is_rejected(emulator, folder, kind, kind_of_id):
+    """A spreadsheet's number with an exponent beyond 2^53 is somebody else's; smaller ones are not,
+    and a rejected row that is replayed is rejected again."""
+    head = schema()
+    head["schema"]["properties"]["uid"] = {"type": ["null", kind_of_id]}
+    rows = [b'{"uid":%b}' % each for each in (b"4711.0", b"8.15e2", b"123456789012345678", *FLOATS)]
+    if kind is None:
+        said = [b'{"type":"RECORD","stream":"users","record":%b}' % row for row in rows]
+    else:
+        path, data = folder.new(kind.suffix), b"\n".join(rows)
+        path.write_bytes(gzip.compress(data) if kind is GZIP else data)
+        said = [batch(kind, path)]
+    path = folder.new("rejects")
+    options = {"on_reject": "skip", "rejects_path": str(path)}
+    run(emulator, lines(head, *said), **options)
+    assert {"4711", "815", "123456789012345678"} == uids(emulator)
+    assert 3 == len(rejected(path))
+    assert {True} == {"came through a float" in reason for reason, _ in rejected(path)}
+    replayed = path.rename(folder.new("replayed"))
+    run(emulator, replayed.read_bytes(), **options)
+    assert 3 == len(rejected(path))
+    assert {"4711", "815", "123456789012345678"} == uids(emulator)
 
 
 @pytest.mark.parametrize("kind", [PARQUET, ARROW], ids=["parquet", "arrow"])

@@ -20,7 +20,7 @@ FLAG = {"type": ["boolean", "null"]}
 
 texts = st.sampled_from(["u1", "u2", "u3", "ü\n\u2028", 'q"\\', "", None, "x" * 900, "x" * 1_001])
 numbers = st.sampled_from([1, 2, -3, 0, 2**70, None, 10**1001])
-odd = st.sampled_from([1.5, 2.0, True, [], {}, "7", "\x00", "a\ud800", float("nan")])
+odd = st.sampled_from([1.5, 2.0, 1e17, True, [], {}, "7", "\x00", "a\ud800", float("nan")])
 
 
 def mostly(values: st.SearchStrategy) -> st.SearchStrategy:
@@ -32,12 +32,13 @@ def rows(uids: st.SearchStrategy) -> st.SearchStrategy:
     return st.fixed_dictionaries(
         {"uid": mostly(uids)},
         optional={
-            "anonymous_id": mostly(some(["a1", "a2", None, ""])),
+            "anonymous_id": mostly(some(["a1", "a2", None, "", " a1"])),
             "is_member": mostly(some([True, True, False])),
             "n": mostly(some([5, 5, 5, 6])),
             "cohort": mostly(some(["c1", "c2", " ", "All Users"])),
             "name": mostly(some(["c1", "c2"])),
             "_sdc_deleted_at": some([None, None, None, "", "2026-11-22"]),
+            "_Sdc_Lsn_Deleted_At": some([None, False, "", "2026-11-22", "no", 0, []]),
             "other": some([None, 1e400, "z", [1.0, {"a": None}]]),
         },
     )

@@ -187,7 +187,11 @@ BAD_LINES = [
     ("invalid_record", line("RECORD", stream="s", record="pl4nt3d")),
     ("invalid_record", b'{"type":"RECORD","stream":"s","record":{"id":%b}}' % (b"9" * 5_000)),
     ("invalid_schema", line("SCHEMA", stream="s")),
-    ("invalid_schema", b'{"type":"SCHEMA","stream":"s","schema":{"x":1e99999999999999999999}}'),
+    (
+        "invalid_schema",
+        b'{"type":"SCHEMA","stream":"s","schema":{"properties":1e99999999999999999999}}',
+    ),
+    ("invalid_schema", line("SCHEMA", stream="s", schema={"pl4n": {"type": "string"}})),
     ("invalid_state", line("STATE", other="pl4nt3d")),
     ("invalid_state", b'{"type":"STATE","value":"pl4nt3d\xff"}'),
 ]
@@ -217,7 +221,12 @@ WORDINGS = [
         b'{"type":"x"}',
     ),
     (NO_RECORD + VIOLATION, line("RECORD", stream="s")),
-    ("the SCHEMA of the stream 's' has no 'properties'" + VIOLATION, line("SCHEMA", stream="s")),
+    ("the SCHEMA of the stream 's' has no 'schema' object" + VIOLATION, line("SCHEMA", stream="s")),
+    (
+        "the SCHEMA of the stream 's' has its columns ('id', 'name') directly in 'schema', not in "
+        "its 'properties'" + VIOLATION,
+        line("SCHEMA", stream="s", schema={"id": {"type": "string"}, "name": {}}),
+    ),
     ("a STATE has no 'value'" + VIOLATION, line("STATE")),
     ("the 'value' of a STATE is not UTF-8" + VIOLATION, b'{"type":"STATE","value":"\xff"}'),
     (

@@ -115,19 +115,70 @@ def test_faulty_maps_and_schemas_are_reported_before_any_record(code, columns, s
 
 
 @pytest.mark.parametrize(
-    ("expression", "kind"),
+    ("stream_map", "reason"),
     [
-        ("1/0", "ZeroDivisionError"),
-        ("int(id)", "ValueError"),
-        ("id.no", "MapExpressionError"),
+        ({"uid": "1/0"}, "stream_maps.s.uid: '1/0' failed with ZeroDivisionError"),
+        ({"uid": "int(id)"}, "stream_maps.s.uid: 'int(id)' failed with ValueError"),
+        ({"uid": "id.no"}, "stream_maps.s.uid: 'id.no' failed with AttributeDoesNotExist"),
+        (
+            {"x": "id", "uid": "id + score"},
+            "stream_maps.s.uid: 'id + score' failed with TypeError; 'score' is null or absent",
+        ),
+        (
+            {"__filter__": "score>5"},
+            "stream_maps.s.__filter__: 'score>5' failed with TypeError; 'score' is null or absent",
+        ),
+        (
+            {"uid": "ID.upper()"},
+            "stream_maps.s.uid: 'ID.upper()' failed with NameNotDefined; 'ID' is null or absent",
+        ),
+        (
+            {"score": "self + 1"},
+            "stream_maps.s.score: 'self + 1' failed with TypeError; 'score' is null or absent",
+        ),
     ],
+    ids=["division", "conversion", "attribute", "null", "filter", "name", "self"],
 )
-def test_an_expression_that_fails_rejects_the_row(expression, kind):
-    """The reason has the class of the error, without its text, which quotes the record."""
-    made, _ = mapped({"id": TEXT}, uid=expression)
-    ((stream, error),) = made.record("s", {"id": SECRET})
+def test_an_expression_that_fails_rejects_the_row(stream_map, reason):
+    """The reason has stream, column and expression, and the class of the error without its text,
+    which quotes the record; and which columns of the expression the record lacks."""
+    made, _ = mapped({"id": TEXT, "score": {"type": ["integer", "null"]}}, **stream_map)
+    ((stream, error),) = made.record("s", {"id": SECRET, "score": None})
     assert ("s", "stream_map_failed") == (stream, error.code)
-    assert f"its stream map failed with {kind}" == error.reason
+    assert reason == error.reason
+
+
+@pytest.mark.parametrize(
+    ("stream_map", "place"),
+    [
+        ({"s": {"uid": "lower(id)"}}, "s.uid: 'lower(id)' calls the unknown function 'lower'"),
+        ({"s": {"__filter__": "bool(lenght(id))"}}, "s.__filter__: 'bool(lenght(id))' calls"),
+        ({"s*": {"uid": "id + upper(id)"}}, "s*.uid: 'id + upper(id)' calls"),
+        ({"two": {"__source__": "s", "uid": "sha265(id)"}}, "two.uid: 'sha265(id)' calls"),
+    ],
+    ids=["column", "filter", "pattern", "copy"],
+)
+def test_a_misspelled_function_is_reported_with_the_schema(stream_map, place):
+    """A function that does not exist is a fault of the settings, and no row is blamed for it."""
+    with pytest.raises(SettingsError) as raised:
+        transform({"id": TEXT}, stream_maps=stream_map)
+    assert "invalid_stream_map" == raised.value.code
+    assert str(raised.value).startswith(f"stream_maps.{place}")
+    assert "sha256" in str(raised.value)
+
+
+def test_functions_of_other_streams_are_not_looked_at():
+    """A stream map with a fault is reported with its own stream, which may never come."""
+    maps = {"s": {"uid": "md5(id)"}, "t": {"uid": "lower(id)"}}
+    made, _ = transform({"id": TEXT}, stream_maps=maps)
+    assert 1 == len(made.record("s", {"id": "x"}))
+
+
+def test_a_key_need_not_be_in_the_schema():
+    """A SCHEMA that does not name its own key can be mapped all the same."""
+    made, (schema,) = transform({}, keys=["_id"], stream_maps={"s": {"uid": "_id"}})
+    assert ["_id"] == schema.key_properties
+    assert [("s", {"_id": "x", "uid": "x"})] == made.record("s", {"_id": "x"})
 
 
 NESTED = {"type": "object", "additionalProperties": {"type": "integer"}}
@@ -160,14 +211,8 @@ NESTED = {"type": "object", "additionalProperties": {"type": "integer"}}
             {"scores": NESTED},
             {"scores": {SECRET: "x"}},
         ),
-        (
-            "schema_unusable",
-            "the stream's schema cannot be used",
-            {"id": {"$ref": "#/no"}},
-            {"id": SECRET},
-        ),
     ],
-    ids=["type", "limit", "enum", "nested", "reference"],
+    ids=["type", "limit", "enum", "nested"],
 )
 def test_validation_names_column_and_rule_alone(code, reason, columns, record):
     """A row that breaks its schema is rejected, and neither its values nor its keys are shown."""
@@ -197,3 +242,79 @@ def test_the_sdks_debug_messages_show_no_record(caplog):
         made, _ = mapped({"id": TEXT}, uid="id + 'x'")
         made.record("s", {"id": SECRET})
     assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("place", "columns"),
+    [
+        ("for the column 'id', rule '$ref'", {"x": TEXT, "id": {"$ref": "#/no"}}),
+        ("for the column 'id', rule 'properties'", {"id": {"properties": {"x": {"$ref": "#/no"}}}}),
+    ],
+    ids=["column", "nested"],
+)
+def test_a_schema_that_cannot_be_used_is_one_error(place, columns):
+    """A rule that no record can be checked by ends the run: it is a fault of the schema."""
+    made, _ = transform(columns, validate_records=True)
+    with pytest.raises(InputError) as raised:
+        made.record("s", {"id": {"x": SECRET}})
+    assert "invalid_schema" == raised.value.code
+    assert place in str(raised.value)
+    assert "validate_records: false" in str(raised.value)
+    assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "column"),
+    [
+        ("for the column 'id', rule 'type'", {"type": "bogus"}),
+        ("for the column 'id', rule 'pattern'", {"pattern": "("}),
+        ("for the column 'id', rule 'multipleOf'", {"multipleOf": 0}),
+        ("for the column 'id', rule 'required'", {"required": True}),
+        ("for the column 'id', rule 'maximum'", {"maximum": "7"}),
+        ("for the column 'id'", 5),
+    ],
+)
+def test_an_invalid_schema_names_column_and_rule(place, column):
+    """The error comes with the SCHEMA, once, and says what to fix and what to do without that."""
+    with pytest.raises(InputError, match="validate_records: false") as raised:
+        transform({"id": column}, validate_records=True)
+    assert "invalid_schema" == raised.value.code
+    assert place in str(raised.value)
+
+
+VALID = [
+    ({"multipleOf": Decimal("1E-38")}, Decimal("149.5")),
+    ({"multipleOf": Decimal("1E-38")}, 12),
+    ({"multipleOf": Decimal("1E-38")}, 0.1),
+    ({"multipleOf": Decimal("0.01")}, Decimal("12345678901234567890123456789.01")),
+    ({"multipleOf": Decimal("2.5E+30")}, 5 * 10**30),
+    ({"multipleOf": 3}, Decimal("3E+999999999")),
+    ({"maximum": 10, "exclusiveMaximum": True}, Decimal("9.99")),
+    ({"maximum": 10, "exclusiveMaximum": False}, 10),
+    ({"anyOf": [{"minimum": 0, "exclusiveMinimum": True}, {"type": "string"}]}, "x"),
+]
+BROKEN = [
+    ("multipleOf", {"multipleOf": Decimal("0.01")}, Decimal("1.005")),
+    ("multipleOf", {"multipleOf": Decimal("1E-38")}, Decimal("1E-39")),
+    ("multipleOf", {"multipleOf": 4}, Decimal(6)),
+    ("multipleOf", {"multipleOf": 7}, Decimal("3E+999999999")),
+    ("multipleOf", {"multipleOf": Decimal("0.5")}, Decimal("1E-999999999")),
+    ("exclusiveMaximum", {"maximum": 10, "exclusiveMaximum": True}, 10),
+    ("exclusiveMinimum", {"minimum": -1, "exclusiveMinimum": True}, -1),
+    ("minimum", {"minimum": -1, "exclusiveMinimum": False}, -2),
+]
+
+
+@pytest.mark.parametrize(("rules", "value"), VALID, ids=str)
+def test_numbers_that_keep_their_rules_pass(rules, value):
+    """Multiples are exact whatever their digits, and the limits of draft 4 are understood."""
+    made, _ = transform({"n": rules}, validate_records=True)
+    assert [("s", {"n": value})] == made.record("s", {"n": value})
+
+
+@pytest.mark.parametrize(("rule", "rules", "value"), BROKEN, ids=str)
+def test_numbers_that_break_their_rules_do_not(rule, rules, value):
+    """What is no multiple, or beyond a limit of draft 4, is rejected with column and rule."""
+    made, _ = transform({"n": rules}, validate_records=True)
+    ((_, error),) = made.record("s", {"n": value})
+    assert f"column 'n' violates the rule {rule!r} of the stream's schema" == error.reason

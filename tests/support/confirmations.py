@@ -12,7 +12,7 @@ from target_moengage_cohort.cli.session import SessionTiming
 from target_moengage_cohort.core.membership import Key
 from target_moengage_cohort.emulator import Emulator
 from target_moengage_cohort.ledger.records import PlanKind
-from tests.support.look import Held
+from tests.support.look import NOTHING, Held
 from tests.support.plans import Offer, Plan
 from tests.support.singer import config
 
@@ -69,11 +69,16 @@ class Confirmations:
         assert offer.leaving, f"{cohort}: {plan_id} has no removals"
         self.approved[cohort] = plan_id, now + 86_400
 
-    def _note_used(self, cohort: str, plan: Plan, held: Held, now: float, *, well: bool) -> None:
+    def _note_used(
+        self, cohort: str, plan: Plan, known: Held, held: Held, now: float, *, well: bool
+    ) -> None:
         """Note whether a run has used an approval; it must have if it removed its members."""
-        used = plan.leaving & self.approved_of(cohort, now)
+        approved = self.approved_of(cohort, now)
+        used = plan.leaving & approved
+        # What did not end well may have used it, and another one may not have noted that yet.
+        is_spent = not approved & {*known.base, *(key for key, _ in known.aliases)}
         if cohort in self.approved and held.approved != self.approved[cohort][0]:
-            assert used, f"{cohort}: an approval ended without use"
+            assert used or is_spent, f"{cohort}: an approval ended without use"
             del self.approved[cohort]
         elif used:
             assert not well, f"{cohort}: an approval is still there after its use"
@@ -81,6 +86,7 @@ class Confirmations:
     def note_run(
         self,
         plans: t.Mapping[str, tuple[str, Plan]],
+        known: t.Mapping[str, Held],
         held: t.Mapping[str, Held],
         now: float,
         *,
@@ -91,7 +97,8 @@ class Confirmations:
 
         Args:
             plans: By cohort, its stream and its plan, of the streams that the input has.
-            held: The contents of the ledger afterwards.
+            known: The contents of the ledger before.
+            held: Its contents afterwards.
             now: The time of the run.
             well: Whether it succeeded.
             read_all: Whether it certainly read all of its input.
@@ -111,7 +118,8 @@ class Confirmations:
                     self.sure[stream] = now
         for cohort, (_, plan) in plans.items():
             if cohort in held:
-                self._note_used(cohort, plan, held[cohort], now, well=well)
+                before = known.get(cohort, NOTHING)
+                self._note_used(cohort, plan, before, held[cohort], now, well=well)
                 self._note_withheld(cohort, plan, held[cohort], well=well)
 
     def _note_withheld(self, cohort: str, plan: Plan, held: Held, *, well: bool) -> None:

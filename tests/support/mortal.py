@@ -1,4 +1,4 @@
-"""Runs of the target that kill themselves by SIGKILL at a step of the ledger.
+"""Runs of the target, and commands, that kill themselves by SIGKILL at a step of the ledger.
 
 Python and its imports take longer than such a run, so one process has it all imported and forks
 for each run; it never has a thread or a database of its own that a fork would break.
@@ -15,26 +15,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+from click.testing import CliRunner
+
+from target_moengage_cohort.cli import cli, confirm_command  # noqa: F401 - once for all forks
+from target_moengage_cohort.cli.session import SessionTiming
 from target_moengage_cohort.delivery.ports import Timing
 from target_moengage_cohort.emulator import Emulator
-from tests.support.singer import run
+from tests.support.singer import config, run
 
 
 @dataclass
 class Death:
-    """The end of a run that was to be killed.
+    """The end of a run or a command that was to be killed.
 
     Attributes:
         killed: Whether it was killed; if not, it ended before that step.
         states: The STATE messages that it wrote.
         failure: Its error, if it neither succeeded nor was killed.
         steps: The names of the steps that it reached.
+        code: The exit code of a command that was not killed.
     """
 
     killed: bool
     states: list[t.Any]
     failure: str
     steps: list[str]
+    code: int | None
 
 
 class Mortals:
@@ -74,10 +80,22 @@ class Mortals:
             clock: The constant time of the wall clock.
             **settings: Settings in addition to those of `singer.config`.
         """
+        facts = {"dies_at": dies_at, "tap_exit": tap_exit, "clock": clock, "settings": settings}
+        return self._order(emulator, facts, data)
+
+    def command(
+        self, emulator: Emulator, *arguments: str, dies_at: int, **settings: t.Any
+    ) -> Death:
+        """Call a command of `moengage-cohort`, and kill it at a step; likewise."""
+        return self._order(
+            emulator, {"dies_at": dies_at, "arguments": arguments, "settings": settings}
+        )
+
+    def _order(self, emulator: Emulator, facts: dict[str, t.Any], data: bytes = b"") -> Death:
         where = {name: getattr(emulator, name) for name in ("workspace_id", "data_api_key", "url")}
         with tempfile.TemporaryDirectory() as folder:
-            order = {"folder": folder, "where": where, "settings": settings}
-            order |= {"dies_at": dies_at, "tap_exit": tap_exit, "clock": clock}
+            state_home = os.environ["XDG_STATE_HOME"]  # the test's, not that of the first one
+            order = {"folder": folder, "where": where, "state_home": state_home, **facts}
             Path(folder, "input").write_bytes(data)
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()
@@ -90,12 +108,14 @@ class Mortals:
             [json.loads(line) for line in texts.get("states", "").splitlines()],
             failure,
             texts.get("steps", "").splitlines(),
+            int(texts["code"]) if "code" in texts else None,
         )
 
 
 def _die(order: dict[str, t.Any]) -> None:
     """Run as ordered, until the kill."""
     folder = Path(order["folder"])
+    os.environ["XDG_STATE_HOME"] = order["state_home"]
     flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND
     states, steps = (os.open(folder / name, flags) for name in ("states", "steps"))
     left = [None] * order["dies_at"]
@@ -106,11 +126,22 @@ def _die(order: dict[str, t.Any]) -> None:
         if not left:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    emulator = SimpleNamespace(**order["where"])
+    if "arguments" in order:
+        path = folder / "config.json"
+        path.write_text(json.dumps(config(emulator, **order["settings"])))
+        result = CliRunner().invoke(
+            cli, [*order["arguments"], "--config", str(path)], obj=SessionTiming(step=step)
+        )
+        (folder / "code").write_text(str(result.exit_code))
+        if "Traceback" in result.output:
+            (folder / "failure").write_text(result.output)
+        return
     timing = Timing(jitter=lambda _seconds: 0.0)
     if (clock := order["clock"]) is not None:
         timing = Timing(jitter=lambda _seconds: 0.0, wall_clock=lambda: clock)
     seen = run(
-        SimpleNamespace(**order["where"]),
+        emulator,
         (folder / "input").read_bytes(),
         timing,
         write_state=lambda value: os.write(states, value + b"\n"),

@@ -5,13 +5,18 @@ from target_moengage_cohort.sync.report import CohortReport, Report
 
 def cohort(cohort_id="vip", stream="s", **numbers):
     """Return the report of a cohort with these numbers."""
-    return CohortReport(
-        cohort_id=cohort_id, cohort_name=cohort_id, stream=stream, sync_mode="add", **numbers
-    )
+    names = {"cohort_id": cohort_id, "cohort_name": cohort_id, "stream": stream}
+    return CohortReport(**{"sync_mode": "add", "status": "succeeded"} | names | numbers)
 
 
 def report(*cohorts, **fields):
     """Return the report of a run with these fields."""
-    numbers = {"status": "succeeded", "requests": 0, "retries": 0, "throttled_seconds": 0.0}
-    times = {"run_id": "r", "started_at": "a", "finished_at": "b"}
+    numbers = {
+        "status": "succeeded",
+        "exit_code": 0,
+        "requests": 0,
+        "retries": 0,
+        "throttled_seconds": 0.0,
+    }
+    times = {"run_id": "r", "version": "1.0", "started_at": "a", "finished_at": "b"}
     return Report(**times | numbers | fields, cohorts=list(cohorts))

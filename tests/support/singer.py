@@ -16,6 +16,7 @@ import pytest
 
 from target_moengage_cohort.core.errors import TargetError
 from target_moengage_cohort.core.interrupts import Interrupt, Patience
+from target_moengage_cohort.core.warning_log import WarningLog
 from target_moengage_cohort.delivery.ports import Link, NoPace, Timing
 from target_moengage_cohort.emulator import Emulator
 from target_moengage_cohort.ledger.engines import open_store
@@ -28,7 +29,7 @@ from target_moengage_cohort.sync.context import Endpoints, RunContext
 from target_moengage_cohort.sync.mirror import mirror_sink
 from target_moengage_cohort.sync.mirror.recorder import Recorder
 from target_moengage_cohort.sync.process import endpoints_of, record_mapper_of
-from target_moengage_cohort.sync.report import Report
+from target_moengage_cohort.sync.report import Report, ReportHead
 from target_moengage_cohort.sync.run import Run
 
 UNLIMITED = 1_000_000
@@ -131,7 +132,6 @@ def run(
         if piecemeal:
             patch.setattr(lines_module, "PIECE_BYTES", 1)
             patch.setattr(mirror_sink, "_BATCH_ROWS", 3)
-            patch.setattr(mirror_sink, "_HEAD_START_ROWS", 3)
         return _run(emulator, data, timing, before, write_state, tap_exit, step, settings)
 
 
@@ -198,7 +198,8 @@ def open_run(
     A dry run has the endpoints of the process.
     """
     timing = timing or Timing(jitter=lambda _seconds: 0.0)
-    context = RunContext(store.run_id, config, interrupt, timing)
+    head = ReportHead(store.run_id, WarningLog(), config.settings)
+    context = RunContext(head, config, interrupt, timing)
     if config.settings.dry_run:
         return Run(context, endpoints_of(context, store))
     path, patience = config.settings.rejects_path, Patience(interrupt.wait, 30.0)

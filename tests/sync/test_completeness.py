@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from decimal import Decimal
 
 import hypothesis.strategies as st
@@ -12,7 +11,6 @@ from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.sync.mirror.completeness import (
     Completeness,
     Proof,
-    bookmarked_stream,
     check_tap_exit,
 )
 
@@ -269,99 +267,6 @@ def test_a_count_that_cannot_be_is_an_input_error(values):
     """A count that no stream can have is reported like any wrong one."""
     with pytest.raises(InputError):
         counted(*values, records=1)
-
-
-def bookmark(**bookmarks):
-    return json.dumps({"bookmarks": bookmarks}).encode()
-
-
-KEY = {"replication_key": "updated_at", "replication_key_value": "2026-01-01"}
-
-
-@pytest.mark.parametrize(
-    ("expected", "state"),
-    [
-        ("s", bookmark(s=KEY)),
-        ("s", bookmark(other=KEY, s=KEY)),
-        ("s", bookmark(s={"replication_key_value": 0})),
-        ("s", bookmark(s={"partitions": [{"context": {}}, {"context": {}, **KEY}]})),
-        ("s", bookmark(s={"partitions": [None, KEY]})),
-        ("s", b'{"bookmarks":{"s":{"replication_key_value":1e999}}}'),
-        ("s", b'{"bookmarks":{"s":{"replication_key_value":5},"o":{"x":1e999}}}'),
-        ("s", b'{"bookmarks":{"s":{"replication_key_value":5},"o":{"x":"\\ud800"}}}'),
-        ("s", b'{"bookmarks":{"s":{"replication_key_value":5}},"x":"\\ud800"}'),
-        ("t", bookmark(s={}, t=KEY)),
-        (None, bookmark()),
-        (None, bookmark(other=KEY)),
-        (None, bookmark(s={})),
-        (None, bookmark(s={"replication_key_value": None, "replication_key": "id"})),
-        (None, bookmark(s={"partitions": []})),
-        (None, bookmark(s={"partitions": [{"replication_key_value": None}, 5, "x"]})),
-        (None, bookmark(s={"partitions": KEY})),
-        (None, bookmark(s="replication_key_value")),
-        (None, bookmark(s=[KEY])),
-        (None, json.dumps({"s": KEY}).encode()),
-        (None, json.dumps({"bookmarks": [["s", KEY]]}).encode()),
-        (None, b'{"bookmarks":null}'),
-        (None, b'{"bookmarks":"s"}'),
-        (None, b"{}"),
-        (None, b"null"),
-        (None, b"5"),
-        (None, b'["bookmarks"]'),
-    ],
-    ids=[
-        "bookmark",
-        "beside another stream",
-        "zero",
-        "partition",
-        "odd partition beside it",
-        "number beyond all bounds",
-        "such a number elsewhere",
-        "half a surrogate pair in another bookmark",
-        "half a surrogate pair elsewhere",
-        "second stream",
-        "no bookmarks",
-        "another stream",
-        "empty",
-        "null",
-        "no partitions",
-        "partitions without",
-        "partitions are an object",
-        "text",
-        "list",
-        "not among bookmarks",
-        "bookmarks are a list",
-        "bookmarks are null",
-        "bookmarks are text",
-        "empty state",
-        "null state",
-        "number",
-        "list for a state",
-    ],
-)
-def test_a_bookmark_with_a_key_value_is_found(expected, state):
-    """A mirrored stream that a tap resumes from a replication key is found, whatever else the
-    STATE contains."""
-    assert expected == bookmarked_stream(state, ["s", "t"])
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text("a\u00e9"),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["bookmarks", "s", "partitions", "replication_key_value", "x"]), inner
-        )
-    ),
-)
-
-
-@given(json_values)
-@example({"bookmarks": {"s": {"partitions": [{"partitions": [KEY]}]}}})
-def test_any_state_can_be_looked_into(value):
-    """A STATE of any shape is searched without an error, and only for the given streams."""
-    assert bookmarked_stream(json.dumps(value).encode(), {"s"}) in {"s", None}
-    assert None is bookmarked_stream(json.dumps(value).encode(), set())
 
 
 def test_no_record_of_a_version_is_no_proof():

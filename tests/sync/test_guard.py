@@ -140,12 +140,18 @@ def plans(draw):
     )
 
 
-rules = st.builds(
-    Rules,
-    max_removal_percent=st.sampled_from([0, 10, 50, 99, 100]),
-    max_addition_percent=st.none() | percents,
-    deferred=st.booleans(),
-    seals=st.booleans(),
+rules = st.one_of(
+    st.builds(
+        Rules,
+        max_removal_percent=st.sampled_from([0, 10, 50, 99, 100]),
+        max_addition_percent=st.none() | percents,
+        seals=st.booleans(),
+        **when,
+    )
+    for when in (
+        {"deferred": st.booleans()},
+        {"deferred": st.sampled_from([False]), "needs_proof": st.sampled_from([True])},
+    )
 )
 proofs = st.sampled_from(Proof)
 
@@ -171,6 +177,7 @@ def test_the_fate_of_removals(plan, rules, proof):
     elif fate is Disposition.DELIVERED:
         share = Fraction(parts["gone"], differs.base)
         few = proof.is_proof and parts["gone"] <= 20
+        assert proof.is_proof or not rules.needs_proof
         assert few or share <= Fraction(rules.max_removal_percent, 100)
     else:
         assert Disposition.WITHHELD is fate
@@ -224,11 +231,12 @@ def test_what_is_not_delivered_has_a_reason(plan, rules, proof):
 
 @given(plans(), rules, proofs)
 def test_what_seals(plan, rules, proof):
-    """A one_time stream is sealed by proof, with all its additions delivered."""
+    """A one_time stream is sealed by proof, with members, and all its additions delivered."""
     _, differs = plan
     decision = decide(differs, rules, proof)
+    is_delivered = decision.additions is Disposition.DELIVERED
     assert decision.seals == (
-        rules.seals and proof.is_proof and decision.additions is Disposition.DELIVERED
+        rules.seals and proof.is_proof and is_delivered and differs.desired.count > 0
     )
 
 

@@ -178,9 +178,10 @@ def test_a_rejected_row_removes_nobody(emulator, mirror, caplog, tmp_path):
     seen = mirror(schema(), *users(*map(str, range(99)), None, "new"), state({"a": 1}), **options)
     assert {*map(str, range(100)), "new"} == members(emulator)
     (cohort,) = seen.report.cohorts
-    assert ("withheld", "no", 1) == (seen.report.status, cohort.complete, cohort.removals_withheld)
+    assert ("failed", "no", 1) == (cohort.status, cohort.complete, cohort.removals_withheld)
+    assert ("incomplete_input", 1) == (seen.error.code, seen.report.exit_code)
     assert [] == seen.states
-    assert ["row_skipped", "incomplete_after_rejects", "incomplete_input"] == codes(caplog)[1:]
+    assert ["rows_rejected", "incomplete_after_rejects", "incomplete_input"] == codes(caplog)[1:]
     assert "no members were removed. Fix the rows that were rejected\n" in caplog.text
 
 
@@ -490,14 +491,16 @@ def test_a_run_stopped_while_its_tap_lingers_has_no_proof(emulator, mirror, tmp_
         ({"users": {}, "gone": {}}, ["gone"]),
         ({"b": {}, "users": {}, "a": {}}, ["a", "b"]),
         ({"users": {}}, []),
-        ({}, []),
+        (None, []),
     ],
 )
 def test_a_configured_stream_without_input_is_a_warning(mirror, caplog, cohorts, absent):
     """A complete input without a configured stream succeeds, and a warning names the stream."""
     seen = mirror(schema(), *users("1"), cohorts=cohorts)
     assert "succeeded" == seen.report.status
-    assert ["users"] == [cohort.stream for cohort in seen.report.cohorts]
+    assert {"users": "succeeded", **dict.fromkeys(absent, "no_input")} == {
+        cohort.stream: cohort.status for cohort in seen.report.cohorts
+    }
     assert absent == [
         warned.stream for warned in warnings(caplog) if warned.code == "stream_without_input"
     ]

@@ -15,6 +15,7 @@ COHORT_FIELDS = [
     "cohort_name",
     "stream",
     "sync_mode",
+    "status",
     "records",
     "added",
     "removed",
@@ -33,10 +34,15 @@ COHORT_FIELDS = [
 ]
 FIELDS = [
     "run_id",
+    "version",
     "started_at",
     "finished_at",
     "status",
+    "exit_code",
     "error",
+    "warnings",
+    "destination",
+    "partner",
     "requests",
     "retries",
     "throttled_seconds",

@@ -231,6 +231,7 @@ class Convergence(RuleBasedStateMachine):
             if ended.delivered:
                 assert plan.expected == after, cohort
         self._judge_states(ended, given, plans)
+        known = self.held
         self._look(finished=[cohort for cohort, plan in plans.items() if plan.seals])
         for cohort in {c for c, one in self.held.items() if one.is_sealed} - sealed:
             assert plans[cohort].expected == members(self.emulator, cohort)
@@ -242,6 +243,7 @@ class Convergence(RuleBasedStateMachine):
                 for cohort, plan in plans.items()
                 if given.met(COHORTS[cohort])
             },
+            known,
             self.held,
             self.clock,
             well=ended.well,

@@ -47,6 +47,11 @@ class NewCohorts:
         rows = self._database.rows(query, [time.time() - _RECENT_SECONDS])
         return int(rows[0][0]) if rows else 0
 
+    def count_all(self) -> int:
+        """Return how many cohorts the store has, of all partners, retired ones among them."""
+        rows = self._database.rows("SELECT count(*) FROM cohorts")
+        return int(rows[0][0]) if rows else 0
+
     def get(self, cohort_id: str) -> CohortEntry | None:
         """Return a cohort that is not written yet."""
         return self._entries.get(cohort_id)

@@ -75,15 +75,21 @@ class Plans:
         self.drop(deleted)
         return deleted
 
-    def drop(self, plans: Sequence[tuple[int, str | None]]) -> None:
-        """Delete plans by their cohorts and ids, or all of a cohort; and approvals of them."""
+    def drop(
+        self, plans: Sequence[tuple[int, str | None]], *, ends_approvals: bool = False
+    ) -> None:
+        """Delete plans by their cohorts and ids, or all of a cohort; and approvals of them.
+
+        If a person has confirmed them, delete their cohorts' approvals of other plans, too.
+        """
+        approvals = [(cohort, None) for cohort, _ in plans] if ends_approvals else plans
         if plans:
             with self._database.change("drop plans") as transaction:
-                for table in ("plans", "approvals"):
+                for table, some in (("plans", plans), ("approvals", approvals)):
                     query = (
                         f"DELETE FROM {table} WHERE cohort = ? AND plan_id = coalesce(?, plan_id)"
                     )
-                    transaction.run_many(query, plans)
+                    transaction.run_many(query, some)
 
     # Approvals: of each cohort the latest
 
@@ -111,11 +117,6 @@ class Plans:
         wanted = set(cohorts)
         rows = self._database.rows(query, [self._clock()])
         return {cohort: plan_id for cohort, plan_id in rows if cohort in wanted}
-
-    def end_approvals(self, cohort: int) -> None:
-        """Delete a cohort's approvals, because a person has confirmed a later plan."""
-        with self._database.change("end approvals") as transaction:
-            transaction.run("DELETE FROM approvals WHERE cohort = ?", [cohort])
 
 
 def is_approvable(plan: Plan, now: float) -> bool:

@@ -46,6 +46,34 @@ class StreamRecords:
             query = f"UPDATE streams SET {columns} WHERE partner = ? AND stream = ?"
             transaction.run(query, [*facts.values(), self._partner, stream])
 
+    def begin(self, stream: str, run_id: str) -> None:
+        """Record that a run reads the stream, if it has not been recorded."""
+        former, key = self.fact(stream, "latest_run"), [self._partner, stream]
+        if former == run_id:
+            return
+        with self._database.change("note stream") as transaction:
+            transaction.run(
+                "INSERT INTO streams (partner, stream, has_members, latest_run)"
+                " VALUES (?, ?, 0, ?) ON CONFLICT (partner, stream)"
+                " DO UPDATE SET latest_run = excluded.latest_run",
+                [*key, run_id],
+            )
+            transaction.run(
+                "INSERT INTO run_streams (run_id, partner, stream) VALUES (?, ?, ?)",
+                [run_id, *key],
+            )
+            transaction.run(
+                "DELETE FROM run_streams WHERE run_id = ?"
+                " AND NOT EXISTS (SELECT 1 FROM streams WHERE latest_run = ?)",
+                [former, former],
+            )
+
+    def companions(self, stream: str) -> set[str]:
+        """Return the streams of the run that has read the stream last; none if there was none."""
+        query = "SELECT stream FROM run_streams WHERE partner = ? AND run_id = ?"
+        rows = self._database.rows(query, [self._partner, self.fact(stream, "latest_run")])
+        return {name for (name,) in rows}
+
     def use_version(self, stream: str, version: int, run_id: str) -> bool:
         """Record that a run has seen a version; return whether no other run has before."""
         key = [self._partner, stream, str(version)]  # text: it may have more than 64 bits

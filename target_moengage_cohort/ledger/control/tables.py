@@ -22,6 +22,10 @@ TABLES = (
         partner TEXT NOT NULL, stream TEXT NOT NULL, latest_run TEXT, has_members BIGINT NOT NULL,
         is_whole BIGINT, alert_state TEXT, last_timestamp BIGINT,
         PRIMARY KEY (partner, stream))""",
+    # The streams of each run that is the `latest_run` of any.
+    """CREATE TABLE run_streams (
+        run_id TEXT NOT NULL, partner TEXT NOT NULL, stream TEXT NOT NULL,
+        PRIMARY KEY (run_id, partner, stream))""",
     # `mark` is the last request that was folded into the members; the numbers are as of then.
     # `is_partial` is whether the cohort began in a stream whose members were not kept.
     """CREATE TABLE cohorts (

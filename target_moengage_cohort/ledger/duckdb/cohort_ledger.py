@@ -213,8 +213,7 @@ class DuckDBCohortLedger:
 
     def drop_plans(self, plan_id: str | None = None) -> None:
         """See `CohortLedger.drop_plans`."""
-        self.state.drop_plan(self.number, plan_id)
-        self.state.plans.end_approvals(self.number)
+        self.state.drop_plan(self.number, plan_id, ends_approvals=True)
 
     def _replace(self, plan_id: str, **changes: object) -> None:
         plans = [plan for plan in self.plans() if plan.plan_id == plan_id]

@@ -7,15 +7,18 @@ import typing as t
 
 import duckdb
 
+from target_moengage_cohort.core.column_files import TEXT
+from target_moengage_cohort.core.deletions import BLANK, TIMESTAMP
 from target_moengage_cohort.ledger.snapshot import ColumnarFacts
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from target_moengage_cohort.core.column_files import ColumnarRows
     from target_moengage_cohort.ledger.duckdb.instance import Cursor
 
 _IDENTIFIERS = ("uid", "anonymous_id")
+_WHITE_SPACE = "".join(filter(str.isspace, map(chr, range(0x3001))))
 _NUMBERS = ("file_index", "file_row_number")
 
 
@@ -28,7 +31,16 @@ class OpenRows:
         self._version = rows.version()  # before anything is read
         self._table, self._types = rows.open(cursor)
         self._names = [self._text(role) for role in _IDENTIFIERS]
-        self._deleted = f"({self._text('deleted_at')} IS NOT NULL)"
+        marks = sorted({*rows.marks(self._types).values()})
+        self._deleted = _any(f"regexp_full_match({text}, '{TIMESTAMP}')" for text in marks)
+        self._is_unclear = _any(
+            f"NOT regexp_full_match({text}, '{BLANK}|{TIMESTAMP}')" for text in marks
+        )
+        self._is_padded = _any(
+            f"{name} <> trim({name}, '{_WHITE_SPACE}')"
+            for role, name in zip(_IDENTIFIERS, self._names, strict=True)
+            if TEXT.fullmatch(self._types.get(rows.columns.get(role, ""), ""))
+        )
         self._member = rows.column("membership", self._types, absent="TRUE")
 
     def facts(self) -> ColumnarFacts | None:
@@ -41,9 +53,11 @@ class OpenRows:
         (row,) = self._cursor.execute(
             f"SELECT count(*), count(*) FILTER ({uid} IS NULL AND {anonymous_id} IS NULL),"
             f" greatest({longest}),"
-            f" count(*) FILTER (NOT {self._deleted} AND {self._member} IS NULL),"
+            f" count(*) FILTER ({self._is_unclear}"
+            f" OR NOT {self._deleted} AND {self._member} IS NULL),"
             f" count(*) FILTER ({self._deleted} OR NOT {self._member}),"
             f" count(*) FILTER ({uid} IS NOT NULL AND {anonymous_id} IS NOT NULL),"
+            f" count(*) FILTER ({self._is_padded}),"
             f" count({expected}), min({expected}), max({expected}) FROM {self._table}"
         ).fetchall()
         *numbers, least, most = row
@@ -75,6 +89,11 @@ class OpenRows:
 
     def _text(self, role: str) -> str:
         return f"nullif({self._rows.column(role, self._types)}::VARCHAR, '')"
+
+
+def _any(conditions: Iterable[str]) -> str:
+    """Return the SQL of whether any condition holds; one that is null does not."""
+    return f"({' OR '.join(f'coalesce({each}, FALSE)' for each in conditions) or 'FALSE'})"
 
 
 @contextlib.contextmanager

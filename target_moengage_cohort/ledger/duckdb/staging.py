@@ -13,7 +13,6 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger.duckdb.binding import Column, bound
 from target_moengage_cohort.ledger.duckdb.columnar_rows import opened
 from target_moengage_cohort.ledger.duckdb.comparison import Comparison
@@ -121,21 +120,6 @@ class DuckDBStaging:
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
             under_way.result()
-
-    def new_members(self, first: int, end: int) -> list[Member]:
-        """See `Staging.new_members`."""
-        self.wait()
-        rows = self._table.rows
-        last = (
-            f"SELECT h, max(rid) AS rid FROM {rows} WHERE rid >= {first} AND rid < {end} GROUP BY h"
-        )
-        known = f"SELECT h FROM {rows} WHERE rid < {first} AND h IN (SELECT h FROM last)"
-        found = self.fetch(
-            f"WITH last AS ({last}), new AS (SELECT rid FROM last WHERE h NOT IN ({known}))"
-            f" SELECT uid, anonymous_id FROM {rows} WHERE rid >= {first}"
-            f" AND rid < {end} AND rid IN (SELECT rid FROM new) ORDER BY rid"
-        )
-        return [Member(uid, anonymous_id) for uid, anonymous_id in found]
 
     def compare(
         self,

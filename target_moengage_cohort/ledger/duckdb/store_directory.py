@@ -94,6 +94,10 @@ class StoreDirectory:
         """See `LedgerStore.recent_cohorts`."""
         return self._ready().new.count_recent() if self.exists else 0
 
+    def count_cohorts(self) -> int:
+        """See `LedgerStore.count_cohorts`."""
+        return self._ready().new.count_all() if self.exists else 0
+
     def plans(self) -> dict[int, list[Plan]]:
         """Return the plans of all cohorts that have any, by number; never waits."""
         numbers = [entry.number for entry in self.entries()]
@@ -112,9 +116,12 @@ class StoreDirectory:
 
     def begin(self, stream: str) -> None:
         """Record that this run reads a stream: pending plans of earlier runs expire."""
-        streams = StreamRecords(self._ready())
-        if not self._read_only and streams.fact(stream, "latest_run") != self.run_id:
-            streams.note_stream(stream, latest_run=self.run_id)
+        if not self._read_only:
+            StreamRecords(self._ready()).begin(stream, self.run_id)
+
+    def companions(self, stream: str) -> set[str]:
+        """See `LedgerStore.companions`."""
+        return StreamRecords(self._ready()).companions(stream) if self.exists else set()
 
     def has_members(self, stream: str) -> bool:
         """Return whether any cohort of a stream may have members in the store; cheap."""
@@ -128,6 +135,16 @@ class StoreDirectory:
     def use_version(self, stream: str, version: int) -> bool:
         """Record that this run has seen a stream's version; return whether no other run has."""
         return StreamRecords(self._ready()).use_version(stream, version, self.run_id)
+
+    def was_read_whole(self, stream: str) -> bool | None:
+        """See `LedgerStore.was_read_whole`."""
+        is_whole = StreamRecords(self._ready()).fact(stream, "is_whole")
+        return None if is_whole is None else bool(is_whole)
+
+    def note_read_whole(self, stream: str, *, whole: bool) -> None:
+        """See `LedgerStore.note_read_whole`."""
+        if not self._read_only:
+            StreamRecords(self._ready()).note_stream(stream, is_whole=int(whole))
 
     def write_progress(self, progress: RunProgress) -> None:
         """Record how far the run is, unless the store is read-only."""

@@ -75,6 +75,7 @@ class DuckDBStreamLedger(StreamState):
             self._show(journal)
         else:
             self._fold(self.requests.of_stream(self.name) if is_ahead else journal)
+            self.end_spent_approvals()
 
     def _reconcile(
         self, journal: Sequence[JournaledRequest], marks: Mapping[int, FoldedCohort]

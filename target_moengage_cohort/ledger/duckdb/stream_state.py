@@ -161,9 +161,9 @@ class StreamState:
 
     # Plans
 
-    def drop_plan(self, cohort: int, plan_id: str | None) -> None:
-        """Delete a cohort's plans, or the one with an id; then its members."""
-        self.plans.drop([(cohort, plan_id)])
+    def drop_plan(self, cohort: int, plan_id: str | None, *, ends_approvals: bool = False) -> None:
+        """Delete a cohort's plans, or the one with an id; then its members. See `Plans.drop`."""
+        self.plans.drop([(cohort, plan_id)], ends_approvals=ends_approvals)
         self.drop_plan_members([cohort], plan_id)
 
     def replace_plans(self, cohorts: Sequence[int]) -> None:
@@ -171,6 +171,22 @@ class StreamState:
         if not self.read_only:
             for cohort, plan_id in self.plans.replace(cohorts):
                 self.drop_plan_members([cohort], plan_id)
+
+    def end_spent_approvals(self) -> None:
+        """Delete the approvals of which no member is left.
+
+        A run or a command that was killed had used them, and not noted that yet. Otherwise they
+        would allow the same removals again once the members are back.
+        """
+        if not (approved := self.plans.approved([*self.by_number])):
+            return
+        present = " UNION ALL ".join(
+            f"SELECT cohort, h FROM {{s}}.{table}" for table in ("accepted", "doubts", "aliases")
+        )
+        query = f"SELECT DISTINCT cohort FROM ({self.removals_sql(approved)}) SEMI JOIN ({present})"
+        left = {cohort for (cohort,) in self.table.rows(f"{query} USING (cohort, h)")}
+        for cohort in approved.keys() - left:
+            self.drop_plan(cohort, approved[cohort])
 
     def removals_sql(self, plans: Mapping[int, str]) -> str:
         """Return SQL for cohort and hash of the removals of plans, by their cohorts."""

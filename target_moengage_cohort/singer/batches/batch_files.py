@@ -13,12 +13,13 @@ import typing as t
 import duckdb
 
 from target_moengage_cohort.core.column_files import INCOMPLETE, ColumnarRows
+from target_moengage_cohort.core.deletions import is_deletion_role
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.core.files import Scratch
 from target_moengage_cohort.singer.batches.columnar import Cursor, Relation
 from target_moengage_cohort.singer.batches.jsonl import JsonLines
 from target_moengage_cohort.singer.batches.storage import local_file, shown
-from target_moengage_cohort.singer.decoding import decoder, row_type
+from target_moengage_cohort.singer.decoding import row_decoder, row_type
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,7 +94,8 @@ class BatchFiles:
         stays = path.parent != self._folder and _is_linked(path, link)
         if not stays:
             link.symlink_to(path.absolute())
-        source = ColumnarRows((link,), layout.columns, layout.keys, where, stays)
+        columns = (layout.columns, layout.keys)
+        source = ColumnarRows((link,), *columns, where, stays, layout.optional)
         try:
             yield Relation(self._cursor, source, whole=lambda: source)
         finally:
@@ -112,7 +114,7 @@ def _is_linked(path: Path, link: Path) -> bool:
 
 @functools.lru_cache(maxsize=64)  # files may be small and many
 def _row_decoder(layout: RowLayout) -> Callable[[bytes], t.Any]:
-    return decoder(row_type(layout.columns, layout.keys)).decode
+    return row_decoder(row_type(layout.columns, layout.keys), layout.columns)
 
 
 def _check_encoding(message: Batch, where: str) -> None:
@@ -144,7 +146,14 @@ def _arrow(
     try:
         with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as whole:
             names = {*layout.columns.values(), *layout.keys}
-            wanted = [n for n, name in enumerate(whole.schema.names) if name in names]
+            marks = {
+                column.lower() for role, column in layout.columns.items() if is_deletion_role(role)
+            }
+            wanted = [
+                n
+                for n, name in enumerate(whole.schema.names)
+                if name in names or name.lower() in marks
+            ]
             options = pa.ipc.IpcReadOptions(included_fields=wanted or None)
             file = pa.ipc.open_file(mapped, options=options)
             for number in range(file.num_record_batches):
@@ -165,4 +174,5 @@ def _batch_rows(
     """Return some rows of an Arrow file's record batch."""
     batch = file.get_batch(number)
     batch.validate(full=True)  # DuckDB trusts offsets, and would read beyond the file
-    return ColumnarRows(batch.slice(offset, _ARROW_ROWS), layout.columns, layout.keys, where)
+    rows = batch.slice(offset, _ARROW_ROWS)
+    return ColumnarRows(rows, layout.columns, layout.keys, where, optional=layout.optional)

@@ -57,6 +57,7 @@ class Relation:
         self._records: list[str] = []  # of that chunk, once one is needed
         self._types: dict[str, str] = {}
         self._columns: dict[str, str] = {}
+        self._marks: dict[str, str] = {}  # role → SQL of a mark of deletions
         self._constant: dict[str, t.Any] = {}  # attributes whose value is the same in all rows
         self._is_plain = False
 
@@ -65,7 +66,12 @@ class Relation:
         source = self.source
         table, self._types = source.open(cursor)
         columns = source.columns
-        self._columns = {role: name for role, name in columns.items() if name in self._types}
+        self._marks = source.marks(self._types)
+        self._columns = {
+            role: name
+            for role, name in columns.items()
+            if name in self._types or role in self._marks
+        }
         self._constant = {
             attribute: True if column in self._types else UNSET
             for attribute, column in attributes(columns, source.keys).items()
@@ -126,7 +132,7 @@ class Relation:
         if not self._is_plain:
             raise NotPlainError
         columns = dict(zip(self._columns, zip(*values, strict=True), strict=True))
-        if any(columns.get("deleted_at", ())):
+        if any(any(columns[role]) for role in self._marks):
             raise NotPlainError
         present, expected = columns.get("membership"), columns.get("expected_count")
         cohorts = self._cohorts(columns)
@@ -153,12 +159,14 @@ class Relation:
 
     def _value(self, role: str) -> str:
         """Return the SQL expression of a role's value, of a type that the row rules accept."""
+        if role in self._marks:
+            return self._marks[role]
         column, kind = self.source.column(role, self._types), self._types[self._columns[role]]
         if TEXT.fullmatch(kind):
             return f"{column}::VARCHAR"
-        if role == "deleted_at":
-            return f"CASE WHEN {column} IS NOT NULL THEN 'deleted' END"
-        if WHOLE.fullmatch(kind) or _OTHER_SCALAR.fullmatch(kind):
+        if WHOLE.fullmatch(kind):  # a decimal without a scale would look like a float's
+            return f"{column}::HUGEINT" if kind.startswith("DECIMAL") else column
+        if _OTHER_SCALAR.fullmatch(kind):
             return column
         return f"CASE WHEN {column} IS NOT NULL THEN [TRUE] END"  # never an identifier
 

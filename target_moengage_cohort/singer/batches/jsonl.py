@@ -59,7 +59,7 @@ class JsonLines:
     def _columns(self, piece: bytes) -> Columns:
         if self._plain is None:
             raise NotPlainError
-        return self._plain.take(decode_all(self._plain.decode_lines, piece))
+        return self._plain.take(decode_all(self._plain.decode_lines, self._plain.corrected(piece)))
 
     def _rows(self, piece: bytes, number: int) -> Iterator[t.Any]:
         self._number = number

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from target_moengage_cohort.core.membership import Change
+from target_moengage_cohort.singer.columns import NotPlainError
 from target_moengage_cohort.sync.mirror.completeness import Proof
 from target_moengage_cohort.sync.sink import Sink
 
@@ -26,12 +27,14 @@ class ChangeSink(Sink):
         cohort, action, member = self.rows.read(row)
         if action is None:
             cohort.skipped += 1
-        else:
+        elif cohort.error is None:
             self._outbox.put(Change(cohort.cohort, action, member))
 
     def take_columns(self, columns: Columns) -> None:
         """Turn many plain rows into changes; see `Sink`."""
         cohorts = self.rows.cohorts_of(columns)
+        if any(cohort.error for cohort in cohorts):
+            raise NotPlainError
         self._outbox.put(*self.rows.changes(columns, cohorts))
 
     def settle(self) -> bool:

@@ -122,10 +122,12 @@ class Outbox:
             self._cohorts.meet_known(mapping, lambda entry: entry.number in numbers)
         cohorts = {each.number: each for each in self._cohorts.of_stream(mapping.stream)}
         for number, members in aliases:
+            if number not in cohorts:  # it is withheld
+                continue
             change = cohorts[number].change
             if not self._delivery.submit([change(Action.REMOVE, member) for member in members]):
                 return False
-        for number in numbers:  # the members that are sent again must come last
+        for number in cohorts.keys() & numbers:  # the members that are sent again must come last
             self._delivery.close(cohorts[number].cohort.cohort_id)
         return True
 

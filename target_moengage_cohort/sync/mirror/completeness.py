@@ -8,16 +8,12 @@ need an input without any fault, and without proof that it is complete they stay
 from __future__ import annotations
 
 import enum
-import json
 import typing as t
 from decimal import Decimal
 
 from msgspec import UNSET
 
 from target_moengage_cohort.core.errors import InputError
-
-if t.TYPE_CHECKING:
-    from collections.abc import Collection
 
 _MOST_VERSIONS = 100  # more of them in one run prove nothing anyway
 _MOST_DIGITS = 18  # of a row count
@@ -94,7 +90,7 @@ class Completeness:
         is_same = value == self._raw_count and type(value) is type(self._raw_count)
         if is_same and self._expected is not None:
             return
-        expected = _whole_number(value)
+        expected = whole_number(value)
         where = f"expected_count_column {self._count_column!r} of the stream {self._stream!r}"
         if expected is None:
             msg = f"{where}: a row has no row count there; make it count(*) over ()"
@@ -106,6 +102,15 @@ class Completeness:
             )
             raise InputError("count_mismatch", msg)
         self._raw_count, self._expected = value, expected
+
+    def expect_nothing(self) -> None:
+        """Note a row which states that there is none; it was counted, but is none itself.
+
+        Raises:
+            InputError: Other rows have another row count.
+        """
+        self.expect(0)
+        self.records -= 1
 
     def check(self) -> None:
         """Compare the row count in the rows with the number of rows read.
@@ -153,58 +158,8 @@ def check_tap_exit(code: int) -> None:
         raise InputError("tap_failed", msg)
 
 
-def check_bookmarks(state: bytes, streams: Collection[str], where: t.Callable[[str], str]) -> None:
-    """Check that the tap reads the streams of mirrors as a whole.
-
-    Args:
-        state: A STATE's value.
-        streams: The mirrors' streams.
-        where: Puts the number of the input's line before a message.
-
-    Raises:
-        InputError: It has a bookmark for one of them.
-    """
-    if streams and (stream := bookmarked_stream(state, streams)) is not None:
-        msg = (
-            f"the tap keeps a bookmark for the stream {stream!r}, so it omits rows, and their "
-            "members would be removed. Set the stream's replication method to FULL_TABLE: the sync "
-            "modes mirror and one_time need the whole query each time"
-        )
-        raise InputError("bookmark_for_mirror", where(msg))
-
-
-def bookmarked_stream(state: bytes, streams: Collection[str]) -> str | None:
-    """Find a stream that the tap does not read as a whole.
-
-    Args:
-        state: A STATE's value.
-        streams: The streams to look for.
-
-    Returns:
-        One of them with a ``replication_key_value``, for itself or for a partition.
-    """
-    try:
-        value = json.loads(state)  # more lenient than msgspec: it reads what any tap writes
-    except (ValueError, RecursionError):
-        return None
-    bookmarks = value.get("bookmarks") if isinstance(value, dict) else None
-    if not isinstance(bookmarks, dict):
-        return None
-    for stream in streams:
-        bookmark = bookmarks.get(stream)
-        if not isinstance(bookmark, dict):
-            continue
-        partitions = bookmark.get("partitions")
-        parts = [bookmark, *(partitions if isinstance(partitions, list) else ())]
-        parts += [part.get("progress_markers") for part in parts if isinstance(part, dict)]
-        for part in parts:
-            if isinstance(part, dict) and part.get("replication_key_value") is not None:
-                return stream
-    return None
-
-
-def _whole_number(value: object) -> int | None:
-    """Return a row count as a tap may write it: a number, or its digits."""
+def whole_number(value: object) -> int | None:
+    """Return a row count as a tap may write it, a number or its digits; else ``None``."""
     if isinstance(value, Decimal) and value.is_finite() and value.adjusted() < _MOST_DIGITS:
         value = int(value) if value == value.to_integral_value() else None
     elif isinstance(value, str):

@@ -17,6 +17,12 @@ ALWAYS_ALLOWED_REMOVALS = 20
 
 _ALL = 100
 
+WAYS_TO_PROOF = (
+    "Proof is an expected_count_column, moengage-cohort run, an ACTIVATE_VERSION after the rows, "
+    "or removals: deferred with moengage-cohort confirm after the tap"
+)
+"""What a person can do about an input that is not proven complete."""
+
 
 def most_removals(*, base: int, max_removal_percent: int, proven: bool) -> int:
     """Return how many members a run may remove from a cohort to which it adds none.
@@ -87,7 +93,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         additions: The treatment of its additions.
         removals: The treatment of its removals.
         remaining: How many members the cohort has once its removals are made.
-        seals: Whether this finishes the cohort: a one_time cohort after a proven input.
+        seals: Whether this finishes a one_time cohort: its input is proven, and has members.
         reason: Why not all of it is delivered, in words.
         objection: Why the guard will withhold waiting removals once they are confirmed.
     """
@@ -113,25 +119,29 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         max_addition_percent: The setting; ``None`` means no limit.
         deferred: Whether removals wait for `confirm`.
         seals: Whether the stream's sync mode is one_time.
+        needs_proof: Whether removals are withheld without proof that the input is complete; not
+            together with `deferred`.
     """
 
     max_removal_percent: int
     max_addition_percent: int | None
     deferred: bool
     seals: bool
+    needs_proof: bool = False
 
 
 def decide(differs: DiffCounts, rules: Rules, proof: Proof) -> Decision:
     """Decide on a plan before any of it is sent."""
     growth = _excess_growth(differs, rules.max_addition_percent)
     additions = Disposition.DELIVERED if growth is None else Disposition.WITHHELD
+    delivers_some = additions is Disposition.DELIVERED and differs.desired.count > 0
     remaining = differs.desired.count - (0 if growth is None else differs.joining)
     removals, objection, against = Disposition.DELIVERED, None, None
     if proof is Proof.NO:
         removals = Disposition.LEFT
         against = _incomplete(differs)
     else:
-        against = guard(
+        against = _unproven(differs, rules, proof) or guard(
             base=differs.base,
             removals=differs.leaving,
             desired=remaining,
@@ -146,7 +156,7 @@ def decide(differs: DiffCounts, rules: Rules, proof: Proof) -> Decision:
         additions=additions,
         removals=removals,
         remaining=remaining,
-        seals=rules.seals and additions is Disposition.DELIVERED and proof.is_proof,
+        seals=rules.seals and delivers_some and proof.is_proof,
         reason="; ".join(reason for reason in (growth, against) if reason is not None) or None,
         objection=objection,
     )
@@ -160,6 +170,17 @@ def _excess_growth(differs: DiffCounts, limit: int | None) -> str | None:
     return (
         f"it would add {differs.joining:,} members to {differs.base:,} ({share:.2%} more), and "
         f"max_addition_percent is {limit}"
+    )
+
+
+def _unproven(differs: DiffCounts, rules: Rules, proof: Proof) -> str | None:
+    """Return why removals that no person approved need proof, if they do and there is none."""
+    removals = differs.removals - differs.approved
+    if not (rules.needs_proof and removals) or proof.is_proof:
+        return None
+    return (
+        f"it would remove {removals:,} of {differs.base:,} members without proof that the input is "
+        f"complete, and removals is proven. {WAYS_TO_PROOF}"
     )
 
 

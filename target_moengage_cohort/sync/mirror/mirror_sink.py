@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import typing as t
 
-import msgspec
-
 from target_moengage_cohort.core.membership import Action, largest_size
 from target_moengage_cohort.singer.columns import LONGEST, NotPlainError
-from target_moengage_cohort.singer.messages import DELETED_AT
 from target_moengage_cohort.sync.mirror.completeness import Completeness
 from target_moengage_cohort.sync.mirror.settlement import Settlement, StagedStream
 from target_moengage_cohort.sync.rows import count_records
 from target_moengage_cohort.sync.sink import Sink
 
 if t.TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from target_moengage_cohort.core.errors import RowError
     from target_moengage_cohort.ledger.snapshot import ColumnarFacts, Staging
     from target_moengage_cohort.singer.batches.columnar import Relation
     from target_moengage_cohort.singer.columns import Columns
-    from target_moengage_cohort.sync.mirror.head_start import HeadStart
     from target_moengage_cohort.sync.rows import RowMapper
 
 _BATCH_ROWS = 100_000
-_HEAD_START_ROWS = 20_000
 
 
 class MirrorSink(Sink):
@@ -31,7 +29,6 @@ class MirrorSink(Sink):
     Attributes:
         staging: The rows.
         completeness: The evidence in the stream's messages that all of it has arrived.
-        head_start: Sends rows before all have arrived, if that is useful.
     """
 
     def __init__(self, rows: RowMapper, source: str, settlement: Settlement) -> None:
@@ -39,28 +36,17 @@ class MirrorSink(Sink):
         mapping = rows.mapping
         self.staging: Staging = settlement.store.staging()
         self.completeness = Completeness(mapping.stream, mapping.expected_count_column)
-        self.head_start: HeadStart | None = None
         self._settlement = settlement
         self._has_counts = mapping.expected_count_column is not None
         self._fans_out = mapping.cohort is None
         self._start_batch()
 
-    def follow(self, rows: RowMapper) -> None:
-        """Map rows by the latest schema from now on; give a new cohort a head start if it can."""
-        self.rows = rows
-        mapping, cohort, columns = rows.mapping, rows.cohort, rows.schema.schema["properties"]
-        may_have_absent = mapping.membership_column is not None or DELETED_AT in columns
-        # A later row of the same uid may have another anonymous ID, and the last row counts.
-        has_both_ids = {mapping.uid_column, mapping.anonymous_id_column} <= set(columns)
-        if may_have_absent or has_both_ids or cohort is None or cohort.ledger is None:
-            return
-        is_new = not (cohort.ledger.numbers().base or self.staging.rows)
-        if is_new and not cohort.is_closed and self.head_start is None:
-            self.head_start = self._settlement.head_start(self.staging, cohort)
-
     def take(self, row: t.Any) -> None:
         """Take one row; see `Sink.take`."""
         if self._has_counts:
+            if self.rows.proves_emptiness(row):
+                self.completeness.expect_nothing()
+                return
             self.completeness.expect(row.expected_count)
         cohort, action, member = self.rows.read(row)
         if cohort.is_closed:
@@ -96,8 +82,6 @@ class MirrorSink(Sink):
         if cohort is None:
             raise NotPlainError
         source = relation.source
-        if self.head_start is not None:  # needs the identifiers of all rows before the end
-            source = msgspec.structs.replace(source, stays=False)
         facts = self.staging.facts(source)
         if facts is None or self._has_unusual(facts):
             raise NotPlainError
@@ -106,6 +90,7 @@ class MirrorSink(Sink):
         if self._has_counts and facts.count:
             self.completeness.expect(facts.least)
         cohort.records += facts.count
+        self.rows.count_padded(facts.padded)
         if facts.count and not cohort.is_closed:
             self.flush()
             self.staging.append_columnar(source, facts, cohort.number)
@@ -125,19 +110,14 @@ class MirrorSink(Sink):
         """See `Sink`."""
         self.completeness.count(version, rows)
 
-    def count_reject(self) -> None:
-        """See `Sink`; a member may be missing now."""
-        self.completeness.rejected += 1
+    def count_reject(self, errors: Sequence[RowError]) -> None:
+        """See `Sink`; a member may be missing now, of one of many cohorts if that is known."""
+        if not self._fans_out or any(error.cohort_id is None for error in errors):
+            self.completeness.rejected += 1
 
     def activate(self, version: t.Any) -> None:
         """See `Sink`."""
         self.completeness.activate(version)
-
-    def pause(self) -> None:
-        """See `Sink`; only a head start can use the time."""
-        if self.head_start is not None:
-            self._flush_if_large()
-            self.head_start.advance()
 
     def check(self) -> None:
         """See `Sink`."""
@@ -154,22 +134,17 @@ class MirrorSink(Sink):
 
     def settle(self) -> bool:
         """Have the plans of the stream's cohorts decided and begun; see `Sink`."""
-        if self.head_start is not None and not self.head_start.end():
-            return False
         self.flush()
         stream = StagedStream(
             mapping=self.rows.mapping,
             staging=self.staging,
             completeness=self.completeness,
             proof=self.proof,
-            has_head_start=self.head_start is not None,
         )
         return self._settlement.begin(stream)
 
     def flush(self) -> None:
-        """Stage the collected rows; send those that were staged before meanwhile, if that helps."""
-        if self.head_start is not None:
-            self.head_start.advance()
+        """Stage the collected rows."""
         if self._uids:
             cohort = self.rows.cohort
             self.staging.append(
@@ -181,8 +156,7 @@ class MirrorSink(Sink):
             self._start_batch()
 
     def _flush_if_large(self) -> None:
-        enough = _BATCH_ROWS if self.head_start is None else _HEAD_START_ROWS
-        if len(self._uids) >= enough:
+        if len(self._uids) >= _BATCH_ROWS:
             self.flush()
 
     def _start_batch(self) -> None:

@@ -17,8 +17,13 @@ from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.membership import SyncMode
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.settings import Removals
+from target_moengage_cohort.sync.mirror.completeness import Proof
 from target_moengage_cohort.sync.mirror.guard import Decision, Disposition, Rules, decide
-from target_moengage_cohort.sync.mirror.head_start import HeadStart
+from target_moengage_cohort.sync.mirror.proof_warnings import (
+    warn_of_rejected,
+    warn_of_unproven,
+    warn_of_unsealed,
+)
 from target_moengage_cohort.sync.mirror.recorder import CohortPlan, Recorder, StreamPlan
 
 if t.TYPE_CHECKING:
@@ -31,7 +36,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.sync.cohorts import Cohorts
     from target_moengage_cohort.sync.context import RunContext
-    from target_moengage_cohort.sync.mirror.completeness import Completeness, Proof
+    from target_moengage_cohort.sync.mirror.completeness import Completeness
     from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 
 logger = logging.getLogger(__name__)
@@ -40,13 +45,12 @@ _MOST_PLANS = 32  # under way, so that streams overlap and memory stays bounded
 
 
 class StagedStream(msgspec.Struct, frozen=True, kw_only=True):
-    """A mirror's stream whose input has ended; with a head start, additions were sent before."""
+    """A mirror's stream whose input has ended."""
 
     mapping: StreamMapping
     staging: Staging
     completeness: Completeness
     proof: Proof
-    has_head_start: bool
 
 
 class _UnderWay(msgspec.Struct, frozen=True):
@@ -75,10 +79,6 @@ class Settlement:
         self._streams: list[StagedStream] = []
         self._under_way: deque[_UnderWay] = deque()
 
-    def head_start(self, staging: Staging, cohort: SyncedCohort) -> HeadStart | None:
-        """Return a head start for a new cohort, if the ledger will remember what it sends."""
-        return HeadStart(staging, cohort, self._delivery) if self._recorder.remembers else None
-
     def begin(self, stream: StagedStream) -> bool:
         """Decide the plans of a stream's cohorts, and submit them; ``False`` if interrupted."""
         self._streams.append(stream)
@@ -86,13 +86,21 @@ class Settlement:
         if self._context.interrupt.is_set():
             return False
         if not populated:
+            if not self._cohorts.of_stream(stream.mapping.stream):
+                warn_of_unsealed(stream.mapping, {}, stream.proof)
             return True
         plan = self._decide(stream, populated)
         self._recorder.keep(plan)
         cohorts = {ledger.number: cohort for cohort, ledger in populated}
         for part in plan.cohorts:
             cohort = cohorts[part.ledger.number]
-            _warn(cohort, part.decision, rejected=stream.completeness.rejected)
+            _warn(cohort, part.decision, rejected=cohort.rejected or stream.completeness.rejected)
+        warn_of_unproven(stream.mapping.stream, plan, stream.proof)
+        desired = {
+            each.ledger.entry.cohort_id: plan.difference.counts[each.ledger.number].desired.count
+            for each in plan.cohorts
+        }
+        warn_of_unsealed(stream.mapping, desired, stream.proof)
         self._under_way.append(_UnderWay(plan, cohorts))
         if not self._submit(self._under_way[-1]):
             return False
@@ -120,6 +128,7 @@ class Settlement:
             )
         if mapping.cohort is None:
             self._cohorts.meet_vanished(mapping)
+            warn_of_rejected(self._cohorts.of_stream(mapping.stream))
         return [
             (cohort, cohort.ledger)
             for cohort in self._cohorts.of_stream(mapping.stream)
@@ -141,7 +150,7 @@ class Settlement:
             if cohort.error is not None:  # its rows are compared, and nothing comes of that
                 continue
             counts = difference.counts[ledger.number]
-            decision = decide(counts, rules, stream.proof)
+            decision = decide(counts, rules, Proof.NO if cohort.lacks_rows else stream.proof)
             kept = self._undelivered(cohort, ledger, difference, decision)
             _note_result(cohort, counts, decision, kept)
             was_read = cohort.records > 0 or decision.removals is not Disposition.LEFT
@@ -184,6 +193,7 @@ class Settlement:
                 seals=(
                     mapping.sync_mode is SyncMode.ONE_TIME
                     and decision.additions is Disposition.DELIVERED
+                    and differs.desired.count > 0
                 ),
             )
             parts.append(part)
@@ -201,9 +211,7 @@ class Settlement:
             if latest is not None and (latest, latest_action) != (cohort, action):
                 self._delivery.close(latest.cohort.cohort_id)  # this part of its plan is complete
             latest, latest_action = cohort, action
-            refused = cohort.result.refused  # as far as a head start went
-            wanted = [cohort.change(action, each) for each in members if each.key not in refused]
-            if not self._delivery.submit(wanted):
+            if not self._delivery.submit([cohort.change(action, each) for each in members]):
                 return False
             plan.ledger.fold_if_large()
         if latest is not None:
@@ -225,9 +233,9 @@ def _rules(stream: StagedStream) -> Rules:
     mapping = stream.mapping
     return Rules(
         max_removal_percent=mapping.max_removal_percent,
-        # The first members of a cohort that was new may have been sent by now.
-        max_addition_percent=None if stream.has_head_start else mapping.max_addition_percent,
+        max_addition_percent=mapping.max_addition_percent,
         deferred=mapping.removals is Removals.DEFERRED,
+        needs_proof=mapping.removals is Removals.PROVEN,
         seals=mapping.sync_mode is SyncMode.ONE_TIME,
     )
 
@@ -241,6 +249,7 @@ def _note_result(
     result.reason, result.objection = decision.reason, decision.objection
     if decision.removals is Disposition.LEFT:
         result.removals_withheld = differs.removals
+        result.is_incomplete = differs.removals > 0
     if decision.removals is Disposition.WITHHELD:
         result.removals_withheld = differs.removals - differs.approved
     if decision.removals is Disposition.WAITING:

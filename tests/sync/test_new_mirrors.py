@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import os
 import tempfile
-import threading
 
 import hypothesis.strategies as st
 import pytest
@@ -28,28 +26,7 @@ def members(emulator, cohort="users"):
     return {member.uid for member in emulator.members(cohort)}
 
 
-def test_a_new_cohort_is_sent_while_its_rows_are_still_read(emulator):
-    """The first members of a new mirror reach MoEngage before the tap has sent its last row."""
-    begun = threading.Event()
-    read_end, write_end = os.pipe()
-    found = []
-    with os.fdopen(read_end, "rb") as source:
-        running = threading.Thread(
-            target=lambda: found.append(
-                run(emulator, source, before=lambda *_: begun.set(), **SMALL)
-            )
-        )
-        running.start()
-        os.write(write_end, lines(schema(), *rows(*people(40))))
-        assert begun.wait(30)
-        os.write(write_end, lines(*rows("last"), state({"at": 1})))
-        os.close(write_end)
-        running.join()
-    assert {*people(40), "last"} == members(emulator)
-    assert [{"at": 1}] == found[0].states
-
-
-def test_a_head_start_costs_no_request(emulator):
+def test_all_bodies_of_a_new_mirror_are_full(emulator):
     """All bodies except the last are full, and no member with several rows is sent twice."""
     whom = people(41)
     seen = run(emulator, lines(schema(), *rows(*whom), *rows(*whom[:9])), **SMALL)
@@ -60,23 +37,23 @@ def test_a_head_start_costs_no_request(emulator):
 
 
 @pytest.mark.parametrize("mode", ["mirror", "one_time"])
-def test_growth_of_a_new_cohort_is_not_guarded_in_its_midst(emulator, mode):
-    """A cohort that was new when the run began may have any size, whatever has left by then."""
+def test_growth_of_a_new_cohort_is_not_guarded(emulator, mode):
+    """A cohort that was new when the run began may have any size."""
     options = SMALL | {"sync_mode": mode, "max_addition_percent": 1}
     seen = run(emulator, lines(schema(), *rows(*people(30))), **options)
     assert "succeeded" == seen.report.status
     assert {*people(30)} == members(emulator)
 
 
-def test_who_is_known_gets_no_head_start(emulator):
-    """A cohort with members waits for the end of its input, and only the difference is sent."""
+def test_only_the_difference_of_a_known_cohort_is_sent(emulator):
+    """A cohort with members gets the members that are new."""
     run(emulator, lines(schema(), *rows(*people(20))), **SMALL)
     seen = run(emulator, lines(schema(), *rows(*people(21))), **SMALL)
     assert [1] == [len(one.body["parameters"]["members"]) for one in seen.attempts]
 
 
-def test_a_cut_input_after_a_head_start_removes_nobody(emulator):
-    """If the rest of the input is broken, members that were sent early stay, without a STATE."""
+def test_a_cut_input_of_a_new_mirror_adds_members_without_a_state(emulator):
+    """If the rest of the input is broken, the members before that are added, without a STATE."""
     seen = run(emulator, lines(schema(), *rows(*people(20)), b"{", state({"at": 1})), **SMALL)
     assert "failed" == seen.report.status
     assert [] == seen.states
@@ -84,18 +61,22 @@ def test_a_cut_input_after_a_head_start_removes_nobody(emulator):
 
 
 @pytest.mark.parametrize("mode", ["mirror", "one_time"])
-def test_a_stream_that_may_say_no_gets_no_head_start(emulator, mode):
-    """If a later row may delete a member, no member is sent before all rows have arrived."""
+@pytest.mark.parametrize("is_declared", [True, False], ids=["declared", "undeclared"])
+def test_a_member_whom_a_later_row_deletes_is_never_added(emulator, mode, is_declared):
+    """No member is sent before all rows have arrived, because the last one may be a deletion,
+    whatever the SCHEMA says."""
     whom = people(40)
     deleted = [record(uid=uid, _sdc_deleted_at="2026-11-22") for uid in whom[:30]]
-    data = lines(schema(columns=COLUMNS), *rows(*whom), *deleted)
-    seen = run(emulator, data, **SMALL | {"sync_mode": mode})
+    head = schema(columns=COLUMNS if is_declared else ("uid",))
+    seen = run(emulator, lines(head, *rows(*whom), *deleted), **SMALL | {"sync_mode": mode})
     assert "succeeded" == seen.report.status
     assert {*whom[30:]} == members(emulator)
+    (cohort,) = seen.report.cohorts
+    assert (10, 0, 0) == (cohort.added, cohort.removed, cohort.removals_withheld)
 
 
-def test_a_stream_with_two_ids_gets_no_head_start(emulator):
-    """If a later row may change a member's anonymous ID, each member is sent once, as it ends."""
+def test_a_member_of_a_new_mirror_is_sent_once_as_it_ends(emulator):
+    """If a later row changes a member's anonymous ID, the member is sent with the latter."""
     options = SMALL | {"anonymous_id_column": "anonymous_id"}
     early = [record(uid=uid, anonymous_id="a1") for uid in people(9)]
     late = [record(uid=uid, anonymous_id=None) for uid in people(1)]
@@ -103,20 +84,6 @@ def test_a_stream_with_two_ids_gets_no_head_start(emulator):
     (cohort,) = seen.report.cohorts
     assert (9, 10) == (cohort.added, cohort.records)
     assert {None} == {one.anonymous_id for one in emulator.members("users") if one.uid in people(1)}
-
-
-def test_a_deletion_that_no_schema_told_of_makes_no_number_negative(emulator):
-    """If a row deletes a member that was sent early, no number in the report is below zero."""
-    whom = people(40)
-    deleted = [record(uid=uid, _sdc_deleted_at="2026-11-22") for uid in whom[:30]]
-    seen = run(emulator, lines(schema(), *rows(*whom), *deleted), **SMALL)
-    (cohort,) = seen.report.cohorts
-    assert (40, 0, 0, 30) == (
-        cohort.added,
-        cohort.removed,
-        cohort.unchanged,
-        cohort.removals_withheld,
-    )
 
 
 MODES = st.sampled_from(["mirror", "one_time"])
@@ -140,9 +107,8 @@ TWO_ANONYMOUS_IDS = [(uid, "a1", None) for uid in people(5)] * 2 + [("u0000-" + 
 )
 @example(TWO_ANONYMOUS_IDS, BOTH, "proven", "mirror")
 @example([(uid, None, None) for uid in people(8)] * 2, ["uid"], "proven", "mirror")
-def test_a_head_start_changes_nothing_in_the_end(drawn_rows, ids, proof, mode):
-    """With any rows, the cohort equals that of a run which reads all rows before it sends
-    anything."""
+def test_a_new_mirror_in_pieces_equals_one_that_is_whole(drawn_rows, ids, proof, mode):
+    """With any rows, the cohort equals that of a run which stages all rows together."""
     has_deletions = any(deleted for _, _, deleted in drawn_rows)
     columns = [*ids, *(["_sdc_deleted_at"] if has_deletions else [])]
     given_rows = [

@@ -1,0 +1,74 @@
+"""The report of a process that ends before a run could write one, or otherwise than it did."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+import uuid
+
+import msgspec
+
+from target_moengage_cohort.core.errors import InternalError, TargetError, anonymous_traceback
+from target_moengage_cohort.core.warning_log import WarningLog
+from target_moengage_cohort.sync import report as reports
+from target_moengage_cohort.sync.report import ReportHead
+
+if t.TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from target_moengage_cohort.settings import Settings
+
+
+class FinalReport:
+    """The report of a process; it collects warnings from the beginning.
+
+    Args:
+        raw: The configuration before it is checked: settings that are refused are reported, too.
+
+    Attributes:
+        head: What is known of the process when it begins.
+        error: What ended it.
+    """
+
+    def __init__(self, raw: Mapping[str, t.Any]) -> None:
+        path = raw.get("report_path")
+        self._path = path if isinstance(path, str) and path else None
+        self.head = ReportHead(str(uuid.uuid4()), WarningLog())
+        self.head.warnings.start()
+        self.error: TargetError | None = None
+
+    def take(self, settings: Settings) -> None:
+        """Take the settings, which are valid."""
+        self.head = msgspec.structs.replace(self.head, settings=settings)
+        self._path = settings.report_path
+
+    def note(self, error: BaseException) -> None:
+        """Note what has ended the process; a person's signal is no error."""
+        if isinstance(error, TargetError):
+            self.error = error
+        elif isinstance(error, Exception):
+            self.error = InternalError("internal_error", anonymous_traceback(error))
+
+    def end(
+        self,
+        exit_code: int,
+        made: reports.Report | None = None,
+        *,
+        status: reports.Status | None = None,
+        **results: t.Any,
+    ) -> None:
+        """Write the report, unless a run has `made` and written the same; stop collecting.
+
+        Without a status the process has failed, or succeeded with 0. A path that cannot be written
+        is no further error: something else has failed before.
+        """
+        self.head.warnings.stop()
+        if self._path is None or (made is not None and made.exit_code == exit_code):
+            return
+        if made is not None:  # a signal came after the run had ended
+            made = msgspec.structs.replace(made, exit_code=exit_code)
+        else:
+            status = status or ("failed" if exit_code else "succeeded")
+            made = self.head.report(status, exit_code, self.error, **results)
+        with contextlib.suppress(TargetError, ValueError):  # such as a null character in the path
+            reports.write(made, self._path)

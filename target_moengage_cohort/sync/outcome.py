@@ -1,0 +1,55 @@
+"""The exit codes of runs, and the errors of runs that have delivered all that they could."""
+
+from __future__ import annotations
+
+import typing as t
+
+from target_moengage_cohort.core.errors import InputError
+from target_moengage_cohort.settings.declared import OnWithheld
+
+if t.TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from target_moengage_cohort.core.errors import TargetError
+    from target_moengage_cohort.settings import Settings, StreamMapping
+    from target_moengage_cohort.sync.report import Status
+
+DONE, FAILED, WITHHELD = 0, 1, 3
+_SIGNAL = 128  # plus its number
+_ORDER = (2, FAILED, 4, WITHHELD, DONE)
+
+
+def exit_code(
+    status: Status, error: TargetError | None, signal: int | None, releasable: int
+) -> int:
+    """Return the exit code of a run with a status, and the error or signal that ended it.
+
+    `releasable` is that of a run that only withholds what a person can release.
+    """
+    if signal is not None:
+        return _SIGNAL + signal
+    if error is not None:
+        return error.exit_code
+    if status == "withheld":
+        return releasable
+    return FAILED if status == "failed" else DONE
+
+
+def worst(errors: Sequence[TargetError]) -> TargetError:
+    """Return one error for several, with the exit code that comes before the others'."""
+    first = min(errors, key=lambda error: _ORDER.index(error.exit_code))
+    return type(first)(first.code, "; ".join(dict.fromkeys(map(str, errors))))
+
+
+def withheld_exit(settings: Settings) -> int:
+    """Return the exit code if only plans are withheld that a person can release."""
+    return DONE if settings.on_withheld is OnWithheld.WARN else WITHHELD
+
+
+def incomplete_input(mapping: StreamMapping) -> InputError:
+    """Return the error of a mirror of which removals were left out."""
+    msg = (
+        f"stream {mapping.stream!r}: its input is not complete, so no members were removed; the "
+        "warnings say why"
+    )
+    return InputError("incomplete_input", msg)
