@@ -33,7 +33,7 @@ class Lane(msgspec.Struct, eq=False):
     counts: CohortCounts = msgspec.field(default_factory=CohortCounts)
     refused: int = 0  # requests that MoEngage has refused for their content
     buffer: CohortBuffer | None = None  # only while changes wait or are under way
-    has_history: bool = False  # whether an earlier run has left a ledger of the cohort
+    has_failed: bool = False  # whether its changes are dropped
     claimed: bool = False  # whether a sender has the lane
     taken: bool = False  # whether that sender has taken a body
     queued: bool = False  # whether the lane waits for a sender
@@ -88,6 +88,8 @@ class Lanes:
         lane = self.by_id.get(cohort.cohort_id)
         if lane is None:
             lane = self.by_id[cohort.cohort_id] = Lane(cohort)
+        if lane.has_failed:
+            return False
         buffer = lane.buffer
         if buffer is None:
             envelope = Envelope(cohort, self._settings.partner, self._settings.send_timestamp)
@@ -121,6 +123,11 @@ class Lanes:
         """Close the open bodies of one cohort, so that they leave as soon as possible."""
         if (lane := self.by_id.get(cohort_id)) is not None:
             self._close(lane)
+
+    def fail(self, lane: Lane) -> list[int]:
+        """Drop the changes of a claimed lane, and all that come; return the records' epochs."""
+        lane.has_failed = True
+        return t.cast("CohortBuffer", lane.buffer).clear()
 
     def claim(self, now: float) -> Lane | None:
         """Claim and return the next lane; ``None`` if no lane has a body that may leave."""

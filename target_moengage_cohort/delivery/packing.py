@@ -219,6 +219,15 @@ class CohortBuffer:
             self._parts += is_part
         return body
 
+    def clear(self) -> list[int]:
+        """Drop all changes; return the epochs of their records."""
+        self.close_all()
+        epochs = [epoch for body in self.closed for epoch in body.epochs]
+        self._budget.closed_weight -= sum(body.weight for body in self.closed)
+        self.closed.clear()
+        self._parts = 0
+        return epochs
+
     def put_back(self, body: Body) -> None:
         """Make a body the next one."""
         self.closed.appendleft(body)

@@ -7,6 +7,7 @@ import typing as t
 
 from target_moengage_cohort.core.errors import (
     CohortError,
+    InputError,
     RowError,
     SettingsError,
     WithheldError,
@@ -26,6 +27,7 @@ from target_moengage_cohort.sync.withheld_cohorts import (
 )
 
 if t.TYPE_CHECKING:
+    from target_moengage_cohort.core.errors import TargetError
     from target_moengage_cohort.ledger.cohort_record import CohortRecord
     from target_moengage_cohort.ledger.interface import CohortLedger, LedgerStore, StreamLedger
     from target_moengage_cohort.ledger.records import CohortEntry
@@ -134,6 +136,22 @@ class Cohorts:
                         "mapping, or run: moengage-cohort ledger rename, or ledger reassign"
                     )
                     raise SettingsError(error.code, msg) from None
+
+    def fail(self, cohort: Cohort, error: CohortError) -> TargetError | None:
+        """Drop what comes of a cohort that MoEngage refuses; called with delivery's lock held.
+
+        Return the error that ends the run if no other cohort is configured.
+        """
+        self.by_id[cohort.cohort_id].fail(error)
+        configured = [mapping.cohort for mapping in self._context.config.mappings.values()]
+        others = (each for each in configured if not (each and self._has_failed(each)))
+        if not configured or next(others, ...) is not ...:
+            return None
+        return InputError(error.code, str(error))
+
+    def _has_failed(self, cohort: Cohort) -> bool:
+        synced = self.by_id.get(cohort.cohort_id)
+        return synced is not None and synced.error is not None
 
     @property
     def errors(self) -> list[CohortError]:
