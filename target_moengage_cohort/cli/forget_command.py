@@ -25,11 +25,13 @@ from target_moengage_cohort.core.membership import Action, Cohort, Member
 from target_moengage_cohort.core.text import format_count
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from target_moengage_cohort.ledger.cohort_ledger import CohortLedger, CohortRecord
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import CohortEntry
+
+_SHOWN = 50  # cohorts with a line of their own
 
 
 @click.command(epilog=example("moengage-cohort forget people.csv --config config.json"))
@@ -42,63 +44,85 @@ def forget(session: Session, file: str | None) -> int:
     or both, or one uid per line. Without FILE it prompts for them and hides what you type.
     List every identifier of each user. Remove the users from the warehouse first, or the next run
     adds them again. Files of rejected rows are not changed.
+
+    Every cohort that is configured or has a ledger gets the removals, retired ones included,
+    whether the ledger knows the users or not.
     """
     session.refuse_dry_run()
     batches = [_prompt()] if file is None else read_members(file, needs_header=False)
-    members = [member for batch in batches for member in batch]
+    members = _each_identifier(member for batch in batches for member in batch)
     mappings = session.config.mappings.values()
     with session.ledgers() as ledgers:
-        streams: defaultdict[str, list[str]] = defaultdict(list)
         entries = ledgers.entries()
+        outcome = _Outcome([entry.cohort_id for entry in entries if entry.has_members])
+        steps: list[tuple[list[str], Callable[[], object]]] = []
+        for cohort_ids in _by_stream(entries).values():
+            work = partial(_forget_in_stream, session, ledgers, cohort_ids, members, outcome)
+            steps.append((cohort_ids, work))
         for entry in entries:
-            if entry.has_members:
-                streams[entry.stream].append(entry.cohort_id)
-        outcome = _Outcome([each for cohort_ids in streams.values() for each in cohort_ids])
-        steps: list[tuple[list[str], Callable[[], object]]] = [
-            (cohort_ids, partial(_forget_in_stream, session, ledgers, cohort_ids, members, outcome))
-            for cohort_ids in streams.values()
-        ]
-        # If their members are unknown, the removals are sent whether they are in or not.
-        for entry in entries:
-            if not (entry.has_members or entry.is_retired):
-                outcome.unrecorded.append(entry.cohort_id)
-                work = partial(_remove_unrecorded, session, ledgers, entry, members)
+            if not entry.has_members:
+                work = partial(_remove_unrecorded, session, ledgers, entry, members, outcome)
                 steps.append(([entry.cohort_id], work))
         for cohort in (each.cohort for each in mappings):
             if cohort is not None and not ledgers.has(cohort.cohort_id):
-                outcome.unrecorded.append(cohort.cohort_id)
-                steps.append(([cohort.cohort_id], partial(_remove, session, [(cohort, members)])))
+                work = partial(_remove, session, [(cohort, members)], outcome)
+                steps.append(([cohort.cohort_id], work))
         _carry_out(session, steps, outcome)
         _report_unfinished(session, outcome, entries)
-        identifiers = sum(2 if each.uid and each.anonymous_id else 1 for each in members)
         if outcome.recorded:  # else there may be no ledger to write to
-            removed = sum(outcome.removed.values())
             ledgers.note_action(
-                "forget", identifiers=identifiers, erased=outcome.erased, removed=removed
+                "forget",
+                identifiers=len(members),
+                erased=outcome.erased,
+                removed=sum(outcome.accepted.values()),
             )
     if not mappings:
         complain("no cohorts are configured, so cohorts without a ledger are unknown here")
     # Streams that name their cohorts in their rows, none of which is known
     known = {entry.stream for entry in entries}
     unknown = [each.stream for each in mappings if not each.cohort and each.stream not in known]
-    return _print_outcome(outcome, identifiers, unknown)
+    return _print_outcome(outcome, len(members), unknown)
 
 
 class _Outcome(msgspec.Struct):
     """The results so far."""
 
-    recorded: list[str]  # the cohorts that have a ledger
-    unrecorded: list[str] = []  # the known or configured cohorts that have none
-    removed: dict[str, int] = {}  # how many removals were accepted, by cohort with a ledger
+    recorded: list[str]  # the cohorts whose members the ledger keeps
+    accepted: dict[str, int] = {}  # how many removals MoEngage accepted, by cohort
     erased: int = 0  # how many ledgers contained any of the users
     unfinished: dict[str, TargetError | str] = {}  # why cohorts may still have the users
+
+
+def _each_identifier(members: Iterable[Member]) -> list[Member]:
+    """Return a member for each identifier, once.
+
+    MoEngage looks for the uid first, so that a pair reaches no member who was added by the
+    anonymous ID alone; and a pair might tell MoEngage that the two are one user.
+    """
+    singles = (
+        single
+        for member in members
+        for single in (Member(member.uid), Member(None, member.anonymous_id))
+        if single.uid or single.anonymous_id
+    )
+    return list(dict.fromkeys(singles))
+
+
+def _by_stream(entries: Iterable[CohortEntry]) -> dict[str, list[str]]:
+    """Return the cohorts whose members the ledger keeps, by the stream that populates them."""
+    streams: defaultdict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        if entry.has_members:
+            streams[entry.stream].append(entry.cohort_id)
+    return streams
 
 
 def _carry_out(
     session: Session, steps: list[tuple[list[str], Callable[[], object]]], outcome: _Outcome
 ) -> None:
     """Work on the cohorts until a step fails for a reason that would stop all others, too."""
-    outcome.unfinished = dict.fromkeys([*outcome.recorded, *outcome.unrecorded], "not reached")
+    cohort_ids = [cohort_id for cohort_ids, _ in steps for cohort_id in cohort_ids]
+    outcome.unfinished = dict.fromkeys(cohort_ids, "not reached")
     for cohort_ids, work in steps:
         if session.interrupt.is_set():
             return
@@ -137,25 +161,39 @@ def _forget_in_stream(
     """Remove users from the cohorts of a stream, and erase them from its ledger."""
     opened = [ledgers.open_known(cohort_id) for cohort_id in cohort_ids]
     with contextlib.closing(opened[0].stream) as stream:
-        stored = [(ledger, found) for ledger in opened if (found := _to_remove(ledger, members))]
-        if stored:
-            _remove(session, stored)
-        also = [Member(m.uid) if m.uid else m for _, found in stored for m in found]
-        # Even if none is stored: plans and deleted rows contain identifiers, too.
-        had = stream.forget(list(dict.fromkeys([*members, *also])))
-    outcome.removed |= {ledger.entry.cohort_id: len(found) for ledger, found in stored}
+        known = {ledger.number: _find(ledger, members) for ledger in opened}
+        also = (Member(m.uid) if m.uid else m for found in known.values() for m in found)
+        everyone = list(dict.fromkeys([*members, *also]))
+        # Before the removals, which leave a trace of everyone.
+        had = stream.cohorts_with(everyone)
+        # Known members are removed by the identifiers that they were added with.
+        orders = [
+            (ledger, list({each.key: each for each in [*members, *known[ledger.number]]}.values()))
+            for ledger in opened
+        ]
+        _remove(session, orders, outcome)
+        stream.forget(everyone)
     outcome.erased += sum(1 for each in opened if each.number in had)
 
 
 def _remove_unrecorded(
-    session: Session, ledgers: LedgerStore, entry: CohortEntry, members: Sequence[Member]
+    session: Session,
+    ledgers: LedgerStore,
+    entry: CohortEntry,
+    members: Sequence[Member],
+    outcome: _Outcome,
 ) -> None:
-    record = ledgers.open_without_members(entry.cohort, entry.stream)
-    _remove(session, [(record, members)])
+    """Remove users from a cohort whose members are unknown."""
+    owner: Cohort | CohortRecord = entry.cohort
+    if not entry.is_retired:  # else it has no record that may be opened
+        owner = ledgers.open_without_members(entry.cohort, entry.stream)
+    _remove(session, [(owner, members)], outcome)
 
 
 def _remove(
-    session: Session, orders: Sequence[tuple[Cohort | CohortRecord, Sequence[Member]]]
+    session: Session,
+    orders: Sequence[tuple[Cohort | CohortRecord, Sequence[Member]]],
+    outcome: _Outcome,
 ) -> None:
     """Remove members from cohorts; raise `TryAgainError` unless all removals are accepted."""
     removals = (
@@ -164,16 +202,27 @@ def _remove(
     if not OperatorDelivery(session).deliver(removals):
         msg = "the removal was not accepted before the command was stopped"
         raise TryAgainError("interrupted", msg)
+    for owner, found in orders:
+        cohort = owner if isinstance(owner, Cohort) else owner.entry.cohort
+        outcome.accepted[cohort.cohort_id] = len(found)
 
 
 def _print_outcome(outcome: _Outcome, identifiers: int, unknown: Sequence[str]) -> int:
     """Print the results and the remaining work; return the exit code."""
-    for cohort_id, removed in outcome.removed.items():
-        click.echo(f"cohort {cohort_id!r}: {format_count(removed, 'removal')} accepted")
+    accepted = list(outcome.accepted.items())
+    for cohort_id, removals in accepted[:_SHOWN]:
+        click.echo(f"cohort {cohort_id!r}: {format_count(removals, 'removal')} accepted")
+    if len(accepted) > _SHOWN:
+        click.echo(f"... and {format_count(len(accepted) - _SHOWN, 'more cohort')}")
+    cohorts = len(accepted) + sum(each not in outcome.accepted for each in outcome.unfinished)
+    click.echo(
+        f"Read {format_count(identifiers, 'identifier')}. MoEngage accepted the removals from "
+        f"{len(accepted):,} of {format_count(cohorts, 'cohort')}; it does not say whether it knew "
+        "the users."
+    )
     remaining = sum(cohort_id in outcome.unfinished for cohort_id in outcome.recorded)
     click.echo(
-        f"Read {format_count(identifiers, 'identifier')}. Erased from {outcome.erased:,} "
-        f"of {format_count(len(outcome.recorded), 'ledger')}; "
+        f"Erased from {outcome.erased:,} of {format_count(len(outcome.recorded), 'ledger')}; "
         f"{f'{remaining:,} may still contain' if remaining else 'none of the ledgers contains'} "
         "them now."
     )
@@ -181,9 +230,6 @@ def _print_outcome(outcome: _Outcome, identifiers: int, unknown: Sequence[str]) 
         click.echo(
             "None of these identifiers was found in any ledger; check that they match exactly."
         )
-    if sent := sum(cohort_id not in outcome.unfinished for cohort_id in outcome.unrecorded):
-        cohorts = format_count(sent, "cohort")
-        click.echo(f"Sent the removals to {cohorts} without a ledger, whose members are unknown.")
     for stream in unknown:
         complain(
             f"stream {stream!r}: its rows name its cohorts, which are unknown here; "
@@ -207,14 +253,6 @@ def _prompt() -> list[Member]:
         msg = "neither a user ID nor an anonymous ID was entered; enter one, or name a file"
         raise InputError("no_identifiers", msg)
     return [Member(uid or None, anonymous_id or None)]
-
-
-def _to_remove(ledger: CohortLedger, members: Sequence[Member]) -> list[Member]:
-    """Return the members to remove: those that are known, or all if it may have others."""
-    found = _find(ledger, members)
-    if not ledger.entry.is_partial:
-        return found
-    return list({each.key: each for each in [*members, *found]}.values())
 
 
 def _find(ledger: CohortLedger, members: Sequence[Member]) -> list[Member]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from collections import defaultdict
 
-from target_moengage_cohort.core.errors import InputError
+from target_moengage_cohort.core.errors import CohortError, InputError
 from target_moengage_cohort.core.interrupts import Interrupt
 from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
 from target_moengage_cohort.delivery.delivery import Delivery, live_link
@@ -38,6 +38,7 @@ class OperatorDelivery:
         self._owners: dict[str, Cohort | CohortEntry] = {}
         rejected: defaultdict[str, list[str]] = defaultdict(list)
         self._rejected = rejected
+        self._refused: list[CohortError] = []
         self._delivery = Delivery(
             session.settings,
             live_link(session.settings, self._interrupt),
@@ -45,6 +46,7 @@ class OperatorDelivery:
                 lambda _state: None,
                 # It returns no error, so that the others are still sent.
                 lambda cohort, _action, _member, reason: rejected[cohort.cohort_id].append(reason),
+                self._fail,
             ),
             interrupt=self._interrupt,
             timing=Timing(wall_clock=session.clock),
@@ -55,7 +57,7 @@ class OperatorDelivery:
         """Send changes of cohorts; return whether all are accepted, or else it was interrupted.
 
         Raises:
-            InputError: MoEngage rejected some members; all others were sent.
+            InputError: MoEngage rejected some members, or all of a cohort; all others were sent.
         """
         self._delivery.start()
         try:
@@ -68,6 +70,9 @@ class OperatorDelivery:
             else:
                 self._session.is_abandoned = True
             self._report()
+        if self._refused:
+            error = self._refused[0]
+            raise InputError(error.code, "; ".join(map(str, self._refused)))
         if self._rejected:
             counts = "; ".join(
                 f"{len(reasons)} of cohort {cohort_id!r} ({reasons[0]})"
@@ -76,6 +81,9 @@ class OperatorDelivery:
             msg = f"MoEngage rejected {counts}; all others were sent"
             raise InputError("member_rejected", msg)
         return all(map(self.is_accepted, self._submitted))
+
+    def _fail(self, _cohort: Cohort, error: CohortError) -> None:
+        self._refused.append(error)
 
     def _report(self) -> None:
         """Add the results to the command's report."""

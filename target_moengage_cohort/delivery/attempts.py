@@ -13,6 +13,7 @@ from collections import Counter
 
 import msgspec
 
+from target_moengage_cohort.core.errors import CohortError
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.ledger.records import RequestState
 from target_moengage_cohort.moengage.answers import Answer, Outcome, final_error, rejection_reason
@@ -21,9 +22,9 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
     from target_moengage_cohort.core.errors import TargetError
-    from target_moengage_cohort.delivery.lanes import Lane, Request
+    from target_moengage_cohort.delivery.lanes import Request
     from target_moengage_cohort.delivery.packing import CohortBuffer
-    from target_moengage_cohort.delivery.ports import Link, Reject, Timing
+    from target_moengage_cohort.delivery.ports import Callbacks, Link, Timing
     from target_moengage_cohort.delivery.shared_state import SharedState
     from target_moengage_cohort.ledger.cohort_ledger import CohortRecord
     from target_moengage_cohort.settings import Settings
@@ -31,11 +32,13 @@ if t.TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LONGEST_BACKOFF_SECONDS = 60
-_MOST_REFUSED = 40  # requests of a run, or of a new cohort, while none of it was accepted
+_MOST_REFUSED = 40  # requests of a run, or of a cohort, while none of it was accepted
+_FEWEST_COHORTS = 3  # to say that MoEngage refuses everything; one or two may be bad
 _REFUSED_BEFORE_SINGLES = 7
+_FAILED_COHORT = "cohort\n"  # before its id, so that no stream has this name
 _ISOLATED = (Outcome.REFUSED, Outcome.TOO_LARGE)
 _SETTLED = (Outcome.ACCEPTED, *_ISOLATED)
-_PERHAPS_APPLIED = (Outcome.ACCEPTED, Outcome.RETRY, Outcome.UNEXPECTED)
+_PERHAPS_APPLIED = (Outcome.RETRY, Outcome.UNEXPECTED)
 
 
 def _exponential() -> t.Iterator[float]:
@@ -47,15 +50,30 @@ def _exponential() -> t.Iterator[float]:
     yield from waits
 
 
+def _result(request: Request, answer: Answer) -> RequestState:
+    """Return what an answer, or that none came, says of all attempts at a request.
+
+    A refusal says nothing of an earlier attempt without an answer: it may have been applied.
+    """
+    if answer.outcome is Outcome.ACCEPTED:
+        return RequestState.ACCEPTED
+    return RequestState.UNANSWERED if request.is_doubted else RequestState.REFUSED
+
+
 class Attempts:
     """Sends requests, one at a time in each thread; records the results in the shared state."""
 
     def __init__(
-        self, settings: Settings, link: Link, reject: Reject, state: SharedState, timing: Timing
+        self,
+        settings: Settings,
+        link: Link,
+        callbacks: Callbacks,
+        state: SharedState,
+        timing: Timing,
     ) -> None:
         self._max_retry_seconds = settings.max_retry_seconds
         self._link = link
-        self._reject = reject
+        self._callbacks = callbacks
         self._state = state
         self._clock = timing.clock
         self._jitter = timing.jitter
@@ -89,7 +107,7 @@ class Attempts:
         if ledger is not None:
             members = b"[%b]" % body.members
             number = ledger.sent(body.action, members, body.count, lane.last_timestamp)
-        may_be_applied = is_retry = False
+        is_retry = False
         waits = enumerate(_exponential(), 1)  # numbered by attempt
         began = self._clock()
         while True:
@@ -100,9 +118,9 @@ class Attempts:
                 state.totals.requests += 1
                 state.totals.retries += is_retry
             answer = self._link.send(request.data)
-            may_be_applied |= answer.sent and answer.outcome in _PERHAPS_APPLIED
-            if answer.outcome is Outcome.ACCEPTED and ledger is not None:
-                ledger.answered(number, RequestState.ACCEPTED)  # before anything relies on that
+            request.is_doubted |= answer.sent and answer.outcome in _PERHAPS_APPLIED
+            if answer.outcome in _SETTLED and ledger is not None:
+                ledger.answered(number, _result(request, answer))  # before anything relies on that
             error = self._reject_single(request, answer)
             with state.changed:
                 if state.ended:
@@ -113,13 +131,8 @@ class Attempts:
             if not (self._wait_before_retry(request, answer, waits, began) and self.permitted()):
                 break
             is_retry = True
-        if ledger is None or answer.outcome is Outcome.ACCEPTED:
-            return
-        # Bytes that are refused for their content were not applied earlier, either.
-        if answer.outcome is Outcome.REFUSED or not may_be_applied:
-            ledger.answered(number, RequestState.REFUSED)
-        elif not state.ended:
-            ledger.answered(number, RequestState.UNANSWERED)
+        if not (ledger is None or answer.outcome in _SETTLED or state.ended):
+            ledger.answered(number, _result(request, answer))
 
     def _is_to_retry(self, request: Request, answer: Answer, error: TargetError | None) -> bool:
         """Act on an answer, with the lock held; return whether to try the same bytes again.
@@ -174,28 +187,44 @@ class Attempts:
             state.refused_since = self._clock()
         lane.refused += 1
         state.totals.refused += 1
-        if self._is_hopeless(lane, self._clock() - state.refused_since):
+        if self._is_hopeless(self._clock() - state.refused_since):
             self._give_up(request, answer)
+        elif lane.refused >= _MOST_REFUSED and not lane.has_accepted:
+            self._fail_cohort(request, answer)
         elif body.count > 1:
             # Single members take no more requests than halves if most members are refused.
             singly = lane.refused >= _REFUSED_BEFORE_SINGLES and not lane.has_accepted
+            body = request.doubted_body()
             parts = body.singles() if singly else body.split(len(body.members) // 2)
             t.cast("CohortBuffer", lane.buffer).put_parts(parts)
         elif error is not None:
             state.fail(error)
         else:
             lane.counts.rejected += 1
+            lane.counts.in_doubt += request.is_doubted
             state.checkpoints.settle(Counter(body.epochs))
 
-    def _is_hopeless(self, lane: Lane, seconds: float) -> bool:
-        """Return whether to stop sending: many requests were refused, for so many seconds."""
+    def _is_hopeless(self, seconds: float) -> bool:
+        """Return whether to stop sending: all cohorts are refused, or so for many seconds."""
+        if seconds >= self._max_retry_seconds > 0:
+            return True
         totals = self._state.totals
-        is_new = not (lane.has_accepted or lane.has_history)
-        return (
-            (totals.refused >= _MOST_REFUSED and not totals.accepted)
-            or (is_new and lane.refused >= _MOST_REFUSED)
-            or seconds >= self._max_retry_seconds > 0
-        )
+        if totals.accepted or totals.refused < _MOST_REFUSED:
+            return False
+        lanes = [*self._state.lanes.by_id.values()]
+        refused = sum(lane.refused for lane in lanes if not lane.has_failed)
+        is_everywhere = len(lanes) >= _FEWEST_COHORTS and all(lane.refused for lane in lanes)
+        return is_everywhere and refused >= _MOST_REFUSED
+
+    def _fail_cohort(self, request: Request, answer: Answer) -> None:
+        """Send nothing more for a cohort of which nothing is accepted; no STATE passes its rows."""
+        state, cohort = self._state, request.lane.cohort
+        epochs = [*request.body.epochs, *state.lanes.fail(request.lane)]
+        state.checkpoints.hold(f"{_FAILED_COHORT}{cohort.cohort_id}", min(epochs))
+        state.checkpoints.settle(Counter(epochs))
+        error = final_error(answer, cohort.cohort_id, self._max_retry_seconds)
+        if ends_with := self._callbacks.fail(cohort, CohortError(error.code, str(error))):
+            state.fail(ends_with)
 
     def _reject_single(self, request: Request, answer: Answer) -> TargetError | None:
         """Reject a member that was refused alone; without the lock, because it writes a file."""
@@ -203,7 +232,7 @@ class Attempts:
             return None
         (member,) = request.body.decode()
         reason = rejection_reason(answer)
-        return self._reject(request.lane.cohort, request.body.action, member, reason)
+        return self._callbacks.reject(request.lane.cohort, request.body.action, member, reason)
 
     def _give_up(self, request: Request, answer: Answer) -> None:
         cohort_id = request.lane.cohort.cohort_id

@@ -45,9 +45,12 @@ class Checkpoints:
         """Open ``count`` records of the current epoch."""
         self._open[self.epoch] = self._open.get(self.epoch, 0) + count
 
-    def hold(self, stream: str) -> None:
-        """Hold back STATE from now on, for a stream whose records are settled all together."""
-        self._holds.setdefault(stream, self.epoch)  # the first call counts
+    def hold(self, stream: str, epoch: int | None = None) -> None:
+        """Hold back STATE from now on, for a stream whose records are settled all together.
+
+        From an earlier `epoch` it is held back only if one of its records is open.
+        """
+        self._holds.setdefault(stream, self.epoch if epoch is None else epoch)  # the first counts
 
     def release(self, stream: str) -> None:
         """Stop holding back STATE for a stream."""

@@ -62,7 +62,7 @@ class Delivery:
         self._timing = timing
         self._state = SharedState(settings, interrupt, timing.clock())
         self.totals = self._state.totals  # they change while it runs
-        self._attempts = Attempts(settings, link, callbacks.reject, self._state, timing)
+        self._attempts = Attempts(settings, link, callbacks, self._state, timing)
         self._writer = self._thread(self._write_states, "state")
         numbers = range(1, settings.max_concurrency + 1)
         self._senders = [self._thread(self._send, f"sender-{number}") for number in numbers]
@@ -174,6 +174,8 @@ class Delivery:
             state.ended = True  # the members of requests without an answer are in doubt
             for request in state.in_flight | state.doubted:
                 request.lane.counts.in_doubt += request.body.count
+            for lane in state.lanes.by_id.values():
+                lane.counts.in_doubt += lane.doubted
             state.notify()
         if self._writer.is_alive():
             self._writer.join(max(1.0, deadline - time.monotonic()))
@@ -233,7 +235,6 @@ class Delivery:
             request = None
             if permitted and not state.interrupt.is_set():
                 if ledger is not None:
-                    lane.has_history = not ledger.created
                     lane.last_timestamp = max(lane.last_timestamp, ledger.last_timestamp)
                 milliseconds = int(self._timing.wall_clock() * 1000)
                 request = state.lanes.take(lane, self._timing.clock(), milliseconds)

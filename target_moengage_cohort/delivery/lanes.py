@@ -33,7 +33,7 @@ class Lane(msgspec.Struct, eq=False):
     counts: CohortCounts = msgspec.field(default_factory=CohortCounts)
     refused: int = 0  # requests that MoEngage has refused for their content
     buffer: CohortBuffer | None = None  # only while changes wait or are under way
-    has_history: bool = False  # whether an earlier run has left a ledger of the cohort
+    has_failed: bool = False  # whether its changes are dropped
     claimed: bool = False  # whether a sender has the lane
     taken: bool = False  # whether that sender has taken a body
     queued: bool = False  # whether the lane waits for a sender
@@ -45,13 +45,24 @@ class Lane(msgspec.Struct, eq=False):
         """Whether any request of this run was accepted."""
         return self.counts.added > 0 or self.counts.removed > 0
 
+    @property
+    def doubted(self) -> int:
+        """Number of waiting members that a refused request has left in doubt."""
+        closed = () if self.buffer is None else self.buffer.closed
+        return sum(body.count for body in closed if body.is_doubted)
 
-class Request(msgspec.Struct, frozen=True, eq=False):
+
+class Request(msgspec.Struct, eq=False):
     """A body that left its lane; ``data`` and its timestamp are the same at every attempt."""
 
     lane: Lane
     body: Body
     data: bytes
+    is_doubted: bool  # whether an attempt, or one of a request that had its members, may be applied
+
+    def doubted_body(self) -> Body:
+        """Return the body, so that parts of it are doubted if this request is."""
+        return msgspec.structs.replace(self.body, is_doubted=self.is_doubted)
 
 
 class Lanes:
@@ -77,6 +88,8 @@ class Lanes:
         lane = self.by_id.get(cohort.cohort_id)
         if lane is None:
             lane = self.by_id[cohort.cohort_id] = Lane(cohort)
+        if lane.has_failed:
+            return False
         buffer = lane.buffer
         if buffer is None:
             envelope = Envelope(cohort, self._settings.partner, self._settings.send_timestamp)
@@ -111,6 +124,11 @@ class Lanes:
         if (lane := self.by_id.get(cohort_id)) is not None:
             self._close(lane)
 
+    def fail(self, lane: Lane) -> list[int]:
+        """Drop the changes of a claimed lane, and all that come; return the records' epochs."""
+        lane.has_failed = True
+        return t.cast("CohortBuffer", lane.buffer).clear()
+
     def claim(self, now: float) -> Lane | None:
         """Claim and return the next lane; ``None`` if no lane has a body that may leave."""
         while (due := self.due_at()) is not None and due <= now:
@@ -141,7 +159,8 @@ class Lanes:
         lane.taken = True
         lane.last_timestamp = max(milliseconds, lane.last_timestamp + 1)
         timestamp = iso_utc(lane.last_timestamp / 1000)
-        return Request(lane, body, buffer.envelope.body(body.action, timestamp, body.members))
+        data = buffer.envelope.body(body.action, timestamp, body.members)
+        return Request(lane, body, data, body.is_doubted)
 
     def release(self, lane: Lane) -> None:
         """Let a lane queue that nobody serves any more, if it still has changes."""
@@ -161,7 +180,7 @@ class Lanes:
 
         It does not if the request was built before the limit was last lowered.
         """
-        t.cast("CohortBuffer", request.lane.buffer).put_back(request.body)
+        t.cast("CohortBuffer", request.lane.buffer).put_back(request.doubted_body())
         if len(request.data) > self.budget.limit:
             return False
         self.budget.limit = len(request.data) * 3 // 4

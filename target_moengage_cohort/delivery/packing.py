@@ -36,6 +36,7 @@ class Body(msgspec.Struct, frozen=True):
     members: bytes  # encoded, separated by commas
     count: int
     epochs: tuple[int, ...]  # for each member, that of the record that its acceptance settles
+    is_doubted: bool = False  # whether a request with these members may have been applied
 
     @property
     def weight(self) -> int:
@@ -49,7 +50,7 @@ class Body(msgspec.Struct, frozen=True):
     def singles(self) -> list[Body]:
         """Split it into bodies of one member each."""
         pairs = zip(self._encoded(), self.epochs, strict=True)
-        return [Body(self.action, member, 1, (epoch,)) for member, epoch in pairs]
+        return [self._part(member, 1, (epoch,)) for member, epoch in pairs]
 
     def split(self, room: int) -> tuple[Body, Body]:
         """Split it in two, in order, the first with as many members as `room` bytes hold.
@@ -61,9 +62,12 @@ class Body(msgspec.Struct, frozen=True):
         count = max(1, sum(1 for end in ends if end - 1 <= room))
         first, rest = (b",".join(part) for part in (members[:count], members[count:]))
         return (
-            Body(self.action, first, count, self.epochs[:count]),
-            Body(self.action, rest, self.count - count, self.epochs[count:]),
+            self._part(first, count, self.epochs[:count]),
+            self._part(rest, self.count - count, self.epochs[count:]),
         )
+
+    def _part(self, members: bytes, count: int, epochs: tuple[int, ...]) -> Body:
+        return Body(self.action, members, count, epochs, self.is_doubted)
 
     def _encoded(self) -> list[bytes]:
         return [*map(bytes, _split_members(b"[%b]" % self.members))]
@@ -214,6 +218,15 @@ class CohortBuffer:
             self.put_back(rest)
             self._parts += is_part
         return body
+
+    def clear(self) -> list[int]:
+        """Drop all changes; return the epochs of their records."""
+        self.close_all()
+        epochs = [epoch for body in self.closed for epoch in body.epochs]
+        self._budget.closed_weight -= sum(body.weight for body in self.closed)
+        self.closed.clear()
+        self._parts = 0
+        return epochs
 
     def put_back(self, body: Body) -> None:
         """Make a body the next one."""

@@ -8,7 +8,7 @@ import typing as t
 import msgspec
 
 if t.TYPE_CHECKING:
-    from target_moengage_cohort.core.errors import TargetError
+    from target_moengage_cohort.core.errors import CohortError, TargetError
     from target_moengage_cohort.core.interrupts import Interrupt
     from target_moengage_cohort.core.membership import Action, Cohort, Member
     from target_moengage_cohort.delivery.pace import Pace
@@ -16,6 +16,10 @@ if t.TYPE_CHECKING:
 
 Reject: t.TypeAlias = "t.Callable[[Cohort, Action, Member, str], TargetError | None]"
 """Takes a member that MoEngage refuses, and why; returns the error that ends the run, if any."""
+
+
+Fail: t.TypeAlias = "t.Callable[[Cohort, CohortError], TargetError | None]"
+"""Takes a cohort that MoEngage refuses altogether; returns the error that ends the run, if any."""
 
 
 class Totals(msgspec.Struct):
@@ -68,6 +72,7 @@ class Callbacks(msgspec.Struct, frozen=True):
 
     emit: t.Callable[[bytes], None]  # writes a covered STATE; in order, by one thread at a time
     reject: Reject
+    fail: Fail  # called with the lock held, so it must not wait
 
 
 class NoPace:

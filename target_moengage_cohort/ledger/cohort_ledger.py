@@ -8,7 +8,7 @@ import msgspec
 
 from target_moengage_cohort.core.errors import RowError, SettingsError
 from target_moengage_cohort.ledger.control.new_cohorts import check_owner
-from target_moengage_cohort.ledger.records import PlanKind
+from target_moengage_cohort.ledger.records import PlanKind, RefusedDoubt
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -90,6 +90,14 @@ class CohortLedger(t.Protocol):
 
     def doubts(self) -> Iterator[list[tuple[Action, Member]]]:
         """Yield the changes that earlier runs left unconfirmed and this run has not queued."""
+
+    def refuse_doubt(self, member: Member) -> RefusedDoubt | None:
+        """Note, from any thread, that a member was refused alone; `None` if it was no doubt."""
+        revision = self.revision + 1
+        doubt = self.stream.refuse_doubt(self.number, member, self.last_timestamp, revision)
+        if doubt is RefusedDoubt.NEW:
+            self.revision = revision
+        return doubt
 
     def members(self) -> Iterator[list[Member]]:
         """Yield the members that are accepted or unconfirmed, in chunks."""

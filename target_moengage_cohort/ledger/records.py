@@ -170,6 +170,13 @@ class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
     requests: int  # requests started
 
 
+class RefusedDoubt(enum.Enum):
+    """An unconfirmed member that MoEngage refused alone; it is to be removed from then on."""
+
+    NEW = "new"  # refused for the first time since it was in doubt
+    KNOWN = "known"  # refused before, in another run
+
+
 class Expected(msgspec.Struct, frozen=True):
     """The expected membership of a member."""
 

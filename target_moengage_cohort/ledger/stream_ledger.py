@@ -14,7 +14,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.control.plans import Plans
     from target_moengage_cohort.ledger.control.requests import JournaledRequest
-    from target_moengage_cohort.ledger.records import CohortEntry, Expected, Plan
+    from target_moengage_cohort.ledger.records import CohortEntry, Expected, Plan, RefusedDoubt
     from target_moengage_cohort.ledger.snapshot import CohortMembers, Difference, Staging
 
 NumberedChange: t.TypeAlias = tuple[int, Action, Member]
@@ -103,11 +103,14 @@ class StreamLedger(t.Protocol):
     def doubt(self, cohorts: Sequence[int]) -> None:
         """Mark the accepted members of cohorts as unconfirmed, unless they are already."""
 
-    def forget(self, members: Sequence[Member]) -> set[int]:
-        """Erase members that share an identifier with these; return the cohorts that had any.
+    def refuse_doubt(self, cohort: int, member: Member, *latest: int) -> RefusedDoubt | None:
+        """See `CohortLedger.refuse_doubt`; `latest` are its timestamp and revision from now on."""
 
-        No byte of them is left. After an error the next open finishes the work.
-        """
+    def cohorts_with(self, members: Sequence[Member]) -> set[int]:
+        """Return the cohorts that have a row of a member who shares an identifier with these."""
+
+    def forget(self, members: Sequence[Member]) -> set[int]:
+        """Erase them, to the last byte, and return those cohorts; the next open finishes it."""
 
     # Comparing
 

@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 import typing as t
+import zlib
 from base64 import b64encode
 from importlib import metadata
 from urllib.parse import urlsplit
@@ -26,6 +27,8 @@ if t.TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MAX_ANSWER_BYTES = 65_536
+_ENCODINGS = {"gzip", "x-gzip", "deflate"}
+_ANY_ZLIB_FORMAT = 32 + zlib.MAX_WBITS
 _CONNECT_TIMEOUT_SECONDS = 15
 _UNTRUSTED = (
     "the server's TLS certificate is not trusted ({}); check api_url. If a proxy or a CA of your "
@@ -55,6 +58,7 @@ class Transport:
         self._headers = {
             "MOE-APPKEY": settings.workspace_id,
             "Content-Type": "application/json",
+            "Accept-Encoding": "gzip, deflate",
             "User-Agent": f"target-moengage-cohort/{metadata.version('target-moengage-cohort')}",
         }
         seconds = settings.request_timeout_seconds
@@ -117,6 +121,8 @@ class Transport:
             allow_redirects=False,
             stream=True,
         ) as response:
+            # Some versions of its decoder inflate each chunk as a whole, to any size.
+            encoding = response.raw.headers.pop("Content-Encoding", None)
             content = b""
             for chunk in response.iter_content(_MAX_ANSWER_BYTES):
                 content += chunk
@@ -124,7 +130,7 @@ class Transport:
                     break
                 if time.monotonic() > deadline:  # the time-out of `requests` is one for each read
                     raise requests.ReadTimeout
-        return response, content
+        return response, _inflated(content) if encoding in _ENCODINGS else content
 
     def _classify_failure(self, error: OSError) -> Answer:
         """Return the answer that stands for a missing response."""
@@ -160,6 +166,14 @@ class Transport:
         yield self._credentials[1]
         yield b64encode(":".join(self._credentials).encode()).decode()
         yield from cohort_sync.identifiers(body)
+
+
+def _inflated(content: bytes) -> bytes:
+    """Return as much of a compressed content as an answer may have."""
+    try:
+        return zlib.decompressobj(_ANY_ZLIB_FORMAT).decompress(content, _MAX_ANSWER_BYTES)
+    except zlib.error as error:
+        raise requests.exceptions.ContentDecodingError(error) from None
 
 
 def _add_no_header(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -8,6 +8,7 @@ import typing as t
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import (
     CohortError,
+    InputError,
     RowError,
     SettingsError,
     WithheldError,
@@ -27,6 +28,7 @@ from target_moengage_cohort.sync.withheld_cohorts import (
 )
 
 if t.TYPE_CHECKING:
+    from target_moengage_cohort.core.errors import TargetError
     from target_moengage_cohort.ledger.cohort_ledger import CohortLedger, CohortRecord
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import CohortEntry
@@ -149,6 +151,22 @@ class Cohorts:
                         f"{suggest('ledger', 'retire', entry.cohort_id)}"
                     )
                     raise SettingsError(error.code, msg) from None
+
+    def fail(self, cohort: Cohort, error: CohortError) -> TargetError | None:
+        """Drop what comes of a cohort that MoEngage refuses; called with delivery's lock held.
+
+        Return the error that ends the run if no other cohort is configured.
+        """
+        self.by_id[cohort.cohort_id].fail(error)
+        configured = [mapping.cohort for mapping in self._context.config.mappings.values()]
+        others = (each for each in configured if not (each and self._has_failed(each)))
+        if not configured or next(others, ...) is not ...:
+            return None
+        return InputError(error.code, str(error))
+
+    def _has_failed(self, cohort: Cohort) -> bool:
+        synced = self.by_id.get(cohort.cohort_id)
+        return synced is not None and synced.error is not None
 
     @property
     def errors(self) -> list[CohortError]:

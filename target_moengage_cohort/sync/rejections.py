@@ -11,6 +11,7 @@ from collections import Counter
 from target_moengage_cohort.core.errors import InputError, SettingsError
 from target_moengage_cohort.core.membership import Action, SyncMode
 from target_moengage_cohort.core.text import utc_now
+from target_moengage_cohort.ledger.records import RefusedDoubt
 from target_moengage_cohort.settings.declared import OnReject
 from target_moengage_cohort.singer.messages import DELETED_AT, Schema
 from target_moengage_cohort.singer.writer import MAPPED
@@ -86,14 +87,28 @@ class Rejections:
     ) -> TargetError | None:
         """Keep a member that MoEngage refuses as a row; or return the error that ends the run."""
         where = f"a member of the cohort {cohort.cohort_id!r}"
+        synced = self._cohorts.by_id[cohort.cohort_id]
+        doubt = None if synced.ledger is None else synced.ledger.refuse_doubt(member)
+        if doubt is RefusedDoubt.KNOWN and action is Action.REMOVE:
+            logger.warning(
+                "%s is still to be removed, which MoEngage refuses again: %s",
+                where,
+                _REQUEST_ID.sub("", reason),
+                extra={"code": "doubt_refused", "cohort_id": cohort.cohort_id},
+            )
+            return None
+        if doubt is RefusedDoubt.NEW:
+            reason = (
+                f"doubt_refused: {reason}. An earlier request with it may have been applied, so "
+                "the next run removes it"
+            )
         if self._fails:
             return InputError(
-                "member_rejected",
+                "doubt_refused" if doubt is RefusedDoubt.NEW else "member_rejected",
                 f"{where} cannot be delivered: {reason}. With on_reject: skip and rejects_path the "
                 "others are delivered, and the file contains the member",
             )
-        mapping = self._cohorts.by_id[cohort.cohort_id].mapping
-        schema, row = row_of(cohort, mapping, action, member)
+        schema, row = row_of(cohort, synced.mapping, action, member)
         self._keep(schema, row, reason, lambda what: f"{where}: {what}")
         return None
 

@@ -67,7 +67,7 @@ class Run:
         self._delivery = Delivery(
             settings,
             endpoints.link,
-            Callbacks(self._emit, self._rejections.reject_member),
+            Callbacks(self._emit, self._rejections.reject_member, self.cohorts.fail),
             interrupt=context.interrupt,
             timing=context.timing,
             ledgers=self.cohorts.records if endpoints.recorder.remembers else {},

@@ -2,8 +2,11 @@
 
 import pytest
 
-from target_moengage_cohort.core.membership import Member
+from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
+from target_moengage_cohort.cli.session import Session, SessionTiming
+from target_moengage_cohort.core.membership import Action, Cohort, Member
 from target_moengage_cohort.ledger.records import PlanKind
+from target_moengage_cohort.settings import load
 from tests.cli.conftest import PLANTED, people
 
 BOTH = Member(f"{PLANTED}both", f"{PLANTED}anonymous")
@@ -26,8 +29,13 @@ def test_users_are_removed_everywhere_and_erased(desk):
     assert 0 == result.exit_code
     assert [
         "cohort 'a': 2 removals accepted",
-        "cohort 'b': 1 removal accepted",
-        "Read 2 identifiers. Erased from 3 of 3 ledgers; none of the ledgers contains them now.",
+        "cohort 'b': 2 removals accepted",
+        "cohort 'c': 2 removals accepted",
+        (
+            "Read 2 identifiers. MoEngage accepted the removals from 3 of 3 cohorts; it does not "
+            "say whether it knew the users."
+        ),
+        "Erased from 3 of 3 ledgers; none of the ledgers contains them now.",
     ] == result.stdout.splitlines()
     assert set(people(2)) == desk.there("a") == desk.accepted("a")
     assert set() == desk.there("b") == desk.accepted("b")
@@ -39,9 +47,9 @@ def test_users_are_removed_everywhere_and_erased(desk):
     again = desk.run("forget", "-", text=f"{GONE}\n")
     assert 0 == again.exit_code
     assert [
-        "Read 1 identifier. Erased from 0 of 3 ledgers; none of the ledgers contains them now.",
+        "Erased from 0 of 3 ledgers; none of the ledgers contains them now.",
         "None of these identifiers was found in any ledger; check that they match exactly.",
-    ] == again.stdout.splitlines()
+    ] == again.stdout.splitlines()[-2:]
 
 
 @pytest.mark.parametrize("given", ["uid", "anonymous_id", "former"])
@@ -159,7 +167,8 @@ def test_cohorts_without_a_ledger_are_sent_the_removals(desk):
     desk.raw["cohorts"] = {"a": {}, "b": {}}
     result = desk.run("forget", "-", text=f"{GONE}\n")
     assert 0 == result.exit_code
-    assert "Sent the removals to 1 cohort without a ledger" in result.stdout
+    assert "accepted the removals from 2 of 2 cohorts" in result.stdout
+    assert "Erased from 1 of 1 ledger" in result.stdout
     (sent,) = desk.emulator.requests(cohort_id="b")
     assert ("remove_members", 1) == (sent.action, sent.members)
 
@@ -172,7 +181,7 @@ def test_cohorts_without_a_ledger_that_were_not_reached_are_named(desk):
     result = desk.run("forget", "-", text=f"{GONE}\n")
     assert 1 == result.exit_code
     assert "Error: cohort 'b': not reached; repeat this command for it" in result.stderr
-    assert "without a ledger" not in result.stdout
+    assert "accepted the removals from 0 of 2 cohorts" in result.stdout
     assert [] == desk.emulator.requests(cohort_id="b")
 
 
@@ -264,3 +273,80 @@ def test_unknown_identifiers_are_reported_despite_a_failure(desk):
     assert 1 == result.exit_code
     assert "None of these identifiers was found" in result.stdout
     assert "cohort 'b': " in result.stderr
+
+
+def feed_without_ledger(desk, cohort_id, members):
+    """Add members to a cohort in MoEngage, of whom the ledger knows nothing."""
+    session = Session(load(desk.raw), SessionTiming())
+    cohort = Cohort(cohort_id, cohort_id)
+    assert OperatorDelivery(session).deliver([(cohort, [(Action.ADD, members)])])
+    session.interrupt.close()
+
+
+def test_users_whom_no_ledger_knows_are_removed_from_every_cohort(desk):
+    """A user from before the ledger is removed from every cohort, whether the ledger of a cohort
+    knows the user, other members only, or was begun anew; retired cohorts included."""
+    for cohort_id in ("known", "others", "retired"):
+        desk.fill(cohort_id, people(2), stream="s")
+    assert 0 == desk.run("ledger", "retire", "retired", "--yes").exit_code
+    desk.fill("known", people(1), stream="s")
+    desk.raw["cohorts"] = {"s": {"cohort_id_column": "c"}, "never": {"cohort_id": "never"}}
+    for cohort_id in ("others", "retired", "never"):
+        feed_without_ledger(desk, cohort_id, [*people(1), BOTH])
+    result = desk.run("forget", "-", text=f"{GONE}\n{BOTH.uid}\n")
+    assert 0 == result.exit_code, result.output
+    assert "accepted the removals from 4 of 4 cohorts" in result.stdout
+    assert "Erased from 1 of 3 ledgers" in result.stdout
+    assert set(people(2)) == desk.there("known") == desk.there("others")
+    assert set() == desk.there("never") == desk.there("retired")
+    for identifier in (GONE, BOTH.uid):
+        assert identifier.encode() not in bytes_below(desk.folder / "ledger")
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("as_pair", [True, False])
+def test_each_identifier_of_a_user_is_removed_by_itself(desk, is_known, as_pair):
+    """A uid and an anonymous ID on one line reach the members that were added by either of them
+    alone, and by both, whether the ledger knows them or not."""
+    added = [BOTH] if as_pair else [Member(BOTH.uid), Member(None, BOTH.anonymous_id)]
+    desk.fill("a", people(2))
+    if is_known:
+        desk.fill("a", added)
+    else:
+        feed_without_ledger(desk, "a", added)
+    file = desk.folder / "ids.csv"
+    file.write_text(f"uid,anonymous_id\n{BOTH.uid},{BOTH.anonymous_id}\n")
+    result = desk.run("forget", str(file))
+    assert 0 == result.exit_code
+    assert "Read 2 identifiers." in result.stdout
+    assert set(people(2)) == desk.there("a") == desk.accepted("a")
+
+
+def test_a_removal_that_nobody_answers_is_no_success(desk):
+    """If no answer says that a removal was accepted, the exit code is 1 and nothing is erased, even
+    though no ledger knows the user."""
+    desk.fill("a", people(2))
+    desk.raw["cohorts"] = {"a": {}, "b": {}}
+    desk.raw["max_retry_seconds"] = 1
+    desk.emulator.fail_next(503, 50, cohort_id="a")
+    result = desk.run("forget", "-", text=f"{GONE}\n")
+    assert 1 == result.exit_code
+    assert "accepted the removals from 0 of 2 cohorts" in result.stdout
+    assert "Error: cohort 'a': " in result.stderr
+    assert "Error: cohort 'b': not reached" in result.stderr
+
+
+def test_cohorts_whose_members_are_not_kept_are_sent_each_identifier(desk):
+    """The cohorts of an incremental stream, whose members no ledger keeps, get them, too."""
+    desk.raw["cohorts"] = {"s": {"cohort_id": "plain"}}
+    with desk.ledgers() as ledgers:
+        record = ledgers.open_without_members(Cohort("plain", "plain"), "s")
+        session = Session(load(desk.raw), SessionTiming())
+        assert OperatorDelivery(session).deliver([(record, [(Action.ADD, [BOTH, *people(2)])])])
+        session.interrupt.close()
+    file = desk.folder / "ids.csv"
+    file.write_text(f"uid,anonymous_id\n{BOTH.uid},{BOTH.anonymous_id}\n")
+    assert 0 == desk.run("forget", str(file)).exit_code
+    assert set(people(2)) == desk.there("plain")
+    (sent,) = desk.emulator.requests(cohort_id="plain", action="remove_members")
+    assert 2 == sent.members

@@ -41,7 +41,7 @@ def interrupt():
 
 def delivery(link: Link, interrupt: Interrupt, states: list | None = None) -> Delivery:
     emit = (states if states is not None else []).append
-    callbacks = Callbacks(emit, lambda _cohort, _action, _member, _reason: None)
+    callbacks = Callbacks(emit, lambda _cohort, _action, _member, _reason: None, lambda *_: None)
     made = Delivery(SETTINGS, link, callbacks, interrupt=interrupt, timing=Timing(), ledgers={})
     made.start()
     return made

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from target_moengage_cohort.core.errors import InputError, InternalError
+from target_moengage_cohort.core.errors import CohortError, InputError, InternalError
 from target_moengage_cohort.delivery.ports import Timing
 from target_moengage_cohort.emulator import Emulator
 from tests.support.singer import UNLIMITED, lines, record, run, schema, state
@@ -128,15 +128,84 @@ def test_where_nothing_is_accepted_it_is_the_settings(emulator, skipping):
     assert [] == seen.states
 
 
-def test_a_new_cohort_of_which_nothing_is_accepted_ends_the_run_too(emulator, skipping):
-    """A cohort that MoEngage refuses altogether takes 40 requests, even if others are accepted."""
+@pytest.mark.parametrize("mode", ["incremental", "mirror"])
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("names", [("good", "bad"), ("bad", "good")])
+def test_a_cohort_of_which_nothing_is_accepted_fails_alone(
+    emulator, skipping, mode, is_known, names
+):
+    """A cohort that MoEngage refuses altogether takes 40 requests, known or new, first or last; the
+    other one is delivered, the run fails, and no STATE passes the refused cohort's rows."""
+    options = skipping | {"sync_mode": mode, "max_payload_bytes": 2_000}
+    if is_known:
+        known = [record(name, uid=uid) for name in names for uid in people(3)]
+        run(emulator, lines(*map(schema, names), *known), tap_exit=lambda: 0, **options)
     emulator.fail_next(400, 10_000, cohort_id="bad")
-    data = [record(stream, uid=uid) for stream in ("good", "bad") for uid in people(2_000)]
-    seen = run(emulator, lines(schema("good"), schema("bad"), *data, state({"at": 1})), **skipping)
-    assert isinstance(seen.error, InputError)
+    before = [request for request in emulator.requests() if request.cohort_id == "bad"]
+    parts = [
+        [schema(name), *(record(name, uid=uid) for uid in people(500)), state({"at": name})]
+        for name in names
+    ]
+    data = lines(*(message for part in parts for message in part))
+    seen = run(emulator, data, tap_exit=lambda: 0, **options)
+    assert isinstance(seen.error, CohortError)
     assert "request_refused" == seen.error.code
     assert "'bad'" in str(seen.error)
-    assert 40 == len([request for request in emulator.requests() if request.cohort_id == "bad"])
+    assert {*people(500)} == members(emulator, "good")
+    requests = [request for request in emulator.requests() if request.cohort_id == "bad"]
+    assert 40 == len(requests) - len(before)
+    cohorts = {cohort.cohort_id: cohort for cohort in seen.report.cohorts}
+    assert ("failed", "failed", 500) == (
+        seen.report.status,
+        cohorts["bad"].status,
+        cohorts["good"].added + cohorts["good"].unchanged,
+    )
+    is_passed = names[0] == "good"
+    assert [{"at": "good"}] * is_passed == seen.states
+
+
+def test_one_cohort_of_a_fan_out_that_is_refused_fails_alone(emulator, skipping):
+    """In a fan-out, too, the other cohorts of the stream are delivered, and later rows of the
+    refused one are not sent."""
+    emulator.fail_next(400, 10_000, cohort_id="c3")
+    mapping = {"users": {"cohort_id_column": "cohort"}}
+    rows_of = [
+        record(uid=uid, cohort=f"c{number % 5}") for uid in people(100) for number in range(5)
+    ]
+    data = lines(schema(columns=("uid", "cohort")), *rows_of, state({"at": 1}))
+    options = skipping | {"cohorts": mapping, "max_payload_bytes": 1_000}
+    seen = run(emulator, data, piecemeal=True, **options)
+    assert "request_refused" == seen.error.code
+    assert [] == seen.states
+    assert 40 == len([request for request in emulator.requests() if request.cohort_id == "c3"])
+    assert all({*people(100)} == members(emulator, f"c{number}") for number in (0, 1, 2, 4))
+
+
+def test_a_refused_one_time_cohort_is_not_sealed(emulator, skipping):
+    """A one_time cohort of which nothing was accepted is sent again by the next run."""
+    names, options = ("good", "bad"), skipping | {"sync_mode": "one_time"}
+    data = lines(
+        *map(schema, names), *(record(each, uid=uid) for each in names for uid in people(90))
+    )
+    emulator.fail_next(400, 10_000, cohort_id="bad")
+    seen = run(emulator, data, tap_exit=lambda: 0, **options)
+    assert "request_refused" == seen.error.code
+    emulator.clear_faults()
+    again = run(emulator, data, tap_exit=lambda: 0, **options)
+    assert again.error is None
+    assert {*people(90)} == members(emulator, "bad")
+
+
+def test_the_only_cohort_of_a_configuration_ends_the_run(emulator, skipping):
+    """If every configured cohort is refused altogether, the run ends before the end of input."""
+    emulator.fail_next(400, 10_000)
+    mapping = {"users": {"cohort_id": "only"}}
+    data = lines(schema(), *rows(people(500)), state({"at": 1}))
+    options = skipping | {"cohorts": mapping, "max_payload_bytes": 1_000}
+    seen = run(emulator, data, **options)
+    assert isinstance(seen.error, InputError)
+    assert "request_refused" == seen.error.code
+    assert 40 == len(emulator.requests())
     assert [] == seen.states
 
 
@@ -165,22 +234,6 @@ def test_isolation_ends_with_the_time_for_retries(emulator, skipping):
     seen = run(emulator, data, timing, max_retry_seconds=300, flush_seconds=86_400, **skipping)
     assert isinstance(seen.error, InputError)
     assert len(emulator.requests()) < 200
-
-
-@pytest.mark.parametrize("on_reject", ["skip", "fail"])
-def test_a_doubt_before_a_refusal_is_settled_by_it(emulator, skipping, on_reject):
-    """Bytes that are refused for their content after a 5xx were not applied before: no member stays
-    in doubt, and the next run does not send the refused one again."""
-    emulator.fail_next(503)
-    emulator.poison(["user-0000"])
-    options = skipping | {"on_reject": on_reject}
-    first = run(emulator, lines(schema(), *rows(people(1))), **options)
-    emulator.clear_faults()
-    emulator.poison(["user-0000"])
-    seen = run(emulator, lines(schema(), *rows(["good"])), **options)
-    assert (0, None) == (first.report.cohorts[0].in_doubt, seen.error)
-    (cohort,) = seen.report.cohorts
-    assert (1, 0, 0) == (cohort.added, cohort.in_doubt, cohort.rejected)
 
 
 def test_refusals_are_counted_whatever_their_request_ids(emulator, skipping, caplog):

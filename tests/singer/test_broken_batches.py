@@ -291,8 +291,9 @@ def test_what_opens_a_url_is_never_shown(emulator, nowhere, caplog, kind, where)
     log at any level, or in a report."""
     host = nowhere.get(where, f"nosuch://user:{SECRET}@host" if "scheme" in where else "http://[")
     url = f"{host}/dir/users.{kind.suffix}?X-Amz-Signature={SECRET}&token={SECRET}#{SECRET}"
+    options = {"batch_config": {"storage": {"root": f"{host}/dir"}}} if where in nowhere else {}
     with caplog.at_level(logging.DEBUG):
-        seen = run(emulator, lines(schema(), batch(kind, url), state({"a": 1})))
+        seen = run(emulator, lines(schema(), batch(kind, url), state({"a": 1})), **options)
     assert isinstance(seen.error, InputError)
     assert "users." in str(seen.error)
     assert SECRET not in str(seen.error) + caplog.text + repr(msgspec.json.encode(seen.report))

@@ -12,6 +12,7 @@ import s3fs
 from moto.server import ThreadedMotoServer
 
 from target_moengage_cohort.core.errors import InputError
+from target_moengage_cohort.settings.declared import BatchStorage
 from target_moengage_cohort.singer.batches.storage import local_file, shown
 from tests.support.batches import MAIN_KINDS, Kind, batch
 from tests.support.singer import config as settings_of
@@ -220,9 +221,43 @@ UNFETCHED = {
 @pytest.mark.parametrize("url", UNFETCHED)
 def test_a_file_that_cannot_be_fetched_is_an_error(tmp_path, url):
     """Each reason for which a file cannot be fetched has a code and a message."""
+    root = url.rpartition("/")[0]
+    place = BatchStorage(root=root) if "://" in url and "[" not in url else None
+    with pytest.raises(InputError) as raised:
+        local_file(url, place, tmp_path)
+    assert UNFETCHED[url] == (raised.value.code, str(raised.value))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:9/a.json",
+        "HTTPS://host/a.json",
+        "s3://another-bucket/a.json",
+        "ftp://host/a.json",
+        "simplecache::http://127.0.0.1:9/a.json",
+        "zip://a.json::https://host/b.zip",
+        "file:///tmp/x::http://host/a.json",
+        "FILE:///etc/hostname",
+        "local:///etc/hostname",
+    ],
+)
+def test_a_url_that_no_setting_allows_is_not_fetched(tmp_path, url):
+    """Without storage.root only files of this machine are read; the message names the setting."""
     with pytest.raises(InputError) as raised:
         local_file(url, None, tmp_path)
-    assert UNFETCHED[url] == (raised.value.code, str(raised.value))
+    expected = {"batch_storage_not_allowed", "batch_file_missing"}
+    assert raised.value.code in expected
+    assert url.startswith("file://") is (raised.value.code == "batch_file_missing")
+    assert "batch_config.storage.root" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["a::zip", "memory::b.json", "x::http:"])
+def test_a_name_chains_no_other_store(tmp_path, name):
+    """A file's name cannot lead out of the configured store."""
+    with pytest.raises(InputError) as raised:
+        local_file(name, BatchStorage(root="memory://folder"), tmp_path)
+    assert "batch_storage_not_allowed" == raised.value.code
 
 
 @pytest.mark.parametrize("form", ["file://{}", "file://localhost{}", "{}"])

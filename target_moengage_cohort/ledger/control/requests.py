@@ -20,6 +20,9 @@ if t.TYPE_CHECKING:
 _FETCHED = 64  # requests of up to 128 KB
 
 
+REFUSED_DOUBT = "remove_refused"
+"""The action of a member in doubt that was refused alone: it is to be removed, and was reported."""
+
 _NEXT = "UPDATE store SET last_request = last_request + ? RETURNING last_request"
 _INSERT = (
     "INSERT INTO requests (number, cohort, state, action, count, members) VALUES (?, ?, ?, ?, ?, ?)"
@@ -58,15 +61,35 @@ class Requests:
 
         `members` is a JSON array; `latest` are the cohort's timestamp and revision from now on.
         """
-        with self._database.change("sent") as transaction:
+        number = self._insert(RequestState.SENT, cohort, action.value, members, count, *latest)
+        with self._lock:
+            self._in_flight[number] = count
+        return number
+
+    def add_refused_doubt(self, cohort: int, member: bytes, *latest: int) -> None:
+        """Record that a member in doubt was refused alone, as a request that gets no answer."""
+        members = b"[%b]" % member
+        self._insert(RequestState.UNANSWERED, cohort, REFUSED_DOUBT, members, 1, *latest)
+        with self._lock:
+            self.answered_members += 1
+            self.are_to_fold = True
+
+    def _insert(
+        self,
+        state: RequestState,
+        cohort: int,
+        action: str,
+        members: bytes,
+        count: int,
+        *latest: int,
+    ) -> int:
+        with self._database.change(state.name.lower()) as transaction:
             self._control.write_new(transaction)
             ((number,),) = transaction.run(_NEXT, [1])
-            values = [number, cohort, RequestState.SENT, action.value, count, members.decode()]
+            values = [number, cohort, state, action, count, members.decode()]
             transaction.run(_INSERT, values)
             query = "UPDATE cohorts SET last_timestamp = ?, revision = ? WHERE number = ?"
             transaction.run(query, [*latest, cohort])
-        with self._lock:
-            self._in_flight[number] = count
         return int(number)
 
     def add_marks(self, cohorts: Sequence[int]) -> dict[int, int]:

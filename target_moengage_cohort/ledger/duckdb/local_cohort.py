@@ -6,6 +6,7 @@ import typing as t
 
 from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
+from target_moengage_cohort.ledger.control.requests import REFUSED_DOUBT
 from target_moengage_cohort.ledger.duckdb.binding import bound_members
 
 if t.TYPE_CHECKING:
@@ -33,7 +34,7 @@ class DuckDBCohortLedger(CohortLedger):
             f"SELECT action, uid, anonymous_id FROM {doubts}", [self.number]
         )
         return (
-            [(Action(action), Member(uid, anonymous_id)) for action, uid, anonymous_id in chunk]
+            [(_action(action), Member(uid, anonymous_id)) for action, uid, anonymous_id in chunk]
             for chunk in rows
         )
 
@@ -102,6 +103,10 @@ class DuckDBCohortLedger(CohortLedger):
             f"SELECT cohort, {h} AS h FROM {{s}}.plan_members WHERE plan_id = ? AND action = ?",
             [plan_id, Action.ADD.value],
         )
+
+
+def _action(text: str) -> Action:
+    return Action.REMOVE if text == REFUSED_DOUBT else Action(text)
 
 
 def _collect(table: Members, chunks: Iterable[Sequence[Member]]) -> str:

@@ -7,8 +7,7 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.membership import Action, Member
-from target_moengage_cohort.ledger.duckdb import folding, schema
-from target_moengage_cohort.ledger.duckdb.binding import bound_members
+from target_moengage_cohort.ledger.duckdb import erasure, folding, schema
 from target_moengage_cohort.ledger.duckdb.inspection import cohorts_with_rows, stray_plans
 from target_moengage_cohort.ledger.duckdb.local_cohort import DuckDBCohortLedger
 from target_moengage_cohort.ledger.duckdb.result_tables import Options
@@ -220,31 +219,15 @@ class DuckDBStreamLedger(StreamMembers):
 
     # People
 
+    def cohorts_with(self, members: Sequence[Member]) -> set[int]:
+        """See `StreamLedger.cohorts_with`."""
+        self.fold()
+        return erasure.cohorts_with(self, members)
+
     def forget(self, members: Sequence[Member]) -> set[int]:
         """See `StreamLedger.forget`."""
         self.fold()
-        source, values = bound_members(members)
-        hash_sql = self.table.engine.hash_sql
-        hashes = f"unnest([{hash_sql('uid', 'NULL')}, {hash_sql('NULL', 'anonymous_id')}])"
-        shared = (
-            "uid IN (SELECT uid FROM forgotten WHERE uid IS NOT NULL) OR anonymous_id IN"
-            " (SELECT anonymous_id FROM forgotten WHERE anonymous_id IS NOT NULL)"
-        )
-        same = dict.fromkeys(("accepted", "doubts", "aliases", "plan_members"), shared)
-        same["removed"] = f"h IN (SELECT {hashes} FROM forgotten)"
-        had: set[int] = set()
-        with self.table.using() as cursor:
-            cursor.execute(f"CREATE OR REPLACE TEMP TABLE forgotten AS FROM {source}", values)
-            for table, where in same.items():
-                query = f"SELECT DISTINCT cohort FROM {{s}}.{table} WHERE {where}"
-                had |= {cohort for (cohort,) in self.table.rows(query)}
-            with self.changing("forget", sorted(had)):
-                for table, where in same.items():
-                    self.table.run(f"DELETE FROM {{s}}.{table} WHERE {where}")
-                self.table.run("UPDATE {s}.meta SET is_rewritten = FALSE")
-            cursor.execute("DROP TABLE forgotten")
-        self.table.rewrite()
-        return had
+        return erasure.erase(self, members)
 
     # The end
 

@@ -7,9 +7,10 @@ import itertools
 import typing as t
 
 from target_moengage_cohort.core.membership import Action, Member
+from target_moengage_cohort.ledger.control.requests import REFUSED_DOUBT
 from target_moengage_cohort.ledger.duckdb import folding
 from target_moengage_cohort.ledger.duckdb.binding import Column, bound, bound_members
-from target_moengage_cohort.ledger.records import Expected
+from target_moengage_cohort.ledger.records import Expected, RefusedDoubt
 from target_moengage_cohort.ledger.stream_ledger import StreamLedger
 
 if t.TYPE_CHECKING:
@@ -42,6 +43,22 @@ class StreamMembers(StreamLedger):
     def tables(self) -> str:
         """The schema of the tables accepted, doubts, removed and aliases, as if folded."""
         return self.table.folded if self._is_shown else self.table.schema
+
+    def refuse_doubt(self, cohort: int, member: Member, *latest: int) -> RefusedDoubt | None:
+        """See `StreamLedger.refuse_doubt`."""
+        h = self.table.engine.hash_sql("uid", "anonymous_id")
+        found = self.table.rows(
+            f"SELECT d.action FROM {{s}}.doubts AS d JOIN (SELECT cohort, {h} AS h FROM (SELECT"
+            " ?::INTEGER AS cohort, ?::VARCHAR AS uid, ?::VARCHAR AS anonymous_id))"
+            " USING (cohort, h)",
+            [cohort, member.uid, member.anonymous_id],
+        )
+        if not found:
+            return None
+        if found == [(REFUSED_DOUBT,)]:
+            return RefusedDoubt.KNOWN
+        self.requests.add_refused_doubt(cohort, member.encode(), *latest)
+        return RefusedDoubt.NEW
 
     # Looking up; for the reader's thread
 

@@ -1,7 +1,8 @@
 """The location of batch files: on this machine, or in an object store that fsspec supports.
 
-The rules are those of the Meltano SDK's targets: a file is looked up by its name under the
-target's own ``batch_config.storage.root`` if that is set, otherwise at its URL.
+As in the Meltano SDK's targets, a file is looked up by its name under the target's own
+``batch_config.storage.root`` if that is set. Otherwise it must be on this machine: a URL in a
+manifest is only the tap's word, and could make the target ask any host.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ def local_file(url: str, storage: BatchStorage | None, folder: Path) -> Path:
         name = posixpath.basename(_parts(url).path if "://" in url else url)
         url = f"{storage.root.rstrip('/')}/{name}"
     if "://" in url and not url.startswith("file://"):
+        if storage is None or "::" in url.removeprefix(storage.root):
+            raise _not_allowed(url)
         return _fetch(url, params, folder)
     text = re.sub("^file://(localhost(?=/))?", "", url)
     # Some taps put paths into URLs without quoting them.
@@ -45,6 +48,16 @@ def local_file(url: str, storage: BatchStorage | None, folder: Path) -> Path:
         "again, or set the directory of its files (batch_config.storage.root)"
     )
     raise InputError("batch_file_missing", msg)
+
+
+def _not_allowed(url: str) -> InputError:
+    """Return the error for a file that only the tap's word leads to: it may be anywhere."""
+    msg = (
+        f"the batch file {shown(url)} is not on this machine, and only the object store that the "
+        "settings name is read. Set batch_config.storage.root to the folder of the tap's files, "
+        "such as s3://bucket/folder, and batch_config.storage.params if it needs credentials"
+    )
+    return InputError("batch_storage_not_allowed", msg)
 
 
 def shown(url: str) -> str:

@@ -230,8 +230,10 @@ class Settlement:
         for cohort in under_way.cohorts.values():
             if not self._delivery.finish(cohort.cohort.cohort_id):
                 return False
-        self._recorder.finish(under_way.plan)
-        under_way.plan.difference.close()
+        plan, cohorts = under_way.plan, under_way.cohorts
+        delivered = [each for each in plan.cohorts if cohorts[each.ledger.number].error is None]
+        self._recorder.finish(msgspec.structs.replace(plan, cohorts=delivered))
+        plan.difference.close()
         return True
 
 
