@@ -62,7 +62,7 @@ def test_another_stream_or_name_is_refused(tmp_path, read_only):
         assert (
             "cohorts.others: the ledger of cohort 'vips' belongs to stream 'vip_users'; to let "
             "'others' populate the cohort from now on, run: moengage-cohort ledger reassign vips "
-            "others --config …"
+            "others --config config.json"
         ) == str(raised.value)
         with pytest.raises(SettingsError) as raised:
             store.open(Cohort(COHORT.cohort_id, "Gold"), STREAM)
@@ -70,7 +70,7 @@ def test_another_stream_or_name_is_refused(tmp_path, read_only):
         assert (
             "cohorts.vip_users.cohort_name: the ledger of cohort 'vips' has the name 'VIPs', not "
             "'Gold'; to rename the cohort, run: moengage-cohort ledger rename vips Gold "
-            "--config …"
+            "--config config.json"
         ) == str(raised.value)
         assert "VIPs" == store.open(COHORT, STREAM).entry.name
 

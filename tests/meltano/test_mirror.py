@@ -65,5 +65,5 @@ def test_removals_wait_until_meltano_knows_that_the_tap_has_succeeded(
     tap.limit(None)
     done = project.meltano("run", *STEPS)
     assert done.returncode == 0, done.stderr
-    assert (cohort(project)["removed"], cohort(project)["removals_waiting"]) == (0, 7)
+    assert (cohort(project)["removed"], cohort(project)["removals_waiting"]) == (7, 0)
     assert members(moengage) == wanted(postgres)

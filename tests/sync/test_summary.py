@@ -98,7 +98,7 @@ def test_the_summary_shows_the_most_changed_cohorts_first():
             report(status="dry_run"),
         ),
         (
-            "1 pending removal; to release: moengage-cohort confirm s --config …",
+            "1 pending removal; to release: moengage-cohort confirm s --config config.json",
             report(cohort(removals_waiting=1)),
         ),
         (

@@ -76,7 +76,8 @@ class OpenRows:
         has_numbers = {name.lower() for name in self._types}.isdisjoint(_NUMBERS)
         has_pairs = self._rows.columns.get("anonymous_id") in self._types
         again = self._rows.stays and has_numbers and not has_pairs
-        return ColumnarFacts(self._types, again, self._version, *numbers, padded, counted, *bounds)
+        facts = (*numbers, padded, counted, *bounds)
+        return ColumnarFacts(self._types, again, self._version, *facts)
 
     def select(self) -> str:
         """Return the SQL that selects uid, anonymous_id and present of all rows, in order."""
