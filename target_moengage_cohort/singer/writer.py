@@ -6,8 +6,12 @@ import contextlib
 import fcntl
 import logging
 import os
+import select
 import shlex
+import stat
 import sys
+import termios
+import time
 import typing as t
 from decimal import Decimal
 from pathlib import Path
@@ -188,15 +192,51 @@ def check_rejects_path(path: str) -> None:
         raise _unusable(path, error.strerror) from None
 
 
-def write_state(value: bytes) -> None:
-    """Write one STATE to standard output, and flush it."""
+def write_state(value: bytes, sleep: t.Callable[[float], object] = time.sleep) -> None:
+    """Write one STATE to standard output as a whole line, and flush it.
+
+    A pipe takes a short line with one call, or nothing of it. A longer one waits until it fits, so
+    that a process which ends while nobody reads leaves no part of a line.
+    """
+    line = value + b"\n"
     try:
-        sys.stdout.buffer.write(value + b"\n")
+        if len(line) > select.PIPE_BUF:
+            _wait_for_room(sys.stdout, len(line), sleep)
+        sys.stdout.buffer.write(line)
         sys.stdout.buffer.flush()
     except OSError as error:
         why = "was closed" if isinstance(error, BrokenPipeError) else f"fails ({error.strerror})"
         msg = f"standard output {why}, so STATE cannot be saved; run again"
         raise TryAgainError("state_not_written", msg) from None
+
+
+def _wait_for_room(stream: t.TextIO, size: int, sleep: t.Callable[[float], object]) -> None:
+    """Wait until a pipe is empty, if that is enough for so many bytes; Linux only.
+
+    Its capacity is raised, up to the system's limit, 1 MB by default.
+    """
+    try:
+        descriptor = stream.fileno()
+        is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    except (OSError, ValueError):  # in memory
+        return
+    if not (is_pipe and hasattr(fcntl, "F_SETPIPE_SZ")):
+        return
+    if fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ) < size:
+        with contextlib.suppress(OSError):  # beyond the limit
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, size)
+    if fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ) >= size:
+        unread = bytearray(4)
+        while fcntl.ioctl(descriptor, termios.FIONREAD, unread) == 0 and any(unread):
+            if _has_no_reader(descriptor):
+                return  # the write says so
+            sleep(_POLL_SECONDS)
+
+
+def _has_no_reader(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _torn_line(descriptor: int, path: str) -> int | None:

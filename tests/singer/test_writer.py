@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import select
 import stat
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from target_moengage_cohort.core.errors import BusyError, SettingsError, TryAgainError
 from target_moengage_cohort.core.interrupts import Patience
 from target_moengage_cohort.singer.messages import Schema
-from target_moengage_cohort.singer.writer import RejectsFile
+from target_moengage_cohort.singer.writer import RejectsFile, write_state
 
 PATIENCE = Patience(lambda _seconds: False, 0.0)
 STREAM = Schema("s", {"properties": {"id": {}}, "x": 1}, ["id"])
@@ -225,3 +227,50 @@ def test_a_stopped_process_delays_others_for_a_bounded_time(path, caplog):
         finally:
             holder.kill()
     RejectsFile(str(path), "r", PATIENCE).close()
+
+
+@contextlib.contextmanager
+def piped():
+    """Standard output as a pipe: its reading end."""
+    reading, writing = os.pipe()
+    with (
+        os.fdopen(reading, "rb") as reader,
+        os.fdopen(writing, "w") as writer,
+        contextlib.redirect_stdout(writer),
+    ):
+        yield reader
+
+
+class GaveUpError(Exception):
+    pass
+
+
+def give_up(_seconds):
+    raise GaveUpError
+
+
+@pytest.mark.parametrize("size", [100, select.PIPE_BUF, 60_000, 300_000])
+def test_a_state_that_waits_for_its_reader_leaves_no_part_of_a_line(size):
+    """While nobody reads, a long STATE is not begun; once the pipe is empty, it goes as a whole."""
+    value = b'"%b"' % (b"x" * size)
+    with piped() as pipe:
+        write_state(b"{}", give_up)
+        if size >= select.PIPE_BUF:
+            with pytest.raises(GaveUpError):
+                write_state(value, give_up)
+            assert b"{}\n" == pipe.read1()
+        write_state(value, give_up)
+        received = b""
+        while not received.endswith(value + b"\n"):
+            received += pipe.read1()
+    assert received in {value + b"\n", b"{}\n" + value + b"\n"}
+
+
+def test_a_state_without_a_reader_is_an_error():
+    """A long STATE that waits notices that nobody will ever read it."""
+    with piped() as pipe:
+        write_state(b"{}", give_up)
+        pipe.close()
+        with pytest.raises(TryAgainError) as raised:
+            write_state(b"x" * 100_000, give_up)
+    assert "state_not_written" == raised.value.code
