@@ -17,7 +17,7 @@ import requests
 from requests.auth import HTTPBasicAuth
 from urllib3.exceptions import NewConnectionError
 
-from target_moengage_cohort.moengage import cohort_sync
+from target_moengage_cohort.moengage import cohort_sync, deadline
 from target_moengage_cohort.moengage.answers import Answer, Outcome, classify
 from target_moengage_cohort.settings import Settings, is_loopback
 
@@ -47,6 +47,8 @@ class _Local(threading.local):
 
     def __init__(self) -> None:
         self.session = requests.Session()
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, deadline.DeadlineAdapter())
 
 
 class Transport:
@@ -110,7 +112,7 @@ class Transport:
 
     def _post(self, path: str, body: bytes, auth: _Auth) -> tuple[requests.Response, bytes]:
         """Post a body; return the response, and as much of its content as an answer may have."""
-        deadline = time.monotonic() + self._timeout[1]
+        deadline.begin(self._timeout[1])
         with self._local.session.post(
             self._settings.base_url + path,
             data=body,
@@ -128,8 +130,6 @@ class Transport:
                 content += chunk
                 if len(content) >= _MAX_ANSWER_BYTES:
                     break
-                if time.monotonic() > deadline:  # the time-out of `requests` is one for each read
-                    raise requests.ReadTimeout
         return response, _inflated(content) if encoding in _ENCODINGS else content
 
     def _classify_failure(self, error: OSError) -> Answer:

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import socket
 import threading
+import time
 from base64 import b64encode
 from urllib.parse import urlsplit
 
@@ -277,3 +278,47 @@ def test_each_request_is_a_debug_line(emulator, caplog):
     assert None is not shown[0].args[4]
     assert "secret-member" not in caplog.text
     assert emulator.data_api_key not in caplog.text
+
+
+ENDLESS = {
+    "header": (b"HTTP/1.1 200 OK\r\nX-Slow: ", b"x", b"\r\nContent-Length: 0\r\n\r\n"),
+    "100 Continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n", response()),
+    "body": (b"HTTP/1.1 200 OK\r\nContent-Length: 220\r\n\r\n" + ACCEPTED, b" ", b" " * 200),
+    "chunk size": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"0",
+        b"14\r\n%b\r\n0\r\n\r\n" % ACCEPTED,
+    ),
+}
+
+
+class Trickle(Server):
+    """A server that sends a part of its answer again and again before it sends the rest."""
+
+    def __init__(self, first, part, rest):
+        super().__init__(None)
+        self._parts = [first, *[part] * 60, rest]
+
+    def _serve(self):
+        connection, _ = self._listener.accept()
+        with connection, contextlib.suppress(OSError):
+            self._request(connection)
+            for part in self._parts:
+                connection.sendall(part)
+                time.sleep(0.05)
+
+
+@pytest.mark.parametrize("answer", ENDLESS.values(), ids=ENDLESS)
+def test_an_answer_that_trickles_ends_at_the_deadline(answer):
+    """The deadline is one for the whole attempt, wherever the bytes arrive; else this answer would
+    be taken, or refused."""
+    with Trickle(*answer) as server:
+        seen = client(server.url, timeout=0.5).send(body())
+    assert (Outcome.RETRY, True) == (seen.outcome, seen.sent)
+
+
+def test_an_answer_that_is_slow_in_parts_is_taken():
+    """Parts of an answer that arrive before the deadline are one answer."""
+    first, part, rest = ENDLESS["body"]
+    with Trickle(first, part, rest) as server:
+        assert Outcome.ACCEPTED is client(server.url, timeout=20.0).send(body()).outcome
