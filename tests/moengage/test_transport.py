@@ -281,7 +281,11 @@ def test_each_request_is_a_debug_line(emulator, caplog):
 
 
 ENDLESS = {
-    "header": (b"HTTP/1.1 200 OK\r\nX-Slow: ", b"x", b"\r\nContent-Length: 0\r\n\r\n"),
+    "header": (
+        b"HTTP/1.1 200 OK\r\nX-Slow: ",
+        b"x",
+        b"\r\nContent-Length: 20\r\n\r\n" + ACCEPTED,
+    ),
     "100 Continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n", response()),
     "body": (b"HTTP/1.1 200 OK\r\nContent-Length: 220\r\n\r\n" + ACCEPTED, b" ", b" " * 200),
     "chunk size": (
