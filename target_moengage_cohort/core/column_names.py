@@ -25,7 +25,7 @@ def quote_name(name: str) -> str:
     """Return a name in quotes, with escapes for what cannot be seen, and what that is."""
     faults = []
     for place, rest in (("in front", name.lstrip()), ("at the end", name.rstrip())):
-        edge = name[0] if place == "in front" else name[-1:]
+        edge = name[:1] if place == "in front" else name[-1:]
         if rest != name and name.strip():
             faults.append(f"{_described(edge)} {place}")
     for character in dict.fromkeys(name):

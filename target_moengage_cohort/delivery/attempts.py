@@ -211,7 +211,7 @@ class Attempts:
         totals = self._state.totals
         if totals.accepted or totals.refused < _MOST_REFUSED:
             return False
-        lanes = [*self._state.lanes.by_id.values()]
+        lanes = [lane for lane in self._state.lanes.by_id.values() if lane.counts.requests]
         refused = sum(lane.refused for lane in lanes if not lane.has_failed)
         is_everywhere = len(lanes) >= _FEWEST_COHORTS and all(lane.refused for lane in lanes)
         return is_everywhere and refused >= _MOST_REFUSED

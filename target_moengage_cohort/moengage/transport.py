@@ -124,13 +124,17 @@ class Transport:
             stream=True,
         ) as response:
             # Some versions of its decoder inflate each chunk as a whole, to any size.
-            encoding = response.raw.headers.pop("Content-Encoding", None)
+            encoding = response.raw.headers.pop("Content-Encoding", "").strip().lower()
             content = b""
             for chunk in response.iter_content(_MAX_ANSWER_BYTES):
                 content += chunk
                 if len(content) >= _MAX_ANSWER_BYTES:
                     break
-        return response, _inflated(content) if encoding in _ENCODINGS else content
+        if encoding in {"", "identity"}:
+            return response, content
+        if encoding not in _ENCODINGS:
+            raise requests.exceptions.ContentDecodingError
+        return response, _inflated(content)
 
     def _classify_failure(self, error: OSError) -> Answer:
         """Return the answer that stands for a missing response."""

@@ -142,6 +142,13 @@ class Run:
         self._is_complete = is_settled and self._input_ended and self._error is None
         if self._is_complete:
             self._find_missing()
+            if self._streams.drops_last_state and not self._streams.incomplete:
+                logger.warning(
+                    "the last STATE of the input is not written, because the tap would leave out "
+                    "rows of a mirror, or of the stream that it was reading; the next run reads "
+                    "from the former STATE again",
+                    extra={"code": "state_withheld"},
+                )
         self._warn_of_segments()
 
     def _prove(self, tap_exit: TapExit | None) -> None:
@@ -181,8 +188,9 @@ class Run:
 
     def _emit(self, value: bytes) -> None:
         self._endpoints.rejects.sync()
-        self._streams.note_state(value)
+        self._streams.note_state(value, is_written=False)
         self._endpoints.write_state(value)
+        self._streams.note_state(value, is_written=True)
 
     def _close_ledgers(self) -> None:
         """Note the outcome in each ledger, and close them all."""

@@ -21,7 +21,7 @@ from target_moengage_cohort.sync.mirror.bookmarks import (
     refuse_properties,
     resumed,
 )
-from target_moengage_cohort.sync.mirror.completeness import Proof
+from target_moengage_cohort.sync.mirror.completeness import MOST_VERSIONS, Proof
 from target_moengage_cohort.sync.mirror.mirror_sink import MirrorSink
 from target_moengage_cohort.sync.mirror.settlement import Settlement
 from target_moengage_cohort.sync.rows import RowMapper
@@ -37,7 +37,6 @@ if t.TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MOST_VERSIONS = 100  # of a stream; more of them in one run prove nothing anyway
 _EMPTY_STATES = (b"{}", b"null")
 
 
@@ -61,6 +60,7 @@ class Streams:
         self._has_replay = False
         self._tap_states = TapStates()
         self._are_all_mirrors = not self._config.mappings and self._config.default.is_snapshot
+        self.drops_last_state = False  # whether the input's last STATE must not be written
         self._was_whole: dict[str, bool | None] = {}  # what the store has noted of each stream
         self.by_name: dict[str, Sink] = {}  # by the stream's name after stream maps
         # Without a sink: another run holds the stream, or nothing can be sent for its cohort.
@@ -178,7 +178,7 @@ class Streams:
     def _see(self, sink: Sink, version: t.Any) -> None:
         """Record a version that the run has not seen before, in whatever mode."""
         seen = sink.versions
-        if type(version) is int and version not in seen and len(seen) < _MOST_VERSIONS:
+        if type(version) is int and version not in seen and len(seen) < MOST_VERSIONS:
             seen[version] = self._store.use_version(sink.rows.mapping.stream, version)
 
     def take_state(self, value: bytes, where: t.Callable[[str], str]) -> None:
@@ -190,35 +190,37 @@ class Streams:
         """
         state = read_state(value)
         self._tap_states.take(state)
-        mirrors = {name: each for name, each in self._mappings().items() if each.is_snapshot}
-        for stream, mapping in mirrors.items():
-            if not mapping.allow_bookmark and (error := refuse_method(state, stream)) is not None:
+        sources, is_whole = self._sources(), True
+        for stream, mapping in self._mirrors():
+            error = None if mapping.allow_bookmark else refuse_method(state, stream, sources)
+            if error is not None:
                 raise InputError(error.code, where(str(error)))
-        is_whole = all(
             # Another tap's streams may be configured, too: only their own entries are theirs.
-            state.is_whole(name, self._sources() if name in self._by_source else None)
-            and not state.is_reading(name)
-            for name in mirrors
-        )
+            only_named = stream not in self._by_source
+            is_whole &= state.is_whole(stream, sources, only_named=only_named)
+            is_whole &= not state.is_reading(stream, sources)
         if self._are_all_mirrors:  # those that will be met later, too
             is_whole &= state.is_all_whole
+        is_empty = value.translate(None, b" \t\r\n") in _EMPTY_STATES
         may_pass = is_whole and not self._tap_states.is_early(state)
-        if may_pass and value.translate(None, b" \t\r\n") not in _EMPTY_STATES:
+        self.drops_last_state = not (is_empty or may_pass)
+        if may_pass and not is_empty:
             self._outbox.state(value)
 
-    def note_state(self, value: bytes) -> None:
-        """Note, before a STATE is written, of which streams the tap would not read all after it."""
+    def note_state(self, value: bytes, *, is_written: bool) -> None:
+        """Note the streams that the tap reads as a whole after a STATE, or before it the others."""
         state, sources = read_state(value), self._sources()
         for stream, sink in list(self.by_name.items()):
             is_whole = state.is_whole(sink.source, sources)
-            if self._was_whole.get(stream) is not is_whole:
+            if is_whole is is_written and self._was_whole.get(stream) is not is_whole:
                 self._store.note_read_whole(stream, whole=is_whole)
                 self._was_whole[stream] = is_whole
 
-    def _mappings(self) -> dict[str, StreamMapping]:
-        """Return the mappings by the tap's names of the streams, as far as these are known."""
-        met = {sink.source: sink.rows.mapping for sink in self.by_name.values()}
-        return self._config.mappings | met
+    def _mirrors(self) -> list[tuple[str, StreamMapping]]:
+        """Return the mirrors that were met or are configured, each with the tap's name of it."""
+        met = [(sink.source, sink.rows.mapping) for sink in self.by_name.values()]
+        unmet = [each for each in self._config.mappings.items() if each[0] not in self._by_source]
+        return [each for each in [*met, *unmet] if each[1].is_snapshot]
 
     def _sources(self) -> set[str]:
         """Return all of the tap's streams that are known; for any thread."""
@@ -284,7 +286,7 @@ class Streams:
     def _may_pass(self, stream: str, sink: Sink) -> bool:
         """Return whether STATE may pass a stream's rows: a mirror's if its input is complete.
 
-        After a resumed read STATE is that of a whole one, so the next run reads everything.
+        After a resumed read, too, because the next run reads everything then.
         """
         if not isinstance(sink, MirrorSink) or sink.proof is not Proof.NO:
             return True

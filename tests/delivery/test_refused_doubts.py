@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from target_moengage_cohort.core.errors import InputError
+from target_moengage_cohort.ledger.engines import open_store
+from target_moengage_cohort.settings import load
 from tests.delivery.test_isolation import kept, members, people, rows
 from tests.delivery.test_isolation import skipping as skipping  # noqa: PLC0414 - a fixture
-from tests.support.singer import lines, record, run, schema, state
+from tests.support.singer import config, lines, record, run, schema, state
 
 GONE = {"_sdc_deleted_at": "2026-11-22T04:00:00Z"}
 
@@ -154,3 +156,29 @@ def test_without_members_the_report_counts_the_doubt(emulator, skipping):
     seen = run(emulator, data, before=refusing(emulator, bad), **skipping)
     (cohort,) = seen.report.cohorts
     assert (None, 2, 7) == (seen.error, cohort.in_doubt, cohort.added)
+
+
+def test_a_member_who_was_accepted_stays_though_a_repetition_is_refused(emulator, skipping):
+    """Accepted, sent again after a resync, and refused alone: nobody removes that member."""
+    every = people(4)
+    assert run(emulator, lines(schema(), *rows(every)), **skipping).error is None
+    settings = load(config(emulator, **skipping)).settings
+    with open_store(settings, run_id="resync", wait=lambda _seconds: False) as ledgers:
+        ledgers.open_known("users").doubt_all()
+    emulator.poison([every[0]])
+    again = run(emulator, lines(schema(), *rows(every)), **skipping)
+    assert 1 == again.report.cohorts[0].rejected
+    emulator.clear_faults()
+    run(emulator, lines(schema(), *rows(every)), **skipping)
+    assert {*every} == members(emulator)
+
+
+def test_a_workspace_that_refuses_everything_is_not_asked_for_each_cohort(emulator, skipping):
+    """Where all cohorts so far are refused, the run ends, however many are left."""
+    mapping = {"cohorts": {"users": {"cohort_id_column": "c"}}, "max_new_cohorts": 200}
+    uids = people(200)
+    emulator.poison(uids)
+    data = [record(uid=uid, c=f"c{number}") for number, uid in enumerate(uids)]
+    seen = run(emulator, lines(schema(columns=("uid", "c")), *data), **skipping | mapping)
+    assert "request_refused" == seen.error.code
+    assert len(seen.attempts) < 60

@@ -204,6 +204,7 @@ def batch_of(*manifest):
 DEEP = b"[" * 100_000 + b"]" * 100_000
 MEGABYTES = 50_000_000
 NOT_JSON, MISSING = "invalid_json", "batch_file_missing"
+NOT_ALLOWED = "batch_storage_not_allowed"
 NAMED = {
     "50 MB in an unmapped column": ([rows_of(b'"%b"' % (b"y" * MEGABYTES))], None),
     "50 MB in a STATE": ([rows_of(b"1"), state_of(b'"%b"' % (b"y" * MEGABYTES))], None),
@@ -243,9 +244,9 @@ NAMED = {
     "a name too long": ([rows_of(b"1"), batch_of("/" + "x" * 300)], MISSING),
     "an empty name": ([rows_of(b"1"), batch_of("")], MISSING),
     "5,000 names": ([rows_of(b"1"), batch_of(*["/nowhere"] * 5_000)], MISSING),
-    "a scheme that is unknown": ([rows_of(b"1"), batch_of("nope://x")], "batch_storage_not_allowed"),
-    "a scheme that wants more": ([rows_of(b"1"), batch_of("github://x")], "batch_storage_not_allowed"),
-    "a scheme of an archive": ([rows_of(b"1"), batch_of("zip://x")], "batch_storage_not_allowed"),
+    "a scheme that is unknown": ([rows_of(b"1"), batch_of("nope://x")], NOT_ALLOWED),
+    "a scheme that wants more": ([rows_of(b"1"), batch_of("github://x")], NOT_ALLOWED),
+    "a scheme of an archive": ([rows_of(b"1"), batch_of("zip://x")], NOT_ALLOWED),
     "a column named with a control character": (
         [rows_of(b"1"), schema(keys=("a\nb",))],
         "unsupported_column_name",

@@ -67,6 +67,8 @@ NOT_WHOLE = {
     "true": {"bookmarks": {STREAM: True}},
     "a text without bookmarks": {"vip": "2026-01-01"},
     "an object that fits no stream": {"customers": KEY},
+    "a time that fits no stream": {"last_run": "2026-01-01T00:00:00Z"},
+    "a time outside bookmarks": {"bookmarks": {}, "since": "2026-01-01"},
     "a text for all": "2026-01-01",
     "bookmarks are a list": {"bookmarks": [["vip", KEY]]},
     "infinite": b'{"bookmarks":{"vip":{"replication_key_value":1e999}}}',
@@ -101,8 +103,19 @@ def states_of(*values, row_after=None):
 def test_another_taps_unnamed_entry_is_not_a_configured_streams():
     """Of a stream that the tap may not have, only an entry with its name counts."""
     state = parsed(entry(KEY, "customers"))
-    assert state.is_whole(STREAM, None)
-    assert not parsed(entry(KEY, "db-vip")).is_whole(STREAM, None)
+    assert state.is_whole(STREAM, OTHERS, only_named=True)
+    assert not parsed(entry(KEY, "db-vip")).is_whole(STREAM, OTHERS, only_named=True)
+
+
+def test_the_name_of_another_stream_is_not_a_longer_name_of_a_mirrors():
+    """An entry with the exact name of a stream is that one's alone."""
+    method = {"last_replication_method": "INCREMENTAL"}
+    state = parsed({"bookmarks": {"vip": {}, "crm-vip": method}})
+    assert state.is_whole(STREAM, {*OTHERS, "crm-vip"})
+    assert state.is_whole(STREAM, OTHERS)
+    other = parsed(entry(method, "crm-vip"))
+    assert refuse_method(other, STREAM, {*OTHERS, "crm-vip"}) is None
+    assert refuse_method(other, STREAM, OTHERS) is not None
 
 
 MARKS = {
@@ -169,6 +182,7 @@ def test_a_stream_that_is_being_read_in_the_last_state_was_cut(content, stopped,
     [
         (True, {"last_replication_method": "INCREMENTAL"}),
         (True, {"last_replication_method": "LOG_BASED", "lsn": 5}),
+        (True, {"last_replication_method": []}),
         (False, {"last_replication_method": "FULL_TABLE"}),
         (False, {"last_replication_method": None}),
         (False, {}),

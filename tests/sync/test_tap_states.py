@@ -6,6 +6,7 @@ import re
 import pytest
 
 from target_moengage_cohort.core.errors import InputError
+from tests.support.logs import codes
 from tests.support.project import ROOT
 from tests.support.singer import activate_version, lines, record, run, schema, state
 from tests.support.taps import AFTER, KEY, TAPS, VERSIONED, Tap
@@ -176,6 +177,14 @@ def test_a_bookmark_may_be_allowed_but_is_never_written(emulator, mirror):
     cut = Tap("tap", None, {"xmin": 7}, **reads)
     assert "stopped_read" == code(mirror(cut.run(MANY[5:], 2), **ALLOWED))
     assert set(MANY[1:]) | {*MANY[5:]} == members(emulator)
+
+
+def test_a_last_state_that_is_not_written_is_a_warning(mirror, caplog):
+    """A run whose last STATE would make the tap leave out rows says that it is not written."""
+    tap = Tap("tap", None, KEY, syncs=False)
+    seen = mirror(tap.run(MANY, 0), **ALLOWED)
+    assert (None, []) == (code(seen), seen.states)
+    assert "state_withheld" in codes(caplog)
 
 
 def test_the_other_streams_of_a_run_go_on(emulator, mirror):

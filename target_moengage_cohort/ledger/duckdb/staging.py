@@ -110,7 +110,7 @@ class DuckDBStaging:
             self.wait()
         else:
             self._files.append(part)
-            if self._under_way is None or self._under_way.done():
+            if self.rows - self._pending[0].first >= _PENDING_ROWS:
                 self._insert_pending()
 
     def wait(self) -> None:

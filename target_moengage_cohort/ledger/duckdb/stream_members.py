@@ -50,7 +50,9 @@ class StreamMembers(StreamLedger):
         found = self.table.rows(
             f"SELECT d.action FROM {{s}}.doubts AS d JOIN (SELECT cohort, {h} AS h FROM (SELECT"
             " ?::INTEGER AS cohort, ?::VARCHAR AS uid, ?::VARCHAR AS anonymous_id))"
-            " USING (cohort, h)",
+            f" USING (cohort, h) WHERE d.action <> '{Action.ADD.value}' OR NOT EXISTS"
+            # An addition that is sent again, of a member who was accepted, was not one of these.
+            " (SELECT 1 FROM {s}.accepted AS a WHERE a.cohort = d.cohort AND a.h = d.h)",
             [cohort, member.uid, member.anonymous_id],
         )
         if not found:

@@ -117,9 +117,13 @@ class Outbox:
         if mapping.cohort is None:
             self._cohorts.meet_known(mapping, lambda entry: not entry.is_settled)
         for cohort in self._cohorts.of_stream(mapping.stream):
-            if cohort.ledger is not None and cohort.ledger.entry.counts.in_doubt:
+            if cohort.error is None and cohort.ledger and cohort.ledger.entry.counts.in_doubt:
                 for doubts in cohort.ledger.doubts():
-                    changes = [cohort.change(action, member) for action, member in doubts]
+                    changes = [
+                        cohort.change(action, member)
+                        for action, member in doubts
+                        if action is Action.ADD or mapping.sync_mode is not SyncMode.ADD
+                    ]
                     if not self._delivery.submit(changes):
                         return
 
@@ -138,7 +142,7 @@ class Outbox:
             self._cohorts.meet_known(mapping, lambda entry: entry.number in numbers)
         cohorts = {each.number: each for each in self._cohorts.of_stream(mapping.stream)}
         for number, members in aliases:
-            if number not in cohorts:  # it is withheld
+            if number not in cohorts or cohorts[number].error is not None:  # it is withheld
                 continue
             change = cohorts[number].change
             if not self._delivery.submit([change(Action.REMOVE, member) for member in members]):

@@ -30,6 +30,7 @@ _RESUME_MARKS = {
     *("JobID", "BatchIDs", "JobHighestBookmarkSeen"),  # Salesforce
     *("offset", "current_sync_start", "cursor"),  # HubSpot
 }
+_TIME = re.compile(r"\d{4}-\d\d-\d\d")
 RESUMED = "resumed_read"
 _HOW_TO_CLEAR = "Clear its STATE (meltano state clear, or run Meltano once with --full-refresh)"
 
@@ -38,8 +39,8 @@ class TapState(msgspec.Struct, frozen=True):
     """The value of a STATE, or of several.
 
     Attributes:
-        bookmarks: The entries in ``bookmarks``, or all objects if there is no such key, by the
-            tap's name for the stream.
+        bookmarks: The entries in ``bookmarks``, or all if there is no such key, by the tap's name
+            for the stream.
         outside: The entries outside ``bookmarks``.
         syncing: The streams that the tap says it is reading.
     """
@@ -54,47 +55,52 @@ class TapState(msgspec.Struct, frozen=True):
             _joined(earlier.bookmarks, self.bookmarks), _joined(earlier.outside, self.outside)
         )
 
-    def named(self, stream: str) -> list[t.Any]:
-        """Return the entries that name a stream, perhaps after a schema, a database or the like."""
-        entries = (*self.bookmarks.items(), *self.outside.items())
-        return [entry for key, entry in entries if _fits(key, stream)]
+    def named(self, stream: str, streams: Collection[str] = ()) -> list[t.Any]:
+        """Return the entries that name a stream, perhaps after a schema, a database or the like.
+
+        `streams` are known; an entry with the name of another one is that one's.
+        """
+        entries = [*self.bookmarks.items(), *self.outside.items()]
+        exact = [entry for key, entry in entries if key == stream]
+        return exact or [entry for key, entry in entries if _fits(key, stream, streams)]
 
     def entries(self, stream: str, streams: Collection[str]) -> list[t.Any]:
         """Return the entries of a stream; if none names it, those that name none of the streams."""
-        if named := self.named(stream):
+        if named := self.named(stream, streams):
             return named
         return [
             entry
-            for key, entry in self.bookmarks.items()
+            for key, entry in (*self.bookmarks.items(), *_entries(self.outside).items())
             if not any(_fits(key, other) for other in streams)
         ]
 
-    def is_whole(self, stream: str, streams: Collection[str] | None) -> bool:
+    def is_whole(self, stream: str, streams: Collection[str], *, only_named: bool = False) -> bool:
         """Return whether a tap that gets this back reads all of a stream.
 
         Args:
             stream: The tap's name of it.
-            streams: All of the tap's streams that are known; ``None`` if the tap may not have it,
-                so that only entries with its name are its own.
+            streams: All of the tap's streams that are known.
+            only_named: Whether only entries with its name are its own: the tap may not have it.
         """
-        entries = self.named(stream) if streams is None else self.entries(stream, streams)
-        return all(map(_is_whole, entries))
+        find = self.named if only_named else self.entries
+        return all(map(_is_whole, find(stream, streams)))
 
     @property
     def is_all_whole(self) -> bool:
         """Whether a tap that gets this back reads all of each stream, from its beginning."""
         is_reading = any(map(self.is_reading, self.syncing))
-        return not is_reading and all(map(_is_whole, self.bookmarks.values()))
+        entries = [*self.bookmarks.values(), *_entries(self.outside).values()]
+        return not is_reading and all(map(_is_whole, entries))
 
-    def is_at(self, stream: str) -> bool:
+    def is_at(self, stream: str, streams: Collection[str] = ()) -> bool:
         """Return whether the tap says that it is reading a stream; one tap says so in the end."""
-        return any(_fits(name, stream) for name in self.syncing)
+        return any(_fits(name, stream, streams) for name in self.syncing)
 
-    def is_reading(self, stream: str) -> bool:
+    def is_reading(self, stream: str, streams: Collection[str] = ()) -> bool:
         """Return whether the tap has begun to read a stream, and never ended."""
-        if not self.is_at(stream):
+        if not self.is_at(stream, streams):
             return False
-        entries = [entry for entry in self.named(stream) if isinstance(entry, dict)]
+        entries = [entry for entry in self.named(stream, streams) if isinstance(entry, dict)]
         return not any(entry.get(key) for entry in entries for key in _ENDED)
 
 
@@ -111,20 +117,18 @@ def read_state(value: bytes) -> TapState:
     syncing = frozenset(name for name in names if isinstance(name, str))
     bookmarks = content.pop("bookmarks", UNSET)
     if bookmarks is UNSET:
-        # A value that is no object may be anything, unless its name is that of a stream.
-        entries = {key: each for key, each in content.items() if isinstance(each, dict)}
-        return TapState(entries, content, syncing)
+        return TapState(_entries(content), content, syncing)
     if not isinstance(bookmarks, dict):
         bookmarks = {"": bookmarks}
     return TapState(bookmarks, content, syncing)
 
 
-def refuse_method(state: TapState, stream: str) -> InputError | None:
+def refuse_method(state: TapState, stream: str, streams: Collection[str] = ()) -> InputError | None:
     """Return an error if the tap says that it reads only what is new of a mirror's stream."""
-    for entry in state.named(stream):
+    for entry in state.named(stream, streams):
         method = entry.get(_METHOD) if isinstance(entry, dict) else None
-        if method not in {None, _FULL_TABLE}:
-            return _keeps_bookmark(stream, f"{_METHOD} {method}")
+        if method is not None and method != _FULL_TABLE:
+            return _keeps_bookmark(stream, f"another {_METHOD} than {_FULL_TABLE}")
     return None
 
 
@@ -182,7 +186,7 @@ class TapStates:
             allows_bookmark: A person's word that the tap reads all rows though it has a bookmark.
             is_proven: Whether something else proves that the tap did not stop.
         """
-        if self.last.is_reading(stream):
+        if self.last.is_reading(stream, streams):
             return _stopped(stream, "currently_syncing")
         for entry in self.last.entries(stream, streams):
             if mark := _resume_mark(entry):
@@ -194,14 +198,31 @@ class TapStates:
             if mark or not (_is_whole(entry) or allows_bookmark):
                 part = mark or _part(entry)
                 return resumed(stream, f"before its first row, the STATE has {part}")
-        if self.last.is_at(stream) and not is_proven:  # it may have ended in an earlier run only
+        if self.last.is_at(stream, streams) and not is_proven:  # ended in an earlier run, maybe
             return _stopped(stream, "currently_syncing")
         return None
 
 
-def _fits(key: str, stream: str) -> bool:
-    """Return whether a tap's name is that of a stream: `users` is `shop-users`, too."""
-    return key == stream or re.search(rf"[^0-9A-Za-z_]{re.escape(stream)}\Z", key) is not None
+def _fits(key: str, stream: str, streams: Collection[str] = ()) -> bool:
+    """Return whether a tap's name is that of a stream: `users` is `shop-users`, too.
+
+    That is not so if `shop-users` is one of the known streams.
+    """
+    if key == stream or key in streams:
+        return key == stream
+    return re.search(rf"[^0-9A-Za-z_]{re.escape(stream)}\Z", key) is not None
+
+
+def _entries(content: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return what may be entries of streams outside ``bookmarks``: objects, lists and times.
+
+    Any other value may mean anything, unless its name is that of a stream.
+    """
+    return {
+        key: each
+        for key, each in content.items()
+        if isinstance(each, dict | list) or (isinstance(each, str) and _TIME.match(each))
+    }
 
 
 def _is_whole(entry: t.Any) -> bool:

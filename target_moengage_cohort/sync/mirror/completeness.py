@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from target_moengage_cohort.core.errors import InputError
 
-_MOST_VERSIONS = 100  # more of them in one run prove nothing anyway
+MOST_VERSIONS = 100  # more of them in one run prove nothing anyway
 _MOST_DIGITS = 18  # of a row count
 
 
@@ -74,7 +74,7 @@ class Completeness:
         if version == self._latest_version and type(version) is type(self._latest_version):
             return
         self._latest_version = version
-        if len(self._versions) < _MOST_VERSIONS:
+        if len(self._versions) < MOST_VERSIONS:
             self._versions.add(version if type(version) is int else None)
 
     def activate(self, version: t.Any) -> None:

@@ -76,7 +76,7 @@ class Recorder:
     """Writes into the ledgers of a destination.
 
     Attributes:
-        remembers: Whether acceptances are in the ledgers, so that rows may leave before a plan.
+        remembers: Whether acceptances are in the ledgers.
     """
 
     remembers = True
