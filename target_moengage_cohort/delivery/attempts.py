@@ -211,10 +211,10 @@ class Attempts:
         totals = self._state.totals
         if totals.accepted or totals.refused < _MOST_REFUSED:
             return False
-        lanes = [lane for lane in self._state.lanes.by_id.values() if lane.counts.requests]
+        # Those that have an answer: nothing is accepted, and lanes take turns.
+        lanes = [lane for lane in self._state.lanes.by_id.values() if lane.refused]
         refused = sum(lane.refused for lane in lanes if not lane.has_failed)
-        is_everywhere = len(lanes) >= _FEWEST_COHORTS and all(lane.refused for lane in lanes)
-        return is_everywhere and refused >= _MOST_REFUSED
+        return len(lanes) >= _FEWEST_COHORTS and refused >= _MOST_REFUSED
 
     def _fail_cohort(self, request: Request, answer: Answer) -> None:
         """Send nothing more for a cohort of which nothing is accepted; no STATE passes its rows."""

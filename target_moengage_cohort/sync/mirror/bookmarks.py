@@ -214,14 +214,14 @@ def _fits(key: str, stream: str, streams: Collection[str] = ()) -> bool:
 
 
 def _entries(content: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Return what may be entries of streams outside ``bookmarks``: objects, lists and times.
+    """Return what may be entries of streams outside ``bookmarks``: objects and times.
 
     Any other value may mean anything, unless its name is that of a stream.
     """
     return {
         key: each
         for key, each in content.items()
-        if isinstance(each, dict | list) or (isinstance(each, str) and _TIME.match(each))
+        if isinstance(each, dict) or (isinstance(each, str) and _TIME.match(each))
     }
 
 
