@@ -134,9 +134,7 @@ def run(raw: dict[str, t.Any], *, from_environment: bool, source: t.IO[str] | No
     """
     os.umask(0o077)  # every file that we create is its owner's alone
     logger.debug("%s", version())
-    from_files = raw
-    raw = sources.from_environment() if from_environment else sources.add_misspellings(raw)
-    raw = from_files | raw
+    raw = raw | sources.from_environment() if from_environment else sources.add_misspellings(raw)
     final = FinalReport(raw)
     config = _load(raw, source, final)
     final.take(config.settings)

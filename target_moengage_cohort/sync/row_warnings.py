@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 
 _MESSAGES = {
     "padded_identifiers": (
-        "stream %r: %s identifiers with white space in front or at the end. They are sent as they "
-        "are, and MoEngage finds no user by them if its own have none; trim the column in the "
+        "stream %r: %s identifiers with leading or trailing white space. They are sent as they "
+        "are, and MoEngage does not match them to identifiers without it; trim the column in the "
         "query (PostgreSQL pads char(n))"
     ),
     "also_in_others": (

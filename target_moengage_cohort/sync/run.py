@@ -25,6 +25,7 @@ from target_moengage_cohort.ledger.records import RunEntry, RunProgress
 from target_moengage_cohort.sync import report as reports
 from target_moengage_cohort.sync.cohorts import Cohorts
 from target_moengage_cohort.sync.intake import Intake
+from target_moengage_cohort.sync.mirror.bookmarks import read_state
 from target_moengage_cohort.sync.mirror.completeness import Proof, check_tap_exit
 from target_moengage_cohort.sync.missing_streams import find_missing, report_missing
 from target_moengage_cohort.sync.outcome import (
@@ -188,9 +189,10 @@ class Run:
 
     def _emit(self, value: bytes) -> None:
         self._endpoints.rejects.sync()
-        self._streams.note_state(value, is_written=False)
+        state = read_state(value)
+        self._streams.note_state(state, is_written=False)
         self._endpoints.write_state(value)
-        self._streams.note_state(value, is_written=True)
+        self._streams.note_state(state, is_written=True)
 
     def _close_ledgers(self) -> None:
         """Note the outcome in each ledger, and close them all."""

@@ -13,14 +13,7 @@ from target_moengage_cohort.core.membership import SyncMode
 from target_moengage_cohort.singer.writer import REASON
 from target_moengage_cohort.sync.changes.change_sink import ChangeSink
 from target_moengage_cohort.sync.changes.outbox import Outbox
-from target_moengage_cohort.sync.mirror.bookmarks import (
-    RESUMED,
-    TapStates,
-    read_state,
-    refuse_method,
-    refuse_properties,
-    resumed,
-)
+from target_moengage_cohort.sync.mirror import bookmarks
 from target_moengage_cohort.sync.mirror.completeness import MOST_VERSIONS, Proof
 from target_moengage_cohort.sync.mirror.mirror_sink import MirrorSink
 from target_moengage_cohort.sync.mirror.settlement import Settlement
@@ -58,7 +51,7 @@ class Streams:
         )
         self._by_source: defaultdict[str, list[Sink]] = defaultdict(list)
         self._has_replay = False
-        self._tap_states = TapStates()
+        self._tap_states = bookmarks.TapStates()
         self._are_all_mirrors = not self._config.mappings and self._config.default.is_snapshot
         self.drops_last_state = False  # whether the input's last STATE must not be written
         self._was_whole: dict[str, bool | None] = {}  # what the store has noted of each stream
@@ -91,7 +84,7 @@ class Streams:
                 mapping, sync_mode=SyncMode.ADD, expected_count_column=None
             )
         if mapping.is_snapshot and not mapping.allow_bookmark:
-            error = refuse_properties(source.stream, source.bookmark_properties)
+            error = bookmarks.refuse_properties(source.stream, source.bookmark_properties)
             if error is not None:
                 raise InputError(error.code, where(str(error)))
         try:
@@ -188,11 +181,13 @@ class Streams:
         all of a mirror's stream, or which names that as the one to go on with: a tap skips it then.
         In every mode, one that came before the first row of the stream it goes on with has to wait.
         """
-        state = read_state(value)
+        state = bookmarks.read_state(value)
         self._tap_states.take(state)
         sources, is_whole = self._sources(), True
         for stream, mapping in self._mirrors():
-            error = None if mapping.allow_bookmark else refuse_method(state, stream, sources)
+            error = (
+                None if mapping.allow_bookmark else bookmarks.refuse_method(state, stream, sources)
+            )
             if error is not None:
                 raise InputError(error.code, where(str(error)))
             # Another tap's streams may be configured, too: only their own entries are theirs.
@@ -201,15 +196,15 @@ class Streams:
             is_whole &= not state.is_reading(stream, sources)
         if self._are_all_mirrors:  # those that will be met later, too
             is_whole &= state.is_all_whole
-        is_empty = value.translate(None, b" \t\r\n") in _EMPTY_STATES
         may_pass = is_whole and not self._tap_states.is_early(state)
+        is_empty = value.translate(None, b" \t\r\n") in _EMPTY_STATES
         self.drops_last_state = not (is_empty or may_pass)
         if may_pass and not is_empty:
             self._outbox.state(value)
 
-    def note_state(self, value: bytes, *, is_written: bool) -> None:
+    def note_state(self, state: bookmarks.TapState, *, is_written: bool) -> None:
         """Note the streams that the tap reads as a whole after a STATE, or before it the others."""
-        state, sources = read_state(value), self._sources()
+        sources = self._sources()
         for stream, sink in list(self.by_name.items()):
             is_whole = state.is_whole(sink.source, sources)
             if is_whole is is_written and self._was_whole.get(stream) is not is_whole:
@@ -265,7 +260,9 @@ class Streams:
         )
         is_trusted = allows_bookmark or sink.proof in {Proof.COUNT, Proof.NO}
         if error is None and self._was_whole.get(stream) is False and not is_trusted:
-            error = resumed(sink.source, "an earlier run wrote a STATE that was not whole")
+            error = bookmarks.resumed(
+                sink.source, "an earlier run wrote a STATE that was not whole"
+            )
         return error
 
     def settle(self) -> bool:
@@ -291,7 +288,9 @@ class Streams:
         if not isinstance(sink, MirrorSink) or sink.proof is not Proof.NO:
             return True
         error = self.incomplete.get(stream)
-        return error is not None and error.code == RESUMED and not sink.completeness.rejected
+        return (
+            error is not None and error.code == bookmarks.RESUMED and not sink.completeness.rejected
+        )
 
     def absent(self) -> list[str]:
         """Return the configured streams without a SCHEMA; none if rejected rows are replayed."""

@@ -9,30 +9,14 @@ import pytest
 from target_moengage_cohort import package_version
 from target_moengage_cohort.core.text import utc_now
 from tests.cli.conftest import people
+from tests.support.reports import REPORT_FIELDS
 from tests.support.singer import config, finish, lines, record, schema, start
-
-FIELDS = [
-    "run_id",
-    "version",
-    "started_at",
-    "finished_at",
-    "status",
-    "exit_code",
-    "error",
-    "warnings",
-    "destination",
-    "partner",
-    "requests",
-    "retries",
-    "throttled_seconds",
-    "cohorts",
-]
 
 
 def read(path):
     """Return a report, after a check of what every one has."""
     written = json.loads(path.read_text(encoding="utf-8"))
-    assert FIELDS == [*written]
+    assert REPORT_FIELDS == [*written]
     assert written["version"] == package_version()
     assert written["started_at"] <= written["finished_at"] <= utc_now()
     assert (written["status"] == "failed") == (written["exit_code"] not in {0, 3})

@@ -2,6 +2,23 @@
 
 from target_moengage_cohort.sync.report import CohortReport, Report
 
+REPORT_FIELDS = [  # of every report, in their order
+    "run_id",
+    "version",
+    "started_at",
+    "finished_at",
+    "status",
+    "exit_code",
+    "error",
+    "warnings",
+    "destination",
+    "partner",
+    "requests",
+    "retries",
+    "throttled_seconds",
+    "cohorts",
+]
+
 
 def cohort(cohort_id="vip", stream="s", **numbers):
     """Return the report of a cohort with these numbers."""

@@ -8,7 +8,7 @@ import pytest
 
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.sync import report as reports
-from tests.support.reports import cohort, report
+from tests.support.reports import REPORT_FIELDS, cohort, report
 
 COHORT_FIELDS = [
     "cohort_id",
@@ -32,22 +32,6 @@ COHORT_FIELDS = [
     "desired",
     "accepted",
 ]
-FIELDS = [
-    "run_id",
-    "version",
-    "started_at",
-    "finished_at",
-    "status",
-    "exit_code",
-    "error",
-    "warnings",
-    "destination",
-    "partner",
-    "requests",
-    "retries",
-    "throttled_seconds",
-    "cohorts",
-]
 
 
 def test_the_file_has_the_fields_of_the_design(tmp_path):
@@ -55,7 +39,7 @@ def test_the_file_has_the_fields_of_the_design(tmp_path):
     path = tmp_path / "report.json"
     reports.write(report(cohort(added=2), requests=3), str(path))
     written = json.loads(path.read_text(encoding="utf-8"))
-    assert FIELDS == [*written]
+    assert REPORT_FIELDS == [*written]
     assert COHORT_FIELDS == [*written["cohorts"][0]]
     assert (3, 2) == (written["requests"], written["cohorts"][0]["added"])
 

@@ -54,9 +54,8 @@ class Outbox:
         batch = _BATCH_WITH_LEDGER if self._cohorts.ledgers else _BATCH
         if len(self._changes) >= batch:
             self.submit()
-            if (
-                len(self._held) + len(self._moves.held) >= _MOST_HELD
-            ):  # a mirror's changes are elsewhere
+            if len(self._held) + len(self._moves.held) >= _MOST_HELD:
+                # A mirror's changes are elsewhere.
                 held = self._cohorts.admission.held.values()
                 self.admit([each for each in held if not each.mapping.is_snapshot])
 
