@@ -7,7 +7,7 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.ledger.control.tables import TABLES
 from target_moengage_cohort.ledger.records import CohortFacts, StoreFacts, StreamFacts
 
@@ -123,6 +123,6 @@ def _insert(header: Mapping[str, t.Any]) -> str:
             "the copy of a ledger has tables or columns that this version does not know; upgrade "
             "this installation"
         )
-        raise SettingsError("ledger_newer", msg)
+        raise LedgerError("ledger_newer", msg)
     marks = ", ".join("?" * len(columns))
     return f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({marks})"

@@ -30,6 +30,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.settings import Settings
 
 _FILE = "file:"
+_PART = ".part-"
 
 
 def store_folder(settings: Settings) -> Path:
@@ -83,8 +84,8 @@ def part(folder: Path, settings: Settings, run_id: str, step: Step) -> Iterator[
     root = folder.parent  # on the disk on which the directory will be, for a rename
     had_root = exists(root)
     files.make_directory(root)
-    files.remove_dead(root.glob("part-*"))
-    scratch = files.Scratch(root / f"part-{run_id}")
+    remove_dead_parts(folder)
+    scratch = files.Scratch(root / f"{folder.name}{_PART}{run_id}")
 
     def put_in_place() -> None:
         _refuse_occupied(folder)
@@ -107,6 +108,11 @@ def part(folder: Path, settings: Settings, run_id: str, step: Step) -> Iterator[
         if not had_root:
             with contextlib.suppress(OSError):  # unless something is there now
                 root.rmdir()
+
+
+def remove_dead_parts(folder: Path) -> None:
+    """Remove what processes that died have left of stores that were to be put into a directory."""
+    files.remove_dead(folder.parent.glob(f"{folder.name}{_PART}*"))
 
 
 def _refuse_occupied(folder: Path) -> None:

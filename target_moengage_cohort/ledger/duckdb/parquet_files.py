@@ -38,6 +38,8 @@ def dump(members: Members, folder: Path) -> Iterator[Path]:
             rows = f"SELECT {columns} FROM {members.schema}.{table}"
             options = "(FORMAT parquet, COMPRESSION zstd)"
             cursor.execute(f"COPY ({rows}) TO {quoted(str(path))} {options}")
+        with members.lock:
+            members.engine.detach(members)  # its blocks would stay in memory
         yield path
         path.unlink()
 

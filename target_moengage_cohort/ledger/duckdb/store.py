@@ -243,7 +243,7 @@ class LocalStore(LedgerStore):
                 files.make_directory(self.folder)
                 self._step("create directory")
                 files.remove_dead(self.folder.glob("spill-*"))
-                files.remove_dead(self.folder.parent.glob("part-*"))
+                location.remove_dead_parts(self.folder)
             try:
                 self._control.open()
                 self._witness.check(known)
