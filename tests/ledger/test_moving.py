@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError, TryAgainError
 from target_moengage_cohort.ledger import archive, archive_files, moving
+from target_moengage_cohort.ledger.control import contents
 from target_moengage_cohort.ledger.records import FORMAT
 from tests.ledger.support import (
     ADD,
@@ -91,10 +92,13 @@ def test_the_store_of_these_tests_has_something_in_every_table(folder):
     assert {"requests"} == everything - tables
 
 
-def test_an_archive_has_every_row(folder, packed, tmp_path):
+@pytest.mark.parametrize("page", [1, 2, 256])
+def test_an_archive_has_every_row(folder, tmp_path, monkeypatch, page):
     """An exported and imported store has every row of the store it was, those of other partners and
-    the numbers of its newest run and request among them, and exporting changes no row."""
-    restore(packed, tmp_path / "new")
+    the numbers of its newest run and request among them, however many rows are read at a time."""
+    monkeypatch.setattr(contents, "_PAGE", page)
+    export(folder, tmp_path / "ledger.zip")
+    restore(tmp_path / "ledger.zip", tmp_path / "new")
     assert rows(folder) == rows(tmp_path / "new")
     assert [] == leftovers(tmp_path)
     with ledgers(tmp_path / "new") as store:
@@ -387,12 +391,13 @@ def test_any_damage_is_refused_or_changes_nothing(packed, folder, tmp_path_facto
 
 
 def repacked(packed, change):
-    """Return an archive with other pieces, whose digests are right."""
+    """Return an archive with other pieces; their digests are right unless the change sets one."""
     with zipfile.ZipFile(packed) as source:
         pieces = {name: source.read(name) for name in source.namelist()}
     manifest = json.loads(pieces.pop("manifest.json"))
     change(manifest, pieces)
-    manifest["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in pieces.items()}
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in pieces.items()}
+    manifest["files"] = digests | manifest.pop("set", {})
     output = io.BytesIO()
     with zipfile.ZipFile(output, "w") as archived:
         for name, data in {**pieces, "manifest.json": json.dumps(manifest).encode()}.items():
@@ -407,6 +412,10 @@ def lose(_manifest, pieces):
 def swap(_manifest, pieces):
     first, second, *_ = (name for name in pieces if name.endswith("accepted.parquet"))
     pieces[first], pieces[second] = pieces[second], pieces[first]
+
+
+def forge_digest(manifest, _pieces):
+    manifest["set"] = {"control.jsonl": "0" * 64}
 
 
 def forge_numbers(manifest, _pieces):
@@ -426,6 +435,7 @@ def forge_table(_manifest, pieces):
     [
         (lose, "ledger_copy_differs"),
         (swap, "ledger_copy_differs"),
+        (forge_digest, "archive_damaged"),
         (forge_numbers, "ledger_copy_differs"),
         (forge_column, "ledger_newer"),
         (forge_table, "ledger_newer"),
