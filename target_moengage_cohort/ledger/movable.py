@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typing as t
-from functools import partial
 
 from target_moengage_cohort.core.errors import BusyError, SettingsError
 from target_moengage_cohort.ledger.control import contents
@@ -14,6 +13,7 @@ if t.TYPE_CHECKING:
     from pathlib import Path
 
     from target_moengage_cohort.ledger.control.control import Control
+    from target_moengage_cohort.ledger.control.sqlite import Transaction
     from target_moengage_cohort.ledger.records import StoreFacts
     from target_moengage_cohort.settings import Settings
 
@@ -78,9 +78,14 @@ class MovableStore(t.Protocol):
             contents.dump(transaction.run, path)
             return contents.facts(transaction.run)
 
-    def create(self, path: Path) -> StoreFacts:
-        """Create the store with the control that a file has."""
-        self._control.load = partial(contents.load, path=path)
+    def create(self, path: Path, kind: str) -> StoreFacts:
+        """Create the store with the control that a file has; record the kind of command."""
+
+        def load(transaction: Transaction) -> None:
+            contents.load(transaction, path)
+            self._control.history.add_action(transaction, kind, None, {})
+
+        self._control.load = load
         return self.facts()
 
     def move(self, facts: StoreFacts, uri: str, put_in_place: Callable[[], None]) -> None:

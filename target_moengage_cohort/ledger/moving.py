@@ -149,13 +149,20 @@ def filled(
     settings: Settings,
     facts: StoreFacts,
     pieces: Callable[[Path], Iterable[Piece]],
+    kind: str = "import",
 ) -> Iterator[Filled]:
     """Make a copy of the store that has some facts, near its place, which must have none.
 
-    `pieces` yields the store's pieces, and may keep them in a folder.
+    `pieces` yields the store's pieces, and may keep them in a folder; `kind` is the command that
+    the copy records.
     """
     with opener.open(settings) as target, target.part() as part:
-        _fill(opener, part.settings, facts, _until_stopped(opener, pieces(part.folder)))
+        copied = _until_stopped(opener, pieces(part.folder))
+        with opener.open(part.settings) as store:
+            if store.create(next(copied).path, kind) != facts:
+                what = "control"
+                raise _differs(what)
+        _fill(opener, part.settings, facts, copied)
         _check(opener, part.settings, facts)
         yield Filled(target.place, target.uri, part.put_in_place)
 
@@ -167,10 +174,6 @@ def _until_stopped(opener: Opener, pieces: Iterable[Piece]) -> Iterator[Piece]:
 
 
 def _fill(opener: Opener, settings: Settings, facts: StoreFacts, pieces: Iterator[Piece]) -> None:
-    with opener.open(settings) as store:
-        if store.create(next(pieces).path) != facts:
-            what = "control"
-            raise _differs(what)
     with _Partners(opener, settings) as partners:
         for number, some in itertools.groupby(pieces, lambda piece: piece.name.split("/")[1]):
             each = facts.streams[int(number)]
@@ -206,9 +209,9 @@ def copy(opener: Opener, origin: Settings, destination: Settings) -> Copied:
     """Copy the store of some settings to another place, and mark it as moved to there."""
     with held(opener, origin) as source:
         facts = source.facts
-        with filled(opener, destination, facts, lambda _folder: source.pieces()) as copied:
+        pieces = source.pieces()
+        with filled(opener, destination, facts, lambda _folder: pieces, kind="copy") as copied:
             source.move(copied.uri, copied.put_in_place)
     with opener.open(destination) as there:
         there.accept_older()  # whatever was in this place before
-        there.note_action("copy", cohorts=len(facts.cohorts))
     return Copied(facts, source.place, copied.place, copied.uri)
