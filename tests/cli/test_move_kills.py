@@ -1,6 +1,5 @@
 """Commands that move a ledger, killed at each of their steps by SIGKILL."""
 
-import itertools
 import os
 import shutil
 import typing as t
@@ -14,8 +13,21 @@ from tests.support.mortal import Death, Mortals
 from tests.support.moves import fill, leftovers, opener, places, rows, without
 from tests.support.singer import config
 
-STRIDE = 7 if int(os.environ.get("KILLS", "20")) <= 20 else 1
-"""The long form, such as `KILLS=100`, kills at every step, the short at some."""
+IS_LONG = int(os.environ.get("KILLS", "20")) > 20
+"""The long form, such as `KILLS=100`, kills at every step, the short at the last one of `SHORT`."""
+SHORT = {
+    "dump: before commit",
+    "create: committed",
+    "restore accepted: before commit",
+    "restore marks: committed",
+    "archive: written",
+    "archive: in place",
+    "part: whole",
+    "part: in place",
+    "move: before commit",
+    "move: committed",
+    "replace .json",
+}
 
 FOREVER = 100_000
 
@@ -48,17 +60,20 @@ class Stage:
         return death
 
     def killed(self, uri: str, *arguments: str, prepare=None) -> t.Iterator[tuple[Path, Death]]:
-        """Kill a command at its steps; the last time it comes to its end."""
-        for number in itertools.count(1, STRIDE):
+        """Let a command come to its end, then kill it at its steps."""
+        numbers = [FOREVER]
+        for number in numbers:
             folder = self._folder / f"{arguments[0]}-{number}"
             shutil.copytree(self._folder / "ledger", folder / "from")
             if prepare is not None:
                 prepare(folder)
             death = self.command(folder, uri, *arguments, dies_at=number)
-            yield folder, death
-            if not death.killed:
+            if number == FOREVER:
                 assert 0 == death.code
-                return
+                steps = {name: number for number, name in enumerate(death.steps, 1)}
+                short = [number for name, number in steps.items() if name in SHORT]
+                numbers += range(1, len(death.steps) + 1) if IS_LONG else short
+            yield folder, death
 
     def refusal(self, uri: Path) -> str | None:
         """Return the code with which the store is refused, or ``None``; use it if it is not."""

@@ -256,17 +256,19 @@ def test_a_ledger_that_appears_meanwhile_is_left_alone(folder, tmp_path):
     assert [] == leftovers(tmp_path)
 
 
-@pytest.mark.parametrize("partner", ["acme", "another"])
-def test_a_busy_stream_is_named(folder, tmp_path, partner):
-    """While a run of any partner has a stream, the store neither moves nor is it exported: the
-    stream is named, and nothing is left."""
+@pytest.mark.parametrize(
+    ("partner", "stream"), [("acme", STREAM), ("acme", "plain"), ("another", STREAM)]
+)
+def test_a_busy_stream_is_named(folder, tmp_path, partner, stream):
+    """While a run of any partner has a stream, with members or without, the store neither moves nor
+    is it exported: the stream is named, and nothing is left."""
     file = tmp_path / "ledger.zip"
     with ledgers(folder, setting={"partner": partner}, run_id="at-work") as store:
-        store.take(STREAM)
+        store.take(stream)
         for work in (lambda: export(folder, file), lambda: copy(folder, tmp_path / "new")):
             with pytest.raises(BusyError) as raised:
                 work()
-            assert STREAM in str(raised.value)
+            assert stream in str(raised.value)
             assert "at-work" in str(raised.value)
     assert not file.exists()
     assert [] == leftovers(tmp_path)
@@ -292,6 +294,21 @@ def test_a_stream_that_begins_before_the_copy_is_in_it(folder, tmp_path):
     copy(folder, tmp_path / "new", step=begin_at("mark open: committed", folder))
     with ledgers(tmp_path / "new") as store:
         assert ["1"] == uids(store.open(cohort("new"), "new").members())
+
+
+def test_a_stream_that_begins_before_the_copy_is_held(folder, tmp_path):
+    """If the run that has begun such a stream goes on, the copy ends and names the stream."""
+    other = ledgers(folder, run_id="other")
+
+    def step(name):
+        if name == "mark open: committed":
+            other.open_without_members(cohort("new"), "new").sent(ADD, b"", 1, 5)
+
+    with pytest.raises(BusyError) as raised:
+        copy(folder, tmp_path / "new", step=step)
+    assert "'new'" in str(raised.value)
+    other.close()
+    assert None is refusal(folder)
 
 
 @pytest.mark.parametrize("at", ["dump: committed", "restore accepted: committed"])
