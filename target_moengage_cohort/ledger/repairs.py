@@ -25,15 +25,20 @@ def inconsistent(path: Path, fault: str, repair: str) -> SettingsError:
     return SettingsError("ledger_mismatch", msg)
 
 
+def newer_format(number: int, place: Path | str) -> SettingsError | None:
+    """Return the error for a ledger of a format that only later versions read."""
+    if number <= FORMAT:
+        return None
+    msg = (
+        f"the ledger {place} was created by a newer version of target-moengage-cohort; upgrade "
+        "this installation"
+    )
+    return SettingsError("ledger_newer", msg)
+
+
 def other_format(number: int, path: Path, folder: Path) -> SettingsError | None:
     """Return the error for a file of a format that this version does not read."""
-    if number > FORMAT:
-        msg = (
-            f"the ledger {path} was created by a newer version of target-moengage-cohort; upgrade "
-            "this installation"
-        )
-        return SettingsError("ledger_newer", msg)
-    return old_format(folder) if number < FORMAT else None
+    return old_format(folder) if number < FORMAT else newer_format(number, path)
 
 
 def old_format(folder: Path) -> SettingsError:
