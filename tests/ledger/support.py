@@ -49,8 +49,9 @@ PROGRESS = RunProgress(
 
 def settings(folder: Path, **changes: t.Any):
     raw = {"workspace_id": "w", "data_api_key": "k", "data_center": 1, "partner": "acme"}
-    uri = databases.uri_of(folder) if databases.is_in_use() else str(folder)
-    return load({**raw, "ledger_uri": uri, **changes}).settings
+    if "ledger_uri" not in changes:
+        raw["ledger_uri"] = databases.uri_of(folder) if databases.is_in_use() else str(folder)
+    return load({**raw, **changes}).settings
 
 
 def ledgers(folder: Path, *, setting: t.Mapping[str, t.Any] | None = None, **options: t.Any):

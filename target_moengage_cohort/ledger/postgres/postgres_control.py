@@ -177,16 +177,15 @@ class PostgresDatabase:
     def check_rights(self) -> None:
         """Raise the error for a server that takes no changes, or a role that may not make them."""
         with self._lock, self._translated():
-            target = self._server.target
             if self._channel.begin("SHOW transaction_read_only") == [("on",)]:
-                raise server_errors.read_only(target)
+                raise server_errors.read_only(self._server.target)
             is_there = self.exists
             statement = server_tables.HAS_RIGHTS if is_there else server_tables.MAY_CREATE
             tables = map(self._table, server_tables.NAMES)
             values = [self._server.schema, *tables] if is_there else []
             query = self._channel.bound(statement, values)
             if not self._channel.begin(query)[0][0]:
-                raise server_errors.forbidden(target, creates=not is_there)
+                raise server_errors.forbidden(self._server.target, creates=not is_there)
 
     def close(self) -> None:
         """See `Database.close`."""
