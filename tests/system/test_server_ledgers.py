@@ -2,15 +2,19 @@
 
 import contextlib
 import json
+import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from tests.support.ledger_places import ServerPlace
 from tests.support.look import held, members
+from tests.support.postgres import Postgres
 from tests.support.singer import config, environment, finish, lines, record, schema, state
 
 HURRIED = """
@@ -89,3 +93,57 @@ def test_a_run_that_was_stopped_sends_and_writes_nothing_once_its_lease_is_lost(
     assert "lease_lost" == report["error"]["code"]
     place.bury()
     assert {"b"} == held(emulator, place.uri)["users"].accepted
+
+
+KILLS = int(os.environ.get("KILLS", "20")) // 2
+SEED = int(os.environ.get("SEED", "20261130"))
+
+
+def test_runs_and_servers_that_are_killed_at_random_times_wrong_nobody(emulator, tmp_path):
+    """Kills of runs, and immediate stops of the server, lose nothing: a complete run makes the
+    cohort right, with the ledger that is there, and the next one sends nothing."""
+    print(f"SEED={SEED}")  # is shown if the test fails
+    chance, people = random.Random(SEED), [f"user-{number}" for number in range(800)]
+    with Postgres(fsync="on", synchronous_commit="on", full_page_writes="on") as server:
+        place = ServerPlace(server)
+        mirror = {"sync_mode": "mirror", "max_removal_percent": 100, "max_payload_bytes": 2_000}
+        mirror |= {
+            "request_timeout_seconds": 1,
+            "cohorts": {"users": {"expected_count_column": "n"}},
+        }
+        settings = config(emulator, ledger_uri=place.uri, **mirror)
+        for number in range(KILLS):
+            emulator.latency(chance.choice([0.0, 0.005, 0.02]))
+            data = whole(chance.sample(people, chance.randrange(300, 600)))
+            run = begin(tmp_path / "home", settings)
+            feeder = threading.Thread(target=feed, args=(run, data))
+            feeder.start()
+            time.sleep(chance.uniform(0.6, 1.6))
+            if number % 2:
+                server.crash()
+            if chance.random() < 0.5:
+                run.kill()
+            feeder.join()
+            run.communicate(timeout=WAIT_SECONDS * 4)
+            wait_until(server.answers)
+            wanted = chance.sample(people, chance.randrange(300, 600))
+            for sends in (None, 0):
+                before = len(emulator.requests())
+                done = finish(begin(tmp_path / "home", settings), whole(wanted))
+                assert 0 == done.code, done.stderr
+                assert members(emulator, "users") == {*wanted}
+                assert sends in {None, len(emulator.requests()) - before}
+            assert {*wanted} == held(emulator, place.uri)["users"].accepted
+        place.close()
+
+
+def whole(uids):
+    """Return the input of a whole audience, which says how many rows it has."""
+    rows = [record(uid=uid, n=len(uids)) for uid in uids]
+    return lines(schema(columns=("uid", "n")), *rows, state({"rows": len(uids)}))
+
+
+def feed(process, data):
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(data)
+        process.stdin.flush()
