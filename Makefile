@@ -12,7 +12,7 @@ MELTANO_VENV := .venv-meltano
 AUDIT_VENV := .venv-audit
 BUILD_VENV := .venv-build
 BIN := $(VENV)/bin
-EXTRAS := emulator,arrow,s3
+EXTRAS := emulator,arrow,s3,postgres
 
 # The package as it lies here; or, as CI has it, a wheel: make environments WHEEL=dist/….whl
 PACKAGE = $(if $(WHEEL),'$(WHEEL)[$(EXTRAS)]',-e '.[$(EXTRAS)]')

@@ -111,6 +111,8 @@ class Attempts:
         waits = enumerate(_exponential(), 1)  # numbered by attempt
         began = self._clock()
         while True:
+            if ledger is not None:
+                ledger.check_lease()  # as late as possible: a retry may have waited for long
             with state.changed:
                 state.in_flight.add(request)
                 lane.counts.requests += 1

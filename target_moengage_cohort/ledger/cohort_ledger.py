@@ -77,6 +77,13 @@ class CohortLedger(t.Protocol):
         self.last_timestamp, self.revision = timestamp, revision
         return number
 
+    def check_lease(self) -> None:
+        """Raise a `LedgerError` unless the stream is this run's until an attempt ends.
+
+        To be called right before each attempt at a request.
+        """
+        self.stream.control.database.check_lease()
+
     def answered(self, number: int, state: RequestState) -> None:
         """Record what became of a request; durable on return."""
         self.stream.requests.answer(number, state)

@@ -18,11 +18,29 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.settings import Settings
 
 
+def _postgres_store(settings: Settings, **options: t.Any) -> LedgerStore:
+    """Return a store on a server; its library is imported for it, because few have installed it."""
+    try:
+        from target_moengage_cohort.ledger.postgres.postgres_store import (  # noqa: PLC0415
+            PostgresStore,
+        )
+    except ImportError as error:
+        if (error.name or "psycopg").partition(".")[0] != "psycopg":  # none if it lacks libpq
+            raise
+        msg = (
+            "ledger_uri: PostgreSQL needs a library that is not installed; run: "
+            "pip install 'target-moengage-cohort[postgres]'"
+        )
+        raise SettingsError("missing_extra", msg) from None
+    return PostgresStore(settings, **options)
+
+
 ENGINES: dict[str, Callable[..., LedgerStore]] = {  # by the URI's scheme; a path has none
     "": LocalStore,
     "file": LocalStore,
+    "postgresql": _postgres_store,
+    "postgres": _postgres_store,
 }
-_PLANNED = {"postgres", "postgresql"}
 
 
 def open_store(
@@ -58,7 +76,9 @@ def _engine_of(uri: str | None) -> Callable[..., LedgerStore]:
     scheme = match[1].lower() if match else ""
     if scheme in ENGINES:
         return ENGINES[scheme]
-    fault = "postgresql:// is not supported yet" if scheme in _PLANNED else "has an unknown scheme"
     known = ", ".join(f"{each}://" for each in ENGINES if each)
-    msg = f"ledger_uri: {fault}; use a path, or a URL with a scheme that is known: {known}"
+    msg = (
+        "ledger_uri: has an unknown scheme; use a path, or a URL with a scheme that is known: "
+        f"{known}"
+    )
     raise SettingsError("invalid_value", msg)

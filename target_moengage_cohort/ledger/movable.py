@@ -13,7 +13,7 @@ if t.TYPE_CHECKING:
     from pathlib import Path
 
     from target_moengage_cohort.ledger.control.control import Control
-    from target_moengage_cohort.ledger.control.sqlite import Transaction
+    from target_moengage_cohort.ledger.control.database import Transaction
     from target_moengage_cohort.ledger.records import StoreFacts
     from target_moengage_cohort.settings import Settings
 

@@ -112,6 +112,18 @@ class CohortEntry(msgspec.Struct, frozen=True, kw_only=True):
         return not (self.counts.in_doubt or self.unfolded)
 
 
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """The process and run that hold a stream's lease, and since when in UTC."""
+
+    pid: int
+    host: str
+    run_id: str
+    since: str
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} (process {self.pid} on {self.host}, since {self.since})"
+
+
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """What is wrong with a file of members."""
 

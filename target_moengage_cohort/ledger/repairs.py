@@ -25,15 +25,20 @@ def inconsistent(path: Path, fault: str, repair: str) -> SettingsError:
     return SettingsError("ledger_mismatch", msg)
 
 
+def newer_format(number: int, place: Path | str) -> SettingsError | None:
+    """Return the error for a ledger of a format that only later versions read."""
+    if number <= FORMAT:
+        return None
+    msg = (
+        f"the ledger {place} was created by a newer version of target-moengage-cohort; upgrade "
+        "this installation"
+    )
+    return SettingsError("ledger_newer", msg)
+
+
 def other_format(number: int, path: Path, folder: Path) -> SettingsError | None:
     """Return the error for a file of a format that this version does not read."""
-    if number > FORMAT:
-        msg = (
-            f"the ledger {path} was created by a newer version of target-moengage-cohort; upgrade "
-            "this installation"
-        )
-        return SettingsError("ledger_newer", msg)
-    return old_format(folder) if number < FORMAT else None
+    return old_format(folder) if number < FORMAT else newer_format(number, path)
 
 
 def old_format(folder: Path) -> SettingsError:
@@ -57,7 +62,7 @@ def used_elsewhere(path: Path, host: str) -> SettingsError:
     return SettingsError("ledger_on_network_disk", msg)
 
 
-def moved(place: Path, uri: str) -> SettingsError:
+def moved(place: str, uri: str) -> SettingsError:
     """Return the error for a store that was copied to another place, which is used now."""
     msg = (
         f"the ledger {place} was moved to {uri}, so nothing is sent from here: set ledger_uri to "

@@ -164,8 +164,9 @@ DESCRIPTIONS = {
     "max_addition_percent": "Largest addition (percent). Most that a mirror may add to a cohort in "
     "one run, in percent of its members; where more would come, the additions are withheld. A new "
     "cohort may have any size. Default: no limit.",
-    "ledger_uri": "Ledger URI. Folder that keeps the ledger, the record of what MoEngage has "
-    "accepted: a path or a file:// URL, on a disk that outlives the run. Default: a folder in the "
+    "ledger_uri": "Ledger URI. Place of the ledger, the record of what MoEngage has accepted: a "
+    "folder on a disk that outlives the run, as a path or a file:// URL; or a PostgreSQL database "
+    "for runs on several machines, as postgresql://user@host/database. Default: a folder in the "
     "user's state directory. The sync modes mirror and one_time need a ledger; the others keep one "
     "if this is set.",
     "ledger_create": "Create the ledger. Whether a run may create a ledger where there is none. "

@@ -150,7 +150,7 @@ class Settings(_Secretive, frozen=True, kw_only=True):
     removals: Removals = Removals.IMMEDIATE
     max_removal_percent: _Percent = 10
     max_addition_percent: _Natural | None = None
-    ledger_uri: str | None = None
+    ledger_uri: t.Annotated[str | None, _SECRET] = None  # it may have a password
     ledger_create: bool = True
     max_new_cohorts: _Natural = 50
     requests_per_minute: t.Annotated[int, Meta(ge=1, le=1_000_000)] = 300

@@ -19,6 +19,7 @@ from pathlib import Path
 import duckdb  # noqa: F401 - once for all forks
 
 from target_moengage_cohort.ledger.duckdb import folding, members, staging  # noqa: F401 - likewise
+from tests.ledger import databases
 from tests.ledger.story import STORY, Teller
 
 FOLDING = {"fold", "adopt", "keep", "doubt_all", "close"}
@@ -44,7 +45,10 @@ def tell(root: Path, name: str, parts: set[str] | None, deadly: int | None = Non
         if steps == deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         if deadly is None:
-            shutil.copytree(folder, root / f"copy-{steps}")
+            copy = root / f"copy-{steps}"
+            shutil.copytree(folder, copy)
+            if databases.is_in_use():
+                databases.copy_database(folder / "ledger", copy / "ledger")
         steps += 1
 
     teller = Teller(folder / "ledger", step)

@@ -4,6 +4,28 @@ import os
 
 import pytest
 
+from tests.ledger.databases import SERVER
+
+
+def pytest_generate_tests(metafunc):
+    """Run the tests of the contract with each engine."""
+    marked = metafunc.definition.get_closest_marker
+    if marked("server"):
+        metafunc.parametrize("engine", ["postgresql"], indirect=True)
+    elif marked("contract") and not marked("files"):
+        metafunc.parametrize("engine", ["files", "postgresql"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def engine(request, monkeypatch):
+    """Keep ledgers in folders, or in databases of a server; the processes of a test do likewise."""
+    name = getattr(request, "param", "files")
+    if name == "postgresql":
+        server = request.getfixturevalue("server")
+        uri = f"postgresql://{server.user}@{server.host}:{server.port}"
+        monkeypatch.setenv(SERVER, uri)
+    return name
+
 
 @pytest.fixture(autouse=True)
 def state_home(tmp_path_factory, monkeypatch):

@@ -14,6 +14,7 @@ from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.ledger.records import Plan, PlanKind, RequestState, RunProgress
 from target_moengage_cohort.settings import load
 from target_moengage_cohort.settings.addresses import state_path
+from tests.ledger import databases
 
 ADD, REMOVE = Action.ADD, Action.REMOVE
 COHORT = Cohort("vips", "VIPs")
@@ -48,7 +49,9 @@ PROGRESS = RunProgress(
 
 def settings(folder: Path, **changes: t.Any):
     raw = {"workspace_id": "w", "data_api_key": "k", "data_center": 1, "partner": "acme"}
-    return load({**raw, "ledger_uri": str(folder), **changes}).settings
+    if "ledger_uri" not in changes:
+        raw["ledger_uri"] = databases.uri_of(folder) if databases.is_in_use() else str(folder)
+    return load({**raw, **changes}).settings
 
 
 def ledgers(folder: Path, *, setting: t.Mapping[str, t.Any] | None = None, **options: t.Any):
@@ -76,7 +79,11 @@ def place_of(folder: Path) -> Path:
 
 def copied(folder: Path, name: str) -> Path:
     """Copy a folder as it is now, as a crash would leave it, and return the copy."""
-    return Path(shutil.copytree(folder, folder.with_name(f"{folder.name}-{name}")))
+    copy = folder.with_name(f"{folder.name}-{name}")
+    if databases.is_in_use():
+        databases.copy_database(folder, copy)
+        return copy
+    return Path(shutil.copytree(folder, copy))
 
 
 def process(script: str, *arguments: object) -> subprocess.Popen:

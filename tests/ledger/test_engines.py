@@ -47,8 +47,10 @@ def test_the_ledger_is_in_a_directory(monkeypatch, tmp_path, folder, uri):
 @pytest.mark.parametrize(
     ("rule", "uri"),
     [
-        ("postgresql:// is not supported yet", "postgresql://user:PLANTED9@db/ledger"),
-        ("postgresql:// is not supported yet", "POSTGRES://user:PLANTED9@db/ledger"),
+        ("is not a valid postgresql:// URI", "postgresql:PLANTED9"),
+        ("is not a valid postgresql:// URI", "POSTGRES://user:PLANTED9@db/ledger?x=PLANTED9"),
+        ("has an invalid host, port or database", "postgresql://user:PLANTED9@PLANTED9@db/ledger"),
+        ("has an invalid host, port or database", "postgresql://user:PLANTED9/PLANTED9@db/ledger"),
         (
             "has an unknown scheme; use a path, or a URL with a scheme that is known: file://",
             "s3://PLANTED9/ledger",

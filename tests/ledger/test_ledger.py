@@ -36,6 +36,8 @@ from tests.ledger.support import (
     uids,
 )
 
+pytestmark = pytest.mark.contract
+
 
 @pytest.fixture
 def store(tmp_path):
@@ -599,6 +601,7 @@ os._exit(0)
 
 @pytest.mark.parametrize("limit", [20_000, 100_000, 400_000, 900_000])
 @pytest.mark.parametrize("end", ["closes", "dies"])
+@pytest.mark.files
 def test_a_full_disk_loses_nothing_acknowledged(tmp_path, limit, end):
     """On a full disk the ledger fails permanently; with free space again it opens and has all that
     was accepted, and at most one request more, the one that failed to be recorded."""
@@ -623,6 +626,7 @@ def test_a_full_disk_loses_nothing_acknowledged(tmp_path, limit, end):
         assert ADD is known(ledger, members("later"))["later"].action
 
 
+@pytest.mark.files
 def test_reading_is_refused_while_another_engine_writes(tmp_path):
     """Another process that has the members' file open causes an error, not a crash."""
     with ledgers(tmp_path) as store:

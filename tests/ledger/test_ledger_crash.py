@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from target_moengage_cohort.core.membership import Cohort
+from tests.ledger import databases
 from tests.ledger.child import FOLDING
 from tests.ledger.story import EVERYONE, FORGOTTEN, STORY, A, B, after
 from tests.ledger.support import (
@@ -24,17 +25,28 @@ from tests.ledger.support import (
 BEGINNINGS = {A: STORY[0][2], B: STORY[1][2]}
 
 
-@pytest.fixture(scope="module", params=[(), ("1",)], ids=["at once", "a row at a time"])
+@pytest.fixture(
+    scope="module",
+    params=[("files",), ("files", "1"), ("postgresql",)],
+    ids=["at once", "a row at a time", "on a server"],
+)
 def tellings(request, tmp_path_factory):
     """The folders after a kill at each step, and that of a telling until the end."""
     root = tmp_path_factory.mktemp("tellings")
-    subprocess.run(
-        [sys.executable, "-m", "tests.ledger.child", str(root), *request.param],
-        check=True,
-        timeout=300,
-        cwd=ROOT,
-    )
-    return sorted(root.iterdir())
+    engine, *rows = request.param
+    with pytest.MonkeyPatch.context() as patch:
+        if engine == "postgresql":
+            server = request.getfixturevalue("server")
+            patch.setenv(
+                databases.SERVER, f"postgresql://{server.user}@{server.host}:{server.port}"
+            )
+        subprocess.run(
+            [sys.executable, "-m", "tests.ledger.child", str(root), *rows],
+            check=True,
+            timeout=300,
+            cwd=ROOT,
+        )
+        yield sorted(root.iterdir())
 
 
 def told(folder: Path) -> tuple[int, int]:
@@ -86,6 +98,7 @@ def test_nothing_acknowledged_is_lost_by_a_kill(tellings):
     unanswered requests as unconfirmed, and each plan complete or not at all; a member that is no
     longer there after `forget` has left no byte of an identifier in the directory."""
     for folder in tellings:
+        databases.free_leases(folder / "ledger")
         begun, done = told(folder)
         states = [after(begun), after(done)]
         with ledgers(folder / "ledger", run_id="run-2") as store:
@@ -113,6 +126,7 @@ def test_a_killed_run_leaves_nothing_for_the_run_after_the_next(tellings):
     """The first open after a kill repairs everything: the second one finds the same, read-only, and
     control agrees with it."""
     for folder in tellings[:: 1 + len(tellings) // 12]:
+        databases.free_leases(folder / "ledger")
         states = {}
         for read_only in (False, True):
             with ledgers(folder / "ledger", read_only=read_only) as store:

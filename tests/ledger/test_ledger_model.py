@@ -22,6 +22,8 @@ from tests.ledger.support import (
 )
 from tests.support.strategies import histories
 
+pytestmark = pytest.mark.contract
+
 NAMES = ["1", "2", "u", "a'\0é"]
 STREAMS = {"c0": STREAM, "c1": STREAM, "c2": OTHER_STREAM}
 ids = st.sampled_from(NAMES)

@@ -41,8 +41,8 @@ def test_a_mapping_has_no_defaults_of_its_own():
 
 
 def test_the_schema_marks_the_secrets():
-    """Only the key and batch_config, whose parameters may open a storage, are secret."""
-    assert ["data_api_key", "batch_config"] == [
+    """Only the key, and the settings that may open a storage or a server, are secret."""
+    assert ["data_api_key", "ledger_uri", "batch_config"] == [
         name for name, setting in PROPERTIES.items() if setting.get("secret")
     ]
     storage = PROPERTIES["batch_config"]["properties"]["storage"]["properties"]

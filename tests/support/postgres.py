@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -101,6 +102,22 @@ class Postgres:
         with self._connect() as connection:
             return connection.execute(sql, params).fetchall()
 
+    def crash(self) -> None:
+        """Kill one of its processes: all others end at that moment, and it recovers from its log.
+
+        That is what an immediate stop and a start amount to.
+        """
+        writer = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"
+        ((pid,),) = self.query(writer)
+        os.kill(pid, signal.SIGKILL)
+
+    def answers(self) -> bool:
+        """Return whether it takes connections."""
+        with contextlib.suppress(psycopg.OperationalError):
+            self.query("select 1")
+            return True
+        return False
+
     def _connect(self) -> psycopg.Connection:
         return psycopg.connect(
             host=self.host,
@@ -135,8 +152,7 @@ class Postgres:
     def _wait_until_it_answers(self) -> bool:
         deadline = time.monotonic() + START_SECONDS
         while self._guard.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(psycopg.OperationalError):
-                self.query("select 1")
+            if self.answers():
                 return True
             time.sleep(0.05)
         return False

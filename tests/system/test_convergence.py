@@ -1,10 +1,9 @@
 """After any failures in any order, no member is wrong, and all cohorts converge."""
 
+import itertools
 import os
-import tempfile
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from hypothesis import Phase, seed, settings
@@ -22,9 +21,11 @@ from target_moengage_cohort.emulator import Emulator, Order
 from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.settings import load
 from tests.support.confirmations import Confirmations, call_confirm
+from tests.support.ledger_places import FolderPlace, ServerPlace
 from tests.support.look import NOTHING, Held, held, members
 from tests.support.mortal import Mortals
 from tests.support.plans import Limits, Plan
+from tests.support.postgres import Postgres
 from tests.support.singer import UNLIMITED, config, run
 from tests.support.troubles import (
     NO_TROUBLE,
@@ -73,12 +74,12 @@ class Ended:
 class Convergence(RuleBasedStateMachine):
     """Runs and confirmations of six streams against an emulator, and a model of their changes."""
 
-    def __init__(self, emulator: Emulator, mortals: Mortals) -> None:
+    def __init__(self, emulator: Emulator, mortals: Mortals, place: FolderPlace) -> None:
         super().__init__()
         self.emulator = emulator
         self.mortals = mortals
-        self.folder = tempfile.TemporaryDirectory()
-        self.ledger_uri = os.path.join(self.folder.name, "ledger")  # noqa: PTH118
+        self.place = place
+        self.ledger_uri = place.uri
         self.warehouse = Warehouse()
         self.held: dict[str, Held] = {}
         self.confirmations = Confirmations()
@@ -178,7 +179,7 @@ class Convergence(RuleBasedStateMachine):
                 self.converge(0)
                 self._check_timestamps()
         finally:
-            self.folder.cleanup()
+            self.place.close()
 
     def _look(self, *, finished=(), reopened=()):
         """Check that the ledger has every member, and the cohort every certainly accepted one."""
@@ -286,7 +287,7 @@ class Convergence(RuleBasedStateMachine):
             self._inject(word.fault)
         code, is_approved = call_confirm(
             self.emulator,
-            Path(self.folder.name),
+            self.place.folder,
             self.options | {"max_retry_seconds": 0},
             *arguments,
             clock=self.clock,
@@ -348,6 +349,7 @@ class Convergence(RuleBasedStateMachine):
                 **options,
             )
             self.emulator.clear_faults()
+            self.place.bury()
             assert death.failure.partition(":")[0] in {"", "InputError", "TryAgainError"}
             well = not (death.killed or death.failure)
             return Ended(well, well, death.states)
@@ -421,22 +423,34 @@ class Convergence(RuleBasedStateMachine):
             latest[request.cohort_id] = sent
 
 
+def _new_place(server: Postgres | None) -> FolderPlace:
+    return FolderPlace() if server is None else ServerPlace(server)
+
+
 @pytest.fixture(scope="module")
 def mortals():
     with Mortals() as running:
         yield running
 
 
-@pytest.mark.parametrize("order", [o for o in Order if o is not Order.LATE], ids=lambda o: o.value)
-def test_runs_converge_whatever_goes_wrong(order, mortals):
+ORDERS = [order for order in Order if order is not Order.LATE]
+
+
+@pytest.mark.parametrize(
+    ("order", "engine"),
+    [*itertools.product(ORDERS, ["files"]), (ORDERS[0], "postgresql")],
+    ids=lambda value: getattr(value, "value", value),
+)
+def test_runs_converge_whatever_goes_wrong(request, order, engine, mortals):
     """Promises 4 and 5: no run removes members that the guard protects or emits STATE past open
     records. After any history of faults a complete run makes the cohorts right, and a second one
     sends nothing."""
     print(f"SEED={SEED}")  # is shown if the test fails
+    server = request.getfixturevalue("server") if engine == "postgresql" else None
     with Emulator(requests_per_minute=UNLIMITED, order=order) as emulator:
         dice = seed(f"{SEED} {order.value}")  # so that each order has histories of its own
         run_state_machine_as_test(
-            dice(lambda: Convergence(emulator, mortals)),
+            dice(lambda: Convergence(emulator, mortals, _new_place(server))),
             settings=settings(
                 max_examples=EXAMPLES,
                 stateful_step_count=8,

@@ -11,6 +11,7 @@ import typing as t
 import pytest
 
 from target_moengage_cohort.emulator import Emulator
+from tests.support.ledger_places import FolderPlace, ServerPlace
 from tests.support.look import held, members
 from tests.support.mortal import Mortals
 from tests.support.singer import config, lines, record, run, schema, start, state
@@ -195,30 +196,57 @@ def rows_of(wanted: set[str], gone: set[str], *, mirror: bool) -> bytes:
     return lines(schema(columns=("uid", "_sdc_deleted_at")), *rows, state({"a": 1}))
 
 
-@pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
+@pytest.fixture
+def new_place(request):
+    """Return places of ledgers, each a new one, of the engine that the test asks for."""
+    server = request.getfixturevalue("server") if request.param == "postgresql" else None
+    places = []
+
+    def make():
+        places.append(FolderPlace() if server is None else ServerPlace(server))
+        return places[-1]
+
+    yield make
+    for place in places:
+        place.close()
+
+
+ON_SERVER = ["new", "known", "incremental"]
+
+
+@pytest.mark.parametrize(
+    ("scene", "new_place"),
+    [
+        *((scene, "files") for scene in SCENES.values()),
+        *((SCENES[name], "postgresql") for name in ON_SERVER),
+    ],
+    ids=[*SCENES, *(f"{name} on a server" for name in ON_SERVER)],
+    indirect=["new_place"],
+)
 def test_a_run_that_is_killed_at_each_step_of_the_ledger_wrongs_nobody(
-    emulator, mortals, tmp_path, scene
+    emulator, mortals, new_place, scene
 ):
     """Promise 5: a run killed between any two records of the ledger makes no forbidden removal and
     writes no STATE before its plan is settled. The next run converges."""
     mirror = scene.settings["sync_mode"] == "mirror"
-    folder = str(tmp_path / "ledger")
-    whole = {**scene.settings, "ledger_uri": folder, "max_removal_percent": 100}
+    place = new_place()
+    whole = {**scene.settings, "ledger_uri": place.uri, "max_removal_percent": 100}
     whole.pop("removals", None)
     wanted, gone = BEFORE, NEW
     for number in itertools.count(1 + [*SCENES.values()].index(scene) % STRIDE, STRIDE):
         if scene.is_first:
             emulator.reset()
-            folder = str(tmp_path / f"ledger-{number}")
-            whole["ledger_uri"] = folder
+            place = new_place()
+            whole["ledger_uri"] = place.uri
         else:
             seen = run(emulator, rows_of(wanted, gone, mirror=mirror), tap_exit=lambda: 0, **whole)
             assert seen.error is None
             wanted, gone = (AFTER, OLD) if wanted == BEFORE else (BEFORE, NEW)
         before = members(emulator, "users")
-        options = {**scene.settings, "ledger_uri": folder}
+        options = {**scene.settings, "ledger_uri": place.uri}
         data = rows_of(wanted, gone, mirror=mirror)
         death = mortals.run(emulator, data, dies_at=number, **options)
+        place.bury()
         assert not death.failure
         after = members(emulator, "users")
         assert after - before <= wanted
@@ -228,7 +256,7 @@ def test_a_run_that_is_killed_at_each_step_of_the_ledger_wrongs_nobody(
         seen = run(emulator, data, tap_exit=lambda: 0, **whole)
         assert seen.error is None
         assert wanted == members(emulator, "users")
-        kept = held(emulator, folder)["users"]
+        kept = held(emulator, place.uri)["users"]
         assert (wanted, {}) == ({*kept.accepted}, kept.doubts)
         if not death.killed:
             break

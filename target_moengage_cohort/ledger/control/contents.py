@@ -15,7 +15,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from target_moengage_cohort.ledger.control.sqlite import Transaction
+    from target_moengage_cohort.ledger.control.database import Transaction
 
     Rows: t.TypeAlias = list[tuple[t.Any, ...]]
     Run: t.TypeAlias = Callable[..., Rows]

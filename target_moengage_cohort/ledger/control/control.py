@@ -25,7 +25,7 @@ from target_moengage_cohort.ledger.repairs import moved
 if t.TYPE_CHECKING:
     from collections.abc import Callable
 
-    from target_moengage_cohort.ledger.control.sqlite import SQLiteDatabase, Transaction
+    from target_moengage_cohort.ledger.control.database import Database, Transaction
     from target_moengage_cohort.settings import Settings
 
 _KEY_BYTES = 12  # 16 characters: with them and a UUID, MD5 has one block to work on, not two
@@ -47,9 +47,7 @@ def stem(*parts: str) -> str:
 class Control:
     """What the store knows of itself, its streams and its cohorts."""
 
-    def __init__(
-        self, settings: Settings, database: SQLiteDatabase, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, settings: Settings, database: Database, clock: Callable[[], float]) -> None:
         self._settings = settings
         self.clock = clock  # in seconds since 1970
         self.partner = settings.partner
@@ -74,7 +72,7 @@ class Control:
         ((self.store_id, base_url, workspace_id, self.hash_key, moved_to),) = rows
         if (base_url, workspace_id) != (self._settings.base_url, self._settings.workspace_id):
             msg = (
-                f"ledger_uri: {self.database.path} belongs to another destination (base URL and "
+                f"ledger_uri: {self.database.place} belongs to another destination (base URL and "
                 "workspace_id); give its directory back its own name, or use another ledger_uri"
             )
             raise SettingsError("ledger_mismatch", msg)
@@ -86,7 +84,7 @@ class Control:
 
     def _refuse(self, moved_to: str | None) -> None:
         if moved_to is not None and not self.ignores_move:
-            raise moved(self.database.path.parent, moved_to)
+            raise moved(self.database.place, moved_to)
 
     def _create(self, transaction: Transaction) -> None:
         for table in TABLES:
@@ -194,8 +192,8 @@ class Control:
         if stream is not None:
             query += " AND stream = ?"
             values.append(stream)
-        rows = self.database.rows(f"{query} ORDER BY cohort_id", values)
-        return [_entry(row) for row in rows]
+        entries = map(_entry, self.database.rows(query, values))
+        return sorted(entries, key=lambda entry: entry.cohort_id)  # databases sort text differently
 
     def entry(self, cohort_id: str) -> CohortEntry | None:
         """Return a cohort of the partner, or ``None`` if it has no entry."""

@@ -16,7 +16,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Mapping
 
     from target_moengage_cohort.ledger.control.control import Control
-    from target_moengage_cohort.ledger.control.sqlite import Transaction
+    from target_moengage_cohort.ledger.control.database import Transaction
     from target_moengage_cohort.ledger.records import CohortEntry, RunEntry
 
 RETENTION = timedelta(days=400)

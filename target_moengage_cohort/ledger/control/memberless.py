@@ -50,6 +50,10 @@ class MemberlessStream:
                 self._control.note_stream(self._name, last_timestamp=self._reserved)
             self.latest = max(self.latest, timestamp)
 
+    def check_lease(self) -> None:
+        """See `CohortLedger.check_lease`."""
+        self._control.database.check_lease()
+
     def close(self) -> None:
         """Record the timestamp of the latest request."""
         if self._reserved != self.latest:
@@ -76,6 +80,10 @@ class MemberlessCohort(msgspec.Struct, frozen=True):
         """Record the timestamp; see `CohortLedger.sent`."""
         self.stream.sent(timestamp)
         return 0
+
+    def check_lease(self) -> None:
+        """See `CohortLedger.check_lease`."""
+        self.stream.check_lease()
 
     def answered(self, number: int, state: RequestState) -> None:
         """Record nothing."""

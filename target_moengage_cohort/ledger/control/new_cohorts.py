@@ -14,7 +14,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from target_moengage_cohort.core.membership import Cohort
-    from target_moengage_cohort.ledger.control.sqlite import SQLiteDatabase, Transaction
+    from target_moengage_cohort.ledger.control.database import Database, Transaction
 
 _NUMBERS = 64  # of cohorts to reserve at a time
 _RECENT_SECONDS = 7 * 24 * 3600
@@ -31,7 +31,7 @@ _OWNER = "SELECT partner, cohort_id FROM names WHERE name = ?"
 class NewCohorts:
     """The cohorts of a partner that this process adds."""
 
-    def __init__(self, database: SQLiteDatabase, partner: str) -> None:
+    def __init__(self, database: Database, partner: str) -> None:
         self._database = database
         self._partner = partner
         self._lock = threading.Lock()  # held for no transaction

@@ -12,7 +12,7 @@ from target_moengage_cohort.ledger.records import Approval, Plan, PlanKind
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from target_moengage_cohort.ledger.control.sqlite import SQLiteDatabase, Transaction
+    from target_moengage_cohort.ledger.control.database import Database, Transaction
 
 APPROVAL_SECONDS = 86_400
 """How long a replaced plan can be approved, and how long an approval lasts."""
@@ -28,7 +28,7 @@ _KEPT = (
 class Plans:
     """The plans of the store's cohorts."""
 
-    def __init__(self, database: SQLiteDatabase, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._database = database
         self._clock = clock
 

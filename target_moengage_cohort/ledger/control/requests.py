@@ -112,7 +112,7 @@ class Requests:
 
     def answer(self, number: int, state: RequestState) -> None:
         """Record the answer of a request in flight."""
-        msg = f"the ledger {self._database.path} has no pending request {number}; run again"
+        msg = f"the ledger {self._database.place} has no pending request {number}; run again"
         unknown = LedgerError("unknown_request", msg)
         with self._lock:
             if number not in self._in_flight:

@@ -21,39 +21,39 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.files import Step
     from target_moengage_cohort.core.interrupts import Patience
-
-    Rows = list[tuple[t.Any, ...]]
+    from target_moengage_cohort.ledger.control.database import Rows, Transaction
 
 FILE_NAME = "control.sqlite"
 _POLL_SECONDS = 0.05
 _LAST_SECONDS = 3.0
 
 
-class Transaction:
-    """One transaction; its changes become durable together."""
+class SQLiteTransaction:
+    """A `Transaction`; see there."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
     def run(self, statement: str, values: Sequence[object] = ()) -> Rows:
-        """Execute a statement and return its rows."""
+        """See `Transaction.run`."""
         return self._connection.execute(statement, values).fetchall()
 
     def run_many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
-        """Execute a statement once for each row of values."""
+        """See `Transaction.run_many`."""
         self._connection.executemany(statement, rows)
 
 
 class SQLiteDatabase:
-    """The file `control.sqlite` in write-ahead mode, for all threads of one process.
+    """A `Database`: the file `control.sqlite` in write-ahead mode.
 
     The flag `store.is_open` is in the file itself, not only in its log, from before a process
-    changes anything until the log is empty again. So a copy of the file without its log is noticed.
+    changes anything until the log is empty again. So a copy without its log is noticed.
     """
 
     def __init__(self, folder: Path, *, read_only: bool, step: Step, patience: Patience) -> None:
         self.path = folder / FILE_NAME
-        # The second is the log on a network file system, where SQLite cannot use the first.
+        self.place = str(self.path)
+        # The second is the one on a network file system, where SQLite cannot use the first.
         self._logs = folder / f"{FILE_NAME}-wal", folder / f"{FILE_NAME}-journal"
         self._host: str | None = None  # this one, if it is a network file system
         self.trusts_host = False  # whether no other host uses the file, whatever it says
@@ -72,7 +72,7 @@ class SQLiteDatabase:
 
     @property
     def exists(self) -> bool:
-        """Whether there is such a file."""
+        """See `Database.exists`."""
         return exists(self.path)
 
     @property
@@ -80,7 +80,7 @@ class SQLiteDatabase:
         """Whether this process has changed the file, which is open and without an error."""
         return self._is_marked and self._connection is not None and self._failure is None
 
-    def open(self, create: Callable[[Transaction], None]) -> None:
+    def open(self, create: Callable[[SQLiteTransaction], None]) -> None:
         """Open the file, unless a part of it is missing; `create` makes the tables of a new one."""
         with self._lock, self._translated():
             self._is_missing = self.read_only and not self.exists
@@ -126,7 +126,7 @@ class SQLiteDatabase:
             return [] if self._is_missing else self._rows(query, values)
 
     @contextlib.contextmanager
-    def change(self, name: str) -> Iterator[Transaction]:
+    def change(self, name: str) -> Iterator[SQLiteTransaction]:
         """Make changes in one transaction; they are durable when this ends."""
         with self._lock, self._translated():
             if not self._is_marked:
@@ -134,6 +134,9 @@ class SQLiteDatabase:
             with self._transaction(name) as transaction:
                 self.guard(transaction)
                 yield transaction
+
+    def check_lease(self) -> None:
+        """Do nothing: a lease lasts as long as its process."""
 
     def close(self) -> None:
         """Close the file; the last process moves the log into it."""
@@ -185,12 +188,9 @@ class SQLiteDatabase:
         # changes, it is opened again; a lock would keep the last writer from closing it.
         is_still = self.read_only and not self._has_content()
         self._still = self._facts() if is_still else None
+        uri = f"{self.path.absolute().as_uri()}?mode={mode}{'&immutable=1' if is_still else ''}"
         connection = sqlite3.connect(
-            f"{self.path.absolute().as_uri()}?mode={mode}{'&immutable=1' if is_still else ''}",
-            uri=True,
-            timeout=0.0,
-            isolation_level=None,
-            check_same_thread=False,
+            uri, uri=True, timeout=0.0, isolation_level=None, check_same_thread=False
         )
         self._patiently("PRAGMA synchronous = FULL", connection=connection)
         self._patiently("PRAGMA secure_delete = ON", connection=connection)
@@ -202,18 +202,18 @@ class SQLiteDatabase:
         with self._transaction("mark open") as transaction:
             if (refusal := self._refusal(had_log=True)) is not None:
                 raise refusal
-            facts = "is_open = 1, last_run = last_run + 1, host = ?"
-            transaction.run(f"UPDATE store SET {facts}", [self._host])
+            change = "UPDATE store SET is_open = 1, last_run = last_run + 1, host = ?"
+            transaction.run(change, [self._host])
         self._used().execute("PRAGMA wal_checkpoint(PASSIVE)")
         self._is_marked = True
         self.first_change()
 
     @contextlib.contextmanager
-    def _transaction(self, name: str) -> Iterator[Transaction]:
+    def _transaction(self, name: str) -> Iterator[SQLiteTransaction]:
         connection = self._used()
         self._patiently("BEGIN EXCLUSIVE")  # with a log that is the same as IMMEDIATE
         try:
-            yield Transaction(connection)
+            yield SQLiteTransaction(connection)
             self._step(f"{name}: before commit")
             connection.execute("COMMIT")
         except BaseException:
@@ -267,8 +267,8 @@ class SQLiteDatabase:
         return max(map(sqlite_files.size, self._logs)) > 0
 
     def _has_log(self) -> bool:
-        is_empty = sqlite_files.size(self._logs[1]) == 0  # between two transactions
-        return self._has_content() or (self._host is not None and is_empty)
+        # An empty one on a network file system is one between two transactions.
+        return self._has_content() or bool(self._host and sqlite_files.size(self._logs[1]) == 0)
 
     def _used(self) -> sqlite3.Connection:
         if self._failure is not None:

@@ -103,7 +103,7 @@ def _load(members: Members, requests: Requests, step: Sequence[JournaledRequest]
         members.run(insert, [numbers, *columns, texts])
         count += len(numbers)
     if count != len(facts):
-        msg = f"the ledger {members.path} was changed by another process; run again"
+        msg = f"the ledger {members.place} was changed by another process; run again"
         raise LedgerError("ledger_unusable", msg)
     members.run(schema.SUMMARY)
     members.run(schema.NO_LINKS)

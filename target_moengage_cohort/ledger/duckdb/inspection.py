@@ -25,7 +25,7 @@ def inspect(stream: StreamMembers) -> list[Fault]:
             raise
         message = f"the file of its members cannot be used ({error.code})"
         found = [("members_unusable", message, None)]
-    path = str(stream.table.path)
+    path = stream.table.place
     return [
         Fault(code=code, message=message, path=path, stream=stream.name, cohort_id=cohort_id)
         for code, message, cohort_id in found
@@ -38,8 +38,8 @@ _Found: t.TypeAlias = "Iterator[tuple[str, str, str | None]]"
 
 def _faults(stream: StreamMembers) -> _Found:
     if stream.table.exists:
-        stream.table.open()
         entries = {entry.number: entry for entry in stream.control.entries(stream.name)}
+        stream.table.open(list(entries))
         yield from _sizes(stream, entries)
         yield from _strangers(stream, entries)
     elif stream.control.has_members(stream.name):

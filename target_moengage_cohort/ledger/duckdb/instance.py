@@ -69,8 +69,9 @@ def quoted(text: str) -> str:
 class DatabaseFile:
     """A ledger's file in the engine, and its name there."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, place: str) -> None:
         self.path = path
+        self.place = place  # of the ledger, for messages
         self.name = f"c{next(_numbers)}"
         self.lock = threading.RLock()  # locked while the tables are in use
         self.pins = 0  # the uses under way; while there are any, the file stays attached

@@ -19,6 +19,7 @@ from target_moengage_cohort.core.files import (
     raise_descriptor_limit,
     write_private,
 )
+from target_moengage_cohort.ledger.records import Holder
 
 if t.TYPE_CHECKING:
     from pathlib import Path
@@ -29,18 +30,6 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
 _SET_LOCK = getattr(fcntl, "F_OFD_SETLK", 0)
-
-
-class Holder(msgspec.Struct, frozen=True, kw_only=True):
-    """The process and run that hold a lease, and since when in UTC, as the lease's file says."""
-
-    pid: int
-    host: str
-    run_id: str
-    since: str
-
-    def __str__(self) -> str:
-        return f"run {self.run_id} (process {self.pid} on {self.host}, since {self.since})"
 
 
 class Leases:

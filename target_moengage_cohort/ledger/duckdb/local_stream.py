@@ -13,7 +13,6 @@ from target_moengage_cohort.ledger.duckdb.local_cohort import DuckDBCohortLedger
 from target_moengage_cohort.ledger.duckdb.result_tables import Options
 from target_moengage_cohort.ledger.duckdb.stream_members import StreamMembers
 from target_moengage_cohort.ledger.records import NO_MEMBERS, FoldedCohort
-from target_moengage_cohort.ledger.repairs import inconsistent, restore_members
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -48,9 +47,8 @@ class DuckDBStreamLedger(StreamMembers):
         had_file = self.control.has_members(self.name)
         if had_file and not (self.table.exists or trusts):
             fault = "is missing, although control.sqlite in its directory has the stream's cohorts"
-            path = self.table.path
-            raise inconsistent(path, fault, restore_members(path, self.name))
-        self.table.open()
+            raise self.table.mismatch(fault)
+        self.table.open([entry.number for entry in entries])
         if not (had_file or self.read_only):
             self.control.note_stream(self.name, has_members=1)
         for entry in entries:
@@ -83,9 +81,7 @@ class DuckDBStreamLedger(StreamMembers):
             if found.is_ahead(entry.mark, numbers):
                 ahead.append(found)
             elif (found.mark, found.counts) != (entry.mark, entry.counts):
-                path = self.table.path
-                repair = restore_members(path, self.name, trusts=True)
-                raise inconsistent(path, _differs(entry), repair)
+                raise self.table.mismatch(_differs(entry), trusts=True)
         if ahead and not self.read_only:
             self.requests.note_folded(ahead)
             for each in ahead:
@@ -175,7 +171,7 @@ class DuckDBStreamLedger(StreamMembers):
     def take_over(self, number: int, source: Members) -> None:
         """Copy the members of a cohort of another stream, whose file must be folded."""
         self.table.drop_cohorts([number])  # of an attempt that was interrupted
-        with source.using(), self.table.change("take over"):
+        with source.using(), self.table.change("take over", moves=True):
             for table in schema.COHORT_TABLES:
                 rows = f"FROM {source.schema}.{table} WHERE cohort = {number}"
                 self.table.run(f"INSERT INTO {{s}}.{table} {rows}")

@@ -9,7 +9,7 @@ from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.files import exists
 from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger.duckdb import schema
-from target_moengage_cohort.ledger.duckdb.instance import digest, sums_sql, translated
+from target_moengage_cohort.ledger.duckdb.instance import digest, sums_sql
 from target_moengage_cohort.ledger.duckdb.members_file import MembersFile, make_tables
 from target_moengage_cohort.ledger.records import (
     EMPTY_SET,
@@ -46,11 +46,14 @@ class Members(MembersFile):
         self.may_have_removed = True  # whether the table `removed` may have rows
         self._failure: LedgerError | None = None
         self._is_closed = False
-        with translated(path, owner.stream):
+        with self._translated():
             self.cursor = engine.cursor()
 
-    def open(self) -> None:
-        """Attach the file, created if it is missing, and finish a `forget` that was interrupted."""
+    def open(self, _cohorts: Sequence[int]) -> None:
+        """Have the members of some cohorts, which are all that the stream has.
+
+        Attach the file, created if it is missing, and finish a `forget` that was interrupted.
+        """
         with self.using() as cursor:
             if not self.exists and self.engine.read_only:
                 cursor.execute(f"CREATE SCHEMA {self.schema}")
@@ -73,11 +76,11 @@ class Members(MembersFile):
             if self._failure is not None:
                 raise self._failure
             if self._is_closed:
-                msg = f"the ledger {self.path} was closed; run again"
+                msg = f"the ledger {self.place} was closed; run again"
                 raise LedgerError("ledger_unusable", msg)
             self.pins += 1
             try:
-                with translated(self.path, self._owner.stream):
+                with self._translated():
                     if self.exists:
                         self.engine.attach(self)
                     yield self.cursor
@@ -88,21 +91,29 @@ class Members(MembersFile):
                 self.pins -= 1
 
     @contextlib.contextmanager
-    def change(self, name: str) -> Iterator[Cursor]:
-        """Change the tables in one transaction, durable when this ends."""
+    def change(self, name: str, *, moves: bool = False) -> Iterator[Cursor]:
+        """Change the tables in one transaction, durable when this ends.
+
+        If it `moves` rows, the stream that a cohort belongs to is all that changes.
+        """
         with self.using() as cursor:
             cursor.execute("BEGIN")
             try:
-                yield cursor
+                with contextlib.nullcontext() if moves else self._elsewhere(name):
+                    yield cursor
                 self._step(f"{name}: before commit")
                 cursor.execute("COMMIT")
             except BaseException:
-                msg = f"the ledger {self.path} was abandoned after an error; run again"
+                msg = f"the ledger {self.place} was abandoned after an error; run again"
                 self._failure = LedgerError("ledger_unusable", msg)
                 with contextlib.suppress(Exception):
                     cursor.execute("ROLLBACK")
                 raise
             self._step(f"{name}: committed")
+
+    def _elsewhere(self, _name: str) -> contextlib.AbstractContextManager[object]:
+        """Make the same change in another place, before it is durable here."""
+        return contextlib.nullcontext()
 
     def run(self, statement: str, values: Sequence[object] = ()) -> int:
         """Execute a statement with the schemas ``{s}`` and ``{v}``; return its number of rows."""
@@ -191,7 +202,7 @@ class Members(MembersFile):
             cursor.execute("FROM rows")
 
         def read() -> Iterator[list[t.Any]]:
-            with contextlib.closing(cursor), translated(self.path, self._owner.stream):
+            with contextlib.closing(cursor), self._translated():
                 while rows := cursor.fetchmany(CHUNK):
                     yield rows
 
@@ -210,9 +221,9 @@ class Members(MembersFile):
             self._replace()
 
     def drop_cohorts(self, cohorts: Iterable[int]) -> None:
-        """Delete everything of some cohorts."""
+        """Delete everything of some cohorts, which are another stream's."""
         numbers = list(cohorts)
-        with self.change("drop cohorts"):
+        with self.change("drop cohorts", moves=True):
             for table in schema.COHORT_TABLES:
                 query = f"DELETE FROM {{s}}.{table} WHERE cohort IN (SELECT unnest(?::INTEGER[]))"
                 self.run(query, [numbers])
@@ -225,7 +236,7 @@ class Members(MembersFile):
             self._is_closed = True
             try:
                 self.cursor.close()
-                with translated(self.path, self._owner.stream):
+                with self._translated():
                     self.engine.detach(self)
             except LedgerError:
                 if self._failure is None:  # else the caller has had the first error

@@ -8,7 +8,7 @@ import typing as t
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.files import sync, unusable
 from target_moengage_cohort.ledger.duckdb import schema
-from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, quoted
+from target_moengage_cohort.ledger.duckdb.instance import DatabaseFile, quoted, translated
 from target_moengage_cohort.ledger.records import FORMAT
 from target_moengage_cohort.ledger.repairs import (
     damaged,
@@ -19,8 +19,10 @@ from target_moengage_cohort.ledger.repairs import (
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from target_moengage_cohort.core.errors import SettingsError
     from target_moengage_cohort.core.files import Step
     from target_moengage_cohort.ledger.duckdb.instance import Cursor, Engine
 
@@ -46,11 +48,22 @@ class MembersFile(DatabaseFile):
     """The file of one stream."""
 
     def __init__(self, engine: Engine, path: Path, owner: Owner, step: Step) -> None:
-        super().__init__(path)
+        super().__init__(path, str(path))
         self.engine = engine
         self._owner = owner
         self._step = step
         self._new = path.with_suffix(".new")
+
+    def mismatch(self, fault: str, *, trusts: bool = False) -> SettingsError:
+        """Return the error for members that are not those that control has recorded.
+
+        If its remedy `trusts` the file, there is one to keep.
+        """
+        repair = restore_members(self.path, self._owner.stream, trusts=trusts)
+        return inconsistent(self.path, fault, repair)
+
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(self.path, self._owner.stream)
 
     def _create(self) -> None:
         """Create the file of a stream without members."""
@@ -87,15 +100,14 @@ class MembersFile(DatabaseFile):
     def _check(self, cursor: Cursor) -> bool:
         """Check the format and the owner of the attached file; return whether it is rewritten."""
         rows = cursor.execute(f"FROM {self.name}.meta").fetchall()
-        repair = restore_members(self.path, self._owner.stream)
         if len(rows) != 1:
-            raise damaged(self.path, repair)
+            raise damaged(self.path, restore_members(self.path, self._owner.stream))
         number, *found, is_rewritten = rows[0]
         if (error := other_format(number, self.path, self.path.parent)) is not None:
             raise error
         if tuple(found) != self._owner:
             fault = "belongs to a different store or stream than control.sqlite in its directory"
-            raise inconsistent(self.path, fault, repair)
+            raise self.mismatch(fault)
         return bool(is_rewritten)
 
     def _remove_leftovers(self) -> None:

@@ -47,7 +47,7 @@ def dump(members: Members, folder: Path) -> Iterator[Path]:
 
 def restore(members: Members, paths: Iterable[Path], marks: Mapping[int, int]) -> None:
     """Fill the tables of a new file; `marks` are those of all cohorts of the stream."""
-    members.open()
+    members.open([])
     selects = _restored(members.engine)
     for path in paths:
         table = path.stem

@@ -1,0 +1,1 @@
+"""The engine that keeps control and members in PostgreSQL, and compares them in DuckDB."""

@@ -1,0 +1,99 @@
+"""The members on a server: changes of them, each in one transaction, and the reading of all."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+from target_moengage_cohort.ledger.postgres import copying, server_tables
+from target_moengage_cohort.ledger.postgres.connection import Channel
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from target_moengage_cohort.core.files import Step
+    from target_moengage_cohort.ledger.postgres.connection import Server
+    from target_moengage_cohort.ledger.postgres.lease_rows import LeaseRows
+
+_SECONDS = 3600
+"""The longest statement: one may copy a hundred million rows."""
+
+
+class Bulk:
+    """The tables of members, through a connection of their own; for one thread at a time."""
+
+    def __init__(self, server: Server, leases: LeaseRows, step: Step, *, read_only: bool) -> None:
+        self.place = server.place
+        self.channel = Channel(server, writes=not read_only)
+        self.channel.reconnected = leases.compare
+        self._settings = server.settings(statement_seconds=_SECONDS)
+        self._leases = leases
+        self._step = step
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Read in one transaction, as of one moment."""
+        with self.channel.lock, self.channel.translated():
+            begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+            self.channel.begin(f"{begin}; {self._settings}")
+            try:
+                yield
+                self.channel.run("COMMIT")
+            except BaseException:
+                self.channel.roll_back()
+                raise
+
+    @contextlib.contextmanager
+    def change(self, name: str) -> Iterator[None]:
+        """Change members in one transaction, which fails if a lease is lost."""
+        channel = self.channel
+        with channel.lock, channel.translated(), self._leases.proven() as proof:
+            try:
+                rows = channel.begin(f"BEGIN; {self._settings} {proof.lock_statement}")
+                proof.check(rows, channel)
+                yield
+                if proof.statement:
+                    proof.check(channel.run(proof.statement), channel)
+                self._step(f"{name}: before commit on the server")
+                channel.run("COMMIT")
+            except BaseException:
+                channel.roll_back()
+                raise
+        self._step(f"{name}: committed on the server")
+
+    def repeat(
+        self, table: str, columns: Sequence[str], chunks: Iterator[list[str]], *, deletes: bool
+    ) -> int:
+        """Insert rows, or delete those with some keys, within a change; return their number."""
+        count = 0
+
+        def lines() -> Iterator[str]:
+            nonlocal count
+            for chunk in chunks:
+                count += len(chunk)
+                yield "\n".join([*chunk, ""])
+
+        rest = lines()
+        if (first := next(rest, None)) is None:
+            return 0
+        if deletes:
+            self.channel.run(server_tables.GONE)
+        copying.copy_in(self.channel, "gone" if deletes else table, columns, _all(first, rest))
+        if deletes:
+            self.channel.run(server_tables.delete_gone(table))
+        return count
+
+    def vacuum(self) -> None:
+        """Let the server use the space of deleted rows for others, if the role may do that."""
+        with self.channel.lock, self.channel.translated():
+            for table in server_tables.MEMBERS:
+                self.channel.begin(f"VACUUM {self.channel.server.quoted_schema}.{table}")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.channel.close()
+
+
+def _all(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest

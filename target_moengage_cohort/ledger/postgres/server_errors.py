@@ -1,0 +1,108 @@
+"""Errors of PostgreSQL as those of a ledger, without any value that a statement had."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+import psycopg
+from psycopg import errors
+
+from target_moengage_cohort.core.errors import BusyError, LedgerError, TargetError
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TRANSIENT = "Nothing more is sent. Fix the problem, then run again"
+_BUSY = (errors.LockNotAvailable, errors.QueryCanceled)
+_READ_ONLY = (errors.ReadOnlySqlTransaction,)
+
+
+class Target(t.NamedTuple):
+    """The place, the schema and the role that an error names."""
+
+    place: str
+    schema: str
+    role: str
+    database: str
+
+
+def grants(target: Target, *, creates: bool) -> str:
+    """Return the statements that give the role all rights it needs."""
+    role, schema = f'"{target.role}"', f'"{target.schema}"'
+    if creates:
+        return f'GRANT CREATE ON DATABASE "{target.database}" TO {role};'
+    return (
+        f"GRANT USAGE ON SCHEMA {schema} TO {role}; "
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};"
+    )
+
+
+def forbidden(target: Target, *, creates: bool) -> LedgerError:
+    """Return the error for a role without the rights that it needs."""
+    msg = (
+        f"the ledger {target.place} cannot be used by the role {target.role!r}, which lacks rights."
+        f" As the schema's owner or a superuser, run: {grants(target, creates=creates)}"
+    )
+    return LedgerError("ledger_forbidden", msg)
+
+
+def read_only(target: Target) -> LedgerError:
+    """Return the error for a server that takes no changes."""
+    msg = (
+        f"the ledger {target.place} is read-only: the server is a replica, or "
+        "default_transaction_read_only is on. Let ledger_uri name the primary server, then run "
+        "again"
+    )
+    return LedgerError("ledger_read_only", msg)
+
+
+def unreachable(place: str, reason: str) -> LedgerError:
+    """Return the error for a connection that could not be made or was lost."""
+    if "read-only" in reason:
+        return read_only(Target(place, "", "", ""))
+    msg = (
+        f"the ledger {place} cannot be reached ({reason}). Check ledger_uri, the password "
+        f"(PGPASSWORD or a password file), the network and the server. {_TRANSIENT}"
+    )
+    return LedgerError("ledger_unreachable", msg)
+
+
+def not_connected(place: str, error: psycopg.Error) -> LedgerError:
+    """Return the error for a connection that could not be made.
+
+    Its text is libpq's or the server's own, and names hosts, roles and databases.
+    """
+    lines = str(error).splitlines()
+    return unreachable(place, lines[0].strip() if lines else type(error).__name__)
+
+
+def explained(error: psycopg.Error, target: Target, *, is_lost: bool) -> TargetError:
+    """Return the error for what a statement has failed with."""
+    place = target.place
+    if isinstance(error, errors.InsufficientPrivilege):
+        creates = "database" in (error.diag.message_primary or "")
+        return forbidden(target, creates=creates)
+    if isinstance(error, _READ_ONLY):
+        return read_only(target)
+    if isinstance(error, _BUSY):
+        msg = (
+            f"the ledger {place} is locked by another process, which may have been stopped, or the "
+            "server is slow; run again"
+        )
+        return BusyError("ledger_busy", msg)
+    if isinstance(error, errors.DiskFull):
+        msg = f"the disk of the server of the ledger {place} is full; free some space. {_TRANSIENT}"
+        return LedgerError("ledger_unusable", msg)
+    if is_lost:
+        return unreachable(place, error.diag.message_primary or "the connection was lost")
+    cause = f"{type(error).__name__}, {error.sqlstate}"  # the text may quote an identifier
+    msg = f"the ledger {place} cannot be used ({cause}). {_TRANSIENT}"
+    return LedgerError("ledger_unusable", msg)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ignore errors of a connection that is given up."""
+    with contextlib.suppress(psycopg.Error, OSError):
+        yield

@@ -1,0 +1,122 @@
+"""The URI of a PostgreSQL database: libpq's parameters, TLS by default, and a text without secrets.
+
+libpq takes what the URI leaves out from its environment variables, a service file and a password
+file.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import ssl
+import typing as t
+from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.settings.addresses import is_loopback
+
+Parameters: t.TypeAlias = dict[str, str]
+
+_DEFAULTS = {
+    "connect_timeout": "10",
+    "keepalives_idle": "15",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",  # milliseconds
+    "fallback_application_name": "moengage-cohort",
+    "client_encoding": "UTF8",
+}
+_ROOTS = (  # of Debian, Red Hat, and Alpine or macOS
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+)
+_ENVIRONMENT = {
+    "host": "PGHOST",
+    "hostaddr": "PGHOSTADDR",
+    "sslmode": "PGSSLMODE",
+    "sslrootcert": "PGSSLROOTCERT",
+    "service": "PGSERVICE",
+}
+_NO_URI = "is not a valid postgresql:// URI"
+_NO_SERVICE = "names a service whose file cannot be read"
+_UNENCODED = (
+    "has an invalid host, port or database; if user or password contain one of @ : / ? # [ ] %, "
+    "write it percent-encoded, as %40 for @"
+)
+
+
+def parameters(uri: str) -> Parameters:
+    """Return libpq's parameters of a URI; verify the server's certificate unless it says less.
+
+    Raise a `SettingsError` that quotes nothing of it, because it may contain a password.
+    """
+    scheme, _, rest = uri.partition(":")
+    try:
+        parts = conninfo_to_dict(f"{scheme.lower()}:{rest}")
+        given = {name: str(value) for name, value in parts.items()}
+    except psycopg.Error:
+        raise _invalid(_NO_URI) from None
+    ports = given.get("port", "").replace(",", "")
+    if ports and not ports.isdecimal():
+        raise _invalid(_UNENCODED)
+    if any(mark in given.get(name, "") for name in ("host", "dbname") for mark in "@?#"):
+        raise _invalid(_UNENCODED)
+    known = _from_elsewhere(given) | given
+    if "sslmode" not in known and not _is_local(known):
+        given["sslmode"] = known["sslmode"] = "verify-full"
+    roots = Path("~/.postgresql/root.crt").expanduser()
+    if known.get("sslmode") == "verify-full" and "sslrootcert" not in known and not roots.exists():
+        given["sslrootcert"] = system_roots()
+    return _DEFAULTS | given
+
+
+def place(given: Parameters, schema: str) -> str:
+    """Return where the ledger is, for messages: nothing but hosts, ports, database and schema."""
+    hosts = (given.get("host") or given.get("hostaddr", "")).split(",")
+    ports = given.get("port", "").split(",")
+    ports = ports if len(ports) == len(hosts) else ports * len(hosts)
+    pairs = zip(hosts, ports, strict=False)
+    servers = ",".join(f"[{h}]:{p}" if ":" in h else f"{h}:{p}".rstrip(":") for h, p in pairs)
+    service = f"?service={given['service']}" if "service" in given else ""
+    return f"postgresql://{servers}/{given.get('dbname', '')}{service} (schema {schema})"
+
+
+def system_roots() -> str:
+    """Return the file of the system's root certificates.
+
+    libpq's own ``system`` means a directory that the wheels of psycopg do not have.
+    """
+    candidates = (ssl.get_default_verify_paths().cafile, *_ROOTS)
+    return next((path for path in candidates if path and Path(path).exists()), "system")
+
+
+def _is_local(known: Parameters) -> bool:
+    """Return whether all servers are on this machine; without a host there is a Unix socket."""
+    hosts = (known.get("hostaddr") or known.get("host", "")).split(",")
+    return all(not host or host.startswith(("/", "@")) or is_loopback(host) for host in hosts)
+
+
+def _from_elsewhere(given: Parameters) -> Parameters:
+    """Return what environment variables and a service file say of host and TLS."""
+    known = {
+        name: os.environ[variable]
+        for name, variable in _ENVIRONMENT.items()
+        if os.environ.get(variable)
+    }
+    if service := given.get("service") or known.get("service"):
+        path = os.environ.get("PGSERVICEFILE") or "~/.pg_service.conf"
+        parser = configparser.ConfigParser(interpolation=None, strict=False)
+        try:
+            parser.read(Path(path).expanduser(), "utf-8")
+            known |= dict(parser[service]) if service in parser else {}
+        except (configparser.Error, OSError, UnicodeDecodeError):
+            raise _invalid(_NO_SERVICE) from None
+    return known
+
+
+def _invalid(fault: str) -> SettingsError:
+    return SettingsError("invalid_value", f"ledger_uri: {fault}")

@@ -1,0 +1,201 @@
+"""Servers that are refused, and what is between them and the ledger."""
+
+import contextlib
+
+import psycopg
+import pytest
+
+from target_moengage_cohort.core.errors import LedgerError, SettingsError, TargetError
+from target_moengage_cohort.ledger.postgres import connection
+from tests.ledger import databases
+from tests.ledger.support import (
+    ADD,
+    COHORT,
+    OTHER_STREAM,
+    REMOVE,
+    STREAM,
+    accept,
+    by_cohort,
+    cohort,
+    desired,
+    flat,
+    ledgers,
+    members,
+    send,
+    stage,
+)
+from tests.support import pgbouncer
+
+pytestmark = pytest.mark.server
+PASSWORD = "PLANTED9"
+
+
+@pytest.fixture
+def role(tmp_path, server):
+    """Return the name of a role that may connect to the test's database, and its URI."""
+    uri = databases.uri_of(tmp_path)
+    name = f"r_{uri.rpartition('/')[2]}"
+    server.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+    return name, uri.replace("postgres@", f"{name}:{PASSWORD}@")
+
+
+def codes(uri, *, read_only=False, **setting):
+    """Return the code and the message with which a check of a ledger fails."""
+    with (
+        pytest.raises(TargetError) as raised,
+        ledgers(None, setting={"ledger_uri": uri, **setting}, read_only=read_only) as store,
+    ):
+        store.check()
+    return raised.value.code, str(raised.value)
+
+
+def test_a_role_without_rights_is_told_which_to_grant(tmp_path, role):
+    """A role that may not create a schema, or not use the tables of one, is refused with the
+    statements that give it the rights, which suffice; no message has its password."""
+    name, uri = role
+    code, message = codes(uri)
+    assert "ledger_forbidden" == code
+    grant = message.partition("run: ")[2]
+    assert grant.startswith("GRANT CREATE ON DATABASE")
+    assert PASSWORD not in message
+    with ledgers(tmp_path) as store:
+        store.open(COHORT, STREAM)
+    for options in ({}, {"read_only": True}):
+        code, message = codes(uri, **options)
+        assert "ledger_forbidden" == code
+        grant = message.partition("run: ")[2]
+        assert name in grant
+        assert PASSWORD not in message
+    databases.execute(tmp_path, grant)
+    with ledgers(None, setting={"ledger_uri": uri}) as store:
+        store.check()
+        accept(store.open(COHORT, STREAM), ADD, members(1))
+
+
+def test_a_granted_role_creates_the_store(tmp_path, role):
+    """The statement that is suggested before there is a store suffices to create one."""
+    _, uri = role
+    grant = codes(uri)[1].partition("run: ")[2]
+    with psycopg.connect(databases.uri_of(tmp_path), autocommit=True) as owner:
+        owner.execute(grant)
+    with ledgers(None, setting={"ledger_uri": uri}) as store:
+        store.check()
+        accept(store.open(COHORT, STREAM), ADD, members(1))
+
+
+def test_a_read_only_server_is_refused(tmp_path):
+    """A server that takes no changes, such as a replica, refuses runs but can be looked at."""
+    with ledgers(tmp_path) as store:
+        accept(store.open(COHORT, STREAM), ADD, members(1))
+    name = databases.uri_of(tmp_path).rpartition("/")[2]
+    databases.execute(tmp_path, f"ALTER DATABASE {name} SET default_transaction_read_only TO on")
+    uri = databases.uri_of(tmp_path)
+    for options in ({}, {"read_only": True}):
+        assert "ledger_read_only" == codes(uri, **options)[0]
+    with ledgers(tmp_path, read_only=True) as store:
+        assert members(1) == flat(store.open(COHORT, STREAM).members())
+
+
+def test_an_old_server_is_refused(tmp_path, monkeypatch):
+    """A server older than the oldest version that is supported is refused by name."""
+    monkeypatch.setattr(connection, "OLDEST", 99)
+    assert "ledger_server_old" == codes(databases.uri_of(tmp_path))[0]
+
+
+def test_a_server_that_does_not_answer_is_an_error(tmp_path):
+    """A server that cannot be reached fails the run with its place, without the password."""
+    code, message = codes(f"postgresql://u:{PASSWORD}@127.0.0.1:1/x?sslpassword={PASSWORD}")
+    assert "ledger_unreachable" == code
+    assert "127.0.0.1:1/x" in message
+    assert PASSWORD not in message
+    missing = databases.uri_of(tmp_path) + "_missing"
+    assert "ledger_unreachable" == codes(missing)[0]
+
+
+def test_a_store_that_must_exist_is_not_created(tmp_path):
+    """Without ledger_create nothing is created on the server."""
+    uri = databases.uri_of(tmp_path)
+    assert "ledger_missing" == codes(uri, ledger_create=False)[0]
+    with pytest.raises(ValueError, match="unpack"):
+        databases.execute(tmp_path, "SELECT 1")
+
+
+def test_a_newer_format_is_refused(tmp_path):
+    """A store that a newer version has made is refused by name."""
+    with ledgers(tmp_path) as store:
+        store.open(COHORT, STREAM)
+    databases.execute(tmp_path, "UPDATE store SET format = format + 1")
+    assert "ledger_newer" == codes(databases.uri_of(tmp_path))[0]
+
+
+def test_members_that_are_not_those_recorded_are_refused(tmp_path):
+    """Members and control that were restored from two backups do not belong together."""
+    with ledgers(tmp_path) as store:
+        accept(store.open(COHORT, STREAM), ADD, members(1))
+    databases.execute(tmp_path, "UPDATE marks SET accepted = 7")
+    with pytest.raises(SettingsError) as raised, ledgers(tmp_path) as store:
+        store.open(COHORT, STREAM)
+    assert "ledger_mismatch" == raised.value.code
+
+
+def test_a_change_that_waits_for_too_long_is_an_error(tmp_path):
+    """A statement that takes too long ends the run, and leaves the ledger as it was."""
+    with ledgers(tmp_path) as store:
+        ledger = store.open(COHORT, STREAM)
+        accept(ledger, ADD, members(1))
+        ledger.stream.fold()
+        databases.execute(
+            tmp_path,
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " SET LOCAL statement_timeout TO '1s'; RAISE query_canceled; END $$;"
+            " CREATE TRIGGER slow BEFORE INSERT ON requests EXECUTE FUNCTION slow()",
+        )
+        with pytest.raises(TargetError) as raised:
+            send(ledger, ADD, members(2))
+        assert "ledger_busy" == raised.value.code
+    databases.execute(tmp_path, "DROP TRIGGER slow ON requests")
+    with ledgers(tmp_path) as store:
+        assert members(1) == flat(store.open(COHORT, STREAM).members())
+
+
+def test_a_full_disk_is_named(tmp_path):
+    """A server without space stops the run with an error that names the disk."""
+    with contextlib.suppress(LedgerError), ledgers(tmp_path) as store:  # the same at the end
+        ledger = store.open(COHORT, STREAM)
+        send(ledger, ADD, members(1))
+        databases.execute(
+            tmp_path,
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE disk_full; END $$;"
+            " CREATE TRIGGER full_disk BEFORE INSERT ON requests EXECUTE FUNCTION full_disk()",
+        )
+        with pytest.raises(LedgerError) as raised:
+            send(ledger, ADD, members(2))
+        assert "disk" in str(raised.value)
+        assert "ledger_unusable" == raised.value.code
+        databases.execute(tmp_path, "DROP TRIGGER full_disk ON requests")
+        with pytest.raises(LedgerError):
+            ledger.stream.fold()
+
+
+@pytest.mark.skipif(pgbouncer.program() is None, reason="PgBouncer is not installed")
+def test_a_ledger_works_behind_a_transaction_pooler(tmp_path, server, monkeypatch):
+    """Each transaction may get another session: several runs on few sessions keep what they send,
+    and compare, fold, plan and renew as without a pooler."""
+    with pgbouncer.PgBouncer(server) as pooler:
+        monkeypatch.setenv(databases.SERVER, pooler.uri)
+        with ledgers(tmp_path) as one, ledgers(tmp_path, run_id="run-2") as two:
+            ledger, other = one.open(COHORT, STREAM), two.open(cohort("other"), OTHER_STREAM)
+            for number in range(5):
+                accept(ledger, ADD, members(number, "x"))
+                accept(other, REMOVE, members(number))
+                ledger.check_lease()
+            assert 6 == ledger.numbers().accepted.count
+            other.stream.fold()
+            one.leases.renew()
+            staging = stage(one, desired(ledger, ["x", "y"]))
+            difference = ledger.stream.difference(staging, [ledger])
+            assert members(*range(5)) == by_cohort(difference.changes("removals"))[ledger.number]
+            accept(ledger, REMOVE, members(*range(5)))
+        with ledgers(tmp_path, read_only=True) as store:
+            assert members("x") == flat(store.open(COHORT, STREAM).members())

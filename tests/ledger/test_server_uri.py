@@ -1,0 +1,110 @@
+"""The URI of a server: TLS by default, and no secret in what is shown."""
+
+import pytest
+
+from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.ledger.postgres import server_uri
+
+VARIABLES = (
+    "PGHOST PGHOSTADDR PGSSLMODE PGSSLROOTCERT PGSERVICE PGSERVICEFILE PGPASSWORD PGPASSFILE"
+)
+SERVICES = """
+[plain]
+host=db.example.com
+password=PLANTED9
+[lax]
+host=db.example.com
+sslmode=require
+[local]
+host=127.0.0.1
+"""
+
+
+@pytest.fixture(autouse=True)
+def environment(tmp_path, monkeypatch):
+    """Have no variable of libpq, and a home with some services."""
+    for name in VARIABLES.split():
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".pg_service.conf").write_text(SERVICES)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("mode", "uri", "variables"),
+    [
+        ("verify-full", "postgresql://u:PLANTED9@db.example.com/x", {}),
+        ("verify-full", "postgres://db.example.com", {}),
+        ("verify-full", "postgresql://127.0.0.1,db.example.com/x", {}),
+        ("verify-full", "postgresql:///x?host=10.0.0.7", {}),
+        ("verify-full", "postgresql://localhost/x?hostaddr=10.0.0.7", {}),
+        ("verify-full", "postgresql:///x", {"PGHOST": "db.example.com"}),
+        ("verify-full", "postgresql:///x?service=plain", {}),
+        ("verify-full", "postgresql:///x", {"PGSERVICE": "plain"}),
+        ("require", "postgresql://db.example.com/x?sslmode=require", {}),
+        ("disable", "postgresql://db.example.com/x?sslmode=disable", {}),
+        (None, "postgresql://db.example.com/x", {"PGSSLMODE": "require"}),
+        (None, "postgresql:///x?service=lax", {}),
+        (None, "postgresql:///x?service=local", {}),
+        (None, "postgresql:///x", {}),
+        (None, "postgresql:///x?host=/run/postgresql", {}),
+        (None, "postgresql://%2Frun%2Fpostgresql/x", {}),
+        (None, "postgresql://localhost:5433/x", {}),
+        (None, "postgresql://[::1]/x", {}),
+        (None, "postgresql://127.0.0.1,localhost/x", {}),
+    ],
+)
+def test_the_certificate_is_verified_unless_the_uri_says_less(monkeypatch, mode, uri, variables):
+    """Without a word about TLS the server must prove its name, except on this machine."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert mode == server_uri.parameters(uri).get("sslmode")
+
+
+def test_the_systems_roots_are_trusted_unless_others_are_named(environment):
+    """Root certificates are the system's, or those of the URI, or the user's own."""
+    uri = "postgresql://db.example.com/x"
+    assert server_uri.system_roots() == server_uri.parameters(uri)["sslrootcert"]
+    named = server_uri.parameters(f"{uri}?sslrootcert=/etc/ours.pem")
+    assert ("verify-full", "/etc/ours.pem") == (named["sslmode"], named["sslrootcert"])
+    assert "sslrootcert" not in server_uri.parameters(f"{uri}?sslmode=require")
+    own = environment / ".postgresql" / "root.crt"
+    own.parent.mkdir()
+    own.touch()
+    assert "sslrootcert" not in server_uri.parameters(uri)
+
+
+@pytest.mark.parametrize(
+    ("place", "uri"),
+    [
+        ("postgresql://db:5433/x (schema s)", "postgresql://u:PLANTED9@db:5433/x"),
+        ("postgresql://db/x (schema s)", "postgresql://u@db/x?password=PLANTED9"),
+        ("postgresql://db/x (schema s)", "postgresql://u@db/x?sslpassword=PLANTED9"),
+        ("postgresql://a:1,b:2/x (schema s)", "postgresql://u:PLANTED9@a:1,b:2/x"),
+        ("postgresql://[::1]:1/x (schema s)", "postgresql://u:PLANTED9@[::1]:1/x"),
+        ("postgresql:///?service=plain (schema s)", "postgresql://?service=plain"),
+        ("postgresql:///x (schema s)", "POSTGRESQL:///x"),
+    ],
+)
+def test_the_place_has_no_secret(place, uri):
+    """Messages show hosts, ports, database and service only."""
+    assert place == server_uri.place(server_uri.parameters(uri), "s")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql:PLANTED9",
+        "postgresql://u:p@PLANTED9@db/x",
+        "postgresql://u:PLANTED9/PLANTED9@db/x",
+        "postgresql://db/x?PLANTED9=1",
+        "postgresql://db:PLANTED9/x",
+        "postgresql://u:%PLANTED9@db/x",
+    ],
+)
+def test_a_uri_that_is_misread_is_refused_and_not_shown(uri):
+    """A password with characters that must be encoded is not taken for a host, port or database."""
+    with pytest.raises(SettingsError) as raised:
+        server_uri.parameters(uri)
+    assert "invalid_value" == raised.value.code
+    assert "PLANTED9" not in str(raised.value)

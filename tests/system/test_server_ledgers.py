@@ -1,0 +1,149 @@
+"""Runs on several hosts whose ledger is on a PostgreSQL server."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tests.support.ledger_places import ServerPlace
+from tests.support.look import held, members
+from tests.support.postgres import Postgres
+from tests.support.singer import config, environment, finish, lines, record, schema, state
+
+HURRIED = """
+import sys
+from target_moengage_cohort.__main__ import main
+from target_moengage_cohort.ledger.postgres import lease_rows
+
+lease_rows.MARGIN_SECONDS = 2.0
+sys.argv[0] = "target-moengage-cohort"
+main()
+"""
+"""The target, with leases of three seconds if its request_timeout_seconds is 1."""
+
+WAIT_SECONDS = 30.0
+
+
+@pytest.fixture
+def place(server):
+    opened = ServerPlace(server)
+    yield opened
+    opened.close()
+
+
+def begin(home, settings, script=HURRIED):
+    """Start a target on a host of its own."""
+    home.mkdir(exist_ok=True)
+    path = home / "config.json"
+    path.write_text(json.dumps(settings))
+    return subprocess.Popen(
+        [sys.executable, "-c", script, "--config", str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(home),
+    )
+
+
+def write(process, *messages):
+    process.stdin.write(lines(*messages))
+    process.stdin.flush()
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_run_that_was_stopped_sends_and_writes_nothing_once_its_lease_is_lost(
+    emulator, place, tmp_path
+):
+    """A run that is stopped between two requests loses its lease to another one. When it goes on,
+    it sends nothing more and writes no STATE, and it says why."""
+    setting = {"request_timeout_seconds": 1, "flush_seconds": 1, "report_path": "report.json"}
+    settings = config(emulator, ledger_uri=place.uri, max_payload_bytes=1_000, **setting)
+    first = begin(tmp_path / "one", {**settings, "report_path": str(tmp_path / "report.json")})
+    columns = ("uid", "_sdc_deleted_at")
+    write(first, schema(columns=columns), record(uid="a"))
+    wait_until(lambda: members(emulator, "users") == {"a"})
+    first.send_signal(signal.SIGSTOP)
+    second = begin(tmp_path / "two", settings)
+    gone = record(uid="a", _sdc_deleted_at="2026-11-30")
+    data = lines(schema(columns=columns), gone, record(uid="b"), state({"two": 1}))
+    done = finish(second, data)
+    assert 0 == done.code, done.stderr
+    assert members(emulator, "users") == {"b"}
+    sent = len(emulator.requests())
+    first.send_signal(signal.SIGCONT)
+    with contextlib.suppress(BrokenPipeError):
+        write(first, record(uid="late"), state({"one": 1}))
+    ended = finish(first)
+    assert (1, []) == (ended.code, ended.states)
+    assert sent == len(emulator.requests())
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert "lease_lost" == report["error"]["code"]
+    place.bury()
+    assert {"b"} == held(emulator, place.uri)["users"].accepted
+
+
+KILLS = int(os.environ.get("KILLS", "20")) // 2
+SEED = int(os.environ.get("SEED", "20261130"))
+
+
+def test_runs_and_servers_that_are_killed_at_random_times_wrong_nobody(emulator, tmp_path):
+    """Kills of runs, and immediate stops of the server, lose nothing: a complete run makes the
+    cohort right, with the ledger that is there, and the next one sends nothing."""
+    print(f"SEED={SEED}")  # is shown if the test fails
+    chance, people = random.Random(SEED), [f"user-{number}" for number in range(800)]
+    with Postgres(fsync="on", synchronous_commit="on", full_page_writes="on") as server:
+        place = ServerPlace(server)
+        mirror = {"sync_mode": "mirror", "max_removal_percent": 100, "max_payload_bytes": 2_000}
+        mirror |= {
+            "request_timeout_seconds": 1,
+            "cohorts": {"users": {"expected_count_column": "n"}},
+        }
+        settings = config(emulator, ledger_uri=place.uri, **mirror)
+        for number in range(KILLS):
+            emulator.latency(chance.choice([0.0, 0.005, 0.02]))
+            data = whole(chance.sample(people, chance.randrange(300, 600)))
+            run = begin(tmp_path / "home", settings)
+            feeder = threading.Thread(target=feed, args=(run, data))
+            feeder.start()
+            time.sleep(chance.uniform(0.6, 1.6))
+            if number % 2:
+                server.crash()
+            if chance.random() < 0.5:
+                run.kill()
+            feeder.join()
+            run.communicate(timeout=WAIT_SECONDS * 4)
+            wait_until(server.answers)
+            wanted = chance.sample(people, chance.randrange(300, 600))
+            for sends in (None, 0):
+                before = len(emulator.requests())
+                done = finish(begin(tmp_path / "home", settings), whole(wanted))
+                assert 0 == done.code, done.stderr
+                assert members(emulator, "users") == {*wanted}
+                assert sends in {None, len(emulator.requests()) - before}
+            assert {*wanted} == held(emulator, place.uri)["users"].accepted
+        place.close()
+
+
+def whole(uids):
+    """Return the input of a whole audience, which says how many rows it has."""
+    rows = [record(uid=uid, n=len(uids)) for uid in uids]
+    return lines(schema(columns=("uid", "n")), *rows, state({"rows": len(uids)}))
+
+
+def feed(process, data):
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(data)
+        process.stdin.flush()
