@@ -102,7 +102,7 @@ TAKE_LEASE = (
     " seconds = excluded.seconds, run_id = excluded.run_id, pid = excluded.pid,"
     " host = excluded.host, since = excluded.since, fence = l.fence + 1, counter = l.counter + 1,"
     " renewed_at = excluded.renewed_at"
-    " WHERE l.holder = '' OR (l.holder = ? AND l.fence = ? AND l.counter = ?)"
+    " WHERE l.holder IN ('', excluded.holder) OR (l.holder = ? AND l.fence = ? AND l.counter = ?)"
     " RETURNING fence, counter"
 )
 LOOK_AT_LEASE = (
