@@ -65,6 +65,12 @@ HAS_RIGHTS = (
 )
 MAY_CREATE = "SELECT has_database_privilege(current_database(), 'CREATE')"
 
+# Not `to_regclass`, which does not see what others have made since the transaction began.
+STORES = (
+    "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE n.nspname = ? AND c.relname = 'store'"
+)
+
 GONE = (
     "CREATE TEMP TABLE IF NOT EXISTS gone (cohort INTEGER, h UUID, plan_id TEXT, action TEXT,"
     " uid TEXT, anonymous_id TEXT) ON COMMIT DROP; TRUNCATE gone"
