@@ -1,6 +1,7 @@
 """Servers that are refused, and what is between them and the ledger."""
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -199,3 +200,19 @@ def test_a_ledger_works_behind_a_transaction_pooler(tmp_path, server, monkeypatc
             accept(ledger, REMOVE, members(*range(5)))
         with ledgers(tmp_path, read_only=True) as store:
             assert members("x") == flat(store.open(COHORT, STREAM).members())
+
+
+def test_runs_that_create_a_store_at_the_same_time_share_it(tmp_path):
+    """Of several runs that find no store, one creates it, and all use the same one."""
+    stores = [ledgers(tmp_path, run_id=f"run-{number}") for number in range(4)]
+    assert [False] * 4 == [store.exists for store in stores]
+
+    def use(store):
+        with store:
+            store.open(cohort(store.run_id), store.run_id)
+            return store._control.store_id  # noqa: SLF001 - it is nobody else's business
+
+    with ThreadPoolExecutor(len(stores)) as pool:
+        assert 1 == len(set(pool.map(use, stores)))
+    with ledgers(tmp_path) as store:
+        assert [f"run-{number}" for number in range(4)] == store.streams()

@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import subprocess
 import time
+from pathlib import Path
 from typing import Self
 
 import psycopg
@@ -28,6 +29,11 @@ server_reset_query =
 logfile =
 pidfile =
 """
+TLS = """\
+client_tls_sslmode = require
+client_tls_cert_file = {path}
+client_tls_key_file = {path}
+"""
 
 
 def program() -> str | None:
@@ -38,8 +44,10 @@ def program() -> str | None:
 class PgBouncer:
     """A pooler of a server's sessions for the duration of a `with` block."""
 
-    def __init__(self, server: Postgres) -> None:
+    def __init__(self, server: Postgres, certificate: Path | None = None) -> None:
+        """Describe it: the server, and the file of a certificate and its key to speak TLS with."""
         self._server = server
+        self._certificate = certificate
         self.port = servers.free_port()
         self._guard: subprocess.Popen | None = None
 
@@ -56,6 +64,12 @@ class PgBouncer:
         of = self._server
         server = {"host": of.host, "server": of.port, "user": of.user}
         path.write_text(CONFIG.format(port=self.port, sessions=SESSIONS, **server))
+        if self._certificate is not None:
+            copy = folder / "server.pem"
+            shutil.copy(self._certificate, copy)
+            copy.chmod(0o644)  # in a folder that only its account may enter
+            with path.open("a") as file:
+                file.write(TLS.format(path=copy))
         path.chmod(0o644)
         self._guard = guarded(
             [program(), str(path)],
@@ -67,7 +81,7 @@ class PgBouncer:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             with contextlib.suppress(psycopg.OperationalError):
-                psycopg.connect(f"{self.uri}/postgres").close()
+                psycopg.connect(f"{self.uri}/postgres", sslmode="prefer").close()
                 return self
             time.sleep(0.05)
         self.__exit__()

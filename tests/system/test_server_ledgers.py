@@ -9,13 +9,20 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.ledger.engines import open_store
+from target_moengage_cohort.ledger.postgres import server_uri
+from target_moengage_cohort.settings import load
+from tests.support import pgbouncer
 from tests.support.ledger_places import ServerPlace
 from tests.support.look import held, members
 from tests.support.postgres import Postgres
-from tests.support.singer import config, environment, finish, lines, record, schema, state
+from tests.support.singer import config, environment, finish, lines, record, schema, start, state
+from tests.support.tls import Authority
 
 HURRIED = """
 import sys
@@ -147,3 +154,68 @@ def feed(process, data):
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(data)
         process.stdin.flush()
+
+
+@pytest.mark.parametrize("pooled", [False, True], ids=["directly", "through a pooler"])
+def test_two_hosts_share_a_ledger(emulator, place, server, tmp_path, pooled):
+    """Two runs at the same time, on hosts of different time zones, with separate homes: nobody is
+    sent twice, because each stream is one run's at a time, and the cohorts are right at the end."""
+    if pooled and pgbouncer.program() is None:
+        pytest.skip("PgBouncer is not installed")
+    people = {name: {f"{name}-{number}" for number in range(400)} for name in ("a", "b")}
+    with contextlib.ExitStack() as stack:
+        uri = place.uri
+        if pooled:
+            pooler = stack.enter_context(pgbouncer.PgBouncer(server))
+            uri = f"{pooler.uri}/{uri.rpartition('/')[2]}"
+        mirror = {"sync_mode": "mirror", "max_payload_bytes": 2_000, "ledger_uri": uri}
+        settings = config(emulator, cohorts={name: {} for name in people}, **mirror)
+        emulator.latency(0.01)
+        data = lines(
+            *(schema(name) for name in people),
+            *(record(name, uid=uid) for name, uids in people.items() for uid in sorted(uids)),
+            state({"done": 1}),
+        )
+        zones = {"one": "America/Los_Angeles", "two": "Asia/Kolkata"}
+        runs = [
+            start(tmp_path / home, settings, TZ=zone, PGTZ=zone) for home, zone in zones.items()
+        ]
+        with ThreadPoolExecutor(len(runs)) as pool:
+            ended = list(pool.map(lambda run: finish(run, data), runs))
+    assert [0, 0] == [run.code for run in ended], [run.stderr for run in ended]
+    assert sum(map(len, people.values())) == sum(one.members for one in emulator.requests())
+    for name, uids in people.items():
+        assert uids == members(emulator, name)
+        assert uids == held(emulator, place.uri)[name].accepted
+
+
+@pytest.mark.skipif(pgbouncer.program() is None, reason="PgBouncer is not installed")
+def test_a_server_must_prove_its_name(server, emulator, tmp_path, monkeypatch):
+    """Over the network the certificate is verified against the system's roots; a server that
+    cannot prove its name gets no password."""
+    authority = Authority(tmp_path)
+    authority.context("localhost")
+    pem = next(tmp_path.glob("localhost-*.pem"))
+    with pgbouncer.PgBouncer(server, pem) as pooler:
+        monkeypatch.setattr(server_uri, "is_loopback", lambda _host: False)
+        uri = f"postgresql://postgres@localhost:{pooler.port}/postgres"
+        other = uri.replace("localhost", "127.0.0.1")
+        for roots, address, code in (
+            (authority.file, uri, None),
+            (authority.file, other, "ledger_unreachable"),
+            (pem, uri, "ledger_unreachable"),
+        ):
+            monkeypatch.setattr(server_uri, "system_roots", lambda roots=roots: str(roots))
+            assert code == code_of_check(emulator, address)
+        assert code_of_check(emulator, f"{other}?sslmode=require") is None
+
+
+def code_of_check(emulator, uri):
+    """Return the code with which the check of a ledger fails, if it does."""
+    settings = load(config(emulator, ledger_uri=uri)).settings
+    with open_store(settings, run_id="check", wait=lambda _seconds: True, read_only=True) as store:
+        try:
+            store.check()
+        except LedgerError as error:
+            return error.code
+    return None

@@ -17,6 +17,8 @@ if t.TYPE_CHECKING:
 
 _SECONDS = 3600
 """The longest statement: one may copy a hundred million rows."""
+_IDLE_SECONDS = 120
+"""The longest time that DuckDB computes between two of them."""
 
 
 class Bulk:
@@ -26,7 +28,7 @@ class Bulk:
         self.place = server.place
         self.channel = Channel(server, writes=not read_only)
         self.channel.reconnected = leases.compare
-        self._settings = server.settings(statement_seconds=_SECONDS)
+        self._settings = server.settings(statement_seconds=_SECONDS, idle_seconds=_IDLE_SECONDS)
         self._leases = leases
         self._step = step
 

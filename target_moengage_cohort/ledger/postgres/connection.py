@@ -28,13 +28,14 @@ OLDEST = 13
 """The oldest version of PostgreSQL that is supported."""
 
 _RECONNECT_SECONDS = 60.0
+_LOCK_SECONDS = 30
 _POLL_SECONDS = 1.0
 _SETTINGS = (
     "SET LOCAL search_path TO {schema}; SET LOCAL TimeZone TO 'UTC';"
     " SET LOCAL synchronous_commit TO on; SET LOCAL statement_timeout TO '{statement}s';"
     " SET LOCAL lock_timeout TO '{lock}s';"
-    # A process that was stopped must not hold its locks forever.
-    " SET LOCAL idle_in_transaction_session_timeout TO '60s';"
+    # A process that was stopped must not keep its locks for longer than others wait for them.
+    " SET LOCAL idle_in_transaction_session_timeout TO '{idle}s';"
 )
 
 
@@ -53,17 +54,19 @@ class Server:
         """What errors name."""
         return server_errors.Target(self.place, self.schema, self.role, self.database)
 
-    def settings(self, *, statement_seconds: int = 60, lock_seconds: int = 30) -> str:
+    def settings(self, *, statement_seconds: int = 60, idle_seconds: int = 20) -> str:
         """Return the statements that each transaction begins with."""
-        schema = self.quoted_schema
-        return _SETTINGS.format(schema=schema, statement=statement_seconds, lock=lock_seconds)
+        seconds = {"statement": statement_seconds, "lock": _LOCK_SECONDS, "idle": idle_seconds}
+        return _SETTINGS.format(schema=self.quoted_schema, **seconds)
 
     @property
     def quoted_schema(self) -> str:
         """The schema's name in SQL."""
         return sql.Identifier(self.schema).as_string()
 
-    def connect(self, *, writes: bool, again: bool) -> psycopg.Connection:
+    def connect(
+        self, *, writes: bool, again: bool, wait: Callable[[float], bool]
+    ) -> psycopg.Connection:
         """Return a new connection; if there was one before, try for a while."""
         waited = 0.0
         session = {"target_session_attrs": "read-write"} if writes else {}
@@ -76,7 +79,7 @@ class Server:
                     cursor_factory=psycopg.ClientCursor,
                 )
             except psycopg.OperationalError as error:
-                if not again or waited >= _RECONNECT_SECONDS or self.wait(_POLL_SECONDS):
+                if not again or waited >= _RECONNECT_SECONDS or wait(_POLL_SECONDS):
                     raise server_errors.not_connected(self.place, error) from None
                 waited += _POLL_SECONDS
                 continue
@@ -96,12 +99,14 @@ class Channel:
 
     Attributes:
         lock: Locked while the connection is in use.
+        wait: Waits for some seconds, and returns whether to give up instead.
         reconnected: Called with this when a connection was lost and there is a new one.
     """
 
     def __init__(self, server: Server, *, writes: bool) -> None:
         self.server = server
         self.lock = threading.RLock()
+        self.wait = server.wait
         self.reconnected: Callable[[Channel], None] = lambda _channel: None
         self._writes = writes
         self._connection: psycopg.Connection | None = None
@@ -114,11 +119,16 @@ class Channel:
             self._connection = None
         if self._connection is None:
             again = self._was_connected
-            self._connection = self.server.connect(writes=self._writes, again=again)
+            self._connection = self.server.connect(writes=self._writes, again=again, wait=self.wait)
             self._was_connected = True
             if again:
                 self.reconnected(self)
         return self._connection
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection that was not lost."""
+        return self._connection is not None and not self._connection.closed
 
     @property
     def is_lost(self) -> bool:
@@ -149,7 +159,7 @@ class Channel:
     def roll_back(self) -> None:
         """End a transaction that has failed."""
         with server_errors.undisturbed():
-            if self._connection is not None and not self._connection.closed:
+            if self._connection is not None and self.is_open:
                 self._connection.execute("ROLLBACK")
 
     def bound(self, statement: str, values: Sequence[object]) -> str:

@@ -21,6 +21,7 @@ if t.TYPE_CHECKING:
 
 _BATCH = 262_144
 """Bytes to write at a time."""
+_JOIN_SECONDS = 0.01
 
 # PostgreSQL's text has no character 0, which identifiers may have.
 _ENCODED = "replace(replace({0}, chr(1), chr(1) || '1'), chr(0), chr(1) || '0')"
@@ -71,10 +72,9 @@ def copied_out(channel: Channel, query: str, columns: dict[str, str], pipe: Path
             f" columns = {{{types}}})"
         )
     finally:
-        # If nobody has read, the writer ends now.
-        with contextlib.suppress(OSError):
+        while writer.is_alive():  # if nobody reads, it ends by that
             os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
-        writer.join()
+            writer.join(_JOIN_SECONDS)
         pipe.unlink()
     for failure in failures:
         raise failure
@@ -95,6 +95,8 @@ def _rows(connection: pq.abc.PGconn, statement: str) -> Iterator[bytes]:
     result = connection.exec_(statement.encode())
     if result.status != pq.ExecStatus.COPY_OUT:
         raise psycopg.errors.error_from_result(result)
+    ready = select.poll()
+    ready.register(connection.socket, select.POLLIN)
     parts: list[t.Any] = []
     size = 0
     while True:
@@ -102,7 +104,7 @@ def _rows(connection: pq.abc.PGconn, statement: str) -> Iterator[bytes]:
         if length < 0:
             break
         if length == 0:
-            select.select([connection.socket], [], [])
+            ready.poll()
             connection.consume_input()
             continue
         parts.append(data)

@@ -72,12 +72,17 @@ class LeaseRows:
         self._holder = secrets.token_hex(16)
         self._channel = Channel(server, writes=not is_optional)
         self._channel.reconnected = self.compare
+        self._channel.wait = self._wait
         self._lock = threading.Lock()
         self._held: dict[str, Lease] = {}  # by stream
         self._expires = 0.0
         self._failure: TargetError | None = None
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait before another attempt at a connection; return whether to give up instead."""
+        return self._ended.is_set() or self._server.wait(seconds)
 
     # Taking
 
@@ -235,7 +240,7 @@ class LeaseRows:
         """Release a lease; without the server it expires."""
         with self._lock:
             lease = self._held.pop(stream, None)
-        if lease is None:
+        if lease is None or not self._channel.is_open:
             return
         values = [self._partner, stream, self._holder]
         with contextlib.suppress(TargetError), self._channel.lock, self._channel.translated():

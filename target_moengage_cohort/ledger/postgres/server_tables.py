@@ -65,6 +65,12 @@ HAS_RIGHTS = (
 )
 MAY_CREATE = "SELECT has_database_privilege(current_database(), 'CREATE')"
 
+# Not `to_regclass`, which does not see what others have made since the transaction began.
+STORES = (
+    "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE n.nspname = ? AND c.relname = 'store'"
+)
+
 GONE = (
     "CREATE TEMP TABLE IF NOT EXISTS gone (cohort INTEGER, h UUID, plan_id TEXT, action TEXT,"
     " uid TEXT, anonymous_id TEXT) ON COMMIT DROP; TRUNCATE gone"
@@ -102,7 +108,7 @@ TAKE_LEASE = (
     " seconds = excluded.seconds, run_id = excluded.run_id, pid = excluded.pid,"
     " host = excluded.host, since = excluded.since, fence = l.fence + 1, counter = l.counter + 1,"
     " renewed_at = excluded.renewed_at"
-    " WHERE l.holder = '' OR (l.holder = ? AND l.fence = ? AND l.counter = ?)"
+    " WHERE l.holder IN ('', excluded.holder) OR (l.holder = ? AND l.fence = ? AND l.counter = ?)"
     " RETURNING fence, counter"
 )
 LOOK_AT_LEASE = (
