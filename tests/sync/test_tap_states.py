@@ -34,7 +34,11 @@ def mirror(emulator, tmp_path):
 
 
 def members(emulator):
-    return {member.uid for member in emulator.members("users")}
+    return audience(emulator, "users")
+
+
+def audience(emulator, cohort):
+    return {member.uid for member in emulator.members(cohort)}
 
 
 def code(seen):
@@ -62,12 +66,13 @@ def test_a_full_read_that_was_cut(emulator, mirror, tap):
     assert code(mirror(tap.run(MANY, 0))) is None
     seen = mirror(tap.run(MANY[:5], 1, is_cut=True))
     assert ("stopped_read", []) == (code(seen), seen.states)
+    assert ["failed"] == [each.status for each in seen.report.cohorts]
     # As if an older version of the target had let that STATE out.
     for options in ({}, {"tap_exit": lambda: 0}, {"removals": "deferred"}):
         seen = mirror(tap.run(MANY[5:], 2, fed=tap.during), **options)
         assert "resumed_read" == code(seen)
         assert "failed" == seen.report.status
-        assert seen.report.cohorts[0].plan_id is None
+        assert ("failed", None) == (seen.report.cohorts[0].status, seen.report.cohorts[0].plan_id)
         assert [tap.run([], 2)[-1]["value"]] == seen.states
         assert set(MANY) == members(emulator)
     assert code(mirror(tap.run(MANY[1:], 3))) is None
@@ -197,6 +202,22 @@ def test_the_other_streams_of_a_run_go_on(emulator, mirror):
     assert ("stopped_read", []) == (code(seen), seen.states)
     assert set(MANY) == members(emulator)
     assert 11 == len(emulator.members("others"))
+
+
+@pytest.mark.parametrize("tap", CUT, **NAMES)
+def test_two_mirrors_of_one_stream_of_the_tap(emulator, mirror, tap):
+    """Stream maps make two streams of one: its STATE says of both that they were cut."""
+    maps = {"users": {}, "copy": {"__source__": "users"}}
+    both = {"stream_maps": maps}
+    assert code(mirror(tap.run(MANY, 0), **both)) is None
+    seen = mirror(tap.run(MANY[:5], 1, is_cut=True), **both)
+    assert ("stopped_read", []) == (code(seen), seen.states)
+    assert ["failed"] * 2 == [each.status for each in seen.report.cohorts]
+    seen = mirror(tap.run(MANY[5:], 2, fed=tap.during), **both)
+    assert "resumed_read" == code(seen)
+    assert [set(MANY)] * 2 == [audience(emulator, each) for each in ("users", "copy")]
+    assert code(mirror(tap.run(MANY[1:], 3), **both)) is None
+    assert [set(MANY[1:])] * 2 == [audience(emulator, each) for each in ("users", "copy")]
 
 
 def test_an_incremental_stream_keeps_its_bookmark_next_to_a_mirror(mirror):
