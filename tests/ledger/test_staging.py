@@ -511,6 +511,7 @@ def test_closing_gives_the_memory_back(store, ledger):
     assert [("staged",)] == staged.fetch(tables)
     staged.close()
     with contextlib.closing(store.staging()) as another:
+        another.wait()
         assert [("staged",)] == another.fetch(tables)
 
 

@@ -41,7 +41,7 @@ class Comparison(Identities):
         if self._rows.has_absent:
             self._withdraw_absent()
         met = self._meet(sum(counts.accepted.count for counts in known.values()))
-        if not (has_doubts or self._has_aliases or self._count(f"FROM {met}")):
+        if not (has_doubts or self._has_aliases or self._sizes[met]):
             self._drop_others(set())
             self.counts = {cohort: _counted(counts) for cohort, counts in known.items()}
             return
@@ -79,7 +79,7 @@ class Comparison(Identities):
             f" FROM (SELECT h, cohort, rid FROM {self.staged} WHERE present) WHERE {{in_slice}}"
             " GROUP BY h HAVING min(cohort) <> max(cohort)",
         )
-        if self._count(f"FROM {moved}"):
+        if self._sizes[moved]:
             table = self._rows.table
             table.store(self._cursor, "present")
             outvoted = (
@@ -100,7 +100,7 @@ class Comparison(Identities):
             f"SELECT {keys} FROM {self._present('NULL')}"
             f" SEMI JOIN (SELECT {keys} FROM {staged} WHERE NOT present) USING ({keys})",
         )
-        if not self._count(f"FROM {both}"):
+        if not self._sizes[both]:
             return
         rows = self._make(
             "contradicting", f"SELECT * FROM {staged} SEMI JOIN {both} USING ({keys})"
@@ -121,8 +121,7 @@ class Comparison(Identities):
         hash of the accepted anonymous id.
         """
         accepted, keys = self._accepted, self._keys
-        with_both = f"FROM {accepted} WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL"
-        compares_pairs = self._rows.has_pairs or self._count(with_both)
+        compares_pairs = self._rows.has_pairs or self._has_pairs
         pair, differs = (
             ("hash(anonymous_id)", " OR a.pair <> s.pair") if compares_pairs else ("NULL", "")
         )

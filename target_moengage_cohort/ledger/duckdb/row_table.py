@@ -23,7 +23,7 @@ class RowTable:
         rows: The view: rid (a row's number, from 0), h, cohort, uid, anonymous_id and present.
     """
 
-    def __init__(self, cursor: Cursor, catalog: str) -> None:
+    def __init__(self, catalog: str) -> None:
         self.stored = f"{catalog}.staged"
         self.rows = f"{catalog}.rows"
         self._constants = {
@@ -33,6 +33,9 @@ class RowTable:
             "present": "TRUE",
         }
         self._is_empty = True
+
+    def create(self, cursor: Cursor) -> None:
+        """Create both, without rows."""
         cursor.execute(f"CREATE TABLE {self.stored} (h UHUGEINT NOT NULL)")
         self._show(cursor)
 
