@@ -14,6 +14,7 @@ import typing as t
 import msgspec
 from msgspec import UNSET
 
+from target_moengage_cohort.core.commands import how_to_clear_state
 from target_moengage_cohort.core.errors import InputError
 
 if t.TYPE_CHECKING:
@@ -32,7 +33,6 @@ _RESUME_MARKS = {
 }
 _TIME = re.compile(r"\d{4}-\d\d-\d\d")
 RESUMED = "resumed_read"
-_HOW_TO_CLEAR = "Clear its STATE (meltano state clear, or run Meltano once with --full-refresh)"
 
 
 class TapState(msgspec.Struct, frozen=True):
@@ -287,6 +287,6 @@ def resumed(stream: str, why: str) -> InputError:
     """Return the error of an input that may be only the rest of a stream."""
     msg = (
         f"the stream {stream!r} may have only the rest of a read that was cut before: {why}. No "
-        f"members are removed. {_HOW_TO_CLEAR}, then run again"
+        f"members are removed. {how_to_clear_state()}"
     )
     return InputError(RESUMED, msg)
