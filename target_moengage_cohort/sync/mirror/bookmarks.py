@@ -268,7 +268,8 @@ def _keeps_bookmark(stream: str, what: str) -> InputError:
     msg = (
         f"the tap keeps a bookmark for the stream {stream!r} ({what}), so it omits rows, and their "
         "members would be removed. Set the stream's replication method to FULL_TABLE: the sync "
-        "modes mirror and one_time need the whole query each time. If the tap reads all rows "
+        "modes mirror and one_time need the whole query each time. If it is set already, the "
+        f"bookmark is left from before. {how_to_clear_state()}. If the tap reads all rows "
         "nevertheless, set allow_bookmark in the stream's mapping"
     )
     return InputError("bookmark_for_mirror", msg)
