@@ -139,7 +139,7 @@ def _present(withheld: Mapping[str, tuple[CohortEntry, Plan]]) -> str:
         for plan_id, (entry, plan) in sorted(withheld.items())
         if plan.kind is PlanKind.WITHHELD
     ]
-    return "; ".join(present) or f"no plan is; see {suggest('status')}"
+    return "; ".join(present) or f"none is withheld now; see {suggest('status')}"
 
 
 def _find_pending(ledgers: LedgerStore, streams: Sequence[str], now: float) -> list[PendingPlan]:
