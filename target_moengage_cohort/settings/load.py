@@ -93,14 +93,12 @@ class Config(msgspec.Struct, frozen=True):
             return mapping
         if self.mappings:
             nearest = nearest_name(stream, self.mappings)
-            advice = "Add it, or deselect it in the tap"
+            advice = "Add it"
             if nearest:
-                advice = (
-                    f"If {nearest!r} is meant for it, correct that name. Otherwise a{advice[1:]}"
-                )
+                advice = f"If {nearest!r} is meant for it, correct that name. Otherwise add it"
             msg = (
                 f"stream {stream!r} is not mapped under cohorts (mapped: "
-                f"{', '.join(sorted(self.mappings))}). {advice}"
+                f"{', '.join(sorted(self.mappings))}). {advice}, or deselect it in the tap"
             )
             raise SettingsError("unmapped_stream", msg)
         mapping = _resolve(self.default, stream, {})
