@@ -20,6 +20,12 @@ _OWN = "own_deleted_at"  # the mapping's own column, which the schema has
 UNDECLARED_OWN = f"{_OWN}_in_any_case"
 """The role of the mapping's own column if the schema does not have it: rows decide."""
 
+WHOLE_ROWS = (
+    "Have the log carry whole rows (in PostgreSQL: REPLICA IDENTITY FULL), or make the stream a "
+    "mirror"
+)
+"""The remedy if a log has only the keys of deleted rows."""
+
 # These run in Python and in DuckDB, so they use only what both know.
 _YEAR = "(?:19(?:7[1-9]|[89][0-9])|[2-8][0-9]{3})"  # outside of it are placeholders
 _DAY = "-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"

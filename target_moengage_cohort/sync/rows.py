@@ -10,7 +10,12 @@ from types import SimpleNamespace
 
 from msgspec import UNSET
 
-from target_moengage_cohort.core.deletions import in_any_case, is_deletion, is_deletion_role
+from target_moengage_cohort.core.deletions import (
+    WHOLE_ROWS,
+    in_any_case,
+    is_deletion,
+    is_deletion_role,
+)
 from target_moengage_cohort.core.errors import RowError, SettingsError
 from target_moengage_cohort.core.membership import (
     Action,
@@ -272,8 +277,7 @@ def _lost_deletion(why: str) -> RowError:
     """Return the error of a deletion that says who is deleted by a key which is not the uid."""
     reason = (
         f"it is a deletion without an identifier ({why}), as where a log has a deleted row's key "
-        "only. Have the log carry whole rows (in PostgreSQL: REPLICA IDENTITY FULL), or make the "
-        "stream a mirror"
+        f"only. {WHOLE_ROWS}"
     )
     return RowError("deletion_without_identifier", reason)
 
