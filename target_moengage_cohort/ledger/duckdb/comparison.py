@@ -5,8 +5,8 @@ from __future__ import annotations
 import typing as t
 
 from target_moengage_cohort.ledger.duckdb.identities import Identities
-from target_moengage_cohort.ledger.duckdb.instance import grown
-from target_moengage_cohort.ledger.records import DiffCounts, LedgerCounts
+from target_moengage_cohort.ledger.duckdb.instance import digest, grown
+from target_moengage_cohort.ledger.records import DiffCounts, LedgerCounts, MemberSet
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +40,9 @@ class Comparison(Identities):
             self._withdraw_moved()
         if self._rows.has_absent:
             self._withdraw_absent()
+        if not has_doubts and self._is_same():
+            self.counts = {cohort: _counted(counts) for cohort, counts in known.items()}
+            return
         met = self._meet(sum(counts.accepted.count for counts in known.values()))
         if not (has_doubts or self._has_aliases or self._sizes[met]):
             self._drop_others(set())
@@ -68,6 +71,22 @@ class Comparison(Identities):
                 **{name: each.get(cohort, 0) for name, each in numbers.items()},
             )
             for cohort, counts in known.items()
+        }
+
+    def _is_same(self) -> bool:
+        """Return whether the rows are the accepted members, as the sums of their hashes say.
+
+        Most runs of most streams find that, and it takes a third of the time of a join.
+        """
+        known = self.options.known
+        has_others = self._has_aliases or self._has_pairs or self._rows.has_pairs
+        count = sum(counts.accepted.count for counts in known.values())
+        if has_others or self._rows.has_absent or self._rows.count != count:
+            return False
+        sums = self._sums(f"FROM {self.staged} WHERE present")
+        found = {cohort: MemberSet(count, digest(*of)) for cohort, (count, *of) in sums.items()}
+        return found == {
+            cohort: counts.accepted for cohort, counts in known.items() if counts.accepted.count
         }
 
     def _withdraw_moved(self) -> None:

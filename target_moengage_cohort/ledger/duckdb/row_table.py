@@ -32,12 +32,19 @@ class RowTable:
             "anonymous_id": NO_TEXT,
             "present": "TRUE",
         }
-        self._is_empty = True
+        self._exists = False
 
-    def create(self, cursor: Cursor) -> None:
-        """Create both, without rows."""
-        cursor.execute(f"CREATE TABLE {self.stored} (h UHUGEINT NOT NULL)")
+    def create(self, cursor: Cursor, constants: Mapping[str, str] | None = None) -> None:
+        """Create both, unless they exist, without the columns whose SQL is constant so far."""
+        if self._exists:
+            return
+        if constants is not None:
+            self._constants = {**constants}
+        stored = [f"{name} {kind}" for name, kind in _TYPES.items() if name not in self._constants]
+        columns = ", ".join(["h UHUGEINT NOT NULL", *stored])
+        cursor.execute(f"CREATE TABLE {self.stored} ({columns})")
         self._show(cursor)
+        self._exists = True
 
     def insert(
         self,
@@ -56,16 +63,14 @@ class RowTable:
             constants: The SQL of columns whose value is to be the same in all of these rows.
             values: The parameters of `source`.
         """
-        if self._is_empty:
-            self._constants |= constants
+        self.create(cursor, constants)
         differing = [
             column for column, value in self._constants.items() if constants.get(column) != value
         ]
         for column in differing:
             self._add(cursor, column)
-        if differing or self._is_empty:
+        if differing:
             self._show(cursor)
-        self._is_empty = False
         stored = [column for column in _TYPES if column not in self._constants]
         inserted = cursor.execute(
             f"INSERT INTO {self.stored} ({', '.join(['h', *stored])})"

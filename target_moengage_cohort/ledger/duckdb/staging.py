@@ -63,7 +63,6 @@ class DuckDBStaging:
     def _open(self) -> None:
         with self._lock, translated(self._directory):
             self._cursor.execute(f"ATTACH ':memory:' AS {self._catalog}")
-            self._table.create(self._cursor)
 
     def append(
         self,
@@ -137,6 +136,7 @@ class DuckDBStaging:
             has_pairs=self._has_pairs,
         )
         with members.using(), self._lock:
+            self._table.create(self._cursor)  # if there was no row
             tables = Comparison(members.cursor, rows, options, self._engine.hash_sql)
             tables.run()
         if self._files and (
