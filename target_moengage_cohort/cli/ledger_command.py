@@ -1,4 +1,4 @@
-"""`moengage-cohort ledger`: checks ledgers, and changes which stream or name they belong to."""
+"""`moengage-cohort ledger`: checks, moves and changes ledgers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ import click
 import msgspec
 
 from target_moengage_cohort.cli.empty_command import prepared, remove_all
+from target_moengage_cohort.cli.moving_commands import (
+    copy,
+    export_archive,
+    import_archive,
+    reopen,
+)
 from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, reporting, show
 from target_moengage_cohort.cli.terminal import complain, example, require_utf8
 from target_moengage_cohort.core.commands import suggest
@@ -29,7 +35,7 @@ _EXAMPLE = example("moengage-cohort ledger rename vip 'VIP users' --config confi
 
 @click.group(epilog=_EXAMPLE)
 def ledger() -> None:
-    """Check and repair ledgers; change their streams and names."""
+    """Check, repair, move and back up ledgers; change their streams and names."""
 
 
 @ledger.command(epilog=example("moengage-cohort ledger reassign vip buyers --config config.json"))
@@ -164,6 +170,10 @@ def check(session: Session, *, as_json: bool) -> int:
     if faults:
         return FAILED
     return BusyError.exit_code if busy else DONE
+
+
+for _command in (export_archive, import_archive, copy, reopen):
+    ledger.add_command(_command)
 
 
 def _repair(fault: Fault) -> str:

@@ -28,6 +28,7 @@ from target_moengage_cohort.core.errors import (
 from target_moengage_cohort.core.interrupts import Interrupt, TerminationSignals, raising_at_sigint
 from target_moengage_cohort.core.warning_log import WarningLog
 from target_moengage_cohort.ledger.engines import open_store
+from target_moengage_cohort.ledger.moving import Opener
 from target_moengage_cohort.settings import sources
 from target_moengage_cohort.sync.final_report import FinalReport
 from target_moengage_cohort.sync.report import ReportHead
@@ -70,7 +71,7 @@ class Session:
         self.interrupt = Interrupt()  # set by a signal; ends every wait
         self.stopped_by: int | None = None  # the signal that ended the command
         self.is_abandoned = False  # whether a thread waits for an answer that nobody needs
-        self._busy_seconds, self._step = timing.busy_seconds, timing.step
+        self._busy_seconds, self.step = timing.busy_seconds, timing.step
 
     @contextlib.contextmanager
     def ledgers(self, *, read_only: bool = False, is_patient: bool = True) -> Iterator[LedgerStore]:
@@ -79,18 +80,26 @@ class Session:
         Ask for confirmation outside the block: Ctrl-C would not end a prompt inside it. Only if it
         `is_patient`, wait for a ledger that another process has open.
         """
+        with (
+            self.opener(is_patient=is_patient) as opener,
+            opener.open(self.settings, read_only=read_only) as ledgers,
+        ):
+            yield ledgers
+
+    @contextlib.contextmanager
+    def opener(self, *, is_patient: bool = True) -> Iterator[Opener]:
+        """Yield what opens the ledgers of several places; otherwise see `ledgers`."""
         with TerminationSignals(self.interrupt) as signals:
             try:
-                with open_store(
-                    self.settings,
+                opened = functools.partial(
+                    open_store,
                     run_id=self.head.run_id,
                     wait=self.interrupt.wait,
-                    read_only=read_only,
-                    step=self._step,
+                    step=self.step,
                     clock=self.clock,
                     busy_seconds=self._busy_seconds if is_patient else 0.0,
-                ) as ledgers:
-                    yield ledgers
+                )
+                yield Opener(opened, self.interrupt.is_set)
             finally:
                 self.stopped_by = self.stopped_by or signals.received
 

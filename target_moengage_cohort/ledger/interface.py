@@ -18,6 +18,7 @@ from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.ledger.control.memberless import MemberlessCohort, MemberlessStream
 from target_moengage_cohort.ledger.control.new_cohorts import check_owner
+from target_moengage_cohort.ledger.movable import MovableStore
 from target_moengage_cohort.ledger.records import PlanKind
 from target_moengage_cohort.settings.convert import nearest_name
 
@@ -40,7 +41,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.stream_ledger import StreamLedger
 
 
-class LedgerStore(AbstractContextManager[t.Any], t.Protocol):
+class LedgerStore(MovableStore, AbstractContextManager[t.Any], t.Protocol):
     """The ledgers of one destination, for one run or command; closed as a context manager."""
 
     place: str  # where the ledgers are, for messages

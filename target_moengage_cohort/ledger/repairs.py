@@ -57,6 +57,25 @@ def used_elsewhere(path: Path, host: str) -> SettingsError:
     return SettingsError("ledger_on_network_disk", msg)
 
 
+def moved(place: Path, uri: str) -> SettingsError:
+    """Return the error for a store that was copied to another place, which is used now."""
+    msg = (
+        f"the ledger {place} was moved to {uri}, so nothing is sent from here: set ledger_uri to "
+        "that. To use this one again, and not the other one any more, run: "
+        f"{suggest('ledger', 'reopen')}"
+    )
+    return SettingsError("ledger_moved", msg)
+
+
+def occupied(place: Path) -> SettingsError:
+    """Return the error for a place that has a store already, or remains of one."""
+    msg = (
+        f"there is a ledger in {place} already, or something of one. Choose another place, or move "
+        f"that one away: {move_away(place)}"
+    )
+    return SettingsError("ledger_exists", msg)
+
+
 def damaged(path: Path, repair: str) -> LedgerError:
     """Return the error for a file whose content cannot be read."""
     msg = f"the ledger {path} is damaged, so nothing more is sent. {repair}"

@@ -9,6 +9,7 @@ from target_moengage_cohort.ledger.control.requests import Requests
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
     from target_moengage_cohort.ledger.control.control import Control
@@ -160,6 +161,11 @@ class StreamLedger(t.Protocol):
 
     def drop_plan_members(self, cohorts: Sequence[int], plan_id: str | None) -> None:
         """Delete the members of plans that control does not have."""
+
+    # Moving
+
+    def dump(self, folder: Path) -> Iterator[Path]:
+        """Write the members to files in a folder, each of which exists until the next one."""
 
     def close(self) -> None:
         """Apply all recorded requests, write everything to disk and release the lease."""

@@ -263,6 +263,10 @@ def test_the_version_is_the_targets():
         ("ledger", "rename", "vip", "x"),
         ("ledger", "retire", "vip", "--yes"),
         ("ledger", "accept-older"),
+        ("ledger", "export", "x.zip"),
+        ("ledger", "import", "x.zip"),
+        ("ledger", "copy", "x", "y"),
+        ("ledger", "reopen", "--yes"),
     ],
 )
 def test_a_dry_run_changes_nothing(desk, monkeypatch, arguments):

@@ -20,6 +20,7 @@ from target_moengage_cohort.ledger.records import (
     MemberSet,
     RunEntry,
 )
+from target_moengage_cohort.ledger.repairs import moved
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +56,9 @@ class Control:
         self.database = database
         self.store_id = self.hash_key = ""  # the latter is the key of the members' hashes
         self.was_created = False  # by this process
+        self.load: Callable[[Transaction], None] | None = None  # fills a new store with a copy
+        self.ignores_move = False  # whether to use a store that is marked as moved
+        database.guard = self._refuse_moved  # another process may mark it at any time
         self.new = NewCohorts(database, settings.partner)
         self.plans = Plans(database, clock)
         self.history = History(self)
@@ -62,23 +66,35 @@ class Control:
     def open(self) -> None:
         """Open the store, or create it; check whose it is."""
         self.database.open(self._create)
-        query = "SELECT store_id, base_url, workspace_id, hash_key FROM store"
+        query = "SELECT store_id, base_url, workspace_id, hash_key, moved_to FROM store"
         rows = self.database.rows(query)
         if not rows:  # a read-only store without a file
             self.hash_key = secrets.token_urlsafe(_KEY_BYTES)
             return
-        ((self.store_id, base_url, workspace_id, self.hash_key),) = rows
+        ((self.store_id, base_url, workspace_id, self.hash_key, moved_to),) = rows
         if (base_url, workspace_id) != (self._settings.base_url, self._settings.workspace_id):
             msg = (
                 f"ledger_uri: {self.database.path} belongs to another destination (base URL and "
                 "workspace_id); give its directory back its own name, or use another ledger_uri"
             )
             raise SettingsError("ledger_mismatch", msg)
+        self._refuse(moved_to)
+
+    def _refuse_moved(self, transaction: Transaction) -> None:
+        ((moved_to,),) = transaction.run("SELECT moved_to FROM store")
+        self._refuse(moved_to)
+
+    def _refuse(self, moved_to: str | None) -> None:
+        if moved_to is not None and not self.ignores_move:
+            raise moved(self.database.path.parent, moved_to)
 
     def _create(self, transaction: Transaction) -> None:
-        self.was_created = True
         for table in TABLES:
             transaction.run(table)
+        if self.load is not None:
+            self.load(transaction)
+            return
+        self.was_created = True
         settings = self._settings
         transaction.run(
             "INSERT INTO store (format, store_id, base_url, workspace_id, hash_key, is_open,"

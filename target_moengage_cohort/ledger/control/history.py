@@ -102,18 +102,28 @@ class History:
 
     def note_action(self, kind: str, entry: CohortEntry | None, counts: Mapping[str, int]) -> None:
         """Record a command, of one cohort or of all; delete records that are too old."""
+        with self._database.change("note action") as transaction:
+            self.add_action(transaction, kind, entry, counts)
+
+    def add_action(
+        self,
+        transaction: Transaction,
+        kind: str,
+        entry: CohortEntry | None,
+        counts: Mapping[str, int],
+    ) -> None:
+        """Do so within a change."""
         now = datetime.now(UTC)
         when, old = (each.isoformat(timespec="seconds") for each in (now, now - RETENTION))
         cohort_id, stream = (None, None) if entry is None else (entry.cohort_id, entry.stream)
         row = [kind, when, user(), socket.gethostname(), self._control.partner, cohort_id, stream]
-        with self._database.change("note action") as transaction:
-            transaction.run("DELETE FROM operator_actions WHERE done_at < ?", [old])
-            transaction.run(
-                "INSERT INTO operator_actions (number, kind, done_at, done_by, host, partner,"
-                " cohort_id, stream, details) SELECT coalesce(max(number), 0) + 1,"
-                " ?, ?, ?, ?, ?, ?, ?, ? FROM operator_actions",
-                [*row, msgspec.json.encode(counts).decode()],
-            )
+        transaction.run("DELETE FROM operator_actions WHERE done_at < ?", [old])
+        transaction.run(
+            "INSERT INTO operator_actions (number, kind, done_at, done_by, host, partner,"
+            " cohort_id, stream, details) SELECT coalesce(max(number), 0) + 1,"
+            " ?, ?, ?, ?, ?, ?, ?, ? FROM operator_actions",
+            [*row, msgspec.json.encode(counts).decode()],
+        )
 
 
 def user() -> str:

@@ -65,6 +65,7 @@ class SQLiteDatabase:
         self._connection: sqlite3.Connection | None = None
         self._still: object = None  # the facts of a file that was taken as one that does not change
         self.first_change: Callable[[], None] = lambda: None  # called before it, once
+        self.guard: Callable[[Transaction], None] = lambda _: None  # refuses changes by an error
         self._is_marked = False  # whether `is_open` is in the file
         self._is_missing = False  # whether a read-only store has no file
         self._failure: LedgerError | None = None
@@ -128,8 +129,10 @@ class SQLiteDatabase:
     def change(self, name: str) -> Iterator[Transaction]:
         """Make changes in one transaction; they are durable when this ends."""
         with self._lock, self._translated():
-            self._mark_open()
+            if not self._is_marked:
+                self._mark_open()
             with self._transaction(name) as transaction:
+                self.guard(transaction)
                 yield transaction
 
     def close(self) -> None:
@@ -196,8 +199,6 @@ class SQLiteDatabase:
         return connection
 
     def _mark_open(self) -> None:
-        if self._is_marked:
-            return
         with self._transaction("mark open") as transaction:
             if (refusal := self._refusal(had_log=True)) is not None:
                 raise refusal

@@ -7,7 +7,7 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.membership import Action, Member
-from target_moengage_cohort.ledger.duckdb import erasure, folding, schema
+from target_moengage_cohort.ledger.duckdb import erasure, folding, parquet_files, schema
 from target_moengage_cohort.ledger.duckdb.inspection import cohorts_with_rows, stray_plans
 from target_moengage_cohort.ledger.duckdb.local_cohort import DuckDBCohortLedger
 from target_moengage_cohort.ledger.duckdb.result_tables import Options
@@ -16,7 +16,8 @@ from target_moengage_cohort.ledger.records import NO_MEMBERS, FoldedCohort
 from target_moengage_cohort.ledger.repairs import inconsistent, restore_members
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
     from target_moengage_cohort.ledger.control.control import Control
@@ -228,6 +229,17 @@ class DuckDBStreamLedger(StreamMembers):
         """See `StreamLedger.forget`."""
         self.fold()
         return erasure.erase(self, members)
+
+    # Moving
+
+    def dump(self, folder: Path) -> Iterator[Path]:
+        """See `StreamLedger.dump`."""
+        return parquet_files.dump(self.table, folder)
+
+    def restore(self, paths: Iterable[Path]) -> None:
+        """See `LedgerStore.restore`."""
+        marks = {entry.number: entry.mark for entry in self.control.entries(self.name)}
+        parquet_files.restore(self.table, paths, marks)
 
     # The end
 

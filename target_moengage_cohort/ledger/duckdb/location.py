@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 from pathlib import Path
 from urllib.parse import unquote
 
-from target_moengage_cohort.core import sqlite_files
+import msgspec
+
+from target_moengage_cohort.core import files, sqlite_files
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.files import as_ledger_error, exists
 from target_moengage_cohort.ledger.control.control import stem
 from target_moengage_cohort.ledger.control.sqlite import FILE_NAME
-from target_moengage_cohort.ledger.repairs import inconsistent, old_format, restore_store
+from target_moengage_cohort.ledger.movable import Part
+from target_moengage_cohort.ledger.repairs import (
+    inconsistent,
+    occupied,
+    old_format,
+    restore_store,
+)
 from target_moengage_cohort.settings.addresses import state_path
 
 if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from target_moengage_cohort.core.files import Step
     from target_moengage_cohort.settings import Settings
 
 _FILE = "file:"
+_PART = ".part-"
 
 
 def store_folder(settings: Settings) -> Path:
@@ -60,6 +73,54 @@ def check_place(folder: Path, settings: Settings) -> None:
             "that its disk is mounted; or create the directory"
         )
         raise SettingsError("ledger_parent_missing", msg)
+
+
+@contextlib.contextmanager
+def part(folder: Path, settings: Settings, run_id: str, step: Step) -> Iterator[Part]:
+    """Yield a place for a store that is to be put into a directory; see `MovableStore.part`."""
+    settings = msgspec.structs.replace(settings, ledger_create=True)
+    _refuse_occupied(folder)
+    check_place(folder, settings)
+    root = folder.parent  # on the disk on which the directory will be, for a rename
+    had_root = exists(root)
+    files.make_directory(root)
+    remove_dead_parts(folder)
+    scratch = files.Scratch(root / f"{folder.name}{_PART}{run_id}")
+
+    def put_in_place() -> None:
+        _refuse_occupied(folder)
+        with as_ledger_error(folder, "created"):
+            made = scratch.path / folder.name
+            files.sync(made)
+            step("part: whole")
+            made.rename(folder)
+            files.sync(root)
+            step("part: in place")
+
+    try:
+        yield Part(
+            msgspec.structs.replace(settings, ledger_uri=str(scratch.path)),
+            scratch.path,
+            put_in_place,
+        )
+    finally:
+        scratch.close()
+        if not had_root:
+            with contextlib.suppress(OSError):  # unless something is there now
+                root.rmdir()
+
+
+def remove_dead_parts(folder: Path) -> None:
+    """Remove what processes that died have left of stores that were to be put into a directory."""
+    files.remove_dead(folder.parent.glob(f"{folder.name}{_PART}*"))
+
+
+def _refuse_occupied(folder: Path) -> None:
+    """Raise a `SettingsError` if a directory has anything."""
+    if exists(folder):
+        with as_ledger_error(folder, "read"):
+            if any(folder.iterdir()):
+                raise occupied(folder)
 
 
 def _path(uri: str) -> str:

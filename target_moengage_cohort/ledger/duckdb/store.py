@@ -30,11 +30,14 @@ from target_moengage_cohort.ledger.records import Fault
 from target_moengage_cohort.ledger.witness import Witness
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from target_moengage_cohort.core.files import Step
     from target_moengage_cohort.core.interrupts import Patience
     from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging
+    from target_moengage_cohort.ledger.movable import Part
     from target_moengage_cohort.ledger.records import RunProgress
     from target_moengage_cohort.settings import Settings
 
@@ -200,6 +203,32 @@ class LocalStore(LedgerStore):
             self._worker = ThreadPoolExecutor(1, thread_name_prefix="staging")
         return DuckDBStaging(self._engine(), self.folder, self._worker)
 
+    # Moving
+
+    @property
+    def uri(self) -> str:
+        """See `MovableStore.uri`."""
+        return str(self.folder.parent)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """See `MovableStore.scratch`."""
+        scratch = files.Scratch(self.folder / f"spill-{self.run_id}-pieces")
+        with contextlib.closing(scratch):
+            yield scratch.path
+
+    def part(self) -> AbstractContextManager[Part]:
+        """See `MovableStore.part`."""
+        return location.part(self.folder, self._settings, self.run_id, self._step)
+
+    def restore(self, stream: str, paths: Iterable[Path]) -> None:
+        """See `MovableStore.restore`."""
+        taken = self._take(stream)
+        try:
+            taken.restore(paths)
+        finally:
+            taken.abandon()
+
     # The start and the end
 
     def _ready(self) -> Control:
@@ -214,6 +243,7 @@ class LocalStore(LedgerStore):
                 files.make_directory(self.folder)
                 self._step("create directory")
                 files.remove_dead(self.folder.glob("spill-*"))
+                location.remove_dead_parts(self.folder)
             try:
                 self._control.open()
                 self._witness.check(known)

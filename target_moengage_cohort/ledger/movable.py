@@ -1,0 +1,117 @@
+"""The part of an engine's interface by which `moving` moves a whole store to another place."""
+
+from __future__ import annotations
+
+import typing as t
+
+from target_moengage_cohort.core.errors import BusyError, SettingsError
+from target_moengage_cohort.ledger.control import contents
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from target_moengage_cohort.ledger.control.control import Control
+    from target_moengage_cohort.ledger.control.sqlite import Transaction
+    from target_moengage_cohort.ledger.records import StoreFacts
+    from target_moengage_cohort.settings import Settings
+
+
+class Part(t.NamedTuple):
+    """An empty place for a store that is not whole yet.
+
+    Attributes:
+        settings: The settings of the store there.
+        folder: A private directory for temporary files as large as a stream's members.
+        put_in_place: Makes what is there, with all of its files closed, the store of the place.
+    """
+
+    settings: Settings
+    folder: Path
+    put_in_place: Callable[[], None]
+
+
+class MovableStore(t.Protocol):
+    """A store that can be moved. Its leases are held meanwhile, those of all partners."""
+
+    place: str
+    _control: Control
+
+    def _ready(self) -> Control:
+        """See `LedgerStore`."""
+
+    # Each engine's
+
+    @property
+    def uri(self) -> str:
+        """The value of `ledger_uri` for this place, without a password."""
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """Return a private directory, which is deleted at the end, as `Part.folder` is."""
+
+    def part(self) -> AbstractContextManager[Part]:
+        """Return a place for a store that is to be put into this one, which must have none.
+
+        Unless it was put in place nothing is left of it at the end. What a dead process has left is
+        deleted by the next one that uses the place.
+        """
+
+    def restore(self, stream: str, paths: Iterable[Path]) -> None:
+        """Fill a stream's members, of which control knows, from what `StreamLedger.dump` wrote."""
+
+    # Control's
+
+    def require(self) -> None:
+        """Raise a `SettingsError` unless there is a store."""
+        if not self._control.database.exists:
+            msg = f"there is no ledger in {self.place}; name the place that has one (ledger_uri)"
+            raise SettingsError("no_ledger", msg)
+
+    def facts(self) -> StoreFacts:
+        """Return what the store is."""
+        return contents.facts(self._ready().database.rows)
+
+    def dump_control(self, path: Path) -> StoreFacts:
+        """Write all of control to a file; return what the store is at that moment."""
+        with self._ready().database.change("dump") as transaction:
+            contents.dump(transaction.run, path)
+            return contents.facts(transaction.run)
+
+    def create(self, path: Path, kind: str) -> StoreFacts:
+        """Create the store with the control that a file has; record the kind of command."""
+
+        def load(transaction: Transaction) -> None:
+            contents.load(transaction, path)
+            self._control.history.add_action(transaction, kind, None, {})
+
+        self._control.load = load
+        return self.facts()
+
+    def move(self, facts: StoreFacts, uri: str, put_in_place: Callable[[], None]) -> None:
+        """Put a copy in its place, and mark this store as moved to there.
+
+        Raise a `BusyError`, and do neither, if the store is not any more what it was.
+        """
+        with self._ready().database.change("move") as transaction:
+            if contents.facts(transaction.run) != facts:
+                msg = f"the ledger {self.place} was changed while it was copied; run again"
+                raise BusyError("ledger_busy", msg)
+            transaction.run("UPDATE store SET moved_to = ?", [uri])
+            put_in_place()
+
+    def ignore_move(self) -> None:
+        """Use the store even if it is marked as moved."""
+        self._control.ignores_move = True
+
+    def moved_to(self) -> str | None:
+        """Return where the store was moved to, if it was."""
+        self.ignore_move()
+        ((uri,),) = self._ready().database.rows("SELECT moved_to FROM store")
+        return t.cast("str | None", uri)
+
+    def reopen(self) -> None:
+        """Delete the mark of `move`."""
+        self.ignore_move()
+        with self._ready().database.change("reopen") as transaction:
+            transaction.run("UPDATE store SET moved_to = NULL")
