@@ -14,7 +14,7 @@ from target_moengage_cohort.cli.terminal import complain, example, release_comma
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import BusyError, SettingsError
 from target_moengage_cohort.core.membership import Action, Member
-from target_moengage_cohort.core.text import format_count
+from target_moengage_cohort.core.text import format_age, format_count
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.sync.mirror.guard import guard
 from target_moengage_cohort.sync.outcome import withheld_exit
@@ -139,7 +139,7 @@ def _present(withheld: Mapping[str, tuple[CohortEntry, Plan]]) -> str:
         for plan_id, (entry, plan) in sorted(withheld.items())
         if plan.kind is PlanKind.WITHHELD
     ]
-    return "; ".join(present) or f"no plan is; see {suggest('status')}"
+    return "; ".join(present) or f"none is withheld now; see {suggest('status')}"
 
 
 def _find_pending(ledgers: LedgerStore, streams: Sequence[str], now: float) -> list[PendingPlan]:
@@ -195,7 +195,7 @@ def _faults(pending: PendingPlan, now: float) -> Iterator[SettingsError]:
     age = now - pending.plan.made_at
     if abs(age) > MAX_AGE_SECONDS:
         future = "in the future, by this machine's clock,"
-        when = f"{age / 60:.0f} minutes ago" if age > 0 else future
+        when = format_age(age) if age > 0 else future
         yield SettingsError(
             "plan_expired",
             f"{where}: the pending removals were computed {when} and must be confirmed within an "

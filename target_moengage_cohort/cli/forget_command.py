@@ -14,6 +14,7 @@ from target_moengage_cohort.cli.identifiers import BATCH_SIZE, read_members
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.session import DONE, FAILED, Session, reporting
 from target_moengage_cohort.cli.terminal import ask_hidden, complain, example
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import (
     BusyError,
     InputError,
@@ -78,10 +79,13 @@ def forget(session: Session, file: str | None) -> int:
             )
     if not mappings:
         complain("no cohorts are configured, so cohorts without a ledger are unknown here")
+    _print_outcome(outcome, len(members))
     # Streams that name their cohorts in their rows, none of which is known
     known = {entry.stream for entry in entries}
     unknown = [each.stream for each in mappings if not each.cohort and each.stream not in known]
-    return _print_outcome(outcome, len(members), unknown)
+    if unknown:
+        session.note_error(_unknown_cohorts(unknown, file))
+    return _exit_code(outcome, unknown)
 
 
 class _Outcome(msgspec.Struct):
@@ -207,8 +211,27 @@ def _remove(
         outcome.accepted[cohort.cohort_id] = len(found)
 
 
-def _print_outcome(outcome: _Outcome, identifiers: int, unknown: Sequence[str]) -> int:
-    """Print the results and the remaining work; return the exit code."""
+def _unknown_cohorts(streams: Sequence[str], file: str | None) -> TargetError:
+    """Print that the cohorts of some streams are unknown; return the error, which is the same."""
+    msg = (
+        f"{format_count(len(streams), 'stream')} ({', '.join(map(repr, streams))}): the rows name "
+        "the cohorts, and the ledger has none of them, so nobody was removed from them. Sync these "
+        f"streams once with this ledger, then run: {suggest('forget', file or '')}"
+    )
+    complain(msg)
+    return InputError("cohorts_unknown", msg)
+
+
+def _exit_code(outcome: _Outcome, unknown: Sequence[str]) -> int:
+    """Return the exit code; a stream that is busy is the least of several reasons."""
+    reasons = outcome.unfinished.values()
+    if reasons and not unknown and all(isinstance(each, BusyError) for each in reasons):
+        return BusyError.exit_code
+    return FAILED if reasons or unknown else DONE
+
+
+def _print_outcome(outcome: _Outcome, identifiers: int) -> None:
+    """Print the results and the remaining work."""
     accepted = list(outcome.accepted.items())
     for cohort_id, removals in accepted[:_SHOWN]:
         click.echo(f"cohort {cohort_id!r}: {format_count(removals, 'removal')} accepted")
@@ -230,17 +253,9 @@ def _print_outcome(outcome: _Outcome, identifiers: int, unknown: Sequence[str]) 
         click.echo(
             "None of these identifiers was found in any ledger; check that they match exactly."
         )
-    for stream in unknown:
-        complain(
-            f"stream {stream!r}: its rows name its cohorts, which are unknown here; "
-            "let the stream remove these users from them"
-        )
     for cohort_id, reason in outcome.unfinished.items():
         complain(f"cohort {cohort_id!r}: {reason}; repeat this command for it")
-    if outcome.unfinished:
-        is_busy = all(isinstance(each, BusyError) for each in outcome.unfinished.values())
-        return BusyError.exit_code if is_busy else FAILED
-    return FAILED if unknown else DONE
+    click.echo("If the warehouse still has them, the next run adds them again.")
 
 
 def _prompt() -> list[Member]:

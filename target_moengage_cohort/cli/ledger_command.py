@@ -18,7 +18,7 @@ from target_moengage_cohort.cli.moving_commands import (
 from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, reporting, show
 from target_moengage_cohort.cli.terminal import complain, example, require_utf8
 from target_moengage_cohort.core.commands import suggest
-from target_moengage_cohort.core.errors import BusyError, SettingsError
+from target_moengage_cohort.core.errors import BusyError, SettingsError, TryAgainError
 from target_moengage_cohort.core.membership import cohort_name_fault
 from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.ledger.repairs import move_away
@@ -98,7 +98,7 @@ def rename(session: Session, cohort: str, name: str) -> None:
 @click.argument("cohort", callback=require_utf8)
 @click.option("--yes", is_flag=True, help="Do not prompt for confirmation.")
 @reporting
-def retire(session: Session, cohort: str, *, yes: bool) -> int:
+def retire(session: Session, cohort: str, *, yes: bool) -> None:
     """Empty a cohort for good, and keep its name reserved.
 
     No run populates it again: rows for it are rejected. MoEngage never frees a name.
@@ -106,13 +106,16 @@ def retire(session: Session, cohort: str, *, yes: bool) -> int:
     with prepared(session, cohort, yes=yes) as (ledgers, cohort_ledger):
         if cohort_ledger.entry.is_retired:
             click.echo(f"cohort {cohort!r}: already retired")
-        elif remove_all(session, ledgers, cohort_ledger, "retire"):
-            complain(f"cohort {cohort!r}: not all members were removed; repeat this command")
-            return FAILED
+        elif left := remove_all(session, ledgers, cohort_ledger, "retire"):
+            command = suggest("ledger", "retire", cohort)
+            msg = (
+                f"cohort {cohort!r}: {format_count(left, 'member')} could not be removed, so it "
+                f"is not retired; to continue, run: {command}"
+            )
+            raise TryAgainError("members_left", msg)
         else:
             cohort_ledger.retire()
             click.echo(f"cohort {cohort!r}: retired")
-    return DONE
 
 
 @ledger.command(epilog=example("moengage-cohort ledger accept-older --config config.json"))

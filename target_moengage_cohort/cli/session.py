@@ -112,6 +112,8 @@ class Session:
             complain(f"stopped by {signal.Signals(self.stopped_by).name}")
         if self._final is not None:
             report = self.report
+            if self.stopped_by is not None:
+                self._final.error = None  # what a person's signal left undone is no error
             self._final.end(code, report.run, status=report.status, **report.results)
         if self.is_abandoned:  # Python's normal exit would wait for its thread
             sys.stdout.flush()

@@ -12,6 +12,8 @@ if t.TYPE_CHECKING:
 EXAMPLE_CSV = "members.csv"
 """A file that only the reader can name."""
 
+_PARTS_OF_STATE_ID = ("ENVIRONMENT", "EXTRACTOR_NAME", "LOADER_NAME")
+
 _options: list[str] = []  # of the process, once it has read its configuration
 
 
@@ -38,6 +40,24 @@ def suggest(*words: str) -> str:
     first, names = _split([word for word in words if word])
     return " ".join(
         [name, shlex.join(first), *options, *(["--", shlex.join(names)] if names else [])]
+    )
+
+
+def how_to_clear_state() -> str:
+    """Return what makes the tap forget its STATE, as a sentence without its full stop.
+
+    Meltano does not tell a loader its state ID, so this is the one that `meltano run` gives it.
+    """
+    if not is_under_meltano():
+        return "Start the tap without its former STATE (--state)"
+    parts = [os.environ.get(f"MELTANO_{each}") for each in _PARTS_OF_STATE_ID]
+    if not all(parts):
+        return "Run Meltano once with --full-refresh"
+    environment, tap, loader = map(str, parts)
+    command = shlex.join(["meltano", "state", "clear", f"{environment}:{tap}-to-{loader}"])
+    return (
+        f"Clear its STATE, then run again: {command} (if the pipeline has a state ID or a suffix "
+        "of its own, replace the ID by the one that this lists: meltano state list)"
     )
 
 

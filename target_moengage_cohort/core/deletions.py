@@ -16,10 +16,15 @@ if t.TYPE_CHECKING:
 MARKS = ("_sdc_deleted_at", "_sdc_lsn_deleted_at")
 """Columns that mark a deleted row in any stream, in any case; the latter is tap-mssql's."""
 
-_ENDING = b'_deleted_at"'
 _OWN = "own_deleted_at"  # the mapping's own column, which the schema has
 UNDECLARED_OWN = f"{_OWN}_in_any_case"
 """The role of the mapping's own column if the schema does not have it: rows decide."""
+
+WHOLE_ROWS = (
+    "Have the log carry whole rows (in PostgreSQL: REPLICA IDENTITY FULL), or make the stream a "
+    "mirror"
+)
+"""The remedy if a log has only the keys of deleted rows."""
 
 # These run in Python and in DuckDB, so they use only what both know.
 _YEAR = "(?:19(?:7[1-9]|[89][0-9])|[2-8][0-9]{3})"  # outside of it are placeholders
@@ -97,35 +102,26 @@ class Spellings:
     """
 
     def __init__(self, columns: Mapping[str, str]) -> None:
-        marks = [column for role, column in columns.items() if is_deletion_role(role)]
-        self._columns = {name.encode() for name in marks}
+        roles = {role: column for role, column in columns.items() if is_deletion_role(role)}
         self._expected = {
             column.lower().encode(): column.encode()
-            for role, column in reversed([*columns.items()])
-            if is_deletion_role(role) and role != _OWN
+            for role, column in reversed(roles.items())
+            if role != _OWN
         }
-        names = b"|".join(map(re.escape, self._expected))
-        self._pattern = re.compile(rb'"(' + names + rb')"(?=[ \t\r\n]*:)', re.IGNORECASE)
-        self._quoted = [
-            b'"' + each + b'"' for each in self._columns if each.lower() in self._expected
-        ]
-        self._lowered = [b'"' + name + b'"' for name in self._expected]
-        is_ours = all(name.endswith(_ENDING) for name in self._lowered)
-        self._ending = _ENDING if is_ours else b'"'  # to be searched for once
-        self._start = b'"_' if all(name.startswith(b"_") for name in self._expected) else b'"'
+        # A text to begin with is what makes the search fast.
+        self._start = b"_" if all(name.startswith(b"_") for name in self._expected) else b""
+        known = self._alternatives(name.encode() for name in roles.values())
+        names = self._alternatives(self._expected)
+        pattern = rb'"%b(?!(?:%b)")((?i:%b))"(?=[ \t\r\n]*:)' % (self._start, known, names)
+        self._unexpected = re.compile(pattern)
+
+    def _alternatives(self, names: Iterable[bytes]) -> bytes:
+        start = self._start
+        return b"|".join(re.escape(each[len(start) :]) for each in names if each.startswith(start))
 
     def corrected(self, data: bytes) -> bytes:
         """Return rows in JSON with the expected names; fast if they have them already."""
-        if self._start not in data:
-            return data
-        lowered = data.lower()
-        if not (endings := lowered.count(self._ending)):
-            return data
-        known = sum(map(data.count, self._quoted))
-        if known == endings or known == sum(map(lowered.count, self._lowered)):
-            return data
-        return self._pattern.sub(self._name, data)
+        return self._unexpected.sub(self._name, data)
 
     def _name(self, match: re.Match[bytes]) -> bytes:
-        name = match[1]
-        return match[0] if name in self._columns else b'"%b"' % self._expected[name.lower()]
+        return b'"%b"' % self._expected[(self._start + match[1]).lower()]

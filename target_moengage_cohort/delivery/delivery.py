@@ -121,7 +121,8 @@ class Delivery:
         """Take a STATE, to emit it as soon as it is covered."""
         with self._state.changed:
             self._state.checkpoints.state(value)
-            self._state.notify()
+            if self._state.checkpoints.has_covered:  # else waking the threads is for nothing
+                self._state.notify()
             if self._state.failure is not None:
                 raise self._state.failure
 

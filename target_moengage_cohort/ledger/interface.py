@@ -142,6 +142,9 @@ class LedgerStore(MovableStore, AbstractContextManager[t.Any], t.Protocol):
 
     def entry(self, cohort_id: str) -> CohortEntry | None:
         """Return the cohort with an id, if it has a ledger; cheap."""
+        for of_stream in self._streams.values():
+            if (ledger := of_stream.cohorts.get(cohort_id)) is not None:
+                return ledger.entry
         return self._ready().entry(cohort_id) if self.exists else None
 
     def entries(self, stream: str | None = None) -> list[CohortEntry]:

@@ -74,12 +74,13 @@ class Witness:
             if run >= known.last_run and request >= known.last_request:
                 return
             fault = "is older than the state directory knows it"
-        accept = suggest("ledger", "accept-older")
+        go_on = "continue with this one" if control.store_id else "begin with an empty one"
         msg = (
             f"ledger_uri: the ledger {self._place} {fault} ({self._path}), so nothing is sent. "
-            f"Restore its newest copy. To continue with what is there, run: {accept}. Then "
-            f"{ADOPTION}, and this makes the next run send all members again, in case MoEngage "
-            f"lacks some: {suggest('resync')}"
+            "If it was moved, set ledger_uri to its new place; otherwise restore its newest copy. "
+            f"To {go_on} instead, run: {suggest('ledger', 'accept-older')}. Then {ADOPTION}. "
+            "To have the next run send all members again, in case MoEngage lacks some, run: "
+            f"{suggest('resync')}"
         )
         raise SettingsError("ledger_older", msg)
 

@@ -126,12 +126,13 @@ DESCRIPTIONS = {
     "cohort_description": "Cohort description. Description that goes to MoEngage with the cohort.",
     "cohort_id_column": "Cohort ID column. Column that holds the cohort's ID, where one stream "
     "feeds many cohorts.",
-    "cohort_name_column": "Cohort name column. Column that holds the cohort's name, beside "
-    "cohort_id_column. Default: the ID is the name of a new cohort; known ones keep theirs.",
+    "cohort_name_column": "Cohort name column. Column that holds the cohort's name; requires "
+    "cohort_id_column. Default: the name of a new cohort is its ID, and known cohorts keep their "
+    "names.",
     "uid_column": "User ID column. Column that holds the user's ID (uid) in MoEngage. It must "
     "exist if it is set by hand or if no anonymous ID column is set.",
     "anonymous_id_column": "Anonymous ID column. Column that holds the user's anonymous ID in "
-    "MoEngage; used where a record has no user ID, and sent beside it where it has one.",
+    "MoEngage; used where a record has no user ID, and sent together with it where it has one.",
     "sync_mode": "Sync mode. How records become changes. incremental: a record is a member to add, "
     "or to remove if it is deleted or its membership column says so. add: every record is a member "
     "to add. remove: every record is a member to remove. mirror: the stream is the whole cohort; "

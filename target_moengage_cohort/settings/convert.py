@@ -68,7 +68,7 @@ def convert_object(
 
 def nearest_name(name: str, names: Iterable[str]) -> str | None:
     """Return the name that is most similar to a mistyped one, if one is similar."""
-    return next(iter(difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.5)), None)
+    return next(iter(difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.75)), None)
 
 
 def closest_name(name: str, names: Iterable[str]) -> tuple[str, float]:

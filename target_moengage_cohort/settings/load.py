@@ -93,10 +93,12 @@ class Config(msgspec.Struct, frozen=True):
             return mapping
         if self.mappings:
             nearest = nearest_name(stream, self.mappings)
-            hint = f"Did you mean {nearest!r}? " if nearest else ""
+            advice = "Add it"
+            if nearest:
+                advice = f"If {nearest!r} is meant for it, correct that name. Otherwise add it"
             msg = (
                 f"stream {stream!r} is not mapped under cohorts (mapped: "
-                f"{', '.join(sorted(self.mappings))}). {hint}Add it, or deselect it in the tap"
+                f"{', '.join(sorted(self.mappings))}). {advice}, or deselect it in the tap"
             )
             raise SettingsError("unmapped_stream", msg)
         mapping = _resolve(self.default, stream, {})
@@ -159,11 +161,27 @@ def is_misspelled(name: str) -> bool:
     return bool(_nearest_setting(name)[1])
 
 
+def meant_variable(variable: str) -> str | None:
+    """Return our variable if this one has the name of a setting after a prefix close to ours.
+
+    It may be another plugin's, such as that of a second loader, so it is never an error.
+    """
+    for name in sorted(SETTING_NAMES, key=len, reverse=True):
+        prefix = variable.removesuffix(f"_{name.upper()}")
+        if prefix != variable and prefix.startswith("TARGET_"):
+            is_close = closest_name(prefix, [ENVIRONMENT_PREFIX])[1] > _MISSPELLED
+            is_ours = variable.startswith(ENVIRONMENT_PREFIX)
+            return ENVIRONMENT_PREFIX + name.upper() if is_close and not is_ours else None
+    return None
+
+
 def _nearest_setting(name: str) -> tuple[str | None, list[SettingsError]]:
     """Return the setting that is most similar to an unknown one, and a fault if it was meant.
 
     The name may be that of an environment variable.
     """
+    if (meant := meant_variable(name)) is not None:
+        return meant, []
     own = name.removeprefix(ENVIRONMENT_PREFIX)
     own, prefix = (own.lower(), ENVIRONMENT_PREFIX) if own != name else (name, "")
     if own in MAPPING_KEYS:

@@ -14,7 +14,7 @@ from target_moengage_cohort import NAME
 from target_moengage_cohort.core.commands import is_under_meltano, note_configs
 from target_moengage_cohort.settings.declared import ENVIRONMENT_PREFIX, SETTING_NAMES
 from target_moengage_cohort.settings.forms import OBJECTS
-from target_moengage_cohort.settings.load import is_misspelled
+from target_moengage_cohort.settings.load import is_misspelled, meant_variable
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +76,9 @@ def add_misspellings(config: dict[str, t.Any]) -> dict[str, t.Any]:
     """
     if not is_under_meltano():
         return config
-    return config | dict.fromkeys(name for name in _unknown_variables() if is_misspelled(name))
+    return config | dict.fromkeys(
+        name for name in _unknown_variables() if is_misspelled(name) or meant_variable(name)
+    )
 
 
 def _add_env_file() -> None:
@@ -93,6 +95,8 @@ def _add_env_file() -> None:
 def _unknown_variables() -> list[str]:
     """Return the variables with our prefix that are neither settings nor another program's.
 
+    Those with a prefix close to ours count as well, unless the one that was meant is set, too.
+
     Meltano adds its extras, which begin with another underscore, and the parts of objects, such as
     ``…_COHORTS_VIP_COHORT_ID``. A plugin that inherits from ours, as target-moengage-cohort-eu
     does, has variables such as ``…_EU_PARTNER``.
@@ -103,7 +107,9 @@ def _unknown_variables() -> list[str]:
         is_ours = variable.startswith(ENVIRONMENT_PREFIX) and name not in _NO_SETTINGS
         is_part = name.startswith(("_", *(f"{each}_" for each in OBJECTS)))
         is_inherited = name.endswith(tuple(f"_{each}" for each in SETTING_NAMES))
-        if is_ours and not (name in SETTING_NAMES or is_part or is_inherited):
+        sets_nothing = is_ours and not (name in SETTING_NAMES or is_part or is_inherited)
+        meant = meant_variable(variable)
+        if sets_nothing or (meant is not None and meant not in os.environ):
             unknown.append(variable)
     return unknown
 

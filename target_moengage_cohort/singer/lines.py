@@ -14,7 +14,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.core.errors import InputError
     from target_moengage_cohort.core.interrupts import Interrupt
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 16  # what a pipe holds; larger ones leave the cache before they are decoded
 PIECE_BYTES = 1 << 16  # an unusual line makes its piece slow, so pieces are small
 
 LONGEST_LINE = 1 << 27

@@ -2,8 +2,9 @@
 
 The input is read in large chunks and cut into pieces of whole lines. A piece in which every line
 is a plain RECORD (see `columns`) of the latest stream and version is decoded in one step. Any other
-piece is read line by line: a line of the latest stream into a struct of the mapped columns, and
-any other line generically. Errors name the line, never its content.
+piece is halved until it is short, and then read line by line: a line of the latest stream into a
+struct of the mapped columns, and any other line generically. Errors name the line, never its
+content.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from target_moengage_cohort.singer.messages import (
 )
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from target_moengage_cohort.core.interrupts import Interrupt
     from target_moengage_cohort.singer.columns import RowLayout
 
 _Decode: t.TypeAlias = "Callable[[bytes], Record]"
+_SHORT_PIECE = 1_000  # bytes: shorter ones are read line by line if they are not plain
 _LARGEST_LITERAL = 2**63 - 1  # with which msgspec can compare while it decodes
 
 
@@ -123,11 +125,17 @@ class Reader:
         )
         return InputError("line_too_long", self.where(what))
 
-    def _read_piece(self, piece: bytes) -> Iterable[Message]:
+    def _read_piece(self, piece: bytes) -> Iterator[Message]:
+        """Yield a piece's messages; halve it if need be, so that few lines are slow."""
         try:
-            return (self._read_plain(piece),)
+            yield self._read_plain(piece)
         except NotPlainError:
-            return self._read_lines(piece)
+            middle = piece.find(b"\n", len(piece) // 2) + 1
+            if len(piece) < _SHORT_PIECE or middle in {0, len(piece)}:
+                yield from self._read_lines(piece)
+            else:
+                yield from self._read_piece(piece[:middle])
+                yield from self._read_piece(piece[middle:])
 
     def _read_plain(self, piece: bytes) -> Rows:
         """Decode plain records in one step; raise `NotPlainError` if a line is anything else."""

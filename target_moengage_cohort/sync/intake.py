@@ -67,7 +67,7 @@ class Intake:
         """Read an input to its end, or until interrupted."""
         for message in self._reader.messages(source, self._interrupt):
             if message is None:
-                self._streams.pause()
+                self._streams.submit()
             elif not self._take(message):
                 return  # a STATE that follows would cover rows which were not read
         if not self._interrupt.is_set():

@@ -6,6 +6,7 @@ import logging
 import typing as t
 from collections import Counter
 
+from target_moengage_cohort.core.deletions import WHOLE_ROWS
 from target_moengage_cohort.core.text import format_count
 
 if t.TYPE_CHECKING:
@@ -30,8 +31,7 @@ _MESSAGES = {
     ),
     "deletion_lost": (
         "stream %r: %s a deletion without an identifier, so the members in question stay in their "
-        "cohort. Have the log carry whole rows (in PostgreSQL: REPLICA IDENTITY FULL), or make the "
-        "stream a mirror"
+        f"cohort. {WHOLE_ROWS}"
     ),
 }
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 import typing as t
+from collections import Counter
 from types import SimpleNamespace
 
 from msgspec import UNSET
 
-from target_moengage_cohort.core.deletions import in_any_case, is_deletion, is_deletion_role
+from target_moengage_cohort.core.deletions import (
+    WHOLE_ROWS,
+    in_any_case,
+    is_deletion,
+    is_deletion_role,
+)
 from target_moengage_cohort.core.errors import RowError, SettingsError
 from target_moengage_cohort.core.membership import (
     Action,
@@ -167,7 +173,8 @@ class RowMapper:
 
     def changes(self, columns: Columns, cohorts: Sequence[SyncedCohort]) -> Iterable[Change]:
         """Turn many plain rows into changes of their cohorts, which `cohorts_of` has found."""
-        count_records(columns, cohorts)
+        for cohort, count in count_records(columns, cohorts).items():
+            cohort.records += count
         per_row = [cohort.cohort for cohort in cohorts]
         if len(per_row) == 1:
             per_row *= columns.count
@@ -270,19 +277,14 @@ def _lost_deletion(why: str) -> RowError:
     """Return the error of a deletion that says who is deleted by a key which is not the uid."""
     reason = (
         f"it is a deletion without an identifier ({why}), as where a log has a deleted row's key "
-        "only. Have the log carry whole rows (in PostgreSQL: REPLICA IDENTITY FULL), or make the "
-        "stream a mirror"
+        f"only. {WHOLE_ROWS}"
     )
     return RowError("deletion_without_identifier", reason)
 
 
-def count_records(columns: Columns, cohorts: Sequence[SyncedCohort]) -> None:
-    """Count many plain rows for their cohorts, which `RowMapper.cohorts_of` has found."""
-    if len(cohorts) == 1:
-        cohorts[0].records += columns.count
-    else:
-        for cohort in cohorts:
-            cohort.records += 1
+def count_records(columns: Columns, cohorts: Sequence[SyncedCohort]) -> Mapping[SyncedCohort, int]:
+    """Return how many of many plain rows each cohort has; `RowMapper.cohorts_of` found these."""
+    return {cohorts[0]: columns.count} if len(cohorts) == 1 else Counter(cohorts)
 
 
 def _actions(columns: Columns, mode: SyncMode) -> Iterable[Action]:

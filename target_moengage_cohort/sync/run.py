@@ -221,7 +221,7 @@ class Run:
         for cohort in self.cohorts.by_id.values():
             counts = self._delivery.counts(cohort.cohort.cohort_id)
             proof = Proof.NO if cohort.lacks_rows else self._proof_of(cohort.mapping.stream)
-            status = reports.cohort_status(cohort, self._status())
+            status = reports.cohort_status(cohort, self._status_of(cohort.mapping.stream))
             entries.append(reports.report_cohort(cohort, counts, proof, status))
         for cohort in self.cohorts.withheld.cohorts:
             proof = self._proof_of(cohort.mapping.stream)
@@ -239,18 +239,21 @@ class Run:
 
     def _run_entry(self, entry: reports.CohortReport) -> RunEntry:
         result = self.cohorts.by_id[entry.cohort_id or ""].result
-        status = self._status(is_withheld=result.is_withheld)
         return RunEntry(
             run_id=self._context.run_id,
             started_at=self._context.started_at,
             finished_at=utc_now(),
-            status="failed" if entry.stream in self._streams.incomplete else status,
+            status=self._status_of(entry.stream, is_withheld=result.is_withheld),
             sync_mode=entry.sync_mode or "",
             complete=entry.complete,
             records=entry.records,
             added=entry.added,
             removed=entry.removed,
         )
+
+    def _status_of(self, stream: str, *, is_withheld: bool = False) -> reports.Status:
+        is_incomplete = stream in self._streams.incomplete
+        return "failed" if is_incomplete else self._status(is_withheld=is_withheld)
 
     def _status(self, *, is_withheld: bool = False) -> reports.Status:
         if self._error is not None or not self._is_complete:

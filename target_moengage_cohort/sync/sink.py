@@ -50,6 +50,9 @@ class Sink:
     def activate(self, version: t.Any) -> None:
         """Note an ACTIVATE_VERSION of the tap's stream."""
 
+    def pause(self) -> None:
+        """Use the time while another stream is read."""
+
     def check(self) -> None:
         """Check an input that has ended; raise an `InputError` if rows are missing."""
 

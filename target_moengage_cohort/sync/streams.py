@@ -132,6 +132,8 @@ class Streams:
         self._outbox.submit()  # the changes before it are not held back
         sink = t.cast("MirrorSink | None", self.by_name.get(mapping.stream))
         if sink is None:
+            for other in self.by_name.values():
+                other.pause()
             sink = MirrorSink(rows, source, self._settlement)
             self._add(sink)
         elif sink.source != source:
@@ -231,12 +233,8 @@ class Streams:
         self._outbox.submit()
         self._delivery.release(f"columns of {stream}")
 
-    def pause(self) -> None:
-        """Use the time while no input arrives: pass on the collected rows."""
-        self._outbox.submit()
-
     def submit(self) -> None:
-        """Pass on the changes that were collected."""
+        """Pass on the changes that were collected, as when no input arrives."""
         self._outbox.submit()
 
     def prove(self, *, tap_succeeded: bool) -> None:

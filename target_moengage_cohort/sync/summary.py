@@ -35,8 +35,11 @@ def summary(report: Report, requests_per_minute: int) -> Iterator[str]:
         yield f"{pending}; to release: {suggest('confirm', *streams)}"
     if report.status == "withheld":
         withheld = sum(cohort.removals_withheld for cohort in cohorts)
-        what = format_count(withheld, "removal")
-        yield f"Withheld changes include {what}; see the warnings above"
+        what = f"Withheld changes include {format_count(withheld, 'removal')}"
+        if not withheld:  # but additions, or all of a cohort
+            stopped = sum(cohort.status == "withheld" for cohort in cohorts)
+            what = f"The withheld changes are those of {format_count(stopped, 'cohort')}"
+        yield f"{what}; see the warnings above"
     if doubts := sum(cohort.in_doubt for cohort in cohorts):
         members, them = ("member is", "it") if doubts == 1 else ("members are", "them")
         yield f"{doubts:,} {members} unconfirmed (no answer); the next run sends {them} again"

@@ -160,7 +160,7 @@ def test_the_guard_holds_and_a_person_overrides_it(desk):
     assert set(TWENTY) == desk.there("big") == desk.accepted("big")
     sent = desk.run("confirm", "--withheld", plan_id)
     assert 1 == sent.exit_code
-    assert "; no plan is; see moengage-cohort status" in sent.stderr
+    assert "; see moengage-cohort status --config" in sent.stderr
 
 
 def test_an_override_adds_and_removes_what_the_plan_says(desk):

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import time
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from target_moengage_cohort import package_version
 from target_moengage_cohort.core.text import utc_now
 from tests.cli.conftest import people
+from tests.support.project import program
 from tests.support.reports import REPORT_FIELDS
-from tests.support.singer import config, finish, lines, record, schema, start
+from tests.support.singer import config, environment, finish, lines, record, schema, start
 
 
 def read(path):
@@ -234,6 +236,46 @@ def test_resync_and_forget_report_their_cohorts(reporting):
         (each["cohort_id"], each["removed"]) for each in written["cohorts"]
     }
     assert uid not in json.dumps(written)
+
+
+def test_forget_reports_the_streams_whose_cohorts_are_unknown(reporting):
+    """Exit code 1 because of a fan-out that the ledger does not know has an error with a code."""
+    reporting.fill("vip", people(1))
+    reporting.raw["cohorts"] = {"vip": {}, "fan": {"cohort_id_column": "c"}}
+    assert 1 == reporting.run("forget", "-", text=f"{people(1)[0].uid}\n").exit_code
+    written = report(reporting)
+    assert ("failed", "cohorts_unknown") == (written["status"], written["error"]["code"])
+    assert [("vip", "succeeded")] == [(c["cohort_id"], c["status"]) for c in written["cohorts"]]
+    reporting.fill("gold", people(1), stream="fan")
+    assert 0 == reporting.run("forget", "-", text=f"{people(1)[0].uid}\n").exit_code
+    assert report(reporting)["error"] is None
+
+
+@pytest.mark.parametrize("command", [("ledger", "retire", "vip", "--yes"), ("forget", "ids.csv")])
+def test_a_signal_to_a_command_is_reported_without_an_error(reporting, command):
+    """What a person's signal left undone is no error; the cohort has failed."""
+    reporting.fill("vip", people(1, 2))
+    (reporting.folder / "ids.csv").write_text(f"uid\n{people(1)[0].uid}\n")
+    reporting.run("status")  # writes the configuration
+    reporting.emulator.hold()
+    process = subprocess.Popen(
+        [program("moengage-cohort"), *command, "--config", "config.json"],
+        cwd=reporting.folder,
+        env=environment(reporting.folder),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    while len(reporting.removals()) < 1:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    code = process.wait(timeout=30)
+    process.communicate()
+    reporting.emulator.release()
+    written = report(reporting)
+    assert (143, 143, None) == (code, written["exit_code"], written["error"])
+    assert ["failed"] == [each["status"] for each in written["cohorts"]]
+    with reporting.ledger("vip") as ledger:
+        assert not ledger.entry.is_retired
 
 
 def test_commands_that_only_look_leave_the_report_alone(reporting):

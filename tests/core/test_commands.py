@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from target_moengage_cohort.cli import cli
 from target_moengage_cohort.core import commands
-from target_moengage_cohort.core.commands import note_configs, suggest
+from target_moengage_cohort.core.commands import how_to_clear_state, note_configs, suggest
 
 
 def test_a_command_has_the_configuration_of_this_process():
@@ -45,6 +45,21 @@ def test_every_command_can_be_pasted():
     result = CliRunner().invoke(cli, shlex.split(suggest("ledger", "retire", "-5"))[1:])
     assert "config.json" in result.output
     assert "No such option" not in result.output
+
+
+def test_the_state_to_clear_is_the_pipelines(monkeypatch):
+    """The state ID is that of `meltano run`; where it is unknown, and without Meltano, the advice
+    names no command that could not be pasted."""
+    names = {"ENVIRONMENT": "my env", "EXTRACTOR_NAME": "tap-x", "LOADER_NAME": "target-y"}
+    for name in ("PROJECT_ROOT", *names):
+        monkeypatch.delenv(f"MELTANO_{name}", raising=False)
+    assert "meltano" not in how_to_clear_state().lower()
+    monkeypatch.setenv("MELTANO_PROJECT_ROOT", "/project")
+    assert "--full-refresh" in how_to_clear_state()
+    for name, value in names.items():
+        assert "state clear" not in how_to_clear_state()
+        monkeypatch.setenv(f"MELTANO_{name}", value)
+    assert "meltano state clear 'my env:tap-x-to-target-y' (" in how_to_clear_state()
 
 
 def placeholders(path):

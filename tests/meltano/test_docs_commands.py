@@ -206,6 +206,24 @@ def test_the_emulator_in_a_python_test(desk_run) -> None:
         names["test_the_pipeline_recovers_from_errors"]()
 
 
+def test_check_judges_what_the_loader_gets(newcomer: Newcomer) -> None:
+    """A setting in the shared `config` reaches the utility, too, whichever it is; so does a
+    misspelled one, which `check` refuses as a run does."""
+    newcomer.follow_readme()
+    path = newcomer.folder / "meltano.yml"
+    project = yaml.safe_load(path.read_text())
+    for (plugin,) in (project["plugins"]["loaders"], project["plugins"]["utilities"]):
+        plugin["config"] |= {"uid_column": "user_id"}
+    path.write_text(yaml.safe_dump(project, sort_keys=False))
+    command = "meltano invoke moengage-cohort check --config=ENV --json 2> log"
+    streams = json.loads(newcomer.run(command))["streams"]
+    assert {"user_id"} == {each["columns"]["uid"] for each in streams}
+    path.write_text(path.read_text().replace("uid_column: user_id", "uid_colum: user_id"))
+    with pytest.raises(AssertionError, match="exit code 1"):
+        newcomer.run(command)
+    assert "unknown setting" in (newcomer.folder / "log").read_text()
+
+
 @pytest.fixture
 def desk_run(tmp_path: Path):
     """A pipeline: the target as a process, on two rows."""

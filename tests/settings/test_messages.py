@@ -81,14 +81,19 @@ def test_each_fault_names_the_setting_and_the_rule(message):
 
 
 @pytest.mark.parametrize(
-    ("hint", "stream"), [("Did you mean 'public-vip'? ", "public-vips"), ("", "zzz")]
+    ("hint", "stream"),
+    [
+        ("If 'public-vip' is meant for it, correct that name. Otherwise a", "public-vips"),
+        ("A", "zzz"),
+        ("A", "public-all"),
+    ],
 )
 def test_a_stream_that_is_not_mapped_gets_the_nearest_name(hint, stream):
     """The message lists the streams that are mapped."""
     with pytest.raises(SettingsError) as error:
         load(BASE | {"cohorts": {"public-vip": {}, "app": {}}}).mapping(stream)
     assert (
-        f"stream {stream!r} is not mapped under cohorts (mapped: app, public-vip). {hint}Add it, "
+        f"stream {stream!r} is not mapped under cohorts (mapped: app, public-vip). {hint}dd it, "
         "or deselect it in the tap"
     ) == str(error.value)
 

@@ -1,5 +1,8 @@
 """Misspelled settings, and the names of others that must not be taken for one."""
 
+import json
+import logging
+
 import pytest
 
 from target_moengage_cohort.core.errors import SettingsError
@@ -82,6 +85,31 @@ def test_parts_and_other_plugins_variables_are_not_seen(monkeypatch, tmp_path, n
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(PREFIX + name, "x")
     assert {} == sources.read(["ENV"])
+
+
+@pytest.mark.parametrize("meltano", [True, False])
+@pytest.mark.parametrize(
+    "prefix",
+    ["TARGET_MOENGAGE_COHORTS_", "TARGET_MOENGAGE_", "TARGET_MOENAGE_COHORT_", "TARGET_COHORT_"],
+)
+def test_a_variable_with_a_prefix_close_to_ours_is_a_warning(
+    monkeypatch, tmp_path, caplog, prefix, meltano
+):
+    """It may be another plugin's, so it is no error, but a dry run that is none must not be quiet.
+    If the variable that was meant is set, too, nothing is amiss."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(BASE))
+    if meltano:
+        monkeypatch.setenv("MELTANO_PROJECT_ROOT", str(tmp_path))
+    monkeypatch.setenv(prefix + "DRY_RUN", "true")
+    files = ["config.json"] if meltano else ["config.json", "ENV"]
+    config = load(sources.read(files))
+    expected = {prefix + "DRY_RUN": PREFIX + "DRY_RUN"} if "MOE" in prefix else {}
+    assert expected == config.unknown
+    config.warn(logging.getLogger("test"))
+    assert len(expected) == sum(each.code == "unknown_setting" for each in caplog.records)
+    monkeypatch.setenv(PREFIX + "DRY_RUN", "true")
+    assert {} == load(sources.read(files)).unknown
 
 
 def test_under_meltano_misspelled_variables_are_seen_without_env(monkeypatch, tmp_path):

@@ -106,6 +106,10 @@ def test_the_summary_shows_the_most_changed_cohorts_first():
             report(cohort(removals_withheld=1), status="withheld"),
         ),
         (
+            "The withheld changes are those of 2 cohorts; see the warnings above",
+            report(*[cohort(status="withheld")] * 2, cohort("c"), status="withheld"),
+        ),
+        (
             "1 member is unconfirmed (no answer); the next run sends it again",
             report(cohort(in_doubt=1)),
         ),
@@ -114,7 +118,17 @@ def test_the_summary_shows_the_most_changed_cohorts_first():
             report(cohort(in_doubt=7)),
         ),
     ],
-    ids=["run", "dry run", "short", "nothing", "waiting", "withheld", "one in doubt", "doubt"],
+    ids=[
+        "run",
+        "dry run",
+        "short",
+        "nothing",
+        "waiting",
+        "withheld",
+        "cohorts",
+        "one in doubt",
+        "doubt",
+    ],
 )
 def test_the_summary_says_what_it_took(line, made):
     """The last lines have the requests and the pending, withheld or unconfirmed members."""

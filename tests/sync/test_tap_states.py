@@ -34,7 +34,11 @@ def mirror(emulator, tmp_path):
 
 
 def members(emulator):
-    return {member.uid for member in emulator.members("users")}
+    return audience(emulator, "users")
+
+
+def audience(emulator, cohort):
+    return {member.uid for member in emulator.members(cohort)}
 
 
 def code(seen):
@@ -62,12 +66,13 @@ def test_a_full_read_that_was_cut(emulator, mirror, tap):
     assert code(mirror(tap.run(MANY, 0))) is None
     seen = mirror(tap.run(MANY[:5], 1, is_cut=True))
     assert ("stopped_read", []) == (code(seen), seen.states)
+    assert ["failed"] == [each.status for each in seen.report.cohorts]
     # As if an older version of the target had let that STATE out.
     for options in ({}, {"tap_exit": lambda: 0}, {"removals": "deferred"}):
         seen = mirror(tap.run(MANY[5:], 2, fed=tap.during), **options)
         assert "resumed_read" == code(seen)
         assert "failed" == seen.report.status
-        assert seen.report.cohorts[0].plan_id is None
+        assert ("failed", None) == (seen.report.cohorts[0].status, seen.report.cohorts[0].plan_id)
         assert [tap.run([], 2)[-1]["value"]] == seen.states
         assert set(MANY) == members(emulator)
     assert code(mirror(tap.run(MANY[1:], 3))) is None
@@ -114,9 +119,23 @@ def test_a_read_that_was_cut_in_another_mode(emulator, mirror, sync_mode):
     mirror(PLAIN.run(MANY, 0), dry_run=True)  # notes nothing
     seen = mirror(PLAIN.run(MANY[5:], 1))
     assert "resumed_read" == code(seen)
-    assert "--full-refresh" in str(seen.error)
     assert (1, {*MANY}) == (len(seen.states), members(emulator))
     assert code(mirror(PLAIN.run(MANY[5:], 2))) is None
+
+
+def test_a_bookmark_from_before_the_mirror_has_a_way_out(mirror, monkeypatch):
+    """A tap may keep in STATE the bookmark of a method that was changed since: the message says how
+    to clear it, as the method that it asks for is set already."""
+    left = state({"bookmarks": {"users": {"replication_key": "at", "replication_key_value": 1}}})
+    for name, value in {"PROJECT_ROOT": "/p", "ENVIRONMENT": "e"}.items():
+        monkeypatch.setenv(f"MELTANO_{name}", value)
+    for name in ("EXTRACTOR_NAME", "LOADER_NAME"):
+        monkeypatch.setenv(f"MELTANO_{name}", name.lower())
+    rows = [schema(), *(record(uid=uid) for uid in MANY)]
+    seen = mirror([*rows, left])
+    assert ("bookmark_for_mirror", []) == (code(seen), seen.states)
+    assert "meltano state clear e:extractor_name-to-loader_name (" in str(seen.error)
+    assert code(mirror([*rows, state({"bookmarks": {"users": {}}})])) is None
 
 
 def test_a_whole_state_of_another_mode_is_no_cut(emulator, mirror):
@@ -197,6 +216,22 @@ def test_the_other_streams_of_a_run_go_on(emulator, mirror):
     assert ("stopped_read", []) == (code(seen), seen.states)
     assert set(MANY) == members(emulator)
     assert 11 == len(emulator.members("others"))
+
+
+@pytest.mark.parametrize("tap", CUT, **NAMES)
+def test_two_mirrors_of_one_stream_of_the_tap(emulator, mirror, tap):
+    """Stream maps make two streams of one: its STATE says of both that they were cut."""
+    maps = {"users": {}, "copy": {"__source__": "users"}}
+    both = {"stream_maps": maps}
+    assert code(mirror(tap.run(MANY, 0), **both)) is None
+    seen = mirror(tap.run(MANY[:5], 1, is_cut=True), **both)
+    assert ("stopped_read", []) == (code(seen), seen.states)
+    assert ["failed"] * 2 == [each.status for each in seen.report.cohorts]
+    seen = mirror(tap.run(MANY[5:], 2, fed=tap.during), **both)
+    assert "resumed_read" == code(seen)
+    assert [set(MANY)] * 2 == [audience(emulator, each) for each in ("users", "copy")]
+    assert code(mirror(tap.run(MANY[1:], 3), **both)) is None
+    assert [set(MANY[1:])] * 2 == [audience(emulator, each) for each in ("users", "copy")]
 
 
 def test_an_incremental_stream_keeps_its_bookmark_next_to_a_mirror(mirror):

@@ -7,6 +7,7 @@ import pytest
 from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.settings import load
 from tests.support.logs import Warned, warnings
+from tests.support.look import held
 from tests.support.singer import config, lines, record, run, schema, state
 
 FAN_OUT = {"s": {"cohort_id_column": "sid", "cohort_name_column": "sname"}}
@@ -246,3 +247,54 @@ def test_a_withheld_cohort_does_not_count_as_vanished(emulator, segments):
     assert ({"b"}, set()) == (members(emulator, "2"), members(emulator, "3"))
     assert "withheld" == seen.report.status
     assert ["1", "2", "3"] == sorted(each.cohort_id for each in seen.report.cohorts)
+
+
+@pytest.mark.parametrize("before", [[], [(2, "Silver", "b")]], ids=["renamed", "two names"])
+def test_a_withheld_cohort_gets_no_doubts(emulator, segments, tmp_path, before):
+    """What is unconfirmed of it waits until a person has confirmed its name; others' does not."""
+    segments(*FIRST)
+    more = [(1, "Gold", "a3"), (2, "Silver", "b3")]
+    for cohort in ("1", "2"):
+        emulator.drop_next(when="before", cohort_id=cohort)
+    segments(*FIRST, *more, max_retry_seconds=0)
+    folder = str(tmp_path / "ledger")
+    doubted = {cohort: dict(of.doubts) for cohort, of in held(emulator, folder).items()}
+    assert [1, 1, 0] == [len(doubted[cohort]) for cohort in ("1", "2", "3")]
+    rows = [(1, "Gold", "a"), (1, "Gold", "a2"), more[0], *before, (2, "Platinum", "b"), FIRST[2]]
+    seen = segments(*rows)
+    assert {"1"} == {each.body["parameters"]["cohort_id"] for each in seen.attempts}
+    assert ({"a", "a2", "a3"}, {"b"}) == (members(emulator, "1"), members(emulator, "2"))
+    left = held(emulator, folder)
+    assert ({}, doubted["2"]) == (left["1"].doubts, left["2"].doubts)
+    healed = segments(*FIRST, *more)
+    assert ("succeeded", {"b", "b3"}) == (healed.report.status, members(emulator, "2"))
+
+
+@pytest.mark.parametrize("before", [[], [("w", "2", "2", None)]], ids=["renamed", "two names"])
+def test_a_withheld_cohort_keeps_its_aliases(emulator, segments, tmp_path, before):
+    """No alias of it is removed, although no row has that anonymous ID any more."""
+    columns = {**FAN_OUT["s"], "anonymous_id_column": "anon"}
+
+    def go(*rows, **settings):
+        names = ("uid", "sid", "sname", "anon")
+        messages = [record("s", **dict(zip(names, row, strict=True))) for row in rows]
+        options = {
+            "sync_mode": segments.mode,
+            "max_removal_percent": 100,
+            "cohorts": {"s": columns},
+        }
+        options |= {"ledger_uri": str(tmp_path / "ledger"), **settings}
+        return run(emulator, lines(schema("s", names), *messages), **options)
+
+    device, named = ("a", "b"), ("u", "w")
+    go(*((None, sid, sid, anon) for sid, anon in zip("12", device, strict=True)))
+    go(*((uid, sid, sid, anon) for uid, sid, anon in zip(named, "12", device, strict=True)))
+    seen = go(("u", "1", "1", None), *before, ("w", "2", "other", None))
+    removals = [each.body for each in seen.attempts if each.body["action"] == "remove_members"]
+    assert ["1"] == [each["parameters"]["cohort_id"] for each in removals]
+    aliases = {
+        cohort: of.aliases for cohort, of in held(emulator, str(tmp_path / "ledger")).items()
+    }
+    assert (0, 1) == (len(aliases["1"]), len(aliases["2"]))
+    go(("u", "1", "1", None), ("w", "2", "2", None))
+    assert all(not of.aliases for of in held(emulator, str(tmp_path / "ledger")).values())

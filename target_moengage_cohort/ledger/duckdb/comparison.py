@@ -5,8 +5,8 @@ from __future__ import annotations
 import typing as t
 
 from target_moengage_cohort.ledger.duckdb.identities import Identities
-from target_moengage_cohort.ledger.duckdb.instance import grown
-from target_moengage_cohort.ledger.records import DiffCounts, LedgerCounts
+from target_moengage_cohort.ledger.duckdb.instance import digest, grown
+from target_moengage_cohort.ledger.records import DiffCounts, LedgerCounts, MemberSet
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,8 +40,11 @@ class Comparison(Identities):
             self._withdraw_moved()
         if self._rows.has_absent:
             self._withdraw_absent()
+        if not has_doubts and self._is_same():
+            self.counts = {cohort: _counted(counts) for cohort, counts in known.items()}
+            return
         met = self._meet(sum(counts.accepted.count for counts in known.values()))
-        if not (has_doubts or self._has_aliases or self._count(f"FROM {met}")):
+        if not (has_doubts or self._has_aliases or self._sizes[met]):
             self._drop_others(set())
             self.counts = {cohort: _counted(counts) for cohort, counts in known.items()}
             return
@@ -70,6 +73,22 @@ class Comparison(Identities):
             for cohort, counts in known.items()
         }
 
+    def _is_same(self) -> bool:
+        """Return whether the rows are the accepted members, as the sums of their hashes say.
+
+        Most runs of most streams find that, and it takes a third of the time of a join.
+        """
+        known = self.options.known
+        has_others = self._has_aliases or self._has_pairs or self._rows.has_pairs
+        count = sum(counts.accepted.count for counts in known.values())
+        if has_others or self._rows.has_absent or self._rows.count != count:
+            return False
+        sums = self._sums(f"FROM {self.staged} WHERE present")
+        found = {cohort: MemberSet(count, digest(*of)) for cohort, (count, *of) in sums.items()}
+        return found == {
+            cohort: counts.accepted for cohort, counts in known.items() if counts.accepted.count
+        }
+
     def _withdraw_moved(self) -> None:
         """Mark the rows of a member as absent that name another cohort than its last one does."""
         moved = self._make_sliced(
@@ -79,7 +98,7 @@ class Comparison(Identities):
             f" FROM (SELECT h, cohort, rid FROM {self.staged} WHERE present) WHERE {{in_slice}}"
             " GROUP BY h HAVING min(cohort) <> max(cohort)",
         )
-        if self._count(f"FROM {moved}"):
+        if self._sizes[moved]:
             table = self._rows.table
             table.store(self._cursor, "present")
             outvoted = (
@@ -100,7 +119,7 @@ class Comparison(Identities):
             f"SELECT {keys} FROM {self._present('NULL')}"
             f" SEMI JOIN (SELECT {keys} FROM {staged} WHERE NOT present) USING ({keys})",
         )
-        if not self._count(f"FROM {both}"):
+        if not self._sizes[both]:
             return
         rows = self._make(
             "contradicting", f"SELECT * FROM {staged} SEMI JOIN {both} USING ({keys})"
@@ -121,8 +140,7 @@ class Comparison(Identities):
         hash of the accepted anonymous id.
         """
         accepted, keys = self._accepted, self._keys
-        with_both = f"FROM {accepted} WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL"
-        compares_pairs = self._rows.has_pairs or self._count(with_both)
+        compares_pairs = self._rows.has_pairs or self._has_pairs
         pair, differs = (
             ("hash(anonymous_id)", " OR a.pair <> s.pair") if compares_pairs else ("NULL", "")
         )

@@ -67,6 +67,7 @@ class Tables:
         self.linked = ""  # likewise, of members that become aliases; missing without any
         self.resent = ""  # cohort, hash and row, to send after the removals; missing without any
         self.made: list[str] = []  # to drop in the end
+        self._sizes: dict[str, int] = {}  # the rows of the tables when they were made
         self._rows = rows
         self._cursor = cursor
         self._hash_sql = hash_sql
@@ -80,7 +81,9 @@ class Tables:
             (compared["accepted"], compared["doubts"]) if options.has_others else all_members
         )
         self._aliases = compared["aliases"]  # a cohort without any member may have some
-        self._has_aliases = bool(self._count(f"FROM (FROM {self._aliases} LIMIT 1)"))
+        both = f"FROM {self._accepted} WHERE uid IS NOT NULL AND anonymous_id IS NOT NULL"
+        query = f"SELECT EXISTS (FROM {self._aliases}), EXISTS ({both})"
+        ((self._has_aliases, self._has_pairs),) = cursor.execute(query).fetchall()
         self._prefix = "" if rows.is_one else "cohort, "
         self._keys = f"{self._prefix}h"
         self._cohort = f"{numbers}::INTEGER" if rows.is_one else "cohort"
@@ -92,7 +95,7 @@ class Tables:
 
     def _make(self, name: str, select: str) -> str:
         table = self.new(name)
-        self._cursor.execute(f"CREATE TABLE {table} AS {select}")
+        self._sizes[table] = self._changed(f"CREATE TABLE {table} AS {select}")
         return table
 
     def _group(self, name: str, aggregates: str, rows: str) -> str:
@@ -116,11 +119,15 @@ class Tables:
         )
         table = self._make(name, first)
         for other in others:
-            self._cursor.execute(f"INSERT INTO {table} {other}")
+            self._sizes[table] += self._changed(f"INSERT INTO {table} {other}")
         return table
 
     def _count(self, source: str) -> int:
-        row = self._cursor.execute(f"SELECT count(*) {source}").fetchone()
+        return self._changed(f"SELECT count(*) {source}")
+
+    def _changed(self, statement: str) -> int:
+        """Execute a statement whose result is a number of rows."""
+        row = self._cursor.execute(statement).fetchone()
         return int(t.cast("tuple[int]", row)[0])
 
     def _counts(self, source: str) -> dict[int, int]:

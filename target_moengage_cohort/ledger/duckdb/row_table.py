@@ -23,7 +23,7 @@ class RowTable:
         rows: The view: rid (a row's number, from 0), h, cohort, uid, anonymous_id and present.
     """
 
-    def __init__(self, cursor: Cursor, catalog: str) -> None:
+    def __init__(self, catalog: str) -> None:
         self.stored = f"{catalog}.staged"
         self.rows = f"{catalog}.rows"
         self._constants = {
@@ -32,9 +32,19 @@ class RowTable:
             "anonymous_id": NO_TEXT,
             "present": "TRUE",
         }
-        self._is_empty = True
-        cursor.execute(f"CREATE TABLE {self.stored} (h UHUGEINT NOT NULL)")
+        self._exists = False
+
+    def create(self, cursor: Cursor, constants: Mapping[str, str] | None = None) -> None:
+        """Create both, unless they exist, without the columns whose SQL is constant so far."""
+        if self._exists:
+            return
+        if constants is not None:
+            self._constants = {**constants}
+        stored = [f"{name} {kind}" for name, kind in _TYPES.items() if name not in self._constants]
+        columns = ", ".join(["h UHUGEINT NOT NULL", *stored])
+        cursor.execute(f"CREATE TABLE {self.stored} ({columns})")
         self._show(cursor)
+        self._exists = True
 
     def insert(
         self,
@@ -53,16 +63,14 @@ class RowTable:
             constants: The SQL of columns whose value is to be the same in all of these rows.
             values: The parameters of `source`.
         """
-        if self._is_empty:
-            self._constants |= constants
+        self.create(cursor, constants)
         differing = [
             column for column, value in self._constants.items() if constants.get(column) != value
         ]
         for column in differing:
             self._add(cursor, column)
-        if differing or self._is_empty:
+        if differing:
             self._show(cursor)
-        self._is_empty = False
         stored = [column for column in _TYPES if column not in self._constants]
         inserted = cursor.execute(
             f"INSERT INTO {self.stored} ({', '.join(['h', *stored])})"

@@ -48,7 +48,7 @@ class DuckDBStaging:
         self._directory = directory  # named in errors
         self._lock = threading.Lock()
         self._worker = worker
-        self._under_way: Future[None] | None = None
+        self._under_way: Future[None] | None
         self._catalog = f"staging_{next(_numbers)}"
         self._hash = engine.hash_sql("uid", "anonymous_id")
         self._cohorts: set[int] = set()
@@ -57,8 +57,12 @@ class DuckDBStaging:
         self.has_absent = self._has_pairs = self._has_copies = False
         with translated(directory):
             self._cursor = engine.cursor()
+        self._table = RowTable(self._catalog)
+        self._under_way = worker.submit(self._open)
+
+    def _open(self) -> None:
+        with self._lock, translated(self._directory):
             self._cursor.execute(f"ATTACH ':memory:' AS {self._catalog}")
-            self._table = RowTable(self._cursor, self._catalog)
 
     def append(
         self,
@@ -132,6 +136,7 @@ class DuckDBStaging:
             has_pairs=self._has_pairs,
         )
         with members.using(), self._lock:
+            self._table.create(self._cursor)  # if there was no row
             tables = Comparison(members.cursor, rows, options, self._engine.hash_sql)
             tables.run()
         if self._files and (

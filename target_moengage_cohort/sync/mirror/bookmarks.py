@@ -14,6 +14,7 @@ import typing as t
 import msgspec
 from msgspec import UNSET
 
+from target_moengage_cohort.core.commands import how_to_clear_state
 from target_moengage_cohort.core.errors import InputError
 
 if t.TYPE_CHECKING:
@@ -32,7 +33,6 @@ _RESUME_MARKS = {
 }
 _TIME = re.compile(r"\d{4}-\d\d-\d\d")
 RESUMED = "resumed_read"
-_HOW_TO_CLEAR = "Clear its STATE (meltano state clear, or run Meltano once with --full-refresh)"
 
 
 class TapState(msgspec.Struct, frozen=True):
@@ -268,7 +268,8 @@ def _keeps_bookmark(stream: str, what: str) -> InputError:
     msg = (
         f"the tap keeps a bookmark for the stream {stream!r} ({what}), so it omits rows, and their "
         "members would be removed. Set the stream's replication method to FULL_TABLE: the sync "
-        "modes mirror and one_time need the whole query each time. If the tap reads all rows "
+        "modes mirror and one_time need the whole query each time. If it is set already, the "
+        f"bookmark is left from before. {how_to_clear_state()}. If the tap reads all rows "
         "nevertheless, set allow_bookmark in the stream's mapping"
     )
     return InputError("bookmark_for_mirror", msg)
@@ -287,6 +288,6 @@ def resumed(stream: str, why: str) -> InputError:
     """Return the error of an input that may be only the rest of a stream."""
     msg = (
         f"the stream {stream!r} may have only the rest of a read that was cut before: {why}. No "
-        f"members are removed. {_HOW_TO_CLEAR}, then run again"
+        f"members are removed. {how_to_clear_state()}"
     )
     return InputError(RESUMED, msg)

@@ -17,6 +17,9 @@ ALWAYS_ALLOWED_REMOVALS = 20
 
 _ALL = 100
 
+_CHECK_TAP = ". Check the tap's log first"
+_UNPROVEN = f", and nothing proves that the input is complete{_CHECK_TAP}"
+
 WAYS_TO_PROOF = (
     "Proof is an expected_count_column, moengage-cohort run, an ACTIVATE_VERSION after the rows, "
     "or removals: deferred with moengage-cohort confirm after the tap"
@@ -66,13 +69,13 @@ def guard(
             return f"it would remove all {base:,} members, which needs max_removal_percent 100"
         return (
             f"it would remove all {base:,} members, which needs max_removal_percent 100 and proof "
-            "that the input is complete. Check the tap's log first"
+            f"that the input is complete{_CHECK_TAP}"
         )
     if removals <= _most_without_emptying(base, max_removal_percent, proven=proven):
         return None
     return (
         f"it would remove {removals:,} of {base:,} members ({removals / base:.2%}), more than "
-        f"max_removal_percent {max_removal_percent}"
+        f"max_removal_percent {max_removal_percent}{'' if proven else _UNPROVEN}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from operator import attrgetter
 
 from target_moengage_cohort.core.membership import Action, largest_size
 from target_moengage_cohort.singer.columns import LONGEST, NotPlainError
@@ -61,19 +62,21 @@ class MirrorSink(Sink):
     def take_columns(self, columns: Columns) -> None:
         """Take many plain rows; see `Sink.take_columns`."""
         cohorts = self.rows.cohorts_of(columns)
-        closed = {cohort.is_closed for cohort in cohorts}
+        counts = count_records(columns, cohorts)
+        closed = {cohort.is_closed for cohort in counts}
         if len(closed) > 1 or len(columns.expected_counts or ()) > 1:
             raise NotPlainError
         for expected in columns.expected_counts or ():
             self.completeness.expect(expected)
-        count_records(columns, cohorts)
+        for cohort, count in counts.items():
+            cohort.records += count
         if True in closed:
             return
         self._uids += columns.uids
         self._anonymous_ids += columns.anonymous_ids or [None] * columns.count
         self._present += columns.present or [True] * columns.count
         if self._fans_out:
-            self._numbers += [cohort.number for cohort in cohorts]
+            self._numbers += map(attrgetter("number"), cohorts)
         self._flush_if_large()
 
     def take_relation(self, relation: Relation) -> int:
@@ -118,6 +121,10 @@ class MirrorSink(Sink):
     def activate(self, version: t.Any) -> None:
         """See `Sink`."""
         self.completeness.activate(version)
+
+    def pause(self) -> None:
+        """See `Sink`."""
+        self.flush()
 
     def check(self) -> None:
         """See `Sink`."""
