@@ -71,6 +71,7 @@ class Session:
         self.stopped_by: int | None = None  # the signal that ended the command
         self.is_abandoned = False  # whether a thread waits for an answer that nobody needs
         self._busy_seconds, self._step = timing.busy_seconds, timing.step
+        self.store: LedgerStore | None = None  # that `ledgers` has opened
 
     @contextlib.contextmanager
     def ledgers(self, *, read_only: bool = False, is_patient: bool = True) -> Iterator[LedgerStore]:
@@ -89,9 +90,10 @@ class Session:
                     step=self._step,
                     clock=self.clock,
                     busy_seconds=self._busy_seconds if is_patient else 0.0,
-                ) as ledgers:
-                    yield ledgers
+                ) as self.store:
+                    yield self.store
             finally:
+                self.store = None
                 self.stopped_by = self.stopped_by or signals.received
 
     def end(self, code: int) -> int:
