@@ -52,6 +52,10 @@ soak: $(VENV)/.made ## Run through troubles and compare all cohorts after each (
 demo: environments ## Sync cohorts from a real PostgreSQL to an emulated MoEngage, with the real Meltano
 	@$(BIN)/python -m tools.demo
 
+.PHONY: demo-hosts
+demo-hosts: $(VENV)/.made ## Let two hosts share a ledger on PostgreSQL and one rate limit, in two minutes
+	@$(BIN)/python -m tools.demo.hosts
+
 # As in: make bench MEMBERS=100000 ONLY='mirror batch' LONG=1
 # ONLY takes mirror, batch, growth, fan-out, streams, doubt, cold, packing and startup.
 BENCH = $(BIN)/python -m tools.benchmarks $(if $(MEMBERS),--members $(MEMBERS)) $(if $(LONG),--long)

@@ -41,7 +41,7 @@ class OperatorDelivery:
         self._refused: list[CohortError] = []
         self._delivery = Delivery(
             session.settings,
-            live_link(session.settings, self._interrupt),
+            live_link(session.settings, self._interrupt, session.store),
             Callbacks(
                 lambda _state: None,
                 # It returns no error, so that the others are still sent.

@@ -72,6 +72,7 @@ class Session:
         self.stopped_by: int | None = None  # the signal that ended the command
         self.is_abandoned = False  # whether a thread waits for an answer that nobody needs
         self._busy_seconds, self.step = timing.busy_seconds, timing.step
+        self.store: LedgerStore | None = None  # that `ledgers` has opened
 
     @contextlib.contextmanager
     def ledgers(self, *, read_only: bool = False, is_patient: bool = True) -> Iterator[LedgerStore]:
@@ -82,9 +83,9 @@ class Session:
         """
         with (
             self.opener(is_patient=is_patient) as opener,
-            opener.open(self.settings, read_only=read_only) as ledgers,
+            opener.open(self.settings, read_only=read_only) as self.store,
         ):
-            yield ledgers
+            yield self.store
 
     @contextlib.contextmanager
     def opener(self, *, is_patient: bool = True) -> Iterator[Opener]:
@@ -101,6 +102,7 @@ class Session:
                 )
                 yield Opener(opened, self.interrupt.is_set)
             finally:
+                self.store = None
                 self.stopped_by = self.stopped_by or signals.received
 
     def end(self, code: int) -> int:

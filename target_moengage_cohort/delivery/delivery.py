@@ -16,7 +16,7 @@ import msgspec
 
 from target_moengage_cohort.core.errors import InternalError, TargetError, anonymous_traceback
 from target_moengage_cohort.delivery.attempts import Attempts
-from target_moengage_cohort.delivery.pace import Pace, seconds_left
+from target_moengage_cohort.delivery.pace import WINDOW_SECONDS, Pace, seconds_left
 from target_moengage_cohort.delivery.ports import CohortCounts, Link, NoPace, Outlook
 from target_moengage_cohort.delivery.shared_state import SharedState
 from target_moengage_cohort.moengage.answers import Answer, Outcome
@@ -29,6 +29,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.delivery.lanes import Lane
     from target_moengage_cohort.delivery.ports import Callbacks, Timing
     from target_moengage_cohort.ledger.cohort_ledger import CohortRecord
+    from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.moengage.transport import Transport
     from target_moengage_cohort.settings import Settings
 
@@ -247,8 +248,11 @@ class Delivery:
             state.notify()
 
 
-def live_link(settings: Settings, interrupt: Interrupt) -> Link:
-    """Return a link to MoEngage, at the pace that all processes of the workspace share."""
+def live_link(settings: Settings, interrupt: Interrupt, store: LedgerStore | None = None) -> Link:
+    """Return a link to MoEngage, at the pace that all processes of the workspace share.
+
+    With a store also at the pace of all hosts that share it.
+    """
 
     @functools.cache  # two threads may each make one, which does no harm
     def transport() -> Transport:
@@ -257,7 +261,9 @@ def live_link(settings: Settings, interrupt: Interrupt) -> Link:
 
         return Transport(settings)
 
-    return Link(lambda body: transport().send(body), Pace(settings, interrupt.wait))
+    limit = settings.requests_per_minute
+    window = None if store is None else store.shared_window(limit, WINDOW_SECONDS)
+    return Link(lambda body: transport().send(body), Pace(settings, interrupt.wait, window=window))
 
 
 def dry_link(interrupt: Interrupt) -> Link:

@@ -25,6 +25,7 @@ from target_moengage_cohort.settings.addresses import state_path
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from target_moengage_cohort.ledger.interface import SharedWindow
     from target_moengage_cohort.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ _SET_UP = (
 )
 _ADD = """INSERT INTO entries
     SELECT coalesce(max(number), 0) + 1, :boot, :kind, :seconds, :now + :seconds FROM entries"""
+_GIVE_BACK = "DELETE FROM entries WHERE number = :number AND boot = :boot"
 _SWEEP = (
     # Another boot's times say nothing here, so its rows count from when they are first seen. They
     # keep their own times, because that boot may be alive: where its id is a guess, processes of
@@ -115,7 +117,8 @@ class Pace:
 
     ``wait`` waits for so many seconds, and returns whether the run is to end instead. The clock is
     monotonic, in seconds, and the same for all processes of a boot. ``boot`` is that boot's id,
-    by default the one that the system gives.
+    by default the one that the system gives. With a `window` of several hosts a permit is one of
+    this machine and one of theirs; an error of the window ends the run.
     """
 
     def __init__(
@@ -125,8 +128,10 @@ class Pace:
         directory: Path | None = None,
         clock: t.Callable[[], float] = time.monotonic,
         boot: str | None = None,
+        window: SharedWindow | None = None,
     ) -> None:
         self._wait = wait
+        self._window = window
         self._clock = clock
         self._boot = boot or _boot_id()
         self._limit = settings.requests_per_minute
@@ -156,35 +161,55 @@ class Pace:
 
     def acquire(self) -> bool:
         """Wait for a permit; return ``False`` if the run is to end instead."""
+        while (number := self._acquire_here()) is not None:
+            if self._window is None or not (seconds := self._window.acquire()):
+                self._blocked_until = 0.0
+                return True
+            self._give_back(number)
+            self._blocked_until = self._clock() + seconds
+            if self._wait(min(seconds, _LONGEST_POLL_SECONDS)):
+                break
+        return False
+
+    def _acquire_here(self) -> int | None:
+        """Wait for this machine's permit; return its number, or ``None`` if the run is to end."""
         values = {"boot": self._boot, "limit": self._limit, "window": WINDOW_SECONDS}
         values |= {"kind": "start", "seconds": WINDOW_SECONDS}
         while True:
             with self._transaction() as connection:
                 if connection is None:
-                    return False
+                    return None
                 # With the lock held, so that permits have their times' order.
                 values["now"] = now = self._clock()
                 for statement in _SWEEP:
                     connection.execute(statement, values)
                 ((until,),) = connection.execute(_BLOCKED_UNTIL, values)
                 if until is None or until <= now:
-                    connection.execute(_ADD, values)
-                    self._blocked_until = 0.0
-                    return True
+                    ((number,),) = connection.execute(f"{_ADD} RETURNING number", values)
+                    return int(number)
                 ((held,),) = connection.execute(_HELD_UNTIL, values)
             self._blocked_until = until
             self._explain_hold(held or 0.0, now)
             if self._wait(min(until - now, _LONGEST_POLL_SECONDS)):
-                return False
+                return None
+
+    def _give_back(self, number: int) -> None:
+        """Give back a permit of this machine that was not used."""
+        with self._transaction() as connection:
+            if connection is not None:
+                connection.execute(_GIVE_BACK, {"number": number, "boot": self._boot})
 
     def hold(self, seconds: float) -> None:
         """Let no process start a request for so long, as a 429 asks."""
+        seconds = max(seconds, _SHORTEST_HOLD_SECONDS)
         with self._transaction() as connection:
             if connection is not None:
-                now, seconds = self._clock(), max(seconds, _SHORTEST_HOLD_SECONDS)
+                now = self._clock()
                 values = {"boot": self._boot, "kind": "hold", "now": now, "seconds": seconds}
                 connection.execute(_ADD, values)
                 self._known_hold = max(self._known_hold, now + seconds)
+        if self._window is not None:
+            self._window.hold(seconds)
 
     def _explain_hold(self, held_until: float, now: float) -> None:
         """Log once why requests wait, if that is for a 429 that another run was answered."""
@@ -203,6 +228,8 @@ class Pace:
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
+        if self._window is not None:
+            self._window.close()
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection | None]:

@@ -41,6 +41,19 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.stream_ledger import StreamLedger
 
 
+class SharedWindow(t.Protocol):
+    """A rate limit that several hosts share: so many starts in a window of time."""
+
+    def acquire(self) -> float:
+        """Take a permit to start a request, or return the seconds until one may be free."""
+
+    def hold(self, seconds: float) -> None:
+        """Give no permit for so long."""
+
+    def close(self) -> None:
+        """Free what it uses; there are no permits from then on."""
+
+
 class LedgerStore(MovableStore, AbstractContextManager[t.Any], t.Protocol):
     """The ledgers of one destination, for one run or command; closed as a context manager."""
 
@@ -133,6 +146,11 @@ class LedgerStore(MovableStore, AbstractContextManager[t.Any], t.Protocol):
 
     def staging(self) -> Staging:
         """Return an empty staging for a snapshot."""
+
+    def shared_window(self, limit: int, seconds: float) -> SharedWindow | None:
+        """Return the window of starts that the store's hosts share; ``None`` if it has only one."""
+        del limit, seconds
+        return None
 
     # Cohorts
 

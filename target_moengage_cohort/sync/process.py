@@ -78,7 +78,7 @@ def endpoints_of(context: RunContext, store: LedgerStore) -> Endpoints:
     return Endpoints(
         store=store,
         recorder=Recorder(store),
-        link=live_link(settings, context.interrupt),
+        link=live_link(settings, context.interrupt, store),
         write_state=write_state,
         rejects=NoRejects() if path is None else RejectsFile(path, store.run_id, patience),
         record_mapper=record_mapper,

@@ -19,6 +19,7 @@ from target_moengage_cohort.ledger.postgres.connection import Server
 from target_moengage_cohort.ledger.postgres.lease_rows import LeaseRows, boot_clock
 from target_moengage_cohort.ledger.postgres.mirrored_members import MirroredMembers
 from target_moengage_cohort.ledger.postgres.postgres_control import PostgresDatabase
+from target_moengage_cohort.ledger.postgres.server_window import ServerWindow
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -77,6 +78,11 @@ class PostgresStore(DuckDBStore):
         self._prepare()
         self._database.check_rights()
         self._ready()
+
+    def shared_window(self, limit: int, seconds: float) -> ServerWindow:
+        """See `LedgerStore.shared_window`."""
+        self._ready()
+        return ServerWindow(self._server, limit, seconds)
 
     def unknown_files(self) -> list[Fault]:
         """See `LedgerStore.unknown_files`."""

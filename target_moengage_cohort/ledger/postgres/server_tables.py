@@ -41,8 +41,17 @@ LEASES = (
     " host TEXT NOT NULL, since TEXT NOT NULL, PRIMARY KEY (partner, stream))"
 )
 
+PACE = (
+    # A start or a hold counts `until` a time of the server's clock, in seconds since 1970; a row of
+    # the future, as from before the clock was set back, for its `seconds` from now on.
+    """CREATE TABLE pace (
+        kind TEXT NOT NULL, seconds DOUBLE PRECISION NOT NULL, until DOUBLE PRECISION NOT NULL)""",
+    "CREATE INDEX pace_by_time ON pace (kind, until)",
+)
+
 TABLES = (
     LEASES,
+    *PACE,
     *(f"CREATE TABLE {name} ({columns})" for name, columns in MEMBERS.items()),
     *(
         f"CREATE INDEX {name}_by_cohort ON {name} ({_INDEXED.get(name, 'cohort, h')})"
