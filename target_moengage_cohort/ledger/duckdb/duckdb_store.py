@@ -215,8 +215,9 @@ class DuckDBStore(LedgerStore):
             if self._control.was_created:
                 logger.warning(
                     "created a new ledger in %s. This is expected on a first run. Otherwise the "
-                    "previous ledger was lost: every member is sent again, and members that have "
-                    "left will not be removed%s",
+                    "previous ledger was lost: mirrors send every member again, members that have "
+                    "left will not be removed, and an incremental stream needs one run with "
+                    "--full-refresh%s",
                     self.place,
                     self._advice,
                     extra={"code": "ledger_created"},
