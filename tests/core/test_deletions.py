@@ -154,7 +154,7 @@ def test_a_declared_column_of_a_mapping_is_exact():
 
 @pytest.mark.parametrize(("written", "is_found"), [("GELöSCHT", True), ("GELÖSCHT", False)])
 def test_other_letters_than_ascii_have_their_case(written, is_found):
-    """A row and its undecoded JSON agree on the name, so no deletion is seen in one of them only."""
+    """A row and its undecoded JSON agree on the name: no deletion is seen in one of them only."""
     role = UNDECLARED_OWN
     found = in_any_case("Gelöscht", role, [written])
     assert found == (written if is_found else None)
