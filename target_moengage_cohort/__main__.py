@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
@@ -22,10 +21,15 @@ def main() -> None:
             raise  # which prints it
         # Everything is closed. Freeing all objects one by one would take 40 ms for nothing.
         logging.shutdown()
+        code = end.code or 0
         for stream in filter(None, (sys.stdout, sys.stderr)):
-            with contextlib.suppress(OSError, ValueError):  # its reader has ended, or it is closed
+            try:
                 stream.flush()
-        os._exit(end.code or 0)
+            except BrokenPipeError:  # its reader has ended
+                pass
+            except (OSError, ValueError):  # the disk is full, or it is closed
+                code = code or 1
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -69,11 +69,13 @@ def is_deletion_role(role: str) -> bool:
 def in_any_case(name: str, role: str, names: Iterable[str]) -> str | None:
     """Return the name, among those of a row, that a column with a role has; ``None``: none.
 
-    A mark is found in any case, but a column of the mapping that the schema has is not.
+    A mark is found in any case (of ASCII letters, as in JSON that is not decoded yet), but a column
+    of the mapping that the schema has is not.
     """
     if name in names or role == _OWN:
         return name if name in names else None
-    return next((each for each in names if each.lower() == name.lower()), None)
+    folded = name.encode().lower()
+    return next((each for each in names if each.encode().lower() == folded), None)
 
 
 def deletion_columns(own: str | None, declared: Iterable[str]) -> dict[str, str]:
@@ -104,7 +106,7 @@ class Spellings:
     def __init__(self, columns: Mapping[str, str]) -> None:
         roles = {role: column for role, column in columns.items() if is_deletion_role(role)}
         self._expected = {
-            column.lower().encode(): column.encode()
+            column.encode().lower(): column.encode()
             for role, column in reversed(roles.items())
             if role != _OWN
         }

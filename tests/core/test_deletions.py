@@ -13,8 +13,10 @@ from msgspec import UNSET
 from target_moengage_cohort.core.deletions import (
     BLANK,
     TIMESTAMP,
+    UNDECLARED_OWN,
     Spellings,
     deletion_columns,
+    in_any_case,
     is_deletion,
 )
 from target_moengage_cohort.core.errors import RowError
@@ -148,3 +150,15 @@ def test_a_declared_column_of_a_mapping_is_exact():
     assert row == corrected(row)
     undeclared = Spellings(deletion_columns("gone_at", ["uid"])).corrected
     assert b'{"gone_at":"2026-03-04"}' == undeclared(b'{"GONE_AT":"2026-03-04"}')
+
+
+@pytest.mark.parametrize(("written", "is_found"), [("GELöSCHT", True), ("GELÖSCHT", False)])
+def test_other_letters_than_ascii_have_their_case(written, is_found):
+    """A row and its undecoded JSON agree on the name: no deletion is seen in one of them only."""
+    role = UNDECLARED_OWN
+    found = in_any_case("Gelöscht", role, [written])
+    assert found == (written if is_found else None)
+    spellings = Spellings({role: "Gelöscht"})
+    line = f'{{"{written}": null}}'
+    expected = line.replace(written, "Gelöscht") if is_found else line
+    assert expected.encode() == spellings.corrected(line.encode())
