@@ -266,3 +266,17 @@ def test_a_run_that_waits_for_a_stream_renews_its_other_leases(opened):
         waiting.open(cohort("other"), OTHER_STREAM)
     (after,) = waiting.leases.held.values()
     assert before.counter + 1 == after.counter
+
+
+def test_a_lease_is_not_taken_over_within_a_change_of_members(opened):
+    """Another run takes the lease only after the change that proved it has ended, and then has its
+    rows; the lease can be renewed meanwhile."""
+    dying = opened("run-1", Clock())
+    ledger = dying.open(COHORT, STREAM)
+    accept(ledger, ADD, members(1))
+    with ledger.stream.table.change("test"):
+        dying.leases.renew()
+        with pytest.raises(BusyError) as raised:
+            opened("run-2", Clock()).open(COHORT, STREAM)
+        assert "run-1" in str(raised.value)
+    assert members(1) == accepted(opened("run-3", Clock()))

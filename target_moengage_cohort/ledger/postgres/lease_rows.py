@@ -102,6 +102,8 @@ class LeaseRows:
             take = channel.bound(server_tables.TAKE_LEASE, [*key, *mine, *former])
             try:
                 rows = self._changed(f"{channel.bound(server_tables.LOCK_LEASE, key)}; {take}")
+            except errors.LockNotAvailable:
+                return False
             except (errors.ReadOnlySqlTransaction, errors.InsufficientPrivilege):
                 if not self._is_optional:
                     raise

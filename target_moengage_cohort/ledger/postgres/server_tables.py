@@ -100,7 +100,8 @@ def lock_number(schema: str) -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-LOCK_LEASE = "SELECT 1 FROM leases WHERE partner = ? AND stream = ? FOR UPDATE"
+# It fails while the holder is within a change, so that a run that waits goes on watching.
+LOCK_LEASE = "SELECT 1 FROM leases WHERE partner = ? AND stream = ? FOR UPDATE NOWAIT"
 TAKE_LEASE = (
     "INSERT INTO leases AS l (partner, stream, holder, seconds, run_id, pid, host, since, fence,"
     " counter, renewed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, 0, extract(epoch FROM"
