@@ -58,12 +58,16 @@ NAMES = tuple(
 )
 
 HAS_RIGHTS = (
-    "SELECT has_schema_privilege(?, 'USAGE') AND (SELECT bool_and(has_table_privilege(name,"
+    "SELECT has_database_privilege(current_database(), 'TEMPORARY') AND"
+    " has_schema_privilege(?, 'USAGE') AND (SELECT bool_and(has_table_privilege(name,"
     " 'SELECT') AND has_table_privilege(name, 'INSERT') AND has_table_privilege(name, 'UPDATE')"
     f" AND has_table_privilege(name, 'DELETE')) FROM (VALUES {', '.join(['(?)'] * len(NAMES))})"
     " AS tables (name))"
 )
-MAY_CREATE = "SELECT has_database_privilege(current_database(), 'CREATE')"
+MAY_CREATE = (
+    "SELECT has_database_privilege(current_database(), 'CREATE') AND"
+    " has_database_privilege(current_database(), 'TEMPORARY')"
+)
 
 # Not `to_regclass`, which does not see what others have made since the transaction began.
 STORES = (
