@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from target_moengage_cohort.ledger.postgres import loaded_members
 from tests.ledger.databases import SERVER
 
 
@@ -12,15 +13,19 @@ def pytest_generate_tests(metafunc):
     marked = metafunc.definition.get_closest_marker
     if marked("server"):
         metafunc.parametrize("engine", ["postgresql"], indirect=True)
-    elif marked("contract") and not marked("files"):
-        metafunc.parametrize("engine", ["files", "postgresql"], indirect=True)
+    elif (contract := marked("contract")) and not marked("files"):
+        engines = ["files", "postgresql", *contract.kwargs.get("more", [])]
+        metafunc.parametrize("engine", engines, indirect=True)
 
 
 @pytest.fixture(autouse=True)
 def engine(request, monkeypatch):
     """Keep ledgers in folders, or in databases of a server; the processes of a test do likewise."""
     name = getattr(request, "param", "files")
-    if name == "postgresql":
+    if name == "looked up":  # each member by itself, as in a large cohort
+        monkeypatch.setattr(loaded_members, "FEWEST", 1)
+        monkeypatch.setattr(loaded_members, "MOST_PERCENT", 1_000_000)
+    if name != "files":
         server = request.getfixturevalue("server")
         uri = f"postgresql://{server.user}@{server.host}:{server.port}"
         monkeypatch.setenv(SERVER, uri)

@@ -276,3 +276,14 @@ def test_each_stream_of_a_run_can_be_closed_alone(tmp_path):
         assert ["1"] == uids(second.open(COHORT, STREAM).members())
         accept(other, ADD, members(2))
         assert members(2) == flat(other.members())
+
+
+def test_any_text_is_a_name(tmp_path):
+    """Ids, names and streams may have any character, and stay apart."""
+    texts = ["a", "a\0", "a\1", "a\0010", "\0\1", "?", "%s", "'", "\\", "ä😀\n"]
+    for _ in range(2):
+        with ledgers(tmp_path) as store:
+            for text in texts:
+                store.open(Cohort(text, text, text), text)
+            assert sorted(texts) == [entry.name for entry in store.entries()]
+            assert sorted(texts) == store.streams()

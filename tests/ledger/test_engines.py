@@ -1,5 +1,7 @@
 """The engines of ledgers, by the URI that names a ledger."""
 
+import sys
+
 import pytest
 
 from target_moengage_cohort.core.errors import SettingsError
@@ -79,3 +81,16 @@ def test_an_engine_is_one_line(monkeypatch):
     """A scheme in the table of engines is all that another engine needs to be opened."""
     monkeypatch.setitem(engines.ENGINES, "other", lambda *_, **options: options["run_id"])
     assert "r" == opened("OTHER://user:password@host/ledger")
+
+
+def test_a_missing_library_is_named(monkeypatch):
+    """Without the extra, everything else works, and the error says what to install."""
+    for name in [*sys.modules]:
+        if name.partition(".")[0] == "psycopg" or ".ledger.postgres" in name:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(SettingsError) as raised:
+        opened("postgresql://user:PLANTED9@db/ledger")
+    assert "missing_extra" == raised.value.code
+    assert "pip install 'target-moengage-cohort[postgres]'" in str(raised.value)
+    assert opened("ledger").place

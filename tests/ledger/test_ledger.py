@@ -36,7 +36,7 @@ from tests.ledger.support import (
     uids,
 )
 
-pytestmark = pytest.mark.contract
+pytestmark = pytest.mark.contract(more=["looked up"])
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from tests.ledger.support import (
 )
 from tests.support.strategies import histories
 
-pytestmark = pytest.mark.contract
+pytestmark = pytest.mark.contract(more=["looked up"])
 
 NAMES = ["1", "2", "u", "a'\0é"]
 STREAMS = {"c0": STREAM, "c1": STREAM, "c2": OTHER_STREAM}

@@ -112,6 +112,7 @@ def test_a_busy_stream_names_its_holder(tmp_path, other):
 
 @pytest.mark.usefixtures("other")
 @pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.contract
 def test_an_interrupted_run_does_not_wait_for_a_stream(tmp_path, read_only):
     """A run that must end stops waiting for a busy stream, a dry run, too."""
     waits = []
@@ -126,6 +127,7 @@ def test_an_interrupted_run_does_not_wait_for_a_stream(tmp_path, read_only):
 
 
 @pytest.mark.usefixtures("other")
+@pytest.mark.contract
 def test_control_is_read_without_waiting(tmp_path):
     """Entries, plans and the runs under way are read while a run is at work, without waiting."""
     with ledgers(tmp_path, read_only=True, wait=pytest.fail) as store:
@@ -226,6 +228,7 @@ def test_a_process_that_stops_within_control_delays_others_for_a_bounded_time(tm
         assert 1 == store.open(COHORT, STREAM).numbers().accepted.count
 
 
+@pytest.mark.contract
 def test_processes_create_and_close_a_store_at_the_same_time(tmp_path):
     """Processes of several streams that create, use and close one store at the same time lose
     nothing and get no error."""
@@ -242,6 +245,7 @@ def test_processes_create_and_close_a_store_at_the_same_time(tmp_path):
             assert 20 == store.open(cohort(name), name).numbers().accepted.count
 
 
+@pytest.mark.contract
 def test_a_cohort_that_moves_while_its_lease_is_waited_for_is_found(tmp_path):
     """If the holder of a lease gives a cohort to another stream, whoever waits finds it there."""
     with ledgers(tmp_path) as store:
@@ -259,6 +263,7 @@ def test_a_cohort_that_moves_while_its_lease_is_waited_for_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("partner", ["acme", "another"])
+@pytest.mark.contract
 def test_a_cohort_that_two_runs_meet_at_once_belongs_to_the_first(tmp_path, partner):
     """Of two runs that meet one new cohort, for two streams or partners, the second is refused."""
     with (

@@ -1,6 +1,7 @@
 """Leases on a PostgreSQL server, with clocks that the tests turn."""
 
 import contextlib
+import threading
 from functools import partial
 
 import msgspec
@@ -243,3 +244,39 @@ def test_an_identifier_in_an_error_of_the_server_is_not_shown(opened, tmp_path):
         ledger.stream.fold()
     assert "PLANTED" not in str(raised.value)
     assert "ledger_unusable" == raised.value.code
+
+
+def test_a_run_that_waits_for_a_stream_renews_its_other_leases(opened):
+    """The wait for one stream's lease does not keep the renewals of others from their work."""
+    clock = Clock()
+    opened("run-1", Clock()).open(cohort("other"), OTHER_STREAM)
+    waiting = opened("run-2", clock)
+    waiting.open(COHORT, STREAM)
+    (before,) = waiting.leases.held.values()
+
+    def renew():
+        if clock.waited == 1.0:
+            thread = threading.Thread(target=waiting.leases.renew)
+            thread.start()
+            thread.join(5.0)
+            clock.ends = True
+
+    clock.meanwhile = renew
+    with pytest.raises(BusyError):
+        waiting.open(cohort("other"), OTHER_STREAM)
+    (after,) = waiting.leases.held.values()
+    assert before.counter + 1 == after.counter
+
+
+def test_a_lease_is_not_taken_over_within_a_change_of_members(opened):
+    """Another run takes the lease only after the change that proved it has ended, and then has its
+    rows; the lease can be renewed meanwhile."""
+    dying = opened("run-1", Clock())
+    ledger = dying.open(COHORT, STREAM)
+    accept(ledger, ADD, members(1))
+    with ledger.stream.table.change("test"):
+        dying.leases.renew()
+        with pytest.raises(BusyError) as raised:
+            opened("run-2", Clock()).open(COHORT, STREAM)
+        assert "run-1" in str(raised.value)
+    assert members(1) == accepted(opened("run-3", Clock()))

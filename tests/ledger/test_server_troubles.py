@@ -37,6 +37,8 @@ def role(tmp_path, server):
     uri = databases.uri_of(tmp_path)
     name = f"r_{uri.rpartition('/')[2]}"
     server.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+    server.execute(f"REVOKE ALL ON DATABASE {uri.rpartition('/')[2]} FROM PUBLIC")
+    server.execute(f"GRANT CONNECT ON DATABASE {uri.rpartition('/')[2]} TO {name}")
     return name, uri.replace("postgres@", f"{name}:{PASSWORD}@")
 
 
@@ -57,7 +59,7 @@ def test_a_role_without_rights_is_told_which_to_grant(tmp_path, role):
     code, message = codes(uri)
     assert "ledger_forbidden" == code
     grant = message.partition("run: ")[2]
-    assert grant.startswith("GRANT CREATE ON DATABASE")
+    assert grant.startswith("GRANT CREATE, TEMPORARY ON DATABASE")
     assert PASSWORD not in message
     with ledgers(tmp_path) as store:
         store.open(COHORT, STREAM)
@@ -70,7 +72,10 @@ def test_a_role_without_rights_is_told_which_to_grant(tmp_path, role):
     databases.execute(tmp_path, grant)
     with ledgers(None, setting={"ledger_uri": uri}) as store:
         store.check()
-        accept(store.open(COHORT, STREAM), ADD, members(1))
+        ledger = store.open(COHORT, STREAM)
+        for action in (ADD, REMOVE):
+            accept(ledger, action, members(1))
+            ledger.stream.fold()
 
 
 def test_a_granted_role_creates_the_store(tmp_path, role):

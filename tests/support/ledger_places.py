@@ -19,7 +19,7 @@ class FolderPlace:
         self.folder = Path(self._temporary.name)
         self.uri = str(self.folder / "ledger")
 
-    def bury(self) -> None:
+    def bury(self, heir: str = "") -> None:
         """Let the leases of dead runs end; here they have ended with them."""
 
     def close(self) -> None:
@@ -37,12 +37,13 @@ class ServerPlace(FolderPlace):
         server.new_database(self._name)
         self.uri = f"postgresql://{server.user}@{server.host}:{server.port}/{self._name}"
 
-    def bury(self) -> None:
-        """Let the leases of dead runs end, as if their time had passed."""
+    def bury(self, heir: str = "") -> None:
+        """Let the leases of dead runs end, as if their time had passed; or give them to an heir."""
         query = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'moengage_cohort_%'"
         with psycopg.connect(self.uri, autocommit=True) as connection:
             for (schema,) in connection.execute(query).fetchall():
-                connection.execute(f"UPDATE {schema}.leases SET holder = ''")
+                change = f"UPDATE {schema}.leases SET holder = %s, fence = fence + 1"
+                connection.execute(change, [heir])
 
     def close(self) -> None:
         """Drop it."""

@@ -16,12 +16,23 @@ import pytest
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.ledger.postgres import server_uri
+from target_moengage_cohort.ledger.postgres.postgres_store import PostgresStore
 from target_moengage_cohort.settings import load
 from tests.support import pgbouncer
 from tests.support.ledger_places import ServerPlace
 from tests.support.look import held, members
 from tests.support.postgres import Postgres
-from tests.support.singer import config, environment, finish, lines, record, schema, start, state
+from tests.support.singer import (
+    config,
+    environment,
+    finish,
+    lines,
+    record,
+    run,
+    schema,
+    start,
+    state,
+)
 from tests.support.tls import Authority
 
 HURRIED = """
@@ -219,3 +230,21 @@ def code_of_check(emulator, uri):
         except LedgerError as error:
             return error.code
     return None
+
+
+def test_no_attempt_is_repeated_after_the_lease_has_passed(emulator, place, monkeypatch):
+    """A retry is an attempt of its own: if the lease has passed to another run meanwhile, it is not
+    made, and the member stays in doubt."""
+    now = [1_000.0]
+    monkeypatch.setattr(PostgresStore, "lease_clock", staticmethod(lambda: now[0]))
+
+    def lose(_seen, _interrupt):
+        now[0] += 90.0
+        place.bury("somebody else")
+
+    emulator.fail_next(503, 5)
+    data = lines(schema(), record(uid="a"), state({"a": 1}))
+    seen = run(emulator, data, before=lose, ledger_uri=place.uri)
+    assert ("lease_lost", 1, []) == (seen.error.code, len(seen.attempts), seen.states)
+    place.bury()
+    assert {"a"} == {*held(emulator, place.uri)["users"].doubts}

@@ -50,23 +50,25 @@ class DuckDBStore(LedgerStore):
     _advice = ""  # what keeps a new ledger from being lost
 
     def __init__(
-        self, settings: Settings, control: Control, place: str, run_id: str, patience: Patience
+        self,
+        settings: Settings,
+        control: Control,
+        place: str,
+        *,
+        run_id: str,
+        step: Step,
+        patience: Patience,
     ) -> None:
         super().__init__(control, place, run_id)
-        self._settings, self._patience = settings, patience
-        self._step: Step = lambda _name: None
+        self._settings, self._step, self._patience = settings, step, patience
+        self._witness = Witness(control, place, step)
+        control.database.first_change = self._witness.write
         self._is_ready = False
         self._engine_stack = contextlib.ExitStack()
         self._started: Engine | None = None
         self._worker: ThreadPoolExecutor | None = None
         self._streams: dict[str, DuckDBStreamLedger] = {}
         self._taken: set[str] = set()  # the streams whose lease this store has
-
-    def _use(self, step: Step) -> None:
-        """Call `step` at each step at which a crash matters."""
-        self._step = step
-        self._witness = Witness(self._control, self.place, step)
-        self._control.database.first_change = self._witness.write
 
     # Where control and members are
 

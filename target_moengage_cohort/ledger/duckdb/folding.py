@@ -64,7 +64,7 @@ def _fold_step(
 ) -> list[FoldedCohort]:
     marks = {request.cohort: request.number for request in step}  # the last one of each wins
     members.may_have_removed |= any(each.action == Action.REMOVE.value for each in step)
-    with members.using():
+    with members.sparing(), members.using():
         _load(members, requests, step)
         for table, replaced in schema.FOLDED_AWAY.items():
             condition = f"v.cohort = old.cohort AND v.h = old.h AND {replaced}"
@@ -105,9 +105,11 @@ def _load(members: Members, requests: Requests, step: Sequence[JournaledRequest]
     if count != len(facts):
         msg = f"the ledger {members.place} was changed by another process; run again"
         raise LedgerError("ledger_unusable", msg)
+    former = members.engine.hash_sql("NULL::VARCHAR", "anonymous_id")
+    for source in schema.CONCERNED:
+        members.fetch(source.replace("{former}", former))
     members.run(schema.SUMMARY)
     members.run(schema.NO_LINKS)
     if any(members.rows(schema.HAS_PAIRS)[0]):
-        former = members.engine.hash_sql("NULL::VARCHAR", "anonymous_id")
         for statement in schema.LINKS:
             members.run(statement.replace("{former}", former))

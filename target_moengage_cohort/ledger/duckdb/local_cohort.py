@@ -30,9 +30,10 @@ class DuckDBCohortLedger(CohortLedger):
         if queue:
             new = f" ANTI JOIN {queue} AS q ON q.cohort = d.cohort AND q.h = d.h"
         doubts = f"{self.stream.tables}.doubts AS d{new} WHERE cohort = ?"
-        rows = self.stream.table.chunks(
-            f"SELECT action, uid, anonymous_id FROM {doubts}", [self.number]
-        )
+        with self.stream.table.sparing():
+            rows = self.stream.table.chunks(
+                f"SELECT action, uid, anonymous_id FROM {doubts}", [self.number]
+            )
         return (
             [(_action(action), Member(uid, anonymous_id)) for action, uid, anonymous_id in chunk]
             for chunk in rows

@@ -54,7 +54,8 @@ class DuckDBStreamLedger(StreamMembers):
         for entry in entries:
             self.add(entry, created=False)
         journal = self.requests.journal()
-        marks = self.table.marks()
+        with self.table.sparing():
+            marks = self.table.marks()
         if trusts:
             self.requests.add_marks(list(self.by_number))
         is_ahead = trusts or self._reconcile(journal, marks)
@@ -94,8 +95,8 @@ class DuckDBStreamLedger(StreamMembers):
             return
         if others := found - self.by_number.keys():
             self.table.drop_cohorts(others)
-        query = "SELECT EXISTS (FROM {s}.plan_members), EXISTS (FROM {s}.removed)"
-        ((has_plans, self.table.may_have_removed),) = self.table.rows(query)
+        has_plans, has_removed = self.table.are_filled("plan_members", "removed")
+        self.table.may_have_removed = has_removed
         for cohort, plan_id in stray_plans(self) if has_plans else ():
             self.drop_plan_members([cohort], plan_id)
 
@@ -208,9 +209,10 @@ class DuckDBStreamLedger(StreamMembers):
     def drop_plan_members(self, cohorts: Sequence[int], plan_id: str | None) -> None:
         """See `StreamLedger.drop_plan_members`."""
         chosen = "WHERE cohort IN (SELECT unnest(?::INTEGER[])) AND plan_id = coalesce(?, plan_id)"
-        if self.table.rows(
-            f"SELECT 1 FROM {{s}}.plan_members {chosen} LIMIT 1", [cohorts, plan_id]
-        ):
+        with self.table.sparing():
+            query = f"SELECT 1 FROM {{s}}.plan_members {chosen} LIMIT 1"
+            are_there = self.table.rows(query, [cohorts, plan_id])
+        if are_there:
             with self.table.change("drop plan members"):
                 self.table.run(f"DELETE FROM {{s}}.plan_members {chosen}", [cohorts, plan_id])
 

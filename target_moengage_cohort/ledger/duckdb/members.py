@@ -121,6 +121,18 @@ class Members(MembersFile):
         rows = self.cursor.fetchall()
         return int(rows[0][0]) if rows else 0
 
+    def sparing(self) -> contextlib.AbstractContextManager[None]:
+        """Need no rows of accepted and removed members meanwhile but those that were fetched."""
+        return contextlib.nullcontext()
+
+    def fetch(self, hashes: str, values: Sequence[object] = ()) -> None:
+        """Have the rows of members with some hashes; `hashes` is SQL for these, as ``h``."""
+
+    def are_filled(self, *tables: str) -> list[bool]:
+        """Return which tables have any row, or had one when they were opened."""
+        exist = ", ".join(f"EXISTS (FROM {{s}}.{table})" for table in tables)
+        return list(self.rows(f"SELECT {exist}")[0])
+
     def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[t.Any, ...]]:
         """Return all rows of a query with the schemas: a half-read result keeps the file open."""
         with self.using() as cursor:
@@ -170,6 +182,10 @@ class Members(MembersFile):
             counts[cohort] = LedgerCounts(members, in_doubt, members.count + others)
         return counts
 
+    def _sizes(self, cohorts: Sequence[int]) -> dict[int, LedgerCounts]:
+        """Count the members of some cohorts after a change, before it is committed."""
+        return self.sized(cohorts)
+
     def marks(self) -> dict[int, FoldedCohort]:
         """Return the cohorts of the file, each with its mark and its numbers."""
         rows = self.rows("SELECT cohort, mark, accepted, digest, in_doubt, base FROM {s}.marks")
@@ -182,7 +198,7 @@ class Members(MembersFile):
         """Count some cohorts and write that with their marks, within a change."""
         if not marks:
             return []
-        sizes = self.sized(list(marks))
+        sizes = self._sizes(list(marks))
         folded = [
             FoldedCohort(each, mark, sizes.get(each, NO_MEMBERS)) for each, mark in marks.items()
         ]

@@ -40,6 +40,14 @@ COHORT_TABLES = (*MEMBER_TABLES, "marks", "plan_members")
 _LINK = "'link'"  # the action of rows of the journal by which a member becomes an alias
 _HAS_BOTH = "uid IS NOT NULL AND anonymous_id IS NOT NULL"
 
+CONCERNED = (
+    "SELECT h FROM {v}.journal",
+    f"SELECT {{former}} AS h FROM {{v}}.journal WHERE {_HAS_BOTH}",
+    # The rows that the first one has fetched.
+    "SELECT {former} AS h FROM {s}.accepted SEMI JOIN {v}.journal USING (h) WHERE " + _HAS_BOTH,
+)
+"""The hashes of the members that a fold may change, or must know."""
+
 SUMMARY = (
     # Per member: the last request that was accepted, and the last one after it without an answer.
     "CREATE OR REPLACE TABLE {v}.summary AS SELECT cohort, h, accepted, is_repeated, "

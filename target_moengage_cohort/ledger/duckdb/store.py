@@ -48,8 +48,8 @@ class LocalStore(DuckDBStore):
             self.folder, read_only=read_only, step=step, patience=patience
         )
         control = Control(settings, self._database, clock)
-        super().__init__(settings, control, str(self.folder), run_id, patience)
-        self._use(step)
+        place = str(self.folder)
+        super().__init__(settings, control, place, run_id=run_id, step=step, patience=patience)
         self._leases = Leases(self.folder, is_optional=read_only)
 
     @property

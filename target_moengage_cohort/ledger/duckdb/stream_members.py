@@ -47,14 +47,20 @@ class StreamMembers(StreamLedger):
     def refuse_doubt(self, cohort: int, member: Member, *latest: int) -> RefusedDoubt | None:
         """See `StreamLedger.refuse_doubt`."""
         h = self.table.engine.hash_sql("uid", "anonymous_id")
-        found = self.table.rows(
-            f"SELECT d.action FROM {{s}}.doubts AS d JOIN (SELECT cohort, {h} AS h FROM (SELECT"
-            " ?::INTEGER AS cohort, ?::VARCHAR AS uid, ?::VARCHAR AS anonymous_id))"
-            f" USING (cohort, h) WHERE d.action <> '{Action.ADD.value}' OR NOT EXISTS"
-            # An addition that is sent again, of a member who was accepted, was not one of these.
-            " (SELECT 1 FROM {s}.accepted AS a WHERE a.cohort = d.cohort AND a.h = d.h)",
-            [cohort, member.uid, member.anonymous_id],
+        key = (
+            f"SELECT cohort, {h} AS h FROM (SELECT ?::INTEGER AS cohort, ?::VARCHAR AS uid,"
+            " ?::VARCHAR AS anonymous_id)"
         )
+        values = [cohort, member.uid, member.anonymous_id]
+        with self.table.sparing():
+            self.table.fetch(key, values)
+            found = self.table.rows(
+                f"SELECT d.action FROM {{s}}.doubts AS d JOIN ({key})"
+                f" USING (cohort, h) WHERE d.action <> '{Action.ADD.value}' OR NOT EXISTS"
+                # An addition that is sent again, of an accepted member, was not one of these.
+                " (SELECT 1 FROM {s}.accepted AS a WHERE a.cohort = d.cohort AND a.h = d.h)",
+                values,
+            )
         if not found:
             return None
         if found == [(REFUSED_DOUBT,)]:
@@ -94,27 +100,30 @@ class StreamMembers(StreamLedger):
         }
         if self.queue:
             sources[self.queue] = "t.action, t.uid, t.anonymous_id"
-        with self.table.using() as cursor:
+        found = []
+        with self.table.sparing(), self.table.using() as cursor:
             h = self.table.engine.hash_sql("uid", "anonymous_id")
             columns = f"cohort, {h} AS h, uid, anonymous_id, row_number() OVER () - 1 AS i"
             asked = f"SELECT {columns} FROM {source}"
             cursor.execute(f"CREATE OR REPLACE TEMP TABLE asked AS {asked}", values)
+            self.table.fetch("SELECT h FROM asked")
             for table, columns in sources.items():
                 order = " ORDER BY position" if table == self.queue else ""
                 matches = f"FROM {table} AS t JOIN asked USING ({keys})"
                 cursor.execute(f"SELECT i, t.cohort, {columns} {matches}{order}")
-                for i, cohort, action, uid, anonymous_id in cursor.fetchall():
-                    is_known = uid is not None or anonymous_id is not None
-                    member = Member(uid, anonymous_id) if is_known else None
-                    yield i, cohort, Expected(action and Action(action), member)
+                found.append(cursor.fetchall())
+        for i, cohort, action, uid, anonymous_id in itertools.chain.from_iterable(found):
+            is_known = uid is not None or anonymous_id is not None
+            member = Member(uid, anonymous_id) if is_known else None
+            yield i, cohort, Expected(action and Action(action), member)
 
     def elsewhere(self) -> list[int]:
         """See `StreamLedger.elsewhere`."""
         accepted = f"{self.tables}.accepted"
         new = f"SELECT i, h FROM asked ANTI JOIN {accepted} USING (cohort, h)"
-        return [
-            i for (i,) in self.table.rows(f"SELECT i FROM ({new}) SEMI JOIN {accepted} USING (h)")
-        ]
+        with self.table.sparing():
+            rows = self.table.rows(f"SELECT i FROM ({new}) SEMI JOIN {accepted} USING (h)")
+        return [i for (i,) in rows]
 
     def queued(self, changes: Sequence[NumberedChange]) -> None:
         """See `StreamLedger.queued`."""
@@ -138,7 +147,7 @@ class StreamMembers(StreamLedger):
 
     def _insert(self, select: str, values: Sequence[object], count: int) -> None:
         """Insert rows into the queue, which later rows follow."""
-        with self.table.using() as cursor:
+        with self.table.sparing(), self.table.using() as cursor:
             if not self.queue:
                 self.queue = f"memory.q{self.table.name}"
                 cursor.execute(
@@ -221,7 +230,8 @@ class StreamMembers(StreamLedger):
 
     def has_aliases(self) -> bool:
         """See `StreamLedger.has_aliases`."""
-        return bool(self.table.rows(f"SELECT 1 FROM {self.tables}.aliases LIMIT 1"))
+        with self.table.sparing():
+            return bool(self.table.rows(f"SELECT 1 FROM {self.tables}.aliases LIMIT 1"))
 
     def link(self, cohorts: Sequence[int], members: str) -> None:
         """Turn the anonymous members in a table into aliases of the uids accepted with their ids.

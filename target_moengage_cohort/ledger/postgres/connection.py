@@ -142,7 +142,7 @@ class Channel:
             cursor.execute(text.encode())
             while True:
                 if cursor.description is not None:
-                    rows = cursor.fetchall()
+                    rows = [tuple(map(_decoded, row)) for row in cursor.fetchall()]
                 if not cursor.nextset():
                     return rows
 
@@ -166,9 +166,8 @@ class Channel:
         """Return a statement with its values, which it marks by ``?``."""
         if not values:
             return statement
-        plain = [int(value) if isinstance(value, bool) else value for value in values]
         cursor = psycopg.ClientCursor(self.connection)
-        return cursor.mogrify(statement.replace("?", "%s"), plain)
+        return cursor.mogrify(statement.replace("?", "%s"), [*map(_encoded, values)])
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
@@ -185,3 +184,20 @@ class Channel:
         if connection is not None:
             with server_errors.undisturbed():
                 connection.close()
+
+
+# PostgreSQL's text has no character 0, which names may have; `copying` does the same in DuckDB.
+
+
+def _encoded(value: object) -> object:
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, str) and ("\0" in value or "\1" in value):
+        return value.replace("\1", "\0011").replace("\0", "\0010")
+    return value
+
+
+def _decoded(value: t.Any) -> t.Any:
+    if isinstance(value, str) and "\1" in value:
+        return value.replace("\0010", "\0").replace("\0011", "\1")
+    return value

@@ -88,11 +88,8 @@ class LeaseRows:
 
     def take(self, stream: str, me: Holder, patience: Patience) -> None:
         """Wait for a stream's lease; raise a `BusyError` that names its holder if it takes long."""
-        watch = LeaseWatch(
-            partial(self._acquire, stream, me), partial(self._look, stream), self._clock
-        )
-        with self._channel.lock, self._channel.translated():
-            watch.wait(stream, self.seconds, patience)
+        acquire, look = partial(self._acquire, stream, me), partial(self._look, stream)
+        LeaseWatch(acquire, look, self._clock).wait(stream, self.seconds, patience)
 
     def _acquire(self, stream: str, me: Holder, watched: Watched | None) -> bool:
         """Take a lease if it is free, or still as it was watched; return whether it was."""
@@ -105,6 +102,8 @@ class LeaseRows:
             take = channel.bound(server_tables.TAKE_LEASE, [*key, *mine, *former])
             try:
                 rows = self._changed(f"{channel.bound(server_tables.LOCK_LEASE, key)}; {take}")
+            except errors.LockNotAvailable:
+                return False
             except (errors.ReadOnlySqlTransaction, errors.InsufficientPrivilege):
                 if not self._is_optional:
                     raise

@@ -61,8 +61,8 @@ class PostgresStore(DuckDBStore):
         )
         self._database = PostgresDatabase(self._server, self.leases, read_only=read_only, step=step)
         control = Control(settings, self._database, clock)
-        super().__init__(settings, control, self._server.place, run_id, patience)
-        self._use(step)
+        place = self._server.place
+        super().__init__(settings, control, place, run_id=run_id, step=step, patience=patience)
         self._bulk = Bulk(self._server, self.leases, step, read_only=read_only)
         self._directory = Path(tempfile.gettempdir())
 

@@ -31,8 +31,9 @@ def grants(target: Target, *, creates: bool) -> str:
     """Return the statements that give the role all rights it needs."""
     role, schema = f'"{target.role}"', f'"{target.schema}"'
     if creates:
-        return f'GRANT CREATE ON DATABASE "{target.database}" TO {role};'
+        return f'GRANT CREATE, TEMPORARY ON DATABASE "{target.database}" TO {role};'
     return (
+        f'GRANT TEMPORARY ON DATABASE "{target.database}" TO {role}; '
         f"GRANT USAGE ON SCHEMA {schema} TO {role}; "
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};"
     )
@@ -81,7 +82,8 @@ def explained(error: psycopg.Error, target: Target, *, is_lost: bool) -> TargetE
     """Return the error for what a statement has failed with."""
     place = target.place
     if isinstance(error, errors.InsufficientPrivilege):
-        creates = "database" in (error.diag.message_primary or "")
+        message = error.diag.message_primary or ""
+        creates = "database" in message and "temporary" not in message
         return forbidden(target, creates=creates)
     if isinstance(error, _READ_ONLY):
         return read_only(target)

@@ -67,12 +67,16 @@ NAMES = tuple(
 )
 
 HAS_RIGHTS = (
-    "SELECT has_schema_privilege(?, 'USAGE') AND (SELECT bool_and(has_table_privilege(name,"
+    "SELECT has_database_privilege(current_database(), 'TEMPORARY') AND"
+    " has_schema_privilege(?, 'USAGE') AND (SELECT bool_and(has_table_privilege(name,"
     " 'SELECT') AND has_table_privilege(name, 'INSERT') AND has_table_privilege(name, 'UPDATE')"
     f" AND has_table_privilege(name, 'DELETE')) FROM (VALUES {', '.join(['(?)'] * len(NAMES))})"
     " AS tables (name))"
 )
-MAY_CREATE = "SELECT has_database_privilege(current_database(), 'CREATE')"
+MAY_CREATE = (
+    "SELECT has_database_privilege(current_database(), 'CREATE') AND"
+    " has_database_privilege(current_database(), 'TEMPORARY')"
+)
 
 # Not `to_regclass`, which does not see what others have made since the transaction began.
 STORES = (
@@ -109,7 +113,8 @@ def lock_number(schema: str) -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-LOCK_LEASE = "SELECT 1 FROM leases WHERE partner = ? AND stream = ? FOR UPDATE"
+# It fails while the holder is within a change, so that a run that waits goes on watching.
+LOCK_LEASE = "SELECT 1 FROM leases WHERE partner = ? AND stream = ? FOR UPDATE NOWAIT"
 TAKE_LEASE = (
     "INSERT INTO leases AS l (partner, stream, holder, seconds, run_id, pid, host, since, fence,"
     " counter, renewed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, 0, extract(epoch FROM"
