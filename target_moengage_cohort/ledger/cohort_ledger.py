@@ -95,8 +95,11 @@ class CohortLedger(t.Protocol):
         self.stream.fold()
         return self.entry.counts
 
-    def doubts(self) -> Iterator[list[tuple[Action, Member]]]:
-        """Yield the changes that earlier runs left unconfirmed and this run has not queued."""
+    def doubts(self, *, refused: bool = True) -> Iterator[list[tuple[Action, Member]]]:
+        """Yield the changes that earlier runs left unconfirmed and this run has not queued.
+
+        The removals of members who were refused alone are among them only if `refused`.
+        """
 
     def refuse_doubt(self, member: Member) -> RefusedDoubt | None:
         """Note, from any thread, that a member was refused alone; `None` if it was no doubt."""

@@ -182,3 +182,23 @@ def test_a_workspace_that_refuses_everything_is_not_asked_for_each_cohort(emulat
     seen = run(emulator, lines(schema(columns=("uid", "c")), *data), **skipping | mapping)
     assert "request_refused" == seen.error.code
     assert len(seen.attempts) < 60
+
+
+def test_the_mode_add_finishes_a_removal_and_makes_none(emulator, skipping):
+    """A removal without an answer is sent again in the mode add. A member whose addition was
+    refused after it may have been applied is removed by the next run in another mode only."""
+    every, columns = people(4), ("uid", "_sdc_deleted_at")
+    gone, bad = every[0], every[1]
+    run(emulator, lines(schema(), *rows(every[:1] + every[2:])), **skipping)
+    emulator.drop_next(1, "before")
+    lost = skipping | {"max_retry_seconds": 0}
+    assert run(emulator, lines(schema(columns=columns), record(uid=gone, **GONE)), **lost).error
+    emulator.drop_next(1, "after")
+    refused = refusing(emulator, [bad])
+    run(emulator, lines(schema(), record(uid=bad)), before=refused, **skipping)
+    run(emulator, lines(schema(), record(uid=bad)), **skipping)  # refused alone, so to be removed
+    emulator.clear_faults()
+    adds = run(emulator, lines(schema(), *rows(every[2:])), **skipping, sync_mode="add")
+    assert (None, 1, {*every[1:]}) == (adds.error, doubted(adds), members(emulator))
+    last = run(emulator, lines(schema(), *rows(every[2:])), **skipping)
+    assert (None, 0, {*every[2:]}) == (last.error, doubted(last), members(emulator))

@@ -136,6 +136,8 @@ class Confirmations:
             offers = [] if plan.waiting is None else [plan.waiting]
             counts = [len(one.leaving) for one in offers], [one.removals for one in waiting]
             assert counts[0] == counts[1], f"{cohort}: {counts[1]} removals wait, not {counts[0]}"
+        elif plan.withheld is not None:
+            self.outdated -= listed  # it may have withheld the same changes again before it failed
 
     def outdate(self, cohorts: t.Collection[str], streams: t.Mapping[str, str]) -> None:
         """Note that something else may have changed some cohorts."""

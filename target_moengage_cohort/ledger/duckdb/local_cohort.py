@@ -24,12 +24,13 @@ class DuckDBCohortLedger(CohortLedger):
 
     stream: StreamMembers
 
-    def doubts(self) -> Iterator[list[tuple[Action, Member]]]:
+    def doubts(self, *, refused: bool = True) -> Iterator[list[tuple[Action, Member]]]:
         """See `CohortLedger.doubts`."""
         new, queue = "", self.stream.queue
         if queue:
             new = f" ANTI JOIN {queue} AS q ON q.cohort = d.cohort AND q.h = d.h"
-        doubts = f"{self.stream.tables}.doubts AS d{new} WHERE cohort = ?"
+        others = "" if refused else f" AND action <> '{REFUSED_DOUBT}'"
+        doubts = f"{self.stream.tables}.doubts AS d{new} WHERE cohort = ?{others}"
         with self.stream.table.sparing():
             rows = self.stream.table.chunks(
                 f"SELECT action, uid, anonymous_id FROM {doubts}", [self.number]

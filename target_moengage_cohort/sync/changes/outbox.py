@@ -117,12 +117,10 @@ class Outbox:
             self._cohorts.meet_known(mapping, lambda entry: not entry.is_settled)
         for cohort in self._cohorts.of_stream(mapping.stream):
             if cohort.error is None and cohort.ledger and cohort.ledger.entry.counts.in_doubt:
-                for doubts in cohort.ledger.doubts():
-                    changes = [
-                        cohort.change(action, member)
-                        for action, member in doubts
-                        if action is Action.ADD or mapping.sync_mode is not SyncMode.ADD
-                    ]
+                # In `add` the removals that were asked for before are finished, and no others made.
+                refused = mapping.sync_mode is not SyncMode.ADD
+                for doubts in cohort.ledger.doubts(refused=refused):
+                    changes = [cohort.change(action, member) for action, member in doubts]
                     if not self._delivery.submit(changes):
                         return
 
