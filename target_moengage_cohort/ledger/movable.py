@@ -54,7 +54,7 @@ class MovableStore(t.Protocol):
         """Return a place for a store that is to be put into this one, which must have none.
 
         Unless it was put in place nothing is left of it at the end. What a dead process has left is
-        deleted by the next one that uses the place.
+        deleted by a later one that uses the place; on a server, once it is an hour old.
         """
 
     def restore(self, stream: str, paths: Iterable[Path]) -> None:

@@ -117,20 +117,67 @@ def test_a_busy_stream_on_a_server_is_named(places):
         assert "at-work" in str(raised.value)
 
 
-def test_a_copy_that_a_dead_process_has_left_is_dropped(places):
-    """An unfinished copy of a process that has died is dropped by the next one."""
+def imported(data, new):
+    """Make a copy from an archive; put it in place by its `put_in_place`."""
+    found = archive.Archive(io.BytesIO(data), new)
+    return moving.filled(opener(), new, found.store, found.pieces)
+
+
+def test_two_imports_into_one_place_do_not_disturb_each_other(places):
+    """Two processes import into one place at the same time: one puts its ledger in place, with all
+    of its members, and the other one is refused."""
     former, new = places("files"), places("server")
     fill(former)
-    with opener().open(new) as store, moving.held(opener(), former) as source:
-        with store.part() as part, opener().open(part.settings) as unfinished:
-            unfinished.create(next(source.pieces()).path, "import")
-            (name,) = schemas(new)
-            with psycopg.connect(new.ledger_uri) as connection:
-                connection.execute("CREATE SCHEMA moengage_kept")
-                connection.execute(f'ALTER SCHEMA "{name}" RENAME TO moengage_left')
-        with psycopg.connect(new.ledger_uri) as connection:
-            connection.execute(f'ALTER SCHEMA moengage_left RENAME TO "{name}"')
-            connection.execute("DROP SCHEMA moengage_kept")
-    assert [name] == schemas(new)
+    output = io.BytesIO()
+    with moving.held(opener(), former) as source:
+        archive.write(output, source.facts, source.pieces())
+    with imported(output.getvalue(), new) as first, imported(output.getvalue(), new) as second:
+        first.put_in_place()
+        with pytest.raises(SettingsError) as raised:
+            second.put_in_place()
+        assert "ledger_exists" == raised.value.code
+    assert 1 == len(schemas(new))
+    with opener().open(new) as store:
+        assert 13 == store.open(COHORT, STREAM).numbers().base
+
+
+def leave_part(former, new):
+    """Leave an unfinished copy with a lease, as a process does that dies; return its schema."""
+    with (
+        moving.held(opener(), former) as source,
+        opener().open(new) as store,
+        store.part() as part,
+        opener().open(part.settings) as unfinished,
+    ):
+        unfinished.create(next(source.pieces()).path, "import")
+        unfinished.take(STREAM)
+        (name,) = schemas(new)
+        execute(new, f'ALTER SCHEMA "{name}" RENAME TO left_over')
+    execute(new, f'ALTER SCHEMA left_over RENAME TO "{name}"')
+    return name
+
+
+def execute(settings, statement):
+    with psycopg.connect(settings.ledger_uri) as connection:
+        connection.execute(statement)
+
+
+def test_a_copy_that_a_dead_process_has_left_is_dropped_when_it_is_old(places):
+    """An unfinished copy of a process that has died is dropped by a later one, once it was made
+    more than an hour ago and had no lease since then: until then, its process may be alive."""
+    former, new = places("files"), places("server")
+    fill(former)
+    name = leave_part(former, new)
+
+    def is_kept():
+        with opener().open(new) as store, store.part():
+            return name in schemas(new)
+
+    assert is_kept()
+    execute(new, f"""COMMENT ON SCHEMA "{name}" IS '1700000000 of long ago'""")
+    assert is_kept()
+    execute(new, f'UPDATE "{name}".leases SET renewed_at = renewed_at - 3500')
+    assert is_kept()
+    execute(new, f'UPDATE "{name}".leases SET renewed_at = renewed_at - 200')
     moving.copy(opener(), former, new)
-    assert [name.removesuffix("_part")] == schemas(new)
+    assert [name.partition("_part_")[0]] == schemas(new)
