@@ -1,15 +1,18 @@
 """Stores that move to a server, from one, and between servers."""
 
+import contextlib
 import io
 import itertools
 
+import msgspec
 import psycopg
 import pytest
 
-from target_moengage_cohort.core.errors import BusyError, SettingsError
+from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
 from target_moengage_cohort.ledger import archive, moving
 from tests.ledger.support import ADD, COHORT, STREAM, accept, members
 from tests.ledger.support import settings as settings_of
+from tests.support.losses import Losses
 from tests.support.moves import fill, opener, rows, without
 
 _numbers = itertools.count(1)
@@ -181,3 +184,77 @@ def test_a_copy_that_a_dead_process_has_left_is_dropped_when_it_is_old(places):
     execute(new, f'UPDATE "{name}".leases SET renewed_at = renewed_at - 200')
     moving.copy(opener(), former, new)
     assert [name.partition("_part_")[0]] == schemas(new)
+
+
+@pytest.fixture
+def through(server):
+    """Return a context with the settings of a place on a server behind a proxy that loses the
+    connections that rename a schema."""
+
+    @contextlib.contextmanager
+    def make(new, **options):
+        with Losses(server.port, b"RENAME TO", **options) as losses:
+            uri = new.ledger_uri.replace(f":{server.port}/", f":{losses.port}/")
+            yield msgspec.structs.replace(new, ledger_uri=uri)
+        assert 1 == losses.count  # it is not repeated
+
+    return make
+
+
+def test_a_lost_answer_to_the_rename_is_found_out(places, through):
+    """If the connection is lost after the copy was put in place, the copy succeeds: the former
+    store is marked as moved, and the new one is used."""
+    former, new = places("files"), places("server")
+    fill(former)
+    with through(new) as behind:
+        moving.copy(opener(), former, behind)
+    assert ["ledger_moved", ""] == [refusal(each)[0] for each in (former, new)]
+    assert 1 == len(schemas(new))
+
+
+def test_a_rename_that_is_lost_before_the_server_has_it_undoes_the_copy(places, through):
+    """If the connection is lost before the copy is put in place, the former store is used as
+    before, and nothing is left of the copy."""
+    former, new = places("files"), places("server")
+    fill(former)
+    with through(new, before=True) as behind, pytest.raises(LedgerError) as raised:
+        moving.copy(opener(), former, behind)
+    assert "ledger_unreachable" == raised.value.code
+    assert "" == refusal(former)[0]
+    assert [] == schemas(new)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_copy_that_may_be_in_its_place_keeps_the_mark(places, through, before):
+    """If the server cannot be asked whether the copy is in place, the former store stays marked,
+    and the error says so, and how it is used again."""
+    former, new = places("files"), places("server")
+    fill(former)
+    with through(new, before=before, ends=True) as behind, pytest.raises(LedgerError) as raised:
+        moving.copy(opener(), former, behind)
+    assert "ledger_copy_unconfirmed" == raised.value.code
+    for text in ("moengage-cohort status", former.ledger_uri, "moengage-cohort ledger reopen"):
+        assert text in str(raised.value)
+    assert "ledger_moved" == refusal(former)[0]
+    assert before == (not any("_part_" not in name for name in schemas(new)))
+
+
+def test_a_former_store_that_cannot_be_used_again_is_named(places, server):
+    """If the copy is not in place, and the server of the former store is gone, so that the mark
+    stays, the error of the copy says that."""
+    former, new = places("server"), places("files")
+    fill(former)
+    with Losses(server.port, b"moved_to = NULL", before=True, ends=True) as losses:
+        uri = former.ledger_uri.replace(f":{server.port}/", f":{losses.port}/")
+
+        def step(name):
+            if name == "part: whole":
+                with opener().open(new) as store:
+                    store.note_action("another ledger")
+
+        behind = msgspec.structs.replace(former, ledger_uri=uri)
+        with pytest.raises(LedgerError) as raised:
+            moving.copy(opener(step=step), behind, new)
+    assert "moengage-cohort ledger reopen" in str(raised.value)
+    assert "PLANTED" not in str(raised.value)
+    assert "ledger_moved" == refusal(former)[0]
