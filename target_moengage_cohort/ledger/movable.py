@@ -71,6 +71,9 @@ class MovableStore(t.Protocol):
         deleted by a later one that uses the place; on a server, once it is an hour old.
         """
 
+    def prove_leases(self) -> None:
+        """Raise a `LedgerError` if a lease was lost since it was taken; local ones never are."""
+
     def restore(self, stream: str, paths: Iterable[Path]) -> None:
         """Fill a stream's members, of which control knows, from what `StreamLedger.dump` wrote."""
 
@@ -102,15 +105,17 @@ class MovableStore(t.Protocol):
         self._control.load = load
         return self.facts()
 
-    def mark_moved(self, facts: StoreFacts, uri: str) -> None:
+    def mark_moved(self, facts: StoreFacts, uri: str, prove: Callable[[], None]) -> None:
         """Mark the store as moved to a place; `reopen` deletes the mark.
 
-        Raise a `BusyError` instead if the store is not any more what it was.
+        Raise a `BusyError` instead if the store is not any more what it was. `prove` is called when
+        no other process can change the store, and may raise an error, too.
         """
         with self._ready().database.change("move") as transaction:
             if contents.facts(transaction.run) != facts:
                 msg = f"the ledger {self.place} was changed while it was copied; run again"
                 raise BusyError("ledger_busy", msg)
+            prove()
             transaction.run("UPDATE store SET moved_to = ?", [uri])
 
     def ignore_move(self) -> None:

@@ -101,6 +101,7 @@ class Source:
             for each in new:
                 self._hold(each)
             self.facts = self._main.dump_control(folder / _CONTROL)
+        self._prove(self._partners.stores.values())
 
     def _hold(self, stream: StreamFacts) -> None:
         self._opener.check()
@@ -110,8 +111,13 @@ class Source:
             store.stream(stream.stream)  # checks and folds them
         self._held.add(stream)
 
+    def _prove(self, stores: Iterable[LedgerStore]) -> None:
+        """Raise a `LedgerError` unless no other run has had any stream of some stores meanwhile."""
+        for store in stores:
+            store.prove_leases()
+
     def pieces(self) -> Iterator[Piece]:
-        """Yield all pieces of the store."""
+        """Yield all pieces of the store; at the end, all of them are of one moment."""
         return _until_stopped(self._opener, self._pieces())
 
     def _pieces(self) -> Iterator[Piece]:
@@ -121,14 +127,17 @@ class Source:
                 stream = self._partners.of(each.partner).stream(each.stream)
                 for path in stream.dump(self._folder):
                     yield Piece(f"members/{number}/{path.name}", path)
+        self._prove(self._partners.stores.values())
 
     def move(self, copied: Filled) -> None:
         """Mark the store as moved, then put the copy in its place; there are never two to use.
 
         If the copy certainly is not in its place, the mark is deleted again.
         """
-        self._main.mark_moved(self.facts, copied.uri)
-        for store in self._partners.stores.values():
+        stores = self._partners.stores.values()
+        others = [each for each in stores if each is not self._main]  # it proves its own itself
+        self._main.mark_moved(self.facts, copied.uri, lambda: self._prove(others))
+        for store in stores:
             store.ignore_move()  # each has something to note at its end
         try:
             copied.put_in_place()

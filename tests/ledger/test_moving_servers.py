@@ -258,3 +258,58 @@ def test_a_former_store_that_cannot_be_used_again_is_named(places, server):
     assert "moengage-cohort ledger reopen" in str(raised.value)
     assert "PLANTED" not in str(raised.value)
     assert "ledger_moved" == refusal(former)[0]
+
+
+def take_over(settings, holder="another"):
+    """Take all leases of the other partner, as a run does after they have expired."""
+    (schema,) = schemas(settings)
+    execute(
+        settings,
+        f"UPDATE {schema}.leases SET holder = '{holder}', fence = fence + 1, counter = counter + 1"
+        " WHERE partner = 'another'",
+    )
+
+
+def test_an_export_without_the_lease_of_another_partner_fails(places):
+    """If a run of another partner takes a stream over before control is dumped, or while the
+    members are, the export fails."""
+    former = places("server")
+    fill(former)
+
+    def step(name):
+        if name == "dump: before commit":
+            take_over(former)
+
+    with pytest.raises(LedgerError) as raised, moving.held(opener(step=step), former):
+        pass
+    assert "lease_lost" == raised.value.code
+    take_over(former, holder="")
+    with moving.held(opener(), former) as source:
+        pieces = source.pieces()
+        next(pieces)
+        take_over(former)
+        with pytest.raises(LedgerError) as raised:
+            list(pieces)
+        assert "lease_lost" == raised.value.code
+
+
+def test_a_copy_without_the_lease_of_another_partner_is_undone(places):
+    """If a run of another partner takes a stream over after its members were copied, the copy is
+    not put in place, and the former store is used as before."""
+    former, new = places("server"), places("files")
+    fill(former)
+
+    def move():
+        with (
+            moving.held(opener(), former) as source,
+            moving.filled(opener(), new, source.facts, lambda _: source.pieces(), "copy") as copied,
+        ):
+            take_over(former)
+            source.move(copied)
+
+    with pytest.raises(LedgerError) as raised:
+        move()
+    assert "lease_lost" == raised.value.code
+    assert "" == refusal(former)[0]
+    with opener().open(new) as store:
+        assert not store.entries()

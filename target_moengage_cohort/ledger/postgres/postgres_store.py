@@ -118,6 +118,10 @@ class PostgresStore(DuckDBStore):
         with self.scratch() as folder, schema:
             yield Part(schema.settings(self._settings), folder, schema.put_in_place)
 
+    def prove_leases(self) -> None:
+        """See `MovableStore.prove_leases`."""
+        self.leases.renew()
+
     def _start(self, spill: Path) -> Engine:
         self._directory = spill
         return Engine(self._control.hash_key, spill, read_only=False)  # the copies of members
