@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typing as t
 
-from target_moengage_cohort.core.errors import BusyError, SettingsError
+from target_moengage_cohort.core.commands import suggest
+from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
 from target_moengage_cohort.ledger.control import contents
 
 if t.TYPE_CHECKING:
@@ -25,11 +26,24 @@ class Part(t.NamedTuple):
         settings: The settings of the store there.
         folder: A private directory for temporary files as large as a stream's members.
         put_in_place: Makes what is there, with all of its files closed, the store of the place.
+            After an error it is not that, and never will be; an `UnconfirmedError` is raised if it
+            may be.
     """
 
     settings: Settings
     folder: Path
     put_in_place: Callable[[], None]
+
+
+class UnconfirmedError(LedgerError):
+    """A copy may be in its place already, or may not be; only a person can find that out."""
+
+    def __init__(self, place: str, cause: object) -> None:
+        msg = (
+            f"{cause}. It is unknown whether {place} has the new ledger. To see that, set "
+            f"ledger_uri to it, then run: {suggest('status')}"
+        )
+        super().__init__("ledger_copy_unconfirmed", msg)
 
 
 class MovableStore(t.Protocol):
@@ -54,8 +68,11 @@ class MovableStore(t.Protocol):
         """Return a place for a store that is to be put into this one, which must have none.
 
         Unless it was put in place nothing is left of it at the end. What a dead process has left is
-        deleted by the next one that uses the place.
+        deleted by a later one that uses the place; on a server, once it is an hour old.
         """
+
+    def prove_leases(self) -> None:
+        """Raise a `LedgerError` if a lease was lost since it was taken; local ones never are."""
 
     def restore(self, stream: str, paths: Iterable[Path]) -> None:
         """Fill a stream's members, of which control knows, from what `StreamLedger.dump` wrote."""
@@ -88,17 +105,18 @@ class MovableStore(t.Protocol):
         self._control.load = load
         return self.facts()
 
-    def move(self, facts: StoreFacts, uri: str, put_in_place: Callable[[], None]) -> None:
-        """Put a copy in its place, and mark this store as moved to there.
+    def mark_moved(self, facts: StoreFacts, uri: str, prove: Callable[[], None]) -> None:
+        """Mark the store as moved to a place; `reopen` deletes the mark.
 
-        Raise a `BusyError`, and do neither, if the store is not any more what it was.
+        Raise a `BusyError` instead if the store is not any more what it was. `prove` is called when
+        no other process can change the store, and may raise an error, too.
         """
         with self._ready().database.change("move") as transaction:
             if contents.facts(transaction.run) != facts:
                 msg = f"the ledger {self.place} was changed while it was copied; run again"
                 raise BusyError("ledger_busy", msg)
+            prove()
             transaction.run("UPDATE store SET moved_to = ?", [uri])
-            put_in_place()
 
     def ignore_move(self) -> None:
         """Use the store even if it is marked as moved."""
@@ -111,7 +129,7 @@ class MovableStore(t.Protocol):
         return t.cast("str | None", uri)
 
     def reopen(self) -> None:
-        """Delete the mark of `move`."""
+        """Delete the mark of `mark_moved`, if there is one."""
         self.ignore_move()
         with self._ready().database.change("reopen") as transaction:
             transaction.run("UPDATE store SET moved_to = NULL")

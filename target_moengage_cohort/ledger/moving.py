@@ -12,7 +12,9 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.core.errors import LedgerError, TryAgainError
+from target_moengage_cohort.core.commands import suggest
+from target_moengage_cohort.core.errors import LedgerError, TargetError, TryAgainError
+from target_moengage_cohort.ledger.movable import UnconfirmedError
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -61,8 +63,12 @@ class _Partners:
     def __enter__(self) -> t.Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._stack.close()
+        except TargetError:
+            if kind is None:  # else the first error says more
+                raise
 
     def of(self, partner: str) -> LedgerStore:
         """Return the store of a partner."""
@@ -95,6 +101,7 @@ class Source:
             for each in new:
                 self._hold(each)
             self.facts = self._main.dump_control(folder / _CONTROL)
+        self._prove(self._partners.stores.values())
 
     def _hold(self, stream: StreamFacts) -> None:
         self._opener.check()
@@ -104,8 +111,13 @@ class Source:
             store.stream(stream.stream)  # checks and folds them
         self._held.add(stream)
 
+    def _prove(self, stores: Iterable[LedgerStore]) -> None:
+        """Raise a `LedgerError` unless no other run has had any stream of some stores meanwhile."""
+        for store in stores:
+            store.prove_leases()
+
     def pieces(self) -> Iterator[Piece]:
-        """Yield all pieces of the store."""
+        """Yield all pieces of the store; at the end, all of them are of one moment."""
         return _until_stopped(self._opener, self._pieces())
 
     def _pieces(self) -> Iterator[Piece]:
@@ -115,12 +127,38 @@ class Source:
                 stream = self._partners.of(each.partner).stream(each.stream)
                 for path in stream.dump(self._folder):
                     yield Piece(f"members/{number}/{path.name}", path)
+        self._prove(self._partners.stores.values())
 
-    def move(self, uri: str, put_in_place: Callable[[], None]) -> None:
-        """See `MovableStore.move`."""
-        self._main.move(self.facts, uri, put_in_place)
-        for store in self._partners.stores.values():
+    def move(self, copied: Filled) -> None:
+        """Mark the store as moved, then put the copy in its place; there are never two to use.
+
+        If the copy certainly is not in its place, the mark is deleted again.
+        """
+        stores = self._partners.stores.values()
+        others = [each for each in stores if each is not self._main]  # it proves its own itself
+        self._main.mark_moved(self.facts, copied.uri, lambda: self._prove(others))
+        for store in stores:
             store.ignore_move()  # each has something to note at its end
+        try:
+            copied.put_in_place()
+        except TargetError as error:
+            is_certain = not isinstance(error, UnconfirmedError)
+            if is_certain and self._is_reopened():
+                raise
+            use = "Use" if is_certain else "If it has none, use"
+            msg = (
+                f"{error}. {use} {self.place} again, which is still marked as moved: set "
+                f"ledger_uri to {self._main.uri}, then run: {suggest('ledger', 'reopen')}"
+            )
+            raise LedgerError(error.code, msg) from None
+
+    def _is_reopened(self) -> bool:
+        """Delete the mark; return whether that succeeded."""
+        try:
+            self._main.reopen()
+        except TargetError:
+            return False
+        return True
 
 
 @contextlib.contextmanager
@@ -211,7 +249,7 @@ def copy(opener: Opener, origin: Settings, destination: Settings) -> Copied:
         facts = source.facts
         pieces = source.pieces()
         with filled(opener, destination, facts, lambda _folder: pieces, kind="copy") as copied:
-            source.move(copied.uri, copied.put_in_place)
-    with opener.open(destination) as there:
-        there.accept_older()  # whatever was in this place before
+            source.move(copied)
+            with opener.open(destination) as there:
+                there.accept_older()  # whatever was in this place before
     return Copied(facts, source.place, copied.place, copied.uri)

@@ -66,8 +66,8 @@ def moved(place: str, uri: str) -> SettingsError:
     """Return the error for a store that was copied to another place, which is used now."""
     msg = (
         f"the ledger {place} was moved to {uri}, so nothing is sent from here: set ledger_uri to "
-        "that. To use this one again, and not the other one any more, run: "
-        f"{suggest('ledger', 'reopen')}"
+        "that. If the copy was interrupted and there is none, or to use this one again and not the "
+        f"other one any more, run: {suggest('ledger', 'reopen')}"
     )
     return SettingsError("ledger_moved", msg)
 

@@ -33,7 +33,7 @@ from tests.ledger.support import (
 )
 from tests.ledger.support import settings as settings_of
 from tests.ledger.test_ledger_model import Life, steps
-from tests.support.moves import fill, leftovers, opener, rows, without
+from tests.support.moves import fill, leftovers, opener, places, rows, without
 
 
 def export(folder, file, **options):
@@ -254,6 +254,24 @@ def test_a_ledger_that_appears_meanwhile_is_left_alone(folder, tmp_path):
         assert ["mine"] == uids(store.open(COHORT, STREAM).members())
     assert None is refusal(folder)
     assert [] == leftovers(tmp_path)
+
+
+def test_a_copy_that_may_not_last_keeps_the_mark(folder, tmp_path, monkeypatch):
+    """If the disk fails once the copy is in its place, the former store stays marked as moved."""
+    sync = os.fsync
+
+    def fsync(descriptor):
+        if places(tmp_path / "new"):
+            raise OSError(5, os.strerror(5))
+        sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(LedgerError) as raised:
+            copy(folder, tmp_path / "new")
+    assert "ledger_copy_unconfirmed" == raised.value.code
+    assert "moengage-cohort ledger reopen" in str(raised.value)
+    assert ["ledger_moved", None] == [refusal(each) for each in (folder, tmp_path / "new")]
 
 
 @pytest.mark.parametrize(
@@ -490,7 +508,7 @@ def test_an_archive_of_another_destination_is_refused(packed, tmp_path):
 # Files
 
 _MOVE = """
-import resource, sys
+import re, resource, sys
 from pathlib import Path
 from target_moengage_cohort.ledger.duckdb import instance
 instance._MEMORY_LIMIT = "64MB"
@@ -503,8 +521,10 @@ elif sys.argv[2] == "archive":
     moves.restore(folder / "ledger.zip", folder / "imported")
 else:
     moves.copy(folder / "ledger", folder / "copied")
-taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(taken // (1 if sys.platform == "linux" else 1024))
+if sys.platform == "linux":  # where ru_maxrss counts the memory of the process that started it
+    print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+else:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 

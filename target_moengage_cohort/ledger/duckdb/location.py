@@ -14,7 +14,7 @@ from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.files import as_ledger_error, exists
 from target_moengage_cohort.ledger.control.control import stem
 from target_moengage_cohort.ledger.control.sqlite import FILE_NAME
-from target_moengage_cohort.ledger.movable import Part
+from target_moengage_cohort.ledger.movable import Part, UnconfirmedError
 from target_moengage_cohort.ledger.repairs import (
     inconsistent,
     occupied,
@@ -94,8 +94,12 @@ def part(folder: Path, settings: Settings, run_id: str, step: Step) -> Iterator[
             files.sync(made)
             step("part: whole")
             made.rename(folder)
+        try:
             files.sync(root)
-            step("part: in place")
+        except OSError as error:
+            cause = f"the directory {root} cannot be synced to its disk ({type(error).__name__})"
+            raise UnconfirmedError(str(folder), cause) from None
+        step("part: in place")
 
     try:
         yield Part(

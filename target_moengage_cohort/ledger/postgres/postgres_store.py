@@ -49,9 +49,9 @@ class PostgresStore(DuckDBStore):
         clock: Callable[[], float],
         patience: Patience,
     ) -> None:
-        uri, part, _ = t.cast("str", settings.ledger_uri).partition(part_schema.MARK)
+        uri, _, suffix = t.cast("str", settings.ledger_uri).partition(part_schema.MARK)
         schema = _SCHEMA + stem(settings.base_url, settings.workspace_id)
-        self._server = Server(uri, schema + part_schema.SUFFIX if part else schema, patience)
+        self._server = Server(uri, schema + suffix, patience)
         self.leases = LeaseRows(
             self._server,
             settings.partner,
@@ -114,9 +114,13 @@ class PostgresStore(DuckDBStore):
         """See `MovableStore.part`."""
         if self._database.exists:
             raise part_schema.occupied(self.place)
-        settings = part_schema.settings(self._settings)
-        with self.scratch() as folder, part_schema.empty(self._server, self._step) as put_in_place:
-            yield Part(settings, folder, put_in_place)
+        schema = part_schema.PartSchema(self._server, self._step)
+        with self.scratch() as folder, schema:
+            yield Part(schema.settings(self._settings), folder, schema.put_in_place)
+
+    def prove_leases(self) -> None:
+        """See `MovableStore.prove_leases`."""
+        self.leases.renew()
 
     def _start(self, spill: Path) -> Engine:
         self._directory = spill
