@@ -7,8 +7,9 @@ from functools import partial
 import msgspec
 import pytest
 
-from target_moengage_cohort.core.errors import BusyError, LedgerError
+from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
 from target_moengage_cohort.core.membership import Member
+from target_moengage_cohort.ledger.postgres import connection
 from target_moengage_cohort.ledger.postgres.postgres_store import PostgresStore
 from target_moengage_cohort.ledger.records import RequestState
 from tests.ledger import databases
@@ -221,6 +222,43 @@ def test_a_server_that_has_lost_changes_is_noticed(opened, tmp_path, code, loss)
     with pytest.raises(LedgerError) as raised:
         ledger.check_lease()
     assert code == raised.value.code
+
+
+@pytest.mark.parametrize("column", ["last_run", "last_request"])
+def test_a_server_that_has_lost_changes_is_refused_by_the_next_run(opened, tmp_path, column):
+    """What a run has committed stays known, although it could not read control in the end: the next
+    run is refused until a person accepts the older ledger."""
+    store = opened("run-1", Clock())
+    ledger = store.open(COHORT, STREAM)
+    store.write_progress(msgspec.structs.replace(PROGRESS, run_id="run-1"))
+    accept(ledger, ADD, members(1))
+    loss = f"UPDATE store SET {column} = {column} - 1; UPDATE leases SET counter = counter - 1"
+    databases.execute(tmp_path, loss)
+    databases.terminate(tmp_path)
+    with pytest.raises(LedgerError):
+        send(ledger, ADD, members(2))
+    closed(store)
+    after = opened("run-2", Clock())
+    with pytest.raises(SettingsError) as raised:
+        after.open(COHORT, STREAM)
+    assert "ledger_older" == raised.value.code
+
+
+def test_a_run_that_is_done_ends_well_while_control_is_locked(opened, tmp_path, monkeypatch):
+    """Another process that keeps control locked at the end of a run does not fail it, and the
+    witness has the run's requests nevertheless."""
+    monkeypatch.setattr(connection, "_LOCK_SECONDS", 1)
+    store = opened("run-1", Clock())
+    ledger = store.open(COHORT, STREAM)
+    store.write_progress(msgspec.structs.replace(PROGRESS, run_id="run-1"))
+    accept(ledger, ADD, members(1))
+    ledger.stream.fold()
+    with databases.locked(tmp_path, "store"):
+        store.close()
+    databases.execute(tmp_path, "UPDATE store SET last_request = last_request - 1")
+    with pytest.raises(SettingsError) as raised:
+        opened("run-2", Clock()).entries()
+    assert "ledger_older" == raised.value.code
 
 
 def test_runs_under_way_are_those_with_a_lease(opened, tmp_path):

@@ -90,6 +90,7 @@ class Requests:
             transaction.run(_INSERT, values)
             query = "UPDATE cohorts SET last_timestamp = ?, revision = ? WHERE number = ?"
             transaction.run(query, [*latest, cohort])
+        self._control.note_committed(request=number)
         return int(number)
 
     def add_marks(self, cohorts: Sequence[int]) -> dict[int, int]:
@@ -108,6 +109,7 @@ class Requests:
                 "UPDATE cohorts SET revision = revision + 1 WHERE number = ?",
                 [(cohort,) for cohort in cohorts],
             )
+        self._control.note_committed(request=last)
         return numbers
 
     def answer(self, number: int, state: RequestState) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from target_moengage_cohort.core import files
 from target_moengage_cohort.core.commands import suggest
-from target_moengage_cohort.core.errors import LedgerError, SettingsError
+from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
 from target_moengage_cohort.core.text import iso_utc
 from target_moengage_cohort.ledger.duckdb.inspection import inspect
 from target_moengage_cohort.ledger.duckdb.instance import Engine
@@ -257,7 +257,11 @@ class DuckDBStore(LedgerStore):
     def _close_control(self) -> None:
         with contextlib.ExitStack() as stack:
             stack.callback(self._control.database.close)
-            with contextlib.suppress(LedgerError):  # the run is over, whatever the record says
+            # The run is over, whatever the record says.
+            with contextlib.suppress(LedgerError, BusyError):
                 self._control.history.end(self.run_id)
-            if self._control.database.has_changed:
-                self._witness.write()
+            with contextlib.suppress(BusyError):
+                if self._control.database.has_changed:
+                    self._witness.write()
+                    return
+            self._witness.write_committed()
