@@ -285,7 +285,7 @@ class LedgerStore(MovableStore, AbstractContextManager[t.Any], t.Protocol):
         self._control.database.check_lease()
 
     def end_requests(self) -> None:
-        """Count the requests in flight as unanswered: their answers no longer matter."""
+        """Count the requests in flight as unanswered, and let no other leave."""
         for stream in self._streams.values():
             stream.requests.end()
 

@@ -144,6 +144,35 @@ def test_a_closed_run_leaves_its_lease(opened):
     assert [2] == fences
 
 
+@pytest.mark.parametrize("kind", ["open", "open_without_members"])
+def test_a_lease_expires_if_a_request_was_in_flight_at_the_end(opened, kind):
+    """A request that was not answered before the end may still reach MoEngage, so the next run gets
+    its stream only after the time of the lease, and another stream without waiting."""
+    with opened("run-1", Clock()) as store:
+        ledger, other = store.open(cohort("other"), OTHER_STREAM), getattr(store, kind)
+        accept(ledger, ADD, members(1))
+        send(other(COHORT, STREAM), ADD, members(1))
+    clock = Clock()
+    store = opened("run-2", clock)
+    store.open(cohort("other"), OTHER_STREAM)
+    assert 0.0 == clock.waited
+    getattr(store, kind)(COHORT, STREAM)
+    assert LEASE_SECONDS < clock.waited <= LEASE_SECONDS + 3.0
+
+
+@pytest.mark.parametrize("kind", ["open", "open_without_members"])
+def test_no_attempt_begins_after_the_end(opened, kind):
+    """A thread that outlasts its run sends nothing once the leases are released."""
+    store = opened("run-1", Clock())
+    ledger = getattr(store, kind)(COHORT, STREAM)
+    accept(ledger, ADD, members(1))
+    ledger.check_lease()
+    store.close()
+    with pytest.raises(LedgerError) as raised:
+        ledger.check_lease()
+    assert "lease_lost" == raised.value.code
+
+
 def test_streams_do_not_wait_for_each_other(opened):
     """The lease of one stream does not keep another stream's run waiting."""
     opened("run-1", Clock()).open(COHORT, STREAM)

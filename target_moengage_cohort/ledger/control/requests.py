@@ -129,6 +129,11 @@ class Requests:
             self.answered_members += self._in_flight.pop(number, 0)
             self.are_to_fold = True
 
+    @property
+    def are_in_flight(self) -> bool:
+        """Whether any was not answered before the end, or has not been yet."""
+        return bool(self._in_flight or self._ended)
+
     def end(self) -> None:
         """Count the requests in flight as unanswered."""
         with self._lock:

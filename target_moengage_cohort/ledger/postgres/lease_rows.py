@@ -77,6 +77,7 @@ class LeaseRows:
         self._held: dict[str, Lease] = {}  # by stream
         self._expires = 0.0
         self._failure: TargetError | None = None
+        self._is_over = False
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -157,6 +158,8 @@ class LeaseRows:
         """Raise a `LedgerError` unless all leases outlive an attempt that begins now."""
         if self._failure is not None:
             raise self._failure
+        if self._is_over:
+            raise LedgerError("lease_lost", "this run has ended and sends nothing more; run again")
         if self._held and self._expires - self._clock() < self._attempt_seconds:
             self.renew()
             if self._expires - self._clock() < self._attempt_seconds:
@@ -235,11 +238,15 @@ class LeaseRows:
 
     # The end
 
-    def release(self, stream: str) -> None:
-        """Release a lease; without the server it expires."""
+    def end(self) -> None:
+        """Let no attempt begin from now on, because the leases are about to be released."""
+        self._is_over = True
+
+    def release(self, stream: str, *, expires: bool) -> None:
+        """Release a lease, or let it expire, as it does without the server."""
         with self._lock:
             lease = self._held.pop(stream, None)
-        if lease is None or not self._channel.is_open:
+        if lease is None or expires or not self._channel.is_open:
             return
         values = [self._partner, stream, self._holder]
         with contextlib.suppress(TargetError), self._channel.lock, self._channel.translated():
