@@ -60,6 +60,12 @@ def locked(folder: Path, table: str) -> Iterator[None]:
         yield
 
 
+def waiting(folder: Path) -> int:
+    """Return how many sessions of a database wait for a lock."""
+    query = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
+    return len(_administer(query, [_name(folder)]))
+
+
 def terminate(folder: Path) -> None:
     """End all sessions of a database, as a server does that restarts."""
     _administer(

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from functools import partial
 
 import msgspec
@@ -9,7 +10,7 @@ import pytest
 
 from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
 from target_moengage_cohort.core.membership import Member
-from target_moengage_cohort.ledger.postgres import connection
+from target_moengage_cohort.ledger.postgres import connection, lease_rows
 from target_moengage_cohort.ledger.postgres.postgres_store import PostgresStore
 from target_moengage_cohort.ledger.records import RequestState
 from tests.ledger import databases
@@ -251,6 +252,43 @@ def test_a_server_that_has_lost_changes_is_noticed(opened, tmp_path, code, loss)
     with pytest.raises(LedgerError) as raised:
         ledger.check_lease()
     assert code == raised.value.code
+
+
+def test_a_lease_that_is_released_meanwhile_is_not_taken_as_lost(opened):
+    """The comparison after a new connection skips a stream that was released meanwhile."""
+    store = opened("run-1", Clock())
+    store.open(COHORT, STREAM)
+    leases = store.leases
+
+    class Interleaved(connection.Channel):
+        def run(self, text):
+            leases.release(STREAM, expires=False)
+            return super().run(text)
+
+    server = leases._server  # noqa: SLF001 - for another connection to it
+    with contextlib.closing(Interleaved(server, writes=True)) as channel:
+        leases.compare(channel)
+    ledger = store.open(cohort("other"), OTHER_STREAM)
+    accept(ledger, ADD, members(1))
+    ledger.check_lease()
+
+
+def test_a_renewal_that_hangs_does_not_hold_the_process(opened, tmp_path, monkeypatch):
+    """A run ends although the server does not answer its latest renewal; its lease expires."""
+    monkeypatch.setattr(lease_rows, "_END_SECONDS", 0.1)
+    store = opened("run-1", Clock())
+    store.leases.seconds = 0.05  # so that it is renewed all the time
+    accept(store.open(COHORT, STREAM), ADD, members(1))
+    store.open(COHORT, STREAM).stream.fold()
+    with databases.locked(tmp_path, "leases"):
+        began = time.monotonic()
+        while not databases.waiting(tmp_path):
+            assert time.monotonic() - began < 10.0
+        began = time.monotonic()
+        store.close()
+        assert time.monotonic() - began < 10.0  # locks are waited for for longer
+    holders = databases.execute(tmp_path, "SELECT holder FROM leases")
+    assert [("",)] != holders
 
 
 @pytest.mark.parametrize("column", ["last_run", "last_request"])
