@@ -39,6 +39,8 @@ _FAILED_COHORT = "cohort\n"  # before its id, so that no stream has this name
 _ISOLATED = (Outcome.REFUSED, Outcome.TOO_LARGE)
 _SETTLED = (Outcome.ACCEPTED, *_ISOLATED)
 _PERHAPS_APPLIED = (Outcome.RETRY, Outcome.UNEXPECTED)
+_NOT_SENT = Answer(Outcome.RETRY, "not sent")
+_PERMIT_SECONDS = 1.0  # the window is longer than a minute by two
 
 
 def _exponential() -> t.Iterator[float]:
@@ -99,20 +101,19 @@ class Attempts:
             self._waiting_for_permit += change
 
     def deliver(self, request: Request, ledger: CohortRecord | None) -> None:
-        """Attempt a request until it is accepted or has failed for good.
+        """Attempt a request, which has a permit, until it is accepted or has failed for good.
 
         The ledger records the request before it leaves, and the result.
         """
         state, lane, body, number = self._state, request.lane, request.body, 0
+        permitted_at, answer = self._clock(), _NOT_SENT
         if ledger is not None:
             members = b"[%b]" % body.members
             number = ledger.sent(body.action, members, body.count, lane.last_timestamp)
         is_retry = False
         waits = enumerate(_exponential(), 1)  # numbered by attempt
         began = self._clock()
-        while True:
-            if ledger is not None:
-                ledger.check_lease()  # as late as possible: a retry may have waited for long
+        while self._may_start(ledger, permitted_at):
             with state.changed:
                 state.in_flight.add(request)
                 lane.counts.requests += 1
@@ -132,9 +133,24 @@ class Attempts:
                     break
             if not (self._wait_before_retry(request, answer, waits, began) and self.permitted()):
                 break
-            is_retry = True
+            is_retry, permitted_at = True, self._clock()
         if not (ledger is None or answer.outcome in _SETTLED or state.ended):
             ledger.answered(number, _result(request, answer))
+
+    def _may_start(self, ledger: CohortRecord | None, permitted_at: float) -> bool:
+        """Check the lease right before an attempt; return ``False`` if the run is to end instead.
+
+        The ledger may have waited for its server, so a permit that is old by now is replaced.
+        """
+        if ledger is not None:
+            ledger.check_lease()
+        if self._clock() - permitted_at <= _PERMIT_SECONDS:
+            return True
+        if not self.permitted():
+            return False
+        if ledger is not None:
+            ledger.check_lease()
+        return True
 
     def _is_to_retry(self, request: Request, answer: Answer, error: TargetError | None) -> bool:
         """Act on an answer, with the lock held; return whether to try the same bytes again.

@@ -277,8 +277,15 @@ class LedgerStore(MovableStore, AbstractContextManager[t.Any], t.Protocol):
         """Record that a person's command has changed a cohort, or several; with numbers of it."""
         self._ready().history.note_action(kind, entry, counts)
 
+    def check_lease(self) -> None:
+        """Raise a `LedgerError` unless the streams that were taken are still this store's.
+
+        To be called from any thread, right before a STATE is written.
+        """
+        self._control.database.check_lease()
+
     def end_requests(self) -> None:
-        """Count the requests in flight as unanswered: their answers no longer matter."""
+        """Count the requests in flight as unanswered, and let no other leave."""
         for stream in self._streams.values():
             stream.requests.end()
 

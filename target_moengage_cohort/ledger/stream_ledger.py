@@ -47,6 +47,11 @@ class StreamLedger(t.Protocol):
     def add(self, entry: CohortEntry, *, created: bool) -> CohortLedger:
         """Return the ledger of one of the stream's cohorts."""
 
+    @property
+    def has_requests_in_flight(self) -> bool:
+        """Whether any request of this run may still reach MoEngage."""
+        return self.requests.are_in_flight
+
     # Folding
 
     def fold(self) -> None:

@@ -91,12 +91,26 @@ class Witness:
             store_id = self._control.store_id
             seen = Seen(place=self._place, store_id=store_id, last_run=run, last_request=request)
             if seen != self._written:
-                files.make_directory(self._path.parent)
-                part = self._path.with_name(f"{self._path.name}.part")
-                with files.as_ledger_error(self._path, "written"):
-                    files.replace(self._path, msgspec.json.encode(seen), part, self._step)
-                    files.sync(self._path.parent)
-                self._written = seen
+                self._replace(seen)
+
+    def write_committed(self) -> None:
+        """Record what this process has committed, which a store that has failed may have lost."""
+        if self._written is None:  # nothing was changed
+            return
+        known = self.read() or self._written  # another process may have written a newer one
+        facts = [(each.last_run, each.last_request) for each in (self._written, known)]
+        run, request = map(max, zip(*facts, self._control.committed, strict=True))
+        seen = msgspec.structs.replace(self._written, last_run=run, last_request=request)
+        if seen != known:
+            self._replace(seen)
+
+    def _replace(self, seen: Seen) -> None:
+        files.make_directory(self._path.parent)
+        part = self._path.with_name(f"{self._path.name}.part")
+        with files.as_ledger_error(self._path, "written"):
+            files.replace(self._path, msgspec.json.encode(seen), part, self._step)
+            files.sync(self._path.parent)
+        self._written = seen
 
     def delete(self) -> None:
         """Forget what is known."""

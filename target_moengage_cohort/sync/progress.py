@@ -10,7 +10,7 @@ import threading
 import time
 import typing as t
 
-from target_moengage_cohort.core.errors import LedgerError
+from target_moengage_cohort.core.errors import BusyError, LedgerError
 from target_moengage_cohort.core.status_line import can_show_on, status_line
 from target_moengage_cohort.core.text import format_count
 
@@ -126,7 +126,7 @@ class Progress:
 
     def _try_to_write(self) -> None:
         """Write the entry next to the ledgers; ignore an error there."""
-        with contextlib.suppress(LedgerError), self._lock:
+        with contextlib.suppress(LedgerError, BusyError), self._lock:
             self._write()
 
     def _show_on_terminal(self) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import threading
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from target_moengage_cohort.delivery import delivery as delivery_module
 from target_moengage_cohort.delivery.delivery import Delivery, dry_link, live_link
 from target_moengage_cohort.delivery.ports import Callbacks, CohortCounts, Link, NoPace, Timing
 from target_moengage_cohort.emulator import Emulator
+from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.moengage import transport as transport_module
 from target_moengage_cohort.moengage.answers import Answer, Outcome
 from target_moengage_cohort.settings import load
@@ -39,10 +42,13 @@ def interrupt():
     interrupt.close()
 
 
-def delivery(link: Link, interrupt: Interrupt, states: list | None = None) -> Delivery:
+def delivery(
+    link: Link, interrupt: Interrupt, states: list | None = None, **options: Any
+) -> Delivery:
     emit = (states if states is not None else []).append
     callbacks = Callbacks(emit, lambda _cohort, _action, _member, _reason: None, lambda *_: None)
-    made = Delivery(SETTINGS, link, callbacks, interrupt=interrupt, timing=Timing(), ledgers={})
+    options = {"timing": Timing(), "ledgers": {}, **options}
+    made = Delivery(SETTINGS, link, callbacks, interrupt=interrupt, **options)
     made.start()
     return made
 
@@ -211,6 +217,74 @@ def test_the_pace_stays_open_for_a_thread_that_has_not_ended(interrupt, monkeypa
         if thread.name.startswith("sender-"):
             thread.join()
     assert (0, 3) == (one.counts("a").added, one.counts("a").in_doubt)
+
+
+class SlowLedger:
+    """A ledger of the cohort `a` whose record of a request takes some seconds, on a clock."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.now = 0.0
+        self._seconds = seconds
+        raw = {"workspace_id": "w", "data_api_key": "k", "data_center": 1, "partner": "acme"}
+        settings = load({**raw, "ledger_uri": str(folder)}).settings
+        wait = threading.Event().wait
+        self.store = open_store(settings, run_id="r", wait=wait, step=self._step)
+        self.ledger = self.store.open(Cohort("a", "A"), "stream")
+
+    def _step(self, name: str) -> None:
+        if name == "sent: before commit":
+            self.now += self._seconds
+
+    def deliver(self, link: Link, interrupt: Interrupt) -> bool:
+        """Send a change; return whether it was accepted."""
+        timing = Timing(clock=lambda: self.now)
+        one = delivery(link, interrupt, timing=timing, ledgers={"a": self.ledger})
+        one.submit(changes("a", 1))
+        is_done = one.drain()
+        assert one.stop()
+        return is_done
+
+
+@pytest.mark.parametrize(("seconds", "permits"), [(0.5, [0.0]), (60.0, [0.0, 60.0])])
+def test_a_permit_is_not_older_than_the_request(interrupt, tmp_path, monkeypatch, seconds, permits):
+    """A request whose record took longer than a second takes another permit right before it
+    leaves."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    slow, permitted, sent = SlowLedger(tmp_path / "ledger", seconds), [], []
+
+    class Noted(NoPace):
+        def acquire(self) -> bool:
+            permitted.append(slow.now)
+            return super().acquire()
+
+    def send(_body: bytes) -> Answer:
+        sent.append(slow.now)
+        return ACCEPTED
+
+    with slow.store:
+        assert slow.deliver(Link(send, Noted(interrupt)), interrupt)
+    assert (permits, [seconds]) == (permitted, sent)
+
+
+def test_a_request_without_a_new_permit_is_not_sent(interrupt, tmp_path, monkeypatch):
+    """A run that is to end while it waits for another permit sends nothing, and no member is in
+    doubt."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    slow, sent = SlowLedger(tmp_path / "ledger", 60.0), []
+
+    class Ending(NoPace):
+        def acquire(self) -> bool:
+            if slow.now:
+                interrupt.set()
+            return super().acquire()
+
+    def send(body: bytes) -> Answer:
+        sent.append(body)
+        return ACCEPTED
+
+    with slow.store:
+        assert not slow.deliver(Link(send, Ending(interrupt)), interrupt)
+        assert ([], 0) == (sent, slow.ledger.numbers().base)
 
 
 def test_a_failure_ends_every_wait(interrupt):

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -47,6 +48,22 @@ def execute(folder: Path, statement: str) -> list[tuple]:
         connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(schema)))
         cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else []
+
+
+@contextlib.contextmanager
+def locked(folder: Path, table: str) -> Iterator[None]:
+    """Keep the rows of a table locked, as another process does."""
+    with psycopg.connect(uri_of(folder)) as connection:
+        (schema,) = _schemas(connection)
+        rows = sql.Identifier(schema, table)
+        connection.execute(sql.SQL("SELECT 1 FROM {} FOR UPDATE").format(rows))
+        yield
+
+
+def waiting(folder: Path) -> int:
+    """Return how many sessions of a database wait for a lock."""
+    query = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
+    return len(_administer(query, [_name(folder)]))
 
 
 def terminate(folder: Path) -> None:

@@ -14,6 +14,7 @@ from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger.duckdb import folding
 from target_moengage_cohort.ledger.duckdb import members as members_module
 from target_moengage_cohort.ledger.records import Expected, PlanKind, RequestState, RunEntry
+from tests.ledger import databases
 from tests.ledger.support import (
     ADD,
     COHORT,
@@ -79,6 +80,7 @@ def test_timestamps_and_revisions_last(tmp_path):
         send(ledger, ADD, members(3), 60)
         assert 70 == ledger.last_timestamp
         revision = ledger.revision
+    databases.free_leases(tmp_path)
     with ledgers(tmp_path) as store:
         ledger = store.open(COHORT, STREAM)
         assert (False, 70, revision) == (ledger.created, ledger.last_timestamp, ledger.revision)
@@ -140,6 +142,7 @@ def test_doubts_of_earlier_runs_are_those_not_queued_since(tmp_path):
         ledger.answered(send(ledger, ADD, members(1, 3)), RequestState.UNANSWERED)
         send(ledger, REMOVE, members(2))
         assert [] == flat(ledger.doubts())
+    databases.free_leases(tmp_path)
     with ledgers(tmp_path) as store:
         ledger = store.open(COHORT, STREAM)
         queue(ledger, (ADD, Member("3")), (ADD, Member("5")))

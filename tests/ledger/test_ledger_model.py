@@ -8,6 +8,7 @@ from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger.duckdb import folding
 from target_moengage_cohort.ledger.duckdb import members as members_module
 from target_moengage_cohort.ledger.records import RequestState
+from tests.ledger import databases
 from tests.ledger.support import (
     ADD,
     OTHER_STREAM,
@@ -114,6 +115,7 @@ class Life:
 
     def reopen(self):
         self.store.close()
+        databases.free_leases(self.folder)  # a request may have been in flight
         self.die()
         with ledgers(self.folder, read_only=True) as looking:
             self.check(looking)

@@ -12,8 +12,9 @@ from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsE
 from target_moengage_cohort.ledger import archive, moving
 from tests.ledger.support import ADD, COHORT, STREAM, accept, members
 from tests.ledger.support import settings as settings_of
+from tests.support import moves
 from tests.support.losses import Losses
-from tests.support.moves import fill, opener, rows, without
+from tests.support.moves import opener, rows, without
 
 _numbers = itertools.count(1)
 
@@ -38,6 +39,15 @@ def schemas(settings):
     with psycopg.connect(settings.ledger_uri) as connection:
         query = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'moengage%'"
         return [name for (name,) in connection.execute(query)]
+
+
+def fill(settings):
+    """Make a store whose last run has died, as long ago as its leases last."""
+    moves.fill(settings)
+    if settings.ledger_uri.startswith("postgresql:"):
+        with psycopg.connect(settings.ledger_uri) as connection:
+            for name in schemas(settings):
+                connection.execute(f"UPDATE {name}.leases SET holder = ''")
 
 
 def refusal(settings):

@@ -2,13 +2,15 @@
 
 import contextlib
 import threading
+import time
 from functools import partial
 
 import msgspec
 import pytest
 
-from target_moengage_cohort.core.errors import BusyError, LedgerError
+from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
 from target_moengage_cohort.core.membership import Member
+from target_moengage_cohort.ledger.postgres import connection, lease_rows
 from target_moengage_cohort.ledger.postgres.postgres_store import PostgresStore
 from target_moengage_cohort.ledger.records import RequestState
 from tests.ledger import databases
@@ -143,6 +145,35 @@ def test_a_closed_run_leaves_its_lease(opened):
     assert [2] == fences
 
 
+@pytest.mark.parametrize("kind", ["open", "open_without_members"])
+def test_a_lease_expires_if_a_request_was_in_flight_at_the_end(opened, kind):
+    """A request that was not answered before the end may still reach MoEngage, so the next run gets
+    its stream only after the time of the lease, and another stream without waiting."""
+    with opened("run-1", Clock()) as store:
+        ledger, other = store.open(cohort("other"), OTHER_STREAM), getattr(store, kind)
+        accept(ledger, ADD, members(1))
+        send(other(COHORT, STREAM), ADD, members(1))
+    clock = Clock()
+    store = opened("run-2", clock)
+    store.open(cohort("other"), OTHER_STREAM)
+    assert 0.0 == clock.waited
+    getattr(store, kind)(COHORT, STREAM)
+    assert LEASE_SECONDS < clock.waited <= LEASE_SECONDS + 3.0
+
+
+@pytest.mark.parametrize("kind", ["open", "open_without_members"])
+def test_no_attempt_begins_after_the_end(opened, kind):
+    """A thread that outlasts its run sends nothing once the leases are released."""
+    store = opened("run-1", Clock())
+    ledger = getattr(store, kind)(COHORT, STREAM)
+    accept(ledger, ADD, members(1))
+    ledger.check_lease()
+    store.close()
+    with pytest.raises(LedgerError) as raised:
+        ledger.check_lease()
+    assert "lease_lost" == raised.value.code
+
+
 def test_streams_do_not_wait_for_each_other(opened):
     """The lease of one stream does not keep another stream's run waiting."""
     opened("run-1", Clock()).open(COHORT, STREAM)
@@ -221,6 +252,80 @@ def test_a_server_that_has_lost_changes_is_noticed(opened, tmp_path, code, loss)
     with pytest.raises(LedgerError) as raised:
         ledger.check_lease()
     assert code == raised.value.code
+
+
+def test_a_lease_that_is_released_meanwhile_is_not_taken_as_lost(opened):
+    """The comparison after a new connection skips a stream that was released meanwhile."""
+    store = opened("run-1", Clock())
+    store.open(COHORT, STREAM)
+    leases = store.leases
+
+    class Interleaved(connection.Channel):
+        def run(self, text):
+            leases.release(STREAM, expires=False)
+            return super().run(text)
+
+    server = leases._server  # noqa: SLF001 - for another connection to it
+    with contextlib.closing(Interleaved(server, writes=True)) as channel:
+        leases.compare(channel)
+    ledger = store.open(cohort("other"), OTHER_STREAM)
+    accept(ledger, ADD, members(1))
+    ledger.check_lease()
+
+
+def test_a_renewal_that_hangs_does_not_hold_the_process(opened, tmp_path, monkeypatch):
+    """A run ends although the server does not answer its latest renewal; its lease expires."""
+    monkeypatch.setattr(lease_rows, "_END_SECONDS", 0.1)
+    store = opened("run-1", Clock())
+    store.leases.seconds = 0.05  # so that it is renewed all the time
+    accept(store.open(COHORT, STREAM), ADD, members(1))
+    store.open(COHORT, STREAM).stream.fold()
+    with databases.locked(tmp_path, "leases"):
+        began = time.monotonic()
+        while not databases.waiting(tmp_path):
+            assert time.monotonic() - began < 10.0
+        began = time.monotonic()
+        store.close()
+        assert time.monotonic() - began < 10.0  # locks are waited for for longer
+    holders = databases.execute(tmp_path, "SELECT holder FROM leases")
+    assert [("",)] != holders
+
+
+@pytest.mark.parametrize("column", ["last_run", "last_request"])
+def test_a_server_that_has_lost_changes_is_refused_by_the_next_run(opened, tmp_path, column):
+    """What a run has committed stays known, although it could not read control in the end: the next
+    run is refused until a person accepts the older ledger."""
+    store = opened("run-1", Clock())
+    ledger = store.open(COHORT, STREAM)
+    store.write_progress(msgspec.structs.replace(PROGRESS, run_id="run-1"))
+    accept(ledger, ADD, members(1))
+    loss = f"UPDATE store SET {column} = {column} - 1; UPDATE leases SET counter = counter - 1"
+    databases.execute(tmp_path, loss)
+    databases.terminate(tmp_path)
+    with pytest.raises(LedgerError):
+        send(ledger, ADD, members(2))
+    closed(store)
+    after = opened("run-2", Clock())
+    with pytest.raises(SettingsError) as raised:
+        after.open(COHORT, STREAM)
+    assert "ledger_older" == raised.value.code
+
+
+def test_a_run_that_is_done_ends_well_while_control_is_locked(opened, tmp_path, monkeypatch):
+    """Another process that keeps control locked at the end of a run does not fail it, and the
+    witness has the run's requests nevertheless."""
+    monkeypatch.setattr(connection, "_LOCK_SECONDS", 1)
+    store = opened("run-1", Clock())
+    ledger = store.open(COHORT, STREAM)
+    store.write_progress(msgspec.structs.replace(PROGRESS, run_id="run-1"))
+    accept(ledger, ADD, members(1))
+    ledger.stream.fold()
+    with databases.locked(tmp_path, "store"):
+        store.close()
+    databases.execute(tmp_path, "UPDATE store SET last_request = last_request - 1")
+    with pytest.raises(SettingsError) as raised:
+        opened("run-2", Clock()).entries()
+    assert "ledger_older" == raised.value.code
 
 
 def test_runs_under_way_are_those_with_a_lease(opened, tmp_path):

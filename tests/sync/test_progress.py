@@ -13,6 +13,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from target_moengage_cohort.core.errors import BusyError
 from target_moengage_cohort.delivery.pace import seconds_left
 from target_moengage_cohort.delivery.ports import Outlook
 from target_moengage_cohort.ledger.records import RunProgress
@@ -137,6 +138,28 @@ def test_one_thread_at_a_time_writes_the_entry(monkeypatch):
     shown.publish(store)
     shown.stop()
     assert not store.overlap.is_set()
+
+
+def test_a_ledger_that_is_busy_does_not_end_the_progress(monkeypatch):
+    """The entry is written again after an attempt for which control was locked for too long."""
+    monkeypatch.setattr(progress_module, "_PUBLISH_SECONDS", 0.001)
+
+    class Store:
+        written = 0
+        is_again = threading.Event()
+
+        def write_progress(self, _progress: RunProgress) -> None:
+            self.written += 1
+            if self.written == 2:
+                raise BusyError("ledger_busy", "locked")
+            if self.written > 2:
+                self.is_again.set()
+
+    shown, store = progress(), Store()
+    shown.start()
+    shown.publish(store)
+    assert store.is_again.wait(10)
+    shown.stop()
 
 
 def test_on_a_terminal_there_is_a_progress_line(tmp_path, emulator):

@@ -82,12 +82,14 @@ def wait_until(condition):
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("late", ["late", "a"], ids=["a new member", "an accepted member"])
 def test_a_run_that_was_stopped_sends_and_writes_nothing_once_its_lease_is_lost(
-    emulator, place, tmp_path
+    emulator, place, tmp_path, late
 ):
     """A run that is stopped between two requests loses its lease to another one. When it goes on,
-    it sends nothing more and writes no STATE, and it says why."""
-    setting = {"request_timeout_seconds": 1, "flush_seconds": 1, "report_path": "report.json"}
+    it sends nothing more and says why. It writes no STATE either, even if it knows the member of
+    the last row as accepted."""
+    setting = {"request_timeout_seconds": 1, "flush_seconds": 1}
     settings = config(emulator, ledger_uri=place.uri, max_payload_bytes=1_000, **setting)
     first = begin(tmp_path / "one", {**settings, "report_path": str(tmp_path / "report.json")})
     columns = ("uid", "_sdc_deleted_at")
@@ -103,7 +105,7 @@ def test_a_run_that_was_stopped_sends_and_writes_nothing_once_its_lease_is_lost(
     sent = len(emulator.requests())
     first.send_signal(signal.SIGCONT)
     with contextlib.suppress(BrokenPipeError):
-        write(first, record(uid="late"), state({"one": 1}))
+        write(first, record(uid=late), state({"one": 1}))
     ended = finish(first)
     assert (1, []) == (ended.code, ended.states)
     assert sent == len(emulator.requests())

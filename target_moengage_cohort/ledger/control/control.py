@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import threading
 import typing as t
 
 import msgspec
@@ -54,12 +55,20 @@ class Control:
         self.database = database
         self.store_id = self.hash_key = ""  # the latter is the key of the members' hashes
         self.was_created = False  # by this process
+        self.committed = (0, 0)  # the highest numbers of a run and a request, by this process
+        self._lock = threading.Lock()
         self.load: Callable[[Transaction], None] | None = None  # fills a new store with a copy
         self.ignores_move = False  # whether to use a store that is marked as moved
         database.guard = self._refuse_moved  # another process may mark it at any time
         self.new = NewCohorts(database, settings.partner)
         self.plans = Plans(database, clock)
         self.history = History(self)
+
+    def note_committed(self, *, run: int = 0, request: int = 0) -> None:
+        """Keep the numbers of what this process has committed, in case the store loses it."""
+        with self._lock:
+            last_run, last_request = self.committed
+            self.committed = (max(last_run, run), max(last_request, request))
 
     def open(self) -> None:
         """Open the store, or create it; check whose it is."""

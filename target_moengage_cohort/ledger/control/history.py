@@ -35,19 +35,23 @@ class History:
         """Record how far a run is; the first time, that it has begun."""
         text = msgspec.json.encode(progress).decode()
         with self._database.change("progress") as transaction:
-            self._begin(transaction, progress.run_id, progress.started_at)
+            number = self._begin(transaction, progress.run_id, progress.started_at)
             query = "UPDATE runs SET progress = ? WHERE run_id = ?"
             transaction.run(query, [text, progress.run_id])
+        self._control.note_committed(run=number)
         self._is_under_way = True
 
-    def _begin(self, transaction: Transaction, run_id: str, started_at: str) -> None:
-        if not transaction.run("SELECT 1 FROM runs WHERE run_id = ?", [run_id]):
+    def _begin(self, transaction: Transaction, run_id: str, started_at: str) -> int:
+        """Record that a run has begun, unless it is recorded; return its number."""
+        rows = transaction.run("SELECT number FROM runs WHERE run_id = ?", [run_id])
+        if not rows:
             query = "UPDATE store SET last_run = last_run + 1 RETURNING last_run"
-            ((number,),) = transaction.run(query)
+            rows = transaction.run(query)
             transaction.run(
                 "INSERT INTO runs (number, run_id, partner, started_at) VALUES (?, ?, ?, ?)",
-                [number, run_id, self._control.partner, started_at],
+                [*rows[0], run_id, self._control.partner, started_at],
             )
+        return int(rows[0][0])
 
     def under_way(self) -> list[RunProgress]:
         """Return the latest progress of the runs that have not ended, of dead processes, too."""
@@ -66,7 +70,7 @@ class History:
         changed = [number for number, entry in entries.items() if entry.added or entry.removed]
         with self._database.change("finish run") as transaction:
             self._control.write_new(transaction)
-            self._begin(transaction, run_id, started_at)
+            number = self._begin(transaction, run_id, started_at)
             transaction.run(
                 "UPDATE runs SET finished_at = ?, progress = NULL WHERE run_id = ?",
                 [now.isoformat(timespec="seconds"), run_id],
@@ -87,6 +91,7 @@ class History:
                 [old],
             )
             transaction.run("DELETE FROM runs WHERE finished_at < ?", [old])
+        self._control.note_committed(run=number)
         self._is_under_way = False
 
     def end(self, run_id: str) -> None:

@@ -29,6 +29,7 @@ class MemberlessStream:
         self._name = name
         self._lock = threading.Lock()
         self.latest = self._reserved = control.fact(name, "last_timestamp") or 0
+        self._in_flight = 0
 
     def open(self, cohort: Cohort, *, held: bool) -> MemberlessCohort:
         """Return one of its cohorts, created if it is new; see `LedgerStore.open`."""
@@ -49,6 +50,17 @@ class MemberlessStream:
                 self._reserved = timestamp + _AHEAD
                 self._control.note_stream(self._name, last_timestamp=self._reserved)
             self.latest = max(self.latest, timestamp)
+            self._in_flight += 1
+
+    def answered(self) -> None:
+        """Count a request as answered."""
+        with self._lock:
+            self._in_flight -= 1
+
+    @property
+    def has_requests_in_flight(self) -> bool:
+        """Whether any request of this run may still reach MoEngage."""
+        return self._in_flight > 0
 
     def check_lease(self) -> None:
         """See `CohortLedger.check_lease`."""
@@ -85,5 +97,6 @@ class MemberlessCohort(msgspec.Struct, frozen=True):
         """See `CohortLedger.check_lease`."""
         self.stream.check_lease()
 
-    def answered(self, number: int, state: RequestState) -> None:
-        """Record nothing."""
+    def answered(self, _number: int, _state: RequestState) -> None:
+        """Record nothing but that it is no longer in flight."""
+        self.stream.answered()

@@ -90,6 +90,7 @@ class Requests:
             transaction.run(_INSERT, values)
             query = "UPDATE cohorts SET last_timestamp = ?, revision = ? WHERE number = ?"
             transaction.run(query, [*latest, cohort])
+        self._control.note_committed(request=number)
         return int(number)
 
     def add_marks(self, cohorts: Sequence[int]) -> dict[int, int]:
@@ -108,6 +109,7 @@ class Requests:
                 "UPDATE cohorts SET revision = revision + 1 WHERE number = ?",
                 [(cohort,) for cohort in cohorts],
             )
+        self._control.note_committed(request=last)
         return numbers
 
     def answer(self, number: int, state: RequestState) -> None:
@@ -126,6 +128,11 @@ class Requests:
         with self._lock:
             self.answered_members += self._in_flight.pop(number, 0)
             self.are_to_fold = True
+
+    @property
+    def are_in_flight(self) -> bool:
+        """Whether any was not answered before the end, or has not been yet."""
+        return bool(self._in_flight or self._ended)
 
     def end(self) -> None:
         """Count the requests in flight as unanswered."""

@@ -15,7 +15,7 @@ import msgspec
 
 from target_moengage_cohort.core import files
 from target_moengage_cohort.core.commands import suggest
-from target_moengage_cohort.core.errors import LedgerError, SettingsError
+from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
 from target_moengage_cohort.core.text import iso_utc
 from target_moengage_cohort.ledger.duckdb.inspection import inspect
 from target_moengage_cohort.ledger.duckdb.instance import Engine
@@ -81,8 +81,8 @@ class DuckDBStore(LedgerStore):
     def _lock_stream(self, stream: str, me: Holder) -> None:
         """Take a stream's lease."""
 
-    def _unlock_stream(self, stream: str) -> None:
-        """Release a stream's lease."""
+    def _unlock_stream(self, stream: str, *, expires: bool) -> None:
+        """Release a stream's lease, or let it expire: a request may still reach MoEngage."""
 
     @abc.abstractmethod
     def _members(self, engine: Engine, owner: Owner) -> Members:
@@ -165,9 +165,10 @@ class DuckDBStore(LedgerStore):
             raise
 
     def _release(self, name: str) -> None:
-        self._unlock_stream(name)
+        records = (self._streams.pop(name, None), self._memberless.get(name))
+        expires = any(each is not None and each.has_requests_in_flight for each in records)
+        self._unlock_stream(name, expires=expires)
         self._taken.discard(name)
-        self._streams.pop(name, None)
 
     def reassign(self, cohort_id: str, stream: str) -> None:
         """See `LedgerStore.reassign`."""
@@ -241,6 +242,7 @@ class DuckDBStore(LedgerStore):
 
     def close(self) -> None:
         """See `LedgerStore.close`."""
+        self.end_requests()
         if self._worker is not None:
             self._worker.shutdown()
         ends: tuple[Callable[[], object], ...] = (
@@ -265,7 +267,11 @@ class DuckDBStore(LedgerStore):
     def _close_control(self) -> None:
         with contextlib.ExitStack() as stack:
             stack.callback(self._control.database.close)
-            with contextlib.suppress(LedgerError):  # the run is over, whatever the record says
+            # The run is over, whatever the record says.
+            with contextlib.suppress(LedgerError, BusyError):
                 self._control.history.end(self.run_id)
-            if self._control.database.has_changed:
-                self._witness.write()
+            with contextlib.suppress(BusyError):
+                if self._control.database.has_changed:
+                    self._witness.write()
+                    return
+            self._witness.write_committed()

@@ -109,7 +109,8 @@ class LocalStore(DuckDBStore):
     def _lock_stream(self, stream: str, me: Holder) -> None:
         self._leases.take(stream, self._base(stream), me, self._patience)
 
-    def _unlock_stream(self, stream: str) -> None:
+    def _unlock_stream(self, stream: str, *, expires: bool) -> None:
+        del expires  # the lock is the process's, and goes with it
         self._leases.release(self._base(stream))
 
     def _holding(self) -> Iterable[str]:

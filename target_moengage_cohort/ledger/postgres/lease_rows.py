@@ -34,6 +34,7 @@ if t.TYPE_CHECKING:
 MARGIN_SECONDS = 30.0
 """A lease lasts so much longer than an attempt at a request."""
 _RENEWALS = 5  # in the time that a lease lasts
+_END_SECONDS = 5.0  # to wait in the end for a renewal, whose server may not answer
 
 
 def boot_clock() -> float:
@@ -77,6 +78,8 @@ class LeaseRows:
         self._held: dict[str, Lease] = {}  # by stream
         self._expires = 0.0
         self._failure: TargetError | None = None
+        self._is_over = False
+        self._is_stuck = False  # whether a renewal waits for the server in the end
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -157,6 +160,8 @@ class LeaseRows:
         """Raise a `LedgerError` unless all leases outlive an attempt that begins now."""
         if self._failure is not None:
             raise self._failure
+        if self._is_over:
+            raise LedgerError("lease_lost", "this run has ended and sends nothing more; run again")
         if self._held and self._expires - self._clock() < self._attempt_seconds:
             self.renew()
             if self._expires - self._clock() < self._attempt_seconds:
@@ -209,6 +214,8 @@ class LeaseRows:
         rows = channel.run(f"BEGIN READ ONLY; {self._server.settings()} {query}; COMMIT")
         found = {stream: facts for stream, *facts in rows}
         for stream, lease in held.items():
+            if stream not in self.held:
+                continue  # it has just been released
             holder, fence, counter, *run = found.get(stream, ("", -1, -1))
             if fence > lease.fence:
                 self.lose(stream, *run)
@@ -235,21 +242,32 @@ class LeaseRows:
 
     # The end
 
-    def release(self, stream: str) -> None:
-        """Release a lease; without the server it expires."""
+    def end(self) -> None:
+        """Let no attempt begin from now on, because the leases are about to be released."""
+        self._is_over = True
+
+    def release(self, stream: str, *, expires: bool) -> None:
+        """Release a lease, or let it expire, as it does without the server."""
         with self._lock:
             lease = self._held.pop(stream, None)
-        if lease is None or not self._channel.is_open:
+        if lease is None or expires or not self._channel.is_open:
             return
         values = [self._partner, stream, self._holder]
-        with contextlib.suppress(TargetError), self._channel.lock, self._channel.translated():
+        if not self._channel.lock.acquire(timeout=0.0 if self._is_stuck else _END_SECONDS):
+            self._is_stuck = True
+            return
+        with contextlib.suppress(TargetError), contextlib.ExitStack() as stack:
+            stack.callback(self._channel.lock.release)
+            stack.enter_context(self._channel.translated())
             self._changed(self._channel.bound(server_tables.FREE_LEASE, values))
 
     def close(self) -> None:
-        """End the renewals, and close the connection."""
+        """End the renewals, and close the connection unless one still waits for its server."""
         self._ended.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(0.0 if self._is_stuck else _END_SECONDS)
+            if self._thread.is_alive():
+                return
         self._channel.close()
 
 

@@ -132,11 +132,16 @@ class PostgresStore(DuckDBStore):
     def _lock_stream(self, stream: str, me: Holder) -> None:
         self.leases.take(stream, me, self._patience)
 
-    def _unlock_stream(self, stream: str) -> None:
-        self.leases.release(stream)
+    def _unlock_stream(self, stream: str, *, expires: bool) -> None:
+        self.leases.release(stream, expires=expires)
 
     def _holding(self) -> Iterable[str]:
         return [run_id for (run_id,) in self._database.rows(server_tables.HELD)]
+
+    def end_requests(self) -> None:
+        """See `LedgerStore.end_requests`."""
+        self.leases.end()  # first, so that every request that may still leave is in flight
+        super().end_requests()
 
     def _close_place(self) -> None:
         self._bulk.close()
