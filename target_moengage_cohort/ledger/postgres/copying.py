@@ -86,7 +86,7 @@ def _write(channel: Channel, query: str, pipe: Path, failures: list[BaseExceptio
         with open(pipe, "wb", buffering=0) as file:  # noqa: PTH123 - nothing of it is buffered
             copy = f"COPY ({query}) TO STDOUT (FORMAT csv)"
             file.writelines(_rows(channel.connection.pgconn, copy))
-    except (psycopg.Error, OSError) as error:
+    except BaseException as error:  # noqa: BLE001 - else the end of the file looks like that of all
         failures.append(error)
 
 
