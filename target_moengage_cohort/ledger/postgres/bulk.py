@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import typing as t
+from functools import partial
 
 from target_moengage_cohort.ledger.postgres import copying, server_tables
 from target_moengage_cohort.ledger.postgres.connection import Channel
@@ -26,9 +27,11 @@ class Bulk:
 
     def __init__(self, server: Server, leases: LeaseRows, step: Step, *, read_only: bool) -> None:
         self.place = server.place
-        self.channel = Channel(server, writes=not read_only)
+        self.channel = Channel(server, writes=not read_only, seconds=_SECONDS)
         self.channel.reconnected = leases.compare
-        self._settings = server.settings(statement_seconds=_SECONDS, idle_seconds=_IDLE_SECONDS)
+        settings = partial(server.settings, statement_seconds=_SECONDS, idle_seconds=_IDLE_SECONDS)
+        self._settings = settings()
+        self._reading_settings = settings(isolation="REPEATABLE READ READ ONLY")
         self._leases = leases
         self._step = step
 
@@ -36,11 +39,10 @@ class Bulk:
     def reading(self) -> Iterator[None]:
         """Read in one transaction, as of one moment."""
         with self.channel.lock, self.channel.translated():
-            begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-            self.channel.begin(f"{begin}; {self._settings}")
+            self.channel.begin(f"BEGIN; {self._reading_settings}")
             try:
                 yield
-                self.channel.run("COMMIT")
+                self.channel.commit()
             except BaseException:
                 self.channel.roll_back()
                 raise
@@ -57,7 +59,7 @@ class Bulk:
                 if proof.statement:
                     proof.check(channel.run(proof.statement), channel)
                 self._step(f"{name}: before commit on the server")
-                channel.run("COMMIT")
+                channel.commit()
             except BaseException:
                 channel.roll_back()
                 raise

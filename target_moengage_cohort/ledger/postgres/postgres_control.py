@@ -163,7 +163,7 @@ class PostgresDatabase:
         try:
             yield
             self._step(f"{name}: before commit")
-            self._channel.run("COMMIT")
+            self._channel.commit()
         except BaseException:
             self._channel.roll_back()
             raise

@@ -97,7 +97,7 @@ def explained(error: psycopg.Error, target: Target, *, is_lost: bool) -> TargetE
         msg = f"the disk of the server of the ledger {place} is full; free some space. {_TRANSIENT}"
         return LedgerError("ledger_unusable", msg)
     if is_lost:
-        return unreachable(place, error.diag.message_primary or "the connection was lost")
+        return unreachable(place, error.diag.message_primary or "the server does not answer")
     cause = f"{type(error).__name__}, {error.sqlstate}"  # the text may quote an identifier
     msg = f"the ledger {place} cannot be used ({cause}). {_TRANSIENT}"
     return LedgerError("ledger_unusable", msg)
