@@ -9,13 +9,14 @@ from time import monotonic, sleep
 import psycopg
 import pytest
 
+from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.core.interrupts import Patience
-from target_moengage_cohort.ledger.postgres import bounded, copying
+from target_moengage_cohort.ledger.postgres import bounded, bulk, copying
 from target_moengage_cohort.ledger.postgres.connection import Channel, Server
 from target_moengage_cohort.ledger.postgres.server_tables import lock_number
 from target_moengage_cohort.ledger.postgres.server_window import ServerWindow
 from tests.ledger import databases
-from tests.ledger.support import COHORT, STREAM, ledgers
+from tests.ledger.support import ADD, COHORT, REMOVE, STREAM, accept, ledgers, members
 
 pytestmark = pytest.mark.server
 WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
@@ -132,3 +133,63 @@ def test_connections_that_drop_are_made_again_with_pauses(channel, tmp_path):
         channel.begin("SELECT 1")
     assert [1.0] * 3 == pauses
     assert 3 == len(connections)
+
+
+def test_a_copy_to_the_server_is_in_pieces(channel, monkeypatch):
+    """No statement waits for all chunks of a copy: each ends on its own, within its own time."""
+    monkeypatch.setattr(copying, "_PIECE", 1)
+    channel.run("CREATE TABLE public.copied (x INTEGER)")
+
+    def chunks():
+        for number in range(4):
+            channel.run("SET LOCAL statement_timeout TO '1s'")  # not within another statement
+            yield f"{number}\n"
+
+    channel.begin("BEGIN")
+    assert 4 == copying.copy_in(channel, "public.copied", ["x"], chunks())
+    channel.commit()
+    assert [(4,)] == channel.run("SELECT count(*) FROM public.copied")
+
+
+def test_a_change_of_members_waits_for_a_stopped_process_no_longer_than_a_lease(tmp_path):
+    """Within a change each statement may take as long as a lease; deletions leave that so."""
+    with ledgers(tmp_path) as store:
+        ledger = store.open(COHORT, STREAM)
+        accept(ledger, ADD, members(1))
+        ledger.stream.fold()
+        table = ledger.stream.table
+        with table.change("test"):
+            table.run("DELETE FROM {s}.doubts")
+            table.run("DELETE FROM {s}.aliases")
+            table.run("DELETE FROM {s}.marks")
+            shown = table._bulk.channel.run("SHOW statement_timeout")  # noqa: SLF001 - as it is
+            table.write_marks({ledger.number: ledger.entry.mark})
+    assert [("90s",)] == shown
+
+
+def test_a_long_computation_within_a_change_is_no_idle_time(tmp_path, monkeypatch):
+    """The server does not end the transaction of a process that computes between statements."""
+    monkeypatch.setattr(bulk, "_IDLE_SECONDS", 1)
+    monkeypatch.setattr(bulk, "_BEAT_SECONDS", 0.1)
+    with ledgers(tmp_path) as store:
+        ledger = store.open(COHORT, STREAM)
+        accept(ledger, ADD, members(1))
+        ledger.stream.fold()
+        with ledger.stream.table.change("test"):
+            sleep(1.5)  # by the server's clock
+
+
+@pytest.mark.parametrize(
+    "loss", ["DELETE FROM accepted", "UPDATE accepted SET h = gen_random_uuid()"]
+)
+def test_a_deletion_that_the_server_does_not_make_is_an_error(tmp_path, loss):
+    """Rows that are deleted here and are not there on the server stop the run."""
+    with contextlib.suppress(LedgerError), ledgers(tmp_path) as store:  # the same at the end
+        ledger = store.open(COHORT, STREAM)
+        accept(ledger, ADD, members(1, 2))
+        ledger.stream.fold()
+        databases.execute(tmp_path, loss)
+        accept(ledger, REMOVE, members(1))
+        with pytest.raises(SettingsError) as raised:
+            ledger.stream.fold()
+        assert "ledger_mismatch" == raised.value.code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import typing as t
 from functools import partial
 
@@ -17,9 +18,12 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.postgres.lease_rows import LeaseRows
 
 _SECONDS = 3600
-"""The longest statement: one may copy a hundred million rows."""
-_IDLE_SECONDS = 120
-"""The longest time that DuckDB computes between two of them."""
+"""The longest statement that needs nothing of this process: it may read a hundred million rows."""
+_IDLE_SECONDS = 60
+"""After that the server ends the transaction of a process that was stopped."""
+_BEAT_SECONDS = 15.0
+"""The time after which the server sees that DuckDB is at work between two statements."""
+_LIMIT = "SET LOCAL statement_timeout TO '{:.0f}s'"
 
 
 class Bulk:
@@ -55,7 +59,8 @@ class Bulk:
             try:
                 rows = channel.begin(f"BEGIN; {self._settings} {proof.lock_statement}")
                 proof.check(rows, channel)
-                yield
+                with channel.kept_alive(_BEAT_SECONDS):
+                    yield
                 if proof.statement:
                     proof.check(channel.run(proof.statement), channel)
                 self._step(f"{name}: before commit on the server")
@@ -67,8 +72,11 @@ class Bulk:
 
     def repeat(
         self, table: str, columns: Sequence[str], chunks: Iterator[list[str]], *, deletes: bool
-    ) -> int:
-        """Insert rows, or delete those with some keys, within a change; return their number."""
+    ) -> tuple[int, int]:
+        """Insert rows, or delete those with some keys, within a change.
+
+        Return the number of lines, and that of the rows that were changed.
+        """
         count = 0
 
         def lines() -> Iterator[str]:
@@ -79,13 +87,17 @@ class Bulk:
 
         rest = lines()
         if (first := next(rest, None)) is None:
-            return 0
+            return 0, 0
         if deletes:
             self.channel.run(server_tables.GONE)
-        copying.copy_in(self.channel, "gone" if deletes else table, columns, _all(first, rest))
+        all_lines = itertools.chain([first], rest)
+        target = "gone" if deletes else table
+        changed = copying.copy_in(self.channel, target, columns, all_lines)
         if deletes:
-            self.channel.run(server_tables.delete_gone(table))
-        return count
+            self.channel.run(_LIMIT.format(_SECONDS))
+            ((changed,),) = self.channel.run(server_tables.delete_gone(table))
+            self.channel.run(_LIMIT.format(self._leases.seconds))
+        return count, changed
 
     def vacuum(self) -> None:
         """Let the server use the space of deleted rows for others, if the role may do that."""
@@ -96,8 +108,3 @@ class Bulk:
     def close(self) -> None:
         """Close the connection."""
         self.channel.close()
-
-
-def _all(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest

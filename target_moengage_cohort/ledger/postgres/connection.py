@@ -31,7 +31,7 @@ OLDEST = 13
 _RECONNECT_SECONDS = 60.0
 _LOCK_SECONDS = 30
 _POLL_SECONDS = 1.0
-_ROLLBACK_SECONDS = 5
+_SHORT_SECONDS = 5
 _SETTINGS = (
     # Not the default of the server, which the lock on the rows of `store` and of `pace` needs.
     "SET TRANSACTION ISOLATION LEVEL {isolation};"
@@ -123,6 +123,7 @@ class Channel:
     def __init__(self, server: Server, *, writes: bool, seconds: float = STATEMENT_SECONDS) -> None:
         self.server = server
         self.lock = threading.RLock()
+        self._busy = threading.Lock()  # locked while a statement is under way
         self.wait = server.wait
         self.reconnected: Callable[[Channel], None] = lambda _channel: None
         self._writes = writes
@@ -151,7 +152,6 @@ class Channel:
                 except BaseException:
                     self.close()  # so that it is called again
                     raise
-        self._connection.seconds = self._seconds
         return self._connection
 
     @property
@@ -167,19 +167,45 @@ class Channel:
     def run(self, text: str, seconds: float = 0.0) -> Rows:
         """Execute statements; return the rows of the last one that has any."""
         rows: Rows = []
+        with self.using(seconds) as connection, connection.cursor() as cursor:
+            cursor.execute(text.encode())
+            while True:
+                if cursor.description is not None:
+                    rows = [tuple(map(_decoded, row)) for row in cursor.fetchall()]
+                if not cursor.nextset():
+                    return rows
+
+    @contextlib.contextmanager
+    def using(self, seconds: float = 0.0) -> Iterator[BoundedConnection]:
+        """Use the connection for statements of some seconds."""
         connection = self.connection
-        connection.seconds = seconds or self._seconds
+        with self._busy:
+            connection.seconds = seconds or self._seconds
+            try:
+                yield connection
+            finally:
+                if not connection.closed:
+                    self._is_within = connection.info.transaction_status in _WITHIN
+
+    @contextlib.contextmanager
+    def kept_alive(self, seconds: float) -> Iterator[None]:
+        """Let the server see every some seconds that this process is at work in a transaction."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(seconds):
+                with self._busy, server_errors.undisturbed():
+                    if self._connection is not None:
+                        self._connection.seconds = _SHORT_SECONDS
+                        self._connection.execute("SELECT 1")
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
         try:
-            with connection.cursor() as cursor:
-                cursor.execute(text.encode())
-                while True:
-                    if cursor.description is not None:
-                        rows = [tuple(map(_decoded, row)) for row in cursor.fetchall()]
-                    if not cursor.nextset():
-                        return rows
+            yield
         finally:
-            if not connection.closed:
-                self._is_within = connection.info.transaction_status in _WITHIN
+            ended.set()
+            thread.join()
 
     def begin(self, text: str) -> Rows:
         """Execute likewise what may be executed again: reading, or the begin of a transaction."""
@@ -205,7 +231,7 @@ class Channel:
         """End a transaction that has failed; otherwise the connection is of no more use."""
         if self._connection is not None and self.is_open:
             try:
-                self._connection.seconds = _ROLLBACK_SECONDS
+                self._connection.seconds = _SHORT_SECONDS
                 self._connection.execute("ROLLBACK")
             except (psycopg.Error, OSError):
                 with server_errors.undisturbed():

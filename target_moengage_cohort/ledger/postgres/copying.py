@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import threading
@@ -23,6 +24,8 @@ if t.TYPE_CHECKING:
 
 _BATCH = 262_144
 """Bytes to write at a time."""
+_PIECE = 8
+"""Chunks to copy to the server in one statement."""
 _JOIN_SECONDS = 0.01
 _POLL_MILLISECONDS = 100
 
@@ -141,11 +144,17 @@ def _error(result: pq.abc.PGresult | None) -> psycopg.Error:
     return psycopg.errors.error_from_result(result)
 
 
-def copy_in(channel: Channel, table: str, columns: Iterable[str], chunks: Iterable[str]) -> None:
-    """Copy lines of COPY's text format into a table."""
-    with (
-        channel.connection.cursor() as cursor,
-        cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy,
-    ):
-        for chunk in chunks:
-            copy.write(chunk)
+def copy_in(channel: Channel, table: str, columns: Iterable[str], chunks: Iterator[str]) -> int:
+    """Copy lines of COPY's text format into a table; return the number of its new rows.
+
+    Each statement copies a piece of them, so that the server does not wait for long for a process
+    that was stopped meanwhile.
+    """
+    statement, count = f"COPY {table} ({', '.join(columns)}) FROM STDIN", 0
+    while piece := list(itertools.islice(chunks, _PIECE)):
+        with channel.using() as connection, connection.cursor() as cursor:
+            with cursor.copy(statement) as copy:
+                for chunk in piece:
+                    copy.write(chunk)
+            count += cursor.rowcount
+    return count
