@@ -1,6 +1,7 @@
 """Servers that are refused, and what is between them and the ledger."""
 
 import contextlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from time import sleep
 
@@ -119,6 +120,36 @@ def test_a_server_that_does_not_answer_is_an_error(tmp_path):
     assert PASSWORD not in message
     missing = databases.uri_of(tmp_path) + "_missing"
     assert "ledger_unreachable" == codes(missing)[0]
+
+
+def test_a_database_without_all_characters_is_refused():
+    """The check refuses a database whose encoding is not that of all identifiers."""
+    name = "latin"
+    with psycopg.connect(f"{os.environ[databases.SERVER]}/postgres", autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name}")
+        connection.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' TEMPLATE template0")
+    code, message = codes(f"{os.environ[databases.SERVER]}/{name}")
+    assert "ledger_encoding" == code
+    assert "LATIN1" in message
+
+
+def test_the_log_of_a_server_has_no_identifier(tmp_path, server):
+    """A request that cannot be recorded leaves its statement in the server's log, but no member."""
+    with contextlib.suppress(LedgerError), ledgers(tmp_path) as store:  # the same at the end
+        ledger = store.open(COHORT, STREAM)
+        send(ledger, ADD, members("first"))
+        databases.execute(
+            tmp_path,
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE disk_full; END $$;"
+            " CREATE TRIGGER full_disk BEFORE INSERT ON requests EXECUTE FUNCTION full_disk()",
+        )
+        with pytest.raises(LedgerError):
+            send(ledger, ADD, members("PLANTED", "PLANTED-2"))
+    log = server.log()
+    assert "INSERT INTO requests" in log
+    assert "STATEMENT" in log
+    assert "PLANTED" not in log
 
 
 def test_a_store_that_must_exist_is_not_created(tmp_path):

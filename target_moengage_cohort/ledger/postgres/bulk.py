@@ -33,9 +33,12 @@ class Bulk:
         self.place = server.place
         self.channel = Channel(server, writes=not read_only, seconds=_SECONDS)
         self.channel.reconnected = leases.compare
-        settings = partial(server.settings, statement_seconds=_SECONDS, idle_seconds=_IDLE_SECONDS)
-        self._settings = settings()
-        self._reading_settings = settings(isolation="REPEATABLE READ READ ONLY")
+        settings = partial(server.settings, idle_seconds=_IDLE_SECONDS)
+        # So a process that is stopped while it copies delays a takeover by no more than a lease.
+        self._settings = settings(statement_seconds=int(leases.seconds))
+        self._reading_settings = settings(
+            statement_seconds=_SECONDS, isolation="REPEATABLE READ READ ONLY"
+        )
         self._leases = leases
         self._step = step
 

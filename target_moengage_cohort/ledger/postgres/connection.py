@@ -175,6 +175,15 @@ class Channel:
                 if not cursor.nextset():
                     return rows
 
+    def run_apart(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
+        """Execute a statement for each row of values, which its text does not have.
+
+        A server logs the text of statements that fail.
+        """
+        with self.using() as connection, psycopg.Cursor(connection) as cursor:
+            values = [[*map(_encoded, row)] for row in rows]
+            cursor.executemany(statement.replace("?", "%s").encode(), values)
+
     @contextlib.contextmanager
     def using(self, seconds: float = 0.0) -> Iterator[BoundedConnection]:
         """Use the connection for statements of some seconds."""

@@ -8,7 +8,7 @@ import typing as t
 import psycopg
 from psycopg import errors
 
-from target_moengage_cohort.core.errors import BusyError, LedgerError, TargetError
+from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError, TargetError
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +56,16 @@ def read_only(target: Target) -> LedgerError:
         "again"
     )
     return LedgerError("ledger_read_only", msg)
+
+
+def other_encoding(place: str, encoding: str) -> SettingsError:
+    """Return the error for a database that cannot keep all characters."""
+    msg = (
+        f"ledger_uri: the database of {place} has the encoding {encoding}, which lacks characters "
+        "that identifiers may have. Create one for the ledger, and let ledger_uri name it: "
+        "CREATE DATABASE ledgers ENCODING 'UTF8' TEMPLATE template0;"
+    )
+    return SettingsError("ledger_encoding", msg)
 
 
 def unreachable(place: str, reason: str) -> LedgerError:
