@@ -1,13 +1,17 @@
 """Servers that are refused, and what is between them and the ledger."""
 
 import contextlib
+import os
 from concurrent.futures import ThreadPoolExecutor
+from time import sleep
 
+import duckdb
 import psycopg
 import pytest
 
 from target_moengage_cohort.core.errors import LedgerError, SettingsError, TargetError
-from target_moengage_cohort.ledger.postgres import connection
+from target_moengage_cohort.core.interrupts import Patience
+from target_moengage_cohort.ledger.postgres import connection, copying, loaded_members
 from tests.ledger import databases
 from tests.ledger.support import (
     ADD,
@@ -118,6 +122,36 @@ def test_a_server_that_does_not_answer_is_an_error(tmp_path):
     assert "ledger_unreachable" == codes(missing)[0]
 
 
+def test_a_database_without_all_characters_is_refused():
+    """The check refuses a database whose encoding is not that of all identifiers."""
+    name = "latin"
+    with psycopg.connect(f"{os.environ[databases.SERVER]}/postgres", autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name}")
+        connection.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' TEMPLATE template0")
+    code, message = codes(f"{os.environ[databases.SERVER]}/{name}")
+    assert "ledger_encoding" == code
+    assert "LATIN1" in message
+
+
+def test_the_log_of_a_server_has_no_identifier(tmp_path, server):
+    """A request that cannot be recorded leaves its statement in the server's log, but no member."""
+    with contextlib.suppress(LedgerError), ledgers(tmp_path) as store:  # the same at the end
+        ledger = store.open(COHORT, STREAM)
+        send(ledger, ADD, members("first"))
+        databases.execute(
+            tmp_path,
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE disk_full; END $$;"
+            " CREATE TRIGGER full_disk BEFORE INSERT ON requests EXECUTE FUNCTION full_disk()",
+        )
+        with pytest.raises(LedgerError):
+            send(ledger, ADD, members("PLANTED", "PLANTED-2"))
+    log = server.log()
+    assert "INSERT INTO requests" in log
+    assert "STATEMENT" in log
+    assert "PLANTED" not in log
+
+
 def test_a_store_that_must_exist_is_not_created(tmp_path):
     """Without ledger_create nothing is created on the server."""
     uri = databases.uri_of(tmp_path)
@@ -142,6 +176,55 @@ def test_members_that_are_not_those_recorded_are_refused(tmp_path):
     with pytest.raises(SettingsError) as raised, ledgers(tmp_path) as store:
         store.open(COHORT, STREAM)
     assert "ledger_mismatch" == raised.value.code
+
+
+@pytest.mark.parametrize("fewest", [1, 1_000_000])
+def test_members_that_are_fewer_than_recorded_are_refused(tmp_path, monkeypatch, fewest):
+    """A table that lost rows is refused once it is copied, whether at the start or later."""
+    monkeypatch.setattr(loaded_members, "FEWEST", fewest)
+    with ledgers(tmp_path) as store:
+        accept(store.open(COHORT, STREAM), ADD, members(1, 2, 3))
+    databases.execute(tmp_path, "DELETE FROM accepted WHERE uid = '1'")
+    with pytest.raises(SettingsError) as raised, ledgers(tmp_path) as store:
+        flat(store.open(COHORT, STREAM).members())
+    assert "ledger_mismatch" == raised.value.code
+
+
+def test_a_cohort_that_is_new_stays_when_a_large_one_is_copied(tmp_path, monkeypatch):
+    """Members of a cohort that was added in this run are kept when those of another are copied."""
+    monkeypatch.setattr(loaded_members, "FEWEST", 1)
+    monkeypatch.setattr(loaded_members, "MOST_PERCENT", 1_000_000)
+    with ledgers(tmp_path) as store:
+        accept(store.open(COHORT, STREAM), ADD, members(1))
+    with ledgers(tmp_path) as store:
+        ledger, new = store.open(COHORT, STREAM), store.open(cohort("new"), STREAM)
+        accept(new, ADD, members(2))
+        ledger.stream.fold()
+        assert members(1) == flat(ledger.members())
+        assert members(2) == flat(new.members())
+
+
+@pytest.mark.parametrize("error", [LedgerError("planted", "planted"), MemoryError()])
+def test_a_copy_that_is_cut_off_is_an_error(tmp_path, error):
+    """Rows that end by any error on our side are not taken for all rows there are."""
+    uri = databases.uri_of(tmp_path)
+    channel = connection.Channel(connection.Server(uri, "s", Patience(sleep, 0.0)), writes=True)
+    channel.run("SELECT 1")
+    databases.terminate(tmp_path)
+
+    def fail(_channel):
+        raise error
+
+    with pytest.raises(psycopg.OperationalError):
+        channel.run("SELECT 1")
+    channel.reconnected = fail
+    with (
+        contextlib.closing(channel),
+        duckdb.connect() as cursor,
+        pytest.raises(type(error)),
+        copying.copied_out(channel, "SELECT 1", {"x": "INTEGER"}, tmp_path / "pipe") as source,
+    ):
+        cursor.execute(f"FROM {source}").fetchall()
 
 
 def test_a_change_that_waits_for_too_long_is_an_error(tmp_path):

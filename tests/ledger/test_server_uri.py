@@ -7,6 +7,7 @@ from target_moengage_cohort.ledger.postgres import server_uri
 
 VARIABLES = (
     "PGHOST PGHOSTADDR PGSSLMODE PGSSLROOTCERT PGSERVICE PGSERVICEFILE PGPASSWORD PGPASSFILE"
+    " PGSYSCONFDIR"
 )
 SERVICES = """
 [plain]
@@ -17,6 +18,13 @@ host=db.example.com
 sslmode=require
 [local]
 host=127.0.0.1
+[hostless]
+user=u
+"""
+SYSTEM = """
+[lax-of-system]
+host=db.example.com
+sslmode=require
 """
 
 
@@ -27,6 +35,7 @@ def environment(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".pg_service.conf").write_text(SERVICES)
+    (tmp_path / "pg_service.conf").write_text(SYSTEM)
     return tmp_path
 
 
@@ -41,6 +50,12 @@ def environment(tmp_path, monkeypatch):
         ("verify-full", "postgresql:///x", {"PGHOST": "db.example.com"}),
         ("verify-full", "postgresql:///x?service=plain", {}),
         ("verify-full", "postgresql:///x", {"PGSERVICE": "plain"}),
+        ("verify-full", "postgresql:///x?service=hostless", {}),
+        ("verify-full", "postgresql:///x?service=of-the-system", {}),
+        ("verify-full", "postgresql:///x?service=of-the-system", {"PGHOST": "127.0.0.1"}),
+        ("verify-full", "postgresql://127.0.0.1/x?service=of-the-system", {}),
+        ("verify-full", "postgresql:///x", {"PGSERVICE": "of-the-system"}),
+        (None, "postgresql:///x?service=lax-of-system", {"PGSYSCONFDIR": "~"}),
         ("require", "postgresql://db.example.com/x?sslmode=require", {}),
         ("disable", "postgresql://db.example.com/x?sslmode=disable", {}),
         (None, "postgresql://db.example.com/x", {"PGSSLMODE": "require"}),

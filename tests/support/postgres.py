@@ -111,6 +111,10 @@ class Postgres:
         ((pid,),) = self.query(writer)
         os.kill(pid, signal.SIGKILL)
 
+    def log(self) -> str:
+        """Return what it has logged."""
+        return (self._folder / "log").read_text("utf-8", "replace")
+
     def answers(self) -> bool:
         """Return whether it takes connections."""
         with contextlib.suppress(psycopg.OperationalError):

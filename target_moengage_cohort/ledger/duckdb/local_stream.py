@@ -74,6 +74,7 @@ class DuckDBStreamLedger(StreamMembers):
         The file is written first. So it may be ahead by requests that control still has; return
         whether it was.
         """
+        self.table.check_counts()
         numbers = {each.number for each in journal}
         ahead: list[FoldedCohort] = []
         for ledger in self.cohorts.values():

@@ -128,6 +128,9 @@ class Members(MembersFile):
     def fetch(self, hashes: str, values: Sequence[object] = ()) -> None:
         """Have the rows of members with some hashes; `hashes` is SQL for these, as ``h``."""
 
+    def check_counts(self) -> None:
+        """Raise the error for members that are not as many as recorded; a file is always whole."""
+
     def are_filled(self, *tables: str) -> list[bool]:
         """Return which tables have any row, or had one when they were opened."""
         exist = ", ".join(f"EXISTS (FROM {{s}}.{table})" for table in tables)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import typing as t
+from functools import partial
 
 from target_moengage_cohort.ledger.postgres import copying, server_tables
 from target_moengage_cohort.ledger.postgres.connection import Channel
@@ -16,9 +18,12 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.postgres.lease_rows import LeaseRows
 
 _SECONDS = 3600
-"""The longest statement: one may copy a hundred million rows."""
-_IDLE_SECONDS = 120
-"""The longest time that DuckDB computes between two of them."""
+"""The longest statement that needs nothing of this process: it may read a hundred million rows."""
+_IDLE_SECONDS = 60
+"""After that the server ends the transaction of a process that was stopped."""
+_BEAT_SECONDS = 15.0
+"""The time after which the server sees that DuckDB is at work between two statements."""
+_LIMIT = "SET LOCAL statement_timeout TO '{:.0f}s'"
 
 
 class Bulk:
@@ -26,9 +31,14 @@ class Bulk:
 
     def __init__(self, server: Server, leases: LeaseRows, step: Step, *, read_only: bool) -> None:
         self.place = server.place
-        self.channel = Channel(server, writes=not read_only)
+        self.channel = Channel(server, writes=not read_only, seconds=_SECONDS)
         self.channel.reconnected = leases.compare
-        self._settings = server.settings(statement_seconds=_SECONDS, idle_seconds=_IDLE_SECONDS)
+        settings = partial(server.settings, idle_seconds=_IDLE_SECONDS)
+        # So a process that is stopped while it copies delays a takeover by no more than a lease.
+        self._settings = settings(statement_seconds=int(leases.seconds))
+        self._reading_settings = settings(
+            statement_seconds=_SECONDS, isolation="REPEATABLE READ READ ONLY"
+        )
         self._leases = leases
         self._step = step
 
@@ -36,11 +46,10 @@ class Bulk:
     def reading(self) -> Iterator[None]:
         """Read in one transaction, as of one moment."""
         with self.channel.lock, self.channel.translated():
-            begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-            self.channel.begin(f"{begin}; {self._settings}")
+            self.channel.begin(f"BEGIN; {self._reading_settings}")
             try:
                 yield
-                self.channel.run("COMMIT")
+                self.channel.commit()
             except BaseException:
                 self.channel.roll_back()
                 raise
@@ -53,11 +62,12 @@ class Bulk:
             try:
                 rows = channel.begin(f"BEGIN; {self._settings} {proof.lock_statement}")
                 proof.check(rows, channel)
-                yield
+                with channel.kept_alive(_BEAT_SECONDS):
+                    yield
                 if proof.statement:
                     proof.check(channel.run(proof.statement), channel)
                 self._step(f"{name}: before commit on the server")
-                channel.run("COMMIT")
+                channel.commit()
             except BaseException:
                 channel.roll_back()
                 raise
@@ -65,8 +75,11 @@ class Bulk:
 
     def repeat(
         self, table: str, columns: Sequence[str], chunks: Iterator[list[str]], *, deletes: bool
-    ) -> int:
-        """Insert rows, or delete those with some keys, within a change; return their number."""
+    ) -> tuple[int, int]:
+        """Insert rows, or delete those with some keys, within a change.
+
+        Return the number of lines, and that of the rows that were changed.
+        """
         count = 0
 
         def lines() -> Iterator[str]:
@@ -77,13 +90,17 @@ class Bulk:
 
         rest = lines()
         if (first := next(rest, None)) is None:
-            return 0
+            return 0, 0
         if deletes:
             self.channel.run(server_tables.GONE)
-        copying.copy_in(self.channel, "gone" if deletes else table, columns, _all(first, rest))
+        all_lines = itertools.chain([first], rest)
+        target = "gone" if deletes else table
+        changed = copying.copy_in(self.channel, target, columns, all_lines)
         if deletes:
-            self.channel.run(server_tables.delete_gone(table))
-        return count
+            self.channel.run(_LIMIT.format(_SECONDS))
+            ((changed,),) = self.channel.run(server_tables.delete_gone(table))
+            self.channel.run(_LIMIT.format(self._leases.seconds))
+        return count, changed
 
     def vacuum(self) -> None:
         """Let the server use the space of deleted rows for others, if the role may do that."""
@@ -94,8 +111,3 @@ class Bulk:
     def close(self) -> None:
         """Close the connection."""
         self.channel.close()
-
-
-def _all(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest

@@ -12,11 +12,12 @@ import time
 import typing as t
 
 import psycopg
-from psycopg import sql
+from psycopg import pq, sql
 from psycopg.conninfo import make_conninfo
 
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.ledger.postgres import server_errors, server_uri
+from target_moengage_cohort.ledger.postgres.bounded import STATEMENT_SECONDS, BoundedConnection
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,13 +31,20 @@ OLDEST = 13
 _RECONNECT_SECONDS = 60.0
 _LOCK_SECONDS = 30
 _POLL_SECONDS = 1.0
+_SHORT_SECONDS = 5
 _SETTINGS = (
-    "SET LOCAL search_path TO {schema}; SET LOCAL TimeZone TO 'UTC';"
+    # Not the default of the server, which the lock on the rows of `store` and of `pace` needs.
+    "SET TRANSACTION ISOLATION LEVEL {isolation};"
+    " SET LOCAL search_path TO {schema}; SET LOCAL TimeZone TO 'UTC';"
     " SET LOCAL synchronous_commit TO on; SET LOCAL statement_timeout TO '{statement}s';"
     " SET LOCAL lock_timeout TO '{lock}s';"
     # A process that was stopped must not keep its locks for longer than others wait for them.
     " SET LOCAL idle_in_transaction_session_timeout TO '{idle}s';"
+    # Nor a host that has died while the server reads from it, which counts as no idle time.
+    " SET LOCAL tcp_keepalives_idle TO 15; SET LOCAL tcp_keepalives_interval TO 5;"
+    " SET LOCAL tcp_keepalives_count TO 3;"
 )
+_WITHIN = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
 
 
 class Server:
@@ -54,10 +62,16 @@ class Server:
         """What errors name."""
         return server_errors.Target(self.place, self.schema, self.role, self.database)
 
-    def settings(self, *, statement_seconds: int = 60, idle_seconds: int = 20) -> str:
+    def settings(
+        self,
+        *,
+        statement_seconds: int = STATEMENT_SECONDS,
+        idle_seconds: int = 20,
+        isolation: str = "READ COMMITTED",
+    ) -> str:
         """Return the statements that each transaction begins with."""
         seconds = {"statement": statement_seconds, "lock": _LOCK_SECONDS, "idle": idle_seconds}
-        return _SETTINGS.format(schema=self.quoted_schema, **seconds)
+        return _SETTINGS.format(schema=self.quoted_schema, isolation=isolation, **seconds)
 
     @property
     def quoted_schema(self) -> str:
@@ -66,23 +80,26 @@ class Server:
 
     def connect(
         self, *, writes: bool, again: bool, wait: Callable[[float], bool]
-    ) -> psycopg.Connection:
+    ) -> BoundedConnection:
         """Return a new connection; if there was one before, try for a while."""
-        waited = 0.0
+        spent = 0.0
         session = {"target_session_attrs": "read-write"} if writes else {}
         while True:
+            began = time.monotonic()
             try:
-                connection = psycopg.connect(
+                connection = BoundedConnection.connect(
                     make_conninfo(**(session | self._parameters)),
                     autocommit=True,
                     prepare_threshold=None,
                     cursor_factory=psycopg.ClientCursor,
                 )
             except psycopg.OperationalError as error:
-                if not again or waited >= _RECONNECT_SECONDS or wait(_POLL_SECONDS):
+                spent += time.monotonic() - began
+                if not again or spent >= _RECONNECT_SECONDS or wait(_POLL_SECONDS):
                     raise server_errors.not_connected(self.place, error) from None
-                waited += _POLL_SECONDS
+                spent += _POLL_SECONDS
                 continue
+            connection.is_ending = lambda: wait(0.0)
             self.role, self.database = connection.info.user, connection.info.dbname
             if connection.info.server_version < OLDEST * 10_000:
                 connection.close()
@@ -103,26 +120,38 @@ class Channel:
         reconnected: Called with this when a connection was lost and there is a new one.
     """
 
-    def __init__(self, server: Server, *, writes: bool) -> None:
+    def __init__(self, server: Server, *, writes: bool, seconds: float = STATEMENT_SECONDS) -> None:
         self.server = server
         self.lock = threading.RLock()
+        self._busy = threading.Lock()  # locked while a statement is under way
         self.wait = server.wait
         self.reconnected: Callable[[Channel], None] = lambda _channel: None
         self._writes = writes
-        self._connection: psycopg.Connection | None = None
+        self._seconds = seconds  # the longest statement
+        self._connection: BoundedConnection | None = None
         self._was_connected = False
+        self._is_within = False  # whether a transaction is under way
 
     @property
-    def connection(self) -> psycopg.Connection:
-        """The connection, which is open unless it has been lost since it was used last."""
-        if self._connection is not None and self._connection.closed:
+    def connection(self) -> BoundedConnection:
+        """The connection, which is open unless it has been lost since it was used last.
+
+        Within a transaction there is no other one: it would execute the rest without the begin.
+        """
+        if self.is_lost:
+            if self._is_within:
+                raise psycopg.OperationalError
             self._connection = None
         if self._connection is None:
             again = self._was_connected
             self._connection = self.server.connect(writes=self._writes, again=again, wait=self.wait)
             self._was_connected = True
             if again:
-                self.reconnected(self)
+                try:
+                    self.reconnected(self)
+                except BaseException:
+                    self.close()  # so that it is called again
+                    raise
         return self._connection
 
     @property
@@ -135,10 +164,10 @@ class Channel:
         """Whether the connection was lost."""
         return self._connection is not None and self._connection.closed
 
-    def run(self, text: str) -> Rows:
+    def run(self, text: str, seconds: float = 0.0) -> Rows:
         """Execute statements; return the rows of the last one that has any."""
         rows: Rows = []
-        with self.connection.cursor() as cursor:
+        with self.using(seconds) as connection, connection.cursor() as cursor:
             cursor.execute(text.encode())
             while True:
                 if cursor.description is not None:
@@ -146,21 +175,77 @@ class Channel:
                 if not cursor.nextset():
                     return rows
 
+    def run_apart(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
+        """Execute a statement for each row of values, which its text does not have.
+
+        A server logs the text of statements that fail.
+        """
+        with self.using() as connection, psycopg.Cursor(connection) as cursor:
+            values = [[*map(_encoded, row)] for row in rows]
+            cursor.executemany(statement.replace("?", "%s").encode(), values)
+
+    @contextlib.contextmanager
+    def using(self, seconds: float = 0.0) -> Iterator[BoundedConnection]:
+        """Use the connection for statements of some seconds."""
+        connection = self.connection
+        with self._busy:
+            connection.seconds = seconds or self._seconds
+            try:
+                yield connection
+            finally:
+                if not connection.closed:
+                    self._is_within = connection.info.transaction_status in _WITHIN
+
+    @contextlib.contextmanager
+    def kept_alive(self, seconds: float) -> Iterator[None]:
+        """Let the server see every some seconds that this process is at work in a transaction."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(seconds):
+                with self._busy, server_errors.undisturbed():
+                    if self._connection is not None:
+                        self._connection.seconds = _SHORT_SECONDS
+                        self._connection.execute("SELECT 1")
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
     def begin(self, text: str) -> Rows:
         """Execute likewise what may be executed again: reading, or the begin of a transaction."""
-        deadline = time.monotonic() + _RECONNECT_SECONDS
+        spent, pause = 0.0, 0.0
         while True:
+            began = time.monotonic()
             try:
                 return self.run(text)
             except psycopg.Error:
-                if not self.is_lost or time.monotonic() > deadline:
+                spent += time.monotonic() - began
+                if not self.is_lost or self._is_within or spent > _RECONNECT_SECONDS:
                     raise
+                if pause and self.wait(pause):
+                    raise
+            spent += pause
+            pause = _POLL_SECONDS
+
+    def commit(self) -> None:
+        """Commit a transaction, which takes no longer than others if it has changed more."""
+        self.run("COMMIT", STATEMENT_SECONDS)
 
     def roll_back(self) -> None:
-        """End a transaction that has failed."""
-        with server_errors.undisturbed():
-            if self._connection is not None and self.is_open:
+        """End a transaction that has failed; otherwise the connection is of no more use."""
+        if self._connection is not None and self.is_open:
+            try:
+                self._connection.seconds = _SHORT_SECONDS
                 self._connection.execute("ROLLBACK")
+            except (psycopg.Error, OSError):
+                with server_errors.undisturbed():
+                    self._connection.close()
+        self._is_within = False
 
     def bound(self, statement: str, values: Sequence[object]) -> str:
         """Return a statement with its values, which it marks by ``?``."""
@@ -181,6 +266,7 @@ class Channel:
     def close(self) -> None:
         """Close the connection."""
         connection, self._connection = self._connection, None
+        self._is_within = False
         if connection is not None:
             with server_errors.undisturbed():
                 connection.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import threading
@@ -12,16 +13,21 @@ import psycopg
 from psycopg import pq
 
 from target_moengage_cohort.ledger.duckdb.instance import quoted
+from target_moengage_cohort.ledger.postgres.bounded import Silence
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from target_moengage_cohort.ledger.postgres.bounded import BoundedConnection
     from target_moengage_cohort.ledger.postgres.connection import Channel
 
 _BATCH = 262_144
 """Bytes to write at a time."""
+_PIECE = 8
+"""Chunks to copy to the server in one statement."""
 _JOIN_SECONDS = 0.01
+_POLL_MILLISECONDS = 100
 
 # PostgreSQL's text has no character 0, which identifiers may have.
 _ENCODED = "replace(replace({0}, chr(1), chr(1) || '1'), chr(0), chr(1) || '0')"
@@ -85,27 +91,26 @@ def _write(channel: Channel, query: str, pipe: Path, failures: list[BaseExceptio
     try:
         with open(pipe, "wb", buffering=0) as file:  # noqa: PTH123 - nothing of it is buffered
             copy = f"COPY ({query}) TO STDOUT (FORMAT csv)"
-            file.writelines(_rows(channel.connection.pgconn, copy))
-    except (psycopg.Error, OSError) as error:
+            file.writelines(_rows(channel.connection, copy))
+    except BaseException as error:  # noqa: BLE001 - else the end of the file looks like that of all
         failures.append(error)
 
 
-def _rows(connection: pq.abc.PGconn, statement: str) -> Iterator[bytes]:
+def _rows(connection: BoundedConnection, statement: str) -> Iterator[bytes]:
     """Yield the data of a COPY in batches, in half of the time that `psycopg.Copy` takes."""
-    result = connection.exec_(statement.encode())
-    if result.status != pq.ExecStatus.COPY_OUT:
-        raise psycopg.errors.error_from_result(result)
-    ready = select.poll()
-    ready.register(connection.socket, select.POLLIN)
+    pgconn = connection.pgconn
+    pgconn.send_query(statement.encode())
+    pgconn.flush()
+    if (begun := _result(connection)) is None or begun.status != pq.ExecStatus.COPY_OUT:
+        raise _error(begun)
     parts: list[t.Any] = []
     size = 0
     while True:
-        length, data = connection.get_copy_data(1)
+        length, data = pgconn.get_copy_data(1)
         if length < 0:
             break
         if length == 0:
-            ready.poll()
-            connection.consume_input()
+            _receive(connection)
             continue
         parts.append(data)
         size += length
@@ -113,16 +118,43 @@ def _rows(connection: pq.abc.PGconn, statement: str) -> Iterator[bytes]:
             yield b"".join(parts)
             parts, size = [], 0
     yield b"".join(parts)
-    while (end := connection.get_result()) is not None:
+    while (end := _result(connection)) is not None:
         if end.status != pq.ExecStatus.COMMAND_OK:
-            raise psycopg.errors.error_from_result(end)
+            raise _error(end)
 
 
-def copy_in(channel: Channel, table: str, columns: Iterable[str], chunks: Iterable[str]) -> None:
-    """Copy lines of COPY's text format into a table."""
-    with (
-        channel.connection.cursor() as cursor,
-        cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy,
-    ):
-        for chunk in chunks:
-            copy.write(chunk)
+def _result(connection: BoundedConnection) -> pq.abc.PGresult | None:
+    while connection.pgconn.is_busy():
+        _receive(connection)
+    return connection.pgconn.get_result()
+
+
+def _receive(connection: BoundedConnection) -> None:
+    """Wait for data of the server."""
+    ready, silence = select.poll(), Silence(connection)
+    ready.register(connection.pgconn.socket, select.POLLIN)
+    while not ready.poll(_POLL_MILLISECONDS):
+        silence.check()
+    connection.pgconn.consume_input()
+
+
+def _error(result: pq.abc.PGresult | None) -> psycopg.Error:
+    if result is None:
+        return psycopg.OperationalError()
+    return psycopg.errors.error_from_result(result)
+
+
+def copy_in(channel: Channel, table: str, columns: Iterable[str], chunks: Iterator[str]) -> int:
+    """Copy lines of COPY's text format into a table; return the number of its new rows.
+
+    Each statement copies a piece of them, so that the server does not wait for long for a process
+    that was stopped meanwhile.
+    """
+    statement, count = f"COPY {table} ({', '.join(columns)}) FROM STDIN", 0
+    while piece := list(itertools.islice(chunks, _PIECE)):
+        with channel.using() as connection, connection.cursor() as cursor:
+            with cursor.copy(statement) as copy:
+                for chunk in piece:
+                    copy.write(chunk)
+            count += cursor.rowcount
+    return count

@@ -7,7 +7,7 @@ import typing as t
 from pathlib import Path
 
 from target_moengage_cohort.ledger.duckdb.instance import digest, translated
-from target_moengage_cohort.ledger.duckdb.members import Members
+from target_moengage_cohort.ledger.duckdb.members import DELETED_ROWS, Members
 from target_moengage_cohort.ledger.duckdb.members_file import make_tables
 from target_moengage_cohort.ledger.postgres import copying, server_tables
 from target_moengage_cohort.ledger.records import NO_MEMBERS, LedgerCounts, MemberSet
@@ -74,6 +74,7 @@ class LoadedMembers(Members):
         self._sparing = 0  # the uses under way that look members up
         self._accepted = 0  # the accepted members of the cohort of which only a part is here
         self._looked_up = 0
+        self._is_counted = False  # whether the members must be as many as recorded
         self._before: dict[int, LedgerCounts] = {}  # the sizes of that part before a change
         self._found = f"memory.k{self.name}"  # the hashes that were looked up
 
@@ -154,20 +155,42 @@ class LoadedMembers(Members):
 
     def _load_rest(self, cursor: Cursor) -> None:
         """Copy the large tables as they are on the server, in place of what is there."""
-        self._accepted = 0
-        for table in _LARGE:
-            cursor.execute(f"DELETE FROM {self.schema}.{table}")
+        for table in _LARGE:  # cohorts that were added since are whole
+            cursor.execute(f"DELETE FROM {self.schema}.{table} {self._chosen}")
         self._filled |= dict.fromkeys(_LARGE, True)  # this run may have filled them
         with self._bulk.reading():
             self._load_large(cursor)
+        self._accepted = 0
 
     def _load_large(self, cursor: Cursor) -> None:
         for table in _LARGE:
             self._load(cursor, table)
+        if self._is_counted:
+            self._check_counts(cursor)
+
+    def check_counts(self) -> None:
+        """See `Members.check_counts`; members that are copied later are counted then."""
+        self._is_counted = True
+        with self.sparing(), self.using() as cursor:
+            if not self._is_partial:
+                self._check_counts(cursor)
+
+    def _check_counts(self, cursor: Cursor) -> None:
+        marks, accepted = f"{self.schema}.marks", f"{self.schema}.accepted"
+        ((total, differing),) = cursor.execute(
+            f"SELECT coalesce(sum(m.accepted), 0), count(*) FILTER"
+            f" (coalesce(m.accepted, 0) <> coalesce(a.accepted, 0)) FROM {marks} AS m FULL JOIN"
+            f" (SELECT cohort, count(*) AS accepted FROM {accepted} GROUP BY cohort) AS a"
+            f" USING (cohort) {self._chosen}"
+        ).fetchall()
+        # Of more, a crash may leave fewer until the next fold, which is then repeated.
+        if differing and total <= DELETED_ROWS:
+            fault = "does not have as many members as it has recorded"
+            raise self.mismatch(fault)
 
     @property
     def _chosen(self) -> str:
-        return f"WHERE cohort = ANY ('{{{','.join(map(str, self._cohorts))}}}'::INTEGER[])"
+        return f"WHERE cohort IN ({','.join(map(str, self._cohorts))})"
 
     def _load(self, cursor: Cursor, table: str, condition: str = "") -> None:
         if not self._filled[table]:

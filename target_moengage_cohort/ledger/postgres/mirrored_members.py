@@ -58,7 +58,12 @@ class MirroredMembers(LoadedMembers):
         columns = server_tables.keys(table) if deletes else COLUMNS[table]
         text = statement.format(s=self.schema, v=self.folded)
         self.cursor.execute(f"{text} RETURNING {copying.line_sql(columns)}", values)
-        return self._bulk.repeat(table, columns, self._lines(self.cursor), deletes=deletes)
+        lines = self._lines(self.cursor)
+        count, changed = self._bulk.repeat(table, columns, lines, deletes=deletes)
+        if count != changed:
+            fault = f"has other rows in {table} than were copied from it"
+            raise self.mismatch(fault)
+        return count
 
     @staticmethod
     def _lines(cursor: Cursor) -> Iterator[list[str]]:

@@ -21,6 +21,8 @@ if t.TYPE_CHECKING:
 
 _AT_A_TIME = 500
 """Statements to send in one text."""
+_PRIVATE = "INSERT INTO requests "
+"""The begin of statements whose values have identifiers, which a server's log must not have."""
 
 
 class PostgresTransaction:
@@ -31,10 +33,16 @@ class PostgresTransaction:
 
     def run(self, statement: str, values: Sequence[object] = ()) -> Rows:
         """See `Transaction.run`."""
+        if statement.startswith(_PRIVATE):
+            self._channel.run_apart(statement, [values])
+            return []
         return self._channel.run(self._channel.bound(statement, values))
 
     def run_many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         """See `Transaction.run_many`."""
+        if statement.startswith(_PRIVATE):
+            self._channel.run_apart(statement, rows)
+            return
         for start in range(0, len(rows), _AT_A_TIME):
             some = rows[start : start + _AT_A_TIME]
             self._channel.run("; ".join(self._channel.bound(statement, each) for each in some))
@@ -163,7 +171,7 @@ class PostgresDatabase:
         try:
             yield
             self._step(f"{name}: before commit")
-            self._channel.run("COMMIT")
+            self._channel.commit()
         except BaseException:
             self._channel.roll_back()
             raise
@@ -176,8 +184,14 @@ class PostgresDatabase:
         self._leases.check()
 
     def check_rights(self) -> None:
-        """Raise the error for a server that takes no changes, or a role that may not make them."""
+        """Raise the error for a server that takes no changes, or a role that may not make them.
+
+        Nor may a database have an encoding without some characters of identifiers.
+        """
         with self._lock, self._translated():
+            ((encoding,),) = self._channel.begin("SHOW server_encoding")
+            if encoding != "UTF8":
+                raise server_errors.other_encoding(self.place, encoding)
             if self._channel.begin("SHOW transaction_read_only") == [("on",)]:
                 raise server_errors.read_only(self._server.target)
             is_there = self.exists

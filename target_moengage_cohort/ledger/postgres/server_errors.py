@@ -8,7 +8,7 @@ import typing as t
 import psycopg
 from psycopg import errors
 
-from target_moengage_cohort.core.errors import BusyError, LedgerError, TargetError
+from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError, TargetError
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +58,16 @@ def read_only(target: Target) -> LedgerError:
     return LedgerError("ledger_read_only", msg)
 
 
+def other_encoding(place: str, encoding: str) -> SettingsError:
+    """Return the error for a database that cannot keep all characters."""
+    msg = (
+        f"ledger_uri: the database of {place} has the encoding {encoding}, which lacks characters "
+        "that identifiers may have. Create one for the ledger, and let ledger_uri name it: "
+        "CREATE DATABASE ledgers ENCODING 'UTF8' TEMPLATE template0;"
+    )
+    return SettingsError("ledger_encoding", msg)
+
+
 def unreachable(place: str, reason: str) -> LedgerError:
     """Return the error for a connection that could not be made or was lost."""
     if "read-only" in reason:
@@ -97,7 +107,7 @@ def explained(error: psycopg.Error, target: Target, *, is_lost: bool) -> TargetE
         msg = f"the disk of the server of the ledger {place} is full; free some space. {_TRANSIENT}"
         return LedgerError("ledger_unusable", msg)
     if is_lost:
-        return unreachable(place, error.diag.message_primary or "the connection was lost")
+        return unreachable(place, error.diag.message_primary or "the server does not answer")
     cause = f"{type(error).__name__}, {error.sqlstate}"  # the text may quote an identifier
     msg = f"the ledger {place} cannot be used ({cause}). {_TRANSIENT}"
     return LedgerError("ledger_unusable", msg)

@@ -97,14 +97,15 @@ def keys(table: str) -> tuple[str, ...]:
 
 
 def delete_gone(table: str) -> str:
-    """Return the statement that deletes the rows whose keys are in `gone`."""
+    """Return the statement that deletes the rows whose keys are in `gone`, and counts them."""
     same = " AND ".join(
         f"coalesce(t.{key}, '') = coalesce(g.{key}, '')"
         if key in {"uid", "anonymous_id", "action"}  # equality of nulls cannot be hashed
         else f"t.{key} = g.{key}"
         for key in keys(table)
     )
-    return f"DELETE FROM {table} AS t USING gone AS g WHERE {same}"
+    delete = f"DELETE FROM {table} AS t USING gone AS g WHERE {same} RETURNING 1"
+    return f"WITH deleted AS ({delete}) SELECT count(*) FROM deleted"
 
 
 def lock_number(schema: str) -> int:

@@ -65,8 +65,10 @@ def parameters(uri: str) -> Parameters:
         raise _invalid(_UNENCODED)
     if any(mark in given.get(name, "") for name in ("host", "dbname") for mark in "@?#"):
         raise _invalid(_UNENCODED)
-    known = _from_elsewhere(given) | given
-    if "sslmode" not in known and not _is_local(known):
+    known = _from_environment() | given
+    is_found, service = _service(known.get("service"))
+    known |= service | given
+    if "sslmode" not in known and not (is_found and _is_local(known)):
         given["sslmode"] = known["sslmode"] = "verify-full"
     roots = Path("~/.postgresql/root.crt").expanduser()
     if known.get("sslmode") == "verify-full" and "sslrootcert" not in known and not roots.exists():
@@ -97,25 +99,36 @@ def system_roots() -> str:
 def _is_local(known: Parameters) -> bool:
     """Return whether all servers are on this machine; without a host there is a Unix socket."""
     hosts = (known.get("hostaddr") or known.get("host", "")).split(",")
+    if "service" in known and not any(hosts):
+        return False  # they may come from an LDAP server
     return all(not host or host.startswith(("/", "@")) or is_loopback(host) for host in hosts)
 
 
-def _from_elsewhere(given: Parameters) -> Parameters:
-    """Return what environment variables and a service file say of host and TLS."""
-    known = {
-        name: os.environ[variable]
-        for name, variable in _ENVIRONMENT.items()
-        if os.environ.get(variable)
-    }
-    if service := given.get("service") or known.get("service"):
-        path = os.environ.get("PGSERVICEFILE") or "~/.pg_service.conf"
+def _from_environment() -> Parameters:
+    """Return what environment variables say of host and TLS."""
+    values = {name: os.environ.get(variable) for name, variable in _ENVIRONMENT.items()}
+    return {name: value for name, value in values.items() if value}
+
+
+def _service(name: str | None) -> tuple[bool, Parameters]:
+    """Return the parameters of a service, and whether it is in a file that is known here.
+
+    libpq also has a folder of its own for the system's file, which depends on how it was built.
+    """
+    if name is None:
+        return True, {}
+    files = [os.environ.get("PGSERVICEFILE") or "~/.pg_service.conf"]
+    if folder := os.environ.get("PGSYSCONFDIR"):
+        files.append(f"{folder}/pg_service.conf")
+    for path in files:
         parser = configparser.ConfigParser(interpolation=None, strict=False)
         try:
             parser.read(Path(path).expanduser(), "utf-8")
-            known |= dict(parser[service]) if service in parser else {}
         except (configparser.Error, OSError, UnicodeDecodeError):
             raise _invalid(_NO_SERVICE) from None
-    return known
+        if name in parser:
+            return True, dict(parser[name])
+    return False, {}
 
 
 def _invalid(fault: str) -> SettingsError:

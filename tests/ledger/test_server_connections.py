@@ -1,0 +1,195 @@
+"""Connections to a server that freezes, drops them, or has defaults of its own."""
+
+import contextlib
+import os
+import signal
+import threading
+from time import monotonic, sleep
+
+import psycopg
+import pytest
+
+from target_moengage_cohort.core.errors import LedgerError, SettingsError
+from target_moengage_cohort.core.interrupts import Patience
+from target_moengage_cohort.ledger.postgres import bounded, bulk, copying
+from target_moengage_cohort.ledger.postgres.connection import Channel, Server
+from target_moengage_cohort.ledger.postgres.server_tables import lock_number
+from target_moengage_cohort.ledger.postgres.server_window import ServerWindow
+from tests.ledger import databases
+from tests.ledger.support import ADD, COHORT, REMOVE, STREAM, accept, ledgers, members
+
+pytestmark = pytest.mark.server
+WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+
+
+@pytest.fixture
+def channel(tmp_path):
+    """Return a channel to the test's database, for a run that goes on."""
+    server = Server(databases.uri_of(tmp_path), "s", Patience(lambda _seconds: False, 0.0))
+    with contextlib.closing(Channel(server, writes=True, seconds=0.2)) as channel:
+        yield channel
+
+
+@contextlib.contextmanager
+def frozen(channel):
+    """Stop the server's process of a connection meanwhile."""
+    ((pid,),) = channel.run("SELECT pg_backend_pid()")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_the_window_of_starts_does_not_depend_on_the_servers_isolation(tmp_path):
+    """A start of another host counts, also where a transaction by default sees only what was
+    committed before it began to wait."""
+    with ledgers(tmp_path) as store:
+        store.open(COHORT, STREAM)
+        schema = store._server.schema  # noqa: SLF001 - the window of its schema
+    uri = databases.uri_of(tmp_path)
+    name = uri.rpartition("/")[2]
+    databases.execute(
+        tmp_path, f"ALTER DATABASE {name} SET default_transaction_isolation TO serializable"
+    )
+    window = ServerWindow(Server(uri, schema, Patience(lambda _seconds: True, 0.0)), 1, 60.0)
+    waits = []
+    with contextlib.closing(window), psycopg.connect(uri) as other:
+        other.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [lock_number(f"{schema} pace")])
+        thread = threading.Thread(target=lambda: waits.append(window.acquire()))
+        thread.start()
+        deadline = monotonic() + 20
+        while other.execute(WAITING).fetchone() == (0,) and monotonic() < deadline:
+            sleep(0.01)
+        other.execute(
+            f'INSERT INTO "{schema}".pace VALUES'
+            " ('start', 60, extract(epoch FROM clock_timestamp()) + 60)"
+        )
+        other.commit()
+        thread.join()
+    assert 1 == len(waits)
+    assert waits[0] > 0.0
+
+
+def test_a_frozen_server_ends_the_run(channel, monkeypatch, tmp_path):
+    """A server that does not answer ends statements and copies after some time."""
+    monkeypatch.setattr(bounded, "_MARGIN_SECONDS", 0.2)
+    with frozen(channel), pytest.raises(psycopg.OperationalError):
+        channel.run("SELECT 1")
+    assert channel.is_lost
+    with (
+        frozen(channel),
+        pytest.raises(psycopg.OperationalError),
+        copying.copied_out(channel, "SELECT 1", {"x": "INTEGER"}, tmp_path / "pipe") as _,
+        (tmp_path / "pipe").open("rb") as pipe,
+    ):
+        assert b"" == pipe.read()
+
+
+def test_a_run_that_is_to_end_does_not_wait_for_a_frozen_server(channel, monkeypatch):
+    """A signal ends the wait for a server that would have had more time."""
+    monkeypatch.setattr(bounded, "_LAST_SECONDS", 0.2)
+    channel.wait = lambda _seconds: True
+    began = monotonic()
+    with frozen(channel), pytest.raises(psycopg.OperationalError):
+        channel.run("SELECT 1", 60.0)
+    assert monotonic() - began < 10.0
+
+
+def test_the_rest_of_a_transaction_is_not_executed_without_its_begin(channel, tmp_path):
+    """After a connection was lost within a transaction, all of it fails, and the next one works."""
+    channel.run("CREATE TABLE public.kept (x INTEGER)")
+    channel.begin("BEGIN; INSERT INTO public.kept VALUES (1)")
+    databases.terminate(tmp_path)
+    for _ in range(2):
+        with pytest.raises(psycopg.OperationalError):
+            channel.run("INSERT INTO public.kept VALUES (2)")
+    with pytest.raises(psycopg.OperationalError):
+        channel.begin("INSERT INTO public.kept VALUES (3)")
+    channel.roll_back()
+    channel.begin("BEGIN; INSERT INTO public.kept VALUES (4)")
+    channel.commit()
+    assert [(4,)] == channel.run("SELECT x FROM public.kept")
+
+
+def test_connections_that_drop_are_made_again_with_pauses(channel, tmp_path):
+    """A server that takes connections and drops them is asked again after a pause, and not at all
+    by a run that is to end."""
+    connections, pauses = [], []
+
+    def drop(_channel):
+        connections.append(1)
+        databases.terminate(tmp_path)
+
+    def wait(seconds):
+        pauses.append(seconds)
+        return len(pauses) == 3
+
+    channel.run("SELECT 1")
+    databases.terminate(tmp_path)
+    channel.reconnected, channel.wait = drop, wait
+    with pytest.raises(psycopg.OperationalError):
+        channel.begin("SELECT 1")
+    assert [1.0] * 3 == pauses
+    assert 3 == len(connections)
+
+
+def test_a_copy_to_the_server_is_in_pieces(channel, monkeypatch):
+    """No statement waits for all chunks of a copy: each ends on its own, within its own time."""
+    monkeypatch.setattr(copying, "_PIECE", 1)
+    channel.run("CREATE TABLE public.copied (x INTEGER)")
+
+    def chunks():
+        for number in range(4):
+            channel.run("SET LOCAL statement_timeout TO '1s'")  # not within another statement
+            yield f"{number}\n"
+
+    channel.begin("BEGIN")
+    assert 4 == copying.copy_in(channel, "public.copied", ["x"], chunks())
+    channel.commit()
+    assert [(4,)] == channel.run("SELECT count(*) FROM public.copied")
+
+
+def test_a_change_of_members_waits_for_a_stopped_process_no_longer_than_a_lease(tmp_path):
+    """Within a change each statement may take as long as a lease; deletions leave that so."""
+    with ledgers(tmp_path) as store:
+        ledger = store.open(COHORT, STREAM)
+        accept(ledger, ADD, members(1))
+        ledger.stream.fold()
+        table = ledger.stream.table
+        with table.change("test"):
+            run = table._bulk.channel.run  # noqa: SLF001 - the settings of its session
+            before = run("SHOW statement_timeout")
+            table.run("DELETE FROM {s}.marks")
+            after = run("SHOW statement_timeout")
+            table.write_marks({ledger.number: ledger.entry.mark})
+    assert [("90s",)] == before == after
+
+
+def test_a_long_computation_within_a_change_is_no_idle_time(tmp_path, monkeypatch):
+    """The server does not end the transaction of a process that computes between statements."""
+    monkeypatch.setattr(bulk, "_IDLE_SECONDS", 1)
+    monkeypatch.setattr(bulk, "_BEAT_SECONDS", 0.1)
+    with ledgers(tmp_path) as store:
+        ledger = store.open(COHORT, STREAM)
+        accept(ledger, ADD, members(1))
+        ledger.stream.fold()
+        with ledger.stream.table.change("test"):
+            sleep(1.5)  # by the server's clock
+
+
+@pytest.mark.parametrize(
+    "loss", ["DELETE FROM accepted", "UPDATE accepted SET h = gen_random_uuid()"]
+)
+def test_a_deletion_that_the_server_does_not_make_is_an_error(tmp_path, loss):
+    """Rows that are deleted here and are not there on the server stop the run."""
+    with contextlib.suppress(LedgerError), ledgers(tmp_path) as store:  # the same at the end
+        ledger = store.open(COHORT, STREAM)
+        accept(ledger, ADD, members(1, 2))
+        ledger.stream.fold()
+        databases.execute(tmp_path, loss)
+        accept(ledger, REMOVE, members(1))
+        with pytest.raises(SettingsError) as raised:
+            ledger.stream.fold()
+        assert "ledger_mismatch" == raised.value.code
