@@ -35,7 +35,7 @@ _EXAMPLE = example("moengage-cohort ledger rename vip 'VIP users' --config confi
 
 @click.group(epilog=_EXAMPLE)
 def ledger() -> None:
-    """Check, repair, move and back up ledgers; change their streams and names."""
+    """Check, back up, move and change ledgers."""
 
 
 @ledger.command(epilog=example("moengage-cohort ledger reassign vip buyers --config config.json"))

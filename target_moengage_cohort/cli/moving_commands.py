@@ -70,9 +70,7 @@ def import_archive(session: Session, file: str) -> None:
                 caution(str(error))
 
 
-@click.command(
-    epilog=example("moengage-cohort ledger copy ledger /mnt/new/ledger --config config.json")
-)
+@click.command(epilog=example("moengage-cohort ledger copy ledger new/ledger --config config.json"))
 @click.argument("origin", metavar="FROM", callback=require_utf8)
 @click.argument("destination", metavar="TO", callback=require_utf8)
 @configured

@@ -102,6 +102,7 @@ def office(desk):
     (desk.folder / "config.json").write_text(json.dumps(desk.raw))
     for name in ("members.csv", "people.csv"):
         (desk.folder / name).write_text(f"uid\n{PLANTED}0001\n")
+    (desk.folder / "new").mkdir()
     tap = desk.folder / "bin" / "tap-postgres"
     tap.parent.mkdir()
     (desk.folder / "messages").write_bytes(
@@ -118,6 +119,9 @@ def office(desk):
 def test_the_example_works(words, office):
     """The example of each help text succeeds as it stands."""
     command = example(help_text(words, office.folder))
+    if words[-1] == "import":
+        assert 0 == office.run("ledger", "export", str(office.folder / "ledger.zip")).exit_code
+        shutil.rmtree(office.raw["ledger_uri"])
     done = subprocess.run(
         ["sh", "-c", command],
         input="y\n",
@@ -171,7 +175,7 @@ def completed(shell_code, home):
     [
         ("ch", {"check"}),
         ("re", {"resync"}),
-        ("ledger re", {"reassign", "rename", "retire"}),
+        ("ledger re", {"reassign", "rename", "reopen", "retire"}),
         ("check --con", {"--config"}),
         ("plan --d", {"--detailed-exitcode"}),
         ("check --config conf", {"config.json"}),

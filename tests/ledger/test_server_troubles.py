@@ -135,6 +135,7 @@ def test_a_database_without_all_characters_is_refused():
 
 def test_the_log_of_a_server_has_no_identifier(tmp_path, server):
     """A request that cannot be recorded leaves its statement in the server's log, but no member."""
+    planted = f"planted-{tmp_path.name}"  # other tests use the server, too
     with contextlib.suppress(LedgerError), ledgers(tmp_path) as store:  # the same at the end
         ledger = store.open(COHORT, STREAM)
         send(ledger, ADD, members("first"))
@@ -145,11 +146,11 @@ def test_the_log_of_a_server_has_no_identifier(tmp_path, server):
             " CREATE TRIGGER full_disk BEFORE INSERT ON requests EXECUTE FUNCTION full_disk()",
         )
         with pytest.raises(LedgerError):
-            send(ledger, ADD, members("PLANTED", "PLANTED-2"))
+            send(ledger, ADD, members(planted, f"{planted}-2"))
     log = server.log()
     assert "INSERT INTO requests" in log
     assert "STATEMENT" in log
-    assert "PLANTED" not in log
+    assert planted not in log
 
 
 def test_a_store_that_must_exist_is_not_created(tmp_path):
