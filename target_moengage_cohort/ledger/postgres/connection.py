@@ -232,6 +232,14 @@ class Channel:
             spent += pause
             pause = _POLL_SECONDS
 
+    def transact(self, statements: str, begin: str = "BEGIN") -> Rows:
+        """Execute statements in one transaction, which may be executed again; see `run`."""
+        try:
+            return self.begin(f"{begin}; {self.server.settings()} {statements}; COMMIT")
+        except BaseException:
+            self.roll_back()
+            raise
+
     def commit(self) -> None:
         """Commit a transaction, which takes no longer than others if it has changed more."""
         self.run("COMMIT", STATEMENT_SECONDS)

@@ -104,7 +104,7 @@ class LeaseRows:
         with channel.lock, channel.translated():
             take = channel.bound(server_tables.TAKE_LEASE, [*key, *mine, *former])
             try:
-                rows = self._changed(f"{channel.bound(server_tables.LOCK_LEASE, key)}; {take}")
+                rows = channel.transact(f"{channel.bound(server_tables.LOCK_LEASE, key)}; {take}")
             except errors.LockNotAvailable:
                 return False
             except (errors.ReadOnlySqlTransaction, errors.InsufficientPrivilege):
@@ -123,19 +123,11 @@ class LeaseRows:
         channel = self._channel
         with channel.lock, channel.translated():
             query = channel.bound(server_tables.LOOK_AT_LEASE, [self._partner, stream])
-            rows = self._changed(query)
+            rows = self._channel.transact(query)
         for holder, fence, counter, seconds, run_id, pid, host, since in rows:
             run = Holder(pid=pid, host=host, run_id=run_id, since=since)
             return Watched(holder, fence, counter, seconds, run)
         return None
-
-    def _changed(self, statements: str) -> Rows:
-        """Execute statements in one transaction; return the rows of the last one that has any."""
-        try:
-            return self._channel.begin(f"BEGIN; {self._server.settings()} {statements}; COMMIT")
-        except BaseException:
-            self._channel.roll_back()
-            raise
 
     # Keeping
 
@@ -154,7 +146,7 @@ class LeaseRows:
         """Let all leases last from now on; raise a `LedgerError` if one of them is lost."""
         with self._channel.lock, self._channel.translated(), self.proven() as proof:
             if proof.statement:
-                proof.check(self._changed(proof.statement), self._channel)
+                proof.check(self._channel.transact(proof.statement), self._channel)
 
     def check(self) -> None:
         """Raise a `LedgerError` unless all leases outlive an attempt that begins now."""
@@ -259,7 +251,7 @@ class LeaseRows:
         with contextlib.suppress(TargetError), contextlib.ExitStack() as stack:
             stack.callback(self._channel.lock.release)
             stack.enter_context(self._channel.translated())
-            self._changed(self._channel.bound(server_tables.FREE_LEASE, values))
+            self._channel.transact(self._channel.bound(server_tables.FREE_LEASE, values))
 
     def close(self) -> None:
         """End the renewals, and close the connection unless one still waits for its server."""

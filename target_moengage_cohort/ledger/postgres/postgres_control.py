@@ -132,12 +132,7 @@ class PostgresDatabase:
         text = self._channel.bound(query, values)
         if self._is_changing:
             return self._channel.run(text)
-        try:
-            settings = self._server.settings()
-            return self._channel.begin(f"BEGIN READ ONLY; {settings} {text}; COMMIT")
-        except BaseException:
-            self._channel.roll_back()
-            raise
+        return self._channel.transact(text, "BEGIN READ ONLY")
 
     @contextlib.contextmanager
     def change(self, name: str) -> Iterator[PostgresTransaction]:

@@ -35,7 +35,6 @@ class ServerWindow:
 
     def __init__(self, server: Server, limit: int, seconds: float) -> None:
         self._channel = Channel(server, writes=True)
-        self._settings = server.settings()
         self._lock = _LOCK.format(lock=lock_number(f"{server.schema} pace"))
         self._limit = limit
         self._seconds = seconds
@@ -54,12 +53,7 @@ class ServerWindow:
         channel = self._channel
         with channel.lock, channel.translated():
             change = f"{self._lock}; {_SWEEP}; {channel.bound(statement, values)}"
-            try:
-                # It may be executed again: at worst a start counts twice.
-                return channel.begin(f"BEGIN; {self._settings} {change}; COMMIT")
-            except BaseException:
-                channel.roll_back()
-                raise
+            return channel.transact(change)  # executed again, at worst a start counts twice
 
     def close(self) -> None:
         """See `SharedWindow.close`."""
