@@ -160,9 +160,8 @@ class LedgerStore(MovableStore, AbstractContextManager[t.Any], t.Protocol):
 
     def entry(self, cohort_id: str) -> CohortEntry | None:
         """Return the cohort with an id, if it has a ledger; cheap."""
-        for of_stream in self._streams.values():
-            if (ledger := of_stream.cohorts.get(cohort_id)) is not None:
-                return ledger.entry
+        if (ledger := self._opened(cohort_id)) is not None:
+            return ledger.entry
         return self._ready().entry(cohort_id) if self.exists else None
 
     def entries(self, stream: str | None = None) -> list[CohortEntry]:
@@ -214,9 +213,8 @@ class LedgerStore(MovableStore, AbstractContextManager[t.Any], t.Protocol):
 
     def open_known(self, cohort_id: str) -> CohortLedger:
         """Open a ledger that exists; raise likewise a `SettingsError` if there is none."""
-        for of_stream in self._streams.values():
-            if cohort_id in of_stream.cohorts:
-                return of_stream.cohorts[cohort_id]
+        if (ledger := self._opened(cohort_id)) is not None:
+            return ledger
         entry = self._ready().entry(cohort_id) if self.exists else None
         if entry is None:
             like = nearest_name(cohort_id, [entry.cohort_id for entry in self.entries()])
@@ -230,6 +228,12 @@ class LedgerStore(MovableStore, AbstractContextManager[t.Any], t.Protocol):
         of_stream = self.stream(entry.stream)
         # The previous holder of the lease may have given the cohort to another stream.
         return of_stream.cohorts.get(cohort_id) or self.open_known(cohort_id)
+
+    def _opened(self, cohort_id: str) -> CohortLedger | None:
+        """Return a cohort's ledger if its stream is open."""
+        streams = self._streams.values()
+        found = (of.cohorts[cohort_id] for of in streams if cohort_id in of.cohorts)
+        return next(found, None)
 
     def reassign(self, cohort_id: str, stream: str) -> None:
         """Let another stream populate a cohort: copy its members, then change the owner."""

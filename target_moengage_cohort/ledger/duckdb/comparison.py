@@ -35,18 +35,17 @@ class Comparison(Identities):
     def run(self) -> None:
         """Fill the tables of the result, and count the changes of each cohort."""
         known = self.options.known
+        self.counts = {cohort: _counted(counts) for cohort, counts in known.items()}
         has_doubts = any(counts.in_doubt for counts in known.values())
         if self.options.exclusive and not self._rows.is_one:
             self._withdraw_moved()
         if self._rows.has_absent:
             self._withdraw_absent()
         if not has_doubts and self._is_same():
-            self.counts = {cohort: _counted(counts) for cohort, counts in known.items()}
             return
         met = self._meet(sum(counts.accepted.count for counts in known.values()))
         if not (has_doubts or self._has_aliases or self._sizes[met]):
             self._drop_others(set())
-            self.counts = {cohort: _counted(counts) for cohort, counts in known.items()}
             return
         not_accepted = f"FROM {self._doubts} ANTI JOIN {self._accepted} USING ({self._keys})"
         strays = self._make("strays", f"SELECT {self._keys} {not_accepted}") if has_doubts else None
