@@ -80,7 +80,7 @@ def copy(session: Session, origin: str, destination: str) -> None:
     FROM and TO are values of `ledger_uri`; the one in the configuration does not matter. The
     process list shows arguments: put a password into PGPASSWORD or PGPASSFILE instead.
 
-    FROM keeps its files, but is marked as moved: no run or command uses it any more, unless
+    FROM keeps its files, but is marked as moved: no run or command uses it, unless
     `ledger reopen` deletes the mark. Set `ledger_uri` to TO before the next run. No run can use
     either meanwhile; if one has a stream, the exit code is 4.
     """
@@ -102,8 +102,8 @@ def copy(session: Session, origin: str, destination: str) -> None:
 def reopen(session: Session, *, yes: bool) -> None:
     """Use a ledger again that `ledger copy` has marked as moved.
 
-    It does not have what was sent since then with the ledger in the new place, which must not be
-    used any more: of two ledgers of one destination, each undoes what the other one does.
+    It does not have what was sent since then with the ledger in the new place, which must no longer
+    be used: of two ledgers of one destination, each undoes what the other one does.
     """
     session.refuse_dry_run()
     with session.ledgers() as ledgers:
@@ -115,12 +115,12 @@ def reopen(session: Session, *, yes: bool) -> None:
     if not yes:
         ask(
             f"The ledger was moved to {uri}. This one does not have what was sent since then, and "
-            "that one must not be used any more. Use this one again?"
+            "that one must no longer be used. Use this one again?"
         )
     with session.ledgers() as ledgers:
         ledgers.reopen()
         ledgers.note_action("reopen")
-    click.echo(f"reopened {place}; the ledger {uri} must not be used any more")
+    click.echo(f"reopened {place}; the ledger {uri} must no longer be used")
 
 
 def _numbers(facts: StoreFacts) -> str:
