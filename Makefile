@@ -43,10 +43,10 @@ test-long: environments ## Kill runs and real taps, take mirrors through random 
 	@$(MAKE) -k taps || echo 'A tap could not be installed, so its tests are skipped.' >&2
 	REAL_TAPS=1 KILLS=100 EXAMPLES=50 FUZZ=50 SPEED=1 $(BIN)/python -m pytest -n $(WORKERS) tests/delivery/test_pace.py tests/system/test_kills.py tests/cli/test_confirm_kills.py tests/cli/test_move_kills.py tests/system/test_convergence.py tests/system/test_server_ledgers.py tests/singer/test_fuzz_input.py tests/settings/test_fuzz_settings.py tests/taps $(PYTEST_ARGS)
 
-# As in: make soak MINUTES=30 SEED=7
+# As in: make soak MINUTES=30 SEED=7 POSTGRES=1
 .PHONY: soak
-soak: $(VENV)/.made ## Run through troubles and compare all cohorts after each (MINUTES=5, SEED=)
-	@$(BIN)/python -m tools.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+soak: $(VENV)/.made ## Run through troubles and compare all cohorts after each (MINUTES=5, SEED=, POSTGRES=1)
+	@$(BIN)/python -m tools.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(POSTGRES),--postgres)
 
 .PHONY: demo
 demo: environments ## Sync cohorts from a real PostgreSQL to an emulated MoEngage, with the real Meltano

@@ -11,12 +11,15 @@ SEED = int(os.environ.get("SEED", "20261126"))
 ROUNDS = 3
 
 
-@pytest.mark.parametrize("number", range(len(WORLDS)))
-def test_a_soak_finds_no_difference(number, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "engine"), [*((number, "files") for number in range(len(WORLDS))), (0, "postgresql")]
+)
+def test_a_soak_finds_no_difference(request, number, engine, tmp_path):
     """Promises 1, 2, 4, 5 and 7: through kills, signals, faults, cut inputs and full disks no
     member is wrongly added or removed, and after complete runs all cohorts equal the model."""
     print(f"SEED={SEED}")  # shown if the test fails
-    soak = Soak(SEED, 0.05, tmp_path)
+    server = request.getfixturevalue("server") if engine == "postgresql" else None
+    soak = Soak(SEED, 0.05, tmp_path, server)
     try:
         soak.world(number, rounds=ROUNDS)
     except BaseException:

@@ -1,6 +1,7 @@
 """The soak, for `make soak`."""
 
 import argparse
+import contextlib
 import itertools
 import logging
 import shutil
@@ -11,6 +12,7 @@ import time
 import traceback
 from pathlib import Path
 
+from tests.support.postgres import Postgres
 from tools.soak.soak import Soak
 from tools.soak.world import Figures
 
@@ -30,12 +32,15 @@ def main() -> int:
     parser.add_argument(
         "--world", type=int, default=0, help="the first one, as printed in a history"
     )
+    parser.add_argument("--postgres", action="store_true", help="ledgers on a PostgreSQL")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT))
     logging.getLogger("target_moengage_cohort").addHandler(logging.NullHandler())
     print(f"SEED={chosen.seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
-    soak = Soak(chosen.seed, chosen.scale, folder)
+    running = contextlib.ExitStack()
+    server = running.enter_context(Postgres()) if chosen.postgres else None
+    soak = Soak(chosen.seed, chosen.scale, folder, server)
     started, differences, code = time.monotonic(), 0, 0
     end = started + 60 * chosen.minutes
     world_seconds = min(LONGEST_WORLD_SECONDS, 60 * chosen.minutes / WORLDS_AT_LEAST)
@@ -52,6 +57,7 @@ def main() -> int:
         traceback.print_exc(file=sys.stdout)
         print(f"SEED={chosen.seed}; its files are in {folder}")
     finally:
+        running.close()
         if not differences:
             shutil.rmtree(folder)
         minutes = (time.monotonic() - started) / 60

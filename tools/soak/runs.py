@@ -16,6 +16,7 @@ from pathlib import Path
 
 from target_moengage_cohort.delivery.ports import Timing
 from target_moengage_cohort.emulator import Emulator
+from tests.support.ledger_places import ServerPlace
 from tests.support.project import program
 from tests.support.singer import config, environment, run
 from tools.soak.disk import Disk
@@ -71,14 +72,21 @@ class Runner:
     Attributes:
         emulator: The emulated MoEngage.
         wire: The connection to it.
-        disk: The disk of the ledgers.
+        disk: The disk of the ledgers on files.
         home: A folder for the programs' state.
+        place: The ledgers on a server; ``None`` if they are on the disk.
     """
 
     emulator: Emulator
     wire: Wire
     disk: Disk
     home: Path
+    place: ServerPlace | None = None
+
+    @property
+    def ledger_uri(self) -> str:
+        """The address of the ledgers."""
+        return str(self.disk.folder) if self.place is None else self.place.uri
 
     def run(
         self,

@@ -1,5 +1,6 @@
 """A sequence of worlds, each with its own kind of MoEngage."""
 
+import contextlib
 import math
 import random
 import shutil
@@ -8,6 +9,8 @@ import typing as t
 from pathlib import Path
 
 from target_moengage_cohort.emulator import Emulator, Order
+from tests.support.ledger_places import ServerPlace
+from tests.support.postgres import Postgres
 from tests.support.singer import UNLIMITED
 from tools.soak import faults
 from tools.soak.disk import Disk
@@ -34,12 +37,16 @@ class Soak:
         seed: The seed of all decisions.
         scale: The scale of the cohorts' sizes.
         folder: The folder of all files; it is kept if there is a difference.
+        server: The server of the ledgers; ``None`` keeps them on files.
     """
 
-    def __init__(self, seed: int, scale: float, folder: Path) -> None:
+    def __init__(
+        self, seed: int, scale: float, folder: Path, server: Postgres | None = None
+    ) -> None:
         self.figures = Figures()
         self.history: list[str] = []
         self._seed, self._scale, self._folder = seed, scale, folder
+        self._server = server
 
     def world(self, number: int, *, rounds: int, until: float = math.inf) -> None:
         """Run some rounds in a new world, and end with complete runs.
@@ -58,9 +65,10 @@ class Soak:
             Emulator(requests_per_minute=UNLIMITED, **options) as emulator,
             Wire(emulator) as wire,
             Disk(folder / "ledger") as disk,
+            self._place() as place,
         ):
             model = Model(self._scale)
-            runner = Runner(emulator, wire, disk, folder)
+            runner = Runner(emulator, wire, disk, folder, place)
             is_late = "late_after" in options
             world = World(model, runner, self.figures, options["order"], is_late=is_late)
             self.history = world.history
@@ -78,3 +86,8 @@ class Soak:
                 self.figures.faults += faults.tally(emulator, wire)
                 self.figures.worlds += 1
         shutil.rmtree(folder)
+
+    def _place(self) -> contextlib.AbstractContextManager[ServerPlace | None]:
+        if self._server is None:
+            return contextlib.nullcontext()
+        return contextlib.closing(ServerPlace(self._server))

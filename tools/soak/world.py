@@ -55,9 +55,8 @@ class World:
         self._waiting: list[Waiting] = []
         self._is_sure = False
         self._is_gentle = order is Order.LATE
-        self._ledger_uri = str(runner.disk.folder)
         self._oracle = Oracle(
-            model, runner.emulator, runner.wire, self._ledger_uri, is_late=is_late
+            model, runner.emulator, runner.wire, runner.ledger_uri, is_late=is_late
         )
 
     def round(self, chance: random.Random) -> None:
@@ -134,6 +133,8 @@ class World:
         finally:
             emulator.clear_faults()
             wire.clear()
+            if self._runner.place is not None:
+                self._runner.place.bury()  # or all would wait for the lease of a killed run
         if "slow" in scenario.faults:
             requests = emulator.totals().requests - requests
             self._figures.faults["slow"] += min(requests, faults.SLOW_ANSWERS)
@@ -152,7 +153,7 @@ class World:
         mappings["users"]["anonymous_id_column"] = "anonymous_id"
         mappings["fan"]["cohort_id_column"] = "cohort"
         return {
-            "ledger_uri": self._ledger_uri,
+            "ledger_uri": self._runner.ledger_uri,
             "max_payload_bytes": scenario.payload,
             "max_removal_percent": scenario.percent,
             "max_retry_seconds": 0 if scenario.gives_up else 900,
