@@ -21,6 +21,8 @@ class Bench:
 
     Attributes:
         folder: The folder.
+        state: The folder of the ledger on files, within it.
+        scratch: The folder of temporary files, within it.
         empty: A file without content.
     """
 
@@ -28,7 +30,10 @@ class Bench:
         self.folder = folder
         self.empty = folder / "empty"
         self.empty.touch()
-        self._env = environment(folder)
+        self.state = folder / "state"
+        self.scratch = folder / "scratch"
+        self.scratch.mkdir()
+        self._env = environment(folder, TMPDIR=str(self.scratch))
         self._env.pop(
             "PYTHONDONTWRITEBYTECODE", None
         )  # otherwise each start would compile the modules
