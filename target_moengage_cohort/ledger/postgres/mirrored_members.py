@@ -16,7 +16,12 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.ledger.duckdb.instance import Cursor
 
-_CHANGE = re.compile(r"(DELETE FROM|INSERT INTO) \{s\}\.(\w+)")
+_CHANGE = re.compile(
+    r"(?P<verb>DELETE FROM|INSERT INTO) \{s\}\.(?P<table>\w+)(?: AS old USING (?P<others>.*?))?"
+    r"(?P<rest>(?: (?:WHERE|SELECT|FROM)\b.*)?)",
+    re.DOTALL,
+)
+_CHANGES = ("DELETE FROM {s}.", "INSERT INTO {s}.")
 _FETCHED = 20_000
 """Rows of a change to send at a time."""
 
@@ -51,19 +56,41 @@ class MirroredMembers(LoadedMembers):
 
     def run(self, statement: str, values: Sequence[object] = ()) -> int:
         """See `Members.run`; repeat a change on the server."""
-        match = _CHANGE.match(statement)
-        if match is None or not self._is_repeated:
+        if not self._is_repeated or not statement.startswith(_CHANGES):
             return super().run(statement, values)
-        table, deletes = match[2], match[1].startswith("DELETE")
+        match = t.cast("re.Match[str]", _CHANGE.fullmatch(statement))
+        table, deletes = match["table"], match["verb"] == "DELETE FROM"
         columns = server_tables.keys(table) if deletes else COLUMNS[table]
-        text = statement.format(s=self.schema, v=self.folded)
-        self.cursor.execute(f"{text} RETURNING {copying.line_sql(columns)}", values)
+        if deletes:
+            self._delete(match, values)
+        else:
+            self._insert(match, values)
+        self.cursor.execute(f"SELECT {copying.line_sql(columns)} FROM changed")
         lines = self._lines(self.cursor)
         count, changed = self._bulk.repeat(table, columns, lines, deletes=deletes)
+        self.cursor.execute("DROP TABLE changed")
         if count != changed:
             fault = f"has other rows in {table} than were copied from it"
             raise self.mismatch(fault)
         return count
+
+    # DuckDB keeps the rows of RETURNING in memory, however many. A table spills.
+
+    def _delete(self, match: re.Match[str], values: Sequence[object]) -> None:
+        """Delete rows here, and collect their keys."""
+        table, others = match["table"], match["others"]
+        keys = ", ".join(f"old.{key}" for key in server_tables.keys(table))
+        source = f"{{s}}.{table} AS old" + (f", {others}" if others else "")
+        text = f"SELECT DISTINCT old.rowid AS place, {keys} FROM {source}{match['rest']}"
+        super().run(f"CREATE OR REPLACE TEMP TABLE changed AS {text}", values)
+        super().run(f"DELETE FROM {{s}}.{table} WHERE rowid IN (SELECT place FROM changed)")
+
+    def _insert(self, match: re.Match[str], values: Sequence[object]) -> None:
+        """Insert rows here, and collect them."""
+        table = match["table"]
+        source = f"({match['rest']}) AS c ({', '.join(COLUMNS[table])})"
+        super().run(f"CREATE OR REPLACE TEMP TABLE changed AS FROM {source}", values)
+        super().run(f"INSERT INTO {{s}}.{table} FROM changed")
 
     @staticmethod
     def _lines(cursor: Cursor) -> Iterator[list[str]]:
