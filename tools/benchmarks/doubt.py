@@ -1,4 +1,4 @@
-"""The record of a request that leaves and is accepted, compared with one such row in SQLite."""
+"""The record of a request that leaves and is accepted, compared with one such bare row."""
 
 import contextlib
 import itertools
@@ -12,27 +12,29 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
+import psycopg
 
 from target_moengage_cohort.core.membership import Action, Cohort
 from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.ledger.records import RequestState
 from target_moengage_cohort.settings import load
+from tests.support.postgres import KEEPS_ITS_WORD, Postgres
 from tools.benchmarks.data import people
 from tools.benchmarks.sections import Figure, Section
 from tools.benchmarks.sizes import Sizes
 
-COLUMNS = ["", "requests", "ms each, median", "ms each, mean", "the ledger over it"]
+COLUMNS = ["", "requests", "ms each, median", "ms each, mean", "over the bare row"]
 MEMBERS = 2_700  # about what the body of a request has room for
 REQUESTS = 100  # per round
 TIMESTAMP = 1_795_492_800_000
 SETTINGS = {"workspace_id": "w", "data_api_key": "k", "data_center": "01", "partner": "p"}
-AIM = 5
+AIMS = {"files": 5, "PostgreSQL": 3}
 NOTE = (
     f"A request of {MEMBERS:,} members, recorded before it leaves and again when it is accepted; "
-    "each is on the disk when the call returns. The row in SQLite has the same bytes and is "
-    "inserted and deleted, each in its own transaction, with `journal_mode=WAL` and "
-    "`synchronous=FULL`, in the same directory. Both in turn, in this process. The ratio is of "
-    "the medians."
+    "each is on the disk when the call returns. The bare row has the same bytes and is inserted "
+    "and deleted, each in its own transaction: in SQLite with `journal_mode=WAL` and "
+    "`synchronous=FULL` in the same directory, and on the same server. All in turn, in this "
+    "process. The ratio is of the medians."
 )
 
 Way: t.TypeAlias = Callable[[bytes, int], None]
@@ -40,29 +42,37 @@ Way: t.TypeAlias = Callable[[bytes, int], None]
 
 
 def measure(sizes: Sizes) -> Section:
-    """Measure the ledger and bare SQLite."""
+    """Measure the ledger of each engine, and a bare row in SQLite and on the server."""
     uids = duckdb.sql(f"select uid from ({people(MEMBERS, 0)})").fetchall()
     members = json.dumps([{"uid": uid} for (uid,) in uids], separators=(",", ":")).encode()
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        folder = Path(name)
-        with ledger(folder) as by_ledger, sqlite(folder) as by_sqlite:
-            ways = {"the ledger": by_ledger, "SQLite, one row": by_sqlite}
-            seconds = in_turn(ways, members, REQUESTS * sizes.rounds)
-    ours, bare = (statistics.median(each) for each in seconds.values())
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        server = stack.enter_context(Postgres(**KEEPS_ITS_WORD))
+        ways = {
+            "files": stack.enter_context(ledger(str(folder / "ledger"))),
+            "SQLite, one row": stack.enter_context(sqlite(folder)),
+            "PostgreSQL": stack.enter_context(ledger(server.uri)),
+            "PostgreSQL, one row": stack.enter_context(postgres(server.uri)),
+        }
+        seconds = in_turn(ways, members, REQUESTS * sizes.rounds)
+    medians = {title: statistics.median(each) for title, each in seconds.items()}
+    (files, sqlite_row, server_ledger, server_row) = medians.values()
+    ratios = {"files": files / sqlite_row, "PostgreSQL": server_ledger / server_row}
     rows = [
         [
-            title,
+            f"the ledger on {title}" if title in ratios else title,
             str(len(each)),
-            f"{median * 1e3:.2f}",
+            f"{medians[title] * 1e3:.2f}",
             f"{statistics.mean(each) * 1e3:.2f}",
-            ratio,
+            f"{ratios[title]:.1f}" if title in ratios else "",
         ]
-        for (title, each), median, ratio in zip(
-            seconds.items(), (ours, bare), ("", f"{ours / bare:.1f}"), strict=True
-        )
+        for title, each in seconds.items()
     ]
-    name = f"a request of {MEMBERS:,} members recorded and accepted, over bare SQLite"
-    figures = [Figure(name, ours / bare, AIM, at_most=True)]
+    what = f"a request of {MEMBERS:,} members recorded and accepted"
+    figures = [
+        Figure(f"{what}, on {title}, over a bare row", ratio, AIMS[title], at_most=True)
+        for title, ratio in ratios.items()
+    ]
     return Section("A request in doubt", COLUMNS, rows, NOTE, "doubt", figures)
 
 
@@ -77,9 +87,9 @@ def in_turn(ways: dict[str, Way], members: bytes, requests: int) -> dict[str, li
 
 
 @contextlib.contextmanager
-def ledger(folder: Path) -> Iterator[Way]:
-    """Yield the ledger's way, with a new ledger in a folder."""
-    settings = load({**SETTINGS, "ledger_uri": str(folder / "ledger")}).settings
+def ledger(uri: str) -> Iterator[Way]:
+    """Yield the ledger's way, with a new ledger in a folder or on a server."""
+    settings = load({**SETTINGS, "ledger_uri": uri}).settings
     with open_store(settings, run_id="bench", wait=lambda _seconds: False) as store:
         cohort = store.open(Cohort("c", "c"), "stream")
 
@@ -108,5 +118,24 @@ def sqlite(folder: Path) -> Iterator[Way]:
             insert = "INSERT INTO doubts (action, members, timestamp) VALUES (?, ?, ?)"
             number = bare.execute(insert, row).lastrowid
             bare.execute("DELETE FROM doubts WHERE number = ?", (number,))
+
+        yield record
+
+
+@contextlib.contextmanager
+def postgres(uri: str) -> Iterator[Way]:
+    """Yield the way of one row on a server, in a table of its own."""
+    with psycopg.connect(uri, autocommit=True, prepare_threshold=None) as bare:
+        bare.execute(
+            "CREATE TABLE bare (number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
+            " action TEXT, members BYTEA, timestamp BIGINT)"
+        )
+
+        def record(members: bytes, timestamp: int) -> None:
+            """Insert a row and delete it; each statement is a transaction."""
+            row = (Action.ADD.value, members, timestamp)
+            insert = "INSERT INTO bare (action, members, timestamp) VALUES (%s, %s, %s)"
+            ((number,),) = bare.execute(f"{insert} RETURNING number", row).fetchall()
+            bare.execute("DELETE FROM bare WHERE number = %s", (number,))
 
         yield record

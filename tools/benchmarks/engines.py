@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tests.support.postgres import Postgres
+from tests.support.postgres import KEEPS_ITS_WORD, Postgres
 from tools.benchmarks.cohort import Bench, Mirror, adopted, bench, mirror_settings
 from tools.benchmarks.data import Shape, changed, write_messages
 from tools.benchmarks.processes import Command, Ran, in_turn
@@ -23,13 +23,6 @@ COLUMNS = [
     "ledger, MB",
     "later run over files",
 ]
-SERVER = {  # a server that keeps what it has acknowledged, and its usual share of a small machine
-    "fsync": "on",
-    "synchronous_commit": "on",
-    "full_page_writes": "on",
-    "autovacuum": "on",
-    "shared_buffers": "256MB",
-}
 SAMPLE_SECONDS = 0.1
 NOTE = (
     "A mirror by RECORD with narrow rows and UUIDs, each process whole, the emulator's limit of "
@@ -79,21 +72,24 @@ def measure(sizes: Sizes) -> Section:
 def _measure(sizes: Sizes, size: int) -> tuple[Costs, Costs]:
     """Measure files, then PostgreSQL, at one size."""
     settings = mirror_settings()
-    with Postgres(**SERVER) as server, bench(**settings) as files:
-        uri = f"postgresql://{server.user}@{server.host}:{server.port}/{server.database}"
-        with bench(**settings, ledger_uri=uri) as remote:
-            sources = [files.folder / f"{version}.singer" for version in range(2)]
-            for version, source in enumerate(sources):
-                write_messages(size, Shape.NARROW, version, source)
-            sides = [_prepare(place, size, sizes, sources) for place in (files, remote)]
-            disks = [Disk(place.state, place.scratch) for place in (files, remote)]
-            commands: list[Command] = [
-                partial(disk.watch, partial(mirror.run, sources))
-                for disk, (mirror, _) in zip(disks, sides, strict=True)
-            ]
-            later = in_turn(sizes.rounds_of(size), commands)
-            ((database,),) = server.query("select pg_database_size(current_database())")
-            ledgers = [bytes_in(files.state), database]
+    options = {**KEEPS_ITS_WORD, "shared_buffers": "256MB"}
+    with (
+        Postgres(**options) as server,
+        bench(**settings) as files,
+        bench(**settings, ledger_uri=server.uri) as remote,
+    ):
+        sources = [files.folder / f"{version}.singer" for version in range(2)]
+        for version, source in enumerate(sources):
+            write_messages(size, Shape.NARROW, version, source)
+        sides = [_prepare(place, size, sizes, sources) for place in (files, remote)]
+        disks = [Disk(place.state, place.scratch) for place in (files, remote)]
+        commands: list[Command] = [
+            partial(disk.watch, partial(mirror.run, sources))
+            for disk, (mirror, _) in zip(disks, sides, strict=True)
+        ]
+        later = in_turn(sizes.rounds_of(size), commands)
+        ((database,),) = server.query("select pg_database_size(current_database())")
+        ledgers = [bytes_in(files.state), database]
     costs = [
         Costs(first, ran, disk.most, ledger)
         for (_, first), ran, disk, ledger in zip(sides, later, disks, ledgers, strict=True)
