@@ -82,6 +82,10 @@ class LedgerError(TargetError):
     The error never proves that something was *not* recorded, so nothing more is sent after it.
     """
 
+    def again(self) -> LedgerError:
+        """Return the same error for another raise, with a traceback and a context of its own."""
+        return LedgerError(self.code, str(self))
+
 
 class InternalError(TargetError):
     """A bug in this program. The message says how to report it."""

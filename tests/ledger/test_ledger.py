@@ -1,9 +1,11 @@
 """A ledger in use: its records and its failures."""
 
+import contextlib
 import json
 import subprocess
 import sys
 import threading
+import traceback
 
 import duckdb
 import msgspec
@@ -667,3 +669,32 @@ def test_a_fold_in_steps_is_exact(store, ledger, monkeypatch):
     assert expected.numbers().accepted == ledger.numbers().accepted
     assert 1_000 == other.numbers().accepted.count
     assert {*left, *new} == {*flat(ledger.members())}
+
+
+@pytest.mark.parametrize("place", ["sent: before commit", "fold: before commit"])
+def test_a_ledger_that_has_failed_raises_a_new_error_each_time(tmp_path, place):
+    """After an error every use fails with the same code, and no error grows by the traceback or the
+    context of another one; the store can be closed."""
+
+    def step(name):
+        if name == place:
+            raise LedgerError("planted", "planted")
+
+    store = ledgers(tmp_path, step=step)
+    ledger = store.open(COHORT, STREAM)
+
+    def use():
+        accept(ledger, ADD, members(1))
+        ledger.stream.fold()
+
+    errors = []
+    for _ in range(4):
+        with pytest.raises(LedgerError) as raised:
+            use()
+        errors.append(raised.value)
+    with contextlib.suppress(LedgerError):  # the same again
+        store.close()
+    assert ["planted"] * 4 == [error.code for error in errors]
+    assert 4 == len({*map(id, errors)})
+    assert [None] * 3 == [error.__context__ for error in errors[1:]]
+    assert 1 == len({len(traceback.extract_tb(error.__traceback__)) for error in errors[1:]})

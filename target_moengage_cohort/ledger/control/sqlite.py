@@ -272,7 +272,7 @@ class SQLiteDatabase:
 
     def _used(self) -> sqlite3.Connection:
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.again()
         if self._connection is None:
             raise LedgerError("ledger_unusable", f"the ledger {self.path} was closed; run again")
         return self._connection

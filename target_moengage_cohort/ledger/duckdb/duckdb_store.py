@@ -26,7 +26,7 @@ from target_moengage_cohort.ledger.records import Holder
 from target_moengage_cohort.ledger.witness import Witness
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from pathlib import Path
 
     from target_moengage_cohort.core.files import Step
@@ -245,24 +245,16 @@ class DuckDBStore(LedgerStore):
         self.end_requests()
         if self._worker is not None:
             self._worker.shutdown()
-        ends: tuple[Callable[[], object], ...] = (
-            *(stream.close for stream in self._streams.values()),
-            *(memberless.close for memberless in self._memberless.values()),
-            *(partial(self._release, name) for name in self._taken - self._streams.keys()),
-            self._engine_stack.close,
-            self._close_place,
-            self._close_control,
-        )
-        failures = []
-        for end in ends:
-            # Not an `ExitStack`: after a failure of control, each raises the same error, of which
-            # that makes its own context, and the one of a caller then follows it forever.
-            try:
-                end()
-            except BaseException as error:  # noqa: BLE001 - raised below
-                failures.append(error)
-        if failures:
-            raise failures[0]
+        with contextlib.ExitStack() as stack:  # the last one is called first
+            stack.callback(self._close_control)
+            stack.callback(self._close_place)
+            stack.callback(self._engine_stack.close)
+            for name in self._taken - self._streams.keys():
+                stack.callback(self._release, name)
+            for memberless in self._memberless.values():
+                stack.callback(memberless.close)
+            for stream in self._streams.values():
+                stack.callback(stream.close)
 
     def _close_control(self) -> None:
         with contextlib.ExitStack() as stack:

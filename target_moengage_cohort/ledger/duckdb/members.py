@@ -74,7 +74,7 @@ class Members(MembersFile):
         """Lock other threads out, keep the file attached, and fail for good at the first error."""
         with self.lock:
             if self._failure is not None:
-                raise self._failure
+                raise self._failure.again()
             if self._is_closed:
                 msg = f"the ledger {self.place} was closed; run again"
                 raise LedgerError("ledger_unusable", msg)

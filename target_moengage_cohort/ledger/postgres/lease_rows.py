@@ -77,7 +77,7 @@ class LeaseRows:
         self._lock = threading.Lock()
         self._held: dict[str, Lease] = {}  # by stream
         self._expires = 0.0
-        self._failure: TargetError | None = None
+        self._failure: LedgerError | None = None
         self._is_over = False
         self._is_stuck = False  # whether a renewal waits for the server in the end
         self._ended = threading.Event()
@@ -151,7 +151,7 @@ class LeaseRows:
     def check(self) -> None:
         """Raise a `LedgerError` unless all leases outlive an attempt that begins now."""
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.again()
         if self._is_over:
             raise LedgerError("lease_lost", "this run has ended and sends nothing more; run again")
         if self._held and self._expires - self._clock() < self._attempt_seconds:
@@ -167,7 +167,7 @@ class LeaseRows:
     def proven(self) -> Iterator[Proof]:
         """Have a transaction prove that the leases are this process's own, and renew them."""
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.again()
         proof = Proof(self)
         began = self._clock()
         yield proof

@@ -207,7 +207,7 @@ class PostgresDatabase:
     def _translated(self) -> Iterator[None]:
         """Raise errors of the server as a `LedgerError`; afterwards, nothing more is changed."""
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.again()
         try:
             with self._channel.translated():
                 yield
