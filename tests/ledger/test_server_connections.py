@@ -12,14 +12,21 @@ import pytest
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.core.interrupts import Patience
 from target_moengage_cohort.ledger.postgres import bounded, bulk, copying
-from target_moengage_cohort.ledger.postgres.connection import Channel, Server
+from target_moengage_cohort.ledger.postgres.connection import Channel
+from target_moengage_cohort.ledger.postgres.ledger_server import Server
 from target_moengage_cohort.ledger.postgres.server_tables import lock_number
 from target_moengage_cohort.ledger.postgres.server_window import ServerWindow
 from tests.ledger import databases
 from tests.ledger.support import ADD, COHORT, REMOVE, STREAM, accept, ledgers, members
+from tests.support.forwarder import Forwarder
 
 pytestmark = pytest.mark.server
 WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+
+
+def server_of(uri, wait=lambda _seconds: False, patience=30.0):
+    """Return a server for a run that waits by a function, and whether it is patient."""
+    return Server(uri, "s", Patience(wait, patience))
 
 
 @pytest.fixture
@@ -72,13 +79,82 @@ def test_the_window_of_starts_does_not_depend_on_the_servers_isolation(tmp_path)
     assert waits[0] > 0.0
 
 
-def test_a_frozen_server_ends_the_run(channel, monkeypatch, tmp_path):
-    """A server that does not answer ends statements and copies after some time."""
+@pytest.mark.parametrize("patience", [30.0, 0.0])
+def test_the_first_connection_is_tried_again(tmp_path, server, patience):
+    """A run that finds no server tries again, within a bound and with a warning; one that is not
+    patient fails immediately."""
+    uri = databases.uri_of(tmp_path)
+    with Forwarder() as forwarder:
+        pauses = []
+
+        def wait(seconds):
+            pauses.append(seconds)
+            if len(pauses) == 3:
+                forwarder.lead_to(server.port)
+            return False
+
+        uri = uri.replace(str(server.port), str(forwarder.port))
+        with contextlib.closing(Channel(server_of(uri, wait, patience), writes=True)) as channel:
+            if not patience:
+                with pytest.raises(LedgerError) as raised:
+                    channel.run("SELECT 1")
+                assert ("ledger_unreachable", []) == (raised.value.code, pauses)
+                return
+            assert [(1,)] == channel.run("SELECT 1")
+        assert [1.0] * 3 == pauses
+
+
+def test_a_server_that_stays_away_ends_the_run(caplog):
+    """The attempts at a first connection end after a minute; the reason is logged before."""
+    pauses = []
+    server = server_of("postgresql://postgres@127.0.0.1:1/x", pauses.append)
+    with pytest.raises(LedgerError) as raised:
+        Channel(server, writes=True).run("SELECT 1")
+    assert "ledger_unreachable" == raised.value.code
+    assert 55.0 <= sum(pauses) <= 60.0
+    assert ["waiting_for_server"] == [record.code for record in caplog.records]
+
+
+@pytest.mark.parametrize("secret", ["", ":PLANTED9"], ids=["no password", "a wrong password"])
+def test_a_wrong_password_is_not_tried_again(tmp_path, server, secret):
+    """A server that refuses a password is not asked twice."""
+    uri, pauses = databases.uri_of(tmp_path), []
+    role = f"p_{uri.rpartition('/')[2]}"
+    server.require_password(role, "right")
+    uri = uri.replace("postgres@", f"{role}{secret}@")
+    with pytest.raises(LedgerError) as raised:
+        Channel(server_of(uri, pauses.append), writes=True).run("SELECT 1")
+    assert ("ledger_unreachable", []) == (raised.value.code, pauses)
+    assert "PLANTED9" not in str(raised.value)
+
+
+@pytest.mark.parametrize("is_ending", [False, True])
+def test_a_frozen_server_is_not_waited_for(tmp_path, server, is_ending):
+    """An attempt at a connection to a server that does not answer ends after its time-out, and
+    earlier in a run that is to end."""
+    uri = f"{databases.uri_of(tmp_path)}?connect_timeout={20 if is_ending else 3}"
+    began = monotonic()
+    with server.frozen(), pytest.raises(LedgerError) as raised:
+        Channel(server_of(uri, lambda _seconds: is_ending, 0.0), writes=True).run("SELECT 1")
+    assert "ledger_unreachable" == raised.value.code
+    assert (1.0 if is_ending else 3.0) <= monotonic() - began < 10.0
+
+
+def test_a_frozen_server_ends_the_run(channel, monkeypatch):
+    """A server that does not answer ends statements after some time."""
     monkeypatch.setattr(bounded, "_MARGIN_SECONDS", 0.2)
     with frozen(channel), pytest.raises(psycopg.OperationalError):
         channel.run("SELECT 1")
     assert channel.is_lost
+
+
+def test_a_frozen_server_ends_a_copy(tmp_path, monkeypatch):
+    """A server that sends nothing more ends the reading of members, however long that may take."""
+    monkeypatch.setattr(bounded, "_MARGIN_SECONDS", 0.2)
+    monkeypatch.setattr(copying, "_SILENT_SECONDS", 0.2)
+    server = server_of(databases.uri_of(tmp_path))
     with (
+        contextlib.closing(Channel(server, writes=True, seconds=3600)) as channel,
         frozen(channel),
         pytest.raises(psycopg.OperationalError),
         copying.copied_out(channel, "SELECT 1", {"x": "INTEGER"}, tmp_path / "pipe") as _,
@@ -159,8 +235,10 @@ def test_a_change_of_members_waits_for_a_stopped_process_no_longer_than_a_lease(
         ledger.stream.fold()
         table = ledger.stream.table
         with table.change("test"):
-            run = table._bulk.channel.run  # noqa: SLF001 - the settings of its session
+            channel = table._bulk.channel  # noqa: SLF001 - the settings of its session
+            run = channel.run
             before = run("SHOW statement_timeout")
+            assert 90.0 == channel.connection.seconds
             table.run("DELETE FROM {s}.marks")
             after = run("SHOW statement_timeout")
             table.write_marks({ledger.number: ledger.entry.mark})

@@ -10,7 +10,7 @@ import pytest
 
 from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
 from target_moengage_cohort.core.membership import Member
-from target_moengage_cohort.ledger.postgres import connection, lease_rows
+from target_moengage_cohort.ledger.postgres import connection, lease_rows, ledger_server
 from target_moengage_cohort.ledger.postgres.postgres_store import PostgresStore
 from target_moengage_cohort.ledger.records import RequestState
 from tests.ledger import databases
@@ -314,7 +314,7 @@ def test_a_server_that_has_lost_changes_is_refused_by_the_next_run(opened, tmp_p
 def test_a_run_that_is_done_ends_well_while_control_is_locked(opened, tmp_path, monkeypatch):
     """Another process that keeps control locked at the end of a run does not fail it, and the
     witness has the run's requests nevertheless."""
-    monkeypatch.setattr(connection, "_LOCK_SECONDS", 1)
+    monkeypatch.setattr(ledger_server, "_LOCK_SECONDS", 1)
     store = opened("run-1", Clock())
     ledger = store.open(COHORT, STREAM)
     store.write_progress(msgspec.structs.replace(PROGRESS, run_id="run-1"))

@@ -11,7 +11,13 @@ import pytest
 
 from target_moengage_cohort.core.errors import LedgerError, SettingsError, TargetError
 from target_moengage_cohort.core.interrupts import Patience
-from target_moengage_cohort.ledger.postgres import connection, copying, loaded_members
+from target_moengage_cohort.ledger.postgres import (
+    connection,
+    copying,
+    ledger_server,
+    loaded_members,
+)
+from target_moengage_cohort.ledger.postgres.ledger_server import Server
 from tests.ledger import databases
 from tests.ledger.support import (
     ADD,
@@ -108,7 +114,7 @@ def test_a_read_only_server_is_refused(tmp_path):
 
 def test_an_old_server_is_refused(tmp_path, monkeypatch):
     """A server older than the oldest version that is supported is refused by name."""
-    monkeypatch.setattr(connection, "OLDEST", 99)
+    monkeypatch.setattr(ledger_server, "OLDEST", 99)
     assert "ledger_server_old" == codes(databases.uri_of(tmp_path))[0]
 
 
@@ -209,7 +215,7 @@ def test_a_cohort_that_is_new_stays_when_a_large_one_is_copied(tmp_path, monkeyp
 def test_a_copy_that_is_cut_off_is_an_error(tmp_path, error):
     """Rows that end by any error on our side are not taken for all rows there are."""
     uri = databases.uri_of(tmp_path)
-    channel = connection.Channel(connection.Server(uri, "s", Patience(sleep, 0.0)), writes=True)
+    channel = connection.Channel(Server(uri, "s", Patience(sleep, 0.0)), writes=True)
     channel.run("SELECT 1")
     databases.terminate(tmp_path)
 

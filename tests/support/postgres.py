@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -122,6 +122,29 @@ class Postgres:
         writer = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"
         ((pid,),) = self.query(writer)
         os.kill(pid, signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the process that takes connections meanwhile, as when a machine hangs."""
+        os.kill(self._pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._pid, signal.SIGCONT)
+
+    @property
+    def _pid(self) -> int:
+        return int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
+
+    def require_password(self, role: str, password: str) -> None:
+        """Create a role that needs a password, while all others need none."""
+        self.execute(f"create role {role} login password '{password}'")
+        path = self._folder / "data" / "pg_hba.conf"
+        path.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n{path.read_text()}")
+        ((loaded,),) = self.query("select pg_conf_load_time()")
+        self.execute("select pg_reload_conf()")
+        while self.query("select pg_conf_load_time()") == [(loaded,)]:
+            time.sleep(0.01)
 
     def log(self) -> str:
         """Return what it has logged."""

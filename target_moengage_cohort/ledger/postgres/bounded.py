@@ -21,6 +21,9 @@ _MARGIN_SECONDS = 15.0
 """The server ends a statement itself before that."""
 _LAST_SECONDS = 3.0
 """The longest silence in a run that is to end."""
+_LAST_CONNECT_SECONDS = 1.0
+"""Likewise, of a server that was asked for a connection: nothing depends on its answer yet."""
+_ENDED = "the run is to end"
 
 
 class BoundedConnection(psycopg.Connection):
@@ -33,6 +36,29 @@ class BoundedConnection(psycopg.Connection):
 
     seconds: float = STATEMENT_SECONDS
     is_ending: Callable[[], bool] = staticmethod(lambda: False)
+
+    @classmethod
+    def ended_by(cls, is_ending: Callable[[], bool]) -> type[BoundedConnection]:
+        """Return the class of connections of a run that is to end once `is_ending` returns true."""
+        return type(cls.__name__, (cls,), {"is_ending": staticmethod(is_ending)})
+
+    @classmethod
+    def _connect_gen(cls, *args: t.Any, **options: t.Any) -> t.Any:
+        """Connect likewise, but wait no longer in a run that is to end.
+
+        psycopg itself bounds each attempt at a host (`connect_timeout`).
+        """
+        attempt, since = super()._connect_gen(*args, **options), time.monotonic()
+        try:
+            wanted = next(attempt)
+            while True:
+                if ready := (yield wanted):
+                    since = time.monotonic()
+                elif time.monotonic() - since > _LAST_CONNECT_SECONDS and cls.is_ending():
+                    raise psycopg.OperationalError(_ENDED)
+                wanted = attempt.send(ready)
+        except StopIteration as end:
+            return end.value
 
     def wait(self, gen: t.Any, *args: t.Any, **options: t.Any) -> t.Any:
         """Wait likewise, but not for longer."""

@@ -14,8 +14,8 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from target_moengage_cohort.core.files import Step
-    from target_moengage_cohort.ledger.postgres.connection import Server
     from target_moengage_cohort.ledger.postgres.lease_rows import LeaseRows
+    from target_moengage_cohort.ledger.postgres.ledger_server import Server
 
 _SECONDS = 3600
 """The longest statement that needs nothing of this process: it may read a hundred million rows."""
@@ -31,7 +31,7 @@ class Bulk:
 
     def __init__(self, server: Server, leases: LeaseRows, step: Step, *, read_only: bool) -> None:
         self.place = server.place
-        self.channel = Channel(server, writes=not read_only, seconds=_SECONDS)
+        self.channel = Channel(server, writes=not read_only, seconds=leases.seconds)
         self.channel.reconnected = leases.compare
         settings = partial(server.settings, idle_seconds=_IDLE_SECONDS)
         # So a process that is stopped while it copies delays a takeover by no more than a lease.
@@ -98,7 +98,7 @@ class Bulk:
         changed = copying.copy_in(self.channel, target, columns, all_lines)
         if deletes:
             self.channel.run(_LIMIT.format(_SECONDS))
-            ((changed,),) = self.channel.run(server_tables.delete_gone(table))
+            ((changed,),) = self.channel.run(server_tables.delete_gone(table), _SECONDS)
             self.channel.run(_LIMIT.format(self._leases.seconds))
         return count, changed
 
@@ -106,7 +106,8 @@ class Bulk:
         """Let the server use the space of deleted rows for others, if the role may do that."""
         with self.channel.lock, self.channel.translated():
             for table in server_tables.MEMBERS:
-                self.channel.begin(f"VACUUM {self.channel.server.quoted_schema}.{table}")
+                vacuum = f"VACUUM {self.channel.server.quoted_schema}.{table}"
+                self.channel.begin(vacuum, _SECONDS)
 
     def close(self) -> None:
         """Close the connection."""

@@ -12,103 +12,21 @@ import time
 import typing as t
 
 import psycopg
-from psycopg import pq, sql
-from psycopg.conninfo import make_conninfo
+from psycopg import pq
 
-from target_moengage_cohort.core.errors import SettingsError
-from target_moengage_cohort.ledger.postgres import server_errors, server_uri
-from target_moengage_cohort.ledger.postgres.bounded import STATEMENT_SECONDS, BoundedConnection
+from target_moengage_cohort.ledger.postgres import server_errors
+from target_moengage_cohort.ledger.postgres.bounded import STATEMENT_SECONDS
+from target_moengage_cohort.ledger.postgres.ledger_server import POLL_SECONDS, RECONNECT_SECONDS
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from target_moengage_cohort.core.interrupts import Patience
     from target_moengage_cohort.ledger.control.database import Rows
+    from target_moengage_cohort.ledger.postgres.bounded import BoundedConnection
+    from target_moengage_cohort.ledger.postgres.ledger_server import Server
 
-OLDEST = 13
-"""The oldest version of PostgreSQL that is supported."""
-
-_RECONNECT_SECONDS = 60.0
-_LOCK_SECONDS = 30
-_POLL_SECONDS = 1.0
 _SHORT_SECONDS = 5
-_SETTINGS = (
-    # Not the default of the server, which the lock on the rows of `store` and of `pace` needs.
-    "SET TRANSACTION ISOLATION LEVEL {isolation};"
-    " SET LOCAL search_path TO {schema}; SET LOCAL TimeZone TO 'UTC';"
-    " SET LOCAL synchronous_commit TO on; SET LOCAL statement_timeout TO '{statement}s';"
-    " SET LOCAL lock_timeout TO '{lock}s';"
-    # A process that was stopped must not keep its locks for longer than others wait for them.
-    " SET LOCAL idle_in_transaction_session_timeout TO '{idle}s';"
-    # Nor a host that has died while the server reads from it, which counts as no idle time.
-    " SET LOCAL tcp_keepalives_idle TO 15; SET LOCAL tcp_keepalives_interval TO 5;"
-    " SET LOCAL tcp_keepalives_count TO 3;"
-)
 _WITHIN = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
-
-
-class Server:
-    """The server and the schema of a store."""
-
-    def __init__(self, uri: str, schema: str, patience: Patience) -> None:
-        self.schema = schema
-        self._parameters = server_uri.parameters(uri)
-        self.place = server_uri.place(self._parameters, schema)
-        self.wait = patience.wait
-        self.role = self.database = ""  # known once there was a connection
-
-    @property
-    def target(self) -> server_errors.Target:
-        """What errors name."""
-        return server_errors.Target(self.place, self.schema, self.role, self.database)
-
-    def settings(
-        self,
-        *,
-        statement_seconds: int = STATEMENT_SECONDS,
-        idle_seconds: int = 20,
-        isolation: str = "READ COMMITTED",
-    ) -> str:
-        """Return the statements that each transaction begins with."""
-        seconds = {"statement": statement_seconds, "lock": _LOCK_SECONDS, "idle": idle_seconds}
-        return _SETTINGS.format(schema=self.quoted_schema, isolation=isolation, **seconds)
-
-    @property
-    def quoted_schema(self) -> str:
-        """The schema's name in SQL."""
-        return sql.Identifier(self.schema).as_string()
-
-    def connect(
-        self, *, writes: bool, again: bool, wait: Callable[[float], bool]
-    ) -> BoundedConnection:
-        """Return a new connection; if there was one before, try for a while."""
-        spent = 0.0
-        session = {"target_session_attrs": "read-write"} if writes else {}
-        while True:
-            began = time.monotonic()
-            try:
-                connection = BoundedConnection.connect(
-                    make_conninfo(**(session | self._parameters)),
-                    autocommit=True,
-                    prepare_threshold=None,
-                    cursor_factory=psycopg.ClientCursor,
-                )
-            except psycopg.OperationalError as error:
-                spent += time.monotonic() - began
-                if not again or spent >= _RECONNECT_SECONDS or wait(_POLL_SECONDS):
-                    raise server_errors.not_connected(self.place, error) from None
-                spent += _POLL_SECONDS
-                continue
-            connection.is_ending = lambda: wait(0.0)
-            self.role, self.database = connection.info.user, connection.info.dbname
-            if connection.info.server_version < OLDEST * 10_000:
-                connection.close()
-                msg = (
-                    f"ledger_uri: the server of {self.place} is older than PostgreSQL {OLDEST}; "
-                    "upgrade it, or use another one"
-                )
-                raise SettingsError("ledger_server_old", msg)
-            return connection
 
 
 class Channel:
@@ -216,21 +134,21 @@ class Channel:
             ended.set()
             thread.join()
 
-    def begin(self, text: str) -> Rows:
+    def begin(self, text: str, seconds: float = 0.0) -> Rows:
         """Execute likewise what may be executed again: reading, or the begin of a transaction."""
         spent, pause = 0.0, 0.0
         while True:
             began = time.monotonic()
             try:
-                return self.run(text)
+                return self.run(text, seconds)
             except psycopg.Error:
                 spent += time.monotonic() - began
-                if not self.is_lost or self._is_within or spent > _RECONNECT_SECONDS:
+                if not self.is_lost or self._is_within or spent > RECONNECT_SECONDS:
                     raise
                 if pause and self.wait(pause):
                     raise
             spent += pause
-            pause = _POLL_SECONDS
+            pause = POLL_SECONDS
 
     def transact(self, statements: str, begin: str = "BEGIN") -> Rows:
         """Execute statements in one transaction, which may be executed again; see `run`."""

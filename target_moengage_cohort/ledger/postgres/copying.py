@@ -26,6 +26,8 @@ _BATCH = 262_144
 """Bytes to write at a time."""
 _PIECE = 8
 """Chunks to copy to the server in one statement."""
+_SILENT_SECONDS = 300
+"""The longest time in which a server that looks for rows sends none."""
 _JOIN_SECONDS = 0.01
 _POLL_MILLISECONDS = 100
 
@@ -89,9 +91,11 @@ def copied_out(channel: Channel, query: str, columns: dict[str, str], pipe: Path
 def _write(channel: Channel, query: str, pipe: Path, failures: list[BaseException]) -> None:
     """Write the rows of a query into a pipe."""
     try:
-        with open(pipe, "wb", buffering=0) as file:  # noqa: PTH123 - nothing of it is buffered
-            copy = f"COPY ({query}) TO STDOUT (FORMAT csv)"
-            file.writelines(_rows(channel.connection, copy))
+        with (
+            open(pipe, "wb", buffering=0) as file,  # noqa: PTH123 - nothing of it is buffered
+            channel.using(_SILENT_SECONDS) as connection,
+        ):
+            file.writelines(_rows(connection, f"COPY ({query}) TO STDOUT (FORMAT csv)"))
     except BaseException as error:  # noqa: BLE001 - else the end of the file looks like that of all
         failures.append(error)
 

@@ -29,7 +29,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.interrupts import Patience
     from target_moengage_cohort.ledger.control.database import Rows
-    from target_moengage_cohort.ledger.postgres.connection import Server
+    from target_moengage_cohort.ledger.postgres.ledger_server import Server
 
 MARGIN_SECONDS = 30.0
 """A lease lasts so much longer than an attempt at a request."""

@@ -16,7 +16,7 @@ from target_moengage_cohort.ledger.postgres.connection import Channel
 if t.TYPE_CHECKING:
     from target_moengage_cohort.core.files import Step
     from target_moengage_cohort.ledger.control.database import Rows
-    from target_moengage_cohort.ledger.postgres.connection import Server
+    from target_moengage_cohort.ledger.postgres.ledger_server import Server
     from target_moengage_cohort.settings import Settings
 
 MARK = "\0"

@@ -16,8 +16,8 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.files import Step
     from target_moengage_cohort.ledger.control.database import Rows, Transaction
-    from target_moengage_cohort.ledger.postgres.connection import Server
     from target_moengage_cohort.ledger.postgres.lease_rows import LeaseRows
+    from target_moengage_cohort.ledger.postgres.ledger_server import Server
 
 _AT_A_TIME = 500
 """Statements to send in one text."""

@@ -15,8 +15,8 @@ from target_moengage_cohort.ledger.duckdb.instance import Engine
 from target_moengage_cohort.ledger.movable import Part
 from target_moengage_cohort.ledger.postgres import part_schema, server_tables
 from target_moengage_cohort.ledger.postgres.bulk import Bulk
-from target_moengage_cohort.ledger.postgres.connection import Server
 from target_moengage_cohort.ledger.postgres.lease_rows import LeaseRows, boot_clock
+from target_moengage_cohort.ledger.postgres.ledger_server import Server
 from target_moengage_cohort.ledger.postgres.mirrored_members import MirroredMembers
 from target_moengage_cohort.ledger.postgres.postgres_control import PostgresDatabase
 from target_moengage_cohort.ledger.postgres.server_window import ServerWindow

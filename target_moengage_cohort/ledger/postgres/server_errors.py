@@ -16,6 +16,7 @@ if t.TYPE_CHECKING:
 _TRANSIENT = "Nothing more is sent. Fix the problem, then run again"
 _BUSY = (errors.LockNotAvailable, errors.QueryCanceled)
 _READ_ONLY = (errors.ReadOnlySqlTransaction,)
+_IS_READ_ONLY = "read-only"  # in libpq's text about a server that is not `target_session_attrs`
 
 
 class Target(t.NamedTuple):
@@ -68,24 +69,39 @@ def other_encoding(place: str, encoding: str) -> SettingsError:
     return SettingsError("ledger_encoding", msg)
 
 
-def unreachable(place: str, reason: str) -> LedgerError:
+def unreachable(place: str, cause: str) -> LedgerError:
     """Return the error for a connection that could not be made or was lost."""
-    if "read-only" in reason:
+    if _IS_READ_ONLY in cause:
         return read_only(Target(place, "", "", ""))
     msg = (
-        f"the ledger {place} cannot be reached ({reason}). Check ledger_uri, the password "
+        f"the ledger {place} cannot be reached ({cause}). Check ledger_uri, the password "
         f"(PGPASSWORD or a password file), the network and the server. {_TRANSIENT}"
     )
     return LedgerError("ledger_unreachable", msg)
 
 
 def not_connected(place: str, error: psycopg.Error) -> LedgerError:
-    """Return the error for a connection that could not be made.
+    """Return the error for a connection that could not be made."""
+    return unreachable(place, reason(error))
 
-    Its text is libpq's or the server's own, and names hosts, roles and databases.
+
+def reason(error: psycopg.Error) -> str:
+    """Return why a connection could not be made.
+
+    The text is libpq's or the server's own, and names hosts, roles and databases.
     """
     lines = str(error).splitlines()
-    return unreachable(place, lines[0].strip() if lines else type(error).__name__)
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def may_pass(error: psycopg.Error) -> bool:
+    """Return whether a connection that could not be made may be made later.
+
+    A server that has asked for a password refuses it, or the role. But a replica that takes no
+    changes may be about to become the primary server.
+    """
+    is_known = error.pgconn is not None and error.pgconn.used_password
+    return not is_known or _IS_READ_ONLY in str(error)
 
 
 def explained(error: psycopg.Error, target: Target, *, is_lost: bool) -> TargetError:

@@ -11,7 +11,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
     from target_moengage_cohort.ledger.control.database import Rows
-    from target_moengage_cohort.ledger.postgres.connection import Server
+    from target_moengage_cohort.ledger.postgres.ledger_server import Server
 
 _LOCK = "SELECT pg_advisory_xact_lock({lock})"
 _NOW = "extract(epoch FROM clock_timestamp())::DOUBLE PRECISION"
