@@ -16,6 +16,7 @@ class Forwarder:
 
     Attributes:
         port: Its own port.
+        dropped: The number of connections that it has dropped because there was no server.
     """
 
     def __init__(self, to: int | None = None) -> None:
@@ -23,6 +24,7 @@ class Forwarder:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._clients: set[socket.socket] = set()
+        self.dropped = 0
 
     def __enter__(self) -> t.Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -50,7 +52,9 @@ class Forwarder:
     def _relay(self, client: socket.socket) -> None:
         self._clients.add(client)
         with client, contextlib.suppress(OSError):
-            if self._to is not None:
+            if self._to is None:
+                self.dropped += 1
+            else:
                 with socket.create_connection(("127.0.0.1", self._to)) as server:
                     _exchange(client, server)
         self._clients.discard(client)

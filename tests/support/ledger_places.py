@@ -39,14 +39,19 @@ class ServerPlace(FolderPlace):
 
     def bury(self, heir: str = "") -> None:
         """Let the leases of dead runs end, as if their time had passed; or give them to an heir."""
-        query = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'moengage_cohort_%'"
-        with psycopg.connect(self.uri, autocommit=True) as connection:
-            for (schema,) in connection.execute(query).fetchall():
-                change = f"UPDATE {schema}.leases SET holder = %s, fence = fence + 1"
-                connection.execute(change, [heir])
+        bury(self.uri, heir)
 
     def close(self) -> None:
         """Drop it."""
         super().close()
         with psycopg.connect(self.uri.replace(self._name, "postgres"), autocommit=True) as other:
             other.execute(f"DROP DATABASE {self._name} WITH (FORCE)")
+
+
+def bury(uri: str, heir: str = "") -> None:
+    """Do likewise in a database of any server."""
+    query = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'moengage_cohort_%'"
+    with psycopg.connect(uri, autocommit=True) as connection:
+        for (schema,) in connection.execute(query).fetchall():
+            change = f"UPDATE {schema}.leases SET holder = %s, fence = fence + 1"
+            connection.execute(change, [heir])

@@ -114,6 +114,11 @@ class Postgres:
         with self._connect() as connection:
             return connection.execute(sql, params).fetchall()
 
+    def shut_down(self) -> None:
+        """Stop it as an operator does: a replica that is connected gets all that was committed."""
+        os.kill(self._pid, signal.SIGINT)
+        self._guard.wait(START_SECONDS)
+
     def crash(self) -> None:
         """Kill one of its processes: all others end at that moment, and it recovers from its log.
 
@@ -141,10 +146,26 @@ class Postgres:
         self.execute(f"create role {role} login password '{password}'")
         path = self._folder / "data" / "pg_hba.conf"
         path.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n{path.read_text()}")
+        self._reload()
+
+    def _alter(self, name: str, value: str) -> None:
+        """Change a setting of the server."""
+        with self._connect() as connection:
+            connection.autocommit = True
+            connection.execute(f"alter system set {name} to '{value}'")
+        self._reload()
+
+    def _reload(self) -> None:
         ((loaded,),) = self.query("select pg_conf_load_time()")
         self.execute("select pg_reload_conf()")
-        while self.query("select pg_conf_load_time()") == [(loaded,)]:
-            time.sleep(0.01)
+        self._wait_for("select pg_conf_load_time() > %s", [loaded])
+
+    def _wait_for(self, condition: str, params: Sequence[Any] | None = None) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while self.query(condition, params) != [(True,)]:
+            if time.monotonic() > deadline:
+                raise PostgresError(condition)
+            time.sleep(0.02)
 
     def log(self) -> str:
         """Return what it has logged."""
@@ -172,7 +193,7 @@ class Postgres:
         install = self._install or _install_tree(account, self._folder)
         data = self._folder / "data"
         environment = {**os.environ, **(servers.libraries() if self._install else {})}
-        _initialise(install, data, account, environment)
+        _run_to_end(self._data_command(install, data), account, environment)
         self.port = servers.free_port()
         settings = [f"-c{name}={value}" for name, value in self._options.items()]
         server = [str(install / "bin" / "postgres"), f"-D{data}", f"-p{self.port}", *settings]
@@ -188,6 +209,19 @@ class Postgres:
             )
         return self._wait_until_it_answers()
 
+    def _data_command(self, install: Path, data: Path) -> list[str]:
+        """Return the command that makes the folder of data."""
+        return [
+            str(install / "bin" / "initdb"),
+            f"--pgdata={data}",
+            f"--username={self.user}",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+            "--no-instructions",
+        ]
+
     def _wait_until_it_answers(self) -> bool:
         deadline = time.monotonic() + START_SECONDS
         while self._guard.poll() is None and time.monotonic() < deadline:
@@ -197,22 +231,38 @@ class Postgres:
         return False
 
 
-def _initialise(
-    install: Path, data: Path, account: str | None, environment: dict[str, str]
-) -> None:
-    command = [
-        str(install / "bin" / "initdb"),
-        f"--pgdata={data}",
-        f"--username={Postgres.user}",
-        "--auth=trust",
-        "--encoding=UTF8",
-        "--locale=C",
-        "--no-sync",
-        "--no-instructions",
-    ]
+class Replica(Postgres):
+    """An asynchronous replica of a server, at the moment of the `with` block and from then on."""
+
+    def __init__(self, primary: Postgres) -> None:
+        super().__init__()
+        self._primary = primary
+
+    def catch_up(self) -> None:
+        """Wait until it has all that the primary server has committed."""
+        ((lsn,),) = self._primary.query("select pg_current_wal_flush_lsn()")
+        self._wait_for("select pg_last_wal_replay_lsn() >= %s::pg_lsn", [lsn])
+
+    def cut_off(self) -> None:
+        """Let it get nothing more of the primary server, so that it stays behind."""
+        self._alter("primary_conninfo", "")
+        self._wait_for("select not exists (select 1 from pg_stat_wal_receiver)")
+
+    def promote(self) -> None:
+        """Make it a primary server, and wait until it is one."""
+        self.execute("select pg_promote()")
+        self._wait_for("select not pg_is_in_recovery()")
+
+    def _data_command(self, install: Path, data: Path) -> list[str]:
+        at = f"--host={self.host} --port={self._primary.port} --username={self.user}".split()
+        options = ["--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--no-sync"]
+        return [str(install / "bin" / "pg_basebackup"), f"--pgdata={data}", *at, *options]
+
+
+def _run_to_end(command: list[str], account: str | None, environment: dict[str, str]) -> None:
     done = subprocess.run(
         command,
-        cwd=data.parent,
+        cwd=Path("/"),
         env=environment,
         capture_output=True,
         text=True,
