@@ -97,8 +97,7 @@ class Postgres:
 
     def new_database(self, name: str) -> "Postgres":
         """Create an empty database, and return this server with it as its database."""
-        with self._connect() as connection:
-            connection.autocommit = True
+        with self.administered() as connection:
             connection.execute(f"create database {name}")
         other = Postgres()
         other.port, other.database = self.port, name
@@ -148,12 +147,12 @@ class Postgres:
         path.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n{path.read_text()}")
         self._reload()
 
-    def _alter(self, name: str, value: str) -> None:
-        """Change a setting of the server."""
+    @contextlib.contextmanager
+    def administered(self) -> Iterator[psycopg.Connection]:
+        """Yield a connection for statements that cannot be in a transaction."""
         with self._connect() as connection:
             connection.autocommit = True
-            connection.execute(f"alter system set {name} to '{value}'")
-        self._reload()
+            yield connection
 
     def _reload(self) -> None:
         ((loaded,),) = self.query("select pg_conf_load_time()")
@@ -245,7 +244,9 @@ class Replica(Postgres):
 
     def cut_off(self) -> None:
         """Let it get nothing more of the primary server, so that it stays behind."""
-        self._alter("primary_conninfo", "")
+        with self.administered() as connection:
+            connection.execute("alter system set primary_conninfo to ''")
+        self._reload()
         self._wait_for("select not exists (select 1 from pg_stat_wal_receiver)")
 
     def promote(self) -> None:

@@ -1,21 +1,15 @@
 """Runs whose server fails over to an asynchronous replica, behind one address."""
 
-import contextlib
-import csv
-import json
-import subprocess
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.support.forwarder import Forwarder
 from tests.support.ledger_places import bury
-from tests.support.look import held, members
+from tests.support.look import members
+from tests.support.mirror_host import MirrorHost, assert_converges, people, under_way
 from tests.support.postgres import Postgres, Replica
-from tests.support.project import program
-from tests.support.singer import config, environment, finish, lines, record, schema, state
+from tests.support.singer import lines, schema
 
 HASTY = """
 import sys
@@ -57,98 +51,12 @@ def pair():
         yield Pair(primary, replica, forwarder)
 
 
-class Host:
-    """A host with one state directory, whose runs mirror a stream into the cohort `users`."""
-
-    def __init__(self, emulator, folder, uri):
-        self._emulator, self._folder = emulator, folder
-        self._report = folder / "report.json"
-        mirror = {"sync_mode": "mirror", "max_removal_percent": 100, "max_payload_bytes": 1_000}
-        mirror["cohorts"] = {"users": {"expected_count_column": "n"}}
-        settings = config(emulator, ledger_uri=uri, report_path=str(self._report), **mirror)
-        (folder / "config.json").write_text(json.dumps(settings))
-
-    def start(self, script="from target_moengage_cohort.__main__ import main; main()"):
-        return subprocess.Popen(
-            [sys.executable, "-c", script, "--config", str(self._folder / "config.json")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(self._folder),
-        )
-
-    def run(self, uids, **options):
-        """Mirror members; return the code of the error, if any, and the number of requests."""
-        before = len(self._emulator.requests())
-        return self.end(self.start(**options), uids, before)
-
-    def end(self, process, uids, before):
-        rows = [record(uid=uid, n=len(uids)) for uid in uids]
-        data = lines(schema(columns=("uid", "n")), *rows, state({"rows": len(uids)}))
-        done = finish(process, data, timeout=120)
-        assert "Traceback" not in done.stderr
-        error = json.loads(self._report.read_text())["error"]
-        assert (error is None) == (done.code == 0) == bool(done.states), done.stderr
-        return error and error["code"], len(self._emulator.requests()) - before
-
-    def command(self, *arguments):
-        """Execute `moengage-cohort`; return its exit code and what it printed."""
-        done = subprocess.run(
-            [program("moengage-cohort"), *arguments, "--config", str(self._folder / "config.json")],
-            env=environment(self._folder),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr
-        return done.returncode, done.stdout + done.stderr
-
-    def repair(self, uids):
-        """Do what the documentation says of a ledger that is older, given who may be a member."""
-        path = self._folder / "members.csv"
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows([["uid"], *([uid] for uid in uids)])
-        for arguments in (
-            ("ledger", "accept-older"),
-            ("adopt", "users", "--csv", str(path)),
-            ("resync", "--yes"),
-        ):
-            code, text = self.command(*arguments)
-            assert 0 == code, text
-
-
 @pytest.fixture
 def host(emulator, pair, tmp_path):
-    return Host(emulator, tmp_path, pair.uri)
-
-
-def people(*numbers):
-    return [f"user-{number:04}" for number in numbers]
+    return MirrorHost(emulator, tmp_path, pair.uri)
 
 
 FIRST, SECOND, THIRD = people(*range(100)), people(*range(50, 200)), people(*range(150, 250))
-
-
-@contextlib.contextmanager
-def under_way(emulator, host, uids):
-    """Yield the end of a run, which has a request under way until this context ends."""
-    before = len(emulator.requests())
-    emulator.hold()
-    with ThreadPoolExecutor(1) as pool:
-        ending = pool.submit(host.end, host.start(), uids, before)
-        try:
-            emulator.wait_until(lambda totals: totals.requests > before, 60.0)
-            yield ending
-        finally:
-            emulator.release()
-
-
-def assert_converges(emulator, pair, host, uids):
-    """Check that a run makes the cohort and the ledger right, and the next one sends nothing."""
-    assert host.run(uids)[0] is None
-    assert (None, 0) == host.run(uids)
-    assert {*uids} == members(emulator, "users") == held(emulator, pair.uri)["users"].accepted
 
 
 @pytest.mark.parametrize("has_begun", [False, True], ids=["from before the run", "from within it"])
@@ -175,7 +83,7 @@ def test_a_fail_over_that_loses_commits_stops_the_run(emulator, pair, host, has_
     bury(pair.uri)
     assert ("ledger_older", 0) == host.run(SECOND)
     host.repair(SECOND)
-    assert_converges(emulator, pair, host, THIRD)
+    assert_converges(emulator, pair.uri, host, THIRD)
 
 
 def test_a_fail_over_between_runs_that_loses_commits_is_noticed(emulator, pair, host):
@@ -188,7 +96,7 @@ def test_a_fail_over_between_runs_that_loses_commits_is_noticed(emulator, pair, 
     pair.fail_over()
     assert ("ledger_older", 0) == host.run(THIRD)
     host.repair(SECOND)
-    assert_converges(emulator, pair, host, THIRD)
+    assert_converges(emulator, pair.uri, host, THIRD)
 
 
 def test_a_run_goes_on_after_a_fail_over_that_loses_nothing(emulator, pair, host):
@@ -205,7 +113,7 @@ def test_a_run_goes_on_after_a_fail_over_that_loses_nothing(emulator, pair, host
     code, requests = ending.result()
     assert code is None
     assert requests > 2
-    assert_converges(emulator, pair, host, SECOND)
+    assert_converges(emulator, pair.uri, host, SECOND)
 
 
 def test_a_replica_that_takes_no_changes_is_named(emulator, pair, host, tmp_path):
@@ -216,7 +124,7 @@ def test_a_replica_that_takes_no_changes_is_named(emulator, pair, host, tmp_path
     folder = tmp_path / "other"
     folder.mkdir()
     uri = f"postgresql://postgres@127.0.0.1:{pair.replica.port}/postgres"
-    other = Host(emulator, folder, uri)
+    other = MirrorHost(emulator, folder, uri)
     assert ("ledger_read_only", 0) == other.run(SECOND, script=HASTY)
     code, text = other.command("check")
     assert (1, True) == (code, "read-only" in text)
