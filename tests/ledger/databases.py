@@ -25,8 +25,8 @@ def uri_of(folder: Path) -> str:
     name = _name(folder)
     uri = f"{os.environ[SERVER]}/{name}"
     if uri not in _known:
-        if not _administer("SELECT 1 FROM pg_database WHERE datname = %s", [name]):
-            _administer(f"CREATE DATABASE {name}")
+        if not administer("SELECT 1 FROM pg_database WHERE datname = %s", [name]):
+            administer(f"CREATE DATABASE {name}")
         _known.add(uri)
     return uri
 
@@ -35,7 +35,8 @@ def _name(folder: Path) -> str:
     return f"l_{hashlib.sha256(str(folder).encode()).hexdigest()[:24]}"
 
 
-def _administer(statement: str, values: list | None = None) -> list[tuple]:
+def administer(statement: str, values: list | None = None) -> list[tuple]:
+    """Execute a statement in the database `postgres`."""
     with psycopg.connect(f"{os.environ[SERVER]}/postgres", autocommit=True) as connection:
         cursor = connection.execute(statement, values)
         return cursor.fetchall() if cursor.description else []
@@ -63,12 +64,12 @@ def locked(folder: Path, table: str) -> Iterator[None]:
 def waiting(folder: Path) -> int:
     """Return how many sessions of a database wait for a lock."""
     query = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
-    return len(_administer(query, [_name(folder)]))
+    return len(administer(query, [_name(folder)]))
 
 
 def terminate(folder: Path) -> None:
     """End all sessions of a database, as a server does that restarts."""
-    _administer(
+    administer(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s",
         [_name(folder)],
     )
@@ -76,7 +77,7 @@ def terminate(folder: Path) -> None:
 
 def close_to_connections(folder: Path) -> None:
     """End all sessions of a database, and let no other begin."""
-    _administer(f"ALTER DATABASE {_name(folder)} WITH ALLOW_CONNECTIONS false")
+    administer(f"ALTER DATABASE {_name(folder)} WITH ALLOW_CONNECTIONS false")
     terminate(folder)
 
 

@@ -189,14 +189,17 @@ def test_the_rest_of_a_transaction_is_not_executed_without_its_begin(channel, tm
     assert [(4,)] == channel.run("SELECT x FROM public.kept")
 
 
-def test_connections_that_drop_are_made_again_with_pauses(channel, tmp_path):
+@pytest.mark.parametrize("compares", [False, True])
+def test_connections_that_drop_are_made_again_with_pauses(channel, tmp_path, compares):
     """A server that takes connections and drops them is asked again after a pause, and not at all
-    by a run that is to end."""
+    by a run that is to end; so it is if it drops them while leases are compared."""
     connections, pauses = [], []
 
-    def drop(_channel):
+    def drop(channel):
         connections.append(1)
         databases.terminate(tmp_path)
+        if compares:
+            channel.run("SELECT 1")
 
     def wait(seconds):
         pauses.append(seconds)
@@ -207,6 +210,7 @@ def test_connections_that_drop_are_made_again_with_pauses(channel, tmp_path):
     channel.reconnected, channel.wait = drop, wait
     with pytest.raises(psycopg.OperationalError):
         channel.begin("SELECT 1")
+    assert channel.is_lost
     assert [1.0] * 3 == pauses
     assert 3 == len(connections)
 
@@ -255,6 +259,39 @@ def test_a_long_computation_within_a_change_is_no_idle_time(tmp_path, monkeypatc
         ledger.stream.fold()
         with ledger.stream.table.change("test"):
             sleep(1.5)  # by the server's clock
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        "statement_timeout TO '1ms'",
+        "lock_timeout TO '1ms'",
+        "idle_in_transaction_session_timeout TO '1ms'",
+        "idle_session_timeout TO '50ms'",
+        "transaction_timeout TO '20ms'",
+        "default_transaction_deferrable TO on",
+    ],
+)
+def test_limits_of_the_role_or_database_do_not_disturb(tmp_path, server, limit):
+    """Time-outs that an administrator has set for all sessions end no run: each transaction has its
+    own, and a session that was idle for too long is replaced."""
+    uri, name = databases.uri_of(tmp_path), limit.partition(" ")[0]
+    if not server.query("SELECT 1 FROM pg_settings WHERE name = %s", [name]):
+        pytest.skip(f"this version of PostgreSQL has no {name}")
+    databases.administer(f"ALTER DATABASE {uri.rpartition('/')[2]} SET {limit}")
+    with ledgers(tmp_path) as store:
+        store.check()
+        ledger = store.open(COHORT, STREAM)
+        for action in (ADD, REMOVE):
+            accept(ledger, action, members(*range(5_000)))
+            sleep(0.1)  # by the server's clock
+            ledger.stream.fold()
+        ledger.stream.forget(members(1))
+        store.shared_window(10, 60.0).hold(0.0)
+        store.leases.renew()
+    with ledgers(tmp_path, read_only=True) as store:
+        store.check()
+        assert 0 == store.open(COHORT, STREAM).numbers().base
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import itertools
 import typing as t
 from functools import partial
 
-from target_moengage_cohort.ledger.postgres import copying, server_tables
+from target_moengage_cohort.ledger.postgres import copying, server_errors, server_tables
 from target_moengage_cohort.ledger.postgres.connection import Channel
 
 if t.TYPE_CHECKING:
@@ -107,7 +107,9 @@ class Bulk:
         with self.channel.lock, self.channel.translated():
             for table in server_tables.MEMBERS:
                 vacuum = f"VACUUM {self.channel.server.quoted_schema}.{table}"
-                self.channel.begin(vacuum, _SECONDS)
+                # A time-out of the role ends it early, as it is in no transaction.
+                with contextlib.suppress(*server_errors.BUSY):
+                    self.channel.begin(vacuum, _SECONDS)
 
     def close(self) -> None:
         """Close the connection."""

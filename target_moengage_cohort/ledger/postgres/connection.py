@@ -68,7 +68,7 @@ class Channel:
                 try:
                     self.reconnected(self)
                 except BaseException:
-                    self.close()  # so that it is called again
+                    self._connection.close()  # so that it is called again
                     raise
         return self._connection
 

@@ -101,8 +101,7 @@ class PostgresDatabase:
 
     def _has_store(self) -> bool:
         """Return whether the schema has the table `store`, whatever rights the role has."""
-        query = self._channel.bound(server_tables.STORES, [self._server.schema])
-        return bool(self._channel.begin(query))
+        return bool(self._read(server_tables.STORES, [self._server.schema]))
 
     def _table(self, name: str) -> str:
         return f"{self._server.quoted_schema}.{name}"
@@ -184,17 +183,16 @@ class PostgresDatabase:
         Nor may a database have an encoding without some characters of identifiers.
         """
         with self._lock, self._translated():
-            ((encoding,),) = self._channel.begin("SHOW server_encoding")
+            ((encoding, is_read_only),) = self._read(server_tables.FACTS)
             if encoding != "UTF8":
                 raise server_errors.other_encoding(self.place, encoding)
-            if self._channel.begin("SHOW transaction_read_only") == [("on",)]:
+            if is_read_only:
                 raise server_errors.read_only(self._server.target)
             is_there = self.exists
             statement = server_tables.HAS_RIGHTS if is_there else server_tables.MAY_CREATE
             tables = map(self._table, server_tables.NAMES)
             values = [self._server.schema, *tables] if is_there else []
-            query = self._channel.bound(statement, values)
-            if not self._channel.begin(query)[0][0]:
+            if not self._read(statement, values)[0][0]:
                 raise server_errors.forbidden(self._server.target, creates=not is_there)
 
     def close(self) -> None:

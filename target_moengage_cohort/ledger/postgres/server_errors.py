@@ -14,7 +14,8 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
 _TRANSIENT = "Nothing more is sent. Fix the problem, then run again"
-_BUSY = (errors.LockNotAvailable, errors.QueryCanceled)
+BUSY = (errors.LockNotAvailable, errors.QueryCanceled)
+"""The errors of statements that wait or take too long."""
 _READ_ONLY = (errors.ReadOnlySqlTransaction,)
 _IS_READ_ONLY = "read-only"  # in libpq's text about a server that is not `target_session_attrs`
 
@@ -113,7 +114,7 @@ def explained(error: psycopg.Error, target: Target, *, is_lost: bool) -> TargetE
         return forbidden(target, creates=creates)
     if isinstance(error, _READ_ONLY):
         return read_only(target)
-    if isinstance(error, _BUSY):
+    if isinstance(error, BUSY):
         msg = (
             f"the ledger {place} is locked by another process, which may have been stopped, or the "
             "server is slow; run again"

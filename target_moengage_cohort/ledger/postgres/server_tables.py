@@ -73,6 +73,12 @@ HAS_RIGHTS = (
     f" AND has_table_privilege(name, 'DELETE')) FROM (VALUES {', '.join(['(?)'] * len(NAMES))})"
     " AS tables (name))"
 )
+FACTS = (
+    "SELECT current_setting('server_encoding'),"
+    " pg_is_in_recovery() OR current_setting('default_transaction_read_only')::BOOLEAN"
+)
+"""The encoding, and whether the server takes no changes."""
+
 MAY_CREATE = (
     "SELECT has_database_privilege(current_database(), 'CREATE') AND"
     " has_database_privilege(current_database(), 'TEMPORARY')"
