@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,10 +70,10 @@ def waiting(folder: Path) -> int:
 
 def terminate(folder: Path) -> None:
     """End all sessions of a database, as a server does that restarts."""
-    administer(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s",
-        [_name(folder)],
-    )
+    sessions = "SELECT pid FROM pg_stat_activity WHERE datname = %s"
+    pids = administer(f"SELECT pg_terminate_backend(pid), pid FROM ({sessions}) s", [_name(folder)])
+    while {(pid,) for _, pid in pids} & {*administer(sessions, [_name(folder)])}:
+        time.sleep(0.01)
 
 
 def close_to_connections(folder: Path) -> None:

@@ -218,7 +218,6 @@ class Postgres:
             "--encoding=UTF8",
             "--locale=C",
             "--no-sync",
-            "--no-instructions",
         ]
 
     def _wait_until_it_answers(self) -> bool:
