@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -232,6 +233,23 @@ def code_of_check(emulator, uri):
         except LedgerError as error:
             return error.code
     return None
+
+
+def test_a_signal_ends_the_wait_for_a_server_that_does_not_answer(emulator, tmp_path):
+    """A run that has asked a frozen server for its first connection ends soon after a signal, long
+    before the attempt would."""
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        uri = f"postgresql://u@127.0.0.1:{frozen.getsockname()[1]}/x?connect_timeout=60"
+        process = start(tmp_path / "home", config(emulator, ledger_uri=uri))
+        write(process, schema(), record(uid="a"))
+        connection, _ = frozen.accept()
+        with connection:
+            began = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            ended = finish(process)
+    assert (143, []) == (ended.code, ended.states)
+    assert time.monotonic() - began < 10.0
+    assert [] == emulator.requests()
 
 
 def test_no_attempt_is_repeated_after_the_lease_has_passed(emulator, place, monkeypatch):
