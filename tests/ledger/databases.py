@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 
 SERVER = "LEDGER_SERVER"
 """The variable with the URI of a server, without a database; unset for ledgers in folders."""
@@ -27,7 +27,9 @@ def uri_of(folder: Path) -> str:
     uri = f"{os.environ[SERVER]}/{name}"
     if uri not in _known:
         if not administer("SELECT 1 FROM pg_database WHERE datname = %s", [name]):
-            administer(f"CREATE DATABASE {name}")
+            # Another process of the test may do the same now.
+            with contextlib.suppress(errors.DuplicateDatabase, errors.UniqueViolation):
+                administer(f"CREATE DATABASE {name}")
         _known.add(uri)
     return uri
 

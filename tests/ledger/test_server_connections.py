@@ -151,7 +151,7 @@ def test_a_frozen_server_ends_the_run(channel, monkeypatch):
 def test_a_frozen_server_ends_a_copy(tmp_path, monkeypatch):
     """A server that sends nothing more ends the reading of members, however long that may take."""
     monkeypatch.setattr(bounded, "_MARGIN_SECONDS", 0.2)
-    monkeypatch.setattr(copying, "_SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(copying, "SILENT_SECONDS", 0.2)
     server = server_of(databases.uri_of(tmp_path))
     with (
         contextlib.closing(Channel(server, writes=True, seconds=3600)) as channel,

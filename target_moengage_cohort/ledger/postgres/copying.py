@@ -26,7 +26,7 @@ _BATCH = 262_144
 """Bytes to write at a time."""
 _PIECE = 8
 """Chunks to copy to the server in one statement."""
-_SILENT_SECONDS = 300
+SILENT_SECONDS = 300
 """The longest time in which a server that looks for rows sends none."""
 _JOIN_SECONDS = 0.01
 _POLL_MILLISECONDS = 100
@@ -93,7 +93,7 @@ def _write(channel: Channel, query: str, pipe: Path, failures: list[BaseExceptio
     try:
         with (
             open(pipe, "wb", buffering=0) as file,  # noqa: PTH123 - nothing of it is buffered
-            channel.using(_SILENT_SECONDS) as connection,
+            channel.using(SILENT_SECONDS) as connection,
         ):
             file.writelines(_rows(connection, f"COPY ({query}) TO STDOUT (FORMAT csv)"))
     except BaseException as error:  # noqa: BLE001 - else the end of the file looks like that of all

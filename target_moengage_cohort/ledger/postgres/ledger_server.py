@@ -35,11 +35,11 @@ _SETTINGS = (
     " SET LOCAL search_path TO {schema}; SET LOCAL TimeZone TO 'UTC';"
     " SET LOCAL synchronous_commit TO on; SET LOCAL statement_timeout TO '{statement}s';"
     " SET LOCAL lock_timeout TO '{lock}s';"
-    # A process that was stopped must not keep its locks for longer than others wait for them.
-    " SET LOCAL idle_in_transaction_session_timeout TO '{idle}s';"
-    # Nor may the role's limit of all transactions end one; PostgreSQL 17 and newer have that.
+    # PostgreSQL 17 and newer may limit whole transactions, too.
     " DO $$BEGIN IF current_setting('server_version_num')::int >= 170000 THEN"
     " PERFORM set_config('transaction_timeout', '0', TRUE); END IF; END$$;"
+    # A process that was stopped must not keep its locks for longer than others wait for them.
+    " SET LOCAL idle_in_transaction_session_timeout TO '{idle}s';"
     # Nor a host that has died while the server reads from it, which counts as no idle time.
     " SET LOCAL tcp_keepalives_idle TO 15; SET LOCAL tcp_keepalives_interval TO 5;"
     " SET LOCAL tcp_keepalives_count TO 3;"

@@ -94,7 +94,8 @@ class LoadedMembers(Members):
                 return
             with self._bulk.reading():
                 exist = (f"EXISTS (SELECT 1 FROM {table} {self._chosen})" for table in _LOADED)
-                (filled,) = self._bulk.channel.run(f"SELECT {', '.join(exist)}")
+                looks = f"SELECT {', '.join(exist)}"
+                (filled,) = self._bulk.channel.run(looks, copying.SILENT_SECONDS)
                 self._filled = dict(zip(_LOADED, filled, strict=True))
                 for table in _LOADED.keys() - {*_LARGE}:
                     self._load(cursor, table)
