@@ -5,6 +5,7 @@ const DROPPED = {
   name_taken: "Silently dropped: another cohort has this name",
   segment_limit: "Silently dropped: the workspace has too many segments",
   older: "Silently dropped: older than an earlier request",
+  archived: "Silently dropped: the segment is archived",
 };
 const FAULTS = {
   status: "Injected fault",
