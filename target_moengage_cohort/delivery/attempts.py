@@ -1,7 +1,7 @@
 """One request, from its first attempt to its acceptance or final failure.
 
-A retry keeps its lane and its bytes. This is the only place that retries. A request that is refused
-for its content is split here until every refused member is alone.
+A retry keeps its lane and its bytes; `retries` says when it follows. A request that is refused for
+its content is split here until every refused member is alone.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ import msgspec
 
 from target_moengage_cohort.core.errors import CohortError
 from target_moengage_cohort.core.membership import Action
+from target_moengage_cohort.delivery.retries import RETRIED, Waits
 from target_moengage_cohort.ledger.records import RequestState
 from target_moengage_cohort.moengage.answers import Answer, Outcome, final_error, rejection_reason
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from target_moengage_cohort.core.errors import TargetError
     from target_moengage_cohort.delivery.lanes import Request
     from target_moengage_cohort.delivery.packing import CohortBuffer
@@ -31,7 +30,6 @@ if t.TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_BACKOFF_SECONDS = 60
 _MOST_REFUSED = 40  # requests of a run, or of a cohort, while none of it was accepted
 _FEWEST_COHORTS = 3  # to say that MoEngage refuses everything; one or two may be bad
 _REFUSED_BEFORE_SINGLES = 7
@@ -41,15 +39,6 @@ _SETTLED = (Outcome.ACCEPTED, *_ISOLATED)
 _PERHAPS_APPLIED = (Outcome.RETRY, Outcome.UNEXPECTED)
 _NOT_SENT = Answer(Outcome.RETRY, "not sent")
 _PERMIT_SECONDS = 1.0  # the window is longer than a minute by two
-
-
-def _exponential() -> t.Iterator[float]:
-    """Yield ever longer waits, in seconds."""
-    import backoff  # noqa: PLC0415 - brings asyncio with it, and few requests are repeated
-
-    waits = backoff.expo(max_value=_LONGEST_BACKOFF_SECONDS)
-    next(waits)  # the first one only primes it
-    yield from waits
 
 
 def _result(request: Request, answer: Answer) -> RequestState:
@@ -111,7 +100,7 @@ class Attempts:
             members = b"[%b]" % body.members
             number = ledger.sent(body.action, members, body.count, lane.last_timestamp)
         is_retry = False
-        waits = enumerate(_exponential(), 1)  # numbered by attempt
+        waits = Waits(self._jitter)
         began = self._clock()
         while self._may_start(ledger, permitted_at):
             with state.changed:
@@ -160,7 +149,7 @@ class Attempts:
         state, outcome = self._state, answer.outcome
         if outcome is Outcome.RETRY and answer.sent:
             state.doubted.add(request)
-        if outcome in {Outcome.RETRY, Outcome.RATE_LIMITED}:
+        if outcome in RETRIED:
             return True
         if outcome in _SETTLED:
             state.doubted.discard(request)  # the parts of a body get answers of their own
@@ -257,20 +246,14 @@ class Attempts:
         self._state.fail(final_error(answer, cohort_id, self._max_retry_seconds))
 
     def _wait_before_retry(
-        self, request: Request, answer: Answer, waits: Iterator[tuple[int, float]], began: float
+        self, request: Request, answer: Answer, waits: Waits, began: float
     ) -> bool:
         """Wait before the next attempt; return ``False`` if no attempt should follow."""
-        asked = answer.wait_seconds
         is_limited = answer.outcome is Outcome.RATE_LIMITED
-        attempt = ""
+        seconds, attempt = waits.after(answer)
         if is_limited:
-            seconds = next(waits)[1] if asked is None else asked
             # For all requests, also those of the next run; this one needs a permit, too.
             self._link.pace.hold(min(seconds, self._max_retry_seconds))
-        else:
-            number, longest = next(waits)
-            seconds = max(self._jitter(longest), asked or 0.0)
-            attempt = f" (attempt {number})"
         with self._state.changed:
             waited = self._clock() + seconds - max(began, self._state.last_accepted)
             if waited >= self._max_retry_seconds:

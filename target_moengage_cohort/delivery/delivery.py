@@ -15,19 +15,20 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.errors import InternalError, TargetError, anonymous_traceback
+from target_moengage_cohort.delivery.api_calls import ApiCalls
 from target_moengage_cohort.delivery.attempts import Attempts
-from target_moengage_cohort.delivery.pace import WINDOW_SECONDS, Pace, seconds_left
-from target_moengage_cohort.delivery.ports import CohortCounts, Link, NoPace, Outlook
+from target_moengage_cohort.delivery.pace import Pace, api_permits, cohort_sync_limit, seconds_left
+from target_moengage_cohort.delivery.ports import CohortCounts, Link, NoPace, Outlook, Timing
 from target_moengage_cohort.delivery.shared_state import SharedState
 from target_moengage_cohort.moengage.answers import Answer, Outcome
 
 if t.TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from target_moengage_cohort.core.interrupts import Interrupt
     from target_moengage_cohort.core.membership import Change
     from target_moengage_cohort.delivery.lanes import Lane
-    from target_moengage_cohort.delivery.ports import Callbacks, Timing
+    from target_moengage_cohort.delivery.ports import Callbacks
     from target_moengage_cohort.ledger.cohort_ledger import CohortRecord
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.moengage.transport import Transport
@@ -253,7 +254,29 @@ def live_link(settings: Settings, interrupt: Interrupt, store: LedgerStore | Non
 
     With a store also at the pace of all hosts that share it.
     """
+    transport = _transport(settings)
+    window = None if store is None else store.shared_window(cohort_sync_limit(settings))
+    return Link(lambda body: transport().send(body), Pace(settings, interrupt.wait, window=window))
 
+
+def live_calls(
+    settings: Settings,
+    wait: Callable[[float], bool],
+    store: LedgerStore | None = None,
+    timing: Timing | None = None,
+) -> ApiCalls:
+    """Return a sender of calls to the Segments and the Analytics API; to be closed.
+
+    Their limits are those that all processes of the workspace share, and with a store all hosts
+    that share it. ``wait`` waits for so many seconds, and returns whether to end instead.
+    """
+    transport, timing = _transport(settings), timing or Timing()
+    permits = functools.partial(api_permits, settings, wait, store, timing.wall_clock)
+    seconds = settings.max_retry_seconds
+    return ApiCalls(lambda call: transport().call(call), permits, wait, timing, seconds)
+
+
+def _transport(settings: Settings) -> Callable[[], Transport]:
     @functools.cache  # two threads may each make one, which does no harm
     def transport() -> Transport:
         # Imported for the first request: `requests` is slow to import, and many runs send none.
@@ -261,9 +284,7 @@ def live_link(settings: Settings, interrupt: Interrupt, store: LedgerStore | Non
 
         return Transport(settings)
 
-    limit = settings.requests_per_minute
-    window = None if store is None else store.shared_window(limit, WINDOW_SECONDS)
-    return Link(lambda body: transport().send(body), Pace(settings, interrupt.wait, window=window))
+    return transport
 
 
 def dry_link(interrupt: Interrupt) -> Link:

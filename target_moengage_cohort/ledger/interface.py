@@ -27,6 +27,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.errors import RowError
     from target_moengage_cohort.core.membership import Cohort
+    from target_moengage_cohort.core.rate_limits import RateLimit
     from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.records import (
@@ -42,7 +43,7 @@ if t.TYPE_CHECKING:
 
 
 class SharedWindow(t.Protocol):
-    """A rate limit that several hosts share: so many starts in a window of time."""
+    """A rate limit that several hosts share: so many starts in each of its windows of time."""
 
     def acquire(self) -> float:
         """Take a permit to start a request, or return the seconds until one may be free."""
@@ -147,9 +148,9 @@ class LedgerStore(MovableStore, AbstractContextManager[t.Any], t.Protocol):
     def staging(self) -> Staging:
         """Return an empty staging for a snapshot."""
 
-    def shared_window(self, limit: int, seconds: float) -> SharedWindow | None:
+    def shared_window(self, limit: RateLimit) -> SharedWindow | None:
         """Return the window of starts that the store's hosts share; ``None`` if it has only one."""
-        del limit, seconds
+        del limit
         return None
 
     # Cohorts

@@ -50,6 +50,8 @@ class Answer(msgspec.Struct, frozen=True):
     asked_seconds: float | None = None  # as `wait_seconds`, however long
     is_html: bool = False  # whether the body is a page, which is not MoEngage's
     request_id: str | None = None  # that MoEngage gave the request
+    content: dict[str, t.Any] | None = None  # of the Segments and the Analytics API; not scrubbed
+    is_doubted: bool = False  # whether an earlier attempt at the same call may have been applied
 
 
 _OUTCOMES = {
@@ -95,7 +97,7 @@ def classify(
             outcome = Outcome.REFUSED
         else:
             message = "with a body that is not MoEngage's"
-    asked = _asked_seconds(headers, now, limited=outcome is Outcome.RATE_LIMITED)
+    asked = asked_seconds(headers, now, limited=outcome is Outcome.RATE_LIMITED)
     return Answer(
         outcome,
         f"HTTP {status} {message}".rstrip(),
@@ -214,11 +216,11 @@ def rejection_reason(answer: Answer) -> str:
 
 def wait_seconds(headers: Mapping[str, str], now: float, *, limited: bool) -> float | None:
     """Return how long to wait as the server asks, up to `LONGEST_WAIT_SECONDS`, if it says so."""
-    asked = _asked_seconds(headers, now, limited=limited)
+    asked = asked_seconds(headers, now, limited=limited)
     return None if asked is None else min(asked, LONGEST_WAIT_SECONDS)
 
 
-def _asked_seconds(headers: Mapping[str, str], now: float, *, limited: bool) -> float | None:
+def asked_seconds(headers: Mapping[str, str], now: float, *, limited: bool) -> float | None:
     """Return how long the server asks to wait; ``None`` if it does not say.
 
     It is the longer of the limit's reset and ``Retry-After``, and never negative. Every answer may

@@ -17,16 +17,19 @@ import requests
 from requests.auth import HTTPBasicAuth
 from urllib3.exceptions import NewConnectionError
 
-from target_moengage_cohort.moengage import cohort_sync, deadline
-from target_moengage_cohort.moengage.answers import Answer, Outcome, classify
+from target_moengage_cohort.moengage import answers, api_answers, calls, cohort_sync, deadline
+from target_moengage_cohort.moengage.answers import Answer, Outcome
 from target_moengage_cohort.settings import Settings, is_loopback
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from target_moengage_cohort.moengage.calls import Call
 
 logger = logging.getLogger(__name__)
 
 _MAX_ANSWER_BYTES = 65_536
+_MAX_CALL_ANSWER_BYTES = 8_388_608  # a list of 1,000 segments comes in one answer
 _ENCODINGS = {"gzip", "x-gzip", "deflate"}
 _ANY_ZLIB_FORMAT = 32 + zlib.MAX_WBITS
 _CONNECT_TIMEOUT_SECONDS = 15
@@ -51,12 +54,24 @@ class _Local(threading.local):
             self.session.mount(scheme, deadline.DeadlineAdapter())
 
 
+class _Request(t.NamedTuple):
+    method: str
+    path: str
+    shown_path: str
+    body: bytes
+    auth: _Auth
+    headers: dict[str, str]
+    max_answer_bytes: int
+    classify: Callable[..., Answer]
+    private_values: Callable[[bytes], Iterator[str]]
+
+
 class Transport:
-    """Sends request bodies to the Cohort Sync API; safe to share between threads."""
+    """Sends requests to MoEngage's APIs; safe to share between threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._credentials = (settings.workspace_id, settings.data_api_key)
+        self._keys = {api: getattr(settings, api) or settings.data_api_key for api in calls.Api}
         self._headers = {
             "MOE-APPKEY": settings.workspace_id,
             "Content-Type": "application/json",
@@ -73,51 +88,83 @@ class Transport:
         self._local = _Local()
 
     def send(self, body: bytes) -> Answer:
-        """Send one request body, as `Envelope.body` returns it, once."""
-        return self._attempt(cohort_sync.COHORT_SYNC_PATH, body, HTTPBasicAuth(*self._credentials))
+        """Send one request body to Cohort Sync, as `Envelope.body` returns it, once."""
+        auth = HTTPBasicAuth(self._settings.workspace_id, self._settings.data_api_key)
+        return self._attempt(self._post(cohort_sync.COHORT_SYNC_PATH, body, auth))
 
     def log_in(self) -> Answer:
         """Have MoEngage check the credentials, once; no cohort is involved."""
         body = cohort_sync.log_in_body(self._settings)
-        return self._attempt(cohort_sync.AUTHENTICATION_PATH, body, _add_no_header)
+        return self._attempt(self._post(cohort_sync.AUTHENTICATION_PATH, body, _add_no_header))
 
-    def _attempt(self, path: str, body: bytes, auth: _Auth) -> Answer:
+    def call(self, call: Call) -> Answer:
+        """Send a call of the Segments or the Analytics API, once."""
+        name = self._settings.db_name
+        return self._attempt(
+            _Request(
+                call.method,
+                call.path,
+                call.shown_path,
+                call.body,
+                HTTPBasicAuth(self._settings.workspace_id, self._keys[call.api]),
+                self._headers if name is None else self._headers | {"MOE-DBNAME": name},
+                _MAX_CALL_ANSWER_BYTES,
+                api_answers.classify,
+                calls.private_values,
+            )
+        )
+
+    def _post(self, path: str, body: bytes, auth: _Auth) -> _Request:
+        return _Request(
+            "POST",
+            path,
+            path,
+            body,
+            auth,
+            self._headers,
+            _MAX_ANSWER_BYTES,
+            answers.classify,
+            cohort_sync.identifiers,
+        )
+
+    def _attempt(self, request: _Request) -> Answer:
         began = time.monotonic()
-        answer = self._exchange(path, body, auth)
+        answer = self._exchange(request)
         milliseconds = (time.monotonic() - began) * 1000
         shown = answer.status or answer.outcome.value  # never its message, which may quote the body
         logger.debug(
-            "POST %s: %s, %d bytes sent, %.0f ms, request id %s",
-            path,
+            "%s: %s, %d bytes sent, %.0f ms, request id %s",
+            f"{request.method} {request.shown_path}",
             shown,
-            len(body),
+            len(request.body),
             milliseconds,
             answer.request_id or "none",
             extra={"code": "request"},
         )
         return answer
 
-    def _exchange(self, path: str, body: bytes, auth: _Auth) -> Answer:
+    def _exchange(self, request: _Request) -> Answer:
         try:
-            response, content = self._post(path, body, auth)
+            response, content = self._respond(request)
         except OSError as error:  # all errors of `requests` are
             return self._classify_failure(error)
-        return classify(
+        return request.classify(
             response.status_code,
             response.headers,
             content,
             now=time.time(),
-            secrets=lambda: self._secrets(body),
+            secrets=lambda: self._secrets(request),
         )
 
-    def _post(self, path: str, body: bytes, auth: _Auth) -> tuple[requests.Response, bytes]:
-        """Post a body; return the response, and as much of its content as an answer may have."""
+    def _respond(self, request: _Request) -> tuple[requests.Response, bytes]:
+        """Send a request; return the response, and as much of its content as an answer may have."""
         deadline.begin(self._timeout[1])
-        with self._local.session.post(
-            self._settings.base_url + path,
-            data=body,
-            headers=self._headers,
-            auth=auth,
+        with self._local.session.request(
+            request.method,
+            self._settings.base_url + request.path,
+            data=request.body,
+            headers=request.headers,
+            auth=request.auth,
             timeout=self._timeout,
             proxies=self._proxies,
             allow_redirects=False,
@@ -128,13 +175,13 @@ class Transport:
             content = b""
             for chunk in response.iter_content(_MAX_ANSWER_BYTES):
                 content += chunk
-                if len(content) >= _MAX_ANSWER_BYTES:
+                if len(content) >= request.max_answer_bytes:
                     break
         if encoding in {"", "identity"}:
             return response, content
         if encoding not in _ENCODINGS:
             raise requests.exceptions.ContentDecodingError
-        return response, _inflated(content)
+        return response, _inflated(content, request.max_answer_bytes)
 
     def _classify_failure(self, error: OSError) -> Answer:
         """Return the answer that stands for a missing response."""
@@ -165,17 +212,18 @@ class Transport:
         host = urlsplit(self._settings.base_url).netloc
         return Answer(outcome, f"{host}: {summary}", sent=sent)
 
-    def _secrets(self, body: bytes) -> Iterator[str]:
-        """Yield what no message may show: the key, and the identifiers in a request."""
-        yield self._credentials[1]
-        yield b64encode(":".join(self._credentials).encode()).decode()
-        yield from cohort_sync.identifiers(body)
+    def _secrets(self, request: _Request) -> Iterator[str]:
+        """Yield what no message may show: the keys, and the identifiers in a request."""
+        for key in {self._settings.data_api_key, *self._keys.values()}:
+            yield key
+            yield b64encode(f"{self._settings.workspace_id}:{key}".encode()).decode()
+        yield from request.private_values(request.body)
 
 
-def _inflated(content: bytes) -> bytes:
+def _inflated(content: bytes, max_bytes: int) -> bytes:
     """Return as much of a compressed content as an answer may have."""
     try:
-        return zlib.decompressobj(_ANY_ZLIB_FORMAT).decompress(content, _MAX_ANSWER_BYTES)
+        return zlib.decompressobj(_ANY_ZLIB_FORMAT).decompress(content, max_bytes)
     except zlib.error as error:
         raise requests.exceptions.ContentDecodingError(error) from None
 

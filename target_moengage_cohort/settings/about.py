@@ -117,6 +117,14 @@ DESCRIPTIONS = {
     "the same cohort ID under another partner is another cohort.",
     "api_url": "API URL. Base URL to use in place of the data center's: an emulator or a proxy. "
     "Must be https, except on loopback.",
+    "segments_api_key": "Segments API key. Key with the scope Segmentation APIs, if the workspace "
+    "has a key for each scope. Default: data_api_key.",
+    "analytics_api_key": "Analytics API key. Key with the scope Dashboard & Analyze APIs, if the "
+    "workspace has a key for each scope. Default: data_api_key.",
+    "db_name": "Database name. Name of the workspace's database, which MoEngage may require in "
+    "requests to the Segments API (the header MOE-DBNAME).",
+    "id_attribute": "ID attribute. MoEngage's internal name of the attribute that holds a user's "
+    "ID, needed to count users. In the dashboard, Test & Debug > Segment Payload shows it.",
     "cohorts": "Cohorts. Which stream feeds which cohort: the stream's name (after stream maps) "
     "and its mapping. If it is left out, every stream is a cohort by its own name; if not, a "
     "stream that is not listed is an error, and so is an empty object.",

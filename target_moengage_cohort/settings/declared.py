@@ -143,6 +143,10 @@ class Settings(_Secretive, frozen=True, kw_only=True):
     data_center: str
     partner: str
     api_url: str | None = None
+    segments_api_key: t.Annotated[str | None, _SECRET] = None
+    analytics_api_key: t.Annotated[str | None, _SECRET] = None
+    db_name: str | None = None
+    id_attribute: str | None = None
     cohorts: dict[str, StreamMapping] = {}
     uid_column: str = "uid"
     anonymous_id_column: str | None = None

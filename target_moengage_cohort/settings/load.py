@@ -210,8 +210,9 @@ def _setting_faults(settings: Settings) -> Iterator[SettingsError]:
     """Yield a fault for each rule that top-level settings break."""
     if not re.fullmatch(r"[!-9;-~]+", settings.workspace_id):
         yield _invalid("workspace_id: must be ASCII without spaces or a colon")
-    if not re.fullmatch(r"[!-~]+", settings.data_api_key):
-        yield _invalid("data_api_key: must be ASCII without spaces")
+    for name in ("data_api_key", "segments_api_key", "analytics_api_key", "db_name"):  # headers
+        if re.fullmatch(r"[!-~]+", getattr(settings, name) or "-") is None:
+            yield _invalid(f"{name}: must be ASCII without spaces")
     if not settings.partner.strip():
         yield _invalid("partner: must not be blank")
     if (storage := settings.batch_storage) is not None and not storage.root.strip():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.core.interrupts import Interrupt
 from target_moengage_cohort.delivery.delivery import live_link
-from target_moengage_cohort.delivery.pace import WINDOW_SECONDS, Pace
+from target_moengage_cohort.delivery.pace import WINDOW_SECONDS, Pace, cohort_sync_limit
 from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.settings import load
 from tests.delivery.test_pace import Clock, no_wait
@@ -54,7 +54,7 @@ class Hosts:
         return open_store(self.settings, run_id=f"run-{next(_numbers)}", wait=no_wait)
 
     def _pace(self, folder, number, limit):
-        window = self.stores[number].shared_window(limit, WINDOW_SECONDS)
+        window = self.stores[number].shared_window(cohort_sync_limit(workspace(limit)))
         home = folder / f"{number}-{next(_numbers)}"
         home.mkdir()
         clock = self.clocks[number]

@@ -116,7 +116,10 @@ def test_a_wrong_default_is_one_fault():
         ("conflicting_settings", "report_path", {"report_path": "./x/../f", "rejects_path": "f"}),
         ("invalid_value", "partner", {"partner": " "}),
         ("invalid_value", "workspace_id", {"workspace_id": "a:b"}),
-        ("invalid_value", "data_api_key", {"data_api_key": "clé"}),
+        *(
+            ("invalid_value", name, {name: "clé"})
+            for name in ("data_api_key", "segments_api_key", "analytics_api_key", "db_name")
+        ),
         ("invalid_value", "cohorts", {"cohorts": ["vip"]}),
         ("invalid_value", "cohorts", {"cohorts": "["}),
         ("invalid_value", "cohorts", {"cohorts": "null"}),

@@ -26,6 +26,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.files import Step
     from target_moengage_cohort.core.interrupts import Patience
+    from target_moengage_cohort.core.rate_limits import RateLimit
     from target_moengage_cohort.ledger.duckdb.members_file import Owner
     from target_moengage_cohort.ledger.records import Fault, Holder
     from target_moengage_cohort.settings import Settings
@@ -79,10 +80,10 @@ class PostgresStore(DuckDBStore):
         self._database.check_rights()
         self._ready()
 
-    def shared_window(self, limit: int, seconds: float) -> ServerWindow:
+    def shared_window(self, limit: RateLimit) -> ServerWindow:
         """See `LedgerStore.shared_window`."""
         self._ready()
-        return ServerWindow(self._server, limit, seconds)
+        return ServerWindow(self._server, limit)
 
     def unknown_files(self) -> list[Fault]:
         """See `LedgerStore.unknown_files`."""

@@ -1,15 +1,17 @@
-"""The rate limit that the hosts of a server share: a window of starts, by the server's clock."""
+"""The rate limits that the hosts of a server share: windows of starts, by the server's clock."""
 
 from __future__ import annotations
 
 import typing as t
 
+from target_moengage_cohort.core.rate_limits import COHORT_SYNC
 from target_moengage_cohort.ledger.postgres.connection import Channel
 from target_moengage_cohort.ledger.postgres.server_tables import lock_number
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from target_moengage_cohort.core.rate_limits import RateLimit
     from target_moengage_cohort.ledger.control.database import Rows
     from target_moengage_cohort.ledger.postgres.ledger_server import Server
 
@@ -22,32 +24,39 @@ _SWEEP = (
 _ADD = f"INSERT INTO pace (kind, seconds, until) VALUES (?, ?, {_NOW} + ?)"
 _ACQUIRE = (
     f"WITH now AS MATERIALIZED (SELECT {_NOW} AS at), blocked AS MATERIALIZED ("
-    "SELECT max(until) AS until FROM (SELECT until FROM pace WHERE kind = 'hold' UNION ALL"
-    " (SELECT until FROM pace WHERE kind = 'start' ORDER BY until DESC LIMIT 1 OFFSET ?)) AS each),"
-    " added AS (INSERT INTO pace (kind, seconds, until) SELECT 'start', ?, at + ?"
+    "SELECT max(until) AS until FROM (SELECT until FROM pace WHERE kind = ?{full}) AS each),"
+    " added AS (INSERT INTO pace (kind, seconds, until) SELECT ?, ?, at + ?"
     " FROM now, blocked WHERE until IS NULL OR until <= at)"
     " SELECT greatest(coalesce(until - at, 0), 0) FROM now, blocked"
+)
+_FULL = (
+    " UNION ALL (SELECT until - seconds + ? FROM pace WHERE kind = ?"
+    " ORDER BY until DESC LIMIT 1 OFFSET ?)"
 )
 
 
 class ServerWindow:
     """A `SharedWindow`, which all processes with this server's store share."""
 
-    def __init__(self, server: Server, limit: int, seconds: float) -> None:
+    def __init__(self, server: Server, limit: RateLimit) -> None:
         self._channel = Channel(server, writes=True)
         self._lock = _LOCK.format(lock=lock_number(f"{server.schema} pace"))
-        self._limit = limit
-        self._seconds = seconds
+        start, self._hold = f"{limit.name} start", f"{limit.name} hold"
+        if limit.name == COHORT_SYNC:  # as earlier versions call them, which may share the table
+            start, self._hold = "start", "hold"
+        spans = [(span.seconds, start, span.requests - 1) for span in limit.spans]
+        self._acquire = _ACQUIRE.format(full=_FULL * len(spans))
+        self._values = [self._hold, *(value for span in spans for value in span)]
+        self._values += [start, limit.longest, limit.longest]
 
     def acquire(self) -> float:
         """See `SharedWindow.acquire`."""
-        values = [self._limit - 1, self._seconds, self._seconds]
-        ((wait,),) = self._change(_ACQUIRE, values)
+        ((wait,),) = self._change(self._acquire, self._values)
         return float(wait)
 
     def hold(self, seconds: float) -> None:
         """See `SharedWindow.hold`."""
-        self._change(_ADD, ["hold", seconds, seconds])
+        self._change(_ADD, [self._hold, seconds, seconds])
 
     def _change(self, statement: str, values: Sequence[object]) -> Rows:
         channel = self._channel

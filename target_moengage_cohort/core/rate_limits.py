@@ -1,0 +1,42 @@
+"""Rate limits as values: so many requests in each of several rolling windows."""
+
+from __future__ import annotations
+
+import typing as t
+
+import msgspec
+
+MARGIN_SECONDS = 2.0
+"""How much longer a window is than MoEngage's: requests that start within more than so many
+seconds may arrive within them."""
+
+COHORT_SYNC = "cohort_sync"
+"""The name of the limit of the Cohort Sync API."""
+
+
+class Span(t.NamedTuple):
+    """A rolling window."""
+
+    requests: int
+    seconds: float
+
+
+class RateLimit(msgspec.Struct, frozen=True):
+    """A limit that all requests of one name share, whichever process starts them."""
+
+    name: str
+    spans: tuple[Span, ...]
+
+    @property
+    def longest(self) -> float:
+        """The seconds for which a start counts."""
+        return max(span.seconds for span in self.spans)
+
+
+def rate_limit(
+    name: str, *, second: int = 0, minute: int = 0, hour: int = 0, day: int = 0
+) -> RateLimit:
+    """Return the limit of so many requests in each second, minute, hour and day; 0 is no limit."""
+    widths = ((second, 1), (minute, 60), (hour, 3_600), (day, 86_400))
+    spans = (Span(most, width + MARGIN_SECONDS) for most, width in widths if most)
+    return RateLimit(name, tuple(spans))

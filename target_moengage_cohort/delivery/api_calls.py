@@ -1,0 +1,145 @@
+"""Calls of the Segments and the Analytics API, each within its limit, until a final answer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import typing as t
+
+import msgspec
+
+from target_moengage_cohort.core.errors import TryAgainError
+from target_moengage_cohort.delivery.retries import RETRIED, Waits
+from target_moengage_cohort.moengage.answers import Outcome
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from target_moengage_cohort.core.rate_limits import RateLimit
+    from target_moengage_cohort.delivery.pace import Permits
+    from target_moengage_cohort.delivery.ports import Timing
+    from target_moengage_cohort.moengage.answers import Answer
+    from target_moengage_cohort.moengage.calls import Call, Send
+
+logger = logging.getLogger(__name__)
+
+_SILENT_SECONDS = 5.0  # a wait that needs no line in the log
+
+
+class ApiCalls:
+    """Sends calls; safe to share between threads.
+
+    `attempt` sends a call once; `permits` opens those of a limit. ``wait`` waits for so many
+    seconds, and returns whether the run is to end instead.
+    """
+
+    def __init__(
+        self,
+        attempt: Send,
+        permits: Callable[[RateLimit], Permits],
+        wait: Callable[[float], bool],
+        timing: Timing,
+        max_retry_seconds: int,
+    ) -> None:
+        self._attempt = attempt
+        self._open = permits
+        self._wait = wait
+        self._timing = timing
+        self._max_retry_seconds = max_retry_seconds
+        self._permits: dict[str, Permits] = {}
+        self._lock = threading.Lock()
+
+    def send(self, call: Call) -> Answer:
+        """Send a call until it has a final answer; see `Send`.
+
+        It waits for permits and before retries, up to `max_retry_seconds` at a time.
+        """
+        permits, waits, is_doubted = self._of(call.limit), Waits(self._timing.jitter), False
+        began = self._timing.clock()
+        while True:
+            self._take(call, permits, self._max_retry_seconds)
+            answer = self._attempt(call)
+            if answer.outcome not in RETRIED:
+                return msgspec.structs.replace(answer, is_doubted=is_doubted)
+            is_doubted |= answer.sent and answer.outcome is Outcome.RETRY
+            seconds, attempt = self._wait_after(call, permits, answer, waits)
+            if self._timing.clock() + seconds - began >= self._max_retry_seconds:
+                raise _exhausted(call, answer, attempt)
+            logger.info(
+                "%s: %s%s; trying again in %.0f s", call.what, answer.summary, attempt, seconds
+            )
+            if answer.outcome is Outcome.RETRY and self._wait(seconds):
+                raise _interrupted(call)
+
+    def send_at_once(self, call: Call) -> Answer:
+        """Send a call once if there is a permit now; never wait, and never retry."""
+        permits = self._of(call.limit)
+        self._take(call, permits, 0)
+        answer = self._attempt(call)
+        if answer.outcome in RETRIED:
+            seconds, _ = self._wait_after(call, permits, answer, Waits(self._timing.jitter))
+            if answer.outcome is Outcome.RATE_LIMITED:
+                raise _limited(call, seconds)
+            raise _exhausted(call, answer, "")
+        return answer
+
+    def close(self) -> None:
+        """Close the windows of the limits; there are no permits from then on."""
+        with self._lock:
+            for permits in self._permits.values():
+                permits.close()
+
+    def _of(self, limit: RateLimit) -> Permits:
+        with self._lock:
+            if limit.name not in self._permits:
+                self._permits[limit.name] = self._open(limit)
+            return self._permits[limit.name]
+
+    def _take(self, call: Call, permits: Permits, longest_seconds: float) -> None:
+        """Take a permit, or raise the error that says why there is none."""
+        seconds = permits.take()
+        if seconds and seconds > longest_seconds:
+            raise _limited(call, seconds)
+        if seconds:
+            level = logging.INFO if seconds > _SILENT_SECONDS else logging.DEBUG
+            logger.log(
+                level,
+                "%s: waiting for %.0f s, for MoEngage's limit of such requests",
+                call.what,
+                seconds,
+                extra={"code": "waiting_for_rate_limit"},
+            )
+        if seconds is None or (seconds and not permits.acquire()):
+            raise _interrupted(call)
+
+    def _wait_after(
+        self, call: Call, permits: Permits, answer: Answer, waits: Waits
+    ) -> tuple[float, str]:
+        """Return how long to wait, and the attempt; a 429 holds all calls of its limit."""
+        seconds, attempt = waits.after(answer)
+        if answer.outcome is Outcome.RATE_LIMITED:
+            seconds = answer.asked_seconds or seconds
+            permits.hold(min(seconds, self._max_retry_seconds))
+            if seconds > self._max_retry_seconds:
+                raise _limited(call, seconds)
+        return seconds, attempt
+
+
+def _exhausted(call: Call, answer: Answer, attempt: str) -> TryAgainError:
+    msg = (
+        f"cannot {call.what}: {answer.summary}{attempt}. Try again later; if it fails again, check "
+        "the network, data_center and api_url"
+    )
+    return TryAgainError("retries_exhausted", msg)
+
+
+def _limited(call: Call, seconds: float) -> TryAgainError:
+    msg = (
+        f"cannot {call.what} now: MoEngage's limit of such requests has room again in "
+        f"{seconds:,.0f} s. Try again after that time"
+    )
+    return TryAgainError("rate_limited", msg)
+
+
+def _interrupted(call: Call) -> TryAgainError:
+    return TryAgainError("interrupted", f"interrupted: did not {call.what}. Run it again")

@@ -1,0 +1,95 @@
+"""The meaning of the answers of the Segments and the Analytics API; pure."""
+
+from __future__ import annotations
+
+import typing as t
+from http import HTTPStatus
+
+import msgspec
+
+from target_moengage_cohort.moengage import api_errors
+from target_moengage_cohort.moengage.answers import (
+    LONGEST_WAIT_SECONDS,
+    Answer,
+    Outcome,
+    asked_seconds,
+)
+from target_moengage_cohort.moengage.redaction import mask_identifiers, scrub
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from target_moengage_cohort.moengage.calls import Call
+
+T = t.TypeVar("T")
+
+_OUTCOMES = {
+    401: Outcome.CREDENTIALS,
+    403: Outcome.CREDENTIALS,
+    408: Outcome.RETRY,
+    415: Outcome.OUR_FAULT,
+    429: Outcome.RATE_LIMITED,
+}
+_FIELDS = ("code", "title", "target", "message", "description")
+
+
+def classify(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    now: float,
+    secrets: Callable[[], Iterable[str]],
+) -> Answer:
+    """Classify an HTTP response; for the arguments see `answers.classify`.
+
+    Some errors come as ``text/plain`` that holds JSON, so the content type says nothing.
+    """
+    try:
+        decoded = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        decoded = None
+    fields = decoded if isinstance(decoded, dict) else {}
+    error = fields.get("error", fields)
+    error = error if isinstance(error, dict) else {"message": error}
+    outcome = _outcome(status, error)
+    parts = (str(error[name]) for name in _FIELDS if error.get(name))
+    message = scrub(mask_identifiers(": ".join(parts)), secrets())
+    if status < HTTPStatus.MULTIPLE_CHOICES:
+        message = ""
+        if not isinstance(decoded, dict):
+            is_cut = body.lstrip()[:1] in {b"", b"{"}
+            outcome = Outcome.RETRY if is_cut else Outcome.UNEXPECTED
+            message = "the answer was cut off" if is_cut else "with a body that is not MoEngage's"
+    asked = asked_seconds(headers, now, limited=outcome is Outcome.RATE_LIMITED)
+    return Answer(
+        outcome,
+        f"HTTP {status} {message}".rstrip(),
+        None if asked is None else min(asked, LONGEST_WAIT_SECONDS),
+        status=status,
+        asked_seconds=asked,
+        is_html=body.lstrip()[:1] == b"<",
+        content=fields,
+    )
+
+
+def _outcome(status: int, error: Mapping[str, t.Any]) -> Outcome:
+    """Return the next step: of the other errors of a call, none goes away by itself."""
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        return Outcome.ACCEPTED
+    if status == HTTPStatus.TOO_MANY_REQUESTS and api_errors.is_segment_limit(error):
+        return Outcome.REFUSED
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Outcome.RETRY
+    is_refusal = status >= HTTPStatus.BAD_REQUEST
+    return _OUTCOMES.get(status, Outcome.REFUSED if is_refusal else Outcome.UNEXPECTED)
+
+
+def content(call: Call, answer: Answer, kind: type[T]) -> T:
+    """Return what a final answer contains, or raise the error that it is."""
+    if answer.outcome is not Outcome.ACCEPTED:
+        raise api_errors.error(call, answer)
+    try:
+        return msgspec.convert(answer.content, kind)
+    except msgspec.ValidationError:
+        raise api_errors.unexpected(call, answer) from None
