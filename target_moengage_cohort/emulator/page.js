@@ -150,6 +150,17 @@ function showAll(now) {
     },
     { text: number.format(cohort.members) },
   ]), "None yet.");
+  fill("segments", now.segments.map((segment) => [
+    { text: segment.name, below: segment.id },
+    { text: segment.kind, below: segment.is_archived ? "archived" : "", bad: segment.is_archived },
+    { text: segment.users === null ? "–" : number.format(segment.users) },
+  ]), "None yet.");
+  fill("calls", now.calls.map((call) => [
+    { text: number.format(call.number) },
+    { text: time.format(call.arrived_at * 1000) },
+    { text: call.endpoint, below: call.error ?? "" },
+    { text: String(call.status ?? "none"), bad: call.status === null || call.status >= 300 },
+  ]), "None yet.");
   fill("failed", now.failed.map((request) => [
     { text: number.format(request.number) },
     { text: time.format(request.arrived_at * 1000) },
