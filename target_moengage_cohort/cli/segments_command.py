@@ -37,7 +37,7 @@ def segments() -> None:
 
 @segments.command(
     "list",
-    epilog=example("moengage-cohort segments list --name 'Berlin buyers' --config config.json"),
+    epilog=example("moengage-cohort segments list --name Berlin --config config.json"),
 )
 @click.option("--name", callback=require_utf8, help="Only the segment with exactly this name.")
 @_JSON
@@ -52,9 +52,7 @@ def list_segments(session: Session, name: str | None, *, as_json: bool) -> None:
     show(found, _table(found), as_json=as_json)
 
 
-@segments.command(
-    epilog=example("moengage-cohort segments get 'Berlin buyers' --config config.json")
-)
+@segments.command(epilog=example("moengage-cohort segments get Berlin --config config.json"))
 @_NAME
 @_JSON
 @configured
@@ -69,9 +67,7 @@ def get(session: Session, name: str, *, as_json: bool) -> None:
 
 
 @segments.command(
-    epilog=example(
-        "moengage-cohort segments create 'Paris buyers' filters.json --config config.json"
-    )
+    epilog=example("moengage-cohort segments create Paris filters.json --config config.json")
 )
 @_NAME
 @_FILE
@@ -91,9 +87,7 @@ def create(session: Session, name: str, filters: str, *, as_json: bool) -> None:
 
 
 @segments.command(
-    epilog=example(
-        "moengage-cohort segments update 'Berlin buyers' other.json --config config.json"
-    )
+    epilog=example("moengage-cohort segments update Berlin other.json --config config.json")
 )
 @_NAME
 @_FILE
@@ -114,9 +108,7 @@ def update(session: Session, name: str, filters: str, rename: str | None, *, as_
     show(details, [f"segment {rename or name!r}: updated"], as_json=as_json)
 
 
-@segments.command(
-    epilog=example("moengage-cohort segments archive 'Berlin buyers' --config config.json")
-)
+@segments.command(epilog=example("moengage-cohort segments archive Berlin --config config.json"))
 @_NAME
 @_JSON
 @configured
@@ -131,9 +123,7 @@ def archive(session: Session, name: str, *, as_json: bool) -> None:
     show({"name": name, "archived": True}, [f"segment {name!r}: archived"], as_json=as_json)
 
 
-@segments.command(
-    epilog=example("moengage-cohort segments unarchive 'Berlin buyers' --config config.json")
-)
+@segments.command(epilog=example("moengage-cohort segments unarchive Berlin --config config.json"))
 @_NAME
 @_JSON
 @configured

@@ -1,0 +1,144 @@
+"""File segments through an object store: a real S3 server on loopback, which signs addresses."""
+
+import json
+import os
+import subprocess
+
+import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
+
+from target_moengage_cohort.core.membership import Cohort, Member
+from tests.support.project import program
+from tests.support.servers import free_port
+from tests.support.singer import environment
+
+BUCKET = "acme-segments"
+MEMBERS = int(os.environ.get("SEGMENT_MEMBERS", "1_000_000"))
+MOST_MEGABYTES = 550
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def store(endpoint, tmp_path):
+    """The environment of processes that use the store, and its client with an empty bucket."""
+    files = s3fs.S3FileSystem(
+        key="user",
+        secret="planted-secret",
+        endpoint_url=endpoint,
+        client_kwargs={"region_name": "eu-west-1"},
+        skip_instance_cache=True,
+        use_listings_cache=False,
+    )
+    files.mkdir(BUCKET)
+    none = str(tmp_path / "none")
+    variables = {
+        "AWS_ACCESS_KEY_ID": "user",
+        "AWS_SECRET_ACCESS_KEY": "planted-secret",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_CONFIG_FILE": none,
+        "AWS_SHARED_CREDENTIALS_FILE": none,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    yield variables, files
+    files.rm(BUCKET, recursive=True)
+    files.close_session(files.loop, files.s3)
+
+
+def uid(number):
+    return f"{number:08x}-5d0c-4c1b-9c2e-0242ac120002"
+
+
+def adopt(desk, count):
+    """Record so many members as accepted."""
+    chunks = (
+        [Member(uid(number)) for number in range(first, min(first + 50_000, count))]
+        for first in range(0, count, 50_000)
+    )
+    with desk.ledgers() as ledgers:
+        ledgers.open(Cohort("vip", "VIP users"), "users").adopt(chunks)
+
+
+def run(desk, variables, *words):
+    """Run a command in a process of its own; return its exit code, output and peak memory in MB."""
+    (desk.folder / "config.json").write_text(json.dumps(desk.raw))
+    output, errors = (desk.folder / f"{name}.txt" for name in ("output", "errors"))
+    with output.open("wb") as out, errors.open("wb") as err:
+        process = subprocess.Popen(
+            [
+                *(program("moengage-cohort"), "segments", "file", *words),
+                *("--json", "--config", str(desk.folder / "config.json")),
+            ],
+            env=environment(desk.folder / "home", **variables),
+            stdout=out,
+            stderr=err,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    desk.output += output.read_text() + errors.read_text()
+    return process.returncode, output.read_text(), usage.ru_maxrss // 1_000
+
+
+def test_a_cohort_of_a_million_becomes_a_segment(desk, store):
+    """A million accepted members are put into a store within bounded memory, fetched by the signed
+    address, and matched; the object is deleted after the callback."""
+    variables, files = store
+    desk.raw["id_attribute"] = "uid"
+    adopt(desk, MEMBERS)
+    desk.emulator.apis.know(map(uid, range(MEMBERS // 2)))
+    port = free_port()
+    code, output, megabytes = run(
+        *(desk, variables, "create", "VIP copy", "--expiry-days", "30", "--cohort", "vip"),
+        *("--upload", f"s3://{BUCKET}/segments", "--wait", "2"),
+        *("--callback-url", f"http://127.0.0.1:{port}/moengage"),
+        *("--callback-listen", f"127.0.0.1:{port}"),
+    )
+    assert 0 == code, desk.output
+    (file,) = json.loads(output)["files"]
+    numbers = (file["users"], file["found"], file["processed"], file["matched"])
+    assert (MEMBERS, MEMBERS, MEMBERS, MEMBERS // 2) == numbers
+    assert ("processed", True) == (file["state"], file["deleted"])
+    assert [] == files.find(BUCKET)
+    assert megabytes < MOST_MEGABYTES
+    (segment,) = [each for each in desk.emulator.apis.segments() if each.kind == "file"]
+    assert MEMBERS // 2 == segment.users
+
+
+def test_an_object_stays_until_it_is_discarded(desk, store):
+    """Without --wait the object is there for MoEngage, by a signed address, until
+    it is discarded by its name. Neither its address nor a key is in any output."""
+    variables, files = store
+    desk.raw["id_attribute"] = "uid"
+    adopt(desk, 3)
+    folder = f"s3://{BUCKET}/segments"
+    code, output, _ = run(
+        *(desk, variables, "create", "VIP copy", "--expiry-days", "1", "--cohort", "vip"),
+        *("--upload", folder),
+    )
+    assert 0 == code, desk.output
+    name = json.loads(output)["files"][0]["name"]
+    assert [f"{BUCKET}/segments/{name}"] == files.find(BUCKET)
+    segments = desk.emulator.apis.segments
+    assert desk.emulator.apis.wait_until(lambda: segments()[-1].users == 3, timeout=30)
+    words = ("segments", "file", "discard", name, "--upload", folder)
+    done = subprocess.run(
+        [program("moengage-cohort"), *words, "--config", str(desk.folder / "config.json")],
+        env=environment(desk.folder / "home", **variables),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert 0 == done.returncode, done.stderr
+    assert [] == files.find(BUCKET)
+    desk.output += done.stdout + done.stderr
+    for secret in ("Signature", "planted-secret"):
+        assert secret not in desk.output
