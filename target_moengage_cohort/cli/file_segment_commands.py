@@ -34,6 +34,12 @@ if t.TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_TITLES = {
+    "create": "Create",
+    "add": "Add users to",
+    "remove": "Remove users from",
+    "replace": "Replace the users of",
+}
 _STATES = {
     "accepted": "accepted; MoEngage has not processed it yet",
     "processed": "processed",
@@ -265,7 +271,7 @@ def _listening(
 
 
 def _lines(result: Result, storage: SegmentStorage | None) -> Iterator[str]:
-    yield f"segment {result.segment!r}: {result.change}"
+    yield f"{_TITLES[result.change]} segment {result.segment!r}:"
     for each in result.files:
         users = "" if each.users is None else f"{format_count(each.users, 'user')}, "
         yield f"  {users}{_STATES[each.state]}"

@@ -5,10 +5,9 @@ import os
 import subprocess
 
 import pytest
-import s3fs
-from moto.server import ThreadedMotoServer
 
 from target_moengage_cohort.core.membership import Cohort, Member
+from tests.support.objects import SECRET, object_store
 from tests.support.project import program
 from tests.support.servers import free_port
 from tests.support.singer import environment
@@ -18,39 +17,10 @@ MEMBERS = int(os.environ.get("SEGMENT_MEMBERS", "1_000_000"))
 MOST_MEGABYTES = 550
 
 
-@pytest.fixture(scope="module")
-def endpoint():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield "http://{}:{}".format(*server.get_host_and_port())
-    server.stop()
-
-
 @pytest.fixture
-def store(endpoint, tmp_path):
-    """The environment of processes that use the store, and its client with an empty bucket."""
-    files = s3fs.S3FileSystem(
-        key="user",
-        secret="planted-secret",
-        endpoint_url=endpoint,
-        client_kwargs={"region_name": "eu-west-1"},
-        skip_instance_cache=True,
-        use_listings_cache=False,
-    )
-    files.mkdir(BUCKET)
-    none = str(tmp_path / "none")
-    variables = {
-        "AWS_ACCESS_KEY_ID": "user",
-        "AWS_SECRET_ACCESS_KEY": "planted-secret",
-        "AWS_DEFAULT_REGION": "eu-west-1",
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_CONFIG_FILE": none,
-        "AWS_SHARED_CREDENTIALS_FILE": none,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    yield variables, files
-    files.rm(BUCKET, recursive=True)
-    files.close_session(files.loop, files.s3)
+def store():
+    with object_store(BUCKET) as running:
+        yield running
 
 
 def uid(number):
@@ -90,7 +60,7 @@ def run(desk, variables, *words):
 def test_a_cohort_of_a_million_becomes_a_segment(desk, store):
     """A million accepted members are put into a store within bounded memory, fetched by the signed
     address, and matched; the object is deleted after the callback."""
-    variables, files = store
+    variables, files = store.variables, store.files
     desk.raw["id_attribute"] = "uid"
     adopt(desk, MEMBERS)
     desk.emulator.apis.know(map(uid, range(MEMBERS // 2)))
@@ -115,7 +85,7 @@ def test_a_cohort_of_a_million_becomes_a_segment(desk, store):
 def test_an_object_stays_until_it_is_discarded(desk, store):
     """Without --wait the object is there for MoEngage, by a signed address, until
     it is discarded by its name. Neither its address nor a key is in any output."""
-    variables, files = store
+    variables, files = store.variables, store.files
     desk.raw["id_attribute"] = "uid"
     adopt(desk, 3)
     folder = f"s3://{BUCKET}/segments"
@@ -140,5 +110,5 @@ def test_an_object_stays_until_it_is_discarded(desk, store):
     assert 0 == done.returncode, done.stderr
     assert [] == files.find(BUCKET)
     desk.output += done.stdout + done.stderr
-    for secret in ("Signature", "planted-secret"):
+    for secret in ("Signature", SECRET):
         assert secret not in desk.output
