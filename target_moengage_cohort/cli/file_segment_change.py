@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import typing as t
 
 import msgspec
 
+from target_moengage_cohort.cli.segment_parts import quoted_values
 from target_moengage_cohort.cli.terminal import complain
 from target_moengage_cohort.core.errors import SettingsError, TargetError
+from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.moengage.api_errors import ApiError
+from target_moengage_cohort.moengage.redaction import mask_identifiers, scrub
 from target_moengage_cohort.moengage.segments import FileSource
 
 if t.TYPE_CHECKING:
-    from target_moengage_cohort.cli.segment_callbacks import CallbackListener
+    from collections.abc import Callable
+
+    from target_moengage_cohort.cli.segment_callbacks import Callback, CallbackListener
     from target_moengage_cohort.cli.segment_parts import Part
     from target_moengage_cohort.cli.segment_storage import SegmentStorage
     from target_moengage_cohort.moengage.segment_files import AttributeType
     from target_moengage_cohort.moengage.segments import FileSegment, Segments
+
+Quoted: t.TypeAlias = "Callable[[str], list[str]]"
+"""Returns the values of a file that a text quotes."""
+
+logger = logging.getLogger(__name__)
 
 ChangeKind: t.TypeAlias = t.Literal["create", "add", "remove", "replace"]
 State: t.TypeAlias = t.Literal["accepted", "processed", "failed", "unanswered", "unknown"]
@@ -83,7 +95,7 @@ class FileSender:
 
     def send_url(self, url: str) -> None:
         """Send a file that is at an address already."""
-        self._send(url, SentFile())
+        self._send(url, SentFile(), lambda _error: [])
 
     def send_parts(self, parts: tuple[Part, ...], storage: SegmentStorage) -> None:
         """Send files through a storage, until one is not processed as it should be.
@@ -94,14 +106,14 @@ class FileSender:
             stored = storage.put(part.path)
             file = SentFile(name=stored.name, users=part.users, bytes=part.size)
             try:
-                self._send(stored.address, file)
+                self._send(stored.address, file, functools.partial(quoted_values, part.path))
             finally:
                 if file not in self.sent or file.state in {"processed", "failed"}:
                     self._delete(storage, file)
             if not file.is_done:
                 return
 
-    def _send(self, address: str, file: SentFile) -> None:
+    def _send(self, address: str, file: SentFile, quoted: Quoted) -> None:
         callback_url = self._change.callback_url
         if self._listener is not None:
             callback_url = self._listener.expect()
@@ -114,7 +126,9 @@ class FileSender:
         file.state = "accepted"
         self.sent.append(file)
         if self._listener is not None:
-            self._wait(self._listener, str(callback_url), file)
+            self._note(
+                self._listener.wait(str(callback_url), self._change.wait_seconds), file, quoted
+            )
 
     def _request(self, address: str, callback_url: str | None) -> FileSegment:
         change = self._change
@@ -137,13 +151,24 @@ class FileSender:
             case "replace":
                 return self._api.replace_users(change.segment, source)
 
-    def _wait(self, listener: CallbackListener, address: str, file: SentFile) -> None:
-        callback = listener.wait(address, self._change.wait_seconds)
+    def _note(self, callback: Callback | None, file: SentFile, quoted: Quoted) -> None:
         file.state = "unanswered"
-        if callback is not None:
-            file.state = "processed" if callback.is_processed else "failed"
-            file.found, file.processed = callback.found, callback.processed
-            file.matched, file.error = callback.matched, callback.error
+        if callback is None:
+            return
+        file.state = "processed" if callback.is_processed else "failed"
+        file.found, file.processed = callback.found, callback.processed
+        file.matched = callback.matched
+        if callback.error is not None:
+            error = mask_identifiers(callback.error)
+            file.error = scrub(error, quoted(error))
+        if callback.is_processed and file.users not in {None, file.found}:
+            logger.warning(
+                "segment %r: MoEngage found %s values in a file of %s",
+                self._change.segment,
+                "no" if file.found is None else f"{file.found:,}",
+                format_count(file.users or 0, "user"),
+                extra={"code": "users_missing"},
+            )
 
     def _delete(self, storage: SegmentStorage, file: SentFile) -> None:
         try:

@@ -142,9 +142,9 @@ def _change(
         callback_url=given.callback_url,
         wait_seconds=60 * (given.wait or 0),
     )
+    url, left_out = given.address, Counter[str]()
+    parts: tuple[Part, ...] = ()
     with session.opener() as opener, contextlib.closing(Scratch()) as scratch:
-        url, left_out = given.address, Counter[str]()
-        parts: tuple[Part, ...] = ()
         if url is None:
             parts = _parts(session, opener, given, scratch.path, left_out)
             _check_split(change, parts)
@@ -222,6 +222,12 @@ def _parts(
         return write_parts(folder, _until_stopped(session, values), path)
     with opener.open(session.settings, read_only=True) as ledgers:  # it holds the stream's lease
         ledger = known_members(ledgers, given.cohort)
+        if ledger.entry.is_partial:
+            logger.warning(
+                "cohort %r: members from before its members were kept are not in the file",
+                given.cohort,
+                extra={"code": "members_unknown", "cohort_id": given.cohort},
+            )
         values = member_values(ledger.accepted(), given.attribute_type, left_out)
         name = f"cohort {given.cohort!r}"
         parts = write_parts(folder, _until_stopped(session, values), name)

@@ -14,7 +14,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import msgspec
 
 from target_moengage_cohort.core.errors import SettingsError
-from target_moengage_cohort.moengage.redaction import mask_identifiers, scrub
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.core.interrupts import Interrupt
@@ -34,7 +33,7 @@ class Callback(msgspec.Struct, frozen=True):
         found: Values in the file.
         processed: Values processed.
         matched: Users that have one of the values.
-        error: Why the file was not processed.
+        error: Why the file was not processed; it may quote values of the file.
     """
 
     status: int
@@ -113,9 +112,6 @@ class CallbackListener:
             callback = msgspec.json.decode(body, type=Callback, strict=False)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return HTTPStatus.BAD_REQUEST
-        if callback.error is not None:  # it may quote values of the file
-            error = scrub(mask_identifiers(callback.error), ())
-            callback = msgspec.structs.replace(callback, error=error)
         self._received.put((token, callback))
         return HTTPStatus.OK
 

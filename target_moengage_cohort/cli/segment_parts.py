@@ -126,6 +126,13 @@ def write_parts(folder: Path, batches: Iterable[list[str]], name: str) -> tuple[
     return tuple(parts)
 
 
+def quoted_values(path: Path, text: str) -> list[str]:
+    """Return the values of a file that a text quotes, whatever their case."""
+    lowered = text.lower()
+    with path.open(encoding="utf-8", newline="\n") as file:
+        return [value for line in file if (value := line[:-1]).lower() in lowered]
+
+
 class _Writer:
     """Writes lines to files of at most `MOST_BYTES` each, and notes each file that is complete."""
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from target_moengage_cohort.core.errors import SettingsError, TargetError, TryAgainError
+from target_moengage_cohort.core.errors import InputError, SettingsError, TargetError, TryAgainError
 from target_moengage_cohort.core.remote_files import open_storage
 from target_moengage_cohort.settings.addresses import is_loopback
 from target_moengage_cohort.singer.batches.storage import shown
@@ -46,7 +46,10 @@ class SegmentStorage:
     """
 
     def __init__(self, url: str, public_url: str | None, is_stopped: Callable[[], bool]) -> None:
-        self.shown = shown(url)
+        try:
+            self.shown = shown(url)
+        except InputError:
+            raise SettingsError("invalid_address", "--upload: is not a valid URL") from None
         self._public_url = public_url
         self._is_stopped = is_stopped
         what = f"--upload: {self.shown}"

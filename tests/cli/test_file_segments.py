@@ -1,5 +1,6 @@
 """`moengage-cohort segments file` against the emulator, which fetches the files over loopback."""
 
+import contextlib
 import functools
 import http.server
 import json
@@ -16,6 +17,8 @@ import requests
 
 from target_moengage_cohort.cli import segment_parts
 from target_moengage_cohort.cli.segment_callbacks import Callback, CallbackListener
+from target_moengage_cohort.cli.segment_storage import SegmentStorage
+from target_moengage_cohort.core.errors import TryAgainError
 from target_moengage_cohort.core.interrupts import Interrupt
 from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.ledger.records import RequestState
@@ -346,12 +349,79 @@ def test_the_attribute_must_be_known(desk, site, send):
 
 
 @pytest.mark.parametrize(
-    "upload", ["nope://bucket/x", "s3://PLANTED:planted-key@", "/proc/none", "memory://x"]
+    "upload",
+    ["nope://bucket/x", "s3://PLANTED:planted-key@", "/proc/none", "memory://x", "http://["],
 )
 def test_a_storage_that_cannot_be_used(desk, send, upload):
     """A storage that is unknown, not writable or gives no address is an error without secrets."""
     send("create", "Staff", "--csv", csv(desk, "a"), "--upload", upload, code=1)
     assert [] == calls(desk)
+
+
+def test_an_upload_that_is_stopped_leaves_nothing(site, tmp_path):
+    """If the command is stopped while it uploads, nothing of the file stays."""
+    path = tmp_path / "part"
+    path.write_bytes(b"x\n")
+    stopped = SegmentStorage(str(site.folder), site.url, lambda: True)
+    with pytest.raises(TryAgainError):
+        stopped.put(path)
+    assert [] == site.files
+
+
+def test_a_busy_stream(desk, site, send):
+    """While a run works on the cohort's stream the exit code is 4, and nothing is sent."""
+    desk.fill("vip", people(1))
+    with desk.ledger("vip"):
+        send("create", "Staff", "--cohort", "vip", *site.options, code=4)
+    assert ([], []) == (site.files, calls(desk))
+
+
+def test_a_cohort_without_members(desk, site, send):
+    """A cohort of which no file can have a member is an error, and nothing is sent."""
+    desk.fill("vip", [person(1, "anonymous_id")])
+    send("create", "Staff", "--cohort", "vip", *site.options, code=1)
+    send("create", "Staff", "--cohort", "other", *site.options, code=1)
+    assert ([], []) == (site.files, calls(desk))
+
+
+def test_users_that_moengage_has_not_found(desk, site, send, waiting, caplog):
+    """If the callback counts other values than were sent, a warning says so."""
+    with changed_callbacks(waiting, values_found=1) as options:
+        result = send("create", "S", "--csv", csv(desk, *"ab"), *site.options, *options)
+    assert 1 == result["files"][0]["found"]
+    assert "users_missing" == caplog.records[-1].code
+
+
+def test_what_a_callback_quotes_is_not_shown(desk, site, send, waiting):
+    """An error of a callback is shown without what may be an identifier."""
+    quoted = {"status": 400, "error_message": f"no user {PLANTED}a"}
+    with changed_callbacks(waiting, **quoted) as options:
+        result = send("create", "S", "--csv", csv(desk, "a"), *site.options, *options, code=1)
+    assert result["files"][0]["error"].startswith("no user ")
+
+
+@contextlib.contextmanager
+def changed_callbacks(waiting, **changes):
+    """Pass callbacks on, through a proxy that changes them; yield the options for that."""
+    listener = waiting[waiting.index("--callback-url") + 1]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            answer = requests.post(listener + self.path, json=body | changes, timeout=10)
+            self.send_response(answer.status_code)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever, args=(0.01,))
+        thread.start()
+        url = f"http://127.0.0.1:{proxy.server_port}"
+        yield [url if each == listener else each for each in waiting]
+        proxy.shutdown()
+        thread.join()
 
 
 def test_a_dry_run_sends_no_file(desk, site, send):

@@ -138,6 +138,25 @@ def test_a_dry_run_changes_no_segment(desk, segments, words):
     assert [] == desk.emulator.apis.calls()
 
 
+def test_hosts_with_one_ledger_share_the_limits(desk, server, tmp_path, monkeypatch):
+    """Hosts that share a ledger on a server keep a limit together; without a ledger there yet, the
+    commands work, too."""
+    there = server.new_database("segments")
+    where = f"{there.user}@{there.host}:{there.port}/{there.database}"
+    desk.raw |= {"ledger_uri": f"postgresql://{where}", "id_attribute": "uid"}
+    desk.raw["max_retry_seconds"] = 0
+    assert 0 == desk.run("segments", "list").exit_code
+    desk.fill("vip", people(1), name="VIP users")
+    words = ("segments", "file", "add", "None", "--url", "https://files.example.com/x")
+    for number in range(10):
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / f"host-{number % 2}"))
+        assert "404" in desk.run(*words).stderr
+    sent = len(desk.emulator.apis.calls())
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "host-0"))
+    assert "limit" in desk.run(*words).stderr
+    assert sent == len(desk.emulator.apis.calls())
+
+
 def test_the_key_of_the_segments_api(desk, segments):
     """segments_api_key is used if it is set; a key without the scope is an error that names it."""
     with Emulator(requests_per_minute=UNLIMITED, segments_api_key="the-key") as emulator:
