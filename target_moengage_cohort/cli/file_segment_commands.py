@@ -124,6 +124,7 @@ def discard(session: Session, name: str, upload: str) -> None:
 
     A command that waits for the callback does that itself.
     """
+    session.refuse_dry_run()
     SegmentStorage(upload, None, session.interrupt.is_set).delete(name)
     click.echo(f"deleted {name}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import secrets
 import socket
@@ -61,7 +62,7 @@ class CallbackListener:
     """
 
     def __init__(self, host: str, port: int, url: str, interrupt: Interrupt) -> None:
-        self._url = url.rstrip("/")
+        self._url, self._interrupt = url.rstrip("/"), interrupt
         self._tokens: set[str] = set()
         self._received: queue.SimpleQueue[tuple[str, Callback] | None] = queue.SimpleQueue()
         interrupt.call_when_set(lambda: self._received.put(None))
@@ -92,15 +93,11 @@ class CallbackListener:
     def wait(self, address: str, seconds: float) -> Callback | None:
         """Return the callback to an address, or ``None`` if none comes or the command ends."""
         token, deadline = address.rpartition("/")[2], time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            try:
+        while (left := deadline - time.monotonic()) > 0 and not self._interrupt.is_set():
+            with contextlib.suppress(queue.Empty):
                 received = self._received.get(timeout=left)
-            except queue.Empty:
-                return None
-            if received is None:
-                return None
-            if received[0] == token:  # else a callback that came twice
-                return received[1]
+                if received is not None and received[0] == token:  # no other one that came twice
+                    return received[1]
         return None
 
     def _take(self, path: str, body: bytes) -> HTTPStatus:

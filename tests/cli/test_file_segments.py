@@ -141,6 +141,9 @@ def test_without_waiting_the_file_stays(desk, site):
     assert NAME.fullmatch(name)
     assert f"{PLANTED}a\n{PLANTED}b\n" == (site.folder / name).read_text()
     shown = re.search(r"discard (\S+) --upload (\S+)", result.stdout)
+    desk.raw["dry_run"] = True
+    assert 1 == desk.run("segments", "file", "discard", shown[1], "--upload", shown[2]).exit_code
+    desk.raw["dry_run"] = False
     assert 0 == desk.run("segments", "file", "discard", shown[1], "--upload", shown[2]).exit_code
     assert [] == site.files
     assert 1 == desk.run("segments", "file", "discard", shown[1], "--upload", shown[2]).exit_code
@@ -467,6 +470,9 @@ def test_only_moengage_can_call_back():
         threading.Timer(0.05, interrupt.set).start()
         began = time.monotonic()
         assert listener.wait(address + "x", 60) is None
+        assert time.monotonic() - began < 30
+    with CallbackListener("127.0.0.1", 0, "http://x/hook", interrupt) as listener:
+        assert listener.wait(listener.expect(), 60) is None  # the signal came before
         assert time.monotonic() - began < 30
     interrupt.close()
 

@@ -73,6 +73,14 @@ def test_the_list_has_cohorts_and_shows_them_as_text(desk, segments):
     assert "no such segment" in desk.run("segments", "list", "--name", "None").stdout
 
 
+def test_no_command_waits_for_a_run(desk, segments):
+    """While a run is at work, segments are listed and changed all the same."""
+    desk.fill("vip", people(1), name="VIP users")
+    with desk.ledger("vip"):
+        assert 1 == len(segments("list"))
+        segments("archive", "VIP users")
+
+
 def test_a_segment_is_archived_and_unarchived(desk, segments):
     """A cohort that is archived, by its name, is unarchived likewise."""
     desk.fill("vip", people(1), name="VIP users")
