@@ -37,9 +37,15 @@ class Site:
         self.folder = folder
         folder.mkdir(mode=0o700)
         self.fetched = []
+        self.removes = False  # whether a file is gone once it is fetched
         outer = self
 
         class Handler(http.server.SimpleHTTPRequestHandler):
+            def copyfile(self, source, target):
+                if outer.removes:
+                    (folder / self.path[1:]).unlink()
+                super().copyfile(source, target)
+
             def log_message(self, *_):
                 outer.fetched.append(self.path)
 
@@ -246,6 +252,14 @@ def test_a_callback_that_does_not_come(desk, site, send):
     (file,) = result["files"]
     assert ("unanswered", False) == (file["state"], file["deleted"])
     assert [file["name"]] == site.files
+
+
+def test_a_file_that_cannot_be_deleted(desk, site, send, waiting):
+    """If a file cannot be deleted after the callback, the exit code is 1; the result says so."""
+    site.removes = True
+    result = send("create", "S", "--csv", csv(desk, "a"), *site.options, *waiting, code=1)
+    (file,) = result["files"]
+    assert ("processed", False) == (file["state"], file["deleted"])
 
 
 def test_a_refused_request_leaves_no_file(desk, site, send):
