@@ -31,6 +31,7 @@ SHARED = (
     "tests/emulator/test_page.py",  # a browser
     "tests/packaging/",  # a wheel, an sdist, and the demo's database
     "tests/singer/test_storage.py",  # an S3 server
+    "tests/cli/test_segment_uploads.py",  # likewise
 )
 """Files and folders whose tests share a slow fixture, so that one process runs all of them."""
 

@@ -25,6 +25,7 @@ _COMMANDS = (
     "plan",
     "resync",
     "run",
+    "segments",
     "status",
 )
 

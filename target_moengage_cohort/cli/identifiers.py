@@ -57,6 +57,11 @@ def read_members(path: str, *, needs_header: bool) -> t.Iterator[list[Member]]:
         raise InputError("no_identifiers", f"{name}: contains no identifiers; put one on each line")
 
 
+def is_column_name(line: str) -> bool:
+    """Return whether a line looks like the name of a column of identifiers."""
+    return _COLUMN_NAME.fullmatch(line.strip()) is not None
+
+
 def _members(file: t.TextIO, *, needs_header: bool) -> t.Iterator[Member]:
     first = file.readline()
     header = [name.strip() for name in next(csv.reader([first]), [])]
@@ -73,7 +78,7 @@ def _members(file: t.TextIO, *, needs_header: bool) -> t.Iterator[Member]:
     if needs_header or any(mark in first for mark in ',;\t"'):
         msg = "the first line must name the columns, separated by commas: uid, anonymous_id or both"
         raise InputError("no_header", msg)
-    if _COLUMN_NAME.fullmatch(first.strip()):
+    if is_column_name(first):
         msg = (
             "the first line looks like a column name; name the column uid or anonymous_id, "
             "depending on what it contains (if the line itself is a uid, insert a line with uid "

@@ -12,13 +12,13 @@ from urllib.parse import unquote
 
 from target_moengage_cohort.core.errors import LedgerError, SettingsError, TargetError
 from target_moengage_cohort.core.files import sync
+from target_moengage_cohort.core.remote_files import open_storage
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
     from target_moengage_cohort.core.files import Step
-
-    Files: t.TypeAlias = t.Any  # a file system of fsspec, which has no types
+    from target_moengage_cohort.core.remote_files import Files
 
 
 @contextlib.contextmanager
@@ -92,16 +92,7 @@ def _uploaded(url: str) -> Iterator[t.IO[bytes]]:
 
 
 def _storage(url: str) -> tuple[Files, str]:
-    import fsspec  # noqa: PLC0415 - slow to import, and for remote files only
-
-    try:
-        return t.cast("tuple[Files, str]", fsspec.core.url_to_fs(url))
-    except (ImportError, ValueError):
-        msg = (
-            f"the archive {shown(url)} is in a storage that needs another Python package; install "
-            "fsspec's package for it (s3fs for s3://, gcsfs for gs://, adlfs for abfs://)"
-        )
-        raise SettingsError("storage_package_missing", msg) from None
+    return open_storage(url, f"the archive {shown(url)}", SettingsError)
 
 
 @contextlib.contextmanager

@@ -112,6 +112,9 @@ class CohortLedger(t.Protocol):
     def members(self) -> Iterator[list[Member]]:
         """Yield the members that are accepted or unconfirmed, in chunks."""
 
+    def accepted(self) -> Iterator[list[Member]]:
+        """Yield the accepted members without an unconfirmed removal, in chunks."""
+
     def aliases(self) -> Iterator[list[Member]]:
         """Yield the anonymous members that stood beside a uid, and are in no number of members."""
 

@@ -75,6 +75,77 @@ def test_no_command_shows_what_an_answer_quotes(watched, emulator, status):
     watched.check()
 
 
+PLAIN = "planted-member-2"  # a file of a segment can have it
+FILTERS = json.dumps(
+    {
+        "included_filters": {
+            "filter_operator": "and",
+            "filters": [
+                {
+                    "filter_type": "user_attributes",
+                    "name": "uid",
+                    "data_type": "string",
+                    "category": "Tracked Custom Attribute",
+                    "operator": "in",
+                    "negate": False,
+                    "value": [MEMBER],
+                    "case_sensitive": True,
+                }
+            ],
+        }
+    }
+).encode()
+UPLOAD = ("--upload", "{site}", "--public-url", "http://127.0.0.1:9/planted-member")
+STAFF = ("Staff", "--csv", "{data}", *UPLOAD)
+LISTEN = ("--wait", "0.01", "--callback-listen", "127.0.0.1:0", "--callback-url", "http://[::1]:9")
+SEGMENTS = {
+    "create": (("segments create", "Berlin", "-"), FILTERS, 0),
+    "create again": (("segments create", "Berlin", "-"), FILTERS, 1),
+    "create of other json": (("segments create", "B", "-"), FILTERS[:-1] + PLAIN.encode(), 1),
+    "list": (("segments list",), b"", 0),
+    "update": (("segments update", "Berlin", "-"), FILTERS.replace(b"true", b"false"), 0),
+    "archive": (("segments archive", "Berlin"), b"", 0),
+    "update of an archived one": (("segments update", "Berlin", "-"), FILTERS, 1),
+    "get of none": (("segments get", "None"), b"", 1),
+    "file of a csv": (("segments file create", *STAFF, "--expiry-days", "1"), PLAIN.encode(), 0),
+    "file of a broken csv": (("segments file add", *STAFF), CSV, 1),
+    "file with a duplicate": (("segments file add", *STAFF), f"{PLAIN}\n{PLAIN}\n".encode(), 1),
+    "file of a cohort": (("segments file add", "Staff", "--cohort", "users", *UPLOAD), b"", 0),
+    "file that fails": (
+        ("segments file add", *STAFF, "--wait", "0.01", *LISTEN),
+        PLAIN.encode(),
+        1,
+    ),
+    "file at an address": (
+        ("segments file add", "Staff", "--url", "-"),
+        b"http://127.0.0.1:9/?sig=planted-member",
+        0,
+    ),
+    "file at no address": (("segments file add", "Staff", "--url", "-"), PLAIN.encode(), 1),
+    "file of no segment": (("segments file add", "None", "--cohort", "users", *UPLOAD), b"", 1),
+}
+
+
+def test_no_segment_command_shows_a_key_or_an_id(watched, emulator):
+    """However commands of segments end, neither keys nor identifiers are shown, nor ids of
+    segments, unless JSON is asked for; no file but the uploaded ones has identifiers."""
+    settings = config(emulator, **MODE, id_attribute="uid")
+    assert 0 == watched.run(settings, INPUT + lines(record(uid=PLAIN)))
+    site = watched.inputs / "site"
+    site.mkdir(mode=0o700)
+    for name, (words, data, code) in SEGMENTS.items():
+        command = [word.replace("{site}", str(site)) for word in words]
+        ended = watched.run(settings, data, *command)
+        assert (name, code) == (name, ended), watched.seen
+    assert all(PLAIN in path.read_text() for path in site.iterdir())
+    assert 3 == len([*site.iterdir()])
+    ids = [each.id for each in emulator.apis.segments()]
+    assert 3 == len(ids)
+    assert [] == [each for each in ids if each in watched.seen]
+    watched.seen = watched.seen.replace("http://127.0.0.1:9/planted-member", "")  # the argument
+    watched.check()
+
+
 def test_no_command_shows_what_is_in_a_broken_ledger(watched, emulator):
     """A broken ledger file is named, without its content."""
     settings = config(emulator, **MODE)

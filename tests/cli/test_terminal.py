@@ -17,9 +17,10 @@ import click
 import pytest
 
 from target_moengage_cohort.cli import cli
+from target_moengage_cohort.emulator import Emulator
 from tests.cli.conftest import PLANTED, people
 from tests.support.project import program
-from tests.support.singer import config, environment, lines, record, schema, state
+from tests.support.singer import UNLIMITED, config, environment, lines, record, schema, state
 
 BIN = Path(program("moengage-cohort")).parent
 COLOUR = re.compile(rb"\x1b\[[0-9;]*m")
@@ -91,9 +92,32 @@ def test_a_misspelled_command_gets_the_nearest_one(tmp_path):
         assert (nearest or b"") in done.stderr
 
 
+def city_filters(city):
+    """Return filters as MoEngage documents them."""
+    of_city = {
+        "filter_type": "user_attributes",
+        "name": "city",
+        "data_type": "string",
+        "category": "Tracked Custom Attribute",
+        "operator": "in",
+        "negate": False,
+        "value": [city],
+        "case_sensitive": True,
+    }
+    return {"included_filters": {"filter_operator": "and", "filters": [of_city]}}
+
+
+@pytest.fixture
+def emulator():
+    """An emulator that fetches no file, because the examples' addresses are not on loopback."""
+    with Emulator(requests_per_minute=UNLIMITED, processing_seconds=3_600) as running:
+        yield running
+
+
 @pytest.fixture
 def office(desk):
-    """A directory with all files that the examples name, and an executable tap."""
+    """A directory with all files and segments that the examples name, and an executable tap."""
+    desk.raw["id_attribute"] = "uid"
     desk.fill("vip", people(1, 2), stream="users", name="VIP")
     desk.plan("vip", people(1))
     with desk.ledgers() as ledgers:
@@ -103,6 +127,14 @@ def office(desk):
     for name in ("members.csv", "people.csv"):
         (desk.folder / name).write_text(f"uid\n{PLANTED}0001\n")
     (desk.folder / "new").mkdir()
+    (desk.folder / "files").mkdir()
+    (desk.folder / "files" / f"moengage-segment-{'0' * 32}.csv").write_text("")
+    (desk.folder / "staff.csv").write_text(f"{PLANTED}0001\n")
+    for name, city in (("berlin", "Berlin"), ("filters", "Paris"), ("other", "Potsdam")):
+        (desk.folder / f"{name}.json").write_text(json.dumps(city_filters(city)))
+    desk.run("segments", "create", "Berlin", str(desk.folder / "berlin.json"))
+    words = ("segments", "file", "create", "Staff", "--expiry-days", "9", "--url")
+    desk.run(*words, "https://files.example.com/staff.csv")
     tap = desk.folder / "bin" / "tap-postgres"
     tap.parent.mkdir()
     (desk.folder / "messages").write_bytes(
@@ -175,6 +207,8 @@ def completed(shell_code, home):
     [
         ("ch", {"check"}),
         ("re", {"resync"}),
+        ("segments file re", {"remove", "replace"}),
+        ("segments list --na", {"--name"}),
         ("ledger re", {"reassign", "rename", "reopen", "retire"}),
         ("check --con", {"--config"}),
         ("plan --d", {"--detailed-exitcode"}),

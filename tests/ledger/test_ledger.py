@@ -301,6 +301,16 @@ def test_members_are_those_accepted_or_in_doubt(ledger, store):
     assert {Member("1", "a"), Member("4", "d"), Member(None, "b")} == set(ledger.find(asked))
 
 
+def test_accepted_members_have_no_unconfirmed_removal(ledger, store):
+    """The accepted members are those of a cohort of whom no removal may have been applied."""
+    accept(store.open(cohort("other"), STREAM), ADD, [Member("8", "a")])
+    accept(ledger, ADD, [Member("1", "a"), *members(2, 3, 5), Member(None, "b")])
+    accept(ledger, REMOVE, members(3))
+    ledger.answered(send(ledger, ADD, [Member("4", "d"), Member("2")]), RequestState.UNANSWERED)
+    ledger.answered(send(ledger, REMOVE, members(5)), RequestState.UNANSWERED)
+    assert ["(b)", "1", "2"] == uids(ledger.accepted())
+
+
 def test_a_resync_makes_every_member_unconfirmed(ledger, store):
     """A resync marks all accepted members of a cohort as unconfirmed, keeps newer unconfirmed
     changes and ends a seal; other cohorts stay as they are."""

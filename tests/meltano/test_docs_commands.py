@@ -14,9 +14,12 @@ import yaml
 from target_moengage_cohort.emulator import Emulator
 from tests.support.documents import PAGES, ROOT, Block, blocks, name
 from tests.support.newcomer import EXAMPLES, Newcomer
+from tests.support.objects import object_store
 from tests.support.postgres import Postgres
 from tests.support.processes import run_guarded
 from tests.support.project import plain_environment, program
+from tests.support.servers import free_port
+from tests.support.singer import lines, record, schema
 
 DOCS = ROOT / "docs"
 
@@ -195,6 +198,43 @@ def test_the_emulator_in_ci(tmp_path: Path) -> None:
     assert 1 == done.returncode, done.stderr
 
 
+def test_the_commands_of_segments(tmp_path: Path, emulated: Emulator) -> None:
+    """segments.md's commands run in order; the cohort's members become a file segment through an S3
+    store, and MoEngage's callback arrives."""
+    page = DOCS / "segments.md"
+    (readme,) = blocks(ROOT / "README.md", "json")
+    target = json.loads(readme.text) | {"api_url": emulated.url}
+    (tmp_path / "target.json").write_text(json.dumps(target))
+    (filters,) = blocks(page, "json")
+    (tmp_path / "berlin.json").write_text(filters.text)
+    (tmp_path / "more.csv").write_text("u-101\nu-102\n")
+    environment = plain_environment(tmp_path / "home") | {"NO_PROXY": "127.0.0.1"}
+    folders = {str(Path(program(each)).parent) for each in ("moengage-cohort", "bash")}
+    environment["PATH"] = ":".join([*folders, environment["PATH"]])
+
+    def run(text: str) -> str:
+        done = run_guarded(["bash", "-e", "-c", text], cwd=tmp_path, env=environment, timeout=60)
+        assert 0 == done.returncode, f"{text}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    stream = "public-newsletter"
+    rows = [{"uid": f"u-{number}", "row_count": 100} for number in range(100)]
+    messages = (record(stream, **row) for row in rows)
+    (tmp_path / "rows").write_bytes(lines(schema(stream, ("uid", "row_count")), *messages))
+    run("target-moengage-cohort --config target.json < rows")
+    port = str(free_port())
+    with object_store("acme-exports") as store:
+        environment |= store.variables
+        said = ""
+        for block in shell(page):
+            text = block.text.replace("https://hooks.example.com", f"http://127.0.0.1:{port}")
+            said += run(text.replace("8080", port))
+    assert "100 found, 100 processed, 100 matched" in said
+    users = {each.name: each.users for each in emulated.apis.segments()}
+    assert {"Newsletter readers", "Berlin 2026", "Newsletter by post"} == set(users)
+    assert 102 == users["Newsletter by post"]
+
+
 def test_the_emulator_in_a_python_test(desk_run) -> None:
     """emulator.md's test passes with a pipeline that retries, and fails without retries."""
     (block,) = blocks(DOCS / "emulator.md", "python")
@@ -297,5 +337,5 @@ def test_what_is_not_run_is_at_least_bash(page: Path) -> None:
 def test_every_page_with_commands_is_run() -> None:
     """Every page with shell blocks to run is run by a test above."""
     run = {"README.md", "docs/completeness.md", "docs/operations.md", "docs/emulator.md"}
-    run |= {"docs/troubleshooting.md"}
+    run |= {"docs/troubleshooting.md", "docs/segments.md"}
     assert run == {name(page) for page in PAGES if shell(page)}

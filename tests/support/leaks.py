@@ -66,8 +66,8 @@ class Watched:
         Args:
             settings: The configuration.
             data: Standard input.
-            *command: Of `moengage-cohort`, with its arguments, of which ``{data}`` is a file with
-                the input; nothing is the target.
+            *command: Of `moengage-cohort`, in one string, and its arguments, of which ``{data}`` is
+                a file with the input; nothing is the target.
             sdk_log: Whether logging is set up by the SDK's own configuration file.
             largest_file: Blocks of 512 bytes that a file may have, as on a full disk.
         """
@@ -78,7 +78,7 @@ class Watched:
             given = self.inputs / "data"
             given.write_bytes(data)
             name, *arguments = (each.replace("{data}", str(given)) for each in command)
-            start = [program("moengage-cohort"), name, "--config", str(path), *arguments]
+            start = [program("moengage-cohort"), *name.split(), "--config", str(path), *arguments]
         if largest_file is not None:
             start = ["sh", "-c", f'ulimit -f {largest_file}; exec "$@"', "sh", *start]
         variables = dict.fromkeys(("LOGLEVEL", "TARGET_MOENGAGE_COHORT_LOGLEVEL"), "DEBUG")

@@ -50,6 +50,15 @@ class DuckDBCohortLedger(CohortLedger):
             f" (SELECT h FROM {s}.accepted WHERE {mine})"
         )
 
+    def accepted(self) -> Iterator[list[Member]]:
+        """See `CohortLedger.accepted`."""
+        self.stream.fold()
+        s, mine = self.stream.tables, f"cohort = {self.number}"
+        return self.stream.table.members(
+            f"SELECT uid, anonymous_id FROM {s}.accepted WHERE {mine} AND h NOT IN"
+            f" (SELECT h FROM {s}.doubts WHERE {mine} AND action <> '{Action.ADD.value}')"
+        )
+
     def find(self, members: Sequence[Member]) -> list[Member]:
         """See `CohortLedger.find`."""
         self.stream.fold()

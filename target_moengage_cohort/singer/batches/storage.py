@@ -7,7 +7,6 @@ manifest is only the tap's word, and could make the target ask any host.
 
 from __future__ import annotations
 
-import logging
 import os
 import posixpath
 import re
@@ -16,12 +15,10 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from target_moengage_cohort.core.errors import InputError
+from target_moengage_cohort.core.remote_files import open_storage
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.settings.declared import BatchStorage
-
-_AWS_LOGGERS = ("aiobotocore", "botocore", "s3fs", "s3transfer")
-_OTHER_LOGGERS = ("adlfs", "aiohttp", "azure", "fsspec", "gcsfs", "google", "msal", "urllib3")
 
 
 def local_file(url: str, storage: BatchStorage | None, folder: Path) -> Path:
@@ -84,25 +81,13 @@ def _parts(url: str) -> SplitResult:
 
 
 def _fetch(url: str, params: dict[str, t.Any], folder: Path) -> Path:
-    import fsspec  # noqa: PLC0415 - slow to import, and for remote files only
-
-    # At DEBUG they show URLs and headers, with credentials.
-    for name in (*_AWS_LOGGERS, *_OTHER_LOGGERS):
-        talkative = logging.getLogger(name)
-        talkative.setLevel(max(logging.INFO, talkative.level))
-    where = f"the batch file {shown(url)}"
-    path, filesystem = folder / "copy", None
+    where, path = f"the batch file {shown(url)}", folder / "copy"
     try:
-        filesystem, place = fsspec.core.url_to_fs(url, **params)
+        filesystem, place = open_storage(url, where, InputError, **params)
         filesystem.get_file(place, str(path))
+    except InputError:
+        raise
     except Exception as error:  # noqa: BLE001 - each storage has its own, and they may quote anything
-        if filesystem is None and isinstance(error, (ImportError, ValueError)):
-            msg = (
-                f"{where} is in a storage that needs another Python package; install fsspec's "
-                "package for it in the target's environment (s3fs for s3://, gcsfs for gs://, "
-                "adlfs for abfs://)"
-            )
-            raise InputError("storage_package_missing", msg) from None
         msg = (
             f"{where} could not be fetched ({type(error).__name__}), so the input is incomplete; "
             "check that it exists, and the credentials (batch_config.storage.params, or the "

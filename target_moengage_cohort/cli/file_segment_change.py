@@ -1,0 +1,186 @@
+"""Sends files of users to a file segment, one after the other, and waits for the callbacks."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import typing as t
+
+import msgspec
+
+from target_moengage_cohort.cli.segment_parts import quoted_values
+from target_moengage_cohort.cli.terminal import complain
+from target_moengage_cohort.core.errors import SettingsError, TargetError
+from target_moengage_cohort.core.text import format_count
+from target_moengage_cohort.moengage.api_errors import ApiError
+from target_moengage_cohort.moengage.redaction import mask_identifiers, scrub
+from target_moengage_cohort.moengage.segments import FileSource
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from target_moengage_cohort.cli.segment_callbacks import Callback, CallbackListener
+    from target_moengage_cohort.cli.segment_parts import Part
+    from target_moengage_cohort.cli.segment_storage import SegmentStorage
+    from target_moengage_cohort.moengage.segment_files import AttributeType
+    from target_moengage_cohort.moengage.segments import FileSegment, Segments
+
+Quoted: t.TypeAlias = "Callable[[str], list[str]]"
+"""Returns the values of a file that a text quotes."""
+
+logger = logging.getLogger(__name__)
+
+ChangeKind: t.TypeAlias = t.Literal["create", "add", "remove", "replace"]
+State: t.TypeAlias = t.Literal["accepted", "processed", "failed", "unanswered", "unknown"]
+
+
+class FileChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of a file segment.
+
+    Attributes:
+        attribute: The attribute that the files have the values of.
+        expiry_days: When the segment expires; for `create` only.
+        wait_seconds: How long to wait for the callback of each file.
+    """
+
+    kind: ChangeKind
+    segment: str
+    attribute: str
+    attribute_type: AttributeType
+    expiry_days: int = 0
+    callback_url: str | None = None
+    wait_seconds: float = 0.0
+
+
+class SentFile(msgspec.Struct, kw_only=True):
+    """A file that MoEngage may have accepted.
+
+    Attributes:
+        name: Its name in the storage, if this program has put it there.
+        state: `unknown` if the request got no answer, `unanswered` if no callback came in time.
+    """
+
+    name: str | None = None
+    users: int | None = None
+    bytes: int | None = None
+    state: State = "unknown"
+    found: int | None = None
+    processed: int | None = None
+    matched: int | None = None
+    error: str | None = None
+    deleted: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do for this command."""
+        return self.state in {"accepted", "processed"}
+
+
+class FileSender:
+    """Sends the files of one change.
+
+    Attributes:
+        segment: The segment, once MoEngage has accepted a file.
+        sent: The files so far.
+        has_failed: Whether a file that nobody needs could not be deleted.
+    """
+
+    def __init__(
+        self, api: Segments, change: FileChange, listener: CallbackListener | None
+    ) -> None:
+        self._api, self._change, self._listener = api, change, listener
+        self.segment: FileSegment | None = None
+        self.sent: list[SentFile] = []
+        self.has_failed = False
+
+    def send_url(self, url: str) -> None:
+        """Send a file that is at an address already."""
+        self._send(url, SentFile(), lambda _error: [])
+
+    def send_parts(self, parts: tuple[Part, ...], storage: SegmentStorage) -> None:
+        """Send files through a storage, until one is not processed as it should be.
+
+        Each is deleted there as soon as MoEngage needs it no longer.
+        """
+        for part in parts:
+            stored = storage.put(part.path)
+            file = SentFile(name=stored.name, users=part.users, bytes=part.size)
+            try:
+                self._send(stored.address, file, functools.partial(quoted_values, part.path))
+            finally:
+                if file not in self.sent or file.state in {"processed", "failed"}:
+                    self._delete(storage, file)
+            if not file.is_done:
+                return
+
+    def _send(self, address: str, file: SentFile, quoted: Quoted) -> None:
+        callback_url = self._change.callback_url
+        if self._listener is not None:
+            callback_url = self._listener.expect()
+        try:
+            self.segment = self._request(address, callback_url)
+        except TargetError as error:
+            if not _is_refused(error):
+                self.sent.append(file)
+            raise
+        file.state = "accepted"
+        self.sent.append(file)
+        if self._listener is not None:
+            self._note(
+                self._listener.wait(str(callback_url), self._change.wait_seconds), file, quoted
+            )
+
+    def _request(self, address: str, callback_url: str | None) -> FileSegment:
+        change = self._change
+        source = FileSource(
+            attribute_name=change.attribute,
+            attribute_type=change.attribute_type,
+            file_url=address,
+            callback_url=callback_url,
+        )
+        if self.segment is not None:  # the rest, after the first file
+            method = self._api.remove_users if change.kind == "remove" else self._api.add_users
+            return method(change.segment, source, self.segment.id)
+        match change.kind:
+            case "create":
+                return self._api.create_file(change.segment, source, change.expiry_days)
+            case "add":
+                return self._api.add_users(change.segment, source)
+            case "remove":
+                return self._api.remove_users(change.segment, source)
+            case "replace":
+                return self._api.replace_users(change.segment, source)
+
+    def _note(self, callback: Callback | None, file: SentFile, quoted: Quoted) -> None:
+        file.state = "unanswered"
+        if callback is None:
+            return
+        file.state = "processed" if callback.is_processed else "failed"
+        file.found, file.processed = callback.found, callback.processed
+        file.matched = callback.matched
+        if callback.error is not None:
+            error = mask_identifiers(callback.error)
+            file.error = scrub(error, quoted(error))
+        if callback.is_processed and file.users not in {None, file.found}:
+            logger.warning(
+                "segment %r: MoEngage found %s values in a file of %s",
+                self._change.segment,
+                "no" if file.found is None else f"{file.found:,}",
+                format_count(file.users or 0, "user"),
+                extra={"code": "users_missing"},
+            )
+
+    def _delete(self, storage: SegmentStorage, file: SentFile) -> None:
+        try:
+            storage.delete(str(file.name))
+            file.deleted = True
+        except TargetError as error:
+            complain(str(error))
+            self.has_failed = True
+
+
+def _is_refused(error: TargetError) -> bool:
+    """Return whether MoEngage will certainly not fetch the file."""
+    if isinstance(error, ApiError):
+        return not error.is_doubted
+    return isinstance(error, SettingsError) or error.code == "rate_limited"

@@ -1,0 +1,170 @@
+"""Files for a file segment: checked by MoEngage's rules, and split into those that it takes."""
+
+from __future__ import annotations
+
+import io
+import os
+import typing as t
+
+import click
+import msgspec
+
+from target_moengage_cohort.cli.identifiers import is_column_name
+from target_moengage_cohort.core.errors import InputError
+from target_moengage_cohort.moengage.segment_files import (
+    MOST_BYTES,
+    MOST_USERS,
+    SeenValues,
+    value_fault,
+)
+
+if t.TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from target_moengage_cohort.core.membership import Member
+    from target_moengage_cohort.moengage.segment_files import AttributeType
+
+_LONGEST = 65_536  # characters of a line
+_AT_A_TIME = 10_000
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A file of values, one on each line, that MoEngage takes."""
+
+    path: Path
+    users: int
+    size: int  # in bytes
+
+
+def csv_values(path: str, kind: AttributeType) -> Iterator[list[str]]:
+    """Yield the values of a CSV of one column without a header; - is standard input.
+
+    Raise an `InputError` for a file, or a line of it, that MoEngage would refuse.
+    """
+    name = _shown(path)
+    try:
+        with click.open_file(path, "rb") as binary:
+            file = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="\n")
+            yield from _batches(file, name, kind)
+            file.detach()  # standard input is not ours to close
+    except OSError as error:
+        msg = f"{name}: cannot be read ({error.strerror}); choose another file"
+        raise InputError("unreadable_file", msg) from None
+    except UnicodeError:
+        msg = f"{name}: is not valid UTF-8; save it in that encoding"
+        raise InputError("not_utf8", msg) from None
+
+
+def _batches(file: t.TextIO, name: str, kind: AttributeType) -> Iterator[list[str]]:
+    values: list[str] = []
+    number = 0
+    while line := file.readline(_LONGEST):
+        number += 1
+        value = line.removesuffix("\n").removesuffix("\r")
+        fault = value_fault(value, kind)
+        if len(line) == _LONGEST:
+            fault = f"has more than {_LONGEST:,} characters"
+        if fault is not None:
+            msg = (
+                f"{name}: line {number:,} {fault}; MoEngage takes one column of values without "
+                "quotes, commas and blank lines. Fix the line, or delete it"
+            )
+            raise InputError("invalid_segment_file", msg)
+        if number == 1 and is_column_name(value):
+            msg = f"{name}: the first line looks like a column name; delete it"
+            raise InputError("invalid_segment_file", msg)
+        values.append(value)
+        if len(values) == _AT_A_TIME:
+            yield values
+            values = []
+    yield values
+
+
+def member_values(
+    chunks: Iterable[list[Member]], kind: AttributeType, left_out: Counter[str]
+) -> Iterator[list[str]]:
+    """Yield the uids of members; count the members that no file can have, by the reason."""
+    for members in chunks:
+        values = []
+        for member in members:
+            fault = "has no uid" if member.uid is None else value_fault(member.uid, kind)
+            if fault is None:
+                values.append(t.cast("str", member.uid))
+            else:
+                left_out[fault] += 1
+        yield values
+
+
+def write_parts(folder: Path, batches: Iterable[list[str]], name: str) -> tuple[Part, ...]:
+    """Write values to as few files as MoEngage takes, which are their owner's alone.
+
+    Raise an `InputError` if a value is there twice, or if there are none, or too many for a day.
+    """
+    seen, total = SeenValues(), 0
+    parts: list[Part] = []
+    with _Writer(folder, parts) as writer:
+        for values in batches:
+            for value in values:
+                total += 1
+                line = value.encode()
+                seen.add(line, total)
+                writer.write(line + b"\n")
+            if total > MOST_USERS:
+                msg = (
+                    f"{name}: has more than {MOST_USERS:,} users, and MoEngage takes no more in a "
+                    "day. Split it into several files, and send each on another day"
+                )
+                raise InputError("too_many_users", msg)
+    if not total:
+        raise InputError("no_identifiers", f"{name}: has no values, so nothing was sent")
+    if (pair := seen.first_repeated()) is not None:
+        number, before = pair
+        msg = f"{name}: lines {before:,} and {number:,} are the same; delete one of them"
+        raise InputError("invalid_segment_file", msg)
+    return tuple(parts)
+
+
+def quoted_values(path: Path, text: str) -> list[str]:
+    """Return the values of a file that a text quotes, whatever their case."""
+    lowered = text.lower()
+    with path.open(encoding="utf-8", newline="\n") as file:
+        return [value for line in file if (value := line[:-1]).lower() in lowered]
+
+
+class _Writer:
+    """Writes lines to files of at most `MOST_BYTES` each, and notes each file that is complete."""
+
+    def __init__(self, folder: Path, parts: list[Part]) -> None:
+        self._folder, self._parts = folder, parts
+        self._begin()
+
+    def _begin(self) -> None:
+        self._path = self._folder / f"part-{len(self._parts) + 1}.csv"
+        descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        self._file = open(descriptor, "wb")  # noqa: PTH123, SIM115 - made with its mode
+        self._users = self._size = 0
+
+    def _end(self) -> None:
+        self._file.close()
+        self._parts.append(Part(self._path, self._users, self._size))
+
+    def write(self, line: bytes) -> None:
+        """Write a line."""
+        if self._size + len(line) > MOST_BYTES:
+            self._end()
+            self._begin()
+        self._file.write(line)
+        self._users += 1
+        self._size += len(line)
+
+    def __enter__(self) -> t.Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+
+def _shown(path: str) -> str:
+    return "standard input" if path == "-" else path

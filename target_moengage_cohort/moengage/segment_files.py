@@ -1,0 +1,68 @@
+"""The rules of MoEngage for the files of file segments; pure."""
+
+from __future__ import annotations
+
+import math
+import re
+import typing as t
+from hashlib import blake2b
+
+AttributeType: t.TypeAlias = t.Literal["string", "double"]
+
+MOST_BYTES = 150_000_000
+"""Of a file; 150 MB may mean more, and this is the reading that passes no limit."""
+MOST_USERS = 2_000_000
+"""Of all files of a day."""
+
+_FORBIDDEN = re.compile("[\"',\r\n]")
+_FAULTS = {'"': "has a quote", "'": "has a quote", ",": "has a comma"}
+_BUCKETS = 256
+_DIGEST_BYTES, _NUMBER_BYTES = 12, 4
+
+
+def value_fault(value: str, kind: AttributeType) -> str | None:
+    """Return the rule that a value breaks, without the value, or ``None``.
+
+    MoEngage trims nothing, so white space around a value is a part of it.
+    """
+    if match := _FORBIDDEN.search(value):
+        return _FAULTS.get(match[0], "has a line break")
+    if not value.strip():
+        return "is blank"
+    return "is not a number" if kind == "double" and not _is_number(value) else None
+
+
+def _is_number(value: str) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
+class SeenValues:
+    """The values of a file, in 16 bytes each, to find one that it has twice."""
+
+    def __init__(self) -> None:
+        self._buckets = [bytearray() for _ in range(_BUCKETS)]
+
+    def add(self, value: bytes, number: int) -> None:
+        """Add the value with a number."""
+        digest = blake2b(value, digest_size=_DIGEST_BYTES).digest()
+        self._buckets[digest[0]] += digest + number.to_bytes(_NUMBER_BYTES)
+
+    def first_repeated(self) -> tuple[int, int] | None:
+        """Return the numbers of the first value that is there already, and of that one."""
+        repeated = [pair for each in self._buckets if (pair := _first_repeated(each)) is not None]
+        return min(repeated, default=None)
+
+
+def _first_repeated(bucket: bytearray) -> tuple[int, int] | None:
+    """Return likewise the numbers of the first repeated value of a bucket, in its order."""
+    numbers: dict[bytes, int] = {}
+    for at in range(0, len(bucket), _DIGEST_BYTES + _NUMBER_BYTES):
+        digest = bytes(bucket[at : at + _DIGEST_BYTES])
+        rest = bucket[at + _DIGEST_BYTES : at + _DIGEST_BYTES + _NUMBER_BYTES]
+        number = int.from_bytes(rest)
+        if (before := numbers.setdefault(digest, number)) != number:
+            return number, before
+    return None

@@ -1,0 +1,174 @@
+"""`moengage-cohort segments` against the emulator: segments of all kinds, and filter segments."""
+
+import json
+
+import pytest
+
+from target_moengage_cohort.emulator import Emulator
+from tests.cli.conftest import PLANTED, people
+from tests.support.singer import UNLIMITED
+
+BERLIN = {
+    "included_filters": {
+        "filter_operator": "and",
+        "filters": [
+            {
+                "filter_type": "user_attributes",
+                "name": "uid",
+                "data_type": "string",
+                "category": "Tracked Custom Attribute",
+                "operator": "in",
+                "negate": False,
+                "value": ["u-1"],
+                "case_sensitive": True,
+            }
+        ],
+    }
+}
+
+
+@pytest.fixture
+def segments(desk):
+    """Return a function that runs a command of `segments`, and returns its JSON."""
+
+    def run(*words, text=None, code=0):
+        result = desk.run("segments", *words, "--json", text=text)
+        assert code == result.exit_code, result.output
+        return json.loads(result.stdout) if code == 0 else result.stderr
+
+    return run
+
+
+def without_case(filters):
+    """Return other filters."""
+    changed = json.loads(json.dumps(filters))
+    changed["included_filters"]["filters"][0]["case_sensitive"] = False
+    return changed
+
+
+def test_a_filter_segment_is_created_listed_shown_and_updated(segments):
+    """What is created is listed under its name, shown with its filters, and updated by its name."""
+    created = segments("create", "Berlin", "-", text=json.dumps(BERLIN))
+    assert [created["id"]] == [each["id"] for each in segments("list", "--name", "Berlin")]
+    shown = segments("get", "Berlin")
+    assert BERLIN["included_filters"] == shown["included_filters"]
+    changed = json.dumps(shown | without_case(BERLIN))
+    updated = segments("update", "Berlin", "-", "--rename", "Hamburg", text=changed)
+    assert (created["id"], "Hamburg") == (updated["id"], updated["name"])
+    assert (
+        without_case(BERLIN)["included_filters"] == segments("get", "Hamburg")["included_filters"]
+    )
+
+
+def test_the_list_has_cohorts_and_shows_them_as_text(desk, segments):
+    """The text has a line for each segment, with its kind and its name."""
+    desk.fill("vip", people(1), name="VIP users")
+    segments("create", "Berlin", "-", text=json.dumps(BERLIN))
+    shown = desk.run("segments", "list").stdout.splitlines()
+    assert [line.split()[2:4] for line in shown[1:]] == [
+        ["cohort", "cohort_sync"],
+        ["filter", "api"],
+    ]
+    assert shown[1].endswith(" VIP users")
+    assert "no such segment" in desk.run("segments", "list", "--name", "None").stdout
+
+
+def test_no_command_waits_for_a_run(desk, segments):
+    """While a run is at work, segments are listed and changed all the same."""
+    desk.fill("vip", people(1), name="VIP users")
+    with desk.ledger("vip"):
+        assert 1 == len(segments("list"))
+        segments("archive", "VIP users")
+
+
+def test_a_segment_is_archived_and_unarchived(desk, segments):
+    """A cohort that is archived, by its name, is unarchived likewise."""
+    desk.fill("vip", people(1), name="VIP users")
+    for command, is_archived in (("archive", True), ("unarchive", False)):
+        assert is_archived is segments(command, "VIP users")["archived"]
+        assert [is_archived] == [each.is_archived for each in desk.emulator.apis.segments()]
+
+
+def test_filters_that_another_segment_has(segments):
+    """The error names the segment that has the filters already."""
+    segments("create", "Berlin", "-", text=json.dumps(BERLIN))
+    error = segments("create", "Other", "-", text=json.dumps(BERLIN), code=1)
+    assert "'Berlin'" in error
+
+
+def test_a_doubted_attempt_is_told(desk, segments):
+    """A conflict after an attempt without an answer may be that attempt's; the error says so."""
+    desk.emulator.apis.drop_next(when="after")
+    desk.raw["max_retry_seconds"] = 100
+    assert "may have been applied" in segments(
+        "create", "Berlin", "-", text=json.dumps(BERLIN), code=1
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"included_filters": {}}',
+        '{"filters": []}',
+        json.dumps(BERLIN | {"exclude_filters": BERLIN["included_filters"]}),
+        json.dumps(BERLIN | {"excluded_filters": [f"{PLANTED}0002"]}),
+        " " * (1 << 20) + "{}",
+    ],
+)
+def test_a_file_that_has_no_filters(desk, segments, text):
+    """A file that is not what MoEngage documents, or has a misspelled key, is refused here."""
+    assert "standard input: " in segments("create", "Berlin", "-", text=text, code=1)
+    assert [] == desk.emulator.apis.calls()
+
+
+def test_a_file_that_cannot_be_read(segments, desk):
+    """The error names the file."""
+    assert "missing.json" in segments("create", "B", str(desk.folder / "missing.json"), code=1)
+
+
+@pytest.mark.parametrize("words", [("get", "None"), ("update", "None", "-")])
+def test_a_name_that_is_not_listed(segments, words):
+    """A segment that is looked up by its name and not listed is an error that says what is open."""
+    assert "not documented" in segments(*words, text=json.dumps(BERLIN), code=1)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("create", "Berlin", "-"), ("update", "Berlin", "-"), ("archive", "A"), ("unarchive", "A")],
+)
+def test_a_dry_run_changes_no_segment(desk, segments, words):
+    """With dry_run a command that changes segments is refused, and sends nothing."""
+    desk.raw["dry_run"] = True
+    assert "dry_run" in segments(*words, text=json.dumps(BERLIN), code=1)
+    assert [] == desk.emulator.apis.calls()
+
+
+def test_hosts_with_one_ledger_share_the_limits(desk, server, tmp_path, monkeypatch):
+    """Hosts that share a ledger on a server keep a limit together; without a ledger there yet, the
+    commands work, too."""
+    there = server.new_database("segments")
+    where = f"{there.user}@{there.host}:{there.port}/{there.database}"
+    desk.raw |= {"ledger_uri": f"postgresql://{where}", "id_attribute": "uid"}
+    desk.raw["max_retry_seconds"] = 0
+    assert 0 == desk.run("segments", "list").exit_code
+    desk.fill("vip", people(1), name="VIP users")
+    words = ("segments", "file", "add", "None", "--url", "https://files.example.com/x")
+    for number in range(10):
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / f"host-{number % 2}"))
+        assert "404" in desk.run(*words).stderr
+    sent = len(desk.emulator.apis.calls())
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "host-0"))
+    assert "limit" in desk.run(*words).stderr
+    assert sent == len(desk.emulator.apis.calls())
+
+
+def test_the_key_of_the_segments_api(desk, segments):
+    """segments_api_key is used if it is set; a key without the scope is an error that names it."""
+    with Emulator(requests_per_minute=UNLIMITED, segments_api_key="the-key") as emulator:
+        desk.raw["api_url"] = emulator.url
+        assert "segments_api_key" in segments("list", code=1)
+        desk.raw["segments_api_key"] = "the-key"
+        assert [] == segments("list")

@@ -1,0 +1,48 @@
+"""The rules for the files of file segments."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from target_moengage_cohort.moengage.segment_files import SeenValues, value_fault
+
+
+@pytest.mark.parametrize("value", ["u-1", "a b", " padded ", "é", "0042", "\ufeff", "a;b"])
+def test_what_a_file_can_have(value):
+    """A value may have white space and any characters that no rule forbids."""
+    assert value_fault(value, "string") is None
+
+
+@pytest.mark.parametrize("value", ["", " ", "\t", 'a"b', "o'brien", "a,b", "a,", "a\nb", "a\r"])
+def test_what_a_file_cannot_have(value):
+    """Blanks, quotes, commas and line breaks are refused, and the reason does not quote them."""
+    fault = value_fault(value, "string")
+    assert fault
+    assert "brien" not in fault
+
+
+@pytest.mark.parametrize(
+    ("value", "is_number"),
+    [("4711", True), ("-1.5", True), ("1e3", True), ("nan", False), ("inf", False), ("u1", False)],
+)
+def test_numbers(value, is_number):
+    """Values of a number's attribute must be finite numbers."""
+    assert is_number is (value_fault(value, "double") is None)
+
+
+@given(st.lists(st.sampled_from([f"u{number}" for number in range(400)]), max_size=400))
+def test_the_first_repeated_value_is_found(values):
+    """The pair that is found is the first value that is there already, and its first place."""
+    seen = SeenValues()
+    for number, value in enumerate(values, 1):
+        seen.add(value.encode(), number)
+    places = {}
+    expected = next(
+        (
+            (number, places[value])
+            for number, value in enumerate(values, 1)
+            if places.setdefault(value, number) != number
+        ),
+        None,
+    )
+    assert expected == seen.first_repeated()
