@@ -26,6 +26,7 @@ _COMMANDS = (
     "resync",
     "run",
     "status",
+    "verify",
 )
 
 
