@@ -14,7 +14,7 @@ from target_moengage_cohort.moengage.filters import (
     in_segment,
     nested,
 )
-from target_moengage_cohort.moengage.segments import FileSegment
+from target_moengage_cohort.moengage.segments import FileSegment, FileSource
 from target_moengage_cohort.moengage.transport import Transport
 from tests.support.apis import FileServer
 
@@ -133,6 +133,31 @@ def test_a_file_that_breaks_a_rule_is_called_back_as_such(callers, files, conten
     assert 400 == done["status"]
     assert done["error_message"]
     assert [0] == [each.users for each in callers.emulator.apis.segments()]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "127.0.0.1:99999", "127.0.0.1:x"])
+def test_a_file_that_cannot_be_fetched_is_called_back_as_such(callers, files, host):
+    """Neither an address where nobody listens nor one that is none keeps later files from being
+    processed; the same goes for callbacks."""
+    source = msgspec.structs.replace(files.source(b"u1"), file_url=f"http://{host}/")
+    callers.segments.create_file("One", source, 30)
+    source = msgspec.structs.replace(files.source(b"u1"), callback_url=f"http://{host}/")
+    callers.segments.create_file("Two", source, 30)
+    callers.segments.create_file("Three", files.source(b"u1"), 30)
+    answers = {each["segment_name"]: each["status"] for each in files.wait_for_callbacks(2)}
+    assert {"One": 400, "Three": 201} == answers
+
+
+def test_values_a_day_are_limited(callers, files):
+    """More than two million values in a day are called back as an error; the next day has room."""
+    first, more = (b"\n".join(b"%d" % n for n in range(count)) for count in (1_500_000, 500_001))
+    callers.segments.create_file("File", files.source(first), 30)
+    files.wait_for_callbacks(1)
+    callers.segments.replace_users("File", files.source(more))
+    files.wait_for_callbacks(2)
+    callers.emulator.clock.advance(86_400)
+    callers.segments.replace_users("File", files.source(more))
+    assert [201, 400, 201] == [each["status"] for each in files.wait_for_callbacks(3)]
 
 
 REFUSALS = {
@@ -270,19 +295,30 @@ def test_an_answer_that_is_not_moengage_s_is_an_error(callers, body):
 def test_nothing_leaks(callers, caplog):
     """Neither an error nor a line of the log has a key, an identifier or a signed address."""
     caplog.set_level("DEBUG")
-    quoted = (
-        f"bad value {SECRET} in https://x/?Signature=abc123def of {callers.settings.data_api_key}"
+    key = callers.settings.data_api_key
+    source = FileSource(
+        attribute_name="uid",
+        file_url="https://files/list.csv?Signature=abcdef",
+        callback_url="https://hooks/token-ghijkl",
+        emails=("annamaria@mail",),
     )
+    members, addresses = f"annamaria {SECRET} {key}", f"{source.file_url} {source.callback_url}"
+    filters = all_of(nested(any_of(attribute_in("uid", ["annamaria", SECRET]))))
     shown = []
     for status in (400, 409, 500):
-        callers.emulator.apis.fail_next(status, 20, message=quoted)
-        with pytest.raises(TargetError) as error:
-            callers.segments.create("x", all_of(attribute_in("uid", [SECRET])))
-        shown.append(str(error.value))
-        callers.emulator.apis.clear_faults()
+        for quoted, call, *arguments in (
+            (members, callers.segments.create, "x", filters),
+            (members, callers.analytics.count, [filters]),
+            (addresses, callers.segments.create_file, "x", source, 1),
+        ):
+            callers.emulator.apis.fail_next(status, 20, message=f"bad: {quoted}")
+            with pytest.raises(TargetError) as error:
+                call(*arguments)
+            shown.append(str(error.value))
+            callers.emulator.apis.clear_faults()
     shown += [record.getMessage() for record in caplog.records]
-    for secret in (SECRET, "Signature", callers.settings.data_api_key):
-        assert not [line for line in shown if secret in line]
+    secrets = ("annamaria", SECRET, "abcdef", "ghijkl", key)
+    assert not [line for line in shown for secret in secrets if secret in line]
 
 
 def test_a_segment_is_archived_without_a_run(callers):
