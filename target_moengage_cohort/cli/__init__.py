@@ -27,6 +27,7 @@ _COMMANDS = (
     "run",
     "segments",
     "status",
+    "verify",
 )
 
 

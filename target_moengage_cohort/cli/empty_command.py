@@ -70,6 +70,15 @@ def known_members(ledgers: LedgerStore, cohort: str) -> CohortLedger:
     return ledgers.open_known(cohort)
 
 
+def cohorts_with_members(session: Session) -> list[str]:
+    """Return the partner's cohorts whose members are kept, without retired ones; print if none."""
+    with session.ledgers(read_only=True) as ledgers:
+        entries = [each for each in ledgers.entries() if each.has_members and not each.is_retired]
+    if not entries:
+        click.echo(f"No ledgers for partner {session.settings.partner!r} in {ledgers.place}.")
+    return [each.cohort_id for each in entries]
+
+
 def remove_all(session: Session, ledgers: LedgerStore, ledger: CohortLedger, kind: str) -> int:
     """Remove all members of a cohort, as an action of a kind; return how many are left."""
     if ledger.entry.is_partial:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import os
+import random
 import signal
 import sys
 import time
@@ -51,6 +52,8 @@ class SessionTiming(msgspec.Struct, frozen=True):
     clock: Callable[[], float] = time.time
     busy_seconds: float = 30.0  # the wait for a ledger that another process has open
     step: Step = lambda _name: None
+    wait: Callable[[Interrupt, float], bool] = Interrupt.wait
+    random: Callable[[], float] = random.SystemRandom().random  # draws samples
 
 
 class Session:
@@ -72,6 +75,9 @@ class Session:
         self.stopped_by: int | None = None  # the signal that ended the command
         self.is_abandoned = False  # whether a thread waits for an answer that nobody needs
         self._busy_seconds, self.step = timing.busy_seconds, timing.step
+        self.random = timing.random
+        # Waits for so many seconds, and returns whether the command is to end instead.
+        self.wait = functools.partial(timing.wait, self.interrupt)
         self.store: LedgerStore | None = None  # that `ledgers` has opened
 
     @contextlib.contextmanager

@@ -21,7 +21,9 @@ if t.TYPE_CHECKING:
         LedgerCounts,
         Plan,
         RequestState,
+        Samples,
     )
+    from target_moengage_cohort.ledger.snapshot import Observation
     from target_moengage_cohort.ledger.stream_ledger import StreamLedger
 
 CohortRecord: t.TypeAlias = "CohortLedger | MemberlessCohort"
@@ -120,6 +122,15 @@ class CohortLedger(t.Protocol):
 
     def find(self, members: Sequence[Member]) -> list[Member]:
         """Return the members, aliases included, that share an identifier with these."""
+
+    def samples(self, size: int, seed: str) -> Samples:
+        """Draw random samples of at most so many members each; equal seeds draw the same."""
+
+    def kept_removals(self) -> Iterator[list[Member]]:
+        """Yield the latest removals, a bounded number, of members who are not back, in chunks."""
+
+    def observe(self, chunks: Iterable[Sequence[tuple[Action, Member]]]) -> Observation:
+        """Compare the ledger with an observed membership; the last row of a member counts."""
 
     def doubt_all(self) -> int:
         """Mark every accepted member as unconfirmed, to be sent again; return their number."""

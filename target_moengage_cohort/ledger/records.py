@@ -196,6 +196,31 @@ class Expected(msgspec.Struct, frozen=True):
     member: Member | None  # the identifiers of that action, if they are known
 
 
+class Sample(msgspec.Struct, frozen=True):
+    """A random sample of the uids of some members."""
+
+    uids: tuple[str, ...]
+    population: int  # how many members with a uid it was taken from
+
+
+class Samples(msgspec.Struct, frozen=True):
+    """Samples of a cohort's members; unconfirmed members are in none."""
+
+    accepted: Sample
+    removed: Sample  # of the removals that the ledger keeps, and that were not added again
+
+
+class ObservedCounts(msgspec.Struct, frozen=True):
+    """An observed membership compared with a cohort's ledger, in numbers of uids."""
+
+    observed: int
+    population: int  # accepted members with a uid, without unconfirmed ones
+    missing: int  # of these those that were not observed
+    kept: int  # the removals that the ledger keeps, of members who are not back
+    removed: int  # of these those that were observed
+    strangers: int  # observed, and neither accepted, unconfirmed nor such a removal
+
+
 class DiffCounts(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot compared with a ledger, in numbers of members."""
 

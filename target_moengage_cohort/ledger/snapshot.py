@@ -11,7 +11,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.column_files import ColumnarRows
     from target_moengage_cohort.core.membership import Member
-    from target_moengage_cohort.ledger.records import DiffCounts
+    from target_moengage_cohort.ledger.records import DiffCounts, ObservedCounts
 
 CohortMembers: t.TypeAlias = "tuple[int, list[Member]]"
 """Members of one cohort, by its number."""
@@ -19,6 +19,9 @@ CohortMembers: t.TypeAlias = "tuple[int, list[Member]]"
 
 Part: t.TypeAlias = t.Literal["additions", "removals", "approved", "resent"]
 """A part of the changes that a difference consists of."""
+
+DifferenceKind: t.TypeAlias = t.Literal["missing", "removed", "stranger"]
+"""How a member of an observed membership differs from the ledger; see `ObservedCounts`."""
 
 
 class ColumnarFacts(msgspec.Struct, frozen=True):
@@ -66,6 +69,15 @@ class Difference(t.Protocol):
 
     def close(self) -> None:
         """Free the memory that the difference takes."""
+
+
+class Observation(t.Protocol):
+    """A cohort's ledger compared with a membership that was observed elsewhere."""
+
+    counts: ObservedCounts
+
+    def uids(self, kind: DifferenceKind) -> Iterator[list[str]]:
+        """Yield the members that differ in one way, in chunks."""
 
 
 class Staging(t.Protocol):

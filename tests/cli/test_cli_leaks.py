@@ -11,7 +11,12 @@ from tests.support.singer import config, lines, record, schema, state
 CSV = f'uid,anonymous_id\n"{MEMBER.replace(chr(34), chr(34) * 2)}",{ANONYMOUS}\n'.encode()
 ROW = {"uid": MEMBER, "anon": ANONYMOUS}
 INPUT = lines(schema(columns=("uid", "anon")), record(**ROW), state({"a": 1}))
-MODE = {"sync_mode": "mirror", "anonymous_id_column": "anon", "max_retry_seconds": 0}
+MODE = {
+    "sync_mode": "mirror",
+    "anonymous_id_column": "anon",
+    "max_retry_seconds": 0,
+    "id_attribute": "uid",
+}
 
 
 @pytest.fixture
@@ -34,6 +39,9 @@ COMMANDS = {
     "run": (("run", "--", "cat", "{data}"), INPUT, 0),
     "status": (("status",), b"", 0),
     "status --json": (("status", "--json"), b"", 0),
+    "verify": (("verify", "--report", "{data}.verified"), b"", 0),
+    "verify --observed": (("verify", "users", "--observed", "{data}"), b"uid\nx\n", 6),
+    "verify of a broken file": (("verify", "users", "--observed", "{data}"), CSV + b'"', 1),
     "adopt": (("adopt", "users", "--csv", "{data}"), CSV, 0),
     "adopt of a broken file": (("adopt", "new", "--csv", "{data}"), CSV + f'"{MEMBER}'.encode(), 1),
     "adopt anew": (("adopt", "new", "--csv", "{data}", "--stream", "new"), CSV, 0),
@@ -43,6 +51,8 @@ COMMANDS = {
     "forget of a broken file": (("forget", "-"), f'uid\n"{MEMBER}'.encode(), 1),
     "forget without a column": (("forget", "-"), f"name,x\n{MEMBER},y\n".encode(), 1),
     "empty": (("empty", "users", "--yes"), b"", 0),
+    "verify of removals": (("verify", "users", "--json"), b"", 0),
+    "resync --removals": (("resync", "--removals", "--yes"), b"", 0),
     "resync": (("resync", "--yes"), b"", 0),
 }
 
@@ -143,6 +153,31 @@ def test_no_segment_command_shows_a_key_or_an_id(watched, emulator):
     assert 3 == len(ids)
     assert [] == [each for each in ids if each in watched.seen]
     watched.seen = watched.seen.replace("http://127.0.0.1:9/planted-member", "")  # the argument
+    watched.check()
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 428, 500])
+def test_verify_shows_nothing_that_an_answer_quotes(watched, emulator, status):
+    """Identifiers and keys that an answer about a query quotes are not shown."""
+    said = f"No such users: {MEMBER}, {json.dumps(MEMBER)}, {KEY}"
+    settings = config(emulator, **MODE)
+    assert 0 == watched.run(settings, b"", "verify")
+    emulator.apis.fail_next(status, 100, message=said, error_type=MEMBER)
+    report = watched.home / "verified.json"
+    assert 1 == watched.run(settings, b"", "verify", "--json", "--report", str(report))
+    emulator.apis.clear_faults()
+    emulator.apis.fail_queries(1, said)
+    assert 1 == watched.run(settings, b"", "verify")
+    watched.check()
+
+
+def test_differences_are_written_where_asked_alone(watched, emulator):
+    """Only the file that --differences names has identifiers of an observed membership."""
+    path = watched.inputs / "differences.csv"
+    command = ("verify", "users", "--observed", "{data}", "--differences", str(path))
+    data = f"uid\n{MEMBER.partition('x@')[0].strip(chr(34))}\n".encode()
+    assert 6 == watched.run(config(emulator, **MODE), data, *command)
+    assert "planted-member" in path.read_text()
     watched.check()
 
 

@@ -6,6 +6,7 @@ import contextlib
 import typing as t
 
 from target_moengage_cohort.ledger.duckdb.binding import bound_members
+from target_moengage_cohort.ledger.duckdb.schema import MEMBER_TABLES
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,7 +55,9 @@ def _conditions(table: Members) -> list[tuple[str, str]]:
         "uid IN (SELECT uid FROM forgotten WHERE uid IS NOT NULL) OR anonymous_id IN"
         " (SELECT anonymous_id FROM forgotten WHERE anonymous_id IS NOT NULL)"
     )
-    named = ("accepted", "doubts", "aliases", "plan_members")
+    named = ["accepted", "doubts", "aliases", "plan_members"]
+    if table.has_kept:
+        named.append("kept_removals")
     return [
         *((name, same) for name in named),
         ("removed", f"h IN (SELECT {hashes} FROM forgotten)"),
@@ -64,7 +67,7 @@ def _conditions(table: Members) -> list[tuple[str, str]]:
 def _cohorts(table: Members, conditions: Sequence[tuple[str, str]], schema: str) -> set[int]:
     had: set[int] = set()
     for name, where in conditions:
-        of = "{s}" if name == "plan_members" else schema  # no view shows plans
+        of = schema if name in MEMBER_TABLES else "{s}"  # no view shows the others
         rows = table.rows(f"SELECT DISTINCT cohort FROM {of}.{name} WHERE {where}")
         had |= {cohort for (cohort,) in rows}
     return had

@@ -66,14 +66,16 @@ def _fold_step(
     members.may_have_removed |= any(each.action == Action.REMOVE.value for each in step)
     with members.sparing(), members.using():
         _load(members, requests, step)
-        for table, replaced in schema.FOLDED_AWAY.items():
+        for table, replaced in schema.REPLACED.items():
             condition = f"v.cohort = old.cohort AND v.h = old.h AND {replaced}"
             members.thin(table, "{v}.summary AS v", condition)
         with members.change("fold"):
-            for table, replaced in schema.FOLDED_AWAY.items():
+            for table, replaced in schema.REPLACED.items():
                 members.run(schema.DELETE % (table, replaced))
             for insert in schema.INSERTS:
                 members.run(insert)
+            if members.run(schema.KEEP_REMOVALS):
+                members.run(schema.TRIM_REMOVALS)
             folded = members.write_marks(marks)
         members.run("DROP SCHEMA {v} CASCADE")
     return folded

@@ -7,13 +7,16 @@ import typing as t
 from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
 from target_moengage_cohort.ledger.control.requests import REFUSED_DOUBT
+from target_moengage_cohort.ledger.duckdb import sampling
 from target_moengage_cohort.ledger.duckdb.binding import bound_members
+from target_moengage_cohort.ledger.duckdb.sampling import CohortTables, DuckDBObservation
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from target_moengage_cohort.ledger.duckdb.members import Members
     from target_moengage_cohort.ledger.duckdb.stream_members import StreamMembers
+    from target_moengage_cohort.ledger.records import Samples
 
 _GROUPED = 2_000_000
 """Rows to group at a time, as in a comparison."""
@@ -88,12 +91,29 @@ class DuckDBCohortLedger(CohortLedger):
             f" SELECT h FROM {s}.doubts WHERE {mine})"
         )
 
+    @property
+    def _tables(self) -> CohortTables:
+        self.stream.fold()
+        return CohortTables(self.stream.table, self.stream.tables, self.number)
+
+    def samples(self, size: int, seed: str) -> Samples:
+        """See `CohortLedger.samples`."""
+        return sampling.samples(self._tables, size, seed)
+
+    def kept_removals(self) -> Iterator[list[Member]]:
+        """See `CohortLedger.kept_removals`."""
+        return sampling.kept_removals(self._tables)
+
+    def observe(self, chunks: Iterable[Sequence[tuple[Action, Member]]]) -> DuckDBObservation:
+        """See `CohortLedger.observe`."""
+        return DuckDBObservation(self._tables, _collect(self.stream.table, chunks))
+
     def adopt(self, chunks: Iterable[Sequence[Member]]) -> int:
         """See `CohortLedger.adopt`."""
         self.stream.fold()
         before = self.entry.counts.accepted.count
         table, mine = self.stream.table, [self.number]
-        source = _collect(table, chunks)
+        source = _collect(table, ([(Action.ADD, each) for each in chunk] for chunk in chunks))
         with self.stream.changing("adopt", mine):
             _adopt(table, self.number, source)
         return self.entry.counts.accepted.count - before
@@ -120,18 +140,20 @@ def _action(text: str) -> Action:
     return Action.REMOVE if text == REFUSED_DOUBT else Action(text)
 
 
-def _collect(table: Members, chunks: Iterable[Sequence[Member]]) -> str:
-    """Collect members in memory, each once with its last identifiers; return the view's name."""
-    rows, latest = "memory.adopted_rows", "memory.adopted"
+def _collect(table: Members, chunks: Iterable[Sequence[tuple[Action, Member]]]) -> str:
+    """Collect members in memory, each once with its last row; return the view's name."""
+    rows, latest = "memory.collected_rows", "memory.collected"
     with table.using() as cursor:
-        columns = "(position BIGINT, h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR)"
+        columns = "(position BIGINT, h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR, action VARCHAR)"
         cursor.execute(f"CREATE OR REPLACE TABLE {rows} {columns}")
         cursor.execute(f"CREATE OR REPLACE TABLE {latest} (h UHUGEINT, position BIGINT)")
     position, h = 0, table.engine.hash_sql("uid", "anonymous_id")
     for chunk in chunks:
-        source, values = bound_members(chunk)
+        source, values = bound_members(
+            [member for _, member in chunk], actions=[action.value for action, _ in chunk]
+        )
         place = f"{position} + row_number() OVER () - 1"
-        select = f"SELECT {place}, {h}, uid, anonymous_id FROM {source}"
+        select = f"SELECT {place}, {h}, uid, anonymous_id, action FROM {source}"
         with table.using() as cursor:
             cursor.execute(f"INSERT INTO {rows} {select}", values)
         position += len(chunk)

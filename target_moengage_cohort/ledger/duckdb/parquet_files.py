@@ -25,6 +25,7 @@ _DUMPED = {
     "removed": f"cohort, (h >> 64)::UBIGINT AS high, (h & {_LOW})::UBIGINT AS low",
     "aliases": "cohort, uid, anonymous_id",
     "plan_members": "cohort, plan_id, action, uid, anonymous_id",
+    "kept_removals": "cohort, uid, anonymous_id, number",
 }
 
 
@@ -67,4 +68,5 @@ def _restored(engine: Engine) -> dict[str, str]:
         "doubts": f"cohort, {h}, uid, anonymous_id, action",
         "removed": "cohort, (high::UHUGEINT << 64) | low::UHUGEINT",
         "aliases": f"cohort, {of_alias}, uid, anonymous_id",
+        "kept_removals": f"cohort, {h}, uid, anonymous_id, number",
     }

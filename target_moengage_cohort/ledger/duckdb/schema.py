@@ -6,6 +6,15 @@ from target_moengage_cohort.core.membership import Action
 
 _ADD, _REMOVE = (f"'{action.value}'" for action in (Action.ADD, Action.REMOVE))
 
+KEPT_REMOVALS = (
+    # Members that left last, for `verify` and `resync --removals`, with the request of each. Stores
+    # from before this table get it when they are opened.
+    "CREATE TABLE IF NOT EXISTS {s}.kept_removals"
+    " (cohort INTEGER, h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR, number BIGINT)"
+)
+MOST_KEPT = 3_000
+"""The removals to keep for each cohort: about as many UUIDs as the largest request has."""
+
 FILE_TABLES = (
     (
         "CREATE TABLE {s}.meta (format INTEGER, store VARCHAR, partner VARCHAR, stream VARCHAR,"
@@ -29,12 +38,13 @@ FILE_TABLES = (
         "CREATE TABLE {s}.plan_members (cohort INTEGER, plan_id VARCHAR, action VARCHAR,"
         " uid VARCHAR, anonymous_id VARCHAR)"
     ),
+    KEPT_REMOVALS,
 )
 """No indexes: those of DuckDB do not spill. The cohorts are control's numbers of them."""
 
 GIVEN_PLANS = "SELECT unnest(?::INTEGER[]) AS cohort, unnest(?::VARCHAR[]) AS plan_id"
 MEMBER_TABLES = ("accepted", "doubts", "removed", "aliases")
-COHORT_TABLES = (*MEMBER_TABLES, "marks", "plan_members")
+COHORT_TABLES = (*MEMBER_TABLES, "marks", "plan_members", "kept_removals")
 """Every table that has rows of cohorts."""
 
 _LINK = "'link'"  # the action of rows of the journal by which a member becomes an alias
@@ -137,6 +147,8 @@ _NEWLY_ALIASED = (
 _SETTLED = "v.accepted IS NOT NULL"
 FOLDED_AWAY = {"accepted": _SETTLED, "removed": _SETTLED, "doubts": "TRUE", "aliases": _SETTLED}
 """For each table, the members in the summary whose rows a fold replaces."""
+REPLACED = FOLDED_AWAY | {"kept_removals": _SETTLED}
+"""Likewise, of all tables; no view shows kept removals."""
 
 DELETE = (
     "DELETE FROM {s}.%s AS old USING {v}.summary AS v"
@@ -150,6 +162,18 @@ INSERTS = (
         f"INSERT INTO {{s}}.aliases FROM ({_NEWLY_ALIASED.replace('%s', '{s}')})"
         " ANTI JOIN {s}.aliases USING (cohort, h, uid)"
     ),
+)
+KEEP_REMOVALS = (
+    "INSERT INTO {s}.kept_removals SELECT j.cohort, j.h, j.uid, j.anonymous_id, j.number "
+    + _LAST.replace("%s", "accepted")
+    + f" WHERE j.action = {_REMOVE} QUALIFY row_number()"
+    + f" OVER (PARTITION BY j.cohort ORDER BY j.number DESC, j.h) <= {MOST_KEPT}"
+)
+"""Keeps the latest removals; of one request those whose hashes, which are random, are lowest."""
+TRIM_REMOVALS = (
+    "DELETE FROM {s}.kept_removals AS old USING (SELECT cohort AS c, h AS k FROM {s}.kept_removals"
+    " QUALIFY row_number() OVER (PARTITION BY cohort ORDER BY number DESC, h)"
+    f" > {MOST_KEPT}) AS o WHERE o.c = old.cohort AND o.k = old.h"
 )
 
 VIEWS = tuple(

@@ -33,6 +33,7 @@ _LOADED = {
     "doubts": {**_IDENTIFIERS, "action": "VARCHAR"},
     "aliases": _IDENTIFIERS,
     "plan_members": {"plan_id": "VARCHAR", "action": "VARCHAR", **_IDENTIFIERS},
+    "kept_removals": {**_IDENTIFIERS, "number": "BIGINT"},
     "marks": {
         "cohort": "INTEGER",
         "mark": "BIGINT",
@@ -90,14 +91,16 @@ class LoadedMembers(Members):
         self._cohorts = cohorts
         with self.using() as cursor:
             make_tables(cursor, self.schema)
+            self.has_kept = self._bulk.has_kept_removals()
             if not cohorts:
                 return
+            tables = [name for name in _LOADED if self.has_kept or name != "kept_removals"]
             with self._bulk.reading():
-                exist = (f"EXISTS (SELECT 1 FROM {table} {self._chosen})" for table in _LOADED)
+                exist = (f"EXISTS (SELECT 1 FROM {table} {self._chosen})" for table in tables)
                 looks = f"SELECT {', '.join(exist)}"
                 (filled,) = self._bulk.channel.run(looks, copying.SILENT_SECONDS)
-                self._filled = dict(zip(_LOADED, filled, strict=True))
-                for table in _LOADED.keys() - {*_LARGE}:
+                self._filled = dict(zip(tables, filled, strict=True))
+                for table in {*tables} - {*_LARGE}:
                     self._load(cursor, table)
                 ((accepted,),) = cursor.execute(
                     f"SELECT coalesce(max(accepted), 0) FROM {self.schema}.marks"
@@ -208,6 +211,7 @@ class LoadedMembers(Members):
             "accepted": self.engine.hash_sql("uid", "anonymous_id"),
             "doubts": self.engine.hash_sql("uid", "anonymous_id"),
             "aliases": self.engine.hash_sql("NULL::VARCHAR", "anonymous_id"),
+            "kept_removals": self.engine.hash_sql("uid", "anonymous_id"),
             "removed": "h::UUID::UHUGEINT",
         }
         columns = ", ".join(hashes[table] if column == "h" else column for column in COLUMNS[table])

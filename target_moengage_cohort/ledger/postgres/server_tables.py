@@ -18,6 +18,9 @@ MEMBERS = {
     "plan_members": (
         "cohort INTEGER NOT NULL, plan_id TEXT NOT NULL, action TEXT, uid TEXT, anonymous_id TEXT"
     ),
+    "kept_removals": (
+        "cohort INTEGER NOT NULL, h UUID NOT NULL, uid TEXT, anonymous_id TEXT, number BIGINT"
+    ),
 }
 """The columns of the tables that DuckDB has, too, in the same order; `h` as sixteen bytes."""
 
@@ -28,6 +31,7 @@ _KEYS = {
     "aliases": ("cohort", "h", "uid"),
     "marks": ("cohort",),
     "plan_members": ("cohort", "plan_id", "action", "uid", "anonymous_id"),
+    "kept_removals": ("cohort", "h"),
 }
 _INDEXED = {"plan_members": "cohort, plan_id", "marks": "cohort"}  # by default cohort and hash
 
@@ -60,11 +64,26 @@ TABLES = (
 )
 """The tables of a new store, in addition to those of control."""
 
-NAMES = tuple(
-    statement.split()[2]
-    for statement in (*CONTROL, *TABLES)
-    if statement.startswith("CREATE TABLE")
+_KEPT = "kept_removals"
+ADD_KEPT = "; ".join(
+    statement.replace(" TABLE ", " TABLE IF NOT EXISTS ").replace(
+        " INDEX ", " INDEX IF NOT EXISTS "
+    )
+    for statement in TABLES
+    if _KEPT in statement
 )
+"""Adds the table that stores from before it lack."""
+HAS_KEPT = (
+    "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    f" WHERE n.nspname = ? AND c.relname = '{_KEPT}'"
+)
+
+NAMES = tuple(
+    name
+    for statement in (*CONTROL, *TABLES)
+    if statement.startswith("CREATE TABLE") and (name := statement.split()[2]) != _KEPT
+)
+"""The tables that every store has."""
 
 HAS_RIGHTS = (
     "SELECT has_database_privilege(current_database(), 'TEMPORARY') AND"

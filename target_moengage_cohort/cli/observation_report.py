@@ -1,0 +1,113 @@
+"""Compares a cohort with a membership that a person has, and writes who differs."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import typing as t
+from pathlib import Path
+
+from target_moengage_cohort.cli.empty_command import known_members
+from target_moengage_cohort.cli.observed_members import read_observed
+from target_moengage_cohort.cli.verification import (
+    Finding,
+    Result,
+    blank,
+    decided,
+    removed_still_in,
+)
+from target_moengage_cohort.core.commands import EXAMPLE_CSV, suggest
+from target_moengage_cohort.core.errors import SettingsError, TryAgainError
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from target_moengage_cohort.cli.observed_members import Row
+    from target_moengage_cohort.cli.session import Session
+    from target_moengage_cohort.ledger.records import ObservedCounts
+    from target_moengage_cohort.ledger.snapshot import DifferenceKind, Observation
+
+_KINDS: tuple[DifferenceKind, ...] = ("missing", "removed", "stranger")
+
+
+def compare(session: Session, cohort_id: str, path: str, differences: str | None) -> Result:
+    """Compare a cohort with the membership in a file; write who differs, if asked."""
+    with contextlib.ExitStack() as stack:
+        output = None if differences is None else stack.enter_context(_new_file(differences))
+        ledgers = stack.enter_context(session.ledgers())
+        ledger = known_members(ledgers, cohort_id)
+        rows = read_observed(path, session.settings.id_attribute)
+        observation = ledger.observe(_until_stopped(session, rows))
+        if output is not None:
+            _write(output, observation)
+        result = decided(
+            blank(ledger.entry),
+            *_findings(cohort_id, path, differences, observation.counts),
+            observed=observation.counts,
+        )
+        ledgers.note_action("verify", ledger.entry, **result.counts)
+        return result
+
+
+def _until_stopped(session: Session, chunks: Iterator[Sequence[Row]]) -> Iterator[Sequence[Row]]:
+    for chunk in chunks:
+        if session.interrupt.is_set():
+            msg = "stopped before the whole file was read, so nothing was compared; run it again"
+            raise TryAgainError("interrupted", msg)
+        yield chunk
+
+
+@contextlib.contextmanager
+def _new_file(path: str) -> Iterator[t.BinaryIO]:
+    """Yield a new file, for its owner alone; remove it after an error."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except OSError as error:
+        msg = f"--differences: {path} cannot be created ({error.strerror}); choose another file"
+        raise SettingsError("differences_unwritable", msg) from None
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - made with its mode
+        try:
+            yield file
+        except BaseException:
+            Path(path).unlink()
+            raise
+
+
+def _write(output: t.BinaryIO, observation: Observation) -> None:
+    text = io.TextIOWrapper(output, encoding="utf-8", newline="", write_through=True)
+    rows = csv.writer(text)
+    rows.writerow(["uid", "difference"])
+    for kind in _KINDS:
+        for uids in observation.uids(kind):
+            rows.writerows((uid, kind) for uid in uids)
+    text.detach()
+
+
+def _findings(
+    cohort_id: str, path: str, differences: str | None, counts: ObservedCounts
+) -> Iterator[Finding | None]:
+    if counts.missing:
+        msg = (
+            f"{counts.missing:,} accepted members are not in the file: MoEngage does not know "
+            "them, has not processed them yet, or has lost them. How many it knows is shown by: "
+            f"{suggest('verify', cohort_id)}. To let the next run send all members again"
+        )
+        yield Finding("missing", msg, suggest("resync", cohort_id))
+    yield removed_still_in(cohort_id, counts.removed, counts.kept)
+    if counts.strangers and differences is None:
+        msg = (
+            f"{counts.strangers:,} users in the file are not in the ledger. Write them to a file, "
+            "which this command then names the next step for"
+        )
+        options = ("--observed", path, "--differences", "differences.csv")
+        yield Finding("strangers", msg, suggest("verify", *options, cohort_id))
+    elif counts.strangers:
+        msg = (
+            f"{counts.strangers:,} users in the file are not in the ledger. Import them, then run "
+            "the stream: a mirror removes those who do not belong"
+        )
+        yield Finding(
+            "strangers", msg, suggest("adopt", cohort_id, "--csv", differences or EXAMPLE_CSV)
+        )

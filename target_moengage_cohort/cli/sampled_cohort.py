@@ -1,0 +1,158 @@
+"""A cohort with samples of its members, and what the counts of a query say about it; pure."""
+
+from __future__ import annotations
+
+import typing as t
+
+import msgspec
+
+from target_moengage_cohort.cli.verification import (
+    Finding,
+    Result,
+    SampleCounts,
+    Unknown,
+    blank,
+    decided,
+    removed_still_in,
+    undecided,
+)
+from target_moengage_cohort.core.commands import suggest
+from target_moengage_cohort.core.proportions import Z_SURE, Drawn, Estimate, share
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from target_moengage_cohort.ledger.records import CohortEntry, Sample
+
+MOST_CHARACTERS = 60_000
+"""Of a sample. A query may have 262,144 in its filters, and each of two samples is in it twice."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Drawing(t.NamedTuple):
+    """As much of a sample as fits into a query, and the population that it was drawn from."""
+
+    uids: tuple[str, ...]
+    drawn: Drawn
+
+
+class SampledCohort(msgspec.Struct, frozen=True, kw_only=True):
+    """A cohort as of the moment when its samples were drawn.
+
+    Attributes:
+        revision: Rises with every change of the cohort.
+        others: How many more users may be in the segment: members that are in no sample.
+    """
+
+    entry: CohortEntry
+    revision: int
+    others: int
+    members: Drawing
+    removed: Drawing
+
+    def result(self, counts: Iterator[int]) -> Result:
+        """Return what the answer to a query says.
+
+        Args:
+            counts: The size of the segment; then, for each sample that has members, how many of
+                them are known, and how many are in the segment.
+        """
+        size = next(counts)
+        members, removed = _counts(self.members, counts), _counts(self.removed, counts)
+        facts: dict[str, t.Any] = {"size": size, "members": members, "removed": removed}
+        if reason := _contradiction(size, members, removed):
+            return undecided(blank(self.entry), reason, **facts)
+        findings: list[Finding | None] = []
+        if members is not None:
+            drawn = self.members.drawn
+            lost = share(members.known - members.in_segment, drawn)
+            facts["match_percent"] = _percent(share(members.known, drawn))
+            facts["missing"] = lost.of(drawn.population)
+            findings += [_none_known(members), _missing(self.entry.cohort_id, members)]
+        if removed is not None:
+            still_in = removed.in_segment, removed.sampled
+            findings.append(removed_still_in(self.entry.cohort_id, *still_in))
+        findings.append(_strangers(self.entry.cohort_id, size - self._most(members, removed)))
+        return decided(blank(self.entry), *findings, **facts)
+
+    def _most(self, members: SampleCounts | None, removed: SampleCounts | None) -> int:
+        """Return how many users the segment may have without strangers, to all certainty."""
+        most = self.others
+        for (_, drawn), counts in ((self.members, members), (self.removed, removed)):
+            if counts is not None:
+                most += int(share(counts.in_segment, drawn, Z_SURE).of(drawn.population).high)
+        return most
+
+
+def fitting(sample: Sample) -> Drawing:
+    """Return as much of a sample as fits into a query, which is random, too."""
+    uids: list[str] = []
+    room = MOST_CHARACTERS
+    for uid in sample.uids:
+        room -= len(_encode(uid).decode()) + 1
+        if room < 0:
+            break
+        uids.append(uid)
+    return Drawing(tuple(uids), Drawn(len(uids), sample.population))
+
+
+def _counts(drawing: Drawing, counts: Iterator[int]) -> SampleCounts | None:
+    if not drawing.uids:
+        return None
+    return SampleCounts(len(drawing.uids), next(counts), next(counts))
+
+
+def _percent(estimate: Estimate) -> Estimate:
+    value, low, high = (round(100 * each, 2) for each in msgspec.structs.astuple(estimate))
+    return Estimate(value, low, high)
+
+
+def _contradiction(size: int, *samples: SampleCounts | None) -> Unknown | None:
+    """Return why some counts cannot be those of the samples."""
+    there = [each for each in samples if each is not None]
+    if any(not each.in_segment <= each.known <= each.sampled for each in there):
+        msg = (
+            "MoEngage counts more users than a sample has identifiers, so the attribute does not "
+            "identify users; check id_attribute"
+        )
+        return Unknown("counts_contradict", msg)
+    if size and there and not any(each.known for each in there):
+        msg = (
+            "the segment has users, but MoEngage knows none of the sampled identifiers: probably "
+            "id_attribute names another attribute. In MoEngage's dashboard, Test & Debug > Segment "
+            "Payload shows its name"
+        )
+        return Unknown("id_attribute_unmatched", msg)
+    return None
+
+
+def _none_known(members: SampleCounts) -> Finding | None:
+    msg = (
+        f"MoEngage knows none of {members.sampled:,} sampled members. Compare a uid of the query "
+        "with the ID in a user's profile, to the character, and check workspace_id and "
+        "id_attribute. To see the workspace"
+    )
+    return None if members.known else Finding("none_known", msg, suggest("check"))
+
+
+def _missing(cohort_id: str, members: SampleCounts) -> Finding | None:
+    count = members.known - members.in_segment
+    wait = suggest("verify", "--wait", "30", cohort_id)
+    msg = (
+        f"{count:,} of {members.known:,} known members of the sample are not in the segment: not "
+        f"processed yet, or lost. Wait for them first ({wait}). To let the next run send all "
+        "members again"
+    )
+    return Finding("missing", msg, suggest("resync", cohort_id)) if count else None
+
+
+def _strangers(cohort_id: str, count: int) -> Finding | None:
+    export, output = "export.csv", "differences.csv"
+    msg = (
+        f"at least {count:,} users in the segment are not in the ledger. Export its users in the "
+        f"dashboard (Export Users, as {export}), and compare them by this command, which names the "
+        "next step"
+    )
+    command = suggest("verify", "--observed", export, "--differences", output, cohort_id)
+    return Finding("strangers", msg, command) if count > 0 else None

@@ -1,0 +1,101 @@
+"""Asks MoEngage how many members of a cohort's samples are in its segment."""
+
+from __future__ import annotations
+
+import typing as t
+
+from target_moengage_cohort.cli.verification import Result, Unknown, blank, undecided
+from target_moengage_cohort.core.errors import TargetError
+from target_moengage_cohort.moengage.analytics import Analytics, QueryState
+from target_moengage_cohort.moengage.filters import FilterGroup, all_of, attribute_in, in_segment
+from target_moengage_cohort.moengage.segments import Segments
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from target_moengage_cohort.cli.sampled_cohort import SampledCohort
+    from target_moengage_cohort.moengage.calls import Send
+
+_PATIENCE_SECONDS = 180.0
+"""How long a query may take; most take seconds."""
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 30.0
+_OF_THIS_QUERY = {"query_failed", "query_not_found"}
+"""Errors that say nothing about other queries, and that a later query may not have."""
+
+
+class SegmentCounts:
+    """Counts samples in their segments, one query for each cohort.
+
+    ``wait`` waits for so many seconds, and returns whether the command is to end instead.
+    """
+
+    def __init__(self, send: Send, id_attribute: str, wait: Callable[[float], bool]) -> None:
+        self._segments, self._analytics = Segments(send), Analytics(send, id_attribute)
+        self._id_attribute, self._wait = id_attribute, wait
+        self._ids: dict[str, str] = {}  # of the segments, by their names
+        self.is_stopped: Unknown | None = None  # why no other query would be answered
+
+    def result(self, cohort: SampledCohort) -> Result:
+        """Return what MoEngage says about a cohort; never raise a `TargetError`."""
+        if self.is_stopped is not None:
+            return undecided(blank(cohort.entry), self.is_stopped)
+        try:
+            counts = self._counts(cohort)
+        except TargetError as error:
+            is_passing = error.code in _OF_THIS_QUERY
+            reason = Unknown(error.code, str(error), is_passing, error.exit_code)
+            if not is_passing:
+                self.is_stopped = reason
+            return undecided(blank(cohort.entry), reason)
+        if isinstance(counts, Unknown):
+            return undecided(blank(cohort.entry), counts)
+        return cohort.result(iter(counts))
+
+    def _counts(self, cohort: SampledCohort) -> tuple[int, ...] | Unknown:
+        name = cohort.entry.name
+        if name not in self._ids:
+            found = [each.id for each in self._segments.list(name) if each.name == name and each.id]
+            if len(found) != 1:
+                return _UNLISTED
+            (self._ids[name],) = found
+        groups = [*_groups(cohort, self._ids[name], self._id_attribute)]
+        request_id = self._analytics.count(groups)
+        if (reason := self._until_done(request_id)) is not None:
+            return reason
+        return self._analytics.results(request_id, len(groups))
+
+    def _until_done(self, request_id: str) -> Unknown | None:
+        """Wait for a query; return why there is no answer, if there is none."""
+        waited, pause = 0.0, _FIRST_PAUSE_SECONDS
+        while True:
+            status = self._analytics.status(request_id)
+            if status.state is QueryState.SUCCESSFUL:
+                return None
+            if status.state is QueryState.FAILED:
+                reason = status.failure_reason or "without a reason"
+                msg = f"MoEngage could not answer the query: it failed ({reason}). Try again later"
+                return Unknown("query_failed", msg, is_passing=True)
+            if waited + pause > _PATIENCE_SECONDS or self._wait(pause):
+                msg = f"MoEngage has not answered the query after {waited:.0f} s. Try again later"
+                return Unknown("query_pending", msg, is_passing=True)
+            waited += pause
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+_UNLISTED = Unknown(
+    "segment_not_listed",
+    "MoEngage lists no segment of this name. It may not be there yet, be archived, or be of a kind "
+    "that it does not list, so nothing is known of it: look for it in the dashboard",
+    is_passing=True,
+)
+
+
+def _groups(cohort: SampledCohort, segment_id: str, id_attribute: str) -> Iterator[FilterGroup]:
+    """Yield the groups that `SampledCohort.result` takes the numbers of."""
+    segment = in_segment(segment_id, cohort.entry.name)
+    yield all_of(segment)
+    for uids, _ in (cohort.members, cohort.removed):
+        if uids:
+            known = attribute_in(id_attribute, uids)
+            yield all_of(known)
+            yield all_of(segment, known)

@@ -1,0 +1,163 @@
+"""What `verify` has found out about a cohort; pure."""
+
+from __future__ import annotations
+
+import typing as t
+
+import msgspec
+
+from target_moengage_cohort.core.commands import suggest
+from target_moengage_cohort.core.text import format_count
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from target_moengage_cohort.core.proportions import Estimate
+    from target_moengage_cohort.ledger.records import CohortEntry, ObservedCounts
+
+WRONG = 6
+
+Status: t.TypeAlias = t.Literal["fine", "wrong", "unknown"]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """Something that is wrong, and the command that repairs it."""
+
+    code: str
+    message: str
+    command: str
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """Why nothing is known."""
+
+    code: str
+    message: str
+    is_passing: bool = False  # whether a later query may get an answer
+    exit_code: int = 1
+
+
+class SampleCounts(msgspec.Struct, frozen=True):
+    """How many members of a sample MoEngage knows, and has in the segment."""
+
+    sampled: int
+    known: int
+    in_segment: int
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a cohort; ``None`` for a number that was not asked for, or not answered.
+
+    Attributes:
+        size: The users in the segment.
+        match_percent: Of the accepted members those whom MoEngage knows.
+        missing: The accepted members that it knows and does not have in the segment.
+        settled_seconds: The time from the cohort's last request until nothing was missing any more,
+            if it was waited for.
+    """
+
+    cohort_id: str
+    status: Status = "fine"
+    accepted: int | None = None
+    in_doubt: int | None = None
+    size: int | None = None
+    members: SampleCounts | None = None
+    match_percent: Estimate | None = None
+    missing: Estimate | None = None
+    removed: SampleCounts | None = None
+    observed: ObservedCounts | None = None
+    findings: tuple[Finding, ...] = ()
+    unknown: Unknown | None = None
+    settled_seconds: float | None = None
+
+    @property
+    def may_settle(self) -> bool:
+        """Whether it may be another one later without a person's help."""
+        if self.unknown is not None:
+            return self.unknown.is_passing
+        return any(each.code in {"missing", "removed_still_in"} for each in self.findings)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The numbers for the history."""
+        numbers: dict[str, int | None] = {"accepted": self.accepted, "size": self.size}
+        for name, part in (("", self.members), ("removed_", self.removed)):
+            if part is not None:
+                facts = msgspec.structs.asdict(part)
+                numbers |= {f"{name}{field}": value for field, value in facts.items()}
+        if self.observed is not None:
+            numbers |= msgspec.structs.asdict(self.observed)
+        known = {name: value for name, value in numbers.items() if value is not None}
+        return known | {self.status: 1}
+
+
+def exit_code(results: Sequence[Result]) -> int:
+    """Return `WRONG` if anything is wrong, else that of what could not be found out, else 0."""
+    if any(each.status == "wrong" for each in results):
+        return WRONG
+    codes = {each.unknown.exit_code for each in results if each.unknown is not None}
+    return min(codes, default=0)
+
+
+def blank(entry: CohortEntry) -> Result:
+    """Return the result of a cohort before anything else is known."""
+    counts = entry.counts
+    accepted, in_doubt = counts.accepted.count, counts.in_doubt
+    return Result(cohort_id=entry.cohort_id, accepted=accepted, in_doubt=in_doubt)
+
+
+def decided(result: Result, *findings: Finding | None, **facts: t.Any) -> Result:
+    """Return a result with its findings, which make it wrong."""
+    found = tuple(each for each in findings if each is not None)
+    status: Status = "wrong" if found else "fine"
+    return msgspec.structs.replace(result, status=status, findings=found, **facts)
+
+
+def undecided(result: Result, reason: Unknown, **facts: t.Any) -> Result:
+    """Return a result that is unknown."""
+    return msgspec.structs.replace(result, status="unknown", unknown=reason, **facts)
+
+
+def removed_still_in(cohort_id: str, count: int, of: int) -> Finding | None:
+    """Return the finding of removals that MoEngage has not applied."""
+    message = (
+        f"{count:,} of {of:,} members whose removal was accepted are still in the segment: not "
+        "processed yet, or lost. To send the latest removals again"
+    )
+    command = suggest("resync", "--removals", cohort_id)
+    return Finding("removed_still_in", message, command) if count else None
+
+
+def lines(result: Result) -> Iterator[str]:
+    """Return a result as text."""
+    yield f"cohort {result.cohort_id!r}: {result.status}"
+    if result.accepted is not None:
+        doubts = f", {result.in_doubt:,} unconfirmed" if result.in_doubt else ""
+        yield f"  accepted: {result.accepted:,}{doubts}"
+    if result.size is not None:
+        yield f"  segment: {format_count(result.size, 'user')}"
+    if (part := result.members) is not None and (match := result.match_percent) is not None:
+        yield (
+            f"  known: {part.known:,} of a sample of {part.sampled:,} "
+            f"({match.value:.1f} %; 95 % interval {match.low:.1f} to {match.high:.1f} %)"
+        )
+    if (part := result.members) is not None and result.missing is not None:
+        missing = result.missing
+        yield (
+            f"  known, not in the segment: {part.known - part.in_segment:,} of the sample, "
+            f"so about {missing.value:,.0f} of all (95 % interval {missing.low:,.0f} to "
+            f"{missing.high:,.0f})"
+        )
+    if (part := result.removed) is not None:
+        yield f"  removed, still in the segment: {part.in_segment:,} of {part.sampled:,}"
+    if (seen := result.observed) is not None:
+        yield (
+            f"  in the file: {seen.observed:,}; missing there: {seen.missing:,} of "
+            f"{seen.population:,}; removed: {seen.removed:,}; not in the ledger: {seen.strangers:,}"
+        )
+    if result.settled_seconds is not None:
+        yield f"  settled {result.settled_seconds:,.0f} s after the last request, or earlier"
+    if result.unknown is not None:
+        yield f"  {result.unknown.message}"
+    for finding in result.findings:
+        yield f"  {finding.message}: {finding.command}"

@@ -1,0 +1,224 @@
+"""`moengage-cohort verify`: compares segments with the ledger; changes nothing."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+from pathlib import Path
+
+import click
+import msgspec
+
+from target_moengage_cohort.cli.empty_command import cohorts_with_members, known_members
+from target_moengage_cohort.cli.observation_report import compare
+from target_moengage_cohort.cli.sampled_cohort import SampledCohort, fitting
+from target_moengage_cohort.cli.segment_counts import SegmentCounts
+from target_moengage_cohort.cli.session import Session, configured, show
+from target_moengage_cohort.cli.terminal import example, require_utf8
+from target_moengage_cohort.cli.verification import (
+    Result,
+    Unknown,
+    blank,
+    exit_code,
+    lines,
+    undecided,
+)
+from target_moengage_cohort.core import files
+from target_moengage_cohort.core.commands import suggest
+from target_moengage_cohort.core.errors import BusyError, SettingsError
+from target_moengage_cohort.delivery.delivery import live_calls
+from target_moengage_cohort.delivery.ports import Timing
+from target_moengage_cohort.moengage.filters import MOST_VALUES
+
+if t.TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from target_moengage_cohort.ledger.interface import LedgerStore
+    from target_moengage_cohort.ledger.records import CohortEntry
+
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 30.0, 300.0
+"""Between two queries about a cohort: they use up a quota that the dashboards share."""
+
+
+@click.command(
+    epilog=example(
+        "moengage-cohort verify vip --wait 30 --config config.json",
+        "moengage-cohort verify vip --observed export.csv --config config.json",
+    )
+)
+@click.argument("cohorts", callback=require_utf8, nargs=-1, metavar="[COHORT]...")
+@click.option("--json", "as_json", is_flag=True, help="Output the results as JSON.")
+@click.option(
+    "--sample",
+    type=click.IntRange(1, MOST_VALUES),
+    default=MOST_VALUES,
+    show_default=True,
+    metavar="N",
+    help="How many accepted members, and how many removed ones, to ask for.",
+)
+@click.option(
+    "--wait",
+    "minutes",
+    type=click.IntRange(0, 1_440),
+    default=0,
+    metavar="MINUTES",
+    help="Ask again, for so long at most, until MoEngage has processed the members.",
+)
+@click.option(
+    "--observed",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Compare with this file and ask nothing: a CSV of Export Users, or payloads of Outbound "
+    "Segment Sync, one on each line.",
+)
+@click.option(
+    "--differences",
+    type=click.Path(),
+    help="Write the members that differ from the file to a new CSV, for its owner alone.",
+)
+@click.option("--report", type=click.Path(dir_okay=False), help="Write the results to a JSON file.")
+@configured
+def verify(
+    session: Session,
+    cohorts: tuple[str, ...],
+    *,
+    as_json: bool,
+    sample: int,
+    minutes: int,
+    observed: str | None,
+    differences: str | None,
+    report: str | None,
+) -> int:
+    """Compare segments in MoEngage with the ledger.
+
+    Asks MoEngage, in one query for each COHORT (without one: for all), how many users its segment
+    has, how many of a random sample of accepted members MoEngage knows, and how many of these are
+    in the segment; and likewise for members that left. Queries use up a monthly quota that the
+    dashboards share. Exits with 6 if something is wrong, and with 1 if it cannot be found out.
+    """
+    chosen = list(dict.fromkeys(cohorts))
+    _check_options(chosen, observed, differences, minutes)
+    if not chosen and not (chosen := cohorts_with_members(session)):
+        return 0
+    if observed is not None:
+        results = [compare(session, chosen[0], observed, differences)]
+    else:
+        results = _Questions(session, chosen, sample).ask(60.0 * minutes)
+    if report is not None:
+        _write(report, results)
+    show(results, (line for each in results for line in lines(each)), as_json=as_json)
+    return exit_code(results)
+
+
+def _check_options(
+    chosen: Sequence[str], observed: str | None, differences: str | None, minutes: int
+) -> None:
+    if observed is None and differences is not None:
+        msg = "--differences needs --observed FILE: without a file nobody is known by name"
+        raise click.UsageError(msg)
+    if observed is not None and (minutes or len(chosen) != 1):
+        msg = "--observed takes one COHORT, whose members the file has, and no --wait"
+        raise click.UsageError(msg)
+
+
+class _Questions:
+    """Samples of some cohorts, and the questions to MoEngage about them."""
+
+    def __init__(self, session: Session, chosen: Sequence[str], size: int) -> None:
+        self._session = session
+        self._id_attribute = _id_attribute(session)
+        self._results: dict[str, Result] = {}
+        self._sampled: list[SampledCohort] = []
+        with session.ledgers() as ledgers:  # their leases are held no longer than this
+            for cohort_id in chosen:
+                try:
+                    self._sampled.append(_draw(session, ledgers, cohort_id, size))
+                except BusyError as error:
+                    reason = Unknown(error.code, str(error), exit_code=error.exit_code)
+                    entry = ledgers.entry(cohort_id)
+                    self._results[cohort_id] = undecided(
+                        blank(t.cast("CohortEntry", entry)), reason
+                    )
+
+    def ask(self, seconds: float) -> list[Result]:
+        """Ask about each cohort; about unsettled ones again, for so long."""
+        session, pause = self._session, _FIRST_PAUSE_SECONDS
+        deadline = session.clock() + seconds
+        with session.ledgers() as ledgers:
+            timing = Timing(wall_clock=session.clock)
+            calls = live_calls(session.settings, session.wait, ledgers, timing)
+            try:
+                counts = SegmentCounts(calls.send, self._id_attribute, session.wait)
+                pending = self._look(ledgers, counts, self._sampled)
+                while pending and (left := deadline - session.clock()) > 0:
+                    if session.wait(min(pause, left)):
+                        break
+                    pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                    pending = self._look(ledgers, counts, pending)
+            finally:
+                calls.close()
+            for cohort in self._sampled:
+                ledgers.note_action(
+                    "verify", cohort.entry, **self._results[cohort.entry.cohort_id].counts
+                )
+        return list(self._results.values())
+
+    def _look(
+        self, ledgers: LedgerStore, counts: SegmentCounts, pending: Sequence[SampledCohort]
+    ) -> list[SampledCohort]:
+        """Ask about cohorts once; return those about which to ask again."""
+        for cohort in pending:
+            cohort_id = cohort.entry.cohort_id
+            former, result = self._results.get(cohort_id), counts.result(cohort)
+            entry = ledgers.entry(cohort_id)
+            if entry is None or entry.revision != cohort.revision:
+                result = undecided(blank(cohort.entry), _CHANGED)
+            elif former is not None and result.status != "unknown" and not result.may_settle:
+                seconds = self._session.clock() - entry.last_timestamp / 1000
+                result = msgspec.structs.replace(result, settled_seconds=round(seconds, 1))
+            self._results[cohort_id] = result
+        return [each for each in pending if self._results[each.entry.cohort_id].may_settle]
+
+
+_CHANGED = Unknown(
+    "cohort_changed",
+    "the cohort was changed before MoEngage answered, so its answer says nothing. Try again when "
+    "no run of its stream is at work",
+)
+
+
+def _id_attribute(session: Session) -> str:
+    if name := session.settings.id_attribute:
+        return name
+    msg = (
+        "id_attribute: is not set. It is MoEngage's internal name of the attribute that holds a "
+        "user's ID: in the dashboard, Test & Debug > Segment Payload shows it for a segment with a "
+        "filter on the ID. Set it, then run this again; or compare with an export of the segment: "
+        f"{suggest('verify', '--observed', 'export.csv', 'COHORT')}"
+    )
+    raise SettingsError("id_attribute_missing", msg)
+
+
+def _draw(session: Session, ledgers: LedgerStore, cohort_id: str, size: int) -> SampledCohort:
+    """Draw the samples of a cohort."""
+    ledger = known_members(ledgers, cohort_id)
+    samples = ledger.samples(size, repr(session.random()))
+    counts, population = ledger.entry.counts, samples.accepted.population
+    aliases = sum(map(len, ledger.aliases()))
+    return SampledCohort(
+        entry=ledger.entry,
+        revision=ledger.revision,
+        others=counts.base - population + aliases,
+        members=fitting(samples.accepted),
+        removed=fitting(samples.removed),
+    )
+
+
+def _write(path: str, results: Sequence[Result]) -> None:
+    """Write the results to a file, in full or not at all."""
+    place = Path(path).resolve()
+    data = msgspec.json.format(msgspec.json.encode(results)) + b"\n"
+    try:
+        files.replace(place, data, place.with_name(f"{place.name}.{os.getpid()}.tmp"))
+    except OSError as error:
+        msg = f"--report: {path} cannot be written ({error.strerror}); choose another file"
+        raise SettingsError("report_unwritable", msg) from None
