@@ -6,6 +6,8 @@ import typing as t
 
 import msgspec
 
+from target_moengage_cohort.sync.api_endpoints import ApiEndpoints
+
 if t.TYPE_CHECKING:
     from target_moengage_cohort.core.interrupts import Interrupt
     from target_moengage_cohort.delivery.ports import Link, Timing
@@ -53,3 +55,4 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     write_state: t.Callable[[bytes], None]
     rejects: RejectsWriter
     record_mapper: StreamMaps | None = None
+    apis: ApiEndpoints = msgspec.field(default_factory=ApiEndpoints)
