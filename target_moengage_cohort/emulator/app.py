@@ -1,4 +1,4 @@
-"""The ASGI application: MoEngage's two endpoints, the page, and the control endpoints."""
+"""The ASGI application: MoEngage's endpoints, the page, and the control endpoints."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import asyncio
 import typing as t
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
+from .api_app import api_routes
 from .endpoints import control_routes, error_handlers
-from .model import Incoming
 from .origins import OwnPagesOnly
 from .page import page
+from .steering import steering_routes
+from .wire import abort, read
 
 if t.TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -22,11 +23,7 @@ if t.TYPE_CHECKING:
     from .model import Reply
     from .state import State
 
-ABORT = "moengage_emulator_abort"
-"""Key in a request's `scope["state"]`: a function that resets its connection."""
-
 _HELD_POLL_SECONDS = 0.005
-_DISCONNECT = "http.disconnect"
 
 
 def build_app(state: State) -> Starlette:
@@ -36,7 +33,12 @@ def build_app(state: State) -> Starlette:
         routes=[
             Route("/v1/integrations/cohortsync", _CohortSync(state), methods=["POST"]),
             Route("/v1/integrations/authentication", _Authentication(state), methods=["POST"]),
-            Mount("/_emulator", routes=control_routes(state), middleware=ours),
+            *api_routes(state.apis),
+            Mount(
+                "/_emulator",
+                routes=[*control_routes(state), *steering_routes(state.apis)],
+                middleware=ours,
+            ),
             Route("/", page, middleware=ours),
         ],
         exception_handlers=error_handlers(),
@@ -50,7 +52,7 @@ class _CohortSync:
         self._state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        incoming = await _read(scope, receive, self._state.options.max_payload_bytes)
+        incoming = await read(scope, receive, self._state.options.max_payload_bytes)
         if incoming is None:
             return
         reply = self._state.receive(incoming)
@@ -59,9 +61,7 @@ class _CohortSync:
         if has_left:
             return
         if reply.status is None:
-            scope["state"][ABORT]()
-            while (await receive())["type"] != _DISCONNECT:
-                pass
+            await abort(scope, receive)
             return
         response = Response(reply.body, reply.status, reply.headers)
         await response(scope, receive, send)
@@ -93,41 +93,8 @@ class _Authentication:
         self._state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        incoming = await _read(scope, receive, self._state.options.max_payload_bytes)
+        incoming = await read(scope, receive, self._state.options.max_payload_bytes)
         if incoming is not None:
             reply = self._state.log_in(incoming)
             response = Response(reply.body, reply.status or 200, reply.headers)
             await response(scope, receive, send)
-
-
-async def _read(scope: Scope, receive: Receive, max_bytes: int) -> Incoming | None:
-    """Read a request to its end, so that the client can read the answer even to a huge body.
-
-    Args:
-        scope: The ASGI scope.
-        receive: Returns the next piece of the body.
-        max_bytes: Pieces that begin above this many bytes are counted but not kept.
-
-    Returns:
-        The request, or None if the client left before its end.
-    """
-    pieces: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == _DISCONNECT:
-            return None
-        piece = message.get("body", b"")
-        if size <= max_bytes:
-            pieces.append(piece)
-        size += len(piece)
-        if not message.get("more_body", False):
-            break
-    headers = Headers(scope=scope)
-    return Incoming(
-        body=b"".join(pieces),
-        size=size,
-        authorization=headers.get("authorization"),
-        app_key=headers.get("moe-appkey"),
-        content_type=headers.get("content-type"),
-    )

@@ -158,7 +158,7 @@ class _Control:
         self._state = state
 
     async def cohorts(self, _request: Request) -> Response:
-        return _answer(CohortsAnswer(self._state.cohorts()))
+        return answer(CohortsAnswer(self._state.cohorts()))
 
     async def members(self, request: Request) -> Response:
         query = _query(MembersQuery, request)
@@ -172,59 +172,59 @@ class _Control:
     async def requests(self, request: Request) -> Response:
         query = _query(RequestsQuery, request)
         records = self._state.requests(query.selects)
-        return _answer(RequestsAnswer(records[: query.limit], more=len(records) > query.limit))
+        return answer(RequestsAnswer(records[: query.limit], more=len(records) > query.limit))
 
     async def totals(self, _request: Request) -> Response:
-        return _answer(self._state.totals())
+        return answer(self._state.totals())
 
     async def overview(self, _request: Request) -> Response:
-        return _answer(overview(self._state))
+        return answer(overview(self._state))
 
     async def faults(self, _request: Request) -> Response:
-        return _answer(self._state.faults())
+        return answer(self._state.faults())
 
     async def clear(self, _request: Request) -> Response:
         self._state.change_faults(lambda faults: faults.clear())
-        return _answer(self._state.faults())
+        return answer(self._state.faults())
 
     async def status(self, request: Request) -> Response:
-        body = await _body(FailNext, request)
+        body = await body_of(FailNext, request)
         return self._change(lambda faults: faults.schedule(body.fault(), body.count))
 
     async def drop(self, request: Request) -> Response:
-        body = await _body(DropNext, request)
+        body = await body_of(DropNext, request)
         return self._change(lambda faults: faults.schedule(body.fault(), body.count))
 
     async def share(self, request: Request) -> Response:
-        body = await _body(ShareOfErrors, request)
+        body = await body_of(ShareOfErrors, request)
         return self._change(lambda faults: faults.fail_share(body))
 
     async def latency(self, request: Request) -> Response:
-        body = await _body(Latency, request)
+        body = await body_of(Latency, request)
         return self._change(lambda faults: faults.slow_down(body))
 
     async def poison(self, request: Request) -> Response:
-        body = await _body(Poison, request)
+        body = await body_of(Poison, request)
         return self._change(lambda faults: faults.poison(body))
 
     async def hold(self, request: Request) -> Response:
-        body = await _body(Hold, request)
+        body = await body_of(Hold, request)
         return self._change(lambda faults: faults.hold(held=body.held))
 
     async def others(self, request: Request) -> Response:
-        return _answer(Done(self._state.use_up((await _body(UseUp, request)).count)))
+        return answer(Done(self._state.use_up((await body_of(UseUp, request)).count)))
 
     async def late(self, request: Request) -> Response:
-        body = await _body(ApplyLate, request)
-        return _answer(Done(self._state.apply_late(body.cohort_id, body.partner)))
+        body = await body_of(ApplyLate, request)
+        return answer(Done(self._state.apply_late(body.cohort_id, body.partner)))
 
     async def reset(self, _request: Request) -> Response:
         self._state.reset()
-        return _answer(self._state.totals())
+        return answer(self._state.totals())
 
     def _change(self, change: t.Callable[[Faults], None]) -> Response:
         self._state.change_faults(change)
-        return _answer(self._state.faults())
+        return answer(self._state.faults())
 
 
 def control_routes(state: State) -> list[Route]:
@@ -248,10 +248,10 @@ def error_handlers() -> dict[t.Any, t.Any]:
     """Return the handlers of errors: 400 or 404, with the reason."""
 
     async def wrong(_request: Request, error: Exception) -> Response:
-        return _answer(Problem(str(error)), 400)
+        return answer(Problem(str(error)), 400)
 
     async def missing(_request: Request, error: Exception) -> Response:
-        return _answer(Problem(str(error)), 404)
+        return answer(Problem(str(error)), 404)
 
     return {msgspec.DecodeError: wrong, LookupError: missing}
 
@@ -265,9 +265,11 @@ def _query(kind: type[T], request: Request) -> T:
     return msgspec.convert(dict(request.query_params), kind, strict=False)
 
 
-async def _body(kind: type[T], request: Request) -> T:
+async def body_of(kind: type[T], request: Request) -> T:
+    """Decode the body of a control request; an invalid one is answered with 400."""
     return msgspec.json.decode(await request.body() or b"{}", type=kind)
 
 
-def _answer(value: msgspec.Struct, status: int = 200) -> Response:
+def answer(value: t.Any, status: int = 200) -> Response:
+    """Encode the answer to a control request."""
     return Response(_JSON.encode(value), status, media_type="application/json")

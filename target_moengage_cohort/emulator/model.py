@@ -8,7 +8,7 @@ import msgspec
 
 Action = t.Literal["add_members", "remove_members"]
 Outcome = t.Literal["applied", "applied_late", "late", "dropped", "refused"]
-DropReason = t.Literal["cohort_name", "name_taken", "segment_limit", "older"]
+DropReason = t.Literal["cohort_name", "name_taken", "segment_limit", "older", "archived"]
 FaultKind = t.Literal["status", "share", "drop_before", "drop_after", "poison"]
 
 
@@ -28,6 +28,7 @@ class Incoming(msgspec.Struct, frozen=True):
         authorization: The header `Authorization`.
         app_key: The header `MOE-APPKEY`.
         content_type: The header `Content-Type`.
+        db_name: The header `MOE-DBNAME`.
     """
 
     body: bytes
@@ -35,6 +36,7 @@ class Incoming(msgspec.Struct, frozen=True):
     authorization: str | None = None
     app_key: str | None = None
     content_type: str | None = None
+    db_name: str | None = None
 
 
 class CohortSync(msgspec.Struct, frozen=True):

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from .segment_options import SegmentOptions
+
 
 class Order(StrEnum):
     """The rule that decides between two requests of one cohort; see the package docstring."""
@@ -55,8 +57,8 @@ class ManualClock(Clock):
 
 
 @dataclass(frozen=True)
-class Options:
-    """The options of one emulator.
+class Options(SegmentOptions):
+    """The options of one emulator, those of its Segments and Analytics APIs included.
 
     Attributes:
         workspace_id: The user of HTTP Basic, and `MOE-APPKEY`.

@@ -5,6 +5,7 @@ const DROPPED = {
   name_taken: "Silently dropped: another cohort has this name",
   segment_limit: "Silently dropped: the workspace has too many segments",
   older: "Silently dropped: older than an earlier request",
+  archived: "Silently dropped: the segment is archived",
 };
 const FAULTS = {
   status: "Injected fault",
@@ -148,6 +149,17 @@ function showAll(now) {
         + (cohort.late ? `; ${many(cohort.late, "change")} held back` : ""),
     },
     { text: number.format(cohort.members) },
+  ]), "None yet.");
+  fill("segments", now.segments.map((segment) => [
+    { text: segment.name, below: segment.id },
+    { text: segment.kind, below: segment.is_archived ? "archived" : "", bad: segment.is_archived },
+    { text: segment.users === null ? "–" : number.format(segment.users) },
+  ]), "None yet.");
+  fill("calls", now.calls.map((call) => [
+    { text: number.format(call.number) },
+    { text: time.format(call.arrived_at * 1000) },
+    { text: call.endpoint, below: call.error ?? "" },
+    { text: String(call.status ?? "none"), bad: call.status === null || call.status >= 300 },
   ]), "None yet.");
   fill("failed", now.failed.map((request) => [
     { text: number.format(request.number) },

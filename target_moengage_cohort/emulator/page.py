@@ -13,7 +13,9 @@ from starlette.responses import Response
 if t.TYPE_CHECKING:
     from starlette.requests import Request
 
+    from .apis import CallRecord
     from .faults import FaultsView
+    from .managed_segments import SegmentSummary
     from .model import CohortSummary, RequestRecord, Totals
     from .options import Order
     from .state import State
@@ -32,6 +34,8 @@ class Overview(msgspec.Struct, frozen=True):
         totals: The sums since the last reset.
         faults: The faults that affect the next requests.
         cohorts: All cohorts, in the order of their creation.
+        segments: All segments, cohorts included, likewise.
+        calls: The last 50 calls of the Segments and the Analytics API, newest first.
         requests: The last 50 requests, newest first.
         failed: The last 50 requests that were refused or not applied, newest first.
     """
@@ -43,6 +47,8 @@ class Overview(msgspec.Struct, frozen=True):
     totals: Totals
     faults: FaultsView
     cohorts: list[CohortSummary]
+    segments: list[SegmentSummary]
+    calls: list[CallRecord]
     requests: list[RequestRecord]
     failed: list[RequestRecord]
 
@@ -57,6 +63,8 @@ def overview(state: State) -> Overview:
         totals=state.totals(),
         faults=state.faults(),
         cohorts=state.cohorts(),
+        segments=state.apis.segments(),
+        calls=state.apis.calls()[: -RECENT - 1 : -1],
         requests=state.recent(RECENT),
         failed=state.recent(RECENT, lambda record: not record.has_succeeded),
     )

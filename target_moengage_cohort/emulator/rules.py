@@ -66,18 +66,29 @@ _LOGIN = msgspec.json.Decoder(_Login)
 
 def check_credentials(incoming: Incoming, options: Options) -> Refusal | None:
     """Compare HTTP Basic and `MOE-APPKEY` with the workspace's credentials."""
+    if (basic := basic_credentials(incoming)) is None:
+        return UNAUTHENTICATED
+    expected = (options.workspace_id, options.data_api_key, options.workspace_id)
+    return None if (*basic, incoming.app_key) == expected else MISMATCH
+
+
+def basic_credentials(incoming: Incoming) -> tuple[str, str] | None:
+    """Return the user and the password of HTTP Basic; None without well-formed ones."""
     scheme, _, encoded = (incoming.authorization or "").partition(" ")
     if scheme.lower() != "basic":
-        return UNAUTHENTICATED
+        return None
     try:
         user, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
     except binascii.Error:
-        return UNAUTHENTICATED
+        return None
     if not colon:
-        return UNAUTHENTICATED
-    sent = (user.decode(errors="replace"), password.decode(errors="replace"), incoming.app_key)
-    expected = (options.workspace_id, options.data_api_key, options.workspace_id)
-    return None if sent == expected else MISMATCH
+        return None
+    return user.decode(errors="replace"), password.decode(errors="replace")
+
+
+def is_json(incoming: Incoming) -> bool:
+    """Return whether the content type is the one that MoEngage requires."""
+    return (incoming.content_type or "").partition(";")[0].strip().lower() == "application/json"
 
 
 def check_login(incoming: Incoming, options: Options) -> Refusal | None:
@@ -138,7 +149,7 @@ def is_good_name(name: str) -> bool:
 
 
 def _decode(decoder: msgspec.json.Decoder[T], incoming: Incoming, max_bytes: int) -> T | Refusal:
-    if (incoming.content_type or "").partition(";")[0].strip().lower() != "application/json":
+    if not is_json(incoming):
         return UNSUPPORTED
     if incoming.size > max_bytes:
         return Refusal(413, "Payload too large", f"The body is larger than {max_bytes} bytes")

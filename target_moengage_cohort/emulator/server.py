@@ -13,11 +13,12 @@ import msgspec
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .app import ABORT, build_app
+from .app import build_app
 from .endpoints import DropNext, FailNext, RequestsQuery
 from .faults import SERVER_ERRORS, Latency, Poison, ShareOfErrors
 from .options import Options
 from .state import State
+from .wire import ABORT
 
 if t.TYPE_CHECKING:
     from typing import Self
@@ -89,6 +90,7 @@ class Emulator:
 
     Attributes:
         state: The emulator without its sockets.
+        apis: Its Segments and Analytics APIs.
         clock: Its source of time.
         workspace_id: The user of HTTP Basic, and `MOE-APPKEY`.
         data_api_key: The password of HTTP Basic.
@@ -96,6 +98,7 @@ class Emulator:
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0, **options: t.Any) -> None:
         self.state = State(Options(**options))
+        self.apis = self.state.apis
         self.clock = self.state.options.clock
         self.workspace_id = self.state.options.workspace_id
         self.data_api_key = self.state.options.data_api_key
@@ -146,6 +149,7 @@ class Emulator:
             self._server.end()
             self._thread.join()
             self._server = self._thread = None
+        self.state.apis.close()
 
     def __enter__(self) -> Self:
         self.start()

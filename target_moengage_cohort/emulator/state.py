@@ -11,6 +11,7 @@ from email.utils import formatdate
 from hashlib import blake2b
 
 from . import responses, rules
+from .apis import Apis
 from .faults import Faults
 from .limits import RateLimit, RollingWindow
 from .model import (
@@ -23,6 +24,7 @@ from .model import (
     RequestRecord,
     Totals,
 )
+from .registry import Registry
 from .workspace import Key, Workspace
 
 if t.TYPE_CHECKING:
@@ -44,6 +46,7 @@ class State:
     def __init__(self, options: Options) -> None:
         self.options = options
         self._changed = threading.Condition(threading.RLock())
+        self.apis = Apis(options, self._changed)
         self.reset()
 
     def reset(self) -> None:
@@ -51,9 +54,9 @@ class State:
         options = self.options
         with self._changed:
             self._faults = Faults()
-            self._workspace = Workspace(
-                options.order, options.late_after or 0, options.max_cohorts, merges=options.merges
-            )
+            registry = Registry(options.max_cohorts, options.archive_seconds)
+            self._workspace = Workspace(options, registry)
+            self.apis.reset(self._workspace, registry)
             self._rate = RateLimit(options.requests_per_minute)
             self._arrivals = RollingWindow()
             self._log: deque[RequestRecord] = deque(maxlen=options.log_size)

@@ -1,4 +1,4 @@
-"""The workspace: its cohorts, their members, and the order in which changes count."""
+"""The workspace: its cohorts, and what becomes of each change."""
 
 from __future__ import annotations
 
@@ -6,160 +6,33 @@ import typing as t
 
 import msgspec
 
-from .model import Action, CohortSummary, CohortSync, DropReason, Member, RequestRecord
-from .options import Order
+from .roster import Cohort, Late
 from .rules import is_good_name
 
+if t.TYPE_CHECKING:
+    from .model import CohortSummary, CohortSync, DropReason, RequestRecord
+    from .options import Options
+    from .registry import Registry
+
 Key = tuple[str, str]
-
-
-class _Roster:
-    """The members of a cohort in one name space: identifier → the other identifier."""
-
-    def __init__(self) -> None:
-        self.members: dict[str, str | None] = {}
-        self._written: dict[str, int] = {}
-
-    def change(self, action: Action, incoming: dict[str, str | None]) -> int:
-        """Apply a change and return how many members were added or removed."""
-        if action == "add_members":
-            new = {key: incoming[key] for key in incoming if key not in self.members}
-            self.members.update(new)
-            return len(new)
-        leaving = incoming.keys() & self.members.keys()
-        for key in leaving:
-            del self.members[key]
-        return len(leaving)
-
-    def change_if_newer(
-        self,
-        action: Action,
-        incoming: dict[str, str | None],
-        moment: int,
-        *,
-        newest: bool,
-    ) -> int:
-        """Apply a change to those members that no newer change has written."""
-        if not newest:
-            written = self._written
-            incoming = {k: incoming[k] for k in incoming if written.get(k, moment) <= moment}
-        self._written.update(dict.fromkeys(incoming, moment))
-        return self.change(action, incoming)
-
-
-class _Late(msgspec.Struct):
-    """A change that is held back for a number of further requests of its cohort."""
-
-    sync: CohortSync
-    moment: int
-    record: RequestRecord
-    wait: int
-
-
-class Cohort:
-    """A segment that one partner syncs under one identifier.
-
-    Args:
-        first: The request that created it; later names and descriptions don't change it.
-    """
-
-    def __init__(self, first: CohortSync) -> None:
-        self.partner = first.partner
-        self.cohort_id = first.cohort_id
-        self.name = first.cohort_name
-        self.description = first.cohort_description
-        self.late: list[_Late] = []
-        self._uids = _Roster()
-        self._anonymous_ids = _Roster()
-        self._newest: int | None = None
-
-    def __len__(self) -> int:
-        return len(self._uids.members) + len(self._anonymous_ids.members)
-
-    def summary(self) -> CohortSummary:
-        """Return the cohort's summary."""
-        return CohortSummary(
-            partner=self.partner,
-            cohort_id=self.cohort_id,
-            name=self.name,
-            description=self.description,
-            members=len(self),
-            late=len(self.late),
-        )
-
-    def snapshot(self) -> t.Iterator[Member]:
-        """Iterate over the members of this moment, unaffected by later changes.
-
-        Returns:
-            Those with a uid first, each kind in the order in which they were added.
-        """
-        uids = list(self._uids.members.items())
-        anonymous_ids = list(self._anonymous_ids.members)
-
-        def members() -> t.Iterator[Member]:
-            for uid, anonymous_id in uids:
-                yield Member(uid, anonymous_id)
-            for anonymous_id in anonymous_ids:
-                yield Member(None, anonymous_id)
-
-        return members()
-
-    def take(self, sync: CohortSync, moment: int, order: Order, record: RequestRecord) -> None:
-        """Apply or drop a change, depending on the order, and note it in the record."""
-        newest = self._newest is None or moment >= self._newest
-        if order is Order.DROP_OLDER and not newest:
-            record.outcome, record.dropped = "dropped", "older"
-            return
-        self._newest = moment if newest else self._newest
-        record.outcome = "applied_late" if record.outcome == "late" else "applied"
-        rosters = (self._uids, sync.by_uid), (self._anonymous_ids, sync.by_anonymous_id)
-        for roster, incoming in rosters:
-            if order is Order.LAST_WRITER_WINS:
-                changed = roster.change_if_newer(sync.action, incoming, moment, newest=newest)
-            else:
-                changed = roster.change(sync.action, incoming)
-            record.changed += changed
-
-    def merge(self, users: dict[str, str]) -> None:
-        """Let members that are known by an anonymous id be those of its user, a uid."""
-        for anonymous_id in users.keys() & self._anonymous_ids.members.keys():
-            del self._anonymous_ids.members[anonymous_id]
-            self._uids.members.setdefault(users[anonymous_id], anonymous_id)
-
-    def apply_late(self, order: Order, is_due: t.Callable[[_Late], bool]) -> int:
-        """Apply those held-back changes that are due, in order of arrival.
-
-        Returns:
-            The number of these changes.
-        """
-        waiting, self.late = self.late, []
-        ready: list[_Late] = []
-        for late in waiting:
-            (ready if is_due(late) else self.late).append(late)
-        for late in ready:
-            self.take(late.sync, late.moment, order, late.record)
-        return len(ready)
 
 
 class Workspace:
     """All cohorts of one workspace.
 
     Args:
-        order: The rule that decides between two requests of one cohort.
-        late_after: The number of further requests for which a late change is held back.
-        max_cohorts: The largest number of segments.
-        merges: Whether a uid and an anonymous id that come together are one user from then on.
+        options: The emulator's options.
+        registry: The names of all segments.
     """
 
-    def __init__(
-        self, order: Order, late_after: int, max_cohorts: int, *, merges: bool = False
-    ) -> None:
-        self._order = order
-        self._late_after = late_after
-        self._max_cohorts = max_cohorts
+    def __init__(self, options: Options, registry: Registry) -> None:
+        self._order = options.order
+        self._late_after = options.late_after or 0
+        self._options = options
+        self._registry = registry
         self._cohorts: dict[Key, Cohort] = {}
-        self._names: dict[str, Key] = {}
-        self._merges = merges
+        self._by_id: dict[str, Cohort] = {}
+        self._merges = options.merges
         self.users: dict[str, str] = {}  # of merged anonymous ids
 
     def receive(
@@ -173,7 +46,7 @@ class Workspace:
             record: Its entry in the log.
             cut_off: Whether its sender gets no answer, or a 5xx.
         """
-        cohort = self._open(sync)
+        cohort = self._open(sync, record.arrived_at)
         if not isinstance(cohort, Cohort):
             record.outcome, record.dropped = "dropped", cohort
             return
@@ -185,7 +58,7 @@ class Workspace:
         if cut_off and self._late_after:
             record.outcome = "late"
             cohort.apply_late(self._order, lambda late: late.wait <= 0)
-            cohort.late.append(_Late(sync, moment, record, self._late_after))
+            cohort.late.append(Late(sync, moment, record, self._late_after))
             return
         cohort.take(sync, moment, self._order, record)
         cohort.apply_late(self._order, lambda late: late.wait <= 0)
@@ -242,17 +115,25 @@ class Workspace:
             raise LookupError(msg)
         return matches[0] if matches else None
 
-    def _open(self, sync: CohortSync) -> Cohort | DropReason:
+    def by_segment_id(self) -> dict[str, Cohort]:
+        """Return the cohorts by their ids as segments."""
+        return self._by_id
+
+    def _open(self, sync: CohortSync, now: float) -> Cohort | DropReason:
         """Find or create a request's cohort, or return why MoEngage would drop the request."""
         if not is_good_name(sync.cohort_name):
             return "cohort_name"
         key = (sync.partner, sync.cohort_id)
-        if self._names.get(sync.cohort_name, key) != key:
+        cohort, taken = self._cohorts.get(key), self._registry.named(sync.cohort_name)
+        if taken is not None and (cohort is None or cohort.head is not taken):
             return "name_taken"
-        cohort = self._cohorts.get(key)
         if cohort is None:
-            if len(self._cohorts) >= self._max_cohorts:
+            if (head := self._registry.add(sync.cohort_name, "cohort", now)) is None:
                 return "segment_limit"
-            cohort = self._cohorts[key] = Cohort(sync)
-            self._names[sync.cohort_name] = key
+            lag = self._options.processing_seconds
+            cohort = self._cohorts[key] = self._by_id[head.id] = Cohort(sync, head, lag)
+        elif not self._options.applies_to_archived:
+            self._registry.active(now)  # archives old ones
+            if cohort.head.is_archived:
+                return "archived"
         return cohort

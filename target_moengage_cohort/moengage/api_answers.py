@@ -57,7 +57,7 @@ def classify(
     message = scrub(mask_identifiers(": ".join(parts)), secrets())
     if status < HTTPStatus.MULTIPLE_CHOICES:
         message = ""
-        if not fields:
+        if not isinstance(decoded, dict):
             is_cut = body.lstrip()[:1] in {b"", b"{"}
             outcome = Outcome.RETRY if is_cut else Outcome.UNEXPECTED
             message = "the answer was cut off" if is_cut else "with a body that is not MoEngage's"

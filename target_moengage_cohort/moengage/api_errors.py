@@ -68,7 +68,7 @@ class ApiError(TargetError):
 
 def is_segment_limit(error: Mapping[str, t.Any]) -> bool:
     """Return whether a 429 is about the number of segments, which no wait changes."""
-    return _SEGMENT_LIMIT in str(error.get("message", "")).lower()
+    return _SEGMENT_LIMIT in str(error.get("message") or error.get("description")).lower()
 
 
 def unexpected(call: Call, answer: Answer) -> SettingsError:
@@ -96,7 +96,7 @@ def error(call: Call, answer: Answer) -> TargetError:
             "bug in target-moengage-cohort; please report it"
         )
         return InternalError("malformed_request", msg)
-    if answer.outcome is not Outcome.REFUSED:
+    if answer.outcome not in {Outcome.REFUSED, Outcome.CREDENTIALS}:
         return unexpected(call, answer)
     code, advice = _refusal(call, answer)
     return ApiError(code, f"cannot {call.what}: {answer.summary}; {advice}", answer)

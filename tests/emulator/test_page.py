@@ -23,6 +23,7 @@ FLAGS = [
 ]
 SCRIPT = "<script>document.title = 'hacked'</script>"
 IMAGE = "<img src=x onerror=\"document.title = 'hacked'\">"
+ALL_USERS = {"filter_type": "custom_segments", "id": "moe_all_users", "name": "All Users"}
 FOREIGN = """() => {
     window.violated = new Set();
     document.addEventListener("securitypolicyviolation", (event) => {
@@ -83,6 +84,28 @@ def test_shows_cohorts(client, page):
     client.remove("u1")
     expect(rows(page, "Cohorts").first).to_have_text("VIP acme / vip1,199")
     assert "the same document" == page.evaluate("document.body.dataset.mark")
+
+
+def test_shows_segments_of_all_kinds(client, emulator, page):
+    """Segments of each kind are shown with their size, and the archived ones as such; so are the
+    calls, with the reason of those that were refused."""
+    client.add("u1")
+    fields = {"name": "File", "attribute_name": "uid", "attribute_type": "string"}
+    fields |= {"file_url": "http://127.0.0.1:9/", "expiry_time": 30}
+    client.post(fields, path="/v2/custom-segments/file-segment")
+    filters = {"filter_operator": "and", "filters": [ALL_USERS]}
+    client.post({"name": SCRIPT, "included_filters": filters}, path="/v3/custom-segments")
+    client.post({"included_filters": filters}, path="/v3/custom-segments")
+    expect(rows(page, "Segments").filter(has_text="archived")).to_have_count(0)
+    first, second, third = emulator.apis.segments()
+
+    assert ("cohort", "file", "filter") == (first.kind, second.kind, third.kind)
+    expect(rows(page, "Segments")).to_have_text(
+        [f"VIP {first.id}cohort1", f"File{second.id}file0", f"{SCRIPT}{third.id}filter\u2013"]
+    )
+    expect(rows(page, "Calls").first).to_contain_text("createInvalid request400")
+    emulator.clock.advance(61 * 86_400)
+    expect(rows(page, "Segments").filter(has_text="archived")).to_have_count(3)
 
 
 def test_keeps_what_is_there(client, page):

@@ -1,0 +1,341 @@
+"""The client of the Segments API, against the emulator."""
+
+import msgspec
+import pytest
+
+from target_moengage_cohort.core.errors import SettingsError, TargetError, TryAgainError
+from target_moengage_cohort.core.membership import Action, Cohort, Member
+from target_moengage_cohort.moengage.api_errors import ApiError
+from target_moengage_cohort.moengage.cohort_sync import Envelope
+from target_moengage_cohort.moengage.filters import (
+    all_of,
+    any_of,
+    attribute_in,
+    in_segment,
+    nested,
+)
+from target_moengage_cohort.moengage.segments import FileSegment
+from target_moengage_cohort.moengage.transport import Transport
+from tests.support.apis import FileServer
+
+VIP = all_of(attribute_in("uid", ["u1", "u2"]))
+OTHERS = any_of(attribute_in("uid", ["u3"]))
+SECRET = "member-4711"
+
+
+@pytest.fixture
+def callers(start):
+    return start()
+
+
+@pytest.fixture
+def files():
+    with FileServer() as server:
+        yield server
+
+
+def sync(callers, *uids, cohort_id="vip", name="VIP users"):
+    envelope = Envelope(Cohort(cohort_id, name), "acme", send_timestamp=False)
+    members = b",".join(Member(uid).encode() for uid in uids)
+    transport = Transport(callers.settings)
+    assert 200 == transport.send(envelope.body(Action.ADD, "", members)).status
+
+
+def as_json(group):
+    return msgspec.json.decode(msgspec.json.encode(group))
+
+
+def code(call, *arguments, **fields):
+    with pytest.raises(TargetError) as error:
+        call(*arguments, **fields)
+    return error.value.code
+
+
+def test_a_filter_segment_is_created_read_and_updated(callers):
+    """What was created is listed with its id, and read and updated by that id."""
+    made = callers.segments.create("First", VIP)
+    assert [made.id] == [each.id for each in callers.segments.list("First")]
+    assert as_json(VIP) == callers.segments.get(made.id).included_filters
+    changed = callers.segments.update(made.id, OTHERS, VIP, name="Second")
+    assert ("Second", as_json(VIP)) == (changed.name, changed.excluded_filters)
+    assert ["Second"] == [each.name for each in callers.segments.list()]
+    assert () == callers.segments.list("First")
+
+
+def test_a_cohort_is_listed_with_the_id_of_a_segment(callers):
+    """A cohort has an id of 24 hexadecimal digits, by which it can be read."""
+    sync(callers, "u1")
+    (cohort,) = callers.segments.list("VIP users")
+    assert (24, 0) == (len(cohort.id), len(cohort.id.strip("0123456789abcdef")))
+    assert "VIP users" == callers.segments.get(cohort.id).name
+
+
+def test_where_cohorts_are_not_listed_there_is_none(start):
+    """Where MoEngage lists filter segments only, the list is empty, and the id is not found."""
+    callers = start(list_shows="filter")
+    sync(callers, "u1")
+    assert () == callers.segments.list()
+    (cohort,) = callers.emulator.apis.segments()
+    assert "segment_not_found" == code(callers.segments.get, cohort.id)
+
+
+def test_one_segment_may_come_as_a_list_of_one(start):
+    """Both readings of the documentation are understood."""
+    callers = start(details_in_list=True)
+    made = callers.segments.create("First", VIP)
+    assert made == callers.segments.get(made.id)
+
+
+def test_a_segment_is_archived_and_unarchived_by_name_or_id(callers):
+    """Each is done by name, and by id if there is one, and again without an error."""
+    made = callers.segments.create("First", VIP)
+    for name in ("First", "First", "another name"):
+        callers.segments.archive(name, None if name == "First" else made.id)
+        assert [True] == [each.is_archived for each in callers.emulator.apis.segments()]
+    for _ in range(2):
+        callers.segments.unarchive("First")
+        assert [False] == [each.is_archived for each in callers.emulator.apis.segments()]
+
+
+def test_files_create_and_change_a_segment(callers, files):
+    """A file segment has the users of its files, after creation, addition, removal and
+    replacement."""
+    callers.emulator.apis.know(["u1", "u2", "u3"])
+    segments = callers.segments
+
+    def users():
+        return [each.users for each in callers.emulator.apis.segments()]
+
+    made = segments.create_file("File", files.source(b"u1\nnobody\n"), 30)
+    assert isinstance(made, FileSegment)
+    (done,) = files.wait_for_callbacks(1)
+    assert ("File", 201) == (done["segment_name"], done["status"])
+    assert (2, 2, 1) == (done["values_found"], done["values_processed"], done["user_count"])
+    for count, change, content, expected in (
+        (2, segments.add_users, b"u2\nu3", 3),
+        (3, segments.remove_users, b"u1", 2),
+        (4, segments.replace_users, b"u3", 1),
+    ):
+        assert made == change("wrong", files.source(content), made.id)
+        files.wait_for_callbacks(count)
+        assert [expected] == users()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'"u1"', b"u1,u2", b"u1\n\nu2", b"u1\nu1", b"u1\r\n", b"\xff", b"", None],
+    ids=str,
+)
+def test_a_file_that_breaks_a_rule_is_called_back_as_such(callers, files, content):
+    """The call is accepted, and its callback has the reason; the segment stays empty."""
+    callers.segments.create_file("File", files.source(content), 30)
+    (done,) = files.wait_for_callbacks(1)
+    assert 400 == done["status"]
+    assert done["error_message"]
+    assert [0] == [each.users for each in callers.emulator.apis.segments()]
+
+
+REFUSALS = {
+    "v3: no such segment": ("segment_not_found", lambda s: s.get("a" * 24)),
+    "v3: no id": ("request_refused", lambda s: s.get("vip")),
+    "v3: a name that is taken": ("name_exists", lambda s: s.create("First", OTHERS)),
+    "v3: an unknown operator": (
+        "request_refused",
+        lambda s: s.create("x", all_of(attribute_in("uid", ["u"]) | {"operator": "none"})),
+    ),
+    "v3: a segment that does not exist": (
+        "request_refused",
+        lambda s: s.create("x", all_of(in_segment("b" * 24, "none"))),
+    ),
+    "v3: too large": (
+        "payload_too_large",
+        lambda s: s.create("x", all_of(attribute_in("uid", ["u" * 300_000]))),
+    ),
+    "v2: no such segment": ("segment_not_found", lambda s: s.archive("none")),
+    "v2: no such segment to unarchive": ("segment_not_found", lambda s: s.unarchive("none")),
+}
+
+
+@pytest.mark.parametrize(("expected", "call"), REFUSALS.values(), ids=REFUSALS)
+def test_each_refusal_has_a_code(callers, expected, call):
+    """Each documented refusal is an `ApiError` with a stable code."""
+    callers.segments.create("First", VIP)
+    assert expected == code(call, callers.segments)
+
+
+def test_filters_that_exist_name_the_segment_that_has_them(callers):
+    """The error of a 409 has the name and id of the other segment."""
+    made = callers.segments.create("First", VIP)
+    with pytest.raises(ApiError) as error:
+        callers.segments.create("Second", VIP)
+    assert ("filters_exist", made.id) == (error.value.code, error.value.existing.id)
+    assert "First" == error.value.existing.name
+
+
+def test_a_cyclic_segment_is_refused(callers):
+    """A segment in its own filters, directly or not, is an error."""
+    one = callers.segments.create("One", VIP)
+    two = callers.segments.create("Two", all_of(nested(all_of(in_segment(one.id, "One")))))
+    for each in (one, two):
+        filters = all_of(in_segment(each.id, each.name))
+        assert "cyclic_segment" == code(callers.segments.update, one.id, filters)
+
+
+def test_what_is_no_filter_segment_cannot_be_updated(callers, files):
+    """A cohort, a file segment and an archived segment are read-only."""
+    sync(callers, "u1")
+    callers.segments.create_file("File", files.source(b"u1"), 30)
+    callers.segments.create("Filter", VIP)
+    callers.segments.archive("Filter")
+    for each in callers.segments.list():
+        assert "segment_read_only" == code(callers.segments.update, each.id, OTHERS)
+    assert "segment_not_found" == code(callers.segments.add_users, "VIP users", files.source(b"u"))
+
+
+def test_a_file_segment_s_name_is_taken_for_all_kinds(callers, files):
+    """No segment gets the name of another, whatever their kinds."""
+    sync(callers, "u1")
+    callers.segments.create_file("File", files.source(b"u1"), 30)
+    for name in ("VIP users", "File"):
+        assert "name_exists" == code(callers.segments.create, name, OTHERS)
+        assert "name_exists" == code(callers.segments.create_file, name, files.source(b"u"), 1)
+    sync(callers, "u9", cohort_id="other", name="File")
+    assert ["vip"] == [each.cohort_id for each in callers.emulator.cohorts()]
+
+
+def test_a_full_workspace_is_told_from_a_rate_limit(start):
+    """A 429 about the number of segments is final, and has the numbers; archiving makes room."""
+    callers = start(max_cohorts=1)
+    callers.segments.create("First", VIP)
+    with pytest.raises(ApiError) as error:
+        callers.segments.create("Second", OTHERS)
+    assert ("segment_limit", 1, 1) == (error.value.code, error.value.count, error.value.limit)
+    assert [] == callers.waits
+    callers.segments.archive("First")
+    callers.segments.create("Second", OTHERS)
+
+
+KEYS = {"segments_api_key": "s-key-55", "analytics_api_key": "a-key-66"}
+
+
+def test_keys_have_scopes(start):
+    """Each API takes its own key, and refuses the others of the workspace by its scope."""
+    callers = start(KEYS, **KEYS)
+    assert () == callers.segments.list()
+    assert callers.analytics.count([VIP])
+    callers = start(**KEYS)
+    assert "scope_missing" == code(callers.segments.list)
+    assert "scope_missing" == code(callers.analytics.count, [VIP])
+    assert "scope_missing" == code(callers.segments.archive, "x")
+
+
+def test_wrong_credentials_name_the_key(start):
+    """A 401 is an error that names the key's setting, and shows no key."""
+    callers = start(dict.fromkeys(KEYS, "wrong-key-77"))
+    for call, setting in (
+        (callers.segments.list, "segments_api_key"),
+        (lambda: callers.segments.archive("x"), "segments_api_key"),
+        (lambda: callers.analytics.count([VIP]), "analytics_api_key"),
+    ):
+        with pytest.raises(SettingsError) as error:
+            call()
+        assert "credentials_refused" == error.value.code
+        assert setting in str(error.value)
+        assert "wrong-key-77" not in str(error.value)
+
+
+def test_a_page_in_place_of_an_answer_is_a_firewall(callers):
+    """A 403 with HTML is not about the key."""
+    callers.emulator.apis.fail_next(403, body="<html>no</html>")
+    assert "blocked_by_firewall" == code(callers.segments.list)
+
+
+def test_a_database_that_must_be_named(start):
+    """Where MOE-DBNAME is required, its absence and a wrong one are errors that name db_name."""
+    for settings in ({}, {"db_name": "wrong"}):
+        callers = start(settings, requires_db_name=True)
+        with pytest.raises(SettingsError, match="db_name") as error:
+            callers.segments.list()
+        assert "db_name_refused" == error.value.code
+    assert () == start({"db_name": "demo-db"}, requires_db_name=True).segments.list()
+
+
+@pytest.mark.parametrize("body", ["{}", '{"data": 5}', "[]", '{"data": [{"id": 7}]}'])
+def test_an_answer_that_is_not_moengage_s_is_an_error(callers, body):
+    """A 200 with another body is an error, never an empty list."""
+    callers.emulator.apis.fail_next(200, body=body)
+    assert "unexpected_answer" == code(callers.segments.list)
+
+
+def test_nothing_leaks(callers, caplog):
+    """Neither an error nor a line of the log has a key, an identifier or a signed address."""
+    caplog.set_level("DEBUG")
+    quoted = (
+        f"bad value {SECRET} in https://x/?Signature=abc123def of {callers.settings.data_api_key}"
+    )
+    shown = []
+    for status in (400, 409, 500):
+        callers.emulator.apis.fail_next(status, 20, message=quoted)
+        with pytest.raises(TargetError) as error:
+            callers.segments.create("x", all_of(attribute_in("uid", [SECRET])))
+        shown.append(str(error.value))
+        callers.emulator.apis.clear_faults()
+    shown += [record.getMessage() for record in caplog.records]
+    for secret in (SECRET, "Signature", callers.settings.data_api_key):
+        assert not [line for line in shown if secret in line]
+
+
+def test_a_segment_is_archived_without_a_run(callers):
+    """After 60 days without a run a segment is archived, however often it is synced; a run, or
+    unarchiving it, starts the time again."""
+    day = 86_400
+
+    def archived():
+        return [each.is_archived for each in callers.emulator.apis.segments()]
+
+    sync(callers, "u1")
+    callers.emulator.clock.advance(59 * day)
+    callers.emulator.apis.run("VIP users")
+    callers.emulator.clock.advance(59 * day)
+    sync(callers, "u2")
+    assert [False] == archived()
+    callers.emulator.clock.advance(day)
+    assert [True] == archived()
+    callers.segments.unarchive("VIP users")
+    callers.emulator.clock.advance(59 * day)
+    assert [False] == archived()
+
+
+@pytest.mark.parametrize(("applies", "members"), [(True, 2), (False, 1)])
+def test_whether_an_archived_cohort_takes_changes_is_a_switch(start, applies, members):
+    """Nobody says whether changes of an archived segment are kept, so the emulator does both."""
+    callers = start(applies_to_archived=applies, archive_seconds=10)
+    sync(callers, "u1")
+    callers.emulator.clock.advance(10)
+    sync(callers, "u2")
+    assert members == len(callers.emulator.members("vip"))
+
+
+def test_a_retry_that_finds_its_own_segment_says_so(callers):
+    """If the answer to a creation was lost, the refusal of the retry is marked as doubtful."""
+    callers.emulator.apis.drop_next(when="after")
+    with pytest.raises(ApiError) as error:
+        callers.segments.create("First", VIP)
+    assert ("name_exists", True) == (error.value.code, error.value.is_doubted)
+    with pytest.raises(ApiError) as error:
+        callers.segments.create("First", OTHERS)
+    assert not error.value.is_doubted
+
+
+def test_an_unarchive_does_not_wait(callers):
+    """Without a permit, a caller that must not wait gets an error at once, and nothing is sent."""
+    sync(callers, "u1")
+    for _ in range(50):
+        callers.hasty.unarchive("VIP users")
+    sent = len(callers.emulator.apis.calls())
+    with pytest.raises(TryAgainError) as error:
+        callers.hasty.unarchive("VIP users")
+    assert ("rate_limited", []) == (error.value.code, callers.waits)
+    assert sent == len(callers.emulator.apis.calls())
+    callers.emulator.clock.advance(63)
+    callers.hasty.unarchive("VIP users")
