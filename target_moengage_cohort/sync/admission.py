@@ -12,7 +12,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.membership import Member
     from target_moengage_cohort.ledger.interface import LedgerStore
-    from target_moengage_cohort.sync.api_endpoints import ApiEndpoints
+    from target_moengage_cohort.sync.context import ApiEndpoints
     from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 
 Sample: t.TypeAlias = (

@@ -8,6 +8,7 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.delivery.delivery import live_calls
+from target_moengage_cohort.sync.context import ApiEndpoints
 from target_moengage_cohort.sync.match_guard import MatchGuard
 from target_moengage_cohort.sync.segment_directory import SegmentDirectory
 from target_moengage_cohort.sync.unarchiver import Unarchiver
@@ -18,20 +19,12 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.moengage.calls import Send
-    from target_moengage_cohort.settings import Settings, StreamMapping
+    from target_moengage_cohort.settings import Settings
     from target_moengage_cohort.sync.context import RunContext
     from target_moengage_cohort.sync.segment_directory import Sending
 
 _LONGEST_ANSWER_SECONDS = 15  # the rows of a run wait meanwhile
 _LONGEST_RETRY_SECONDS = 120
-
-
-class ApiEndpoints(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run asks of the other APIs, or nothing by default."""
-
-    directory: SegmentDirectory = msgspec.field(default_factory=SegmentDirectory)
-    match_guard: MatchGuard = msgspec.field(default_factory=MatchGuard)
-    unarchive: t.Callable[[StreamMapping], None] = lambda _mapping: None
 
 
 def api_endpoints(context: RunContext, store: LedgerStore) -> ApiEndpoints:
