@@ -48,7 +48,7 @@ class MatchGuard:
         """
         counted: list[tuple[SyncedCohort, list[str]]] = []
         for cohort, members in samples.items():
-            if uids := _user_ids(members):
+            if uids := user_ids(members):
                 counted.append((cohort, uids))
             elif members:
                 yield cohort, _unknown(cohort, "its members have no user IDs")
@@ -83,8 +83,8 @@ def spread(items: Iterable[T], most: int) -> list[T]:
     return [every[number * len(every) // count] for number in range(count)]
 
 
-def _user_ids(members: Sequence[Member]) -> list[str]:
-    """Return the user IDs to count."""
+def user_ids(members: Sequence[Member]) -> list[str]:
+    """Return the user IDs of members, as far as a group of a query has room for them."""
     uids: list[str] = []
     characters = 0
     for uid in dict.fromkeys(member.uid for member in members if member.uid is not None):

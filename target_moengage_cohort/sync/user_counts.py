@@ -12,7 +12,9 @@ from target_moengage_cohort.moengage.filters import all_of, attribute_in
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from target_moengage_cohort.sync.context import RunContext
+    from target_moengage_cohort.core.interrupts import Interrupt
+    from target_moengage_cohort.delivery.ports import Timing
+    from target_moengage_cohort.moengage.filters import FilterGroup
     from target_moengage_cohort.sync.segment_directory import Sending
 
 LONGEST_SECONDS = 300.0
@@ -22,16 +24,21 @@ _LONGEST_PAUSE = 15.0
 
 
 class UserCounts:
-    """Counts users; see `CountUsers`."""
+    """Counts users by queries, each of one to five groups, and waits for their results."""
 
-    def __init__(self, context: RunContext, sending: Sending) -> None:
-        self._interrupt, self._timing = context.interrupt, context.timing
-        self._id_attribute = context.settings.id_attribute or ""
+    def __init__(
+        self, sending: Sending, id_attribute: str, interrupt: Interrupt, timing: Timing
+    ) -> None:
         self._sending = sending
+        self._id_attribute = id_attribute
+        self._interrupt, self._timing = interrupt, timing
 
-    def __call__(self, samples: Sequence[Sequence[str]]) -> tuple[int, ...]:
-        """Return how many users have one of the user IDs of each list."""
-        groups = [all_of(attribute_in(self._id_attribute, uids)) for uids in samples]
+    def known(self, samples: Sequence[Sequence[str]]) -> tuple[int, ...]:
+        """Return how many users have one of the user IDs of each list; see `CountUsers`."""
+        return self.count([all_of(attribute_in(self._id_attribute, uids)) for uids in samples])
+
+    def count(self, groups: Sequence[FilterGroup]) -> tuple[int, ...]:
+        """Return the number of users of each group."""
         with self._sending() as send:
             analytics = Analytics(send, self._id_attribute)
             request_id = analytics.count(groups)

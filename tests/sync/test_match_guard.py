@@ -12,15 +12,12 @@ from hypothesis import strategies as st
 
 from target_moengage_cohort.core.errors import TryAgainError
 from target_moengage_cohort.core.interrupts import Interrupt
-from target_moengage_cohort.core.warning_log import WarningLog
 from target_moengage_cohort.delivery.delivery import live_calls
 from target_moengage_cohort.delivery.ports import Timing
 from target_moengage_cohort.emulator import Emulator, ManualClock
 from target_moengage_cohort.settings import load
 from target_moengage_cohort.sync.changes import outbox
-from target_moengage_cohort.sync.context import RunContext
 from target_moengage_cohort.sync.match_guard import is_too_low, spread
-from target_moengage_cohort.sync.report import ReportHead
 from target_moengage_cohort.sync.user_counts import LONGEST_SECONDS, UserCounts
 from tests.support.singer import UNLIMITED, config, lines, record, run, schema, state
 
@@ -247,8 +244,6 @@ def test_a_slow_query_is_waited_for_within_a_bound(seconds, code):
         emulator.apis.know(KNOWN)
         loaded = load(config(emulator, id_attribute="uid"))
         timing = Timing(emulator.clock.monotonic, emulator.clock.wall, lambda longest: longest)
-        head = ReportHead("r", WarningLog(), loaded.settings)
-        context = RunContext(head, loaded, interrupt, timing)
 
         @contextlib.contextmanager
         def sending():
@@ -256,12 +251,12 @@ def test_a_slow_query_is_waited_for_within_a_bound(seconds, code):
             with contextlib.closing(calls):
                 yield calls.send
 
-        count = UserCounts(context, sending)
+        counts = UserCounts(sending, "uid", interrupt, timing)
         if code is None:
-            assert (2, 0) == count([["k1", "k2", "x"], ["y"]])
+            assert (2, 0) == counts.known([["k1", "k2", "x"], ["y"]])
         else:
             with pytest.raises(TryAgainError) as raised:
-                count([["k1"]])
+                counts.known([["k1"]])
             assert code == raised.value.code
         statuses = [each.status for each in emulator.apis.calls()]
         assert {200} == {*statuses}
