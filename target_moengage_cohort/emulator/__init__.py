@@ -1,4 +1,4 @@
-r"""An emulator of MoEngage's Cohort Sync API on loopback, with fault injection.
+r"""An emulator of MoEngage's Cohort Sync, Segments and Analytics APIs on loopback, with faults.
 
 It enforces everything that MoEngage documents.
 
@@ -100,14 +100,37 @@ Control endpoints
     POST /_emulator/reset
         Clears everything: cohorts, log, totals, faults and the limit's window.
 
+    GET /_emulator/segments, GET /_emulator/calls
+        `{"segments": [{"id", "name", "kind", "is_archived", "users"}]}`, and `{"calls": […]}` with
+        the fields of `apis.CallRecord`.
+    POST /_emulator/users
+        `{"uids": ["u1"], "anonymous_ids": []}`: knows these users, and from now on no others.
+    POST /_emulator/members
+        `{"cohort_id": "vip", "action": "remove_members", "uids": ["u1"]}`: changes a cohort without
+        a request, as if one had been lost, or come from elsewhere.
+    POST /_emulator/segments/run
+        `{"name": "VIP"}`: a campaign uses the segment now, so its 60 days start again.
+    POST /_emulator/queries/fail
+        `{"count": 1, "reason": "…"}`: the next queries end as FAILED.
+    POST /_emulator/calls/status, calls/drop, calls/latency
+        Faults of the Segments and the Analytics API, with the fields of `faults/…` above.
+
+Segments and Analytics
+    `apis.ENDPOINTS` lists the calls. Each checks, in this order: credentials (401), the key's scope
+    (403), content type (415), `MOE-DBNAME` (400), its limit (429), scripted faults, and its own
+    rules. `segment_options.SegmentOptions` has the options; those marked "(open)" decide what
+    MoEngage's documents leave open. So are: the values of `type` and `source` in a list; the error
+    of results that are not there yet (404 here); unarchiving starts the 60 days again.
+
 Where the documentation is silent
     A cohort keeps the name and description of its first request; a request with another name is
     applied to the same cohort. Removing from an unknown cohort creates it. A member is identified
     by its uid, or else by its anonymous id. These are two name spaces, so the same person can be
     in a cohort twice; with the option `merges`, a uid and an anonymous id that come together are
     one user from then on, in all cohorts. Adding an existing member changes nothing, not even the
-    other identifier. The emulator knows every user, while MoEngage skips unknown ones. A request
-    whose body never ends is not counted.
+    other identifier. The emulator knows every user until users are named, and members who are
+    unknown then are in the cohort but not counted by a query. A request whose body never ends is
+    not counted.
 """
 
 from .model import CohortSummary, Member, RequestRecord, Totals

@@ -198,6 +198,33 @@ def test_hosts_share_windows_of_several_spans(server, tmp_path_factory, steps, s
             world.step(*step)
 
 
+def test_a_short_span_of_a_server_has_room_before_a_long_one(server):
+    """A start of another host leaves the short span after its seconds, while it counts for the
+    long one."""
+    database = server.new_database(f"calls_{next(_numbers)}")
+    uri = f"postgresql://{server.user}@{server.host}:{server.port}/{database.database}"
+    raw = {"workspace_id": "w", "data_api_key": "k", "data_center": 1, "partner": "p"}
+    loaded = load({**raw, "ledger_uri": uri}).settings
+    with open_store(loaded, run_id="r", wait=no_wait) as store:
+        window = store.shared_window(RateLimit("some", (Span(1, 3), Span(2, 200))))
+        ((schema,),) = database.query(
+            "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'moengage_cohort_%'"
+        )
+
+        def let_pass(seconds):
+            database.execute(f"UPDATE {schema}.pace SET until = until - {seconds}")
+
+        assert 0 == window.acquire()
+        assert 0 < window.acquire() <= 3
+        let_pass(3)
+        assert 0 == window.acquire()
+        let_pass(3)
+        assert 190 < window.acquire() <= 197
+        let_pass(194)
+        assert 0 == window.acquire()
+        window.close()
+
+
 def test_limits_of_another_name_share_nothing(server):
     """A limit that is used up, or held after a 429, leaves the others and Cohort Sync alone."""
     database = server.new_database(f"calls_{next(_numbers)}")
@@ -224,8 +251,10 @@ def test_a_day_outlives_a_boot(monkeypatch):
         for _ in range(10):
             assert 0 == permits.take()
     monkeypatch.setattr("target_moengage_cohort.delivery.pace._boot_id", lambda: "another")
+    clock.now += 1_800
     with contextlib.closing(opened(limits.FILE)) as permits:
-        assert 3_602 == permits.take()
+        assert 1_802 == permits.take()
+        clock.now -= 1_800
         for _ in range(9):
             clock.now += 3_602
             for _ in range(10):

@@ -14,7 +14,7 @@ from target_moengage_cohort.moengage.filters import (
     in_segment,
     nested,
 )
-from target_moengage_cohort.moengage.segments import FileSegment
+from target_moengage_cohort.moengage.segments import FileSegment, FileSource
 from target_moengage_cohort.moengage.transport import Transport
 from tests.support.apis import FileServer
 
@@ -270,19 +270,30 @@ def test_an_answer_that_is_not_moengage_s_is_an_error(callers, body):
 def test_nothing_leaks(callers, caplog):
     """Neither an error nor a line of the log has a key, an identifier or a signed address."""
     caplog.set_level("DEBUG")
-    quoted = (
-        f"bad value {SECRET} in https://x/?Signature=abc123def of {callers.settings.data_api_key}"
+    key = callers.settings.data_api_key
+    source = FileSource(
+        attribute_name="uid",
+        file_url="https://files/list.csv?Signature=abcdef",
+        callback_url="https://hooks/token-ghijkl",
+        emails=("annamaria@mail",),
     )
+    members, addresses = f"annamaria {SECRET} {key}", f"{source.file_url} {source.callback_url}"
+    filters = all_of(nested(any_of(attribute_in("uid", ["annamaria", SECRET]))))
     shown = []
     for status in (400, 409, 500):
-        callers.emulator.apis.fail_next(status, 20, message=quoted)
-        with pytest.raises(TargetError) as error:
-            callers.segments.create("x", all_of(attribute_in("uid", [SECRET])))
-        shown.append(str(error.value))
-        callers.emulator.apis.clear_faults()
+        for quoted, call, *arguments in (
+            (members, callers.segments.create, "x", filters),
+            (members, callers.analytics.count, [filters]),
+            (addresses, callers.segments.create_file, "x", source, 1),
+        ):
+            callers.emulator.apis.fail_next(status, 20, message=f"bad: {quoted}")
+            with pytest.raises(TargetError) as error:
+                call(*arguments)
+            shown.append(str(error.value))
+            callers.emulator.apis.clear_faults()
     shown += [record.getMessage() for record in caplog.records]
-    for secret in (SECRET, "Signature", callers.settings.data_api_key):
-        assert not [line for line in shown if secret in line]
+    secrets = ("annamaria", SECRET, "abcdef", "ghijkl", key)
+    assert not [line for line in shown for secret in secrets if secret in line]
 
 
 def test_a_segment_is_archived_without_a_run(callers):
