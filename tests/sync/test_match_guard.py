@@ -148,7 +148,7 @@ def test_members_without_user_ids_cannot_be_counted(emulator, guarded):
 def test_a_member_that_is_removed_is_not_counted(emulator):
     """Of a new cohort of changes, members whose last change is a removal are not counted."""
     columns = schema(columns=("uid", "in"))
-    changes = [("x", True), ("k1", True), ("x", False), ("y", False)]
+    changes = [("x", True), ("y", True), ("k1", True), ("x", False), ("y", False), ("z", False)]
     data = lines(columns, *(record(**{"uid": uid, "in": there}) for uid, there in changes))
     seen = run(emulator, data, cohorts={"users": {"membership_column": "in"}}, **GUARD)
     assert (None, [200]) == (seen.error, queries(emulator))
