@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typing as t
 import urllib.request
+from collections import deque
+from http.client import HTTPException
 from urllib.parse import urlsplit
 
 import msgspec
 
-from .limits import RollingWindow
 from .managed_segments import FileSegment
 from .problems import Problem, invalid
 from .quotas import DAY
@@ -24,6 +25,7 @@ if t.TYPE_CHECKING:
 MAX_FILE_BYTES = 150_000_000
 MAX_VALUES_A_DAY = 2_000_000
 _TIMEOUT_SECONDS = 10
+_UNREACHABLE = (OSError, HTTPException, ValueError, OverflowError)  # the last two: a wrong port
 _ACTIONS = {"create": "creation", "add": "user-add", "remove": "user-remove"}
 
 Change = t.Literal["create", "add", "remove", "replace"]
@@ -70,7 +72,7 @@ class FileSegments:
         self._segments = segments
         self._jobs = jobs
         self._locked = locked
-        self._values = RollingWindow(DAY)
+        self._processed: deque[tuple[float, int]] = deque()  # moments, and numbers of values
         self._requests = 0
 
     def change(self, kind: Change, body: bytes) -> tuple[int, dict[str, t.Any]]:
@@ -142,11 +144,12 @@ class FileSegments:
 
     def _apply(self, kind: Change, segment: FileSegment, wanted: _Update, values: list[str]) -> int:
         now = self._segments.options.clock.monotonic()
-        if self._values.count(now) + len(values) > MAX_VALUES_A_DAY:
+        while self._processed and now - self._processed[0][0] >= DAY:
+            self._processed.popleft()
+        if sum(count for _, count in self._processed) + len(values) > MAX_VALUES_A_DAY:
             msg = f"more than {MAX_VALUES_A_DAY} values in a day"
             raise _BadFileError(msg)
-        for _ in values:
-            self._values.add(now)
+        self._processed.append((now, len(values)))
         is_known = wanted.attribute_name == self._segments.options.id_attribute
         users: set[User] = {("uid", value) for value in values} if is_known else set()
         users = self._segments.people.among(users)
@@ -204,8 +207,8 @@ def _fetched(url: str) -> bytes:
     try:
         with _opener().open(url, timeout=_TIMEOUT_SECONDS) as response:
             content: bytes = response.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        msg = f"cannot fetch the file from {urlsplit(url).hostname}: {type(error).__name__}"
+    except _UNREACHABLE as error:
+        msg = f"cannot fetch the file from {urlsplit(url).netloc}: {type(error).__name__}"
         raise _BadFileError(msg) from None
     if len(content) > MAX_FILE_BYTES:
         msg = f"the file has more than {MAX_FILE_BYTES} bytes"
@@ -218,7 +221,7 @@ def _call_back(url: str, body: bytes) -> None:
     request = urllib.request.Request(url, body, headers, method="POST")  # noqa: S310 - checked
     try:
         _opener().open(request, timeout=_TIMEOUT_SECONDS).close()
-    except OSError:
+    except _UNREACHABLE:
         return  # whoever asked for the call does not listen
 
 

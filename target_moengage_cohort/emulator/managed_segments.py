@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import typing as t
 
 import msgspec
@@ -78,6 +79,10 @@ class ManagedSegments:
         if (cohort := self._workspace.by_segment_id().get(segment_id)) is None:
             return None
         return self.people.among(cohort.counted(self.options.clock.wall()))
+
+    def snapshot(self) -> Language:
+        """Return the language of one moment, which collects the users of a segment only once."""
+        return Language(self.options, functools.cache(self.users), functools.cache(self.everyone))
 
     def everyone(self) -> set[User]:
         """Return all users."""

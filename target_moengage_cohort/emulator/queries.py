@@ -152,6 +152,6 @@ class Queries:
         if run.failure_reason is not None:
             return "FAILED"
         if run.counts is None:
-            people, language = self._segments.people, self._segments.language
+            people, language = self._segments.people, self._segments.snapshot()
             run.counts = [len(people.among(language.users(group))) for group in run.groups]
         return "SUCCESSFUL"

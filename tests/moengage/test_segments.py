@@ -135,6 +135,31 @@ def test_a_file_that_breaks_a_rule_is_called_back_as_such(callers, files, conten
     assert [0] == [each.users for each in callers.emulator.apis.segments()]
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "127.0.0.1:99999", "127.0.0.1:x"])
+def test_a_file_that_cannot_be_fetched_is_called_back_as_such(callers, files, host):
+    """Neither an address where nobody listens nor one that is none keeps later files from being
+    processed; the same goes for callbacks."""
+    source = msgspec.structs.replace(files.source(b"u1"), file_url=f"http://{host}/")
+    callers.segments.create_file("One", source, 30)
+    source = msgspec.structs.replace(files.source(b"u1"), callback_url=f"http://{host}/")
+    callers.segments.create_file("Two", source, 30)
+    callers.segments.create_file("Three", files.source(b"u1"), 30)
+    answers = {each["segment_name"]: each["status"] for each in files.wait_for_callbacks(2)}
+    assert {"One": 400, "Three": 201} == answers
+
+
+def test_values_a_day_are_limited(callers, files):
+    """More than two million values in a day are called back as an error; the next day has room."""
+    first, more = (b"\n".join(b"%d" % n for n in range(count)) for count in (1_500_000, 500_001))
+    callers.segments.create_file("File", files.source(first), 30)
+    files.wait_for_callbacks(1)
+    callers.segments.replace_users("File", files.source(more))
+    files.wait_for_callbacks(2)
+    callers.emulator.clock.advance(86_400)
+    callers.segments.replace_users("File", files.source(more))
+    assert [201, 400, 201] == [each["status"] for each in files.wait_for_callbacks(3)]
+
+
 REFUSALS = {
     "v3: no such segment": ("segment_not_found", lambda s: s.get("a" * 24)),
     "v3: no id": ("request_refused", lambda s: s.get("vip")),
