@@ -23,7 +23,7 @@ def warn_of_segments(cohorts: int, listed: int = 0) -> None:
     if listed > cohorts:
         count = f"MoEngage lists {listed:,} segments, new cohorts included"
     logger.warning(
-        "%s, and MoEngage takes at most %s active segments for a workspace: it drops those beyond "
+        "%s, and MoEngage takes at most %s segments for a workspace: it drops those beyond "
         "without an error, and other tools' segments count, too. Archive segments in MoEngage, ask "
         "its support for more, or lower max_new_cohorts",
         count,
