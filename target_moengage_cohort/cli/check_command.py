@@ -11,22 +11,26 @@ import msgspec
 from target_moengage_cohort.cli.cohort_findings import CohortFindings, find
 from target_moengage_cohort.cli.column_trial import read_samples, try_columns
 from target_moengage_cohort.cli.outlook import outlook
+from target_moengage_cohort.cli.probe import probe, probe_lines, to_paste
 from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, show
 from target_moengage_cohort.cli.terminal import coloured, complain, example, wrap
 from target_moengage_cohort.core.errors import SettingsError, TargetError
 from target_moengage_cohort.core.files import try_out
-from target_moengage_cohort.core.text import printable
+from target_moengage_cohort.core.text import format_count, printable
 from target_moengage_cohort.moengage.answers import login_error
 from target_moengage_cohort.moengage.transport import Transport
 from target_moengage_cohort.settings.addresses import state_path
 from target_moengage_cohort.singer.writer import check_rejects_path
 from target_moengage_cohort.sync import report
+from target_moengage_cohort.sync.api_endpoints import opener
 from target_moengage_cohort.sync.process import record_mapper_of
+from target_moengage_cohort.sync.segment_directory import SegmentDirectory
 from target_moengage_cohort.sync.segment_limit import warn_of_segments
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from target_moengage_cohort.cli.probe import Assumption
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import CohortEntry
     from target_moengage_cohort.settings import Settings, StreamMapping
@@ -77,13 +81,23 @@ class _Checks:
     metavar="FILE|-",
     help="Try the mapped columns on the tap's catalog, its output, or a row as a JSON object.",
 )
+@click.option(
+    "--probe",
+    "probes",
+    is_flag=True,
+    help="Find out what this project assumes of MoEngage's Segments and Analytics APIs.",
+)
 @configured
-def check(session: Session, *, as_json: bool, sample: str | None) -> int:
+def check(session: Session, *, as_json: bool, sample: str | None, probes: bool) -> int:
     """Validate the configuration and describe each sync.
 
     Sends no member and changes nothing. Makes one request to MoEngage to check the credentials,
-    and tries the ledger's directory and the files in the settings. Then each stream's sync is
-    described. All problems are reported in one pass; the exit code is 1 if there are any.
+    and tries the ledger's directory and the files in the settings. With segments_api_key, another
+    request lists the segments. Then each stream's sync is described. All problems are reported in
+    one pass; the exit code is 1 if there are any.
+
+    With --probe, some more requests find out which assumptions about MoEngage hold; they change
+    nothing, but two of them are queries of the monthly quota.
     """
     checks = _Checks()
     for name, work, text in _steps(session.settings):
@@ -92,7 +106,7 @@ def check(session: Session, *, as_json: bool, sample: str | None) -> int:
     mappings = list(session.config.mappings.values()) or [
         msgspec.structs.replace(session.config.mapping("STREAM"), cohort_id=None)
     ]
-    ledger, cohorts = _ledger_and_cohorts(session, mappings, checks)
+    ledger, cohorts, found = _ledger_and_cohorts(session, mappings, checks, probes=probes)
     trials = None if sample is None else _try_columns(session, sample, checks)
     faults = [*checks.faults, *cohorts.faults]
     result = {
@@ -102,8 +116,10 @@ def check(session: Session, *, as_json: bool, sample: str | None) -> int:
         "streams": [_stream(each, cohorts.entries[each.stream]) for each in mappings],
         "cohorts": cohorts.findings,
         "columns": trials,
+        "probe": None if found is None else {"assumptions": found, "paste": to_paste(found)},
     }
-    show(result, _lines(session.settings, result, mappings, cohorts), as_json=as_json)
+    lines = [*_lines(session.settings, result, mappings, cohorts), *probe_lines(found or ())]
+    show(result, lines, as_json=as_json)
     for message in dict.fromkeys(map(str, faults)):
         complain(message)
     return FAILED if faults else DONE
@@ -206,16 +222,24 @@ def _state_directory() -> str:
 
 
 def _ledger_and_cohorts(
-    session: Session, mappings: Sequence[StreamMapping], checks: _Checks
-) -> tuple[dict[str, str], CohortFindings]:
-    """Return the ledger's place and state, and what is known of the cohorts."""
+    session: Session, mappings: Sequence[StreamMapping], checks: _Checks, *, probes: bool
+) -> tuple[dict[str, str], CohortFindings, list[Assumption] | None]:
+    """Return the ledger's place and state, what is known of the cohorts, and what was probed."""
+    settings = session.settings
+    has_key = settings.segments_api_key is not None
+    sending = opener(settings, session.interrupt, waits=False)
+    directory = SegmentDirectory(sending if has_key else None)
     with session.ledgers(read_only=True, is_patient=False) as ledgers:
         place = {"place": ledgers.place, "state": "unusable"}
         if not checks.run("ledger", partial(_ledger, ledgers)):
-            return place, CohortFindings({each.stream: None for each in mappings}, [], [])
-        warn_of_segments(ledgers.count_cohorts())
+            return place, CohortFindings({each.stream: None for each in mappings}, [], []), None
+        names = directory.names()
+        if names:
+            checks.run("segments", lambda: f"MoEngage lists {format_count(len(names), 'segment')}")
+        warn_of_segments(ledgers.count_cohorts(), len(names))
         place["state"] = "found" if ledgers.exists else "will_be_created"
-        return place, find(session.config, mappings, ledgers)
+        found = probe(settings, session.interrupt, ledgers) if probes else None
+        return place, find(session.config, mappings, ledgers, names), found
 
 
 def _ledger(ledgers: LedgerStore) -> str:

@@ -12,9 +12,10 @@ import msgspec
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import BusyError, RowError, SettingsError, TargetError
 from target_moengage_cohort.core.text import format_count
+from target_moengage_cohort.sync.segment_directory import taken_name
 
 if t.TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import CohortEntry
@@ -39,13 +40,21 @@ class CohortFindings(msgspec.Struct, frozen=True):
     faults: list[TargetError]  # one for each finding that is an error
 
 
-def find(config: Config, mappings: Sequence[StreamMapping], ledgers: LedgerStore) -> CohortFindings:
-    """Compare the mappings with a ledger that can be used; change nothing."""
+def find(
+    config: Config,
+    mappings: Sequence[StreamMapping],
+    ledgers: LedgerStore,
+    names: Container[str],
+) -> CohortFindings:
+    """Compare the mappings with a ledger that can be used; change nothing.
+
+    `names` are those of the segments that MoEngage lists.
+    """
     found = CohortFindings({}, [], [])
     for mapping in mappings:
         entries: list[CohortEntry] | None = None
         try:
-            entries = _entries(mapping, ledgers)
+            entries = _entries(mapping, ledgers, names)
         except RowError as error:
             _add(found, mapping, SettingsError(error.code, _where(mapping, error)))
         except TargetError as error:
@@ -75,7 +84,9 @@ def _add(found: CohortFindings, mapping: StreamMapping, fault: TargetError) -> N
     )
 
 
-def _entries(mapping: StreamMapping, ledgers: LedgerStore) -> list[CohortEntry]:
+def _entries(
+    mapping: StreamMapping, ledgers: LedgerStore, names: Container[str]
+) -> list[CohortEntry]:
     """Return the cohorts of a stream whose members are kept.
 
     Raise the error with which a run would refuse its cohort.
@@ -86,6 +97,8 @@ def _entries(mapping: StreamMapping, ledgers: LedgerStore) -> list[CohortEntry]:
             entries = [each for each in entries if each.cohort_id == cohort.cohort_id]
             if not entries:
                 ledgers.check_new(cohort)
+                if cohort.name in names:
+                    raise RowError("name_taken", taken_name(cohort, mapping))
             elif entries[0].has_members:
                 ledgers.open(cohort, mapping.stream)
             else:

@@ -31,7 +31,12 @@ if t.TYPE_CHECKING:
 
 SOMETHING_TO_DO = 5
 _OF_SOME = {"incomplete_input", "stream_without_input"}  # errors that leave the table right
-_SHOWN = {"removals_without_proof", "segment_limit", "stream_without_input"} | WITHHOLDS
+_SHOWN = {
+    "removals_without_proof",
+    "segment_limit",
+    "segments_unknown",
+    "stream_without_input",
+} | WITHHOLDS
 _COHORT_WIDTH = 21
 _COLUMNS = ("desired", "accepted", "add", "remove", "unchanged", "in doubt")
 _WIDTHS = (9, 9, 9, 9, 9, 8)

@@ -33,6 +33,19 @@ class RateLimit(msgspec.Struct, frozen=True):
         return max(span.seconds for span in self.spans)
 
 
+class SharedWindow(t.Protocol):
+    """A rate limit that several hosts share: so many starts in each of its windows of time."""
+
+    def acquire(self) -> float:
+        """Take a permit to start a request, or return the seconds until one may be free."""
+
+    def hold(self, seconds: float) -> None:
+        """Give no permit for so long."""
+
+    def close(self) -> None:
+        """Free what it uses; there are no permits from then on."""
+
+
 def rate_limit(
     name: str, *, second: int = 0, minute: int = 0, hour: int = 0, day: int = 0
 ) -> RateLimit:

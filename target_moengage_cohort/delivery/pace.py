@@ -20,7 +20,8 @@ from target_moengage_cohort.delivery.local_window import BootClock, LocalWindow
 from target_moengage_cohort.settings.addresses import state_path
 
 if t.TYPE_CHECKING:
-    from target_moengage_cohort.ledger.interface import LedgerStore, SharedWindow
+    from target_moengage_cohort.core.rate_limits import SharedWindow
+    from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.settings import Settings
 
 logger = logging.getLogger(__name__)

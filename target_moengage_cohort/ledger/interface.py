@@ -27,9 +27,10 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.errors import RowError
     from target_moengage_cohort.core.membership import Cohort
-    from target_moengage_cohort.core.rate_limits import RateLimit
+    from target_moengage_cohort.core.rate_limits import RateLimit, SharedWindow
     from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
     from target_moengage_cohort.ledger.control.control import Control
+    from target_moengage_cohort.ledger.control.unarchivals import Unarchivals
     from target_moengage_cohort.ledger.records import (
         Approval,
         CohortEntry,
@@ -40,19 +41,6 @@ if t.TYPE_CHECKING:
     )
     from target_moengage_cohort.ledger.snapshot import Staging
     from target_moengage_cohort.ledger.stream_ledger import StreamLedger
-
-
-class SharedWindow(t.Protocol):
-    """A rate limit that several hosts share: so many starts in each of its windows of time."""
-
-    def acquire(self) -> float:
-        """Take a permit to start a request, or return the seconds until one may be free."""
-
-    def hold(self, seconds: float) -> None:
-        """Give no permit for so long."""
-
-    def close(self) -> None:
-        """Free what it uses; there are no permits from then on."""
 
 
 class LedgerStore(MovableStore, AbstractContextManager[t.Any], t.Protocol):
@@ -176,6 +164,11 @@ class LedgerStore(MovableStore, AbstractContextManager[t.Any], t.Protocol):
     def count_cohorts(self) -> int:
         """Return how many cohorts the store has, of all partners, retired ones among them."""
         return self._ready().new.count_all() if self.exists else 0
+
+    @property
+    def unarchivals(self) -> Unarchivals:
+        """When cohorts were unarchived."""
+        return self._ready().unarchivals
 
     def admit(self, cohort_ids: Iterable[str]) -> dict[str, RowError]:
         """Create cohorts that were held; return why some of them, by id, cannot be."""

@@ -113,6 +113,12 @@ class Staging(t.Protocol):
         This, or a later call, raises an `InputError` if they cannot be read or have changed.
         """
 
+    def sample(self, cohort: int, most: int) -> list[Member]:
+        """Return some members that rows of a cohort add, in an order that their keys do not have.
+
+        Raise an `InputError` if rows in columns cannot be read again.
+        """
+
     def wait(self) -> None:
         """Wait until all rows are staged; raise their error if they could not be read."""
 

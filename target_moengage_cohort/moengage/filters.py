@@ -47,6 +47,12 @@ def attribute_in(attribute: str, values: Iterable[str]) -> Filter:
     }
 
 
+def attribute_exists(attribute: str) -> Filter:
+    """Return the filter for users who have a text attribute."""
+    having = attribute_in(attribute, ())
+    return {key: having[key] for key in having if key != "value"} | {"operator": "exists"}
+
+
 def in_segment(segment_id: str, name: str) -> Filter:
     """Return the filter for users in a segment; MoEngage looks at its id only."""
     return {"filter_type": "custom_segments", "id": segment_id, "name": name}

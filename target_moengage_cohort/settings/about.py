@@ -118,7 +118,9 @@ DESCRIPTIONS = {
     "api_url": "API URL. Base URL to use in place of the data center's: an emulator or a proxy. "
     "Must be https, except on loopback.",
     "segments_api_key": "Segments API key. Key with the scope Segmentation APIs, if the workspace "
-    "has a key for each scope. Default: data_api_key.",
+    "has a key for each scope. If it is set, even to the Data API key, MoEngage is asked before a "
+    "new cohort's first request whether a segment has its name. Default: data_api_key, and "
+    "MoEngage is not asked.",
     "analytics_api_key": "Analytics API key. Key with the scope Dashboard & Analyze APIs, if the "
     "workspace has a key for each scope. Default: data_api_key.",
     "db_name": "Database name. Name of the workspace's database, which MoEngage may require in "
@@ -173,6 +175,15 @@ DESCRIPTIONS = {
     "max_addition_percent": "Largest addition (percent). Most that a mirror may add to a cohort in "
     "one run, in percent of its members; where more would come, the additions are withheld. A new "
     "cohort may have any size. Default: no limit.",
+    "min_match_percent": "Smallest match (percent). For a new cohort, up to 1,000 of its user IDs "
+    "are counted by MoEngage's Analytics API before anything is sent. If it knows fewer of them "
+    "than this, in percent, or cannot count them, nothing is sent for the cohort, and no STATE "
+    "passes its rows. Needs id_attribute. For all sync modes but remove. Default: 0, which counts "
+    "nothing.",
+    "keep_unarchived_days": "Keep unarchived (days). Unarchive each cohort that was neither "
+    "created nor unarchived within so many days, when a run begins to read its stream. MoEngage "
+    "archives a segment that no campaign has used for 60 days. A run never waits for that, and "
+    "never fails because of it. Default: cohorts are not unarchived.",
     "ledger_uri": "Ledger URI. Place of the ledger, the record of what MoEngage has accepted: a "
     "folder on a disk that outlives the run, as a path or a file:// URL; or a PostgreSQL database "
     "for runs on several machines, as postgresql://user@host/database. Default: a folder in the "

@@ -27,6 +27,8 @@ _ROLES = (
 
 _Natural: t.TypeAlias = t.Annotated[int, Meta(ge=0)]
 _Percent: t.TypeAlias = t.Annotated[int, Meta(ge=0, le=100)]
+# MoEngage archives a segment after 60 days, so a longer time would be too late.
+_KeepDays: t.TypeAlias = t.Annotated[int, Meta(ge=1, le=59)]
 
 
 class OnReject(enum.StrEnum):
@@ -82,6 +84,7 @@ class StreamMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     removals: Removals
     max_removal_percent: _Percent
     max_addition_percent: _Natural | None
+    min_match_percent: _Percent  # 0: not counted
 
     @property
     def cohort(self) -> Cohort | None:
@@ -154,6 +157,8 @@ class Settings(_Secretive, frozen=True, kw_only=True):
     removals: Removals = Removals.IMMEDIATE
     max_removal_percent: _Percent = 10
     max_addition_percent: _Natural | None = None
+    min_match_percent: _Percent = 0
+    keep_unarchived_days: _KeepDays | None = None
     ledger_uri: t.Annotated[str | None, _SECRET] = None  # it may have a password
     ledger_create: bool = True
     max_new_cohorts: _Natural = 50

@@ -41,11 +41,9 @@ _MIRROR_KEYS = (
 )
 _MODES_OF_KEYS: dict[str, tuple[SyncMode, ...]] = {
     "membership_column": (SyncMode.INCREMENTAL, SyncMode.MIRROR, SyncMode.ONE_TIME),
-    "deleted_at_column": (
-        SyncMode.INCREMENTAL,
-        SyncMode.ADD,
-        SyncMode.MIRROR,
-        SyncMode.ONE_TIME,
+    **dict.fromkeys(
+        ("deleted_at_column", "min_match_percent"),
+        (SyncMode.INCREMENTAL, SyncMode.ADD, SyncMode.MIRROR, SyncMode.ONE_TIME),
     ),
     "exclusive": (SyncMode.INCREMENTAL, SyncMode.ADD, SyncMode.MIRROR),
     **dict.fromkeys(_MIRROR_KEYS, (SyncMode.MIRROR, SyncMode.ONE_TIME)),
@@ -151,6 +149,8 @@ def _load(raw: t.Mapping[str, t.Any]) -> Config:
         faults += _mapping_faults(mapping, own[stream])
         if mapping.exclusive and not (mapping.is_snapshot or settings.ledger_uri):
             faults.append(_conflict(f"cohorts.{stream}.exclusive: {_NEEDS_MEMBERS}"))
+        if own[stream].get("min_match_percent") and settings.id_attribute is None:
+            faults.append(_conflict(f"cohorts.{stream}.min_match_percent: requires id_attribute"))
     faults += _shared_cohort_faults(mappings.values())
     SettingsError.raise_any(faults)
     return Config(msgspec.structs.replace(settings, cohorts=mappings), unknown, default)
@@ -224,6 +224,8 @@ def _setting_faults(settings: Settings) -> Iterator[SettingsError]:
         yield _conflict("report_path: is the same file as rejects_path, which it would replace")
     if settings.flattening_enabled and settings.flattening_max_depth is None:
         yield _conflict("flattening_enabled: requires flattening_max_depth")
+    if settings.min_match_percent and settings.id_attribute is None:
+        yield _conflict("min_match_percent: requires id_attribute")
 
 
 def _mapping_faults(mapping: StreamMapping, own_keys: Container[str]) -> Iterator[SettingsError]:

@@ -30,11 +30,10 @@ from target_moengage_cohort.sync.withheld_cohorts import (
 if t.TYPE_CHECKING:
     from target_moengage_cohort.core.errors import TargetError
     from target_moengage_cohort.ledger.cohort_ledger import CohortLedger, CohortRecord
-    from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import CohortEntry
     from target_moengage_cohort.ledger.stream_ledger import StreamLedger
     from target_moengage_cohort.settings import StreamMapping
-    from target_moengage_cohort.sync.context import RunContext
+    from target_moengage_cohort.sync.context import Endpoints, RunContext
     from target_moengage_cohort.sync.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -45,16 +44,16 @@ _SMALLEST_MEMBER_BYTES = len(b'{"uid":"1"}')
 class Cohorts:
     """All cohorts of a run. No two streams populate one, and no two have the same name."""
 
-    def __init__(self, context: RunContext, store: LedgerStore, progress: Progress) -> None:
+    def __init__(self, context: RunContext, endpoints: Endpoints, progress: Progress) -> None:
         self._context = context
-        self._store = store
+        self._store, self._apis = endpoints.store, endpoints.apis
         self._progress = progress
         self._names: dict[str, str] = {}
         self._with_members: set[str] = set()  # the streams whose members are kept
         self.by_id: dict[str, SyncedCohort] = {}
         self.ledgers: dict[str, CohortLedger] = {}  # by the cohort's id, likewise
         self.records: dict[str, CohortRecord] = {}  # where requests are recorded, likewise
-        self.admission = Admission(store, context.settings.max_new_cohorts)
+        self.admission = Admission(self._store, context.settings.max_new_cohorts, self._apis)
         self.row_warnings = RowWarnings()
         self.exclusive_streams: set[str] = set()  # whose members each belong to one cohort
         self.unsent_streams: set[str] = set()  # of which a cohort has an error, or was held
@@ -128,6 +127,7 @@ class Cohorts:
         if mapping.is_snapshot or has_uri or self._store.has_members(stream):
             self._with_members.add(stream)
             self._store.stream(stream)
+        self._apis.unarchive(mapping)
 
     def meet_vanished(self, mapping: StreamMapping) -> None:
         """Meet the cohorts that a stream populated before and has no rows of now."""
@@ -206,8 +206,9 @@ class Cohorts:
         self.by_id[cohort.cohort_id] = synced
         if is_new and synced.error is None:
             self.admission.hold(synced)
-            if mapping.cohort is not None and synced.is_held:  # a person has named it
-                self.admission.admit([synced])
+            is_counted = self._apis.match_guard.applies(mapping)  # at the end of the input
+            if mapping.cohort is not None and synced.is_held and not is_counted:
+                self.admission.admit([synced])  # a person has named it
         if synced.is_held or synced.error is not None:
             self.unsent_streams.add(stream)
         return synced

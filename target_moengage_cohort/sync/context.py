@@ -6,11 +6,14 @@ import typing as t
 
 import msgspec
 
+from target_moengage_cohort.sync.match_guard import MatchGuard
+from target_moengage_cohort.sync.segment_directory import SegmentDirectory
+
 if t.TYPE_CHECKING:
     from target_moengage_cohort.core.interrupts import Interrupt
     from target_moengage_cohort.delivery.ports import Link, Timing
     from target_moengage_cohort.ledger.interface import LedgerStore
-    from target_moengage_cohort.settings import Config, Settings
+    from target_moengage_cohort.settings import Config, Settings, StreamMapping
     from target_moengage_cohort.singer.stream_maps import StreamMaps
     from target_moengage_cohort.singer.writer import RejectsWriter
     from target_moengage_cohort.sync.mirror.recorder import Recorder
@@ -41,6 +44,14 @@ class RunContext(msgspec.Struct, frozen=True):
         return self.config.settings
 
 
+class ApiEndpoints(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run asks of the Segments and the Analytics API; by default nothing."""
+
+    directory: SegmentDirectory = msgspec.field(default_factory=SegmentDirectory)
+    match_guard: MatchGuard = msgspec.field(default_factory=MatchGuard)
+    unarchive: t.Callable[[StreamMapping], None] = lambda _mapping: None
+
+
 class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     """The destinations of a run's results. A dry run has endpoints that keep nothing.
 
@@ -53,3 +64,4 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     write_state: t.Callable[[bytes], None]
     rejects: RejectsWriter
     record_mapper: StreamMaps | None = None
+    apis: ApiEndpoints = msgspec.field(default_factory=ApiEndpoints)

@@ -20,6 +20,7 @@ from target_moengage_cohort.settings import sources
 from target_moengage_cohort.singer.lines import discard
 from target_moengage_cohort.singer.writer import NoRejects, RejectsFile, write_state
 from target_moengage_cohort.sync import report as reports
+from target_moengage_cohort.sync.api_endpoints import api_endpoints
 from target_moengage_cohort.sync.context import Endpoints, RunContext
 from target_moengage_cohort.sync.final_report import FinalReport
 from target_moengage_cohort.sync.mirror.recorder import NullRecorder, Recorder
@@ -73,6 +74,7 @@ def endpoints_of(context: RunContext, store: LedgerStore) -> Endpoints:
             write_state=lambda _value: None,
             rejects=NoRejects(),
             record_mapper=record_mapper,
+            apis=api_endpoints(context, store),
         )
     path, patience = settings.rejects_path, Patience(context.interrupt.wait, _BUSY_SECONDS)
     return Endpoints(
@@ -82,6 +84,7 @@ def endpoints_of(context: RunContext, store: LedgerStore) -> Endpoints:
         write_state=write_state,
         rejects=NoRejects() if path is None else RejectsFile(path, store.run_id, patience),
         record_mapper=record_mapper,
+        apis=api_endpoints(context, store),
     )
 
 

@@ -63,7 +63,7 @@ class Run:
         self._progress = Progress(
             self._measure, lambda: self._delivery.outlook, lambda: self._is_reading
         )
-        self.cohorts = Cohorts(context, endpoints.store, self._progress)
+        self.cohorts = Cohorts(context, endpoints, self._progress)
         self._rejections = Rejections(settings.on_reject, endpoints.rejects, self.cohorts)
         self._delivery = Delivery(
             settings,
@@ -215,7 +215,9 @@ class Run:
         """Warn of too many cohorts; a dry run counts those that it would create."""
         cohorts = self.cohorts.by_id.values()
         dry = sum(each.number < 0 and each.error is None for each in cohorts)
-        warn_of_segments(self._endpoints.store.count_cohorts() + dry)
+        listed = len(self._endpoints.apis.directory.listed)
+        created = self.cohorts.admission.created if listed else 0
+        warn_of_segments(self._endpoints.store.count_cohorts() + dry, listed + created)
 
     def _report_cohorts(self) -> list[reports.CohortReport]:
         sinks, entries = self._streams.by_name, []

@@ -10,14 +10,23 @@ MOST_SEGMENTS = 1_000  # of a workspace; MoEngage drops those beyond without an 
 WARN_FROM = 900
 
 
-def warn_of_segments(cohorts: int) -> None:
-    """Warn if the store has so many cohorts that MoEngage may drop new ones."""
-    if cohorts >= WARN_FROM:
-        logger.warning(
-            "the ledger has %s cohorts, and MoEngage takes at most %s segments for a workspace: it "
-            "drops those beyond without an error, and other tools' segments count, too. Archive "
-            "segments in MoEngage, ask its support for more, or lower max_new_cohorts",
-            f"{cohorts:,}",
-            f"{MOST_SEGMENTS:,}",
-            extra={"code": "segment_limit"},
-        )
+def warn_of_segments(cohorts: int, listed: int = 0) -> None:
+    """Warn if there are so many segments that MoEngage may drop new ones.
+
+    Args:
+        cohorts: Those of the store.
+        listed: The segments that MoEngage lists, and new cohorts; 0 if it was not asked.
+    """
+    if max(cohorts, listed) < WARN_FROM:
+        return
+    count = f"the ledger has {cohorts:,} cohorts"
+    if listed > cohorts:
+        count = f"MoEngage lists {listed:,} segments, new cohorts included"
+    logger.warning(
+        "%s, and MoEngage takes at most %s segments for a workspace: it drops those beyond "
+        "without an error, and other tools' segments count, too. Archive segments in MoEngage, ask "
+        "its support for more, or lower max_new_cohorts",
+        count,
+        f"{MOST_SEGMENTS:,}",
+        extra={"code": "segment_limit"},
+    )

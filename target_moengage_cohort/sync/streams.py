@@ -135,6 +135,7 @@ class Streams:
             for other in self.by_name.values():
                 other.pause()
             sink = MirrorSink(rows, source, self._settlement)
+            self._outbox.staged[mapping.stream] = sink.sample
             self._add(sink)
         elif sink.source != source:
             msg = (

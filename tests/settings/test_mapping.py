@@ -24,6 +24,14 @@ def test_keys_of_a_snapshot_are_refused_elsewhere(key, mode):
     assert expected == faults(cohorts={"vip": keys}, sync_mode=mode)
 
 
+def test_a_smallest_match_is_the_top_level_s_unless_a_mapping_has_its_own():
+    """A stream has its own min_match_percent, 0 too, or else the one of the top level."""
+    mappings = {"a": {}, "b": {"min_match_percent": 0}, "c": {"min_match_percent": 9}}
+    loaded = load(BASE | {"id_attribute": "u", "min_match_percent": 5, "cohorts": mappings})
+    assert [5, 0, 9] == [each.min_match_percent for each in loaded.mappings.values()]
+    assert 0 == load(BASE).default.min_match_percent
+
+
 @pytest.mark.parametrize("mode", ["add", "remove"])
 def test_a_membership_column_is_refused_where_the_mode_decides(mode):
     """With add and remove a membership column has no effect, so it is an error."""

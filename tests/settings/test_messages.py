@@ -15,8 +15,8 @@ COHORTS = {
     "cohorts.vip: unknown key 'zzzz'; the keys are cohort_id, cohort_name, cohort_description, "
     "cohort_id_column, cohort_name_column, uid_column, anonymous_id_column, sync_mode, "
     "membership_column, deleted_at_column, expected_count_column, allow_bookmark, exclusive, "
-    "removals, max_removal_percent, "
-    "max_addition_percent": {"zzzz": "x"},
+    "removals, max_removal_percent, max_addition_percent, "
+    "min_match_percent": {"zzzz": "x"},
     "cohorts.vip.cohort_name: must not contain ':'; MoEngage may drop such a name without an "
     "error, so set a valid cohort_name": {"cohort_name": "a:b"},
     "cohorts.vip.cohort_id: must not be blank": {"cohort_id": " ", "cohort_name": "n"},
@@ -29,6 +29,9 @@ COHORTS = {
     "them": {"membership_column": "uid"},
     "cohorts.vip.membership_column: works with the sync modes incremental, mirror and one_time "
     "only, not with add": {"membership_column": "m", "sync_mode": "add"},
+    "cohorts.vip.min_match_percent: requires id_attribute": {"min_match_percent": 1},
+    "cohorts.vip.min_match_percent: works with the sync modes incremental, add, mirror and "
+    "one_time only, not with remove": {"min_match_percent": 0, "sync_mode": "remove"},
     "cohorts.vip.removals: works with the sync modes mirror and one_time only, not with "
     "incremental": {"removals": "deferred"},
 }
@@ -39,6 +42,10 @@ SETTINGS = {
     "removals: must be one of immediate, proven, deferred": {"removals": "never"},
     "on_reject: must be one of fail, skip": {"on_reject": "ignore"},
     "max_addition_percent: must be at least 0": {"max_addition_percent": -1},
+    "min_match_percent: must be at most 100": {"min_match_percent": 101},
+    "min_match_percent: requires id_attribute": {"min_match_percent": 1},
+    "keep_unarchived_days: must be at least 1": {"keep_unarchived_days": 0},
+    "keep_unarchived_days: must be at most 59": {"keep_unarchived_days": 60},
     "max_concurrency: must be at most 16": {"max_concurrency": 17},
     "max_concurrency: must be an integer, not text": {"max_concurrency": "10%"},
     "max_concurrency: must be an integer, not a float": {"max_concurrency": 1.5},

@@ -25,6 +25,7 @@ from target_moengage_cohort.moengage.transport import Transport
 from target_moengage_cohort.settings import Config, load
 from target_moengage_cohort.singer import lines as lines_module
 from target_moengage_cohort.singer.writer import NoRejects, RejectsFile
+from target_moengage_cohort.sync.api_endpoints import api_endpoints
 from target_moengage_cohort.sync.context import Endpoints, RunContext
 from target_moengage_cohort.sync.mirror import mirror_sink
 from target_moengage_cohort.sync.mirror.recorder import Recorder
@@ -212,6 +213,7 @@ def open_run(
             write_state=write_state,
             rejects=NoRejects() if path is None else RejectsFile(path, store.run_id, patience),
             record_mapper=record_mapper_of(config.settings),
+            apis=api_endpoints(context, store),
         ),
     )
 

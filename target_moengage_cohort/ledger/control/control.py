@@ -14,6 +14,7 @@ from target_moengage_cohort.ledger.control.history import History
 from target_moengage_cohort.ledger.control.new_cohorts import NewCohorts
 from target_moengage_cohort.ledger.control.plans import Plans
 from target_moengage_cohort.ledger.control.tables import TABLES
+from target_moengage_cohort.ledger.control.unarchivals import Unarchivals
 from target_moengage_cohort.ledger.records import (
     FORMAT,
     CohortEntry,
@@ -26,7 +27,7 @@ from target_moengage_cohort.ledger.repairs import moved
 if t.TYPE_CHECKING:
     from collections.abc import Callable
 
-    from target_moengage_cohort.ledger.control.database import Database, Transaction
+    from target_moengage_cohort.ledger.control.database import Database, Rows, Transaction
     from target_moengage_cohort.settings import Settings
 
 _KEY_BYTES = 12  # 16 characters: with them and a UUID, MD5 has one block to work on, not two
@@ -60,9 +61,10 @@ class Control:
         self.load: Callable[[Transaction], None] | None = None  # fills a new store with a copy
         self.ignores_move = False  # whether to use a store that is marked as moved
         database.guard = self._refuse_moved  # another process may mark it at any time
-        self.new = NewCohorts(database, settings.partner)
+        self.new = NewCohorts(database, settings.partner, clock)
         self.plans = Plans(database, clock)
         self.history = History(self)
+        self.unarchivals = Unarchivals(database, settings.partner)
 
     def note_committed(self, *, run: int = 0, request: int = 0) -> None:
         """Keep the numbers of what this process has committed, in case the store loses it."""
@@ -114,6 +116,17 @@ class Control:
                 secrets.token_urlsafe(_KEY_BYTES),
             ],
         )
+
+    def add_tables(self) -> None:
+        """Create the tables that a store of an earlier version lacks."""
+        if self._missing_tables(self.database.rows):
+            with self.database.change("add tables") as transaction:
+                for table in self._missing_tables(transaction.run):  # unless another process did
+                    transaction.run(table)
+
+    def _missing_tables(self, run: Callable[[str], Rows]) -> list[str]:
+        known = {name for (name,) in run(self.database.catalog)}
+        return [statement for statement in TABLES if statement.split()[2] not in known]
 
     # Streams
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import typing as t
 
 from target_moengage_cohort.core.commands import suggest
@@ -11,7 +10,7 @@ from target_moengage_cohort.core.errors import LedgerError, MismatchError, RowEr
 from target_moengage_cohort.ledger.records import NO_MEMBERS, CohortEntry
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from target_moengage_cohort.core.membership import Cohort
     from target_moengage_cohort.ledger.control.database import Database, Transaction
@@ -31,8 +30,9 @@ _OWNER = "SELECT partner, cohort_id FROM names WHERE name = ?"
 class NewCohorts:
     """The cohorts of a partner that this process adds."""
 
-    def __init__(self, database: Database, partner: str) -> None:
+    def __init__(self, database: Database, partner: str, clock: Callable[[], float]) -> None:
         self._database = database
+        self._clock = clock
         self._partner = partner
         self._lock = threading.Lock()  # held for no transaction
         self._numbering = threading.Lock()
@@ -44,7 +44,7 @@ class NewCohorts:
     def count_recent(self) -> int:
         """Return how many cohorts of the store are from the last 7 days."""
         query = "SELECT count(*) FROM cohorts WHERE created_at > ?"
-        rows = self._database.rows(query, [time.time() - _RECENT_SECONDS])
+        rows = self._database.rows(query, [self._clock() - _RECENT_SECONDS])
         return int(rows[0][0]) if rows else 0
 
     def count_all(self) -> int:
@@ -182,7 +182,7 @@ class NewCohorts:
         if error := self.reserve_name(transaction, entry):
             return error
         key = [entry.number, self._partner, entry.cohort_id]
-        facts = [entry.name, entry.description, entry.stream, time.time()]
+        facts = [entry.name, entry.description, entry.stream, self._clock()]
         counted = [entry.counts.accepted.digest, entry.is_partial]
         transaction.run(_INSERT, [*key, *facts, *counted])
         return None

@@ -24,8 +24,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.control.database import Rows, Transaction
 
 FILE_NAME = "control.sqlite"
-_POLL_SECONDS = 0.05
-_LAST_SECONDS = 3.0
+_POLL_SECONDS, _LAST_SECONDS = 0.05, 3.0
 
 
 class SQLiteTransaction:
@@ -52,7 +51,7 @@ class SQLiteDatabase:
 
     def __init__(self, folder: Path, *, read_only: bool, step: Step, patience: Patience) -> None:
         self.path = folder / FILE_NAME
-        self.place = str(self.path)
+        self.place, self.catalog = str(self.path), "SELECT name FROM sqlite_master"
         # The second is the one on a network file system, where SQLite cannot use the first.
         self._logs = folder / f"{FILE_NAME}-wal", folder / f"{FILE_NAME}-journal"
         self._host: str | None = None  # this one, if it is a network file system

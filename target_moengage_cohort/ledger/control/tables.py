@@ -62,6 +62,10 @@ TABLES = (
     """CREATE TABLE run_cohorts (
         run_id TEXT NOT NULL, cohort BIGINT NOT NULL, entry TEXT NOT NULL,
         PRIMARY KEY (cohort, run_id))""",
+    # `tried_at` is when MoEngage was last asked to unarchive the cohort, and `done_at` when it did.
+    """CREATE TABLE unarchivals (
+        cohort BIGINT PRIMARY KEY, tried_at DOUBLE PRECISION NOT NULL,
+        done_at DOUBLE PRECISION)""",
     """CREATE TABLE operator_actions (
         number BIGINT PRIMARY KEY, kind TEXT NOT NULL, done_at TEXT NOT NULL, done_by TEXT NOT NULL,
         host TEXT NOT NULL, partner TEXT NOT NULL, cohort_id TEXT, stream TEXT, details TEXT)""",

@@ -19,7 +19,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from target_moengage_cohort.core.column_files import ColumnarRows
-    from target_moengage_cohort.ledger.duckdb.instance import Engine
+    from target_moengage_cohort.ledger.duckdb.instance import Engine, Row
     from target_moengage_cohort.ledger.duckdb.result_tables import Tables
     from target_moengage_cohort.ledger.duckdb.row_table import RowTable
 
@@ -100,6 +100,20 @@ def identify(parts: Sequence[StagedRows], engine: Engine, tables: Tables) -> str
         if other is not None:
             raise next(each for each in group if other <= each.last).rows.unreadable(_CHANGED)
     return named
+
+
+def sample(parts: Iterable[StagedRows], engine: Engine, most: int) -> list[Row]:
+    """Return the hash, uid and anonymous_id of some rows that add members, the lowest hashes."""
+    found = []
+    h = engine.hash_sql("uid", "anonymous_id")
+    for rows, _ in _groups(parts):
+        cursor = engine.cursor()
+        with opened(cursor, rows) as source:
+            found += cursor.execute(
+                f"SELECT {h} AS h, uid, anonymous_id FROM ({source.select()}) WHERE present"
+                f" ORDER BY h LIMIT {most}"
+            ).fetchall()
+    return found
 
 
 def _groups(parts: Iterable[StagedRows]) -> Iterator[tuple[ColumnarRows, list[StagedRows]]]:

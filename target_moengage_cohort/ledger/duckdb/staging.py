@@ -13,6 +13,7 @@ import typing as t
 
 import msgspec
 
+from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger.duckdb.binding import Column, bound
 from target_moengage_cohort.ledger.duckdb.columnar_rows import opened
 from target_moengage_cohort.ledger.duckdb.comparison import Comparison
@@ -20,7 +21,7 @@ from target_moengage_cohort.ledger.duckdb.difference import DuckDBDifference
 from target_moengage_cohort.ledger.duckdb.instance import translated
 from target_moengage_cohort.ledger.duckdb.result_tables import Rows
 from target_moengage_cohort.ledger.duckdb.row_table import NO_TEXT, RowTable
-from target_moengage_cohort.ledger.duckdb.staged_files import StagedRows, identify, insert
+from target_moengage_cohort.ledger.duckdb.staged_files import StagedRows, identify, insert, sample
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,6 +117,20 @@ class DuckDBStaging:
             self._files.append(part)
             if self.rows - self._pending[0].first >= _PENDING_ROWS:
                 self._insert_pending()
+
+    def sample(self, cohort: int, most: int) -> list[Member]:
+        """See `Staging.sample`."""
+        self.wait()
+        with self._lock, translated(self._directory):
+            self._table.create(self._cursor)  # if there was no row
+        rows = self.fetch(
+            f"SELECT h, uid, anonymous_id FROM {self._table.rows} WHERE cohort = {cohort}"
+            " AND present AND coalesce(uid, anonymous_id) IS NOT NULL"
+            f" ORDER BY h LIMIT {most}"
+        )
+        of_files = [each for each in self._files if each.cohort == cohort]
+        rows += sample(of_files, self._engine, most)
+        return [Member(*pair) for _, *pair in sorted(rows, key=lambda row: row[0])[:most]]
 
     def wait(self) -> None:
         """See `Staging.wait`."""

@@ -55,6 +55,11 @@ class PostgresDatabase:
     other, and proves that the leases of this process are still its own.
     """
 
+    catalog = (
+        "SELECT relname::text FROM pg_catalog.pg_class"
+        " WHERE relnamespace = pg_catalog.to_regnamespace(current_schema()::text)"
+    )
+
     def __init__(self, server: Server, leases: LeaseRows, *, read_only: bool, step: Step) -> None:
         self.place = server.place
         self.read_only = read_only

@@ -89,8 +89,8 @@ HAS_RIGHTS = (
     "SELECT has_database_privilege(current_database(), 'TEMPORARY') AND"
     " has_schema_privilege(?, 'USAGE') AND (SELECT bool_and(has_table_privilege(name,"
     " 'SELECT') AND has_table_privilege(name, 'INSERT') AND has_table_privilege(name, 'UPDATE')"
-    f" AND has_table_privilege(name, 'DELETE')) FROM (VALUES {', '.join(['(?)'] * len(NAMES))})"
-    " AS tables (name))"
+    " AND has_table_privilege(name, 'DELETE')) FROM (SELECT to_regclass(each) AS name"
+    f" FROM (VALUES {', '.join(['(?)'] * len(NAMES))}) AS names (each)) AS tables)"
 )
 FACTS = (
     "SELECT current_setting('server_encoding'),"

@@ -13,10 +13,12 @@ from collections import defaultdict
 from target_moengage_cohort.core.membership import Action, Change, SyncMode
 from target_moengage_cohort.ledger.records import Expected
 from target_moengage_cohort.sync.changes.moves import Moves
+from target_moengage_cohort.sync.match_guard import MOST_COUNTED, spread
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from target_moengage_cohort.core.membership import Key, Member
     from target_moengage_cohort.delivery.delivery import Delivery
     from target_moengage_cohort.ledger.stream_ledger import (
         NumberedChange,
@@ -34,7 +36,11 @@ _BATCH_WITH_LEDGER = 50_000  # a look-up in a ledger takes as long for one membe
 
 
 class Outbox:
-    """The changes of all streams of a run, in stream order, with the STATEs between them."""
+    """The changes of all streams of a run, in stream order, with the STATEs between them.
+
+    Attributes:
+        staged: Returns at most so many staged members of the cohort with a number; for each mirror.
+    """
 
     def __init__(self, cohorts: Cohorts, delivery: Delivery) -> None:
         self._cohorts = cohorts
@@ -47,6 +53,7 @@ class Outbox:
         self._streams_held: set[str] = set()
         self._read: set[int] = set()  # the numbers of the cohorts of which changes were read
         self._has_pairs: set[str] = set()  # streams in which a member has both identifiers
+        self.staged: dict[str, Callable[[int, int], list[Member]]] = {}
 
     def put(self, *changes: Change) -> None:
         """Take changes."""
@@ -63,11 +70,26 @@ class Outbox:
         """Have new cohorts created, by default all of them, and pass on their changes."""
         self.submit()
         admission = self._cohorts.admission
-        admission.admit([*admission.held.values()] if cohorts is None else cohorts)
+        admission.admit([*admission.held.values()] if cohorts is None else cohorts, self._sample)
         changes, self._held = self._held, []
         self._pass_on(self._needed(changes))
         if moves := self._moves.take_held():
             self._pass_on(self._needed([*itertools.chain(*self._moves.complete(moves))]))
+
+    def _sample(self, cohorts: Sequence[SyncedCohort]) -> dict[SyncedCohort, list[Member]]:
+        """Return some of the members that are to be added to cohorts that are held."""
+        held: dict[str, dict[Key, Member]] = {each.cohort.cohort_id: {} for each in cohorts}
+        for change in itertools.chain(self._held, self._moves.held):
+            members = held.get(change.cohort.cohort_id, {})
+            members.pop(change.member.key, None)
+            if change.action is Action.ADD:
+                members[change.member.key] = change.member
+        return {
+            each: self.staged[each.mapping.stream](each.number, MOST_COUNTED)
+            if each.mapping.is_snapshot
+            else spread(held[each.cohort.cohort_id].values(), MOST_COUNTED)
+            for each in cohorts
+        }
 
     def state(self, value: bytes) -> None:
         """Take a STATE, which covers the changes before it."""

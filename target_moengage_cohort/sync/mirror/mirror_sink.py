@@ -16,6 +16,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
     from target_moengage_cohort.core.errors import RowError
+    from target_moengage_cohort.core.membership import Member
     from target_moengage_cohort.ledger.snapshot import ColumnarFacts, Staging
     from target_moengage_cohort.singer.batches.columnar import Relation
     from target_moengage_cohort.singer.columns import Columns
@@ -149,6 +150,11 @@ class MirrorSink(Sink):
             proof=self.proof,
         )
         return self._settlement.begin(stream)
+
+    def sample(self, cohort: int, most: int) -> list[Member]:
+        """Return at most so many of the staged members of the cohort with a number."""
+        self.flush()
+        return self.staging.sample(cohort, most)
 
     def flush(self) -> None:
         """Stage the collected rows."""

@@ -1,0 +1,73 @@
+"""The parts of a run that use the Segments and the Analytics API."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+import msgspec
+
+from target_moengage_cohort.delivery.delivery import live_calls
+from target_moengage_cohort.sync.context import ApiEndpoints
+from target_moengage_cohort.sync.match_guard import MatchGuard
+from target_moengage_cohort.sync.segment_directory import SegmentDirectory
+from target_moengage_cohort.sync.unarchiver import Unarchiver
+from target_moengage_cohort.sync.user_counts import UserCounts
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from target_moengage_cohort.core.interrupts import Interrupt
+    from target_moengage_cohort.delivery.ports import Timing
+    from target_moengage_cohort.ledger.interface import LedgerStore
+    from target_moengage_cohort.moengage.calls import Send
+    from target_moengage_cohort.settings import Settings
+    from target_moengage_cohort.sync.context import RunContext
+    from target_moengage_cohort.sync.segment_directory import Sending
+
+_LONGEST_ANSWER_SECONDS = 15
+_LONGEST_RETRY_SECONDS = 120
+
+
+def api_endpoints(context: RunContext, store: LedgerStore) -> ApiEndpoints:
+    """Return the endpoints that the settings ask for; a dry run only lists the segments."""
+    settings, interrupt, timing = context.settings, context.interrupt, context.timing
+    shared = None if settings.dry_run else store
+    at_once = opener(settings, interrupt, shared, timing, waits=False)
+    directory = SegmentDirectory(None if settings.segments_api_key is None else at_once)
+    if settings.dry_run:
+        return ApiEndpoints(directory=directory)
+    patiently = opener(settings, interrupt, shared, timing)
+    counts = UserCounts(patiently, settings.id_attribute or "", interrupt, timing)
+    return ApiEndpoints(
+        directory=directory,
+        match_guard=MatchGuard(counts.known),
+        unarchive=Unarchiver(context, store, at_once).unarchive,
+    )
+
+
+def opener(
+    settings: Settings,
+    interrupt: Interrupt,
+    store: LedgerStore | None = None,
+    timing: Timing | None = None,
+    *,
+    waits: bool = True,
+) -> Sending:
+    """Return what opens a sender of calls that a person or a run waits for.
+
+    The sender waits for permits and retries for a short time, or does neither.
+    """
+    settings = msgspec.structs.replace(
+        settings,
+        request_timeout_seconds=min(settings.request_timeout_seconds, _LONGEST_ANSWER_SECONDS),
+        max_retry_seconds=min(settings.max_retry_seconds, _LONGEST_RETRY_SECONDS),
+    )
+
+    @contextlib.contextmanager
+    def sending() -> Iterator[Send]:
+        opened = live_calls(settings, interrupt.wait, store, timing)
+        with contextlib.closing(opened) as calls:
+            yield calls.send if waits else calls.send_at_once
+
+    return sending

@@ -1,0 +1,66 @@
+"""The names of the segments in MoEngage, as far as it lists them."""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+
+from target_moengage_cohort.core.commands import EXAMPLE_CSV, suggest
+from target_moengage_cohort.core.errors import LedgerError, TargetError
+from target_moengage_cohort.moengage.segments import Segments
+
+if t.TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from target_moengage_cohort.core.membership import Cohort
+    from target_moengage_cohort.moengage.calls import Send
+    from target_moengage_cohort.settings import StreamMapping
+
+    Sending: t.TypeAlias = t.Callable[[], AbstractContextManager[Send]]
+
+logger = logging.getLogger(__name__)
+
+
+class SegmentDirectory:
+    """The names of all segments; MoEngage is asked for them once, when they are first needed.
+
+    It may not list cohorts, or not be asked at all. So a name that is missing may be taken.
+
+    Attributes:
+        listed: The names, once MoEngage has listed them; none until then.
+    """
+
+    def __init__(self, sending: Sending | None = None) -> None:
+        self._sending = sending
+        self.listed: frozenset[str] = frozenset()
+
+    def names(self) -> frozenset[str]:
+        """Return the names; none if MoEngage is not to be asked, or cannot be asked now."""
+        if (sending := self._sending) is None:
+            return self.listed
+        self._sending = None
+        try:
+            with sending() as send:
+                self.listed = frozenset(segment.name for segment in Segments(send).list())
+        except LedgerError:  # of the limit that hosts share
+            raise
+        except TargetError as error:
+            logger.warning(
+                "it is unknown whether MoEngage has segments with the names of new cohorts: %s",
+                error,
+                extra={"code": "segments_unknown"},
+            )
+        return self.listed
+
+
+def taken_name(cohort: Cohort, mapping: StreamMapping) -> str:
+    """Return why a new cohort cannot have the name of a segment, as a clause."""
+    words = ["adopt", cohort.cohort_id, "--csv", EXAMPLE_CSV]
+    if mapping.cohort is None:
+        words += ["--stream", mapping.stream, "--name", cohort.name]
+    return (
+        f"the new cohort {cohort.cohort_id!r} has the name {cohort.name!r} of a segment that "
+        "MoEngage has already, so MoEngage would drop its members without an error; choose "
+        "another name. If that segment is this cohort, whose ledger was lost, import its members: "
+        f"{suggest(*words)}"
+    )

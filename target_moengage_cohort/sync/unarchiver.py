@@ -1,0 +1,148 @@
+"""Unarchives cohorts before MoEngage's archiving of unused segments can end their use."""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+
+from target_moengage_cohort.core.commands import suggest
+from target_moengage_cohort.core.errors import LedgerError, TargetError
+from target_moengage_cohort.core.text import format_count
+from target_moengage_cohort.moengage.api_errors import ApiError
+from target_moengage_cohort.moengage.segments import Segments
+
+if t.TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from target_moengage_cohort.ledger.interface import LedgerStore
+    from target_moengage_cohort.ledger.records import CohortEntry
+    from target_moengage_cohort.settings import StreamMapping
+    from target_moengage_cohort.sync.context import RunContext
+    from target_moengage_cohort.sync.segment_directory import Sending
+
+logger = logging.getLogger(__name__)
+
+_DAY_SECONDS = 86_400.0
+_ARCHIVED_AFTER_DAYS = 60
+_LONGEST_SECONDS = 30.0  # of a run, however slow MoEngage is
+
+
+class Unarchiver:
+    """Unarchives the cohorts of a run's streams that are due, within MoEngage's limits.
+
+    It never waits for a permit. What is left is tried by the next run. After an error that is not
+    about a single cohort, nothing more is tried in the run.
+    """
+
+    def __init__(self, context: RunContext, store: LedgerStore, sending: Sending) -> None:
+        self._interrupt, self._timing = context.interrupt, context.timing
+        self._days = context.settings.keep_unarchived_days
+        self._store = store
+        self._sending = sending
+        self._seconds_left = _LONGEST_SECONDS
+        self._has_ended = False
+
+    def unarchive(self, mapping: StreamMapping) -> None:
+        """Unarchive the cohorts of a stream that were not for as long as the settings say.
+
+        Raise a `LedgerError` if that cannot be recorded; no other error ends a run.
+        """
+        if self._days is None or self._has_ended:
+            return
+        now = self._timing.wall_clock()
+        due = self._store.unarchivals.due(mapping.stream, now - self._days * _DAY_SECONDS)
+        if not due:
+            return
+        entries = {each.number: each for each in self._store.entries(mapping.stream)}
+        chosen = [entries[number] for number in due if _is_meant(entries[number], mapping)]
+        if not chosen:
+            return
+        done, failed = self._try(chosen)
+        self._store.unarchivals.note([each.number for each in done], now, done=True)
+        self._store.unarchivals.note([each.number for each in failed], now, done=False)
+        since = now - _ARCHIVED_AFTER_DAYS * _DAY_SECONDS
+        _warn_of_late([each for each in done if due[each.number] <= since])
+
+    def _try(self, cohorts: Sequence[CohortEntry]) -> tuple[list[CohortEntry], list[CohortEntry]]:
+        """Return the cohorts that need no further call for now, and those that were refused."""
+        done, failed = [], []
+        reason: TargetError | None = None
+        began = self._timing.clock()
+        try:
+            with self._sending() as send:
+                segments = Segments(send)
+                for cohort in cohorts:
+                    if self._is_over(began):
+                        break
+                    try:
+                        segments.unarchive(cohort.name)
+                    except ApiError as error:
+                        # One that is not there yet cannot be archived for a long time.
+                        if error.code != "segment_not_found":
+                            reason = reason or error
+                            failed.append(cohort)
+                            continue
+                    done.append(cohort)
+        except LedgerError:
+            raise
+        except TargetError as error:
+            self._has_ended = True
+            if error.code not in {"rate_limited", "interrupted"}:
+                reason = reason or error
+        self._seconds_left -= self._timing.clock() - began
+        left = len(cohorts) - len(done) - len(failed)
+        if left:
+            logger.info("%s left to unarchive in the next run", format_count(left, "cohort"))
+        if reason is not None:
+            _warn_of_failed(failed or cohorts[len(done) :], reason)
+        return done, failed
+
+    def _is_over(self, began: float) -> bool:
+        """Return whether the run is to end, or has used up its time for this."""
+        is_late = self._timing.clock() - began > self._seconds_left
+        self._has_ended |= is_late or self._interrupt.is_set()
+        return self._has_ended
+
+
+def _is_meant(entry: CohortEntry, mapping: StreamMapping) -> bool:
+    """Return whether a stream's mapping populates a cohort, of which a request was sent."""
+    fixed = mapping.cohort
+    return entry.last_timestamp > 0 and (fixed is None or fixed.cohort_id == entry.cohort_id)
+
+
+def _warn_of_failed(cohorts: Sequence[CohortEntry], reason: TargetError) -> None:
+    logger.warning(
+        "%s: not unarchived, because of this: %s. If MoEngage has archived it, no campaign can use "
+        "it, and MoEngage may not keep what is sent to it. The next run tries again. %s",
+        _subject(cohorts),
+        reason,
+        _how_to_resend(cohorts[0]),
+        extra=_extra("unarchive_failed", cohorts[0]),
+    )
+
+
+def _warn_of_late(cohorts: Sequence[CohortEntry]) -> None:
+    if cohorts:
+        logger.warning(
+            "%s: unarchived, for the first time in at least %d days. MoEngage may have archived it "
+            "meanwhile, and may not have kept what was sent to it then. %s",
+            _subject(cohorts),
+            _ARCHIVED_AFTER_DAYS,
+            _how_to_resend(cohorts[0]),
+            extra=_extra("unarchived_late", cohorts[0]),
+        )
+
+
+def _subject(cohorts: Sequence[CohortEntry]) -> str:
+    more = f" (and {format_count(len(cohorts) - 1, 'other')})" if len(cohorts) > 1 else ""
+    return f"cohort {cohorts[0].cohort_id!r}{more}"
+
+
+def _how_to_resend(cohort: CohortEntry) -> str:
+    if cohort.has_members:
+        return f"To send its members again, run: {suggest('resync', cohort.cohort_id)}"
+    return "To send its members again, let the tap read everything again (--full-refresh)"
+
+
+def _extra(code: str, cohort: CohortEntry) -> dict[str, str]:
+    return {"code": code, "stream": cohort.stream, "cohort_id": cohort.cohort_id}

@@ -1,0 +1,166 @@
+"""`moengage-cohort check` lists MoEngage's segments, and probes what is assumed of its APIs."""
+
+import json
+
+import pytest
+
+from target_moengage_cohort.cli.probe import STATEMENTS
+from target_moengage_cohort.delivery.delivery import live_calls
+from target_moengage_cohort.emulator import Emulator
+from target_moengage_cohort.moengage.filters import all_of, all_users
+from target_moengage_cohort.moengage.segments import Segments
+from target_moengage_cohort.settings import load
+from tests.cli.conftest import Desk, people, person
+from tests.support.singer import UNLIMITED, lines, record, schema
+
+KEYS = {"segments_api_key": "demo-key", "id_attribute": "uid"}
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """A desk at an emulator with some options, and a cohort with five members."""
+    running = []
+
+    def start(settings=None, **options):
+        emulator = Emulator(requests_per_minute=UNLIMITED, **options)
+        emulator.start()
+        running.append(emulator)
+        desk = Desk(emulator, tmp_path)
+        desk.raw |= {"cohorts": {"vip": {"sync_mode": "mirror"}}} | KEYS | (settings or {})
+        desk.fill("vip", people(*range(5)))
+        return desk
+
+    yield start
+    for each in running:
+        each.stop()
+
+
+def probed(desk):
+    """Return what check --probe finds, by name, and the lines to paste."""
+    result = desk.run("check", "--probe", "--json")
+    found = json.loads(result.stdout)["probe"]
+    assert [*STATEMENTS] == [each["name"] for each in found["assumptions"]]
+    return {each["name"]: each["holds"] for each in found["assumptions"]}, found["paste"]
+
+
+ALL = dict.fromkeys(STATEMENTS, "yes") | {"db_name_needed": "no", "anonymous_id_exists": "no"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "expected"),
+    [
+        ({}, {}, {}),
+        ({}, {"list_shows": "filter"}, {"list_shows_cohorts": "no", "name_finds_cohorts": "no"}),
+        ({"db_name": "demo-db"}, {}, {}),
+        ({"db_name": "demo-db"}, {"requires_db_name": True}, {"db_name_needed": "yes"}),
+        ({"db_name": "other"}, {}, {"db_name_needed": "unknown", "segments_scope": "unknown"}),
+        ({}, {"requires_db_name": True}, {"db_name_needed": "yes", "segments_scope": "unknown"}),
+        ({}, {"segments_api_key": "own"}, {"segments_scope": "no", "db_name_needed": "unknown"}),
+        ({}, {"analytics_api_key": "own"}, {"analytics_scope": "no"}),
+        ({"id_attribute": None}, {}, {"id_attribute_exists": "unknown"}),
+        ({"id_attribute": "other"}, {}, {"id_attribute_exists": "unknown"}),
+        ({}, {"monthly_queries": 0}, {"id_attribute_exists": "unknown"}),
+        ({}, {"monthly_queries": 1}, {"cohort_is_counted": "unknown"}),
+    ],
+)
+def test_each_assumption_is_answered(opened, settings, options, expected):
+    """What the workspace does is found out, and what depends on something that cannot be asked is
+    unknown."""
+    found, paste = probed(opened(settings, **options))
+    assert expected.items() <= found.items()
+    if not expected:
+        assert ALL == found
+    for name, holds in found.items():
+        assert f"\n{name}: {holds}" in paste
+
+
+def test_what_depends_on_an_answer_is_unknown(opened):
+    """Without the Segments API no cohort is looked for there, and without the Analytics API no
+    users are counted."""
+    keys = {"segments_api_key": "s", "analytics_api_key": "a"}
+    found, _ = probed(opened(**keys))
+    known = {name for name, holds in found.items() if holds != "unknown"}
+    assert {"segments_scope", "analytics_scope"} == known
+
+
+def test_without_a_ledger_the_rest_is_asked(opened):
+    """With no cohort in the ledger yet, what needs one is unknown."""
+    desk = opened()
+    desk.raw["ledger_uri"] = str(desk.folder / "new")
+    found, _ = probed(desk)
+    assert ("yes", "yes") == (found["segments_scope"], found["analytics_scope"])
+    assert ("unknown", "unknown") == (found["list_shows_cohorts"], found["id_attribute_matches"])
+
+
+def test_the_lines_to_paste_are_anonymous(opened):
+    """Neither names nor IDs nor keys nor numbers of users are in the lines to paste, and the text
+    ends with them; nothing changes in MoEngage."""
+    desk = opened({"partner": "acme"})
+    desk.emulator.apis.know([person(number).uid for number in range(4)])
+    before = [*desk.emulator.apis.segments()]
+    requests = desk.emulator.totals().requests
+    _, paste = probed(desk)
+    assert "80 percent" in paste
+    segment = before[0].id
+    for private in ("vip", "acme", segment, "demo-workspace", "demo-key", "planted"):
+        assert private not in paste
+    last = desk.run("check", "--probe").stdout.rstrip().rpartition("\n")[2]
+    assert last.startswith("cohort_is_counted: yes")
+    assert (before, requests) == (desk.emulator.apis.segments(), desk.emulator.totals().requests)
+    endpoints = {each.endpoint for each in desk.emulator.apis.calls()}
+    assert {"list", "get", "query", "status", "results"} == endpoints
+
+
+def test_a_source_with_the_partner_s_name_is_not_shown(opened):
+    """MoEngage may call a cohort's source after the partner, whose name is left out then."""
+    _, paste = probed(opened({"partner": "cohort"}))
+    assert "type (has the partner), source (has the partner)" in paste
+    _, paste = probed(opened())
+    assert "type cohort, source cohort_sync" in paste
+
+
+def test_without_the_option_nothing_is_probed(opened):
+    """check alone lists the segments if the key is set, and asks nothing else."""
+    desk = opened()
+    result = desk.run("check", "--json")
+    assert (0, None) == (result.exit_code, json.loads(result.stdout)["probe"])
+    assert ["list"] == [each.endpoint for each in desk.emulator.apis.calls()]
+    del desk.raw["segments_api_key"]
+    desk.run("check")
+    assert 1 == len(desk.emulator.apis.calls())
+
+
+def _create(desk, name):
+    calls = live_calls(load(desk.raw).settings, lambda _: False)
+    Segments(calls.send).create(name, all_of(all_users()))
+    calls.close()
+
+
+def test_check_and_plan_say_that_a_name_is_taken(opened):
+    """For a new cohort with the name of a segment in MoEngage, check has a finding and plan fails;
+    for a known cohort its own name is none."""
+    desk = opened()
+    desk.raw["cohorts"]["gold"] = {"cohort_name": "Gold"}
+    assert 0 == desk.run("check").exit_code
+    _create(desk, "Gold")
+    result = desk.run("check", "--json")
+    findings = json.loads(result.stdout)["cohorts"]
+    assert [("name_taken", "gold", True)] == [
+        (each["code"], each["cohort_id"], each["is_error"]) for each in findings
+    ]
+    assert 1 == result.exit_code
+    rows = lines(schema("gold"), record("gold", uid="u")).decode()
+    result = desk.run("plan", text=rows)
+    assert (1, True) == (result.exit_code, "adopt gold" in result.output)
+    rows = lines(schema("vip"), record("vip", uid="u")).decode()
+    assert 0 == desk.run("plan", text=rows).exit_code
+
+
+def test_a_list_that_cannot_be_had_fails_neither(opened):
+    """If MoEngage cannot list the segments, check and plan warn, and succeed."""
+    desk = opened(segments_api_key="own")
+    desk.raw["cohorts"]["gold"] = {}
+    assert 0 == desk.run("check").exit_code
+    rows = lines(schema("gold"), record("gold", uid="u")).decode()
+    result = desk.run("plan", text=rows)
+    assert (0, True) == (result.exit_code, "it is unknown whether" in result.stderr)
