@@ -15,7 +15,6 @@ import msgspec
 from target_moengage_cohort import package_version
 from target_moengage_cohort.cli.terminal import wrap
 from target_moengage_cohort.core.errors import BusyError, LedgerError, TargetError
-from target_moengage_cohort.delivery.ports import Timing
 from target_moengage_cohort.moengage.analytics import Analytics
 from target_moengage_cohort.moengage.filters import (
     all_of,
@@ -26,7 +25,6 @@ from target_moengage_cohort.moengage.filters import (
 from target_moengage_cohort.moengage.segments import Segments
 from target_moengage_cohort.sync.api_endpoints import opener
 from target_moengage_cohort.sync.match_guard import MOST_COUNTED, spread, user_ids
-from target_moengage_cohort.sync.user_counts import UserCounts
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -215,8 +213,7 @@ class _AnalyticsProbe:
 
     def __init__(self, settings: Settings, interrupt: Interrupt) -> None:
         self._attribute = settings.id_attribute or ""
-        self._open = opener(settings, interrupt)
-        self._counts = UserCounts(self._open, self._attribute, interrupt, Timing())
+        self._open, self._wait = opener(settings, interrupt), interrupt.wait
 
     def assumptions(self, uids: Sequence[str], cohort: Segment | None) -> Iterator[Assumption]:
         """Yield the answers; the user IDs are accepted members."""
@@ -252,5 +249,7 @@ class _AnalyticsProbe:
     def _count(self, groups: Sequence[FilterGroup]) -> tuple[Sequence[int] | None, str]:
         """Return the users of each group, and how long that took, or the code of the error."""
         began = time.monotonic()
-        users, code = _ask(lambda: self._counts.count(groups))
+        with self._open() as send:
+            analytics = Analytics(send, self._attribute)
+            users, code = _ask(lambda: analytics.users(groups, self._wait))
         return users, code or f"counted in {time.monotonic() - began:.0f} s"

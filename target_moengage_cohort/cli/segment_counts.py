@@ -6,7 +6,7 @@ import typing as t
 
 from target_moengage_cohort.cli.verification import Result, Unknown, blank, undecided
 from target_moengage_cohort.core.errors import TargetError
-from target_moengage_cohort.moengage.analytics import Analytics, QueryState
+from target_moengage_cohort.moengage.analytics import Analytics
 from target_moengage_cohort.moengage.filters import FilterGroup, all_of, attribute_in, in_segment
 from target_moengage_cohort.moengage.segments import Segments
 
@@ -16,10 +16,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.cli.sampled_cohort import SampledCohort
     from target_moengage_cohort.moengage.calls import Send
 
-_PATIENCE_SECONDS = 180.0
-"""How long a query may take; most take seconds."""
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 30.0
-_OF_THIS_QUERY = {"query_failed", "query_not_found"}
+_OF_THIS_QUERY = {"query_failed", "query_not_found", "query_pending"}
 """Errors that say nothing about other queries, and that a later query may not have."""
 
 
@@ -59,27 +56,7 @@ class SegmentCounts:
                 return _UNLISTED
             (self._ids[name],) = found
         groups = [*_groups(cohort, self._ids[name], self._id_attribute)]
-        request_id = self._analytics.count(groups)
-        if (reason := self._until_done(request_id)) is not None:
-            return reason
-        return self._analytics.results(request_id, len(groups))
-
-    def _until_done(self, request_id: str) -> Unknown | None:
-        """Wait for a query; return why there is no answer, if there is none."""
-        waited, pause = 0.0, _FIRST_PAUSE_SECONDS
-        while True:
-            status = self._analytics.status(request_id)
-            if status.state is QueryState.SUCCESSFUL:
-                return None
-            if status.state is QueryState.FAILED:
-                reason = status.failure_reason or "without a reason"
-                msg = f"MoEngage could not answer the query: it failed ({reason}). Try again later"
-                return Unknown("query_failed", msg, is_passing=True)
-            if waited + pause > _PATIENCE_SECONDS or self._wait(pause):
-                msg = f"MoEngage has not answered the query after {waited:.0f} s. Try again later"
-                return Unknown("query_pending", msg, is_passing=True)
-            waited += pause
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        return self._analytics.users(groups, self._wait)
 
 
 _UNLISTED = Unknown(

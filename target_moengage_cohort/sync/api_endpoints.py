@@ -8,14 +8,15 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.delivery.delivery import live_calls
+from target_moengage_cohort.moengage.analytics import Analytics
+from target_moengage_cohort.moengage.filters import all_of, attribute_in
 from target_moengage_cohort.sync.context import ApiEndpoints
 from target_moengage_cohort.sync.match_guard import MatchGuard
 from target_moengage_cohort.sync.segment_directory import SegmentDirectory
 from target_moengage_cohort.sync.unarchiver import Unarchiver
-from target_moengage_cohort.sync.user_counts import UserCounts
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from target_moengage_cohort.core.interrupts import Interrupt
     from target_moengage_cohort.delivery.ports import Timing
@@ -38,10 +39,16 @@ def api_endpoints(context: RunContext, store: LedgerStore) -> ApiEndpoints:
     if settings.dry_run:
         return ApiEndpoints(directory=directory)
     patiently = opener(settings, interrupt, shared, timing)
-    counts = UserCounts(patiently, settings.id_attribute or "", interrupt, timing)
+
+    def known(samples: Sequence[Sequence[str]]) -> tuple[int, ...]:
+        attribute = settings.id_attribute or ""
+        groups = [all_of(attribute_in(attribute, uids)) for uids in samples]
+        with patiently() as send:
+            return Analytics(send, attribute).users(groups, interrupt.wait)
+
     return ApiEndpoints(
         directory=directory,
-        match_guard=MatchGuard(counts.known),
+        match_guard=MatchGuard(known),
         unarchive=Unarchiver(context, store, at_once).unarchive,
     )
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.errors import SettingsError, TryAgainError
 from target_moengage_cohort.moengage.analytics import QueryState
 from target_moengage_cohort.moengage.api_errors import ApiError
 from target_moengage_cohort.moengage.filters import (
@@ -70,6 +70,41 @@ def test_a_query_that_fails_has_a_reason(start):
     assert status.failure_reason.startswith("too much data")
     assert SECRET not in status.failure_reason
     assert "query_failed" == code(callers.analytics.results, request_id, 1)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(40.0, None), (400.0, "query_pending")])
+def test_a_query_is_waited_for_within_a_bound(start, seconds, expected):
+    """A query that has no result is looked at ever less often, for three minutes at most, within
+    the limits of calls."""
+    callers = start(query_seconds=seconds)
+    groups = [all_of(all_users()), all_of(attribute_in("uid", ["u1"]))]
+    for _ in range(5):
+        began, before = callers.emulator.clock.monotonic(), len(callers.waits)
+        if expected is None:
+            assert (0, 0) == callers.analytics.users(groups, callers.wait)
+            assert [2, 4, 8, 16, 30] == callers.waits[before:]
+        else:
+            assert expected == code(callers.analytics.users, groups, callers.wait)
+            assert 180 <= callers.emulator.clock.monotonic() - began <= 240
+    assert {200} == {each.status for each in callers.emulator.apis.calls()}
+
+
+def test_a_query_that_fails_is_not_waited_for(start):
+    """A query that fails ends the wait with its reason."""
+    callers = start()
+    callers.emulator.apis.fail_queries(1, "too much data")
+    with pytest.raises(TryAgainError, match="too much data") as error:
+        callers.analytics.users([all_of(all_users())], callers.wait)
+    assert ("query_failed", []) == (error.value.code, callers.waits)
+
+
+def test_an_interrupt_ends_the_wait_for_a_query(start):
+    """After an interrupt nothing more is asked."""
+    callers = start(query_seconds=40)
+    assert "interrupted" == code(
+        callers.analytics.users, [all_of(all_users())], lambda _seconds: True
+    )
+    assert ["query", "status"] == [each.endpoint for each in callers.emulator.apis.calls()]
 
 
 def test_the_monthly_quota_ends(start):

@@ -1,6 +1,5 @@
 """New cohorts of whose users MoEngage knows too few."""
 
-import contextlib
 import itertools
 import json
 
@@ -10,16 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from target_moengage_cohort.core.errors import TryAgainError
-from target_moengage_cohort.core.interrupts import Interrupt
-from target_moengage_cohort.delivery.delivery import live_calls
-from target_moengage_cohort.delivery.ports import Timing
-from target_moengage_cohort.emulator import Emulator, ManualClock
-from target_moengage_cohort.settings import load
+from target_moengage_cohort.emulator import Emulator
 from target_moengage_cohort.sync.changes import outbox
 from target_moengage_cohort.sync.match_guard import is_too_low, spread
-from target_moengage_cohort.sync.user_counts import LONGEST_SECONDS, UserCounts
-from tests.support.singer import UNLIMITED, config, lines, record, run, schema, state
+from tests.support.singer import UNLIMITED, lines, record, run, schema, state
 
 MODES = {
     "mirror": {"sync_mode": "mirror"},
@@ -220,46 +213,6 @@ def test_a_sample_is_spread_over_all_items(items, most):
     assert places == sorted(places)
     gaps = [later - former for former, later in itertools.pairwise(places)]
     assert all(gap <= len(items) / len(chosen) + 1 for gap in gaps)
-
-
-class Turning(Interrupt):
-    """An interrupt whose waits turn a clock instead."""
-
-    def __init__(self, clock):
-        super().__init__()
-        self.clock = clock
-
-    def wait(self, timeout=None):
-        self.clock.advance(timeout)
-        return False
-
-
-@pytest.mark.parametrize(("seconds", "code"), [(40.0, None), (LONGEST_SECONDS + 60, "query_slow")])
-def test_a_slow_query_is_waited_for_within_a_bound(seconds, code):
-    """A query is waited for, within the limit of requests a minute, up to five minutes."""
-    with (
-        Emulator(clock=ManualClock(), query_seconds=seconds) as emulator,
-        contextlib.closing(Turning(emulator.clock)) as interrupt,
-    ):
-        emulator.apis.know(KNOWN)
-        loaded = load(config(emulator, id_attribute="uid"))
-        timing = Timing(emulator.clock.monotonic, emulator.clock.wall, lambda longest: longest)
-
-        @contextlib.contextmanager
-        def sending():
-            calls = live_calls(loaded.settings, interrupt.wait, None, timing)
-            with contextlib.closing(calls):
-                yield calls.send
-
-        counts = UserCounts(sending, "uid", interrupt, timing)
-        if code is None:
-            assert (2, 0) == counts.known([["k1", "k2", "x"], ["y"]])
-        else:
-            with pytest.raises(TryAgainError) as raised:
-                counts.known([["k1"]])
-            assert code == raised.value.code
-        statuses = [each.status for each in emulator.apis.calls()]
-        assert {200} == {*statuses}
 
 
 def test_the_report_has_the_error(emulator, tmp_path):
