@@ -15,6 +15,7 @@ from target_moengage_cohort.core.errors import SettingsError, TargetError
 from target_moengage_cohort.core.text import utc_now
 from target_moengage_cohort.ledger.moving import Piece
 from target_moengage_cohort.ledger.records import FORMAT, StoreFacts
+from target_moengage_cohort.ledger.repairs import old_format
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -79,6 +80,9 @@ class Archive:
             self._zip = zipfile.ZipFile(file)
             text = self._zip.read(_MANIFEST)
             formats = msgspec.json.decode(text, type=_Formats)
+        if formats.ledger_format < FORMAT:
+            what = "the archive"
+            raise old_format(what)
         if formats.format > ARCHIVE_FORMAT or formats.ledger_format > FORMAT:
             msg = (
                 "the archive was written by a newer version of target-moengage-cohort; upgrade "

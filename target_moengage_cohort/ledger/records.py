@@ -14,7 +14,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.membership import Action, Member
 
-FORMAT = 4
+FORMAT = 5
 
 
 class RequestState(enum.StrEnum):

@@ -25,9 +25,14 @@ def inconsistent(path: Path, fault: str, repair: str) -> SettingsError:
     return SettingsError("ledger_mismatch", msg)
 
 
-def newer_format(number: int, place: Path | str) -> SettingsError | None:
-    """Return the error for a ledger of a format that only later versions read."""
-    if number <= FORMAT:
+def other_format(number: int, place: Path | str, move: str) -> SettingsError | None:
+    """Return the error for a ledger of a format that this version does not read.
+
+    `move` is how to move it away.
+    """
+    if number < FORMAT:
+        return old_format(f"the ledger {place}", f", after moving it away: {move}")
+    if number == FORMAT:
         return None
     msg = (
         f"the ledger {place} was created by a newer version of target-moengage-cohort; upgrade "
@@ -36,17 +41,11 @@ def newer_format(number: int, place: Path | str) -> SettingsError | None:
     return SettingsError("ledger_newer", msg)
 
 
-def other_format(number: int, path: Path, folder: Path) -> SettingsError | None:
-    """Return the error for a file of a format that this version does not read."""
-    return old_format(folder) if number < FORMAT else newer_format(number, path)
-
-
-def old_format(folder: Path) -> SettingsError:
-    """Return the error for a store of a version before the first release."""
+def old_format(what: str, condition: str = "") -> SettingsError:
+    """Return the error for a store, or a copy of one, of a version before the first release."""
     msg = (
-        f"the ledger {folder} was created by a version before the first release, whose format is "
-        "no longer read. Import the members that MoEngage has with moengage-cohort adopt, after "
-        f"moving it away: {move_away(folder)} && {suggest('ledger', 'accept-older')}"
+        f"{what} was created by a version before the first release, whose format is no longer "
+        f"read. Import the members that MoEngage has with moengage-cohort adopt{condition}"
     )
     return SettingsError("ledger_old_format", msg)
 
@@ -89,8 +88,7 @@ def damaged(path: Path, repair: str) -> LedgerError:
 
 def restore_store(folder: Path) -> str:
     """Return the repair of a store without control."""
-    command = f"{move_away(folder)} && {suggest('ledger', 'accept-older')}"
-    return _restore(folder, f"begin a new ledger: {command}")
+    return _restore(folder, f"begin a new ledger: {move_store_away(folder)}")
 
 
 def restore_members(path: Path, stream: str, *, trusts: bool = False) -> str:
@@ -107,6 +105,11 @@ def _restore(folder: Path, otherwise: str) -> str:
         f"Restore all files of {folder} from one backup, then run again. Without a backup, "
         f"{ADOPTION}; {otherwise}"
     )
+
+
+def move_store_away(folder: Path) -> str:
+    """Return the commands after which a new store begins in a directory."""
+    return f"{move_away(folder)} && {suggest('ledger', 'accept-older')}"
 
 
 def move_away(path: Path) -> str:

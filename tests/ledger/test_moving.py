@@ -483,12 +483,13 @@ def forge_table(_manifest, pieces):
         (forge_table, "ledger_newer"),
         (lambda manifest, _: manifest.update(format=2), "archive_newer"),
         (lambda manifest, _: manifest.update(ledger_format=FORMAT + 1, store=[]), "archive_newer"),
+        (lambda manifest, _: manifest.update(ledger_format=FORMAT - 1), "ledger_old_format"),
         (lambda manifest, _: manifest.pop("store"), "archive_damaged"),
     ],
 )
 def test_an_archive_of_other_content_is_refused(packed, tmp_path, change, code):
     """An archive whose members are not those that its control and its manifest have, or that a
-    newer version wrote, is refused and leaves nothing."""
+    version of another format wrote, is refused and leaves nothing."""
     with pytest.raises((SettingsError, LedgerError)) as raised:
         restore(repacked(packed, change), tmp_path / "new")
     assert code == raised.value.code

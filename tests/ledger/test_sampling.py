@@ -1,6 +1,5 @@
 """Samples of a cohort's members, the removals that a ledger keeps, and observed memberships."""
 
-import duckdb
 import pytest
 
 from target_moengage_cohort.core.membership import Member
@@ -18,7 +17,6 @@ from tests.ledger.support import (
     flat,
     ledgers,
     members,
-    place_of,
     send,
     uids,
 )
@@ -138,26 +136,6 @@ def test_a_forgotten_member_is_no_removal(tmp_path):
     if not databases.is_in_use():
         for path in tmp_path.rglob("*"):
             assert path.is_dir() or b"forget" not in path.read_bytes(), path.name
-
-
-def test_a_ledger_without_the_table_gets_it(tmp_path):
-    """A ledger from before removals were kept can be read, and keeps them from the next run on."""
-    with ledgers(tmp_path) as store:
-        accept(store.open(COHORT, STREAM), ADD, members(1, 2))
-    if databases.is_in_use():
-        databases.execute(tmp_path, "DROP TABLE kept_removals")
-    else:
-        (path,) = place_of(tmp_path).glob("members-*.duckdb")
-        with duckdb.connect(path) as database:
-            database.execute("DROP TABLE kept_removals")
-    with ledgers(tmp_path, run_id="run-2", read_only=True) as store:
-        ledger = store.open_known("vips")
-        assert ["1", "2"] == uids(ledger.members())
-        assert {ledger.number} == ledger.stream.cohorts_with(members(1))
-    with ledgers(tmp_path, run_id="run-3") as store:
-        accept(store.open_known("vips"), REMOVE, members(1))
-    with ledgers(tmp_path, run_id="run-4") as store:
-        assert ["1"] == kept(store.open_known("vips"))
 
 
 def test_an_observed_membership_is_compared_exactly(ledger):

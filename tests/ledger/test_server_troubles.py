@@ -167,12 +167,13 @@ def test_a_store_that_must_exist_is_not_created(tmp_path):
         databases.execute(tmp_path, "SELECT 1")
 
 
-def test_a_newer_format_is_refused(tmp_path):
-    """A store that a newer version has made is refused by name."""
+@pytest.mark.parametrize(("change", "code"), [(1, "ledger_newer"), (-1, "ledger_old_format")])
+def test_another_format_is_refused(tmp_path, change, code):
+    """A store that a newer or an older version has made is refused by name."""
     with ledgers(tmp_path) as store:
         store.open(COHORT, STREAM)
-    databases.execute(tmp_path, "UPDATE store SET format = format + 1")
-    assert "ledger_newer" == codes(databases.uri_of(tmp_path))[0]
+    databases.execute(tmp_path, f"UPDATE store SET format = format + {change}")
+    assert code == codes(databases.uri_of(tmp_path))[0]
 
 
 def test_members_that_are_not_those_recorded_are_refused(tmp_path):

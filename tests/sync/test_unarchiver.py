@@ -1,9 +1,7 @@
 """Cohorts that are unarchived before MoEngage's archiving can end their use."""
 
 import contextlib
-import sqlite3
 
-import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import settings as options
@@ -307,32 +305,6 @@ def test_cohorts_without_members_in_the_ledger_are_kept_too(local, caplog):
     seen = local.run("a", **options)
     assert ([200], ["unarchived_late"]) == (local.calls(), codes(caplog))
     assert "--full-refresh" in seen.report.warnings[0].message
-
-
-def test_a_store_of_an_earlier_version_gets_the_table(bench):
-    """A store without the table of this version is read, and extended by the first run."""
-    bench.run("a", keep_unarchived_days=None)
-    _drop_table(bench.place)
-    assert bench.run("a", dry_run=True).error is None
-    raw = config(bench.emulator, ledger_uri=bench.place.uri)
-    settings = load(raw).settings
-    with open_store(settings, run_id="c", wait=lambda _: False, read_only=True) as store:
-        store.check()
-    bench.pass_days(31)
-    assert bench.run("a").error is None
-    assert [200] == bench.calls()
-
-
-def _drop_table(place):
-    if place.uri.startswith("postgresql"):
-        with psycopg.connect(place.uri, autocommit=True) as connection:
-            query = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'moengage_cohort_%'"
-            ((name,),) = connection.execute(query).fetchall()
-            connection.execute(f"DROP TABLE {name}.unarchivals")
-        return
-    (path,) = place.folder.rglob("control.sqlite")
-    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("DROP TABLE unarchivals")
 
 
 def test_an_interrupt_ends_it(local):

@@ -27,7 +27,7 @@ from target_moengage_cohort.ledger.repairs import moved
 if t.TYPE_CHECKING:
     from collections.abc import Callable
 
-    from target_moengage_cohort.ledger.control.database import Database, Rows, Transaction
+    from target_moengage_cohort.ledger.control.database import Database, Transaction
     from target_moengage_cohort.settings import Settings
 
 _KEY_BYTES = 12  # 16 characters: with them and a UUID, MD5 has one block to work on, not two
@@ -116,17 +116,6 @@ class Control:
                 secrets.token_urlsafe(_KEY_BYTES),
             ],
         )
-
-    def add_tables(self) -> None:
-        """Create the tables that a store of an earlier version lacks."""
-        if self._missing_tables(self.database.rows):
-            with self.database.change("add tables") as transaction:
-                for table in self._missing_tables(transaction.run):  # unless another process did
-                    transaction.run(table)
-
-    def _missing_tables(self, run: Callable[[str], Rows]) -> list[str]:
-        known = {name for (name,) in run(self.database.catalog)}
-        return [statement for statement in TABLES if statement.split()[2] not in known]
 
     # Streams
 

@@ -30,7 +30,6 @@ class Database(t.Protocol):
 
     place: str  # for messages
     read_only: bool
-    catalog: str  # the query for the names of all tables and indexes of the store
     first_change: Callable[[], None]  # called before it, once
     guard: Callable[[Transaction], None]  # called in each change; refuses it by an error
 

@@ -51,7 +51,7 @@ class SQLiteDatabase:
 
     def __init__(self, folder: Path, *, read_only: bool, step: Step, patience: Patience) -> None:
         self.path = folder / FILE_NAME
-        self.place, self.catalog = str(self.path), "SELECT name FROM sqlite_master"
+        self.place = str(self.path)
         # The second is the one on a network file system, where SQLite cannot use the first.
         self._logs = folder / f"{FILE_NAME}-wal", folder / f"{FILE_NAME}-journal"
         self._host: str | None = None  # this one, if it is a network file system
@@ -108,7 +108,8 @@ class SQLiteDatabase:
     def _refusal(self, *, had_log: bool) -> SettingsError | None:
         """Return why the file must not be used: its format, its missing log, or another host."""
         ((number,),) = self._rows("SELECT format FROM store")
-        if (error := repairs.other_format(number, self.path, self.path.parent)) is not None:
+        move = repairs.move_store_away(self.path.parent)
+        if (error := repairs.other_format(number, self.path, move)) is not None:
             return error  # another format may lack columns
         ((is_open, host),) = self._rows("SELECT is_open, host FROM store")
         # Another process may have made the log since: then it exists now.

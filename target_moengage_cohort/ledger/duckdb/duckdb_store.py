@@ -215,8 +215,6 @@ class DuckDBStore(LedgerStore):
                 self._control.database.close()
                 raise
             self._is_ready = True
-            if not self._read_only:
-                self._control.add_tables()
             if self._control.was_created:
                 logger.warning(
                     "created a new ledger in %s. This is expected on a first run. Otherwise the "

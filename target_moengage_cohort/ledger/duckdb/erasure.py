@@ -55,9 +55,7 @@ def _conditions(table: Members) -> list[tuple[str, str]]:
         "uid IN (SELECT uid FROM forgotten WHERE uid IS NOT NULL) OR anonymous_id IN"
         " (SELECT anonymous_id FROM forgotten WHERE anonymous_id IS NOT NULL)"
     )
-    named = ["accepted", "doubts", "aliases", "plan_members"]
-    if table.has_kept:
-        named.append("kept_removals")
+    named = ("accepted", "doubts", "aliases", "plan_members", "kept_removals")
     return [
         *((name, same) for name in named),
         ("removed", f"h IN (SELECT {hashes} FROM forgotten)"),

@@ -79,10 +79,7 @@ def _strangers(stream: StreamMembers, entries: Mapping[int, CohortEntry]) -> _Fo
 
 def cohorts_with_rows(members: Members) -> set[int]:
     """Return the numbers of all cohorts of which a file has anything."""
-    tables = [*schema.COHORT_TABLES]
-    if not members.has_kept:
-        tables.remove("kept_removals")
-    selects = (f"SELECT cohort FROM {{s}}.{table}" for table in tables)
+    selects = (f"SELECT cohort FROM {{s}}.{table}" for table in schema.COHORT_TABLES)
     query = " UNION ".join(selects)
     return {number for (number,) in members.rows(query)}
 

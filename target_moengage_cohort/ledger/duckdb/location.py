@@ -17,6 +17,7 @@ from target_moengage_cohort.ledger.control.sqlite import FILE_NAME
 from target_moengage_cohort.ledger.movable import Part, UnconfirmedError
 from target_moengage_cohort.ledger.repairs import (
     inconsistent,
+    move_store_away,
     occupied,
     old_format,
     restore_store,
@@ -43,7 +44,8 @@ def store_folder(settings: Settings) -> Path:
 def refuse_old_format(folder: Path) -> None:
     """Raise a `SettingsError` if a directory has a store that is no longer read."""
     if exists(folder / "destination.json"):
-        raise old_format(folder)
+        what, move = f"the ledger {folder}", move_store_away(folder)
+        raise old_format(what, f", after moving it away: {move}")
 
 
 def refuse_remains(folder: Path) -> None:

@@ -44,7 +44,6 @@ class Members(MembersFile):
         self.schema = self.name if self.exists else f"memory.{self.name}"
         self.folded = f"memory.f{self.name}"
         self.may_have_removed = True  # whether the table `removed` may have rows
-        self.has_kept = True  # whether there is the table `kept_removals`; not in all old stores
         self._failure: LedgerError | None = None
         self._is_closed = False
         with self._translated():
@@ -65,13 +64,7 @@ class Members(MembersFile):
                 self.exists, self.schema = True, self.name
             self.engine.attach(self)
             is_rewritten = self._check(cursor)
-            tables = "SELECT 1 FROM duckdb_tables() WHERE database_name = ? AND table_name = ?"
-            values = [self.name, "kept_removals"]
-            self.has_kept = bool(cursor.execute(tables, values).fetchall())
             if not self.engine.read_only:
-                if not self.has_kept:
-                    cursor.execute(schema.KEPT_REMOVALS.format(s=self.schema))
-                    self.has_kept = True
                 self._remove_leftovers()
                 if not is_rewritten:
                     self.rewrite()

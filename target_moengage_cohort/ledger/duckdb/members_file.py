@@ -13,6 +13,7 @@ from target_moengage_cohort.ledger.records import FORMAT
 from target_moengage_cohort.ledger.repairs import (
     damaged,
     inconsistent,
+    move_store_away,
     other_format,
     restore_members,
 )
@@ -103,7 +104,8 @@ class MembersFile(DatabaseFile):
         if len(rows) != 1:
             raise damaged(self.path, restore_members(self.path, self._owner.stream))
         number, *found, is_rewritten = rows[0]
-        if (error := other_format(number, self.path, self.path.parent)) is not None:
+        move = move_store_away(self.path.parent)
+        if (error := other_format(number, self.path, move)) is not None:
             raise error
         if tuple(found) != self._owner:
             fault = "belongs to a different store or stream than control.sqlite in its directory"

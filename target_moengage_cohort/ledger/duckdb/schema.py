@@ -6,12 +6,6 @@ from target_moengage_cohort.core.membership import Action
 
 _ADD, _REMOVE = (f"'{action.value}'" for action in (Action.ADD, Action.REMOVE))
 
-KEPT_REMOVALS = (
-    # Members that left last, for `verify` and `resync --removals`, with the request of each. Stores
-    # from before this table get it when they are opened.
-    "CREATE TABLE IF NOT EXISTS {s}.kept_removals"
-    " (cohort INTEGER, h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR, number BIGINT)"
-)
 MOST_KEPT = 3_000
 """The removals to keep for each cohort: about as many UUIDs as the largest request has."""
 
@@ -38,7 +32,11 @@ FILE_TABLES = (
         "CREATE TABLE {s}.plan_members (cohort INTEGER, plan_id VARCHAR, action VARCHAR,"
         " uid VARCHAR, anonymous_id VARCHAR)"
     ),
-    KEPT_REMOVALS,
+    # Members that left last, for `verify` and `resync --removals`, with the request of each.
+    (
+        "CREATE TABLE {s}.kept_removals"
+        " (cohort INTEGER, h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR, number BIGINT)"
+    ),
 )
 """No indexes: those of DuckDB do not spill. The cohorts are control's numbers of them."""
 

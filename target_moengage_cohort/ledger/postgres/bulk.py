@@ -43,15 +43,6 @@ class Bulk:
         self._leases = leases
         self._step = step
 
-    def has_kept_removals(self) -> bool:
-        """Return whether there is the table of kept removals; add it to a store without it."""
-        channel = self.channel
-        with channel.lock, channel.translated():
-            is_there = channel.begin(channel.bound(server_tables.HAS_KEPT, [channel.server.schema]))
-            if not (is_there or self.read_only):
-                channel.transact(server_tables.ADD_KEPT)
-            return bool(is_there) or not self.read_only
-
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
         """Read in one transaction, as of one moment."""

@@ -91,16 +91,14 @@ class LoadedMembers(Members):
         self._cohorts = cohorts
         with self.using() as cursor:
             make_tables(cursor, self.schema)
-            self.has_kept = self._bulk.has_kept_removals()
             if not cohorts:
                 return
-            tables = [name for name in _LOADED if self.has_kept or name != "kept_removals"]
             with self._bulk.reading():
-                exist = (f"EXISTS (SELECT 1 FROM {table} {self._chosen})" for table in tables)
+                exist = (f"EXISTS (SELECT 1 FROM {table} {self._chosen})" for table in _LOADED)
                 looks = f"SELECT {', '.join(exist)}"
                 (filled,) = self._bulk.channel.run(looks, copying.SILENT_SECONDS)
-                self._filled = dict(zip(tables, filled, strict=True))
-                for table in {*tables} - {*_LARGE}:
+                self._filled = dict(zip(_LOADED, filled, strict=True))
+                for table in {*_LOADED} - {*_LARGE}:
                     self._load(cursor, table)
                 ((accepted,),) = cursor.execute(
                     f"SELECT coalesce(max(accepted), 0) FROM {self.schema}.marks"

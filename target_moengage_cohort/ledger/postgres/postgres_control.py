@@ -6,6 +6,7 @@ import contextlib
 import threading
 import typing as t
 
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.ledger import repairs
 from target_moengage_cohort.ledger.postgres import server_errors, server_tables
@@ -55,11 +56,6 @@ class PostgresDatabase:
     other, and proves that the leases of this process are still its own.
     """
 
-    catalog = (
-        "SELECT relname::text FROM pg_catalog.pg_class"
-        " WHERE relnamespace = pg_catalog.to_regnamespace(current_schema()::text)"
-    )
-
     def __init__(self, server: Server, leases: LeaseRows, *, read_only: bool, step: Step) -> None:
         self.place = server.place
         self.read_only = read_only
@@ -101,8 +97,13 @@ class PostgresDatabase:
                 self._create(create)
             self._is_open = True
             ((number,),) = self._read("SELECT format FROM store")
-            if (error := repairs.newer_format(number, self.place)) is not None:
+            if (error := repairs.other_format(number, self.place, self._move_away)) is not None:
                 raise error
+
+    @property
+    def _move_away(self) -> str:
+        schema, accept = self._server.schema, suggest("ledger", "accept-older")
+        return f"in psql, ALTER SCHEMA {schema} RENAME TO {schema}_unused; and then {accept}"
 
     def _has_store(self) -> bool:
         """Return whether the schema has the table `store`, whatever rights the role has."""

@@ -64,24 +64,10 @@ TABLES = (
 )
 """The tables of a new store, in addition to those of control."""
 
-_KEPT = "kept_removals"
-ADD_KEPT = "; ".join(
-    statement.replace(" TABLE ", " TABLE IF NOT EXISTS ").replace(
-        " INDEX ", " INDEX IF NOT EXISTS "
-    )
-    for statement in TABLES
-    if _KEPT in statement
-)
-"""Adds the table that stores from before it lack."""
-HAS_KEPT = (
-    "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-    f" WHERE n.nspname = ? AND c.relname = '{_KEPT}'"
-)
-
 NAMES = tuple(
-    name
+    statement.split()[2]
     for statement in (*CONTROL, *TABLES)
-    if statement.startswith("CREATE TABLE") and (name := statement.split()[2]) != _KEPT
+    if statement.startswith("CREATE TABLE")
 )
 """The tables that every store has."""
 
