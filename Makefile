@@ -41,7 +41,7 @@ test: lint environments ## Run all checks and all tests
 .PHONY: test-long
 test-long: environments ## Kill runs and real taps, take mirrors through random histories, and fuzz, for half an hour
 	@$(MAKE) -k taps || echo 'A tap could not be installed, so its tests are skipped.' >&2
-	REAL_TAPS=1 KILLS=100 EXAMPLES=50 FUZZ=50 SPEED=1 $(BIN)/python -m pytest -n $(WORKERS) tests/delivery/test_pace.py tests/system/test_kills.py tests/cli/test_confirm_kills.py tests/cli/test_move_kills.py tests/system/test_convergence.py tests/system/test_server_ledgers.py tests/singer/test_fuzz_input.py tests/settings/test_fuzz_settings.py tests/taps $(PYTEST_ARGS)
+	REAL_TAPS=1 KILLS=100 EXAMPLES=50 FUZZ=50 SPEED=1 SEGMENT_MEMBERS=1000000 $(BIN)/python -m pytest -n $(WORKERS) tests/delivery/test_pace.py tests/system/test_kills.py tests/cli/test_confirm_kills.py tests/cli/test_move_kills.py tests/cli/test_resync_kills.py tests/cli/test_segment_uploads.py tests/system/test_convergence.py tests/system/test_server_ledgers.py tests/sync/test_unarchiver.py tests/singer/test_fuzz_input.py tests/settings/test_fuzz_settings.py tests/taps $(PYTEST_ARGS)
 
 # As in: make soak MINUTES=30 SEED=7 POSTGRES=1
 .PHONY: soak

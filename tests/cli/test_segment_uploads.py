@@ -3,18 +3,19 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 
 from target_moengage_cohort.core.membership import Cohort, Member
 from tests.support.objects import SECRET, object_store
+from tests.support.peak import measured
 from tests.support.project import program
 from tests.support.servers import free_port
 from tests.support.singer import environment
 
 BUCKET = "acme-segments"
-MEMBERS = int(os.environ.get("SEGMENT_MEMBERS", "1_000_000"))
+CREATE = ("segments", "file", "create")
+MEMBERS = int(os.environ.get("SEGMENT_MEMBERS", "100_000"))
 MOST_MEGABYTES = 350  # mostly DuckDB's, which has a limit of its own
 MOST_MEGABYTES_OF_A_CSV = 150
 
@@ -39,53 +40,20 @@ def adopt(desk, count):
         ledgers.open(Cohort("vip", "VIP users"), "users").adopt(chunks)
 
 
-_MEASURED = """
-import atexit, os, re, resource, sys
-from pathlib import Path
-from target_moengage_cohort.cli import main
-
-def peak():
-    if sys.platform == "linux":  # where ru_maxrss counts the memory of the process that started it
-        text = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]
-    else:
-        text = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1_024
-    Path(os.environ["PEAK"]).write_text(str(text))
-
-atexit.register(peak)
-main()
-"""
-
-
-def run(desk, variables, *words):
-    """Run a command in a process of its own; return its exit code, output and peak memory in MB."""
-    (desk.folder / "config.json").write_text(json.dumps(desk.raw))
-    peak = desk.folder / "peak"
-    config = ("--json", "--config", str(desk.folder / "config.json"))
-    done = subprocess.run(
-        [sys.executable, "-c", _MEASURED, "segments", "file", *words, *config],
-        env=environment(desk.folder / "home", **variables, PEAK=str(peak)),
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=300,
-    )
-    desk.output += done.stdout + done.stderr
-    return done.returncode, done.stdout, int(peak.read_text()) // 1_000
-
-
-def test_a_cohort_of_a_million_becomes_a_segment(desk, store):
-    """A million accepted members are put into a store within bounded memory, fetched by the signed
+def test_a_large_cohort_becomes_a_segment(desk, store):
+    """Many accepted members are put into a store within bounded memory, fetched by the signed
     address, and matched; the object is deleted after the callback."""
     variables, files = store.variables, store.files
     desk.raw["id_attribute"] = "uid"
     adopt(desk, MEMBERS)
     desk.emulator.apis.know(map(uid, range(MEMBERS // 2)))
     port = free_port()
-    code, output, megabytes = run(
-        *(desk, variables, "create", "VIP copy", "--expiry-days", "30", "--cohort", "vip"),
+    code, output, megabytes = measured(
+        *(desk, *CREATE, "VIP copy", "--expiry-days", "30", "--cohort", "vip"),
         *("--upload", f"s3://{BUCKET}/segments", "--wait", "2"),
         *("--callback-url", f"http://127.0.0.1:{port}/moengage"),
         *("--callback-listen", f"127.0.0.1:{port}"),
+        **variables,
     )
     assert 0 == code, desk.output
     (file,) = json.loads(output)["files"]
@@ -98,14 +66,15 @@ def test_a_cohort_of_a_million_becomes_a_segment(desk, store):
     assert MEMBERS // 2 == segment.users
 
 
-def test_a_csv_of_a_million_takes_little_memory(desk, store):
+def test_a_large_csv_takes_little_memory(desk, store):
     """A CSV is checked and uploaded without holding its values in memory."""
     desk.raw["id_attribute"] = "uid"
     path = desk.folder / "users.csv"
     path.write_text("".join(f"{uid(number)}\n" for number in range(MEMBERS)))
-    code, output, megabytes = run(
-        *(desk, store.variables, "create", "Users", "--expiry-days", "30", "--csv", str(path)),
+    code, output, megabytes = measured(
+        *(desk, *CREATE, "Users", "--expiry-days", "30", "--csv", str(path)),
         *("--upload", f"s3://{BUCKET}/segments"),
+        **store.variables,
     )
     assert (0, MEMBERS) == (code, json.loads(output)["files"][0]["users"]), desk.output
     assert megabytes < MOST_MEGABYTES_OF_A_CSV
@@ -118,9 +87,10 @@ def test_an_object_stays_until_it_is_discarded(desk, store):
     desk.raw["id_attribute"] = "uid"
     adopt(desk, 3)
     folder = f"s3://{BUCKET}/segments"
-    code, output, _ = run(
-        *(desk, variables, "create", "VIP copy", "--expiry-days", "1", "--cohort", "vip"),
+    code, output, _ = measured(
+        *(desk, *CREATE, "VIP copy", "--expiry-days", "1", "--cohort", "vip"),
         *("--upload", folder),
+        **variables,
     )
     assert 0 == code, desk.output
     name = json.loads(output)["files"][0]["name"]
