@@ -38,13 +38,14 @@ def adopt(session: Session, cohort: str, file: str, stream: str | None, name: st
     """Import existing members into the ledger without sending them.
 
     They must already be in the cohort in MoEngage, added under the same partner. A mirror then
-    sends only the difference.
+    sends only the difference. Of a file of differences that verify has written, the strangers are
+    imported.
     """
     session.refuse_dry_run()
     if not Path(file).is_file():
         msg = f"--csv: {file} must be a regular file, because it is read twice"
         raise SettingsError("not_a_regular_file", msg)
-    count = sum(len(members) for members in read_members(file, needs_header=True))
+    count = sum(len(members) for members in _members_to_adopt(file))
     with session.ledgers() as ledgers:
         owner = _cohort_and_stream(session.config, ledgers, cohort, stream, name)
         try:
@@ -52,12 +53,17 @@ def adopt(session: Session, cohort: str, file: str, stream: str | None, name: st
         except RowError as error:
             raise SettingsError(error.code, error.reason) from None
         origin = "new ledger" if ledger.created else f"stream {ledger.entry.stream!r}"
-        added = ledger.adopt(_until_stopped(session, read_members(file, needs_header=True)))
+        added = ledger.adopt(_until_stopped(session, _members_to_adopt(file)))
         ledgers.note_action("adopt", ledger.entry, read=count, added=added)
     click.echo(
         f"cohort {cohort!r} ({origin}): read {format_count(count, 'member')}, {added:,} of them "
         "new to the ledger; nothing was sent"
     )
+
+
+def _members_to_adopt(file: str) -> Iterator[list[Member]]:
+    """Read a file; removed and missing members in one of differences do not belong to a cohort."""
+    return read_members(file, needs_header=True, only="stranger")
 
 
 def _until_stopped(session: Session, batches: Iterable[list[Member]]) -> Iterator[list[Member]]:

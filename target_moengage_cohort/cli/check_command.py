@@ -234,6 +234,8 @@ def _ledger_and_cohorts(
         if not checks.run("ledger", partial(_ledger, ledgers)):
             return place, CohortFindings({each.stream: None for each in mappings}, [], []), None
         names = directory.names()
+        if isinstance(directory.failure, SettingsError):  # others may pass
+            checks.fail("segments", directory.failure)
         if names:
             checks.run("segments", lambda: f"MoEngage lists {format_count(len(names), 'segment')}")
         warn_of_segments(ledgers.count_cohorts(), len(names))

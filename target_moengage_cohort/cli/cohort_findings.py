@@ -56,6 +56,8 @@ def find(
         try:
             entries = _entries(mapping, ledgers, names)
         except RowError as error:
+            if error.code == "name_taken":  # by a segment, so the cohort has no ledger yet
+                entries = []
             _add(found, mapping, SettingsError(error.code, _where(mapping, error)))
         except TargetError as error:
             for fault in error.faults:

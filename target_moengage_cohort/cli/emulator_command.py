@@ -29,7 +29,7 @@ _MISSING = "the emulator is not installed: pip install 'target-moengage-cohort[e
 )
 @click.option("--requests-per-minute", type=click.IntRange(1), default=300, help="Rate limit.")
 def emulator(host: str, port: int, **options: t.Any) -> None:
-    """Run a local emulator of MoEngage's Cohort Sync API.
+    """Run a local emulator of MoEngage's Cohort Sync, Segments and Analytics APIs.
 
     It prints its address once it listens, and exits on SIGTERM or Ctrl-C. Nothing is kept after
     that. Open the address in a browser for a live view of its cohorts and requests. The control

@@ -25,10 +25,13 @@ _COLUMN_NAME = re.compile(
 )
 
 
-def read_members(path: str, *, needs_header: bool) -> t.Iterator[list[Member]]:
+def read_members(
+    path: str, *, needs_header: bool, only: str | None = None
+) -> t.Iterator[list[Member]]:
     """Read members in batches, their identifiers verbatim, from a UTF-8 file; - is standard input.
 
-    Unless it `needs_header`, each line may be a uid.
+    Unless it `needs_header`, each line may be a uid. Of a file of differences (see `verify`) the
+    rows of `only` one kind are read.
 
     Raises:
         InputError: It cannot be read, or a line cannot be used; the message has its number.
@@ -37,7 +40,7 @@ def read_members(path: str, *, needs_header: bool) -> t.Iterator[list[Member]]:
     try:
         with click.open_file(path, "rb") as binary:
             file = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
-            members = _members(file, needs_header=needs_header)
+            members = _members(file, needs_header=needs_header, only=only)
             while batch := list(itertools.islice(members, BATCH_SIZE)):
                 is_empty = False
                 yield batch
@@ -62,12 +65,14 @@ def is_column_name(line: str) -> bool:
     return _COLUMN_NAME.fullmatch(line.strip()) is not None
 
 
-def _members(file: t.TextIO, *, needs_header: bool) -> t.Iterator[Member]:
+def _members(file: t.TextIO, *, needs_header: bool, only: str | None) -> t.Iterator[Member]:
     first = file.readline()
     header = [name.strip() for name in next(csv.reader([first]), [])]
     if "uid" in header or "anonymous_id" in header:
         rows = csv.DictReader(file, header, strict=True)
         for row in rows:
+            if only is not None and row.get("difference", only) != only:
+                continue
             member = Member(row.get("uid") or None, row.get("anonymous_id") or None)
             if member == Member():
                 number = rows.reader.line_num + 1  # the header was read before

@@ -43,3 +43,6 @@ def open_storage(
             "abfs://)"
         )
         raise error("storage_package_missing", msg) from None
+    except Exception as fault:  # noqa: BLE001 - each storage has its own, as for a host that is down
+        msg = f"{what} cannot be used ({type(fault).__name__}); check the URL and the credentials"
+        raise error("storage_unusable", msg) from None

@@ -28,11 +28,13 @@ class SegmentDirectory:
 
     Attributes:
         listed: The names, once MoEngage has listed them; none until then.
+        failure: Why it could not be asked, if it could not.
     """
 
     def __init__(self, sending: Sending | None = None) -> None:
         self._sending = sending
         self.listed: frozenset[str] = frozenset()
+        self.failure: TargetError | None = None
 
     def names(self) -> frozenset[str]:
         """Return the names; none if MoEngage is not to be asked, or cannot be asked now."""
@@ -45,6 +47,7 @@ class SegmentDirectory:
         except LedgerError:  # of the limit that hosts share
             raise
         except TargetError as error:
+            self.failure = error
             logger.warning(
                 "it is unknown whether MoEngage has segments with the names of new cohorts: %s",
                 error,

@@ -26,6 +26,16 @@ def test_adopt_records_members_without_sending_them(desk):
     assert "(stream 'users'): read 2 members, 0 of them new" in again.stdout
 
 
+def test_only_the_strangers_of_a_file_of_differences_are_adopted(desk):
+    """Members that were removed, or are missing, are not imported as if MoEngage should have them:
+    the next mirror removes the strangers alone."""
+    file = desk.folder / "differences.csv"
+    file.write_text("uid,difference\nleft-1,removed\nnew-1,stranger\nlost-1,missing\n")
+    desk.raw["cohorts"] = {"users": {"cohort_id": "vip"}}
+    assert 0 == desk.run("adopt", "vip", "--csv", str(file)).exit_code
+    assert {Member("new-1")} == desk.accepted("vip")
+
+
 def test_the_stream_and_the_name_of_a_fan_out_are_options(desk):
     """For a cohort of a fan-out, the stream and the name are options; both are checked."""
     file = desk.folder / "members.csv"

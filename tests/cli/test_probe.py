@@ -136,6 +136,19 @@ def _create(desk, name):
     calls.close()
 
 
+def test_a_wrong_key_for_segments_fails_the_check(opened):
+    """check fails if MoEngage refuses the key; an error that may pass fails nothing."""
+    desk = opened()
+    desk.emulator.apis.fail_next(503, 9)
+    assert 0 == desk.run("check").exit_code
+    desk.emulator.apis.clear_faults()
+    desk.raw["segments_api_key"] = "wrong-key"
+    result = desk.run("check", "--json")
+    checks = json.loads(result.stdout)["checks"]
+    errors = [error["code"] for each in checks for error in each["errors"]]
+    assert (1, ["credentials_refused"]) == (result.exit_code, errors)
+
+
 def test_check_and_plan_say_that_a_name_is_taken(opened):
     """For a new cohort with the name of a segment in MoEngage, check has a finding and plan fails;
     for a known cohort its own name is none."""
@@ -156,11 +169,10 @@ def test_check_and_plan_say_that_a_name_is_taken(opened):
     assert 0 == desk.run("plan", text=rows).exit_code
 
 
-def test_a_list_that_cannot_be_had_fails_neither(opened):
-    """If MoEngage cannot list the segments, check and plan warn, and succeed."""
+def test_a_list_that_cannot_be_had_fails_no_plan(opened):
+    """If MoEngage cannot list the segments, plan warns, and succeeds."""
     desk = opened(segments_api_key="own")
     desk.raw["cohorts"]["gold"] = {}
-    assert 0 == desk.run("check").exit_code
     rows = lines(schema("gold"), record("gold", uid="u")).decode()
     result = desk.run("plan", text=rows)
     assert (0, True) == (result.exit_code, "it is unknown whether" in result.stderr)
