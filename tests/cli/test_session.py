@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 
 import click
 import pytest
@@ -14,9 +15,10 @@ from click.testing import CliRunner
 
 from target_moengage_cohort import version
 from target_moengage_cohort.cli import cli
+from target_moengage_cohort.emulator import Emulator
 from tests.cli.conftest import PLANTED, people
 from tests.support.project import program
-from tests.support.singer import environment, lines, record, schema
+from tests.support.singer import UNLIMITED, config, environment, lines, record, schema
 
 # As at a terminal: in the background, SIGINT may be ignored.
 RUN = (
@@ -141,6 +143,40 @@ def test_a_signal_stops_a_command_after_the_current_request(desk, launch, number
     assert left == desk.there("vip")
     assert 0 == desk.run("empty", "vip", "--yes").exit_code
     assert set() == desk.there("vip") == desk.accepted("vip")
+
+
+@pytest.mark.parametrize(
+    ("waits_for", "number", "code"),
+    [("query", signal.SIGTERM, 143), ("processing", signal.SIGINT, 130)],
+)
+def test_a_signal_ends_the_wait_of_verify(desk, launch, waits_for, number, code):
+    """A signal ends `verify --wait` immediately, whether it waits for a query or to ask again;
+    nothing more is asked, and the result is unknown or the last one."""
+    options = {"query_seconds": 600} if waits_for == "query" else {"processing_seconds": 600}
+    with Emulator(requests_per_minute=UNLIMITED, **options) as desk.emulator:
+        uri = desk.raw["ledger_uri"]
+        desk.raw = config(desk.emulator, ledger_uri=uri, id_attribute="uid")
+        desk.fill("vip", people(1, 2))
+        desk.emulator.apis.know([each.uid for each in people(1, 2)])
+        process = launch("verify", "vip", "--wait", "30", "--json", "--config", "config.json")
+        # The waits to come are 8 seconds and 30.
+        last, times = ("status", 3) if waits_for == "query" else ("results", 1)
+        apis = desk.emulator.apis
+        assert apis.wait_until(
+            lambda: times == [each.endpoint for each in apis.calls()].count(last), 30
+        )
+        began = time.monotonic()
+        process.send_signal(number)
+        found, out, err = end(desk, process)
+        assert code == found
+        assert time.monotonic() - began < 5
+        assert f"stopped by {number.name}" in err
+        assert last == apis.calls()[-1].endpoint
+        (result,) = json.loads(out)
+        if waits_for == "query":
+            assert "interrupted" == result["unknown"]["code"]
+        else:
+            assert ["missing"] == [each["code"] for each in result["findings"]]
 
 
 def test_a_stopped_forget_keeps_the_users_that_are_left(desk, launch):

@@ -12,11 +12,12 @@ import pytest
 
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.session import Session, SessionTiming
-from target_moengage_cohort.core.membership import Action, Member
+from target_moengage_cohort.core.membership import Action, Cohort, Member
 from target_moengage_cohort.emulator import Emulator, ManualClock
 from target_moengage_cohort.settings import load
 from tests.cli.conftest import PLANTED, Desk, people, person
 from tests.support.ledger_places import ServerPlace
+from tests.support.peak import measured
 from tests.support.singer import UNLIMITED
 
 REQUIRED = "in the dashboard, Test & Debug > Segment Payload"
@@ -517,3 +518,21 @@ def test_wrong_combinations_of_options(office):
         ("vip", "--observed", str(path), "--wait", "1"),
     ):
         assert 2 == office.run("verify", *arguments).exit_code
+
+
+def test_a_large_export_takes_little_memory(office):
+    """Neither the observed members nor the differences, which are half of them, are in memory."""
+    count = 400_000
+    chunks = ([Member(f"{n:036d}") for n in range(s, s + 20_000)] for s in range(0, count, 20_000))
+    with office.ledgers() as ledgers:
+        ledgers.open(Cohort("vip", "vip"), "vip").adopt(chunks)
+    path, differences = office.folder / "export.csv", office.folder / "differences.csv"
+    path.write_text("uid\n" + "".join(f"{n:036d}\n" for n in range(count // 2, 3 * count // 2)))
+    options = ("--observed", str(path), "--differences", str(differences))
+    code, output, megabytes = measured(office, "verify", "vip", *options, LIMIT="64MB")
+    (result,) = json.loads(output)
+    numbers = (result["observed"]["missing"], result["observed"]["strangers"])
+    assert (6, (count // 2, count // 2)) == (code, numbers)
+    with differences.open() as file:
+        assert count + 1 == sum(1 for _ in file)
+    assert megabytes < 200

@@ -17,7 +17,11 @@ from types import SimpleNamespace
 
 from click.testing import CliRunner
 
-from target_moengage_cohort.cli import cli, confirm_command  # noqa: F401 - once for all forks
+from target_moengage_cohort.cli import (  # noqa: F401 - once for all forks
+    cli,
+    confirm_command,
+    resync_command,
+)
 from target_moengage_cohort.cli.session import SessionTiming
 from target_moengage_cohort.delivery.ports import Timing
 from target_moengage_cohort.emulator import Emulator
