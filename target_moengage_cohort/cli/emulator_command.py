@@ -28,6 +28,14 @@ _MISSING = "the emulator is not installed: pip install 'target-moengage-cohort[e
     help="How conflicting requests of a cohort are resolved.",
 )
 @click.option("--requests-per-minute", type=click.IntRange(1), default=300, help="Rate limit.")
+@click.option("--segments-api-key", help="Segments API key to accept in place of the Data API key.")
+@click.option("--analytics-api-key", help="Analytics API key to accept, likewise.")
+@click.option(
+    "--processing-seconds",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="How long MoEngage takes until it counts a change.",
+)
 def emulator(host: str, port: int, **options: t.Any) -> None:
     """Run a local emulator of MoEngage's Cohort Sync, Segments and Analytics APIs.
 

@@ -86,10 +86,9 @@ class ManagedSegments:
 
     def everyone(self) -> set[User]:
         """Return all users."""
-        now = self.options.clock.wall()
         cohorts = self._workspace.by_segment_id().values()
         mentioned = [*(each.users for each in self.files.values())]
-        return self.people.everyone([*mentioned, *(cohort.counted(now) for cohort in cohorts)])
+        return self.people.everyone([*mentioned, *(cohort.mentioned() for cohort in cohorts)])
 
     def refers(self, group: Group, segment_id: str) -> bool:
         """Return whether a segment is in a group's filters, or in those of its segments."""

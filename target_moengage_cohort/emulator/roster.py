@@ -143,8 +143,7 @@ class Cohort:
 
     def counted(self, now: float) -> set[User]:
         """Return the members as far as their changes are processed."""
-        users: set[User] = {("uid", each) for each in self._uids.members}
-        users.update(("anonymous_id", each) for each in self._anonymous_ids.members)
+        users = self._members()
         while self._recent and now - self._recent[0].arrived_at >= self._lag:
             self._recent.popleft()
         for recent in reversed(self._recent):
@@ -152,6 +151,15 @@ class Cohort:
                 users -= recent.users
             else:
                 users |= recent.users
+        return users
+
+    def mentioned(self) -> set[User]:
+        """Return the members, and all whose changes are not processed yet."""
+        return self._members().union(*(recent.users for recent in self._recent))
+
+    def _members(self) -> set[User]:
+        users: set[User] = {("uid", each) for each in self._uids.members}
+        users.update(("anonymous_id", each) for each in self._anonymous_ids.members)
         return users
 
     def put(self, action: Action, uids: t.Iterable[str]) -> None:

@@ -129,6 +129,14 @@ def test_users_whom_moengage_does_not_know_are_counted(office):
     assert 7 == result["size"]
 
 
+def test_members_whose_additions_are_not_processed_yet_are_known(start):
+    """Where every user exists, the first members of a cohort are missing, not unknown."""
+    office = start(processing_seconds=300)
+    office.fill("vip", people(*range(10)))
+    code, _, findings = office.one("vip")
+    assert (6, ["missing"]) == (code, findings)
+
+
 def test_a_cohort_of_100_000(start):
     """Of 100,000 members 3 % are unknown to MoEngage, 500 additions are not processed, and 200 of
     500 removals were lost: the figures are right within their intervals, and --wait sees all

@@ -107,6 +107,20 @@ def test_options_reach_it(launch, payload):
     assert [None, "older", None, None] == [record["dropped"] for record in log]
 
 
+def test_each_api_may_have_a_key_of_its_own(launch):
+    """With a key for the Segments API, it refuses the Data API key."""
+    process = launch("emulator", "--port", "0", "--segments-api-key", "own")
+    url = process.stdout.readline().split()[-1]
+    headers = {"MOE-APPKEY": "demo-workspace", "Content-Type": "application/json"}
+    answers = [
+        requests.get(
+            f"{url}/v3/custom-segments", auth=("demo-workspace", key), headers=headers, timeout=10
+        ).status_code
+        for key in ("demo-key", "own")
+    ]
+    assert [403, 200] == answers
+
+
 @pytest.mark.parametrize("module", ["starlette", "uvicorn"])
 def test_without_extra(launch, module):
     """Without the extra it prints in one line how to install it, and exits with 1."""
