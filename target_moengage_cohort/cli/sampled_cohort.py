@@ -61,6 +61,7 @@ class SampledCohort(msgspec.Struct, frozen=True, kw_only=True):
         size = next(counts)
         members, removed = _counts(self.members, counts), _counts(self.removed, counts)
         facts: dict[str, t.Any] = {"size": size, "members": members, "removed": removed}
+        facts["unsampled"] = self.entry.counts.base - self.members.drawn.population
         if reason := _contradiction(size, members, removed):
             return undecided(blank(self.entry), reason, **facts)
         findings: list[Finding | None] = []
@@ -74,7 +75,10 @@ class SampledCohort(msgspec.Struct, frozen=True, kw_only=True):
             still_in = removed.in_segment, removed.sampled
             findings.append(removed_still_in(self.entry.cohort_id, *still_in))
         findings.append(_strangers(self.entry.cohort_id, size - self._most(members, removed)))
-        return decided(blank(self.entry), *findings, **facts)
+        result = decided(blank(self.entry), *findings, **facts)
+        if members is None and self.entry.counts.base and not result.findings:
+            return undecided(result, _NOTHING_SAMPLED)
+        return result
 
     def _most(self, members: SampleCounts | None, removed: SampleCounts | None) -> int:
         """Return how many users the segment may have without strangers, to all certainty."""
@@ -83,6 +87,13 @@ class SampledCohort(msgspec.Struct, frozen=True, kw_only=True):
             if counts is not None:
                 most += int(share(counts.in_segment, drawn, Z_SURE).of(drawn.population).high)
         return most
+
+
+_NOTHING_SAMPLED = Unknown(
+    "nothing_sampled",
+    "no member can be sampled: they are unconfirmed, or have no uid. Let a run of the stream send "
+    "the unconfirmed ones again, then run this again; MoEngage counts nobody without a uid",
+)
 
 
 def fitting(sample: Sample) -> Drawing:
