@@ -33,3 +33,64 @@ def test_members_in_no_sample_are_counted(office):
     office.fill("vip", [*people(1, 2, 3), person(4, "anonymous_id")])
     code, result, findings = office.one("vip")
     assert (0, [], 1) == (code, findings, result["unsampled"])
+
+
+def reasons(results):
+    return {name: (each["unknown"] or {}).get("code") for name, each in results.items()}
+
+
+def queries(office):
+    return [each.endpoint for each in office.emulator.apis.calls()].count("query")
+
+
+@pytest.fixture
+def many(office):
+    """Forty cohorts, and the settings' own patience: in an hour, 33 can be asked about."""
+    del office.raw["max_retry_seconds"]
+    for number in range(40):
+        office.fill(f"c{number}", people(1))
+    return office
+
+
+def test_the_cohorts_verified_longest_ago_come_first(many):
+    """Those for whom an hour's limit has no room are unknown, and the next command asks about them
+    first; the order of the output stays."""
+    code, results = many.verify()
+    assert (1, {None, "rate_limited"}) == (code, {*reasons(results).values()})
+    left = [name for name, reason in reasons(results).items() if reason]
+    assert 7 <= len(left) <= 8
+    many.clock.advance(3_600)
+    code, later = many.verify()
+    assert 1 == code
+    assert [*results] == [*later]
+    assert {None} == {reasons(later)[name] for name in left}
+    assert {*left}.isdisjoint(name for name, reason in reasons(later).items() if reason)
+
+
+def test_the_rest_is_asked_about_while_there_is_time(many):
+    """With --wait, cohorts for whom an hour's limit had no room are asked about when it has."""
+    code, results = many.verify("--wait", "240")
+    assert (0, {None}) == (code, {*reasons(results).values()})
+
+
+def test_a_finding_stays_if_the_quota_ends(start):
+    """If MoEngage says nothing more during --wait, what it said before is still reported."""
+    office = start(monthly_queries=1)
+    office.fill("vip", people(*range(10)))
+    office.know(*range(10))
+    office.emulator.apis.put_members("vip", "remove_members", [person(1).uid])
+    code, result, findings = office.one("vip", "--wait", "5")
+    assert (6, "wrong", ["missing"]) == (code, result["status"], findings)
+    assert ("quota_exceeded", 9) == (result["unknown"]["code"], result["size"])
+
+
+def test_no_query_begins_after_the_time(start):
+    """Once the minutes of --wait are over, no other cohort is asked about again."""
+    office = start(query_seconds=150)
+    for name in ("a", "b"):
+        office.fill(name, people(1, 2))
+        office.emulator.apis.put_members(name, "remove_members", [person(1).uid])
+    office.know(1, 2)
+    code, results = office.verify("--wait", "6")
+    assert (6, ["wrong", "wrong"]) == (code, [each["status"] for each in results.values()])
+    assert 3 == queries(office)
