@@ -71,10 +71,12 @@ class SampledCohort(msgspec.Struct, frozen=True, kw_only=True):
             facts["match_percent"] = _percent(share(members.known, drawn))
             facts["missing"] = lost.of(drawn.population)
             findings += [_none_known(members), _missing(self.entry.cohort_id, members)]
-        if removed is not None:
+        if removed is not None and removed.in_segment:
+            # The size says nothing: removals that are no longer kept may be unprocessed, too.
             still_in = removed.in_segment, removed.sampled
             findings.append(removed_still_in(self.entry.cohort_id, *still_in))
-        findings.append(_strangers(self.entry.cohort_id, size - self._most(members, removed)))
+        else:
+            findings.append(_strangers(self.entry.cohort_id, size - self._most(members, removed)))
         result = decided(blank(self.entry), *findings, **facts)
         if members is None and self.entry.counts.base and not result.findings:
             return undecided(result, _NOTHING_SAMPLED)

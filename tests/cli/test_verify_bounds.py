@@ -2,6 +2,7 @@
 
 import pytest
 
+from target_moengage_cohort.core.membership import Action
 from tests.cli.conftest import people, person
 from tests.cli.test_verify import office as office  # noqa: PLC0414 - a fixture
 from tests.cli.test_verify import start as start  # noqa: PLC0414 - a fixture
@@ -94,3 +95,18 @@ def test_no_query_begins_after_the_time(start):
     code, results = office.verify("--wait", "6")
     assert (6, ["wrong", "wrong"]) == (code, [each["status"] for each in results.values()])
     assert 3 == queries(office)
+
+
+def test_unprocessed_removals_are_no_strangers(start):
+    """While removals wait, more of them than the ledger keeps may be in the segment; afterwards
+    strangers are found again."""
+    office = start(processing_seconds=300)
+    everyone = people(*range(5_000))
+    office.fill("vip", everyone)
+    office.clock.advance(300)
+    office.change("vip", (Action.REMOVE, everyone[1_000:]))
+    assert (6, ["removed_still_in"]) == office.one("vip")[::2]
+    office.clock.advance(300)
+    assert (0, []) == office.one("vip")[::2]
+    office.emulator.apis.put_members("vip", "add_members", [f"s{each}" for each in range(100)])
+    assert (6, ["strangers"]) == office.one("vip")[::2]
