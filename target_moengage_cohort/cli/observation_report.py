@@ -88,13 +88,13 @@ def _write(output: t.BinaryIO, observation: Observation) -> None:
 def _findings(
     cohort_id: str, path: str, differences: str | None, counts: ObservedCounts
 ) -> Iterator[Finding | None]:
-    if counts.missing:
+    if counts.missing and counts.missing == counts.population:
         msg = (
-            f"{counts.missing:,} accepted members are not in the file: MoEngage does not know "
-            "them, has not processed them yet, or has lost them. How many it knows is shown by: "
-            f"{suggest('verify', cohort_id)}. To let the next run send all members again"
+            f"none of {counts.population:,} accepted members is in the file: probably it is "
+            "another segment's, or its column has another identifier. Otherwise MoEngage knows "
+            "none of them, or has processed none yet. To find out"
         )
-        yield Finding("missing", msg, suggest("resync", cohort_id))
+        yield Finding("none_observed", msg, suggest("verify", cohort_id))
     yield removed_still_in(cohort_id, counts.removed, counts.kept)
     if counts.strangers and differences is None:
         msg = (

@@ -143,11 +143,7 @@ def lines(result: Result) -> Iterator[str]:
     yield from _sample_lines(result)
     if (part := result.removed) is not None:
         yield f"  removed, still in the segment: {part.in_segment:,} of {part.sampled:,}"
-    if (seen := result.observed) is not None:
-        yield (
-            f"  in the file: {seen.observed:,}; missing there: {seen.missing:,} of "
-            f"{seen.population:,}; removed: {seen.removed:,}; not in the ledger: {seen.strangers:,}"
-        )
+    yield from _observed_lines(result)
     if result.settled_seconds is not None:
         yield f"  settled {result.settled_seconds:,.0f} s after the last request, or earlier"
     if result.unknown is not None:
@@ -169,3 +165,15 @@ def _sample_lines(result: Result) -> Iterator[str]:
         f"so about {missing.value:,.0f} of all (95 % interval {missing.low:,.0f} to "
         f"{missing.high:,.0f})"
     )
+
+
+def _observed_lines(result: Result) -> Iterator[str]:
+    if (seen := result.observed) is None:
+        return
+    yield (
+        f"  in the file: {seen.observed:,}; missing there: {seen.missing:,} of "
+        f"{seen.population:,}; removed: {seen.removed:,}; not in the ledger: {seen.strangers:,}"
+    )
+    if seen.missing:
+        command = suggest("verify", result.cohort_id)
+        yield f"  MoEngage may not know those missing; how many it knows is shown by: {command}"

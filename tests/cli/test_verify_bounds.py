@@ -4,6 +4,7 @@ import pytest
 
 from target_moengage_cohort.core.membership import Action
 from tests.cli.conftest import people, person
+from tests.cli.test_verify import exported, observe
 from tests.cli.test_verify import office as office  # noqa: PLC0414 - a fixture
 from tests.cli.test_verify import start as start  # noqa: PLC0414 - a fixture
 
@@ -110,3 +111,22 @@ def test_unprocessed_removals_are_no_strangers(start):
     assert (0, []) == office.one("vip")[::2]
     office.emulator.apis.put_members("vip", "add_members", [f"s{each}" for each in range(100)])
     assert (6, ["strangers"]) == office.one("vip")[::2]
+
+
+def test_members_whom_moengage_does_not_know_are_no_fault_of_an_export(office):
+    """A member who is not in an export may be unknown to MoEngage, as a query would say: the number
+    is shown, and nothing is wrong."""
+    office.fill("vip", people(*range(10)))
+    office.know(*range(7))
+    assert (0, []) == office.one("vip")[::2]
+    code, result, findings = observe(office, exported(*range(7)))
+    assert (0, [], 3) == (code, findings, result["observed"]["missing"])
+    shown = office.run("verify", "vip", "--observed", str(office.folder / "export.csv")).stdout
+    assert "missing there: 3 of 10" in shown
+    assert "moengage-cohort verify vip" in shown
+
+
+def test_an_export_without_any_member_is_wrong(office):
+    """If no member is in an export, it is another segment's, or MoEngage has none of them."""
+    office.fill("vip", people(1, 2))
+    assert (6, ["none_observed"]) == observe(office, exported())[::2]
