@@ -17,6 +17,7 @@ from target_moengage_cohort.cli.verification import (
     blank,
     decided,
     removed_still_in,
+    without_sample,
 )
 from target_moengage_cohort.core.commands import EXAMPLE_CSV, suggest
 from target_moengage_cohort.core.errors import SettingsError, TryAgainError
@@ -47,6 +48,8 @@ def compare(session: Session, cohort_id: str, path: str, differences: str | None
             *_findings(cohort_id, path, differences, observation.counts),
             observed=observation.counts,
         )
+        if not observation.counts.population:
+            result = without_sample(ledger.entry, result)
         ledgers.note_action("verify", ledger.entry, **result.counts)
         return result
 

@@ -15,6 +15,7 @@ from target_moengage_cohort.cli.verification import (
     decided,
     removed_still_in,
     undecided,
+    without_sample,
 )
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.proportions import Z_SURE, Drawn, Estimate, share
@@ -42,7 +43,8 @@ class SampledCohort(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         revision: Rises with every change of the cohort.
-        others: How many more users may be in the segment: members that are in no sample.
+        others: How many more users may be in the segment: members, and kept removals, that are in
+            no sample.
     """
 
     entry: CohortEntry
@@ -78,9 +80,7 @@ class SampledCohort(msgspec.Struct, frozen=True, kw_only=True):
         else:
             findings.append(_strangers(self.entry.cohort_id, size - self._most(members, removed)))
         result = decided(blank(self.entry), *findings, **facts)
-        if members is None and self.entry.counts.base and not result.findings:
-            return undecided(result, _NOTHING_SAMPLED)
-        return result
+        return result if members is not None else without_sample(self.entry, result)
 
     def _most(self, members: SampleCounts | None, removed: SampleCounts | None) -> int:
         """Return how many users the segment may have without strangers, to all certainty."""
@@ -89,13 +89,6 @@ class SampledCohort(msgspec.Struct, frozen=True, kw_only=True):
             if counts is not None:
                 most += int(share(counts.in_segment, drawn, Z_SURE).of(drawn.population).high)
         return most
-
-
-_NOTHING_SAMPLED = Unknown(
-    "nothing_sampled",
-    "no member can be sampled: they are unconfirmed, or have no uid. Let a run of the stream send "
-    "the unconfirmed ones again, then run this again; MoEngage counts nobody without a uid",
-)
 
 
 def fitting(sample: Sample) -> Drawing:

@@ -120,6 +120,17 @@ def undecided(result: Result, reason: Unknown, **facts: t.Any) -> Result:
     return msgspec.structs.replace(result, status="unknown", unknown=reason, **facts)
 
 
+def without_sample(entry: CohortEntry, result: Result) -> Result:
+    """Return the result of a cohort of whose accepted members nobody could be looked for."""
+    if result.findings or not entry.counts.base:
+        return result
+    msg = (
+        "no member can be looked for: they are unconfirmed, or have no uid. Let a run of the "
+        "stream send the unconfirmed ones again, then run this again; the others stay unknown"
+    )
+    return undecided(result, Unknown("nothing_sampled", msg))
+
+
 def removed_still_in(cohort_id: str, count: int, of: int) -> Finding | None:
     """Return the finding of removals that MoEngage has not applied."""
     message = (

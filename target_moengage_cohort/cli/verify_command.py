@@ -232,10 +232,11 @@ def _draw(session: Session, ledgers: LedgerStore, cohort_id: str, size: int) -> 
     samples = ledger.samples(size, repr(session.random()))
     counts, population = ledger.entry.counts, samples.accepted.population
     aliases = sum(map(len, ledger.aliases()))
+    removed = sum(map(len, ledger.kept_removals()))
     return SampledCohort(
         entry=ledger.entry,
         revision=ledger.revision,
-        others=counts.base - population + aliases,
+        others=counts.base - population + aliases + removed - samples.removed.population,
         members=fitting(samples.accepted),
         removed=fitting(samples.removed),
     )

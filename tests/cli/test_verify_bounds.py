@@ -130,3 +130,21 @@ def test_an_export_without_any_member_is_wrong(office):
     """If no member is in an export, it is another segment's, or MoEngage has none of them."""
     office.fill("vip", people(1, 2))
     assert (6, ["none_observed"]) == observe(office, exported())[::2]
+
+
+def test_removed_members_without_a_uid_are_no_strangers(start):
+    """Removals that no sample can have may be unprocessed, too."""
+    office = start(processing_seconds=300)
+    office.fill("vip", [*people(1, 2, 3), person(4, "anonymous_id")])
+    office.clock.advance(300)
+    office.change("vip", (Action.REMOVE, [person(4, "anonymous_id")]))
+    code, result, findings = office.one("vip")
+    assert (0, [], 4) == (code, findings, result["size"])
+
+
+@pytest.mark.parametrize("fill", [unconfirmed, anonymous])
+def test_an_export_says_nothing_of_members_that_it_cannot_have(office, fill):
+    """If all members are unconfirmed, or have no uid, an export does not show how they are."""
+    fill(office)
+    code, result, findings = observe(office, exported())
+    assert (1, [], "nothing_sampled") == (code, findings, result["unknown"]["code"])
