@@ -17,6 +17,7 @@ from target_moengage_cohort.cli.verification import (
     blank,
     decided,
     removed_still_in,
+    without_sample,
 )
 from target_moengage_cohort.core.commands import EXAMPLE_CSV, suggest
 from target_moengage_cohort.core.errors import SettingsError, TryAgainError
@@ -47,6 +48,8 @@ def compare(session: Session, cohort_id: str, path: str, differences: str | None
             *_findings(cohort_id, path, differences, observation.counts),
             observed=observation.counts,
         )
+        if not observation.counts.population:
+            result = without_sample(ledger.entry, result)
         ledgers.note_action("verify", ledger.entry, **result.counts)
         return result
 
@@ -88,13 +91,13 @@ def _write(output: t.BinaryIO, observation: Observation) -> None:
 def _findings(
     cohort_id: str, path: str, differences: str | None, counts: ObservedCounts
 ) -> Iterator[Finding | None]:
-    if counts.missing:
+    if counts.missing and counts.missing == counts.population:
         msg = (
-            f"{counts.missing:,} accepted members are not in the file: MoEngage does not know "
-            "them, has not processed them yet, or has lost them. How many it knows is shown by: "
-            f"{suggest('verify', cohort_id)}. To let the next run send all members again"
+            f"none of {counts.population:,} accepted members is in the file: probably it is "
+            "another segment's, or its column has another identifier. Otherwise MoEngage knows "
+            "none of them, or has processed none yet. To find out"
         )
-        yield Finding("missing", msg, suggest("resync", cohort_id))
+        yield Finding("none_observed", msg, suggest("verify", cohort_id))
     yield removed_still_in(cohort_id, counts.removed, counts.kept)
     if counts.strangers and differences is None:
         msg = (

@@ -15,6 +15,7 @@ from target_moengage_cohort.cli.verification import (
     decided,
     removed_still_in,
     undecided,
+    without_sample,
 )
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.proportions import Z_SURE, Drawn, Estimate, share
@@ -42,7 +43,8 @@ class SampledCohort(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         revision: Rises with every change of the cohort.
-        others: How many more users may be in the segment: members that are in no sample.
+        others: How many more users may be in the segment: members, and kept removals, that are in
+            no sample.
     """
 
     entry: CohortEntry
@@ -61,6 +63,7 @@ class SampledCohort(msgspec.Struct, frozen=True, kw_only=True):
         size = next(counts)
         members, removed = _counts(self.members, counts), _counts(self.removed, counts)
         facts: dict[str, t.Any] = {"size": size, "members": members, "removed": removed}
+        facts["unsampled"] = self.entry.counts.base - self.members.drawn.population
         if reason := _contradiction(size, members, removed):
             return undecided(blank(self.entry), reason, **facts)
         findings: list[Finding | None] = []
@@ -70,11 +73,14 @@ class SampledCohort(msgspec.Struct, frozen=True, kw_only=True):
             facts["match_percent"] = _percent(share(members.known, drawn))
             facts["missing"] = lost.of(drawn.population)
             findings += [_none_known(members), _missing(self.entry.cohort_id, members)]
-        if removed is not None:
+        if removed is not None and removed.in_segment:
+            # The size says nothing: removals that are no longer kept may be unprocessed, too.
             still_in = removed.in_segment, removed.sampled
             findings.append(removed_still_in(self.entry.cohort_id, *still_in))
-        findings.append(_strangers(self.entry.cohort_id, size - self._most(members, removed)))
-        return decided(blank(self.entry), *findings, **facts)
+        else:
+            findings.append(_strangers(self.entry.cohort_id, size - self._most(members, removed)))
+        result = decided(blank(self.entry), *findings, **facts)
+        return result if members is not None else without_sample(self.entry, result)
 
     def _most(self, members: SampleCounts | None, removed: SampleCounts | None) -> int:
         """Return how many users the segment may have without strangers, to all certainty."""

@@ -18,6 +18,7 @@ if t.TYPE_CHECKING:
 
 _OF_THIS_QUERY = {"query_failed", "query_not_found", "query_pending"}
 """Errors that say nothing about other queries, and that a later query may not have."""
+_PASSING = {*_OF_THIS_QUERY, "rate_limited"}
 
 
 class SegmentCounts:
@@ -30,19 +31,23 @@ class SegmentCounts:
         self._segments, self._analytics = Segments(send), Analytics(send, id_attribute)
         self._id_attribute, self._wait = id_attribute, wait
         self._ids: dict[str, str] = {}  # of the segments, by their names
-        self.is_stopped: Unknown | None = None  # why no other query would be answered
+        self.stopped_by: Unknown | None = None  # why no other query would be answered
+
+    def resume(self) -> None:
+        """Ask again if what stopped the queries passes with time."""
+        if self.stopped_by is not None and self.stopped_by.is_passing:
+            self.stopped_by = None
 
     def result(self, cohort: SampledCohort) -> Result:
         """Return what MoEngage says about a cohort; never raise a `TargetError`."""
-        if self.is_stopped is not None:
-            return undecided(blank(cohort.entry), self.is_stopped)
+        if self.stopped_by is not None:
+            return undecided(blank(cohort.entry), self.stopped_by)
         try:
             counts = self._counts(cohort)
         except TargetError as error:
-            is_passing = error.code in _OF_THIS_QUERY
-            reason = Unknown(error.code, str(error), is_passing, error.exit_code)
-            if not is_passing:
-                self.is_stopped = reason
+            reason = Unknown(error.code, str(error), error.code in _PASSING, error.exit_code)
+            if error.code not in _OF_THIS_QUERY:
+                self.stopped_by = reason
             return undecided(blank(cohort.entry), reason)
         if isinstance(counts, Unknown):
             return undecided(blank(cohort.entry), counts)

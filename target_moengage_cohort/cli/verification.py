@@ -50,6 +50,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         size: The users in the segment.
+        unsampled: The members that no sample can have: unconfirmed, or without a uid.
         match_percent: Of the accepted members those whom MoEngage knows.
         missing: The accepted members that it knows and does not have in the segment.
         settled_seconds: The time from the cohort's last request until nothing was missing any more,
@@ -61,6 +62,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     accepted: int | None = None
     in_doubt: int | None = None
     size: int | None = None
+    unsampled: int | None = None
     members: SampleCounts | None = None
     match_percent: Estimate | None = None
     missing: Estimate | None = None
@@ -118,6 +120,17 @@ def undecided(result: Result, reason: Unknown, **facts: t.Any) -> Result:
     return msgspec.structs.replace(result, status="unknown", unknown=reason, **facts)
 
 
+def without_sample(entry: CohortEntry, result: Result) -> Result:
+    """Return the result of a cohort of whose accepted members nobody could be looked for."""
+    if result.findings or not entry.counts.base:
+        return result
+    msg = (
+        "no member can be looked for: they are unconfirmed, or have no uid. Let a run of the "
+        "stream send the unconfirmed ones again, then run this again; the others stay unknown"
+    )
+    return undecided(result, Unknown("nothing_sampled", msg))
+
+
 def removed_still_in(cohort_id: str, count: int, of: int) -> Finding | None:
     """Return the finding of removals that MoEngage has not applied."""
     message = (
@@ -136,28 +149,42 @@ def lines(result: Result) -> Iterator[str]:
         yield f"  accepted: {result.accepted:,}{doubts}"
     if result.size is not None:
         yield f"  segment: {format_count(result.size, 'user')}"
-    if (part := result.members) is not None and (match := result.match_percent) is not None:
-        yield (
-            f"  known: {part.known:,} of a sample of {part.sampled:,} "
-            f"({match.value:.1f} %; 95 % interval {match.low:.1f} to {match.high:.1f} %)"
-        )
-    if (part := result.members) is not None and result.missing is not None:
-        missing = result.missing
-        yield (
-            f"  known, not in the segment: {part.known - part.in_segment:,} of the sample, "
-            f"so about {missing.value:,.0f} of all (95 % interval {missing.low:,.0f} to "
-            f"{missing.high:,.0f})"
-        )
+    if result.unsampled:
+        yield f"  in no sample: {format_count(result.unsampled, 'member')}"
+    yield from _sample_lines(result)
     if (part := result.removed) is not None:
         yield f"  removed, still in the segment: {part.in_segment:,} of {part.sampled:,}"
-    if (seen := result.observed) is not None:
-        yield (
-            f"  in the file: {seen.observed:,}; missing there: {seen.missing:,} of "
-            f"{seen.population:,}; removed: {seen.removed:,}; not in the ledger: {seen.strangers:,}"
-        )
+    yield from _observed_lines(result)
     if result.settled_seconds is not None:
         yield f"  settled {result.settled_seconds:,.0f} s after the last request, or earlier"
     if result.unknown is not None:
         yield f"  {result.unknown.message}"
     for finding in result.findings:
         yield f"  {finding.message}: {finding.command}"
+
+
+def _sample_lines(result: Result) -> Iterator[str]:
+    part, match, missing = result.members, result.match_percent, result.missing
+    if part is None or match is None or missing is None:
+        return
+    yield (
+        f"  known: {part.known:,} of a sample of {part.sampled:,} "
+        f"({match.value:.1f} %; 95 % interval {match.low:.1f} to {match.high:.1f} %)"
+    )
+    yield (
+        f"  known, not in the segment: {part.known - part.in_segment:,} of the sample, "
+        f"so about {missing.value:,.0f} of all (95 % interval {missing.low:,.0f} to "
+        f"{missing.high:,.0f})"
+    )
+
+
+def _observed_lines(result: Result) -> Iterator[str]:
+    if (seen := result.observed) is None:
+        return
+    yield (
+        f"  in the file: {seen.observed:,}; missing there: {seen.missing:,} of "
+        f"{seen.population:,}; removed: {seen.removed:,}; not in the ledger: {seen.strangers:,}"
+    )
+    if seen.missing:
+        command = suggest("verify", result.cohort_id)
+        yield f"  MoEngage may not know those missing; how many it knows is shown by: {command}"

@@ -62,7 +62,7 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 30.0, 300.0
     type=click.IntRange(0, 1_440),
     default=0,
     metavar="MINUTES",
-    help="Ask again, for so long at most, until MoEngage has processed the members.",
+    help="Begin to ask again, for so long at most, until MoEngage has processed the members.",
 )
 @click.option(
     "--observed",
@@ -126,7 +126,9 @@ class _Questions:
     def __init__(self, session: Session, chosen: Sequence[str], size: int) -> None:
         self._session = session
         self._id_attribute = _id_attribute(session)
+        self._chosen = chosen
         self._results: dict[str, Result] = {}
+        self._asked: dict[str, CohortEntry] = {}  # those that MoEngage has been asked about
         self._sampled: list[SampledCohort] = []
         with session.ledgers() as ledgers:  # their leases are held no longer than this
             for cohort_id in chosen:
@@ -140,7 +142,7 @@ class _Questions:
                     )
 
     def ask(self, seconds: float) -> list[Result]:
-        """Ask about each cohort; about unsettled ones again, for so long."""
+        """Ask about each cohort; about unsettled ones again, as long as that begins in time."""
         session, pause = self._session, _FIRST_PAUSE_SECONDS
         deadline = session.clock() + seconds
         with session.ledgers() as ledgers:
@@ -148,35 +150,61 @@ class _Questions:
             calls = live_calls(session.settings, session.wait, ledgers, timing)
             try:
                 counts = SegmentCounts(calls.send, self._id_attribute, session.wait)
-                pending = self._look(ledgers, counts, self._sampled)
+                pending = self._look(ledgers, counts, self._longest_ago_first(ledgers), deadline)
                 while pending and (left := deadline - session.clock()) > 0:
                     if session.wait(min(pause, left)):
                         break
                     pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-                    pending = self._look(ledgers, counts, pending)
+                    pending = self._look(ledgers, counts, pending, deadline)
             finally:
                 calls.close()
-            for cohort in self._sampled:
-                ledgers.note_action(
-                    "verify", cohort.entry, **self._results[cohort.entry.cohort_id].counts
-                )
-        return list(self._results.values())
+            for cohort_id, entry in self._asked.items():
+                ledgers.note_action("verify", entry, **self._results[cohort_id].counts)
+        return [self._results[cohort_id] for cohort_id in self._chosen]
+
+    def _longest_ago_first(self, ledgers: LedgerStore) -> list[SampledCohort]:
+        """Return the cohorts in an order in which none is left out again and again."""
+        latest = ledgers.last_actions("verify")
+        return sorted(self._sampled, key=lambda each: latest.get(each.entry.cohort_id, 0))
 
     def _look(
-        self, ledgers: LedgerStore, counts: SegmentCounts, pending: Sequence[SampledCohort]
+        self,
+        ledgers: LedgerStore,
+        counts: SegmentCounts,
+        pending: Sequence[SampledCohort],
+        deadline: float,
     ) -> list[SampledCohort]:
-        """Ask about cohorts once; return those about which to ask again."""
+        """Ask about cohorts once; return those about which to ask again, unasked ones first."""
+        counts.resume()
         for cohort in pending:
             cohort_id = cohort.entry.cohort_id
-            former, result = self._results.get(cohort_id), counts.result(cohort)
-            entry = ledgers.entry(cohort_id)
-            if entry is None or entry.revision != cohort.revision:
-                result = undecided(blank(cohort.entry), _CHANGED)
-            elif former is not None and result.status != "unknown" and not result.may_settle:
-                seconds = self._session.clock() - entry.last_timestamp / 1000
-                result = msgspec.structs.replace(result, settled_seconds=round(seconds, 1))
-            self._results[cohort_id] = result
-        return [each for each in pending if self._results[each.entry.cohort_id].may_settle]
+            former = self._results.get(cohort_id)
+            if former is not None and self._session.clock() >= deadline:
+                break
+            result = counts.result(cohort)
+            if counts.stopped_by is None:
+                self._asked[cohort_id] = cohort.entry
+            self._results[cohort_id] = self._settled(ledgers, cohort, former, result)
+        again = [each for each in pending if self._results[each.entry.cohort_id].may_settle]
+        if (reason := counts.stopped_by) is not None:
+            again.sort(key=lambda each: self._results[each.entry.cohort_id].unknown != reason)
+        return again
+
+    def _settled(
+        self, ledgers: LedgerStore, cohort: SampledCohort, former: Result | None, result: Result
+    ) -> Result:
+        """Return a result in the light of the former one, which an unknown one does not undo."""
+        entry = ledgers.entry(cohort.entry.cohort_id)
+        if entry is None or entry.revision != cohort.revision:
+            result = undecided(blank(cohort.entry), _CHANGED)
+        if former is None:
+            return result
+        if result.status == "unknown":
+            return msgspec.structs.replace(former, unknown=result.unknown)
+        if entry is not None and not result.may_settle:
+            seconds = self._session.clock() - entry.last_timestamp / 1000
+            return msgspec.structs.replace(result, settled_seconds=round(seconds, 1))
+        return result
 
 
 _CHANGED = Unknown(
@@ -204,10 +232,11 @@ def _draw(session: Session, ledgers: LedgerStore, cohort_id: str, size: int) -> 
     samples = ledger.samples(size, repr(session.random()))
     counts, population = ledger.entry.counts, samples.accepted.population
     aliases = sum(map(len, ledger.aliases()))
+    removed = sum(map(len, ledger.kept_removals()))
     return SampledCohort(
         entry=ledger.entry,
         revision=ledger.revision,
-        others=counts.base - population + aliases,
+        others=counts.base - population + aliases + removed - samples.removed.population,
         members=fitting(samples.accepted),
         removed=fitting(samples.removed),
     )

@@ -275,6 +275,10 @@ class LedgerStore(MovableStore, AbstractContextManager[t.Any], t.Protocol):
         """Record that a person's command has changed a cohort, or several; with numbers of it."""
         self._ready().history.note_action(kind, entry, counts)
 
+    def last_actions(self, kind: str) -> dict[str, int]:
+        """Return the rising number of a command's latest record, by the cohort's id."""
+        return self._ready().history.last_actions(kind)
+
     def check_lease(self) -> None:
         """Raise a `LedgerError` unless the streams that were taken are still this store's.
 

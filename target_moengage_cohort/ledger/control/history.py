@@ -110,6 +110,14 @@ class History:
         with self._database.change("note action") as transaction:
             self.add_action(transaction, kind, entry, counts)
 
+    def last_actions(self, kind: str) -> dict[str, int]:
+        """Return the rising number of a command's latest record, by the cohort's id."""
+        query = (
+            "SELECT cohort_id, max(number) FROM operator_actions WHERE kind = ? AND partner = ?"
+            " AND cohort_id IS NOT NULL GROUP BY cohort_id"
+        )
+        return dict(self._database.rows(query, [kind, self._control.partner]))
+
     def add_action(
         self,
         transaction: Transaction,
