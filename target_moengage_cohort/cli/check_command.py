@@ -227,13 +227,13 @@ def _ledger_and_cohorts(
     """Return the ledger's place and state, what is known of the cohorts, and what was probed."""
     settings = session.settings
     has_key = settings.segments_api_key is not None
-    sending = opener(settings, session.interrupt, waits=False)
-    directory = SegmentDirectory(sending if has_key else None)
     with session.ledgers(read_only=True, is_patient=False) as ledgers:
         place = {"place": ledgers.place, "state": "unusable"}
         if not checks.run("ledger", partial(_ledger, ledgers)):
             return place, CohortFindings({each.stream: None for each in mappings}, [], []), None
-        names = directory.names()
+        store = ledgers if ledgers.exists else None
+        sending = opener(settings, session.interrupt, store, waits=False)
+        names = SegmentDirectory(sending if has_key else None).names()
         if names:
             checks.run("segments", lambda: f"MoEngage lists {format_count(len(names), 'segment')}")
         warn_of_segments(ledgers.count_cohorts(), len(names))
