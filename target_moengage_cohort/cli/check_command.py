@@ -227,12 +227,13 @@ def _ledger_and_cohorts(
     """Return the ledger's place and state, what is known of the cohorts, and what was probed."""
     settings = session.settings
     has_key = settings.segments_api_key is not None
-    sending = opener(settings, session.interrupt, waits=False)
-    directory = SegmentDirectory(sending if has_key else None)
     with session.ledgers(read_only=True, is_patient=False) as ledgers:
         place = {"place": ledgers.place, "state": "unusable"}
         if not checks.run("ledger", partial(_ledger, ledgers)):
             return place, CohortFindings({each.stream: None for each in mappings}, [], []), None
+        store = ledgers if ledgers.exists else None
+        sending = opener(settings, session.interrupt, store, waits=False)
+        directory = SegmentDirectory(sending if has_key else None)
         names = directory.names()
         if isinstance(directory.failure, SettingsError):  # others may pass
             checks.fail("segments", directory.failure)

@@ -6,6 +6,7 @@ an issue have no name, no ID and no number of users.
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 import typing as t
@@ -33,8 +34,11 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import CohortEntry
     from target_moengage_cohort.moengage.filters import FilterGroup
-    from target_moengage_cohort.moengage.segments import Segment
+    from target_moengage_cohort.moengage.segments import Segment, SegmentDetails
     from target_moengage_cohort.settings import Settings
+    from target_moengage_cohort.sync.segment_directory import Sending
+
+    Opening: t.TypeAlias = Callable[[Settings], Sending]
 
 _ANONYMOUS_ID = "moe_anonymous_id"
 _NO_QUERY = "0" * 24
@@ -78,8 +82,11 @@ def probe(settings: Settings, interrupt: Interrupt, ledgers: LedgerStore) -> lis
     Raise a `LedgerError` if the ledger cannot be read.
     """
     entries = [each for each in ledgers.entries() if each.last_timestamp and not each.is_retired]
-    of_segments = _SegmentsProbe(settings, interrupt, entries)
-    of_analytics = _AnalyticsProbe(settings, interrupt)
+    opening = functools.partial(
+        opener, interrupt=interrupt, store=ledgers if ledgers.exists else None
+    )
+    of_segments = _SegmentsProbe(settings, opening, entries)
+    of_analytics = _AnalyticsProbe(settings, opening, interrupt)
     found = [*of_segments.assumptions()]
     found += of_analytics.assumptions(_some_uids(entries, ledgers), of_segments.cohort)
     known = {each.name: each for each in found}
@@ -151,13 +158,13 @@ class _SegmentsProbe:
     """Asks the Segments API.
 
     Attributes:
-        cohort: A cohort of the ledger as the list of segments shows it, if it does.
+        cohort: A cohort of the ledger as MoEngage lists it or finds it by its name, if it does.
     """
 
     def __init__(
-        self, settings: Settings, interrupt: Interrupt, entries: Sequence[CohortEntry]
+        self, settings: Settings, opening: Opening, entries: Sequence[CohortEntry]
     ) -> None:
-        self._settings, self._interrupt = settings, interrupt
+        self._settings, self._opening = settings, opening
         self._names = {each.name: each for each in entries}
         self.cohort: Segment | None = None
 
@@ -168,23 +175,38 @@ class _SegmentsProbe:
         yield self._needs_db_name(code)
         if listed is None or not self._names:
             return
-        own = [each for each in listed if each.name in self._names]
-        self.cohort = own[0] if own else None
-        yield _answer("list_shows_cohorts", bool(own), self._kinds(own))
-        name = next(iter(self._names))
-        named, code = self._list(self._settings, name)
-        yield _answer("name_finds_cohorts", named, code)
-        if self.cohort is not None:
-            segment_id = self.cohort.id
-            with opener(self._settings, self._interrupt)() as send:
-                shown, code = _ask(lambda: Segments(send).get(segment_id))
-            is_shown = False if code == "segment_not_found" else shown
-            yield _answer("get_shows_cohorts", is_shown, code)
+        yield from self._of_cohorts([each for each in listed if each.name in self._names])
+
+    def _of_cohorts(self, own: Sequence[Segment]) -> Iterator[Assumption]:
+        """Yield what holds of cohorts, of which the list has some or none.
+
+        One that is missing may be archived, or too new: only about one that is there it is known
+        that MoEngage does not find it.
+        """
+        name = own[0].name if own else next(iter(self._names))
+        named, name_code = self._list(self._settings, name)
+        found = [each for each in named or () if each.name == name]
+        cohort = next(iter(own or found), None)
+        shown, code = (None, "not asked") if cohort is None else self._show(cohort.id)
+        if shown is not None and shown.included_filters:
+            for each in ("list_shows_cohorts", "name_finds_cohorts", "get_shows_cohorts"):
+                yield _answer(each, None, "a filter segment has the name")
+            return
+        self.cohort = cohort
+        note = self._kinds(own) if own else "none is listed: they may be too new, or archived"
+        yield _answer("list_shows_cohorts", own or None, note)
+        missed = False if own and named is not None else None
+        yield _answer("name_finds_cohorts", found or missed, name_code)
+        yield _answer("get_shows_cohorts", False if code == "segment_not_found" else shown, code)
+
+    def _show(self, segment_id: str) -> tuple[SegmentDetails | None, str]:
+        with self._opening(self._settings)() as send:
+            return _ask(lambda: Segments(send).get(segment_id))
 
     def _list(
         self, settings: Settings, name: str | None = None
     ) -> tuple[tuple[Segment, ...] | None, str]:
-        with opener(settings, self._interrupt)() as send:
+        with self._opening(settings)() as send:
             return _ask(lambda: Segments(send).list(name))
 
     def _needs_db_name(self, code: str) -> Assumption:
@@ -211,9 +233,9 @@ class _SegmentsProbe:
 class _AnalyticsProbe:
     """Asks the Analytics API."""
 
-    def __init__(self, settings: Settings, interrupt: Interrupt) -> None:
+    def __init__(self, settings: Settings, opening: Opening, interrupt: Interrupt) -> None:
         self._attribute = settings.id_attribute or ""
-        self._open, self._wait = opener(settings, interrupt), interrupt.wait
+        self._open, self._wait = opening(settings), interrupt.wait
 
     def assumptions(self, uids: Sequence[str], cohort: Segment | None) -> Iterator[Assumption]:
         """Yield the answers; the user IDs are accepted members."""
@@ -232,9 +254,11 @@ class _AnalyticsProbe:
         groups = [all_of(attribute_exists(_ANONYMOUS_ID))]
         groups += [all_of(in_segment(cohort.id, cohort.name))] if cohort else []
         users, note = self._count(groups)
-        names = ("anonymous_id_exists", "cohort_is_counted")[: len(groups)]
-        for position, name in enumerate(names):
-            yield _answer(name, users and users[position], note)
+        yield _answer("anonymous_id_exists", users and users[0], note)
+        if cohort:
+            if users and not users[1]:
+                note = "no user is counted: they may be unknown, or not processed yet"
+            yield _answer("cohort_is_counted", (users and users[1]) or None, note)
 
     def _of_attribute(self, groups: Sequence[FilterGroup], sampled: int) -> Iterator[Assumption]:
         users, note = self._count(groups)
@@ -243,6 +267,9 @@ class _AnalyticsProbe:
             return
         yield _answer("id_attribute_exists", users[0], note)
         if sampled:
+            if users[1] > sampled:
+                yield _answer("id_attribute_matches", None, "more users than IDs are counted")
+                return
             share = f"{100 * users[1] / sampled:.0f} percent of a sample"
             yield _answer("id_attribute_matches", users[1], share)
 

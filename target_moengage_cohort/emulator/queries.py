@@ -8,6 +8,7 @@ import msgspec
 
 from .filter_language import Group  # noqa: TC001 - msgspec resolves it
 from .problems import Problem, invalid
+from .quotas import MonthlyQuota
 
 if t.TYPE_CHECKING:
     from .managed_segments import ManagedSegments
@@ -87,6 +88,7 @@ class Queries:
 
     def __init__(self, segments: ManagedSegments) -> None:
         self._segments = segments
+        self._quota = MonthlyQuota(segments.options.monthly_queries)
         self._runs: dict[str, _Run] = {}
         self._failures: list[str] = []
 
@@ -109,7 +111,7 @@ class Queries:
             self._segments.language.check(group, "analytics")
             if options.counts_as_run:
                 self._segments.count_run(group, options.clock.wall())
-        if options.monthly_queries is not None and len(self._runs) >= options.monthly_queries:
+        if not self._quota.admit(options.clock.wall()):
             raise Problem(428, "QUOTA_EXCEEDED", "The monthly scan quota is used up")
         request_id = f"emulated-query-{len(self._runs) + 1}"
         reason = self._failures.pop(0) if self._failures else None

@@ -1,8 +1,9 @@
-"""The limits of the Segments and the Analytics API, each in several rolling windows."""
+"""The limits of the Segments and the Analytics API: rolling windows, and a monthly quota."""
 
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 
 from .limits import RollingWindow
 
@@ -48,3 +49,30 @@ class Quota:
             "x-ratelimit-remaining": str(remaining),
             "x-ratelimit-reset": str(math.ceil(wall + window.until_one_leaves(now))),
         }
+
+
+class MonthlyQuota:
+    """The quota of queries; it comes back with each calendar month, in UTC.
+
+    Args:
+        most: How many a month has; None is no quota.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self._month = ""
+        self._used = 0
+
+    def admit(self, wall: float) -> bool:
+        """Count a query unless the quota is used up, and return whether it is within the quota.
+
+        Args:
+            wall: Seconds since the epoch.
+        """
+        month = f"{datetime.fromtimestamp(wall, UTC):%Y-%m}"
+        if month != self._month:
+            self._month, self._used = month, 0
+        if self._most is not None and self._used >= self._most:
+            return False
+        self._used += 1
+        return True

@@ -20,7 +20,7 @@ class SegmentOptions:
         archive_seconds: A segment is archived so long after its last run, or its creation.
         processing_seconds: After this time a change of a cohort is counted, and a file processed.
         query_seconds: After this time a query has its results.
-        monthly_queries: How many queries there are before 428; None is no quota.
+        monthly_queries: How many queries a calendar month has before 428; None is no quota.
         id_attribute: The internal name of the attribute that holds a user's uid.
         requires_db_name: (open) Whether the Segments API requires `MOE-DBNAME`.
         list_shows: (open) Whether v3 knows segments of all kinds, or filter segments only.

@@ -24,15 +24,22 @@ MOST_COUNTED = 1_000
 """How many members of a cohort to count at most."""
 _MOST_GROUPS = 5  # of a query
 _MOST_CHARACTERS = 48_000  # of a group, so that a query of five stays within 262,144
+_CONTRADICTION = (
+    "MoEngage counts more users than there are user IDs, so id_attribute does not identify users"
+)
 
 T = t.TypeVar("T")
 
 
 class MatchGuard:
-    """Counts the users of new cohorts. Without `count` it applies to none."""
+    """Counts the users of new cohorts. Without `count` it applies to none.
+
+    Once the monthly quota is used up, nothing more is counted.
+    """
 
     def __init__(self, count: CountUsers | None = None) -> None:
         self._count = count
+        self._quota_error: TargetError | None = None
 
     def applies(self, mapping: StreamMapping) -> bool:
         """Return whether the new cohorts of a stream are counted."""
@@ -59,15 +66,21 @@ class MatchGuard:
         self, samples: Sequence[tuple[SyncedCohort, list[str]]]
     ) -> Iterator[tuple[SyncedCohort, CohortError]]:
         try:
+            if self._quota_error is not None:
+                raise self._quota_error
             known = t.cast("CountUsers", self._count)([uids for _, uids in samples])
         except LedgerError:  # of the limit that hosts share
             raise
         except TargetError as error:
+            if error.code == "quota_exceeded":
+                self._quota_error = error
             for cohort, _ in samples:
                 yield cohort, _unknown(cohort, str(error))
             return
         for (cohort, uids), users in zip(samples, known, strict=True):
-            if is_too_low(users, len(uids), cohort.mapping.min_match_percent):
+            if users > len(uids):
+                yield cohort, _unknown(cohort, _CONTRADICTION)
+            elif is_too_low(users, len(uids), cohort.mapping.min_match_percent):
                 yield cohort, _too_low(cohort, users, len(uids))
 
 

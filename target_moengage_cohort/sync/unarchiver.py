@@ -27,11 +27,34 @@ _ARCHIVED_AFTER_DAYS = 60
 _LONGEST_SECONDS = 30.0  # of a run, however slow MoEngage is
 
 
+class _Tried:
+    """What became of cohorts: each that was tried is in one of the lists.
+
+    Attributes:
+        absent: Those that MoEngage does not have.
+        reason: Why the first one failed.
+        is_ended: Whether the last one failed by an error that may be about the others, too.
+    """
+
+    def __init__(self) -> None:
+        self.unarchived: list[CohortEntry] = []
+        self.absent: list[CohortEntry] = []
+        self.failed: list[CohortEntry] = []
+        self.reason: TargetError | None = None
+        self.is_ended = False
+
+    @property
+    def count(self) -> int:
+        """How many were tried."""
+        return len(self.unarchived) + len(self.absent) + len(self.failed)
+
+
 class Unarchiver:
     """Unarchives the cohorts of a run's streams that are due, within MoEngage's limits.
 
     It never waits for a permit. What is left is tried by the next run. After an error that is not
-    about a single cohort, nothing more is tried in the run.
+    about a single cohort, nothing more is tried in the run; after a call without an answer, nothing
+    more of its stream.
     """
 
     def __init__(self, context: RunContext, store: LedgerStore, sending: Sending) -> None:
@@ -57,45 +80,53 @@ class Unarchiver:
         chosen = [entries[number] for number in due if _is_meant(entries[number], mapping)]
         if not chosen:
             return
-        done, failed = self._try(chosen)
+        tried = self._try(chosen)
+        done = [*tried.unarchived, *tried.absent]
         self._store.unarchivals.note([each.number for each in done], now, done=True)
-        self._store.unarchivals.note([each.number for each in failed], now, done=False)
+        self._store.unarchivals.note([each.number for each in tried.failed], now, done=False)
         since = now - _ARCHIVED_AFTER_DAYS * _DAY_SECONDS
-        _warn_of_late([each for each in done if due[each.number] <= since])
+        _warn_of_late([each for each in tried.unarchived if due[each.number] <= since])
 
-    def _try(self, cohorts: Sequence[CohortEntry]) -> tuple[list[CohortEntry], list[CohortEntry]]:
-        """Return the cohorts that need no further call for now, and those that were refused."""
-        done, failed = [], []
-        reason: TargetError | None = None
+    def _try(self, cohorts: Sequence[CohortEntry]) -> _Tried:
+        """Try cohorts in their order, and return what became of those that were tried."""
+        tried = _Tried()
         began = self._timing.clock()
+        with self._sending() as send:
+            segments = Segments(send)
+            for cohort in cohorts:
+                if self._is_over(began) or not self._unarchive(segments, cohort, tried):
+                    break
+        self._seconds_left -= self._timing.clock() - began
+        left = cohorts[tried.count :]
+        if left:
+            logger.info("%s left to unarchive in the next run", format_count(len(left), "cohort"))
+        if tried.reason is not None:
+            _warn_of_failed([*tried.failed, *(left if tried.is_ended else ())], tried.reason)
+        return tried
+
+    def _unarchive(self, segments: Segments, cohort: CohortEntry, tried: _Tried) -> bool:
+        """Unarchive a cohort, and return whether to try the next one."""
         try:
-            with self._sending() as send:
-                segments = Segments(send)
-                for cohort in cohorts:
-                    if self._is_over(began):
-                        break
-                    try:
-                        segments.unarchive(cohort.name)
-                    except ApiError as error:
-                        # One that is not there yet cannot be archived for a long time.
-                        if error.code != "segment_not_found":
-                            reason = reason or error
-                            failed.append(cohort)
-                            continue
-                    done.append(cohort)
+            segments.unarchive(cohort.name)
         except LedgerError:
             raise
         except TargetError as error:
-            self._has_ended = True
-            if error.code not in {"rate_limited", "interrupted"}:
-                reason = reason or error
-        self._seconds_left -= self._timing.clock() - began
-        left = len(cohorts) - len(done) - len(failed)
-        if left:
-            logger.info("%s left to unarchive in the next run", format_count(left, "cohort"))
-        if reason is not None:
-            _warn_of_failed(failed or cohorts[len(done) :], reason)
-        return done, failed
+            if error.code in {"rate_limited", "interrupted"}:
+                self._has_ended = True
+                return False
+            if error.code == "segment_not_found":
+                # One that is not there yet cannot be archived for a long time.
+                tried.absent.append(cohort)
+                return True
+            # It is noted in any case, so that the next run begins with another one.
+            tried.failed.append(cohort)
+            tried.reason = tried.reason or error
+            tried.is_ended = not isinstance(error, ApiError)
+            # Without an answer it may be this cohort alone: those of other streams are tried.
+            self._has_ended = tried.is_ended and error.code != "retries_exhausted"
+            return not tried.is_ended
+        tried.unarchived.append(cohort)
+        return True
 
     def _is_over(self, began: float) -> bool:
         """Return whether the run is to end, or has used up its time for this."""

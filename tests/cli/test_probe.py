@@ -1,5 +1,6 @@
 """`moengage-cohort check` lists MoEngage's segments, and probes what is assumed of its APIs."""
 
+import contextlib
 import json
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from target_moengage_cohort.cli.probe import STATEMENTS
 from target_moengage_cohort.delivery.delivery import live_calls
 from target_moengage_cohort.emulator import Emulator
+from target_moengage_cohort.moengage.calls import ANALYTICS, GET, LIST
 from target_moengage_cohort.moengage.filters import all_of, all_users
 from target_moengage_cohort.moengage.segments import Segments
 from target_moengage_cohort.settings import load
@@ -43,6 +45,7 @@ def probed(desk):
     return {each["name"]: each["holds"] for each in found["assumptions"]}, found["paste"]
 
 
+MISSED = dict.fromkeys(("list_shows_cohorts", "name_finds_cohorts"), "unknown")
 ALL = dict.fromkeys(STATEMENTS, "yes") | {"db_name_needed": "no", "anonymous_id_exists": "no"}
 
 
@@ -50,7 +53,7 @@ ALL = dict.fromkeys(STATEMENTS, "yes") | {"db_name_needed": "no", "anonymous_id_
     ("settings", "options", "expected"),
     [
         ({}, {}, {}),
-        ({}, {"list_shows": "filter"}, {"list_shows_cohorts": "no", "name_finds_cohorts": "no"}),
+        ({}, {"list_shows": "filter"}, MISSED),
         ({"db_name": "demo-db"}, {}, {}),
         ({"db_name": "demo-db"}, {"requires_db_name": True}, {"db_name_needed": "yes"}),
         ({"db_name": "other"}, {}, {"db_name_needed": "unknown", "segments_scope": "unknown"}),
@@ -61,6 +64,7 @@ ALL = dict.fromkeys(STATEMENTS, "yes") | {"db_name_needed": "no", "anonymous_id_
         ({"id_attribute": "other"}, {}, {"id_attribute_exists": "unknown"}),
         ({}, {"monthly_queries": 0}, {"id_attribute_exists": "unknown"}),
         ({}, {"monthly_queries": 1}, {"cohort_is_counted": "unknown"}),
+        ({}, {"processing_seconds": 3_600}, {"cohort_is_counted": "unknown"}),
     ],
 )
 def test_each_assumption_is_answered(opened, settings, options, expected):
@@ -90,6 +94,54 @@ def test_without_a_ledger_the_rest_is_asked(opened):
     found, _ = probed(desk)
     assert ("yes", "yes") == (found["segments_scope"], found["analytics_scope"])
     assert ("unknown", "unknown") == (found["list_shows_cohorts"], found["id_attribute_matches"])
+
+
+def test_a_filter_segment_is_not_taken_for_a_cohort(opened):
+    """If a filter segment has the name of a cohort, nothing is known of cohorts."""
+    desk = opened()
+    desk.emulator.reset()
+    _create(desk, "vip")
+    found, _ = probed(desk)
+    names = {*MISSED, "get_shows_cohorts", "cohort_is_counted"}
+    assert {"unknown"} == {found[each] for each in names}
+    assert "yes" == found["segments_scope"]
+
+
+def test_a_cohort_that_is_listed_is_looked_for_by_its_name(opened):
+    """With one of two cohorts in MoEngage, that one is looked for."""
+    desk = opened()
+    desk.emulator.reset()
+    desk.fill("zed", people(1))
+    assert ALL == probed(desk)[0]
+
+
+def test_more_users_than_were_asked_for_are_unknown(opened):
+    """If MoEngage counts more users than the sample has user IDs, it is unknown whether they are
+    found by them."""
+    desk = opened({"segments_api_key": None})
+    answers = (
+        {"data": {"request_id": "q"}},
+        {"data": {"status": "SUCCESSFUL"}},
+        {"data": [{"metric": 9, "cseq": 0}, {"metric": 6, "cseq": 1}]},
+    )
+    desk.emulator.apis.fail_next(404, 2)  # no list of segments, and no such query
+    for answer in answers:
+        desk.emulator.apis.fail_next(200, body=json.dumps(answer))
+    found, _ = probed(desk)
+    assert ("yes", "unknown") == (found["id_attribute_exists"], found["id_attribute_matches"])
+
+
+def test_hosts_with_one_ledger_share_the_limits(opened, server):
+    """If MoEngage has told another host with the ledger to wait, nothing is asked."""
+    there = server.new_database("probe")
+    where = f"{there.user}@{there.host}:{there.port}/{there.database}"
+    desk = opened({"ledger_uri": f"postgresql://{where}", "max_retry_seconds": 0})
+    with desk.ledgers() as ledgers:
+        for limit in (LIST, GET, ANALYTICS):
+            with contextlib.closing(ledgers.shared_window(limit)) as window:
+                window.hold(600)
+    found, _ = probed(desk)
+    assert ([], {"unknown"}) == (desk.emulator.apis.calls(), {*found.values()})
 
 
 def test_the_lines_to_paste_are_anonymous(opened):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -144,6 +146,30 @@ def test_file_operations_share_a_limit(start):
     assert (429, "Too Many Requests") == error_of(answer, "v2")
     message = "File segment operations limit breached. Please retry after some time."
     assert message == answer.json()["description"]
+
+
+def test_the_quota_of_queries_comes_back_with_the_month(start):
+    """A query beyond the quota is a 428 until the calendar month ends, and counts against nothing;
+    status and results are no queries."""
+    clock = ManualClock()
+    client = start(clock=clock, monthly_queries=2)
+
+    def query():
+        clock.advance(10)
+        return call(client, "query", QUERY)
+
+    def end_of_month():
+        now = datetime.fromtimestamp(clock.wall(), UTC)
+        first = datetime(now.year + now.month // 12, now.month % 12 + 1, 1, tzinfo=UTC)
+        return (first - now).total_seconds()
+
+    for _ in range(2):
+        assert [200, 200, 428, 428] == [query().status_code for _ in range(4)]
+        clock.advance(end_of_month() - 60)
+        answer = query()
+        assert (428, "QUOTA_EXCEEDED") == error_of(answer, "analytics")
+        assert 200 == call(client, "results", argument="emulated-query-2").status_code
+        clock.advance(50)
 
 
 gaps = st.lists(st.integers(0, 100).map(lambda eighths: eighths / 8), max_size=60)

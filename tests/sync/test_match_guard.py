@@ -127,6 +127,39 @@ def test_what_cannot_be_counted_is_withheld(emulator, guarded, answer):
     assert [1] == guarded(*rows(a=KNOWN[:3]), state(1)).states
 
 
+def test_nothing_is_counted_once_the_quota_is_used_up(emulator, guarded):
+    """After a 428 the run makes no further query, and no cohort that it could not count gets
+    anything."""
+    emulator.apis.fail_next(428)
+    seen = guarded(*rows(**{f"c{number}": KNOWN[:1] for number in range(12)}), state(1))
+    assert ("match_unknown", [428]) == (seen.error.code, queries(emulator))
+    assert ([], []) == (seen.attempts, seen.states)
+    assert {"failed"} == {each.status for each in seen.report.cohorts}
+
+
+def test_other_cohorts_are_counted_after_a_failed_query(emulator, guarded):
+    """A query that fails says nothing of the cohorts that are in another one."""
+    emulator.apis.fail_queries()
+    seen = guarded(*rows(**{f"c{number}": KNOWN[:1] for number in range(7)}))
+    assert ("match_unknown", [200, 200]) == (seen.error.code, queries(emulator))
+    assert 2 == len(sent(seen))
+
+
+def test_more_users_than_were_counted_are_unknown(emulator, guarded):
+    """If MoEngage counts more users than there are user IDs, the count says nothing, and the cohort
+    gets nothing."""
+    answers = (
+        {"data": {"request_id": "q"}},
+        {"data": {"status": "SUCCESSFUL"}},
+        {"data": [{"metric": 4, "cseq": 0}]},
+    )
+    for answer in answers:
+        emulator.apis.fail_next(200, body=json.dumps(answer))
+    seen = guarded(*rows(a=KNOWN[:3]), state(1))
+    assert ("match_unknown", [], []) == (seen.error.code, seen.attempts, seen.states)
+    assert "id_attribute" in str(seen.error)
+
+
 def test_members_without_user_ids_cannot_be_counted(emulator, guarded):
     """Anonymous members have no ID attribute, so that a cohort of them only is withheld, unless the
     mapping's own percentage is 0."""

@@ -182,6 +182,18 @@ def test_a_cohort_that_is_not_there_yet_is_no_fault(bench, caplog):
     assert [404, 404] == bench.calls()
 
 
+def test_a_cohort_that_is_not_there_was_not_unarchived_late(local, caplog):
+    """For a cohort that MoEngage does not have, a run does not say that it was unarchived, however
+    old it is; for another one of its age it does."""
+    local.run("a", "b")
+    local.pass_days(61)
+    local.emulator.apis.fail_next(404)
+    caplog.clear()
+    seen = local.run("a", "b")
+    assert ([404, 200], ["unarchived_late"]) == (local.calls(), codes(caplog))
+    assert ["b"] == [each.cohort_id for each in seen.report.warnings]
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 500, 503, None])
 def test_no_error_of_moengage_fails_a_sync(local, caplog, status):
     """Whatever MoEngage answers, the run succeeds, with one warning for all of a stream's cohorts
@@ -257,6 +269,49 @@ def test_a_cohort_that_is_always_refused_holds_up_no_other(local):
         local.run(*range(60))
         assert count == len(local.calls())
     assert [200] * 60 == local.calls()[50:]
+
+
+@pytest.mark.parametrize("status", [500, None])
+def test_a_cohort_without_an_answer_holds_up_no_other(emulator, status):
+    """A cohort at which MoEngage always fails comes last in the next run, and does not hold up the
+    cohorts of other streams."""
+
+    def fail():
+        if status is None:
+            emulator.apis.drop_next()
+        else:
+            emulator.apis.fail_next(status)
+
+    with contextlib.closing(FolderPlace()) as place:
+        bench = Bench(emulator, place)
+        rows = [record("s", uid="u", c=each) for each in "abc"]
+        data = lines(schema("s", columns=("uid", "c")), *rows, schema("t"), record("t", uid="u"))
+        options = {"data": data, "cohorts": {"s": MAPPING["users"], "t": {}}}
+        bench.run(**options)
+        bench.pass_days(31)
+        fail()
+        assert bench.run(**options).error is None
+        assert [status, 200] == bench.calls()  # of a and t; b and c are left
+        assert bench.run(**options).error is None
+        assert [status, *[200] * 4] == bench.calls()
+
+
+def test_the_next_run_begins_with_another_cohort(local):
+    """A cohort at which MoEngage always fails is tried last by the next run."""
+    local.run(*"abc")
+    local.pass_days(31)
+    orders = []
+
+    def look(store):
+        names = {each.number: each.cohort_id for each in store.entries("users")}
+        due = store.unarchivals.due("users", local.clock.wall())
+        orders.append("".join(names[number] for number in due))
+
+    local.command(look)
+    local.emulator.apis.fail_next(503)
+    local.run(*"abc")
+    local.command(look)
+    assert ([503], ["abc", "bca"]) == (local.calls(), orders)
 
 
 def test_a_dry_run_unarchives_nothing(bench):
