@@ -8,6 +8,7 @@ import io
 import os
 import sys
 import typing as t
+from pathlib import Path
 
 import click
 
@@ -92,6 +93,8 @@ def main() -> None:
     """Run the command line."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name may have characters it cannot encode
         sys.stdout.reconfigure(errors="backslashreplace")
+    if sys.stdin is None:  # it was closed: what reads it finds nothing there
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - until the process ends
     os.umask(0o077)  # every file that we create is its owner's alone
     end_at_sigint()  # until a command begins
     cli(prog_name="moengage-cohort")

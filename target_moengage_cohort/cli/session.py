@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import logging
 import os
@@ -196,6 +197,8 @@ def _explain(error: BaseException, session: Session | None) -> int:
         return _SIGNAL + signal.SIGINT
     if isinstance(error, click.Abort):
         complain("nothing was done")
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+        complain("cannot write to standard output: no space is left")
     elif not isinstance(error, TargetError):
         complain(anonymous_traceback(error))
     elif not (isinstance(error, BusyError) and session and session.stopped_by):

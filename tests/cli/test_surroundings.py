@@ -170,3 +170,29 @@ def test_a_stopped_process_keeps_a_stream_busy_for_a_bounded_time(desk):
                 assert 143 == second.returncode
         finally:
             holder.kill()
+
+
+@pytest.mark.parametrize(
+    ("command", "redirection"),
+    [
+        ("status", ">/dev/full"),
+        ("segments create x -", "<&-"),
+        ("segments file add x --attribute uid --url -", "<&-"),
+        ("empty users", "<&-"),
+        ("check --columns -", "<&-"),
+    ],
+)
+def test_a_closed_input_or_a_full_output_is_no_bug(desk, command, redirection):
+    """A command that cannot read or print ends with an error in a line, not with a traceback."""
+    path = desk.folder / "config.json"
+    path.write_text(json.dumps(desk.raw))
+    desk.fill("users", people(1))
+    words = [sys.executable, "-c", CLI, *command.split(), "--config", str(path)]
+    shell = ["sh", "-c", f'exec "$@" {redirection}', "sh", *words]
+    done = subprocess.run(
+        shell, capture_output=True, check=False, env=environment(desk.folder), timeout=60
+    )
+    assert done.returncode in {1, 2}
+    assert b"Traceback" not in done.stderr
+    assert b"bug" not in done.stderr
+    assert done.stderr.strip()
