@@ -53,8 +53,9 @@ def translated(path: Path, stream: str | None = None) -> Iterator[None]:
     except (duckdb.Error, OSError) as error:
         detail = type(error).__name__
         text = next(iter(str(error).splitlines()), "")
-        # These are about files, never about values; a COMMIT wraps them into another class.
-        if text and (isinstance(error, (duckdb.IOException, OSError)) or _OF_FILE.search(text)):
+        # These are about files and sizes, never about values; a COMMIT wraps them into others.
+        plain = (duckdb.IOException, duckdb.OutOfMemoryException, OSError)
+        if text and (isinstance(error, plain) or _OF_FILE.search(text)):
             detail = f"{detail}: {text}"
         if stream is not None and any(damage in str(error) for damage in _DAMAGES):
             raise damaged(path, restore_members(path, stream)) from None
