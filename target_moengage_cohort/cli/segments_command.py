@@ -200,7 +200,7 @@ def _details(segment: SegmentDetails) -> Iterator[str]:
     yield f"type: {printable(segment.type)}, source: {printable(segment.source)}"
     yield f"created: {_minute(segment.created_time)}, updated: {_minute(segment.updated_time)} UTC"
     if segment.description:
-        yield f"description: {printable(segment.description)}"
+        yield f"description: {printable(str(segment.description))}"
     for label in ("included", "excluded"):
         if (filters := getattr(segment, f"{label}_filters")) is not None:
             text = msgspec.json.format(msgspec.json.encode(filters)).decode()
