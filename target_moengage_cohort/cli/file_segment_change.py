@@ -183,4 +183,6 @@ def _is_refused(error: TargetError) -> bool:
     """Return whether MoEngage will certainly not fetch the file."""
     if isinstance(error, ApiError):
         return not error.is_doubted
+    if error.code == "unexpected_answer":  # it may be that of a request that was accepted
+        return False
     return isinstance(error, SettingsError) or error.code == "rate_limited"

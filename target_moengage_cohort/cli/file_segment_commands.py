@@ -45,7 +45,7 @@ _STATES = {
     "processed": "processed",
     "failed": "MoEngage could not process it",
     "unanswered": "accepted, but no callback came in time",
-    "unknown": "the request got no answer, so it may have been accepted",
+    "unknown": "the request got no clear answer, so it may have been accepted",
 }
 
 

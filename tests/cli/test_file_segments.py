@@ -280,6 +280,17 @@ def test_a_request_without_an_answer_leaves_the_file(desk, site, send):
     assert [file["name"]] == site.files
 
 
+@pytest.mark.parametrize("body", ['{"cs_name": "Staff"}', "[]", '{"success": true}'])
+def test_an_answer_that_is_not_understood_leaves_the_file(desk, site, send, body):
+    """A request whose answer is not what MoEngage documents may have been accepted: its file
+    stays, and the output says so."""
+    desk.emulator.apis.fail_next(202, body=body, applied=True)
+    result = send("create", "Staff", "--csv", csv(desk, "a"), *site.options, code=1)
+    (file,) = result["files"]
+    assert ("unknown", False) == (file["state"], file["deleted"])
+    assert [file["name"]] == site.files
+
+
 def test_a_conflict_with_an_own_attempt_leaves_the_file(desk, site, send):
     """If an attempt without an answer was applied, the next one is a conflict; the file stays."""
     desk.emulator.apis.drop_next(when="after")
