@@ -12,6 +12,7 @@ from target_moengage_cohort.cli.segment_parts import quoted_values
 from target_moengage_cohort.cli.terminal import complain
 from target_moengage_cohort.core.errors import SettingsError, TargetError
 from target_moengage_cohort.core.text import format_count
+from target_moengage_cohort.delivery.ports import NoAnswerError
 from target_moengage_cohort.moengage.api_errors import ApiError
 from target_moengage_cohort.moengage.redaction import mask_identifiers, scrub
 from target_moengage_cohort.moengage.segments import FileSource
@@ -181,8 +182,8 @@ class FileSender:
 
 def _is_refused(error: TargetError) -> bool:
     """Return whether MoEngage will certainly not fetch the file."""
-    if isinstance(error, ApiError):
-        return not error.is_doubted
+    if isinstance(error, ApiError | NoAnswerError) and error.is_doubted:
+        return False
     if error.code == "unexpected_answer":  # it may be that of a request that was accepted
         return False
-    return isinstance(error, SettingsError) or error.code == "rate_limited"
+    return isinstance(error, ApiError | SettingsError) or error.code == "rate_limited"
