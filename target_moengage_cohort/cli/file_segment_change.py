@@ -52,6 +52,19 @@ class FileChange(msgspec.Struct, frozen=True, kw_only=True):
     callback_url: str | None = None
     wait_seconds: float = 0.0
 
+    def check_split(self, files: int) -> None:
+        """Raise a `SettingsError` if users may get lost, because files are processed in any order.
+
+        Args:
+            files: How many there are.
+        """
+        if files > 1 and self.kind in {"create", "replace"} and not self.wait_seconds:
+            msg = (
+                f"the users fill {files} files, and all but the first can be added only after "
+                "MoEngage has processed that one; use --wait"
+            )
+            raise SettingsError("split_needs_wait", msg)
+
 
 class SentFile(msgspec.Struct, kw_only=True):
     """A file that MoEngage may have accepted.

@@ -502,6 +502,34 @@ def test_only_moengage_can_call_back():
     interrupt.close()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("option", ["--csv", "--url"])
+def test_a_signal_ends_the_wait_for_standard_input(desk, site, option, number, tmp_path):
+    """A command that waits for standard input ends at the first signal, and leaves no file."""
+    (desk.folder / "config.json").write_text(json.dumps(desk.raw))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    process = subprocess.Popen(
+        [
+            *(program("moengage-cohort"), "segments", "file", "add", "S", option, "-"),
+            *(site.options if option == "--csv" else ()),
+            *("--config", str(desk.folder / "config.json")),
+        ],
+        env=environment(desk.folder / "home", TMPDIR=str(temporary)),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    # It has begun to read once it has taken more than a pipe holds.
+    process.stdin.write(b"a\n" * (1 << 18) if option == "--csv" else b"a" * (1 << 18))
+    process.stdin.flush()
+    process.send_signal(number)
+    assert process.wait(20) in {-number, 128 + number}
+    process.stderr.close()
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
+    assert ([], [], []) == ([*temporary.iterdir()], site.files, calls(desk))
+
+
 def test_a_signal_ends_the_wait(desk, site):
     """SIGTERM ends a command that waits for a callback; its file stays, and the output has its
     name."""
