@@ -97,7 +97,8 @@ def create(session: Session, name: str, filters: str, *, as_json: bool) -> None:
 def update(session: Session, name: str, filters: str, rename: str | None, *, as_json: bool) -> None:
     """Replace the filters of a filter segment.
 
-    For FILE see `create`. Filters that it does not have are removed.
+    For FILE see `create`. Whether MoEngage removes `excluded_filters` that it does not have is not
+    documented.
     """
     session.refuse_dry_run()
     wanted = _read(filters)

@@ -359,6 +359,12 @@ WRONG = {
     "no port": ("--url", "https://h/x", "--callback-listen", "127.0.0.1"),
     "http": ("--url", "http://files.example.com/x"),
     "no host": ("--url", "https:///x"),
+    "query": ("--cohort", "vip", "--upload", "/tmp", "--public-url", "https://h/?x"),
+    "fragment": ("--cohort", "vip", "--upload", "/tmp", "--public-url", "https://h/#x"),
+    "callback's query": (
+        *("--url", "https://h/x", "--wait", "1", "--callback-url", "https://h/?x"),
+        *("--callback-listen", "127.0.0.1:1"),
+    ),
 }
 
 
