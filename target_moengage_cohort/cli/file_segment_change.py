@@ -12,6 +12,7 @@ from target_moengage_cohort.cli.segment_parts import quoted_values
 from target_moengage_cohort.cli.terminal import complain
 from target_moengage_cohort.core.errors import SettingsError, TargetError
 from target_moengage_cohort.core.text import format_count
+from target_moengage_cohort.delivery.ports import NoAnswerError
 from target_moengage_cohort.moengage.api_errors import ApiError
 from target_moengage_cohort.moengage.redaction import mask_identifiers, scrub
 from target_moengage_cohort.moengage.segments import FileSource
@@ -50,6 +51,19 @@ class FileChange(msgspec.Struct, frozen=True, kw_only=True):
     expiry_days: int = 0
     callback_url: str | None = None
     wait_seconds: float = 0.0
+
+    def check_split(self, files: int) -> None:
+        """Raise a `SettingsError` if users may get lost, because files are processed in any order.
+
+        Args:
+            files: How many there are.
+        """
+        if files > 1 and self.kind in {"create", "replace"} and not self.wait_seconds:
+            msg = (
+                f"the users fill {files} files, and all but the first can be added only after "
+                "MoEngage has processed that one; use --wait"
+            )
+            raise SettingsError("split_needs_wait", msg)
 
 
 class SentFile(msgspec.Struct, kw_only=True):
@@ -181,6 +195,8 @@ class FileSender:
 
 def _is_refused(error: TargetError) -> bool:
     """Return whether MoEngage will certainly not fetch the file."""
-    if isinstance(error, ApiError):
-        return not error.is_doubted
-    return isinstance(error, SettingsError) or error.code == "rate_limited"
+    if isinstance(error, ApiError | NoAnswerError) and error.is_doubted:
+        return False
+    if error.code == "unexpected_answer":  # it may be that of a request that was accepted
+        return False
+    return isinstance(error, ApiError | SettingsError) or error.code == "rate_limited"

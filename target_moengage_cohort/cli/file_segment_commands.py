@@ -14,7 +14,12 @@ from target_moengage_cohort.cli.empty_command import known_members
 from target_moengage_cohort.cli.file_segment_change import FileChange, FileSender, SentFile
 from target_moengage_cohort.cli.file_segment_options import FileOptions, takes_file
 from target_moengage_cohort.cli.segment_callbacks import CallbackListener
-from target_moengage_cohort.cli.segment_parts import csv_values, member_values, write_parts
+from target_moengage_cohort.cli.segment_parts import (
+    csv_values,
+    member_values,
+    opened_csv,
+    write_parts,
+)
 from target_moengage_cohort.cli.segment_storage import SegmentStorage
 from target_moengage_cohort.cli.segments_api import segments_api
 from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, show
@@ -45,7 +50,7 @@ _STATES = {
     "processed": "processed",
     "failed": "MoEngage could not process it",
     "unanswered": "accepted, but no callback came in time",
-    "unknown": "the request got no answer, so it may have been accepted",
+    "unknown": "the request got no clear answer, so it may have been accepted",
 }
 
 
@@ -145,10 +150,18 @@ def _change(
     )
     url, left_out = given.address, Counter[str]()
     parts: tuple[Part, ...] = ()
-    with session.opener() as opener, contextlib.closing(Scratch()) as scratch:
-        if url is None:
+    with (
+        contextlib.nullcontext() if given.csv is None else opened_csv(given.csv) as csv,
+        session.opener() as opener,
+        contextlib.closing(Scratch()) as scratch,
+    ):
+        if csv is not None:
+            values = csv_values(csv, str(given.csv), given.attribute_type)
+            parts = write_parts(scratch.path, _until_stopped(session, values), str(given.csv))
+        elif given.cohort is not None:
             parts = _parts(session, opener, given, scratch.path, left_out)
-            _check_split(change, parts)
+        if parts:
+            change.check_split(len(parts))
         storage = _storage(session, given)
         with _listening(session, given) as listener, segments_api(session, opener) as api:
             sender = FileSender(api, change, listener)
@@ -216,13 +229,10 @@ def _attribute(session: Session, given: FileOptions) -> str:
 def _parts(
     session: Session, opener: Opener, given: FileOptions, folder: Path, left_out: Counter[str]
 ) -> tuple[Part, ...]:
-    """Write the values of a CSV or a cohort to files."""
-    if given.cohort is None:
-        path = str(given.csv)
-        values = csv_values(path, given.attribute_type)
-        return write_parts(folder, _until_stopped(session, values), path)
+    """Write the uids of a cohort to files."""
+    cohort = str(given.cohort)
     with opener.open(session.settings, read_only=True) as ledgers:  # it holds the stream's lease
-        ledger = known_members(ledgers, given.cohort)
+        ledger = known_members(ledgers, cohort)
         if ledger.entry.is_partial:
             logger.warning(
                 "cohort %r: members from before its members were kept are not in the file",
@@ -250,16 +260,6 @@ def _until_stopped(session: Session, batches: Iterator[list[str]]) -> Iterator[l
             msg = "stopped before all users were read, so nothing was sent"
             raise TryAgainError("interrupted", msg)
         yield values
-
-
-def _check_split(change: FileChange, parts: tuple[Part, ...]) -> None:
-    """Raise a `SettingsError` if users may get lost, because files are processed in any order."""
-    if len(parts) > 1 and change.kind in {"create", "replace"} and not change.wait_seconds:
-        msg = (
-            f"the users fill {len(parts)} files, and all but the first can be added only after "
-            "MoEngage has processed that one; use --wait"
-        )
-        raise SettingsError("split_needs_wait", msg)
 
 
 def _storage(session: Session, given: FileOptions) -> SegmentStorage | None:

@@ -151,6 +151,12 @@ def _check(given: FileOptions) -> None:
         msg = "--wait needs --callback-listen, and --callback-url, which leads MoEngage there"
     elif given.callback_listen and not given.wait:
         msg = "--callback-listen needs --wait"
+    elif _has_query(given.public_url) or (given.callback_listen and _has_query(given.callback_url)):
+        msg = "--public-url and --callback-url get a name at their end: give them without ? and #"
     else:
         return
     raise click.UsageError(msg)
+
+
+def _has_query(url: str | None) -> bool:
+    return url is not None and not {"?", "#"}.isdisjoint(url)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import tempfile
 import typing as t
+from pathlib import Path
 
 import click
 import msgspec
@@ -21,13 +24,13 @@ from target_moengage_cohort.moengage.segment_files import (
 if t.TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from target_moengage_cohort.core.membership import Member
     from target_moengage_cohort.moengage.segment_files import AttributeType
 
 _LONGEST = 65_536  # characters of a line
 _AT_A_TIME = 10_000
+_BLOCK_BYTES = 1 << 20  # more than the longest line has
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -38,17 +41,53 @@ class Part(msgspec.Struct, frozen=True):
     size: int  # in bytes
 
 
-def csv_values(path: str, kind: AttributeType) -> Iterator[list[str]]:
-    """Yield the values of a CSV of one column without a header; - is standard input.
+@contextlib.contextmanager
+def opened_csv(path: str) -> Iterator[t.IO[bytes]]:
+    """Open a CSV; - is standard input.
+
+    What is no file, such as standard input, is read as a whole: inside `Session.opener`, no signal
+    would end the wait for it.
+    """
+    with contextlib.ExitStack() as stack:
+        with _translated(_shown(path)):
+            file: t.IO[bytes] = stack.enter_context(click.open_file(path, "rb"))
+            if path == "-" or not Path(path).is_file():
+                # Without a name, so that nothing of it stays if the process is killed.
+                copy = stack.enter_context(tempfile.TemporaryFile())
+                _copy(t.cast("io.BufferedReader", file), copy)
+                file = copy
+        yield file
+
+
+def _copy(source: io.BufferedReader, target: t.IO[bytes]) -> None:
+    """Copy as much of a CSV as MoEngage may take, or enough to refuse it."""
+    lines = unbroken = 0
+    # One system call each: `read` may miss a signal between two of its own.
+    while block := source.read1(_BLOCK_BYTES):
+        target.write(block)
+        lines += (found := block.count(b"\n"))
+        unbroken = 0 if found else unbroken + len(block)
+        if lines > MOST_USERS or unbroken > _BLOCK_BYTES:
+            break
+    target.seek(0)
+
+
+def csv_values(binary: t.IO[bytes], path: str, kind: AttributeType) -> Iterator[list[str]]:
+    """Yield the values of a CSV of one column without a header.
 
     Raise an `InputError` for a file, or a line of it, that MoEngage would refuse.
     """
     name = _shown(path)
+    with _translated(name):
+        file = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="\n")
+        yield from _batches(file, name, kind)
+        file.detach()  # `opened_csv` closes it
+
+
+@contextlib.contextmanager
+def _translated(name: str) -> Iterator[None]:
     try:
-        with click.open_file(path, "rb") as binary:
-            file = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="\n")
-            yield from _batches(file, name, kind)
-            file.detach()  # standard input is not ours to close
+        yield
     except OSError as error:
         msg = f"{name}: cannot be read ({error.strerror}); choose another file"
         raise InputError("unreadable_file", msg) from None

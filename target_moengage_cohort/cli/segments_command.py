@@ -97,7 +97,8 @@ def create(session: Session, name: str, filters: str, *, as_json: bool) -> None:
 def update(session: Session, name: str, filters: str, rename: str | None, *, as_json: bool) -> None:
     """Replace the filters of a filter segment.
 
-    For FILE see `create`. Filters that it does not have are removed.
+    For FILE see `create`. Whether MoEngage removes `excluded_filters` that it does not have is not
+    documented.
     """
     session.refuse_dry_run()
     wanted = _read(filters)
@@ -200,7 +201,7 @@ def _details(segment: SegmentDetails) -> Iterator[str]:
     yield f"type: {printable(segment.type)}, source: {printable(segment.source)}"
     yield f"created: {_minute(segment.created_time)}, updated: {_minute(segment.updated_time)} UTC"
     if segment.description:
-        yield f"description: {printable(segment.description)}"
+        yield f"description: {printable(str(segment.description))}"
     for label in ("included", "excluded"):
         if (filters := getattr(segment, f"{label}_filters")) is not None:
             text = msgspec.json.format(msgspec.json.encode(filters)).decode()

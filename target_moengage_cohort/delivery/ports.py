@@ -7,12 +7,16 @@ import typing as t
 
 import msgspec
 
+from target_moengage_cohort.core.errors import TryAgainError
+from target_moengage_cohort.moengage.calls import Api
+
 if t.TYPE_CHECKING:
     from target_moengage_cohort.core.errors import CohortError, TargetError
     from target_moengage_cohort.core.interrupts import Interrupt
     from target_moengage_cohort.core.membership import Action, Cohort, Member
     from target_moengage_cohort.delivery.pace import Pace
     from target_moengage_cohort.moengage.answers import Answer
+    from target_moengage_cohort.moengage.calls import Call
 
 Reject: t.TypeAlias = "t.Callable[[Cohort, Action, Member, str], TargetError | None]"
 """Takes a member that MoEngage refuses, and why; returns the error that ends the run, if any."""
@@ -104,3 +108,20 @@ class Link(msgspec.Struct, frozen=True):
 
     send: t.Callable[[bytes], Answer]  # sends one body, once
     pace: Pace | NoPace
+
+
+class NoAnswerError(TryAgainError):
+    """A call has no final answer.
+
+    Attributes:
+        is_doubted: Whether an attempt got no answer. It may have been applied.
+    """
+
+    def __init__(self, code: str, message: str, call: Call, *, is_doubted: bool) -> None:
+        if is_doubted and call.api is Api.SEGMENTS and call.method != "GET":
+            message = (
+                f"{message}. An attempt got no answer and may have been applied: look at what "
+                "MoEngage has now"
+            )
+        super().__init__(code, message)
+        self.is_doubted = is_doubted

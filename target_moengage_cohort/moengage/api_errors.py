@@ -16,7 +16,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.moengage.calls import Call
 
 _SCOPES = {Api.SEGMENTS: "Segmentation APIs", Api.ANALYTICS: "Dashboard & Analyze APIs"}
-_UNKNOWN_CLIENT = "client not found"
+_UNKNOWN_DATABASE = ("client not found", "dbname")  # the second is of the header's name
 _SEGMENT_LIMIT = "active segments limit"
 _FORBIDDEN_OPERATION = "forbidden operation"
 _REFUSALS = {
@@ -68,7 +68,7 @@ class ApiError(TargetError):
 
 def is_segment_limit(error: Mapping[str, t.Any]) -> bool:
     """Return whether a 429 is about the number of segments, which no wait changes."""
-    return _SEGMENT_LIMIT in str(error.get("message") or error.get("description")).lower()
+    return _SEGMENT_LIMIT in _text(error).lower()
 
 
 def unexpected(call: Call, answer: Answer) -> SettingsError:
@@ -79,12 +79,11 @@ def unexpected(call: Call, answer: Answer) -> SettingsError:
 
 def error(call: Call, answer: Answer) -> TargetError:
     """Return the error after a final answer that refuses a call."""
-    message = str(_error(answer).get("message", "")).lower()
     if answer.status == HTTPStatus.UNAUTHORIZED:
         return SettingsError("credentials_refused", _credentials(call, answer))
     if answer.status == HTTPStatus.FORBIDDEN and not _is_read_only(call, answer):
         return _forbidden(call, answer)
-    if answer.status == HTTPStatus.BAD_REQUEST and _UNKNOWN_CLIENT in message:
+    if answer.status == HTTPStatus.BAD_REQUEST and _is_database(answer):
         msg = (
             f"cannot {call.what}: MoEngage does not know this database ({answer.summary}); set "
             "db_name to the name that MoEngage shows for the workspace, or correct it"
@@ -96,7 +95,8 @@ def error(call: Call, answer: Answer) -> TargetError:
             "bug in target-moengage-cohort; please report it"
         )
         return InternalError("malformed_request", msg)
-    if answer.outcome not in {Outcome.REFUSED, Outcome.CREDENTIALS}:
+    is_refusal = answer.outcome in {Outcome.REFUSED, Outcome.CREDENTIALS}
+    if not is_refusal or (answer.status == HTTPStatus.NOT_FOUND and not _is_moengage_s(answer)):
         return unexpected(call, answer)
     code, advice = _refusal(call, answer)
     return ApiError(code, f"cannot {call.what}: {answer.summary}; {advice}", answer)
@@ -109,6 +109,18 @@ def _refusal(call: Call, answer: Answer) -> tuple[str, str]:
     if answer.status == HTTPStatus.CONFLICT and "existing_cs_id" in _error(answer):
         return "filters_exist", "another segment has these filters; use that one"
     return _REFUSALS.get(answer.status or 0, ("request_refused", "check what the message names"))
+
+
+def _is_database(answer: Answer) -> bool:
+    """Return whether a 400 is about the header with the database's name."""
+    text = _text(_error(answer)).lower()
+    return any(each in text for each in _UNKNOWN_DATABASE)
+
+
+def _is_moengage_s(answer: Answer) -> bool:
+    """Return whether an error has MoEngage's shape: gateways and wrong hosts have a 404, too."""
+    fields = answer.content or {}
+    return isinstance(fields.get("error"), dict) or {"title", "description"} <= fields.keys()
 
 
 def _is_read_only(call: Call, answer: Answer) -> bool:
@@ -146,6 +158,11 @@ def _error(answer: Answer) -> Mapping[str, t.Any]:
     fields = answer.content or {}
     inner = fields.get("error")
     return inner if isinstance(inner, dict) else fields
+
+
+def _text(error: Mapping[str, t.Any]) -> str:
+    """Return the text of an error: v2 has a description where the others have a message."""
+    return f"{error.get('message')} {error.get('description')}"
 
 
 def _number(fields: Mapping[str, t.Any], name: str) -> int | None:

@@ -15,6 +15,7 @@ MOST_USERS = 2_000_000
 """Of all files of a day."""
 
 _FORBIDDEN = re.compile("[\"',\r\n]")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _FAULTS = {'"': "has a quote", "'": "has a quote", ",": "has a comma"}
 _BUCKETS = 256
 _DIGEST_BYTES, _NUMBER_BYTES = 12, 4
@@ -33,10 +34,8 @@ def value_fault(value: str, kind: AttributeType) -> str | None:
 
 
 def _is_number(value: str) -> bool:
-    try:
-        return math.isfinite(float(value))
-    except ValueError:
-        return False
+    # Python's own form allows more, such as 1_000 and the digits of other scripts.
+    return _NUMBER.fullmatch(value) is not None and math.isfinite(float(value))
 
 
 class SeenValues:

@@ -21,6 +21,9 @@ _V3 = "/v3/custom-segments"
 _encode = msgspec.json.Encoder().encode
 
 
+_Text: t.TypeAlias = "str | t.Any"  # MoEngage documents no types; `Segment` makes it a str
+
+
 class Segment(msgspec.Struct, frozen=True):
     """A segment, as MoEngage lists it; a field that it leaves out is empty.
 
@@ -29,18 +32,25 @@ class Segment(msgspec.Struct, frozen=True):
 
     name: str = ""
     id: str = ""
-    created_time: str = ""
-    type: str = ""
-    source: str = ""
+    created_time: _Text = ""
+    type: _Text = ""
+    source: _Text = ""
+
+    def __post_init__(self) -> None:
+        """Make text of what nothing depends on, so that no oddity costs the whole list."""
+        for field in {"created_time", "updated_time", "type", "source"} & {*self.__struct_fields__}:
+            if not isinstance(value := getattr(self, field), str):
+                text = str(value) if isinstance(value, float | int) else ""
+                msgspec.structs.force_setattr(self, field, text)
 
 
 class SegmentDetails(Segment, frozen=True):
     """A segment with its filters, as JSON."""
 
-    updated_time: str = ""
-    description: str | None = None
-    included_filters: dict[str, t.Any] | None = None
-    excluded_filters: dict[str, t.Any] | None = None
+    updated_time: _Text = ""
+    description: t.Any = None
+    included_filters: t.Any = None
+    excluded_filters: t.Any = None
 
 
 class FileSource(msgspec.Struct, frozen=True, kw_only=True):

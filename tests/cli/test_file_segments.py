@@ -280,6 +280,17 @@ def test_a_request_without_an_answer_leaves_the_file(desk, site, send):
     assert [file["name"]] == site.files
 
 
+@pytest.mark.parametrize("body", ['{"cs_name": "Staff"}', "[]", '{"success": true}'])
+def test_an_answer_that_is_not_understood_leaves_the_file(desk, site, send, body):
+    """A request whose answer is not what MoEngage documents may have been accepted: its file
+    stays, and the output says so."""
+    desk.emulator.apis.fail_next(202, body=body, applied=True)
+    result = send("create", "Staff", "--csv", csv(desk, "a"), *site.options, code=1)
+    (file,) = result["files"]
+    assert ("unknown", False) == (file["state"], file["deleted"])
+    assert [file["name"]] == site.files
+
+
 def test_a_conflict_with_an_own_attempt_leaves_the_file(desk, site, send):
     """If an attempt without an answer was applied, the next one is a conflict; the file stays."""
     desk.emulator.apis.drop_next(when="after")
@@ -348,6 +359,12 @@ WRONG = {
     "no port": ("--url", "https://h/x", "--callback-listen", "127.0.0.1"),
     "http": ("--url", "http://files.example.com/x"),
     "no host": ("--url", "https:///x"),
+    "query": ("--cohort", "vip", "--upload", "/tmp", "--public-url", "https://h/?x"),
+    "fragment": ("--cohort", "vip", "--upload", "/tmp", "--public-url", "https://h/#x"),
+    "callback's query": (
+        *("--url", "https://h/x", "--wait", "1", "--callback-url", "https://h/?x"),
+        *("--callback-listen", "127.0.0.1:1"),
+    ),
 }
 
 
@@ -489,6 +506,34 @@ def test_only_moengage_can_call_back():
         assert listener.wait(listener.expect(), 60) is None  # the signal came before
         assert time.monotonic() - began < 30
     interrupt.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("option", ["--csv", "--url"])
+def test_a_signal_ends_the_wait_for_standard_input(desk, site, option, number, tmp_path):
+    """A command that waits for standard input ends at the first signal, and leaves no file."""
+    (desk.folder / "config.json").write_text(json.dumps(desk.raw))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    process = subprocess.Popen(
+        [
+            *(program("moengage-cohort"), "segments", "file", "add", "S", option, "-"),
+            *(site.options if option == "--csv" else ()),
+            *("--config", str(desk.folder / "config.json")),
+        ],
+        env=environment(desk.folder / "home", TMPDIR=str(temporary)),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    # It has begun to read once it has taken more than a pipe holds.
+    process.stdin.write(b"a\n" * (1 << 18) if option == "--csv" else b"a" * (1 << 18))
+    process.stdin.flush()
+    process.send_signal(number)
+    assert process.wait(20) in {-number, 128 + number}
+    process.stderr.close()
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
+    assert ([], [], []) == ([*temporary.iterdir()], site.files, calls(desk))
 
 
 def test_a_signal_ends_the_wait(desk, site):

@@ -1,12 +1,16 @@
 """`moengage-cohort segments` against the emulator: segments of all kinds, and filter segments."""
 
 import json
+import signal
+import socket
+import subprocess
 
 import pytest
 
 from target_moengage_cohort.emulator import Emulator
 from tests.cli.conftest import PLANTED, people
-from tests.support.singer import UNLIMITED
+from tests.support.project import program
+from tests.support.singer import UNLIMITED, environment
 
 BERLIN = {
     "included_filters": {
@@ -172,3 +176,35 @@ def test_the_key_of_the_segments_api(desk, segments):
         assert "segments_api_key" in segments("list", code=1)
         desk.raw["segments_api_key"] = "the-key"
         assert [] == segments("list")
+
+
+STOPPED = {
+    "list": ("segments", "list"),
+    "archive": ("segments", "archive", "A"),
+    "file": ("segments", "file", "add", "A", "--url", "https://files.example.com/x"),
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("words", STOPPED.values(), ids=STOPPED)
+def test_a_signal_ends_the_wait_for_an_answer(desk, words, number):
+    """A command whose request gets no answer ends some seconds after the first signal, with the
+    signal's exit code and without a traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        desk.raw |= {"api_url": f"http://127.0.0.1:{silent.getsockname()[1]}", "id_attribute": "u"}
+        desk.raw["request_timeout_seconds"] = 60
+        (desk.folder / "config.json").write_text(json.dumps(desk.raw))
+        process = subprocess.Popen(
+            [program("moengage-cohort"), *words, "--config", str(desk.folder / "config.json")],
+            env=environment(desk.folder / "home"),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with silent.accept()[0] as connection:
+            assert connection.recv(10)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=30)
+    assert 128 + number == process.returncode
+    assert ("list" not in words) is ("may have been applied" in errors)
+    assert "Traceback" not in errors

@@ -3,7 +3,9 @@
 import contextlib
 import functools
 import itertools
+import threading
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ from target_moengage_cohort.core.rate_limits import RateLimit, Span
 from target_moengage_cohort.delivery.api_calls import ApiCalls
 from target_moengage_cohort.delivery.local_window import BootClock, LocalWindow
 from target_moengage_cohort.delivery.pace import Permits, api_permits
-from target_moengage_cohort.delivery.ports import Timing
+from target_moengage_cohort.delivery.ports import NoAnswerError, Timing
 from target_moengage_cohort.emulator import Emulator, ManualClock
 from target_moengage_cohort.emulator.quotas import LIMITS
 from target_moengage_cohort.ledger.engines import open_store
@@ -21,6 +23,7 @@ from target_moengage_cohort.moengage import calls as limits
 from target_moengage_cohort.moengage.answers import Answer, Outcome
 from target_moengage_cohort.moengage.calls import Api, Call
 from target_moengage_cohort.moengage.filters import all_of, all_users, attribute_in
+from target_moengage_cohort.moengage.segments import FileSource
 from target_moengage_cohort.settings import load
 from tests.delivery.test_pace import Clock, no_wait
 from tests.support.apis import Callers
@@ -50,6 +53,7 @@ def test_each_limit_is_the_documented_one():
         assert LIMITS[name] == {span.seconds - 2: span.requests for span in limit.spans}
 
 
+FILE = FileSource(attribute_name="uid", file_url="http://127.0.0.1:1/x")
 METHODS = {
     "list": lambda c: c.list(),
     "get": lambda c: c.get("a" * 24),
@@ -57,13 +61,22 @@ METHODS = {
     "update": lambda c: c.update("a" * 24, all_of(attribute_in("uid", ["u"]))),
     "archive": lambda c: c.archive("x"),
     "unarchive": lambda c: c.unarchive("x"),
+    "create_file": lambda c: c.create_file("file", FILE, 1),
+    "add_users": lambda c: c.add_users("file", FILE),
+    "remove_users": lambda c: c.remove_users("file", FILE),
+    "replace_users": lambda c: c.replace_users("file", FILE),
+}
+QUERIES = {
+    "query": lambda c: c.count([all_of(all_users())]),
+    "status": lambda c: c.status("x"),
+    "results": lambda c: c.results("x", 1),
 }
 # The pauses are long, so that windows of an hour and of a day fill up, too.
 pauses = st.one_of(st.floats(0, 70), st.floats(0, 4_000), st.floats(0, 90_000))
 steps = histories(
     st.one_of(
         st.tuples(st.sampled_from([*METHODS]), st.integers(1, 120)),
-        st.tuples(st.just("query"), st.integers(1, 40)),
+        st.tuples(st.sampled_from([*QUERIES]), st.integers(1, 40)),
         st.tuples(st.just("pause"), pauses),
         st.tuples(st.just("fail"), st.sampled_from([429, 500])),
     ),
@@ -98,8 +111,8 @@ def test_no_sequence_of_calls_passes_a_limit(tmp_path_factory, steps):
 
 def _call(callers, name, *, hasty):
     with contextlib.suppress(TargetError):
-        if name == "query":
-            callers.analytics.count([all_of(all_users())])
+        if name in QUERIES:
+            QUERIES[name](callers.analytics)
         else:
             METHODS[name](callers.hasty if hasty else callers.segments)
 
@@ -298,6 +311,56 @@ def test_a_429_that_asks_for_too_long_is_an_error(callers):
     assert ("rate_limited", []) == (error.value.code, callers.waits)
 
 
+@pytest.mark.parametrize("asked", [7_200, 80_000])
+def test_a_429_holds_all_commands_for_as_long_as_it_asks(callers, asked):
+    """However long a 429 asks to wait, the next command sends nothing before; then one does."""
+    callers.emulator.apis.fail_next(429, headers={"Retry-After": str(asked)})
+    for seconds in (0, asked - 100):
+        callers.emulator.clock.advance(seconds)
+        with pytest.raises(TryAgainError) as error:
+            callers.hasty.list()
+        assert ("rate_limited", 1) == (error.value.code, len(callers.emulator.apis.calls()))
+    callers.emulator.clock.advance(101)
+    assert () == callers.hasty.list()
+
+
+def test_a_429_that_asks_for_too_much_holds_for_a_day(callers):
+    """No answer stops a limit's calls for longer than its longest window."""
+    callers.emulator.apis.fail_next(429, headers={"Retry-After": str(30 * DAY)})
+    with pytest.raises(TryAgainError):
+        callers.segments.list()
+    callers.emulator.clock.advance(DAY + 1)
+    assert () == callers.segments.list()
+
+
+def test_a_429_that_asks_for_nothing_uses_up_no_file_operations(callers):
+    """Where a limit has few permits, a 429 that does not say for how long is no reason to try
+    again: it is an error, and the next call waits for as long as one permit takes on average."""
+    silent = {"Retry-After": "", "x-ratelimit-reset": ""}
+    callers.emulator.apis.fail_next(429, 100, headers=silent)
+    with pytest.raises(TryAgainError) as error:
+        callers.segments.add_users("x", FILE)
+    assert ("rate_limited", [], 1) == (
+        error.value.code,
+        callers.waits,
+        len(callers.emulator.apis.calls()),
+    )
+    with pytest.raises(TryAgainError) as error:
+        callers.hasty.add_users("x", FILE)
+    assert ("rate_limited", 1) == (error.value.code, len(callers.emulator.apis.calls()))
+    callers.emulator.clock.advance(361)
+    with pytest.raises(TryAgainError):
+        callers.hasty.add_users("x", FILE)
+    assert 2 == len(callers.emulator.apis.calls())
+
+
+def test_a_429_that_asks_for_nothing_is_retried_where_permits_come_soon(callers):
+    """A limit per minute has room again soon, so that such a 429 is retried."""
+    silent = {"Retry-After": "", "x-ratelimit-reset": ""}
+    callers.emulator.apis.fail_next(429, 2, headers=silent)
+    assert () == callers.segments.list()
+
+
 def test_an_outage_that_lasts_is_an_error(callers):
     """After max_retry_seconds of errors there is an error, and no call is sent any more."""
     callers.emulator.apis.fail_next(500, 1_000)
@@ -334,6 +397,74 @@ def test_a_wait_ends_when_the_command_is_to_end(outcome):
     with contextlib.closing(calls), pytest.raises(TryAgainError) as error:
         calls.send(CALL)
     assert "interrupted" == error.value.code
+
+
+LOST = Answer(Outcome.RETRY, "x")
+HELD = Answer(Outcome.RATE_LIMITED, "x", asked_seconds=7_200)
+CHANGE = msgspec.structs.replace(CALL, method="PATCH")
+
+
+@pytest.mark.parametrize(
+    ("answers", "call", "is_doubted", "is_said"),
+    [
+        ([LOST], CHANGE, True, True),
+        ([LOST, HELD], CHANGE, True, True),
+        ([LOST], CALL, True, False),
+        ([HELD], CHANGE, False, False),
+        ([msgspec.structs.replace(LOST, sent=False), HELD], CHANGE, False, False),
+    ],
+)
+@pytest.mark.parametrize("ends", [False, True])
+def test_an_error_says_whether_the_call_may_have_been_applied(
+    answers, call, is_doubted, is_said, ends
+):
+    """After an attempt without an answer, each error says that a change may have been applied."""
+    clock = Clock()
+    permits = functools.partial(api_permits, workspace(), no_wait, None, clock)
+    left = iter(answers)
+
+    def wait(seconds):
+        clock.now += seconds
+        return ends
+
+    timing = Timing(clock, jitter=float)
+    calls = ApiCalls(lambda _call: next(left, answers[-1]), permits, wait, timing, 900)
+    with contextlib.closing(calls), pytest.raises(NoAnswerError) as error:
+        calls.send(call)
+    assert (is_doubted, is_said) == (
+        error.value.is_doubted,
+        "may have been applied" in str(error.value),
+    )
+
+
+def test_an_answer_that_does_not_come_is_not_waited_for(monkeypatch):
+    """When a command is to end, it waits for an answer for some seconds only; the error says that
+    the call may have been applied."""
+    monkeypatch.setattr("target_moengage_cohort.delivery.api_calls._GRACE_SECONDS", 0.1)
+    permits = functools.partial(api_permits, workspace(), no_wait, None, Clock())
+    answered = threading.Event()
+
+    def attempt(_call):
+        answered.wait(60)
+        return Answer(Outcome.ACCEPTED, "x")
+
+    calls = ApiCalls(attempt, permits, no_wait, Timing(jitter=float), 900)
+    with contextlib.closing(calls), pytest.raises(NoAnswerError) as error:
+        calls.send(CHANGE)
+    answered.set()
+    assert ("interrupted", True) == (error.value.code, error.value.is_doubted)
+
+
+def test_an_error_of_an_attempt_is_raised():
+    """A bug in an attempt ends the call with its own error."""
+
+    def attempt(_call):
+        raise ZeroDivisionError
+
+    permits = functools.partial(api_permits, workspace(), no_wait, None, Clock())
+    calls = ApiCalls(attempt, permits, no_wait, Timing(jitter=float), 900)
+    with contextlib.closing(calls), pytest.raises(ZeroDivisionError):
+        calls.send(CALL)
 
 
 def test_live_calls_use_the_windows_of_a_store(server):

@@ -23,7 +23,13 @@ def test_what_a_file_cannot_have(value):
 
 @pytest.mark.parametrize(
     ("value", "is_number"),
-    [("4711", True), ("-1.5", True), ("1e3", True), ("nan", False), ("inf", False), ("u1", False)],
+    [
+        *((value, True) for value in ("4711", "-1.5", "1e3", "+.5", "2.", "1E-3")),
+        *(
+            (value, False)
+            for value in ("nan", "inf", "u1", "1_000", " 12 ", "١٢", "1e999", ".", "")
+        ),
+    ],
 )
 def test_numbers(value, is_number):
     """Values of a number's attribute must be finite numbers."""

@@ -240,6 +240,15 @@ def test_a_full_workspace_is_told_from_a_rate_limit(start):
     callers.segments.create("Second", OTHERS)
 
 
+def test_a_full_workspace_refuses_a_file_segment(start, files):
+    """The older version says in another field that there are too many segments."""
+    callers = start(max_cohorts=1)
+    callers.segments.create("First", VIP)
+    assert "segment_limit" == code(callers.segments.create_file, "File", files.source(b"u"), 1)
+    callers.segments.archive("First")
+    callers.segments.create_file("File", files.source(b"u"), 1)
+
+
 KEYS = {"segments_api_key": "s-key-55", "analytics_api_key": "a-key-66"}
 
 
@@ -275,14 +284,58 @@ def test_a_page_in_place_of_an_answer_is_a_firewall(callers):
     assert "blocked_by_firewall" == code(callers.segments.list)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<html>Not Found</html>",
+        "",
+        "[]",
+        '{"detail": "Not Found"}',
+        '{"message": "no Route matched with those values"}',
+        '{"error": "Not Found", "path": "/v5/analytics"}',
+    ],
+)
+def test_a_404_that_is_not_moengage_s_is_no_refusal(callers, body):
+    """A 404 of a gateway or of another host says nothing of a segment, or of a query."""
+    analytics = callers.analytics
+    for call, *arguments in (
+        (callers.segments.get, "a" * 24),
+        (callers.segments.unarchive, "x"),
+        (analytics.count, [VIP]),
+    ):
+        callers.emulator.apis.fail_next(404, body=body)
+        assert "unexpected_answer" == code(call, *arguments)
+
+
+def test_a_404_of_moengage_says_what_is_missing(callers):
+    """Each API's own 404 is the refusal of that API."""
+    for expected, call, *arguments in (
+        ("segment_not_found", callers.segments.get, "a" * 24),
+        ("segment_not_found", callers.segments.unarchive, "x"),
+        ("query_not_found", callers.analytics.count, [VIP]),
+    ):
+        callers.emulator.apis.fail_next(404)
+        assert expected == code(call, *arguments)
+
+
 def test_a_database_that_must_be_named(start):
-    """Where MOE-DBNAME is required, its absence and a wrong one are errors that name db_name."""
+    """Where MOE-DBNAME is required, its absence and a wrong one are errors that name db_name,
+    whichever the version of the API."""
     for settings in ({}, {"db_name": "wrong"}):
         callers = start(settings, requires_db_name=True)
-        with pytest.raises(SettingsError, match="db_name") as error:
-            callers.segments.list()
-        assert "db_name_refused" == error.value.code
+        for call, *arguments in ((callers.segments.list,), (callers.segments.archive, "x")):
+            with pytest.raises(SettingsError, match="db_name") as error:
+                call(*arguments)
+            assert "db_name_refused" == error.value.code
     assert () == start({"db_name": "demo-db"}, requires_db_name=True).segments.list()
+
+
+@pytest.mark.parametrize("field", ["title", "message"])
+def test_a_400_about_the_header_s_value_names_db_name(callers, field):
+    """Whatever else a 400 says, the header's name in it leads to the setting."""
+    body = {field: "Invalid request", "description": "MOE-DBNAME - not valid : demo"}
+    callers.emulator.apis.fail_next(400, body=msgspec.json.encode(body).decode())
+    assert "db_name_refused" == code(callers.segments.archive, "x")
 
 
 @pytest.mark.parametrize("body", ["{}", '{"data": 5}', "[]", '{"data": [{"id": 7}]}'])
@@ -290,6 +343,24 @@ def test_an_answer_that_is_not_moengage_s_is_an_error(callers, body):
     """A 200 with another body is an error, never an empty list."""
     callers.emulator.apis.fail_next(200, body=body)
     assert "unexpected_answer" == code(callers.segments.list)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(None, ""), (7, "7"), (1.5, "1.5"), ({"by": 1}, ""), ([], "")]
+)
+def test_one_odd_field_costs_no_list(callers, value, shown):
+    """Only name and id are needed: whatever the others are, the segment is there, with text."""
+    odd = dict.fromkeys(("created_time", "updated_time", "type", "source", "description"), value)
+    odd |= {"included_filters": value, "excluded_filters": value}
+    row = {"name": "Odd", "id": "a" * 24, **odd}
+    body = msgspec.json.encode({"data": [row, {"name": "Next", "id": "b" * 24}]}).decode()
+    callers.emulator.apis.fail_next(200, body=body)
+    listed = callers.segments.list()
+    assert ["Odd", "Next"] == [each.name for each in listed]
+    assert (shown, shown, shown) == (listed[0].created_time, listed[0].type, listed[0].source)
+    callers.emulator.apis.fail_next(200, body=msgspec.json.encode({"data": row}).decode())
+    details = callers.segments.get("a" * 24)
+    assert (shown, value) == (details.updated_time, details.included_filters)
 
 
 def test_nothing_leaks(callers, caplog):

@@ -27,7 +27,8 @@ class Callers:
 
     def wait(self, seconds):
         """Let the time pass at once, in steps as long as the waits."""
-        self.waits.append(seconds)
+        if seconds:  # else it only asks whether to end
+            self.waits.append(seconds)
         self.emulator.clock.advance(seconds)
         return False
 
