@@ -37,6 +37,8 @@ class Office(Desk):
         return super().run(*arguments, **(turned | timing))
 
     def wait(self, _interrupt, seconds):
+        if not seconds:  # it only asks whether the command was stopped
+            return False
         self.before_wait()
         self.waits.append(seconds)
         self.clock.advance(seconds)
