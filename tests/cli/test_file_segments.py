@@ -1,6 +1,7 @@
 """`moengage-cohort segments file` against the emulator, which fetches the files over loopback."""
 
 import contextlib
+import fcntl
 import functools
 import http.server
 import json
@@ -9,6 +10,7 @@ import signal
 import socket
 import stat
 import subprocess
+import termios
 import threading
 import time
 
@@ -553,9 +555,12 @@ def test_a_signal_ends_the_wait_for_standard_input(desk, site, option, number, t
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    # It has begun to read once it has taken more than a pipe holds.
-    process.stdin.write(b"a\n" * (1 << 18) if option == "--csv" else b"a" * (1 << 18))
+    process.stdin.write(b"a\n" * 100 if option == "--csv" else b"https://h/")
     process.stdin.flush()
+    deadline = time.monotonic() + 30
+    while any(fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4))):  # until it has taken all
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     process.send_signal(number)
     assert process.wait(20) in {-number, 128 + number}
     process.stderr.close()
