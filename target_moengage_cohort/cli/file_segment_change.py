@@ -10,11 +10,12 @@ import msgspec
 
 from target_moengage_cohort.cli.segment_parts import quoted_values
 from target_moengage_cohort.cli.terminal import complain
-from target_moengage_cohort.core.errors import SettingsError, TargetError
+from target_moengage_cohort.core.errors import SettingsError, TargetError, TryAgainError
 from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.delivery.ports import NoAnswerError
 from target_moengage_cohort.moengage.api_errors import ApiError
 from target_moengage_cohort.moengage.redaction import mask_identifiers, scrub
+from target_moengage_cohort.moengage.segment_files import MOST_USERS
 from target_moengage_cohort.moengage.segments import FileSource
 
 if t.TYPE_CHECKING:
@@ -23,6 +24,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.cli.segment_callbacks import Callback, CallbackListener
     from target_moengage_cohort.cli.segment_parts import Part
     from target_moengage_cohort.cli.segment_storage import SegmentStorage
+    from target_moengage_cohort.cli.segment_users import FileUsers
     from target_moengage_cohort.moengage.segment_files import AttributeType
     from target_moengage_cohort.moengage.segments import FileSegment, Segments
 
@@ -100,9 +102,13 @@ class FileSender:
     """
 
     def __init__(
-        self, api: Segments, change: FileChange, listener: CallbackListener | None
+        self,
+        api: Segments,
+        change: FileChange,
+        listener: CallbackListener | None,
+        users: FileUsers,
     ) -> None:
-        self._api, self._change, self._listener = api, change, listener
+        self._api, self._change, self._listener, self._users = api, change, listener, users
         self.segment: FileSegment | None = None
         self.sent: list[SentFile] = []
         self.has_failed = False
@@ -114,8 +120,22 @@ class FileSender:
     def send_parts(self, parts: tuple[Part, ...], storage: SegmentStorage) -> None:
         """Send files through a storage, until one is not processed as it should be.
 
-        Each is deleted there as soon as MoEngage needs it no longer.
+        Each is deleted there as soon as MoEngage needs it no longer. Raise a `TryAgainError` if
+        there are too many users for a day.
         """
+        total = sum(part.users for part in parts)
+        if seconds := self._users.take(total, MOST_USERS):
+            msg = (
+                f"MoEngage takes {MOST_USERS:,} users of files in a day, and these {total:,} are "
+                f"too many after those of other commands. Try again in {seconds:,.0f} s"
+            )
+            raise TryAgainError("too_many_users", msg)
+        try:
+            self._send_parts(parts, storage)
+        finally:
+            self._users.give_back(total - sum(file.users or 0 for file in self.sent))
+
+    def _send_parts(self, parts: tuple[Part, ...], storage: SegmentStorage) -> None:
         for part in parts:
             stored = storage.put(part.path)
             file = SentFile(name=stored.name, users=part.users, bytes=part.size)

@@ -21,6 +21,7 @@ from target_moengage_cohort.cli.segment_parts import (
     write_parts,
 )
 from target_moengage_cohort.cli.segment_storage import SegmentStorage
+from target_moengage_cohort.cli.segment_users import FileUsers
 from target_moengage_cohort.cli.segments_api import segments_api
 from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, show
 from target_moengage_cohort.cli.terminal import example, require_utf8
@@ -163,8 +164,9 @@ def _change(
         if parts:
             change.check_split(len(parts))
         storage = _storage(session, given)
+        users = FileUsers.of(session.settings, session.clock)
         with _listening(session, given) as listener, segments_api(session, opener) as api:
-            sender = FileSender(api, change, listener)
+            sender = FileSender(api, change, listener, users)
             try:
                 if storage is None:
                     sender.send_url(str(url))

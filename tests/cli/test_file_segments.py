@@ -1,6 +1,7 @@
 """`moengage-cohort segments file` against the emulator, which fetches the files over loopback."""
 
 import contextlib
+import fcntl
 import functools
 import http.server
 import json
@@ -9,15 +10,17 @@ import signal
 import socket
 import stat
 import subprocess
+import termios
 import threading
 import time
 
 import pytest
 import requests
 
-from target_moengage_cohort.cli import segment_parts
+from target_moengage_cohort.cli import file_segment_change, segment_parts
 from target_moengage_cohort.cli.segment_callbacks import Callback, CallbackListener
 from target_moengage_cohort.cli.segment_storage import SegmentStorage
+from target_moengage_cohort.cli.segment_users import FileUsers
 from target_moengage_cohort.core.errors import TryAgainError
 from target_moengage_cohort.core.interrupts import Interrupt
 from target_moengage_cohort.core.membership import Action, Member
@@ -348,6 +351,33 @@ def test_a_day_takes_so_many_users(desk, site, send, monkeypatch):
     send("create", "Staff", "--csv", csv(desk, *"ab"), *site.options)
 
 
+def test_all_commands_count_the_users_of_a_day(desk, site, send, monkeypatch):
+    """Commands together send no more users than MoEngage takes in a day; those of a refused request
+    do not count."""
+    monkeypatch.setattr(file_segment_change, "MOST_USERS", 5)
+    send("create", "Staff", "--csv", csv(desk, *"abc"), *site.options)
+    send("create", "Staff", "--csv", csv(desk, *"de"), *site.options, code=1)  # the name is taken
+    before = len(calls(desk))
+    send("add", "Staff", "--csv", csv(desk, *"def"), *site.options, code=1)
+    assert before == len(calls(desk))
+    send("add", "Staff", "--csv", csv(desk, *"de"), *site.options)
+
+
+def test_a_day_s_users_leave_after_a_day(tmp_path):
+    """The users of a day make room for others when it is over, whichever process counted them."""
+    now = [1_800_000_000.0]
+    first, second = (FileUsers(tmp_path / "users", lambda: now[0]) for _ in range(2))
+    assert 0 == first.take(3, 5)
+    now[0] += 1_000
+    assert 0 == second.take(2, 5)
+    assert 86_402 - 1_000 == first.take(3, 5)
+    assert 86_402 == first.take(4, 5)
+    second.give_back(2)
+    assert 0 == second.take(2, 5)
+    now[0] += 86_402 - 1_000
+    assert 0 == first.take(3, 5)
+
+
 WRONG = {
     "no source": (),
     "two sources": ("--url", "https://h/x", "--cohort", "vip"),
@@ -525,9 +555,12 @@ def test_a_signal_ends_the_wait_for_standard_input(desk, site, option, number, t
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    # It has begun to read once it has taken more than a pipe holds.
-    process.stdin.write(b"a\n" * (1 << 18) if option == "--csv" else b"a" * (1 << 18))
+    process.stdin.write(b"a\n" * 100 if option == "--csv" else b"https://h/")
     process.stdin.flush()
+    deadline = time.monotonic() + 30
+    while any(fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4))):  # until it has taken all
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     process.send_signal(number)
     assert process.wait(20) in {-number, 128 + number}
     process.stderr.close()
