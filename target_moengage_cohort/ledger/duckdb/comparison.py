@@ -13,9 +13,9 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.ledger.duckdb.result_tables import Sums
 
-_JOINED = 10_000_000
+_JOINED = 4_000_000
 """Rows of either side to join at a time; with 50 million in one go the parts that DuckDB spills do
-not fit into 256 MB."""
+not fit into 256 MB, and with 10 million not next to the copy of as many members on a server."""
 
 _NOTHING = (0, 0, 0)
 
