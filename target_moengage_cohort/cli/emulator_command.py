@@ -37,7 +37,9 @@ _MISSING = "the emulator is not installed: pip install 'target-moengage-cohort[e
     help="How long MoEngage takes until it counts a change.",
 )
 def emulator(host: str, port: int, **options: t.Any) -> None:
-    """Run a local emulator of MoEngage's Cohort Sync, Segments and Analytics APIs.
+    """Run a local emulator of MoEngage's APIs.
+
+    It speaks Cohort Sync, the Segments API and the Analytics API.
 
     It prints its address once it listens, and exits on SIGTERM or Ctrl-C. Nothing is kept after
     that. Open the address in a browser for a live view of its cohorts and requests. The control

@@ -139,7 +139,7 @@ SEGMENTS = {
 def test_no_segment_command_shows_a_key_or_an_id(watched, emulator):
     """However commands of segments end, neither keys nor identifiers are shown, nor ids of
     segments, unless JSON is asked for; no file but the uploaded ones has identifiers."""
-    settings = config(emulator, **MODE, id_attribute="uid")
+    settings = config(emulator, **MODE)
     assert 0 == watched.run(settings, INPUT + lines(record(uid=PLAIN)))
     site = watched.inputs / "site"
     site.mkdir(mode=0o700)

@@ -17,7 +17,7 @@ import click
 import pytest
 
 from target_moengage_cohort.cli import cli
-from target_moengage_cohort.emulator import Emulator
+from target_moengage_cohort.emulator import Emulator, ManualClock
 from tests.cli.conftest import PLANTED, people
 from tests.support.project import program
 from tests.support.singer import UNLIMITED, config, environment, lines, record, schema, state
@@ -108,17 +108,24 @@ def city_filters(city):
 
 
 @pytest.fixture
-def emulator():
+def clock():
+    """The clock of the emulator."""
+    return ManualClock()
+
+
+@pytest.fixture
+def emulator(clock):
     """An emulator that fetches no file, because the examples' addresses are not on loopback."""
-    with Emulator(requests_per_minute=UNLIMITED, processing_seconds=3_600) as running:
+    with Emulator(requests_per_minute=UNLIMITED, processing_seconds=3_600, clock=clock) as running:
         yield running
 
 
 @pytest.fixture
-def office(desk):
+def office(desk, clock):
     """A directory with all files and segments that the examples name, and an executable tap."""
     desk.raw["id_attribute"] = "uid"
     desk.fill("vip", people(1, 2), stream="users", name="VIP")
+    clock.advance(3_600)  # so that MoEngage has them
     desk.plan("vip", people(1))
     with desk.ledgers() as ledgers:
         ledgers.begin("users")  # the plan's run was another one, before
@@ -126,6 +133,8 @@ def office(desk):
     (desk.folder / "config.json").write_text(json.dumps(desk.raw))
     for name in ("members.csv", "people.csv"):
         (desk.folder / name).write_text(f"uid\n{PLANTED}0001\n")
+    export = "".join(f"{each.uid}\n" for each in people(1, 2))
+    (desk.folder / "export.csv").write_text(f"uid\n{export}")
     (desk.folder / "new").mkdir()
     (desk.folder / "files").mkdir()
     (desk.folder / "files" / f"moengage-segment-{'0' * 32}.csv").write_text("")
