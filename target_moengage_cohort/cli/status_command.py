@@ -36,7 +36,7 @@ def status(session: Session, *, as_json: bool) -> None:
 
     Accepted does not mean matched: MoEngage skips unknown users, and cannot list a cohort.
     """
-    with session.ledgers(read_only=True) as ledgers:
+    with session.ledgers(read_only=True, is_patient=False) as ledgers:
         plans, approvals = ledgers.plans(), ledgers.approvals()
         runs = ledgers.runs_under_way()
         busy = {stream for run in runs for stream in run.streams}

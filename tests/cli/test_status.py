@@ -144,6 +144,15 @@ def test_a_busy_cohort_is_shown_immediately(desk):
     assert "In progress" not in desk.run("status").stdout
 
 
+@pytest.mark.server
+def test_a_server_that_is_down_is_not_waited_for(desk):
+    """Without its server, status fails immediately: it never waits."""
+    desk.raw["ledger_uri"] = "postgresql://postgres@127.0.0.1:1/x"
+    began = time.monotonic()
+    assert 1 == desk.run("status").exit_code
+    assert time.monotonic() - began < 30.0  # a run tries for a minute
+
+
 def test_status_changes_nothing(desk):
     """status changes no file, and creates none without a ledger."""
     result = desk.run("status")

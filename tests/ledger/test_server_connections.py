@@ -21,6 +21,7 @@ from tests.ledger.support import ADD, COHORT, REMOVE, STREAM, accept, ledgers, m
 from tests.support.forwarder import Forwarder
 
 pytestmark = pytest.mark.server
+NOWHERE = "postgresql://postgres@127.0.0.1:1/x"
 WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
 
@@ -88,7 +89,7 @@ def test_the_first_connection_is_tried_again(tmp_path, server, patience):
         pauses = []
 
         def wait(seconds):
-            pauses.append(seconds)
+            pauses.extend([seconds] if seconds else [])
             if len(pauses) == 3:
                 forwarder.lead_to(server.port)
             return False
@@ -107,12 +108,41 @@ def test_the_first_connection_is_tried_again(tmp_path, server, patience):
 def test_a_server_that_stays_away_ends_the_run(caplog):
     """The attempts at a first connection end after a minute; the reason is logged before."""
     pauses = []
-    server = server_of("postgresql://postgres@127.0.0.1:1/x", pauses.append)
+    server = server_of(NOWHERE, pauses.append)
     with pytest.raises(LedgerError) as raised:
         Channel(server, writes=True).run("SELECT 1")
     assert "ledger_unreachable" == raised.value.code
     assert 55.0 <= sum(pauses) <= 60.0
     assert ["waiting_for_server"] == [record.code for record in caplog.records]
+
+
+@pytest.mark.parametrize("pause", [0.0, 1.0])
+def test_a_run_that_was_stopped_tries_no_more(caplog, pause):
+    """A run that is stopped at its first attempt, or after it, makes no other one, and blames no
+    setting; it does not say that it tries again if it does not."""
+    server = server_of(NOWHERE, lambda seconds: seconds == pause)
+    with pytest.raises(LedgerError) as raised:
+        Channel(server, writes=True).run("SELECT 1")
+    assert "ledger_unreachable" == raised.value.code
+    assert "password" not in str(raised.value)
+    assert ["waiting_for_server"] * (pause > 0) == [record.code for record in caplog.records]
+
+
+def test_a_server_that_has_no_connection_left_is_tried_again(tmp_path, server):
+    """That a role has too many connections passes, although the server has asked for a password."""
+    uri = databases.uri_of(tmp_path)
+    role = f"p_{uri.rpartition('/')[2]}"
+    server.require_password(role, "right")
+    server.execute(f"ALTER ROLE {role} CONNECTION LIMIT 0")
+
+    def wait(seconds):
+        if seconds:
+            server.execute(f"ALTER ROLE {role} CONNECTION LIMIT 1")
+        return False
+
+    uri = uri.replace("postgres@", f"{role}:right@")
+    with contextlib.closing(Channel(server_of(uri, wait), writes=True)) as channel:
+        assert [(1,)] == channel.run("SELECT 1")
 
 
 @pytest.mark.parametrize("secret", ["", ":PLANTED9"], ids=["no password", "a wrong password"])
@@ -124,7 +154,7 @@ def test_a_wrong_password_is_not_tried_again(tmp_path, server, secret):
     uri = uri.replace("postgres@", f"{role}{secret}@")
     with pytest.raises(LedgerError) as raised:
         Channel(server_of(uri, pauses.append), writes=True).run("SELECT 1")
-    assert ("ledger_unreachable", []) == (raised.value.code, pauses)
+    assert ("ledger_unreachable", 0) == (raised.value.code, sum(pauses))
     assert "PLANTED9" not in str(raised.value)
 
 
@@ -202,7 +232,7 @@ def test_connections_that_drop_are_made_again_with_pauses(channel, tmp_path, com
             channel.run("SELECT 1")
 
     def wait(seconds):
-        pauses.append(seconds)
+        pauses.extend([seconds] if seconds else [])
         return len(pauses) == 3
 
     channel.run("SELECT 1")
@@ -264,7 +294,7 @@ def test_a_long_computation_within_a_change_is_no_idle_time(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     "limit",
     [
-        "statement_timeout TO '1ms'",
+        "statement_timeout TO '50ms'",
         "lock_timeout TO '1ms'",
         "idle_in_transaction_session_timeout TO '1ms'",
         "idle_session_timeout TO '50ms'",
@@ -282,6 +312,8 @@ def test_limits_of_the_role_or_database_do_not_disturb(tmp_path, server, limit):
     with ledgers(tmp_path) as store:
         store.check()
         ledger = store.open(COHORT, STREAM)
+        with ledger.stream.table.change("test"):
+            ledger.stream.table._bulk.channel.run("SELECT pg_sleep(0.1)")  # noqa: SLF001 - it is slow
         for action in (ADD, REMOVE):
             accept(ledger, action, members(*range(5_000)))
             sleep(0.1)  # by the server's clock
@@ -292,6 +324,25 @@ def test_limits_of_the_role_or_database_do_not_disturb(tmp_path, server, limit):
     with ledgers(tmp_path, read_only=True) as store:
         store.check()
         assert 0 == store.open(COHORT, STREAM).numbers().base
+
+
+@pytest.mark.parametrize("name", ["statement_timeout", "transaction_timeout"])
+def test_a_limit_that_ends_a_vacuum_fails_nothing(tmp_path, server, name):
+    """What was erased is committed before its space is given back, however that ends."""
+    if not server.query("SELECT 1 FROM pg_settings WHERE name = %s", [name]):
+        pytest.skip(f"this version of PostgreSQL has no {name}")
+    uri = databases.uri_of(tmp_path)
+    databases.administer(f"ALTER DATABASE {uri.rpartition('/')[2]} SET {name} TO '100ms'")
+    with ledgers(tmp_path) as store:
+        ledger = store.open(COHORT, STREAM)
+        accept(ledger, ADD, members(1, 2))
+        ledger.stream.fold()
+        schema = store._server.quoted_schema  # noqa: SLF001 - the schema of its tables
+        with psycopg.connect(uri, options=f"-c {name}=0") as other:
+            other.execute(f"LOCK TABLE {schema}.aliases IN SHARE MODE")  # so VACUUM has to wait
+            ledger.stream.table.rewrite()
+        ledger.stream.forget(members(1))
+        assert 1 == ledger.numbers().base
 
 
 @pytest.mark.parametrize(

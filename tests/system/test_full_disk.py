@@ -1,4 +1,4 @@
-"""Runs whose server has a disk that is full indeed."""
+"""Runs whose server has a disk that is really full."""
 
 import shutil
 
@@ -48,7 +48,7 @@ def assert_known(emulator, uri):
     assert found.accepted - found.doubts.keys() <= cohort
 
 
-@pytest.mark.parametrize("has_begun", [False, True], ids=["at the begin", "during a request"])
+@pytest.mark.parametrize("has_begun", [False, True], ids=["at the beginning", "during a request"])
 def test_a_full_disk_stops_the_run_and_loses_nothing(emulator, disk, uri, tmp_path, has_begun):
     """A run whose server has no space left stops with an error that names the disk; the ledger
     has recorded all that was sent, and the next run with space converges."""

@@ -20,10 +20,9 @@ STATEMENT_SECONDS = 60
 _MARGIN_SECONDS = 15.0
 """The server ends a statement itself before that."""
 _LAST_SECONDS = 3.0
-"""The longest silence in a run that is to end."""
+"""The longest silence in a run that was stopped."""
 _LAST_CONNECT_SECONDS = 1.0
 """Likewise, of a server that was asked for a connection: nothing depends on its answer yet."""
-_ENDED = "the run is to end"
 
 
 class BoundedConnection(psycopg.Connection):
@@ -31,7 +30,7 @@ class BoundedConnection(psycopg.Connection):
 
     Attributes:
         seconds: How long the statement under way may take.
-        is_ending: Returns whether the run is to end.
+        is_ending: Returns whether the run was stopped.
     """
 
     seconds: float = STATEMENT_SECONDS
@@ -39,12 +38,12 @@ class BoundedConnection(psycopg.Connection):
 
     @classmethod
     def ended_by(cls, is_ending: Callable[[], bool]) -> type[BoundedConnection]:
-        """Return the class of connections of a run that is to end once `is_ending` returns true."""
+        """Return the class of connections of a run; `is_ending` returns whether it was stopped."""
         return type(cls.__name__, (cls,), {"is_ending": staticmethod(is_ending)})
 
     @classmethod
     def _connect_gen(cls, *args: t.Any, **options: t.Any) -> t.Any:
-        """Connect likewise, but wait no longer in a run that is to end.
+        """Connect likewise, but wait no longer in a run that was stopped.
 
         psycopg itself bounds each attempt at a host (`connect_timeout`).
         """
@@ -55,7 +54,7 @@ class BoundedConnection(psycopg.Connection):
                 if ready := (yield wanted):
                     since = time.monotonic()
                 elif time.monotonic() - since > _LAST_CONNECT_SECONDS and cls.is_ending():
-                    raise psycopg.OperationalError(_ENDED)
+                    raise psycopg.OperationalError
                 wanted = attempt.send(ready)
         except StopIteration as end:
             return end.value

@@ -7,7 +7,10 @@ import itertools
 import typing as t
 from functools import partial
 
-from target_moengage_cohort.ledger.postgres import copying, server_errors, server_tables
+import psycopg
+from psycopg import errors
+
+from target_moengage_cohort.ledger.postgres import copying, server_tables
 from target_moengage_cohort.ledger.postgres.connection import Channel
 
 if t.TYPE_CHECKING:
@@ -47,8 +50,8 @@ class Bulk:
     def reading(self) -> Iterator[None]:
         """Read in one transaction, as of one moment."""
         with self.channel.lock, self.channel.translated():
-            self.channel.begin(f"BEGIN; {self._reading_settings}")
             try:
+                self.channel.begin(f"BEGIN; {self._reading_settings}")
                 yield
                 self.channel.commit()
             except BaseException:
@@ -106,11 +109,12 @@ class Bulk:
     def vacuum(self) -> None:
         """Let the server use the space of deleted rows for others, if the role may do that."""
         with self.channel.lock, self.channel.translated():
+            schema = self.channel.server.quoted_schema
             for table in server_tables.MEMBERS:
-                vacuum = f"VACUUM {self.channel.server.quoted_schema}.{table}"
-                # A time-out of the role ends it early, as it is in no transaction.
-                with contextlib.suppress(*server_errors.BUSY):
-                    self.channel.begin(vacuum, _SECONDS)
+                # A time-out of the role may end it, or its session, as it is in no transaction. The
+                # change is committed by then, so its end fails nothing.
+                with contextlib.suppress(psycopg.OperationalError, errors.TransactionTimeout):
+                    self.channel.run(f"VACUUM {schema}.{table}", _SECONDS)
 
     def close(self) -> None:
         """Close the connection."""

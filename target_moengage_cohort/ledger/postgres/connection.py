@@ -69,6 +69,7 @@ class Channel:
                     self.reconnected(self)
                 except BaseException:
                     self._connection.close()  # so that it is called again
+                    self._is_within = False
                     raise
         return self._connection
 
@@ -145,7 +146,7 @@ class Channel:
                 spent += time.monotonic() - began
                 if not self.is_lost or self._is_within or spent > RECONNECT_SECONDS:
                     raise
-                if pause and self.wait(pause):
+                if self.wait(pause):
                     raise
             spent += pause
             pause = POLL_SECONDS

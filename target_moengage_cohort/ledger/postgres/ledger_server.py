@@ -91,6 +91,8 @@ class Server:
             try:
                 connection = self._attempt(writes=writes, is_ending=lambda: wait(0.0))
             except psycopg.OperationalError as error:
+                if wait(0.0):
+                    raise server_errors.stopped(self.place) from None
                 tries_again = again or (self._is_patient and server_errors.may_pass(error))
                 if tries_again and not spent:
                     logger.warning(
@@ -101,8 +103,10 @@ class Server:
                         extra={"code": "waiting_for_server"},
                     )
                 spent += time.monotonic() - began
-                if not tries_again or spent >= RECONNECT_SECONDS or wait(POLL_SECONDS):
+                if not tries_again or spent >= RECONNECT_SECONDS:
                     raise server_errors.not_connected(self.place, error) from None
+                if wait(POLL_SECONDS):
+                    raise server_errors.stopped(self.place) from None
                 spent += POLL_SECONDS
                 continue
             self.role, self.database = connection.info.user, connection.info.dbname

@@ -18,6 +18,8 @@ BUSY = (errors.LockNotAvailable, errors.QueryCanceled)
 """The errors of statements that wait or take too long."""
 _READ_ONLY = (errors.ReadOnlySqlTransaction,)
 _IS_READ_ONLY = "read-only"  # in libpq's text about a server that is not `target_session_attrs`
+_PASSING = (_IS_READ_ONLY, "too many connections", "connection slots")
+"""Parts of texts about connections that may be made later, after a password, too."""
 
 
 class Target(t.NamedTuple):
@@ -86,6 +88,12 @@ def not_connected(place: str, error: psycopg.Error) -> LedgerError:
     return unreachable(place, reason(error))
 
 
+def stopped(place: str) -> LedgerError:
+    """Return the error for a connection that a run did not wait for, because it was stopped."""
+    msg = f"the ledger {place} was not reached before the run was stopped. {_TRANSIENT}"
+    return LedgerError("ledger_unreachable", msg)
+
+
 def reason(error: psycopg.Error) -> str:
     """Return why a connection could not be made.
 
@@ -98,11 +106,11 @@ def reason(error: psycopg.Error) -> str:
 def may_pass(error: psycopg.Error) -> bool:
     """Return whether a connection that could not be made may be made later.
 
-    A server that has asked for a password refuses it, or the role. But a replica that takes no
-    changes may be about to become the primary server.
+    A server that has asked for a password refuses it, or the role, unless its text says something
+    that passes: libpq tells no code.
     """
     is_known = error.pgconn is not None and error.pgconn.used_password
-    return not is_known or _IS_READ_ONLY in str(error)
+    return not is_known or any(text in str(error) for text in _PASSING)
 
 
 def explained(error: psycopg.Error, target: Target, *, is_lost: bool) -> TargetError:
