@@ -77,7 +77,7 @@ def file() -> None:
 @file.command(epilog=_example("create Partners --expiry-days 90"))
 @click.option(
     "--expiry-days",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 36_500),
     required=True,
     help="Days after which the segment expires.",
 )
@@ -122,7 +122,7 @@ def replace(session: Session, name: str, given: FileOptions, _expiry_days: int) 
         "  --config config.json",
     )
 )
-@click.argument("name", callback=require_utf8)
+@click.argument("name", metavar="FILE", callback=require_utf8)
 @click.option("--upload", metavar="URL", required=True, help="The folder that has the file.")
 @configured
 def discard(session: Session, name: str, upload: str) -> None:

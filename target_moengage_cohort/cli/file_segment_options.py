@@ -20,6 +20,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.moengage.segment_files import AttributeType
 
 _LAST_PORT = 65_535
+_LONGEST_WAIT_MINUTES = 1_440
 
 
 class FileOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +58,15 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str | 
     """Check a URL, of which no message shows anything: it may be signed."""
     if value not in {None, "-"} and (fault := address_fault(str(value))):
         raise click.BadParameter(fault)
+    return value
+
+
+def _minutes(_context: click.Context, _parameter: click.Parameter, value: float | None) -> object:
+    if (
+        value is not None and not 0 < value <= _LONGEST_WAIT_MINUTES
+    ):  # nor a value that is no number
+        msg = f"must be more than 0, and at most {_LONGEST_WAIT_MINUTES:,}"
+        raise click.BadParameter(msg)
     return value
 
 
@@ -110,7 +120,8 @@ _OPTIONS = (
     click.option(
         "--wait",
         metavar="MINUTES",
-        type=click.FloatRange(min=0, min_open=True),
+        type=float,
+        callback=_minutes,
         help="Wait so long for MoEngage's callback for each file, then delete the file.",
     ),
     click.option(

@@ -108,8 +108,8 @@ def _findings(
         yield Finding("strangers", msg, suggest("verify", *options, cohort_id))
     elif counts.strangers:
         msg = (
-            f"{counts.strangers:,} users in the file are not in the ledger. Import them, then run "
-            "the stream: a mirror removes those who do not belong"
+            f"{counts.strangers:,} users in the file are not in the ledger. Import them. If the "
+            "stream is a mirror, its next run then removes those who do not belong"
         )
         yield Finding(
             "strangers", msg, suggest("adopt", cohort_id, "--csv", differences or EXAMPLE_CSV)

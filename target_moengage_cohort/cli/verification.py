@@ -169,13 +169,20 @@ def _sample_lines(result: Result) -> Iterator[str]:
         return
     yield (
         f"  known: {part.known:,} of a sample of {part.sampled:,} "
-        f"({match.value:.1f} %; 95 % interval {match.low:.1f} to {match.high:.1f} %)"
+        f"({match.value:.1f} %{_interval(match, '.1f', ' %')})"
     )
+    about = "so exactly" if missing.low == missing.high else "so about"
     yield (
         f"  known, not in the segment: {part.known - part.in_segment:,} of the sample, "
-        f"so about {missing.value:,.0f} of all (95 % interval {missing.low:,.0f} to "
-        f"{missing.high:,.0f})"
+        f"{about} {missing.value:,.0f} of all{_interval(missing, ',.0f')}"
     )
+
+
+def _interval(estimate: Estimate, form: str, unit: str = "") -> str:
+    """Return the interval of an estimate as text; nothing if all were counted."""
+    if estimate.low == estimate.high:
+        return ""
+    return f"; 95 % interval {estimate.low:{form}} to {estimate.high:{form}}{unit}"
 
 
 def _observed_lines(result: Result) -> Iterator[str]:

@@ -24,7 +24,7 @@ _REFUSALS = {
         "segment_read_only",
         "segments that are archived, internal, imported or from a file cannot be updated",
     ),
-    404: ("segment_not_found", "check its name and its id"),
+    404: ("segment_not_found", "check its name"),
     409: ("name_exists", "choose another name; the name of a cohort is never free again"),
     412: ("cyclic_segment", "a segment must not be in its own filters"),
     413: ("payload_too_large", "use fewer values"),

@@ -158,6 +158,17 @@ def test_without_waiting_the_file_stays(desk, site):
     assert 1 == desk.run("segments", "file", "discard", shown[1], "--upload", shown[2]).exit_code
 
 
+@pytest.mark.parametrize("minutes", ["0", "-1", "inf", "nan", "1e9"])
+def test_a_wait_without_an_end_is_wrong_usage(desk, site, minutes, waiting):
+    """A time that no command can wait for is refused before anything is uploaded."""
+    path = desk.folder / "staff.csv"
+    path.write_text("a\n")
+    given = ("--csv", str(path), "--upload", str(site.folder), "--public-url", site.url)
+    options = (*waiting[2:], "--wait", minutes)
+    assert 2 == desk.run("segments", "file", "add", "Staff", *given, *options).exit_code
+    assert [] == site.files
+
+
 def test_no_other_file_is_discarded(desk, site):
     """Only files that such a command has uploaded are deleted."""
     (site.folder / "other.csv").write_text("x")
