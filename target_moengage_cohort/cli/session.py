@@ -199,6 +199,8 @@ def _explain(error: BaseException, session: Session | None) -> int:
         complain("nothing was done")
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
         complain("cannot write to standard output: no space is left")
+        with contextlib.suppress(OSError, ValueError):  # or Python tries it again as it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     elif not isinstance(error, TargetError):
         complain(anonymous_traceback(error))
     elif not (isinstance(error, BusyError) and session and session.stopped_by):

@@ -125,7 +125,7 @@ class _Questions:
 
     def __init__(self, session: Session, chosen: Sequence[str], size: int) -> None:
         self._session = session
-        self._id_attribute = _id_attribute(session)
+        self._id_attribute = _id_attribute(session, chosen[0])
         self._chosen = chosen
         self._results: dict[str, Result] = {}
         self._asked: dict[str, CohortEntry] = {}  # those that MoEngage has been asked about
@@ -214,14 +214,14 @@ _CHANGED = Unknown(
 )
 
 
-def _id_attribute(session: Session) -> str:
+def _id_attribute(session: Session, cohort_id: str) -> str:
     if name := session.settings.id_attribute:
         return name
     msg = (
         "id_attribute: is not set. It is MoEngage's internal name of the attribute that holds a "
         "user's ID: in the dashboard, Test & Debug > Segment Payload shows it for a segment with a "
         "filter on the ID. Set it, then run this again; or compare with an export of the segment: "
-        f"{suggest('verify', '--observed', 'export.csv', 'COHORT')}"
+        f"{suggest('verify', '--observed', 'export.csv', cohort_id)}"
     )
     raise SettingsError("id_attribute_missing", msg)
 

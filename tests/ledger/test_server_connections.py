@@ -11,6 +11,7 @@ import pytest
 
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.core.interrupts import Patience
+from target_moengage_cohort.core.rate_limits import COHORT_SYNC, RateLimit, Span
 from target_moengage_cohort.ledger.postgres import bounded, bulk, copying
 from target_moengage_cohort.ledger.postgres.connection import Channel
 from target_moengage_cohort.ledger.postgres.ledger_server import Server
@@ -21,6 +22,7 @@ from tests.ledger.support import ADD, COHORT, REMOVE, STREAM, accept, ledgers, m
 from tests.support.forwarder import Forwarder
 
 pytestmark = pytest.mark.server
+LIMIT = RateLimit(COHORT_SYNC, (Span(1, 60.0),))
 NOWHERE = "postgresql://postgres@127.0.0.1:1/x"
 WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
@@ -60,7 +62,7 @@ def test_the_window_of_starts_does_not_depend_on_the_servers_isolation(tmp_path)
     databases.execute(
         tmp_path, f"ALTER DATABASE {name} SET default_transaction_isolation TO serializable"
     )
-    window = ServerWindow(Server(uri, schema, Patience(lambda _seconds: True, 0.0)), 1, 60.0)
+    window = ServerWindow(Server(uri, schema, Patience(lambda _seconds: True, 0.0)), LIMIT)
     waits = []
     with contextlib.closing(window), psycopg.connect(uri) as other:
         other.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
@@ -319,7 +321,7 @@ def test_limits_of_the_role_or_database_do_not_disturb(tmp_path, server, limit):
             sleep(0.1)  # by the server's clock
             ledger.stream.fold()
         ledger.stream.forget(members(1))
-        store.shared_window(10, 60.0).hold(0.0)
+        store.shared_window(LIMIT).hold(0.0)
         store.leases.renew()
     with ledgers(tmp_path, read_only=True) as store:
         store.check()
