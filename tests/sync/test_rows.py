@@ -21,7 +21,7 @@ from target_moengage_cohort.singer.messages import Record, Schema
 from target_moengage_cohort.singer.reader import Reader
 from target_moengage_cohort.sync.changes.change_sink import ChangeSink
 from target_moengage_cohort.sync.cohorts import Cohorts
-from target_moengage_cohort.sync.context import RunContext
+from target_moengage_cohort.sync.context import ApiEndpoints, RunContext
 from target_moengage_cohort.sync.rows import RowMapper
 
 BASE = {"workspace_id": "ws", "data_api_key": "key", "data_center": "02", "partner": "acme"}
@@ -31,7 +31,8 @@ NEVER = Interrupt()
 
 def cohorts_of(config):
     store = open_store(config.settings, run_id="r", wait=NEVER.wait, read_only=True)
-    return Cohorts(RunContext("r", config, NEVER, Timing()), store, progress=None)
+    endpoints = SimpleNamespace(store=store, apis=ApiEndpoints())
+    return Cohorts(RunContext("r", config, NEVER, Timing()), endpoints, progress=None)
 
 
 def mapped(

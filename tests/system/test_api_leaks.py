@@ -63,11 +63,12 @@ def test_unarchiving_shows_no_key(emulator, tmp_path, status):
 @pytest.mark.parametrize("status", [None, 400, 403, 428, 500])
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
 def test_a_probe_shows_no_key(emulator, tmp_path, options, status):
-    """Neither does a check that probes both APIs with members of the ledger."""
+    """Neither does a check that probes both APIs with members of the ledger; a key without the
+    scope fails it."""
     watched = Watched(tmp_path)
     settings = config(emulator, **SETTINGS)
     assert 0 == watched.run(settings, INPUT)
     if status is not None:
         emulator.apis.fail_next(status, 20, message=SAID, error_type=MEMBER)
-    assert 0 == watched.run(settings, b"", "check", "--probe", *options)
+    assert int(status == 403) == watched.run(settings, b"", "check", "--probe", *options)
     watched.check()
