@@ -5,6 +5,7 @@ No error message quotes the file's content.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
@@ -37,14 +38,22 @@ def read_members(
         InputError: It cannot be read, or a line cannot be used; the message has its number.
     """
     name, is_empty = "standard input" if path == "-" else path, True
+    with naming_file(name), click.open_file(path, "rb") as binary:
+        file = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
+        members = _members(file, needs_header=needs_header, only=only)
+        while batch := list(itertools.islice(members, BATCH_SIZE)):
+            is_empty = False
+            yield batch
+        file.detach()  # standard input is not ours to close
+    if is_empty:
+        raise InputError("no_identifiers", f"{name}: contains no identifiers; put one on each line")
+
+
+@contextlib.contextmanager
+def naming_file(name: str) -> t.Iterator[None]:
+    """Raise what is wrong with a CSV, or with reading it, as an `InputError` that names it."""
     try:
-        with click.open_file(path, "rb") as binary:
-            file = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
-            members = _members(file, needs_header=needs_header, only=only)
-            while batch := list(itertools.islice(members, BATCH_SIZE)):
-                is_empty = False
-                yield batch
-            file.detach()  # standard input is not ours to close
+        yield
     except InputError as error:
         raise InputError(error.code, f"{name}: {error}") from None
     except OSError as error:
@@ -56,8 +65,6 @@ def read_members(
     except csv.Error:
         msg = f"{name}: is not valid CSV; check that every quote is closed"
         raise InputError("not_csv", msg) from None
-    if is_empty:
-        raise InputError("no_identifiers", f"{name}: contains no identifiers; put one on each line")
 
 
 def is_column_name(line: str) -> bool:

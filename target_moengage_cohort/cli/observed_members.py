@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from target_moengage_cohort.cli.identifiers import BATCH_SIZE
+from target_moengage_cohort.cli.identifiers import BATCH_SIZE, naming_file
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.core.membership import Action, Member
 
@@ -46,24 +46,12 @@ def read_observed(path: str, id_attribute: str | None) -> Iterator[Sequence[Row]
         InputError: It cannot be read, or a line cannot be used; the message has its number.
     """
     names = [*_NAMES, *([id_attribute] if id_attribute else [])]
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            is_json = file.read(1) == "{"
-            file.seek(0)
-            rows = (_payloads if is_json else _csv)(_lines(file), names)
-            while batch := list(itertools.islice(rows, BATCH_SIZE)):
-                yield batch
-    except InputError as error:
-        raise InputError(error.code, f"{path}: {error}") from None
-    except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror}); choose another file"
-        raise InputError("unreadable_file", msg) from None
-    except UnicodeError:
-        msg = f"{path}: is not valid UTF-8; save it in that encoding"
-        raise InputError("not_utf8", msg) from None
-    except csv.Error:
-        msg = f"{path}: is not valid CSV; check that every quote is closed"
-        raise InputError("not_csv", msg) from None
+    with naming_file(path), Path(path).open(encoding="utf-8-sig", newline="") as file:
+        is_json = file.read(1) == "{"
+        file.seek(0)
+        rows = (_payloads if is_json else _csv)(_lines(file), names)
+        while batch := list(itertools.islice(rows, BATCH_SIZE)):
+            yield batch
 
 
 def _lines(file: t.TextIO) -> Iterator[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import sqlite3
 import typing as t
 
 from target_moengage_cohort.core import sqlite_files
 from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.files import stem
 from target_moengage_cohort.settings.addresses import state_path
 
 if t.TYPE_CHECKING:
@@ -31,8 +31,7 @@ class FileUsers:
     @classmethod
     def of(cls, settings: Settings, clock: Callable[[], float]) -> FileUsers:
         """Return the count of a workspace."""
-        destination = f"{settings.base_url}\n{settings.workspace_id}"
-        name = hashlib.sha256(destination.encode()).hexdigest()[:32]
+        name = stem(settings.base_url, settings.workspace_id)
         return cls(state_path() / f"file-users-{name}.sqlite3", clock)
 
     def take(self, users: int, most: int) -> float:

@@ -53,7 +53,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         unsampled: The members that no sample can have: unconfirmed, or without a uid.
         match_percent: Of the accepted members those whom MoEngage knows.
         missing: The accepted members that it knows and does not have in the segment.
-        settled_seconds: The time from the cohort's last request until nothing was missing any more,
+        settled_seconds: The time from the cohort's last request until nothing was missing,
             if it was waited for.
     """
 

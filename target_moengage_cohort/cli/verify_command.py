@@ -113,7 +113,7 @@ def _check_options(
     chosen: Sequence[str], observed: str | None, differences: str | None, minutes: int
 ) -> None:
     if observed is None and differences is not None:
-        msg = "--differences needs --observed FILE: without a file nobody is known by name"
+        msg = "--differences needs --observed FILE: only a file names the users"
         raise click.UsageError(msg)
     if observed is not None and (minutes or len(chosen) != 1):
         msg = "--observed takes one COHORT, whose members the file has, and no --wait"

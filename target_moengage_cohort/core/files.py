@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import math
 import os
 import resource
@@ -29,6 +30,11 @@ _MOST_DESCRIPTORS = 10_240
 
 _LOCK_FLAGS = os.O_CREAT | os.O_RDWR
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def stem(*parts: str) -> str:
+    """Return a file name for some names."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def unusable(path: Path | str, done: str, cause: str) -> LedgerError:

@@ -8,13 +8,13 @@ a boot, so theirs are those of the wall clock.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 import typing as t
 from pathlib import Path
 
 from target_moengage_cohort.core.errors import SettingsError
+from target_moengage_cohort.core.files import stem
 from target_moengage_cohort.core.rate_limits import COHORT_SYNC, RateLimit, rate_limit
 from target_moengage_cohort.delivery.local_window import BootClock, LocalWindow
 from target_moengage_cohort.settings.addresses import state_path
@@ -53,8 +53,7 @@ def _boot_id() -> str:
 
 
 def _path(settings: Settings, directory: Path | None, suffix: str = "") -> Path:
-    destination = f"{settings.base_url}\n{settings.workspace_id}"
-    name = hashlib.sha256(destination.encode()).hexdigest()[:32]
+    name = stem(settings.base_url, settings.workspace_id)
     return (directory or _state_directory()) / f"pace-{name}{suffix}.sqlite3"
 
 

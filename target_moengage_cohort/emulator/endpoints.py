@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import itertools
 import typing as t
 
@@ -151,7 +152,30 @@ class Problem(msgspec.Struct, frozen=True):
     error: str
 
 
-class _Control:
+class FaultHandlers(abc.ABC):
+    """The handlers of the faults that all APIs may have."""
+
+    async def status(self, request: Request) -> Response:
+        """Answer the next requests with an error."""
+        body = await body_of(FailNext, request)
+        return self._change(lambda faults: faults.schedule(body.fault(), body.count))
+
+    async def drop(self, request: Request) -> Response:
+        """Break the connections of the next requests."""
+        body = await body_of(DropNext, request)
+        return self._change(lambda faults: faults.schedule(body.fault(), body.count))
+
+    async def latency(self, request: Request) -> Response:
+        """Answer later."""
+        body = await body_of(Latency, request)
+        return self._change(lambda faults: faults.slow_down(body))
+
+    @abc.abstractmethod
+    def _change(self, change: t.Callable[[Faults], None]) -> Response:
+        """Change the faults, and answer."""
+
+
+class _Control(FaultHandlers):
     """The handlers of the control endpoints."""
 
     def __init__(self, state: State) -> None:
@@ -187,21 +211,9 @@ class _Control:
         self._state.change_faults(lambda faults: faults.clear())
         return answer(self._state.faults())
 
-    async def status(self, request: Request) -> Response:
-        body = await body_of(FailNext, request)
-        return self._change(lambda faults: faults.schedule(body.fault(), body.count))
-
-    async def drop(self, request: Request) -> Response:
-        body = await body_of(DropNext, request)
-        return self._change(lambda faults: faults.schedule(body.fault(), body.count))
-
     async def share(self, request: Request) -> Response:
         body = await body_of(ShareOfErrors, request)
         return self._change(lambda faults: faults.fail_share(body))
-
-    async def latency(self, request: Request) -> Response:
-        body = await body_of(Latency, request)
-        return self._change(lambda faults: faults.slow_down(body))
 
     async def poison(self, request: Request) -> Response:
         body = await body_of(Poison, request)

@@ -222,7 +222,7 @@ def _call_back(url: str, body: bytes) -> None:
     try:
         _opener().open(request, timeout=_TIMEOUT_SECONDS).close()
     except _UNREACHABLE:
-        return  # whoever asked for the call does not listen
+        return  # nobody listens at the address
 
 
 def _opener() -> urllib.request.OpenerDirector:

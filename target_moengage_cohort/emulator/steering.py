@@ -7,8 +7,7 @@ import typing as t
 import msgspec
 from starlette.routing import Route
 
-from .endpoints import DropNext, FailNext, answer, body_of
-from .faults import Latency
+from .endpoints import FaultHandlers, answer, body_of
 from .model import Action  # noqa: TC001 - msgspec resolves it
 
 if t.TYPE_CHECKING:
@@ -48,7 +47,7 @@ class FailQueries(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str = "Injected by the emulator"
 
 
-class _Steering:
+class _Steering(FaultHandlers):
     """The handlers."""
 
     def __init__(self, apis: Apis) -> None:
@@ -78,18 +77,6 @@ class _Steering:
         body = await body_of(FailQueries, request)
         self._apis.fail_queries(body.count, body.reason)
         return answer({"count": body.count})
-
-    async def status(self, request: Request) -> Response:
-        body = await body_of(FailNext, request)
-        return self._change(lambda faults: faults.schedule(body.fault(), body.count))
-
-    async def drop(self, request: Request) -> Response:
-        body = await body_of(DropNext, request)
-        return self._change(lambda faults: faults.schedule(body.fault(), body.count))
-
-    async def latency(self, request: Request) -> Response:
-        body = await body_of(Latency, request)
-        return self._change(lambda faults: faults.slow_down(body))
 
     def _change(self, change: t.Callable[[Faults], None]) -> Response:
         self._apis.change_faults(change)

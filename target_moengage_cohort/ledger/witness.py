@@ -13,7 +13,7 @@ import msgspec
 from target_moengage_cohort.core import files
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
-from target_moengage_cohort.ledger.control.control import stem
+from target_moengage_cohort.core.files import stem
 from target_moengage_cohort.ledger.repairs import ADOPTION
 from target_moengage_cohort.settings.addresses import state_path
 

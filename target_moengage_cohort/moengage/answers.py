@@ -97,6 +97,19 @@ def classify(
             outcome = Outcome.REFUSED
         else:
             message = "with a body that is not MoEngage's"
+    answer = answered(outcome, status, message, content, headers, now)
+    return msgspec.structs.replace(answer, request_id=_request_id(body.get("error")))
+
+
+def answered(
+    outcome: Outcome,
+    status: int,
+    message: str,
+    content: bytes,
+    headers: Mapping[str, str],
+    now: float,
+) -> Answer:
+    """Return the answer that an HTTP response is; its message is scrubbed."""
     asked = asked_seconds(headers, now, limited=outcome is Outcome.RATE_LIMITED)
     return Answer(
         outcome,
@@ -105,7 +118,6 @@ def classify(
         status=status,
         asked_seconds=asked,
         is_html=content.lstrip()[:1] == b"<",
-        request_id=_request_id(body.get("error")),
     )
 
 

@@ -8,12 +8,7 @@ from http import HTTPStatus
 import msgspec
 
 from target_moengage_cohort.moengage import api_errors
-from target_moengage_cohort.moengage.answers import (
-    LONGEST_WAIT_SECONDS,
-    Answer,
-    Outcome,
-    asked_seconds,
-)
+from target_moengage_cohort.moengage.answers import Answer, Outcome, answered
 from target_moengage_cohort.moengage.redaction import mask_identifiers, scrub
 
 if t.TYPE_CHECKING:
@@ -61,16 +56,8 @@ def classify(
             is_cut = body.lstrip()[:1] in {b"", b"{"}
             outcome = Outcome.RETRY if is_cut else Outcome.UNEXPECTED
             message = "the answer was cut off" if is_cut else "with a body that is not MoEngage's"
-    asked = asked_seconds(headers, now, limited=outcome is Outcome.RATE_LIMITED)
-    return Answer(
-        outcome,
-        f"HTTP {status} {message}".rstrip(),
-        None if asked is None else min(asked, LONGEST_WAIT_SECONDS),
-        status=status,
-        asked_seconds=asked,
-        is_html=body.lstrip()[:1] == b"<",
-        content=fields,
-    )
+    answer = answered(outcome, status, message, body, headers, now)
+    return msgspec.structs.replace(answer, content=fields)
 
 
 def _outcome(status: int, error: Mapping[str, t.Any]) -> Outcome:

@@ -28,11 +28,6 @@ def all_of(*filters: Filter) -> FilterGroup:
     return FilterGroup("and", filters)
 
 
-def any_of(*filters: Filter) -> FilterGroup:
-    """Return the group of users who pass any of the filters."""
-    return FilterGroup("or", filters)
-
-
 def attribute_in(attribute: str, values: Iterable[str]) -> Filter:
     """Return the filter for users whose text attribute is one of some values, to the letter."""
     return {
@@ -56,13 +51,3 @@ def attribute_exists(attribute: str) -> Filter:
 def in_segment(segment_id: str, name: str) -> Filter:
     """Return the filter for users in a segment; MoEngage looks at its id only."""
     return {"filter_type": "custom_segments", "id": segment_id, "name": name}
-
-
-def all_users() -> Filter:
-    """Return the filter that every user passes."""
-    return in_segment("moe_all_users", "All Users")
-
-
-def nested(group: FilterGroup) -> Filter:
-    """Return a group as one filter of another group."""
-    return {"filter_type": "nested_filters", **msgspec.structs.asdict(group)}

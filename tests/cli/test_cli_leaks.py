@@ -5,6 +5,7 @@ import json
 import pytest
 
 from target_moengage_cohort.emulator import Emulator
+from tests.support.apis import filters_on
 from tests.support.leaks import ANONYMOUS, KEY, MEMBER, Watched
 from tests.support.singer import config, lines, record, schema, state
 
@@ -86,25 +87,7 @@ def test_no_command_shows_what_an_answer_quotes(watched, emulator, status):
 
 
 PLAIN = "planted-member-2"  # a file of a segment can have it
-FILTERS = json.dumps(
-    {
-        "included_filters": {
-            "filter_operator": "and",
-            "filters": [
-                {
-                    "filter_type": "user_attributes",
-                    "name": "uid",
-                    "data_type": "string",
-                    "category": "Tracked Custom Attribute",
-                    "operator": "in",
-                    "negate": False,
-                    "value": [MEMBER],
-                    "case_sensitive": True,
-                }
-            ],
-        }
-    }
-).encode()
+FILTERS = json.dumps(filters_on("uid", MEMBER)).encode()
 UPLOAD = ("--upload", "{site}", "--public-url", "http://127.0.0.1:9/planted-member")
 STAFF = ("Staff", "--csv", "{data}", *UPLOAD)
 LISTEN = ("--wait", "0.01", "--callback-listen", "127.0.0.1:0", "--callback-url", "http://[::1]:9")

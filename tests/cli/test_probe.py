@@ -9,10 +9,11 @@ from target_moengage_cohort.cli.probe import STATEMENTS
 from target_moengage_cohort.delivery.delivery import live_calls
 from target_moengage_cohort.emulator import Emulator
 from target_moengage_cohort.moengage.calls import ANALYTICS, GET, LIST
-from target_moengage_cohort.moengage.filters import all_of, all_users
+from target_moengage_cohort.moengage.filters import all_of
 from target_moengage_cohort.moengage.segments import Segments
 from target_moengage_cohort.settings import load
 from tests.cli.conftest import Desk, people, person
+from tests.support.apis import all_users
 from tests.support.singer import UNLIMITED, lines, record, schema
 
 KEYS = {"segments_api_key": "demo-key", "id_attribute": "uid"}

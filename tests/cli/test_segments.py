@@ -9,26 +9,11 @@ import pytest
 
 from target_moengage_cohort.emulator import Emulator
 from tests.cli.conftest import PLANTED, people
+from tests.support.apis import filters_on
 from tests.support.project import program
 from tests.support.singer import UNLIMITED, environment
 
-BERLIN = {
-    "included_filters": {
-        "filter_operator": "and",
-        "filters": [
-            {
-                "filter_type": "user_attributes",
-                "name": "uid",
-                "data_type": "string",
-                "category": "Tracked Custom Attribute",
-                "operator": "in",
-                "negate": False,
-                "value": ["u-1"],
-                "case_sensitive": True,
-            }
-        ],
-    }
-}
+BERLIN = filters_on("uid", "u-1")
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import pytest
 from target_moengage_cohort.cli import cli
 from target_moengage_cohort.emulator import Emulator, ManualClock
 from tests.cli.conftest import PLANTED, people
+from tests.support.apis import filters_on
 from tests.support.project import program
 from tests.support.singer import UNLIMITED, config, environment, lines, record, schema, state
 
@@ -92,21 +93,6 @@ def test_a_misspelled_command_gets_the_nearest_one(tmp_path):
         assert (nearest or b"") in done.stderr
 
 
-def city_filters(city):
-    """Return filters as MoEngage documents them."""
-    of_city = {
-        "filter_type": "user_attributes",
-        "name": "city",
-        "data_type": "string",
-        "category": "Tracked Custom Attribute",
-        "operator": "in",
-        "negate": False,
-        "value": [city],
-        "case_sensitive": True,
-    }
-    return {"included_filters": {"filter_operator": "and", "filters": [of_city]}}
-
-
 @pytest.fixture
 def clock():
     """The clock of the emulator."""
@@ -140,7 +126,7 @@ def office(desk, clock):
     (desk.folder / "files" / f"moengage-segment-{'0' * 32}.csv").write_text("")
     (desk.folder / "staff.csv").write_text(f"{PLANTED}0001\n")
     for name, city in (("berlin", "Berlin"), ("filters", "Paris"), ("other", "Potsdam")):
-        (desk.folder / f"{name}.json").write_text(json.dumps(city_filters(city)))
+        (desk.folder / f"{name}.json").write_text(json.dumps(filters_on("city", city)))
     desk.run("segments", "create", "Berlin", str(desk.folder / "berlin.json"))
     words = ("segments", "file", "create", "Staff", "--expiry-days", "9", "--url")
     desk.run(*words, "https://files.example.com/staff.csv")

@@ -22,11 +22,11 @@ from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.moengage import calls as limits
 from target_moengage_cohort.moengage.answers import Answer, Outcome
 from target_moengage_cohort.moengage.calls import Api, Call
-from target_moengage_cohort.moengage.filters import all_of, all_users, attribute_in
+from target_moengage_cohort.moengage.filters import all_of, attribute_in
 from target_moengage_cohort.moengage.segments import FileSource
 from target_moengage_cohort.settings import load
 from tests.delivery.test_pace import Clock, no_wait
-from tests.support.apis import Callers
+from tests.support.apis import Callers, all_users
 from tests.support.permits import workspace
 from tests.support.strategies import histories
 

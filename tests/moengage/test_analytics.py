@@ -7,13 +7,11 @@ from target_moengage_cohort.moengage.analytics import QueryState
 from target_moengage_cohort.moengage.api_errors import ApiError
 from target_moengage_cohort.moengage.filters import (
     all_of,
-    all_users,
-    any_of,
     attribute_in,
     in_segment,
-    nested,
 )
 from tests.moengage.test_segments import SECRET, code, sync
+from tests.support.apis import all_users, any_of, nested
 
 
 def results(callers, *groups):

@@ -9,14 +9,12 @@ from target_moengage_cohort.moengage.api_errors import ApiError
 from target_moengage_cohort.moengage.cohort_sync import Envelope
 from target_moengage_cohort.moengage.filters import (
     all_of,
-    any_of,
     attribute_in,
     in_segment,
-    nested,
 )
 from target_moengage_cohort.moengage.segments import FileSegment, FileSource
 from target_moengage_cohort.moengage.transport import Transport
-from tests.support.apis import FileServer
+from tests.support.apis import FileServer, any_of, nested
 
 VIP = all_of(attribute_in("uid", ["u1", "u2"]))
 OTHERS = any_of(attribute_in("uid", ["u3"]))

@@ -4,12 +4,45 @@ import http.server
 import json
 import threading
 
+import msgspec
+
 from target_moengage_cohort.delivery.delivery import live_calls
 from target_moengage_cohort.delivery.ports import Timing
 from target_moengage_cohort.moengage.analytics import Analytics
+from target_moengage_cohort.moengage.filters import Filter, FilterGroup, in_segment
 from target_moengage_cohort.moengage.segments import FileSource, Segments
 from target_moengage_cohort.settings import load
 from tests.support.singer import config
+
+
+def any_of(*filters: Filter) -> FilterGroup:
+    """Return the group of users who pass any of the filters."""
+    return FilterGroup("or", filters)
+
+
+def all_users() -> Filter:
+    """Return the filter that every user passes."""
+    return in_segment("moe_all_users", "All Users")
+
+
+def nested(group: FilterGroup) -> Filter:
+    """Return a group as one filter of another group."""
+    return {"filter_type": "nested_filters", **msgspec.structs.asdict(group)}
+
+
+def filters_on(attribute, value):
+    """Return the filters of a segment, as MoEngage documents them."""
+    of_value = {
+        "filter_type": "user_attributes",
+        "name": attribute,
+        "data_type": "string",
+        "category": "Tracked Custom Attribute",
+        "operator": "in",
+        "negate": False,
+        "value": [value],
+        "case_sensitive": True,
+    }
+    return {"included_filters": {"filter_operator": "and", "filters": [of_value]}}
 
 
 class Callers:

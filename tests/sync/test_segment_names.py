@@ -4,9 +4,10 @@ import pytest
 
 from target_moengage_cohort.delivery.delivery import live_calls
 from target_moengage_cohort.emulator import Emulator
-from target_moengage_cohort.moengage.filters import all_of, all_users
+from target_moengage_cohort.moengage.filters import all_of
 from target_moengage_cohort.moengage.segments import Segments
 from target_moengage_cohort.settings import load
+from tests.support.apis import all_users
 from tests.support.logs import codes
 from tests.support.singer import UNLIMITED, config, lines, record, run, schema, state
 

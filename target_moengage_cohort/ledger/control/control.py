@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import threading
 import typing as t
@@ -39,11 +38,6 @@ _ENTRY = (
     " c.digest FROM cohorts c LEFT JOIN streams s USING (partner, stream)"
 )
 _decode_run = msgspec.json.Decoder(RunEntry).decode
-
-
-def stem(*parts: str) -> str:
-    """Return a file name for some names."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 class Control:

@@ -11,8 +11,7 @@ import msgspec
 
 from target_moengage_cohort.core import files, sqlite_files
 from target_moengage_cohort.core.errors import SettingsError
-from target_moengage_cohort.core.files import as_ledger_error, exists
-from target_moengage_cohort.ledger.control.control import stem
+from target_moengage_cohort.core.files import as_ledger_error, exists, stem
 from target_moengage_cohort.ledger.control.sqlite import FILE_NAME
 from target_moengage_cohort.ledger.movable import Part, UnconfirmedError
 from target_moengage_cohort.ledger.repairs import (

@@ -6,7 +6,8 @@ import contextlib
 import typing as t
 
 from target_moengage_cohort.core import files
-from target_moengage_cohort.ledger.control.control import Control, stem
+from target_moengage_cohort.core.files import stem
+from target_moengage_cohort.ledger.control.control import Control
 from target_moengage_cohort.ledger.control.sqlite import SQLiteDatabase
 from target_moengage_cohort.ledger.duckdb import location
 from target_moengage_cohort.ledger.duckdb.duckdb_store import DuckDBStore

@@ -34,7 +34,6 @@ class Bulk:
 
     def __init__(self, server: Server, leases: LeaseRows, step: Step, *, read_only: bool) -> None:
         self.place = server.place
-        self.read_only = read_only
         self.channel = Channel(server, writes=not read_only, seconds=leases.seconds)
         self.channel.reconnected = leases.compare
         settings = partial(server.settings, idle_seconds=_IDLE_SECONDS)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from target_moengage_cohort.core import files
 from target_moengage_cohort.core.errors import SettingsError
-from target_moengage_cohort.ledger.control.control import Control, stem
+from target_moengage_cohort.core.files import stem
+from target_moengage_cohort.ledger.control.control import Control
 from target_moengage_cohort.ledger.duckdb.duckdb_store import DuckDBStore
 from target_moengage_cohort.ledger.duckdb.instance import Engine
 from target_moengage_cohort.ledger.movable import Part
