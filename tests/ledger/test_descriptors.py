@@ -44,6 +44,7 @@ else:
 """
 
 
+@pytest.mark.contract
 def test_many_streams_need_few_descriptors(tmp_path):
     """A process that may open 64 files keeps the leases of 100 streams, and writes them all."""
     assert [1] * 100 == finished(process(MANY, tmp_path, 64, 100))

@@ -70,6 +70,8 @@ def quoted(text: str) -> str:
 class DatabaseFile:
     """A ledger's file in the engine, and its name there."""
 
+    options = "TYPE duckdb"  # of its ATTACH
+
     def __init__(self, path: Path, place: str) -> None:
         self.path = path
         self.place = place  # of the ledger, for messages
@@ -134,8 +136,8 @@ class Engine:
                         self.detach(other)
                 finally:
                     other.lock.release()
-        mode = "(TYPE duckdb, READ_ONLY)" if self.read_only else "(TYPE duckdb)"
-        self.cursor().execute(f"ATTACH {quoted(str(file.path))} AS {file.name} {mode}")
+        options = file.options + (", READ_ONLY" if self.read_only else "")
+        self.cursor().execute(f"ATTACH {quoted(str(file.path))} AS {file.name} ({options})")
         with self._lock:
             self._attached[file] = None
 

@@ -40,8 +40,7 @@ def dump(members: Members, folder: Path) -> Iterator[Path]:
             options = "(FORMAT parquet, COMPRESSION zstd)"
             cursor.execute(f"COPY ({rows}) TO {quoted(str(path))} {options}")
         with members.lock:
-            if not members.pins:  # else the tables are nowhere else
-                members.engine.detach(members)  # its blocks would stay in memory
+            members.engine.detach(members)  # its blocks would stay in memory
         yield path
         path.unlink()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import typing as t
-from pathlib import Path
 
 from target_moengage_cohort.ledger.duckdb.instance import digest, translated
 from target_moengage_cohort.ledger.duckdb.members import DELETED_ROWS, Members
@@ -14,6 +13,7 @@ from target_moengage_cohort.ledger.records import NO_MEMBERS, LedgerCounts, Memb
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from target_moengage_cohort.core.files import Step
     from target_moengage_cohort.ledger.duckdb.instance import Cursor, Engine
@@ -55,20 +55,23 @@ COLUMNS = {
 
 
 class LoadedMembers(Members):
-    """`Members` in memory, which spills, with the rows of a server.
+    """`Members` in a temporary file, with the rows of a server.
+
+    A copy in memory would spill, but DuckDB then has too little memory for the joins of 50 million.
 
     The large tables of a large cohort have, at first, only the rows of the members that were looked
     up. Whatever needs more copies the rest first.
     """
 
+    options = "TYPE duckdb, RECOVERY_MODE no_wal_writes"  # no crash is survived
+
     def __init__(self, engine: Engine, folder: Path, owner: Owner, step: Step, bulk: Bulk) -> None:
         self._folder = folder
         super().__init__(engine, folder, owner, step)
-        self.path = Path(":memory:")
+        self.path = folder / f"{self.name}.duckdb"
         self.place = bulk.place
         self.exists = True
         self.schema = self.name
-        self.pins = 1  # it is never detached while it is open, because that would delete it
         self._bulk = bulk
         self._cohorts: Sequence[int] = ()
         self._filled: dict[str, bool] = {}
