@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 from http import HTTPStatus
 
@@ -25,7 +26,8 @@ _OUTCOMES = {
     415: Outcome.OUR_FAULT,
     429: Outcome.RATE_LIMITED,
 }
-_FIELDS = ("code", "title", "target", "message", "description")
+_FIELDS = ("title", "target", "message", "description")
+_CODE = re.compile(r"[45][0-9]{2}|[A-Z]{2,4}[0-9]{3}|[A-Z]+(_[A-Z]+)*")  # as ER001, NOT_FOUND
 
 
 def classify(
@@ -35,10 +37,12 @@ def classify(
     *,
     now: float,
     secrets: Callable[[], Iterable[str]],
+    names: Iterable[str] = (),
 ) -> Answer:
-    """Classify an HTTP response; for the arguments see `answers.classify`.
+    """Classify an HTTP response; for most arguments see `answers.classify`.
 
-    Some errors come as ``text/plain`` that holds JSON, so the content type says nothing.
+    The message may show the ``names`` in the request. Some errors come as ``text/plain`` that holds
+    JSON, so the content type says nothing.
     """
     try:
         decoded = msgspec.json.decode(body)
@@ -48,8 +52,7 @@ def classify(
     error = fields.get("error", fields)
     error = error if isinstance(error, dict) else {"message": error}
     outcome = _outcome(status, error)
-    parts = (str(error[name]) for name in _FIELDS if error.get(name))
-    message = scrub(mask_identifiers(": ".join(parts)), secrets())
+    message = scrub(_message(error, names), secrets())
     if status < HTTPStatus.MULTIPLE_CHOICES:
         message = ""
         if not isinstance(decoded, dict):
@@ -58,6 +61,17 @@ def classify(
             message = "the answer was cut off" if is_cut else "with a body that is not MoEngage's"
     answer = answered(outcome, status, message, body, headers, now)
     return msgspec.structs.replace(answer, content=fields)
+
+
+def _message(error: Mapping[str, t.Any], names: Iterable[str]) -> str:
+    """Return the texts of an error; its code, if it looks like one, is no identifier."""
+    texts = [str(error[name]) for name in _FIELDS if error.get(name)]
+    code = str(error.get("code") or "")
+    if code and not _CODE.fullmatch(code):
+        texts.insert(0, code)
+        code = ""
+    masked = mask_identifiers(": ".join(texts), names)
+    return ": ".join(each for each in (code, masked) if each)
 
 
 def _outcome(status: int, error: Mapping[str, t.Any]) -> Outcome:

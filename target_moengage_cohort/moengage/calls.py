@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import typing as t
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
@@ -57,6 +58,14 @@ Send: t.TypeAlias = "t.Callable[[Call], Answer]"
 It raises a `TryAgainError` if there is none: `rate_limited` if there is no permit in time,
 `retries_exhausted`, or `interrupted`.
 """
+
+
+def names(call: Call) -> list[str]:
+    """Return the names in a call that a person has typed, so that messages may show them."""
+    fields = msgspec.json.decode(call.body) if call.body else {}
+    found = [fields.get("name"), fields.get("attribute_name")]
+    found += parse_qs(urlsplit(call.path).query).get("name", [])
+    return [name for name in found if isinstance(name, str)]
 
 
 def private_values(body: bytes) -> Iterator[str]:

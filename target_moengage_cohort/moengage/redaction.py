@@ -15,14 +15,46 @@ _LONGEST_MESSAGE = 300
 _LONGEST_QUOTE = 16_384  # as much of a message as is examined to obtain its first 300 characters
 _SHORTEST_PART = 4  # shorter parts of a secret do not give it away
 _REDACTED = "[redacted]"
+_QUOTED = r"[^\s\"'<>]{3,}"
 _WORD = r"[^\s\"'`,;:()\[\]{}<>=]"
 _AROUND_WORDS = ".…!?/\\#*|&-_"
+_IDENTIFIER = re.compile(r"[0-9@%]|[^\x00-\x7f\u2013-\u2026]")  # typography gives nothing away
+_QUANTITY = re.compile(
+    r"[0-9]+(?:[.,][0-9]+)*(?= ?(?:[KMG]?B|bytes|characters|million|seconds|minutes|hours|days"
+    r"|months)(?:[\s.,;:)]|$))"
+)
+_ORDINARY_WORDS = """
+    about accepted access account action active after again allowed already also analytics another
+    archived array attribute attributes authentication authorization available because been before
+    being between blocked body breached bson callback called cannot category change changed
+    character characters check client code cohort cohorts column comma conflict connection contact
+    contains could created creation custom cyclic data database date days description does domain
+    double download duplicate duplicates each either email emails empty encoding entity error errors
+    exceeded exist existing exists expected expired expiry failed fetch field fields file files
+    filter filters firewall first forbidden format found from given greater have header headers help
+    host hour hours http https identifier identifiers included integer internal into invalid json
+    just keys large last later length less limit limits line lines link list long longer malformed
+    many match matched maximum member members message minimum minute minutes mismatch missing
+    moengage month more most must name named names negate nested none null number object occurred
+    only operation operations operator other parameter parameters pass passed payload please
+    processed processing profile property provided quota query quote quotes rate reached read reason
+    received refused rejected remove removed request requests required resource response result
+    results retry same scan scope seconds segment segments sent server service should size some
+    source status string success such support suspended than that their them then there these they
+    this time timed timeout timestamp title token total type unable unauthorized unexpected unique
+    unknown unsupported until update updated upload uploaded used user users using valid value
+    values version when which while will with within without workspace wrong your
+"""
+# A part of an identifier may be such a word, as the first half of "user-4711" is.
+_ORDINARY = frozenset(_ORDINARY_WORDS.split())
+"""Words of MoEngage's own messages, which give no identifier away."""
 
 
 def scrub(text: str, secrets: Iterable[str]) -> str:
     """Return a message on one line, at most 300 characters long, without secrets and their parts.
 
-    It may quote the request, in part or in another form.
+    It may quote the request, in part or in another form. Ordinary words stay unless one of them is
+    a whole secret.
     """
     if not (text := _one_line(text[:_LONGEST_QUOTE])):
         return text
@@ -31,30 +63,38 @@ def scrub(text: str, secrets: Iterable[str]) -> str:
     lowered = text.lower()
     for form in forms:
         if len(form) >= _SHORTEST_PART and form.lower() in lowered:
-            text = re.sub(re.escape(form), _REDACTED, text, flags=re.IGNORECASE)
+            text = re.sub(_pattern(form), _REDACTED, text, flags=re.IGNORECASE)
     for form in forms:
         if form[:_SHORTEST_PART].lower() in lowered:
             text = _redact_beginnings(text, form)
     haystack = "\n".join(forms).lower()
+    words = {*re.findall(r"[^\W_]+", haystack)} - _ORDINARY
 
     def redact(match: re.Match[str]) -> str:
         word = match.group()
         part = word.strip(_AROUND_WORDS).lower()
-        return _REDACTED if len(part) >= _SHORTEST_PART and part in haystack else word
+        is_part = part in words if _is_word(part) else part in haystack
+        return _REDACTED if len(part) >= _SHORTEST_PART and is_part else word
 
     return re.sub(f"{_WORD}+", redact, text)[:_LONGEST_MESSAGE]
 
 
-def mask_identifiers(text: str) -> str:
-    """Redact words that look like identifiers: those of earlier requests are not at hand."""
+def mask_identifiers(text: str, shown: Iterable[str] = ()) -> str:
+    """Redact words that look like identifiers: those of earlier requests are not at hand.
+
+    Quantities stay, and so do the words of texts that are `shown` anyway.
+    """
+    text = text[:_LONGEST_QUOTE]
+    known = {_bare(word) for each in shown for word in re.findall(_QUOTED, each)} | {"UTF-8"}
+    quantities = {match.start() for match in _QUANTITY.finditer(text)}
 
     def redact(match: re.Match[str]) -> str:
         word = match.group()
-        if re.search(r"[0-9@%]|[^\x00-\x7f]", word):
-            return _REDACTED + word[len(word.rstrip(".,;:)")) :]
-        return word
+        if match.start() in quantities or _bare(word) in known or not _IDENTIFIER.search(word):
+            return word
+        return _REDACTED + word[len(word.rstrip(".,;:)")) :]
 
-    return re.sub(r"[^\s\"'<>]{3,}", redact, text[:_LONGEST_QUOTE])
+    return re.sub(_QUOTED, redact, text)
 
 
 def _redact_beginnings(text: str, form: str) -> str:
@@ -68,10 +108,26 @@ def _redact_beginnings(text: str, form: str) -> str:
                 break
             position += 1
         in_word = text[start - 1 : start + 1].isalnum() if start else False
-        if not in_word and not (text[position - 1 : position + 1].isalnum() and text[position:]):
+        in_word |= bool(text[position:]) and text[position - 1 : position + 1].isalnum()
+        is_whole = position - start == len(form)
+        is_ordinary = text[start:position].strip(_AROUND_WORDS + " ").lower() in _ORDINARY
+        if not in_word and (is_whole or not is_ordinary):
             text = text[:start] + _REDACTED + text[position:]
             position = start + len(_REDACTED)
     return text
+
+
+def _pattern(form: str) -> str:
+    """Return the pattern of a secret: a word is no secret within another word."""
+    return rf"(?<![^\W_]){form}(?![^\W_])" if _is_word(form) else re.escape(form)
+
+
+def _is_word(text: str) -> bool:
+    return text.isascii() and text.isalpha()
+
+
+def _bare(word: str) -> str:
+    return word.strip(".,;:()[]")
 
 
 def _one_line(text: str) -> str:
@@ -84,6 +140,7 @@ def _forms(secret: str) -> set[str]:
         secret,
         json.dumps(secret)[1:-1],
         json.dumps(secret, ensure_ascii=False)[1:-1],
+        json.dumps(secret)[1:-1].replace("/", "\\/"),
         quote(secret, errors="replace"),
         quote(secret, safe="", errors="replace"),
         quote_plus(secret, errors="replace"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import socket
 import ssl
@@ -109,7 +110,7 @@ class Transport:
                 HTTPBasicAuth(self._settings.workspace_id, self._keys[call.api]),
                 self._headers if name is None else self._headers | {"MOE-DBNAME": name},
                 _MAX_CALL_ANSWER_BYTES,
-                api_answers.classify,
+                functools.partial(api_answers.classify, names=calls.names(call)),
                 calls.private_values,
             )
         )

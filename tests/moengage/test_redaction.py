@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from urllib.parse import quote, quote_plus
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import assume, example, given
 
-from target_moengage_cohort.moengage.redaction import scrub
+from target_moengage_cohort.moengage.redaction import mask_identifiers, scrub
 
 FORMS = {
     "plain": str,
@@ -87,6 +88,64 @@ def test_short_ids_are_redacted_as_words(secret, around):
 def test_other_words_stay(text, secrets):
     """Words of the API that merely resemble an ID are shown."""
     assert text.split()[-1:] == scrub(text, secrets).split()[-1:]
+
+
+DOCUMENTED = [
+    "Entity Not Found: Custom segment not found for the given name or cs_id: Staff 2026",
+    "Resource not created: Name already exists: Staff 2026",
+    "Too Many Requests: File segment operations limit breached. Please retry after some time.",
+    "Invalid request: file_url - must be an https url",
+    "Invalid bson object-id passed in the request",
+    "MoEngage Client not found. Please check values for headers",
+    "The file can\u2019t be larger than 150 MB, in UTF-8",
+    "Please retry after 3600 seconds",
+]
+SENT = [
+    "https://files.example.com/users/moengage-segment-0f1e2d.csv?X-Amz-Signature=abcdef",
+    "https://hooks.example.com/moengage/custom-file/tok3n",
+    *("user-4711", "name@example.com", "file_7", "given surname", "Client-Resource", "ject"),
+]
+
+
+@pytest.mark.parametrize("text", DOCUMENTED)
+def test_a_documented_message_is_told_whole(text):
+    """Words of the API stay though what was sent has them within; a word that is all of an
+    identifier does not."""
+    masked = mask_identifiers(text, ["Staff 2026"])
+    assert text == scrub(masked, SENT)
+    expected = re.sub(r"\b(retry|found)\b", "[redacted]", text, flags=re.IGNORECASE)
+    assert expected == scrub(masked, [*SENT, "retry", "found"])
+
+
+@pytest.mark.parametrize("part", ["abcdef", "moengage-segment-0f1e2d.csv", "tok3n", "user-47"])
+def test_what_is_secret_in_an_address_is_not_told(part):
+    """A signature, the name that nobody can guess, and a part of an identifier are redacted."""
+    shown = scrub(f"cannot fetch {part} for the segment", SENT)
+    assert "cannot fetch [redacted] for the segment" == shown
+
+
+@pytest.mark.parametrize("address", [SENT[0], SENT[0].replace("/", "\\/"), SENT[0][:-4]])
+def test_an_address_is_not_told(address):
+    """No address is shown, not even if it was cut off, or escaped as PHP does."""
+    shown = scrub(f"cannot fetch {address}", SENT)
+    assert not [part for part in ("example", "0f1e2d", "csv", "abc") if part in shown]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4711",
+        "u4711 bytes",
+        "471100bytes@x",
+        "Ana@x",
+        "\u00fcbermensch",
+        "4711, hours",
+        "49711seconds7",
+    ],
+)
+def test_what_looks_like_an_identifier_is_masked(text):
+    """Only quantities and names that are shown anyway are not taken for identifiers."""
+    assert "[redacted]" == mask_identifiers(text, ["Staff 2026"]).split(",")[0].split()[0]
 
 
 def test_the_text_is_short_and_on_one_line():

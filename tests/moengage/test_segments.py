@@ -195,6 +195,20 @@ def test_filters_that_exist_name_the_segment_that_has_them(callers):
     assert "First" == error.value.existing.name
 
 
+def test_a_refusal_is_told_in_moengage_s_words(callers, files):
+    """A refusal quotes what MoEngage says, the segment's name and an error's code included, though
+    the addresses in the request have some of the words."""
+    source = files.source(b"u1", callback_url=f"{files.url}/moengage-segment-name/token")
+    with pytest.raises(ApiError) as error:
+        callers.segments.add_users("Staff 2026", source)
+    said = "Custom segment not found for the given name or cs_id: Staff 2026"
+    assert said in str(error.value)
+    callers.emulator.apis.fail_next(403, error_type="ER007", message="the key lacks the scope")
+    with pytest.raises(SettingsError) as refused:
+        callers.analytics.count([VIP])
+    assert "ER007: request: the key lacks the scope" in str(refused.value)
+
+
 def test_a_cyclic_segment_is_refused(callers):
     """A segment in its own filters, directly or not, is an error."""
     one = callers.segments.create("One", VIP)
