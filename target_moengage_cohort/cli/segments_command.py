@@ -8,12 +8,11 @@ import click
 import msgspec
 
 from target_moengage_cohort.cli.file_segment_commands import file
+from target_moengage_cohort.cli.filter_file import read_filters
 from target_moengage_cohort.cli.segments_api import find_segment, segments_api
 from target_moengage_cohort.cli.session import Session, configured, show
 from target_moengage_cohort.cli.terminal import example, require_utf8
-from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.core.text import printable
-from target_moengage_cohort.moengage.filters import FilterGroup  # noqa: TC001 - msgspec resolves it
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,9 +20,13 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.moengage.segments import Segment, SegmentDetails
 
 _NAME = click.argument("name", callback=require_utf8)
-_FILE = click.argument("filters", metavar="FILE|-", callback=require_utf8)
+_FILE = click.argument(
+    "filters",
+    metavar="FILE|-",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    callback=require_utf8,
+)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Output full details as JSON.")
-_MOST_BYTES = 1 << 20
 
 
 @click.group(epilog=example("moengage-cohort segments list --config config.json"))
@@ -49,7 +52,7 @@ def list_segments(session: Session, name: str | None, *, as_json: bool) -> None:
     """
     with session.opener() as opener, segments_api(session, opener) as api:
         found = api.list(name)
-    show(found, _table(found), as_json=as_json)
+    show(found, _table(found, name), as_json=as_json)
 
 
 @segments.command(epilog=example("moengage-cohort segments get Berlin --config config.json"))
@@ -80,7 +83,7 @@ def create(session: Session, name: str, filters: str, *, as_json: bool) -> None:
     documents them; - is standard input.
     """
     session.refuse_dry_run()
-    wanted = _read(filters)
+    wanted = read_filters(filters)
     with session.opener() as opener, segments_api(session, opener) as api:
         details = api.create(name, wanted.included_filters, wanted.excluded_filters)
     show(details, [f"segment {name!r}: created"], as_json=as_json)
@@ -101,7 +104,7 @@ def update(session: Session, name: str, filters: str, rename: str | None, *, as_
     documented.
     """
     session.refuse_dry_run()
-    wanted = _read(filters)
+    wanted = read_filters(filters)
     with session.opener() as opener, segments_api(session, opener) as api:
         details = api.update(
             find_segment(api, name).id, wanted.included_filters, wanted.excluded_filters, rename
@@ -143,45 +146,10 @@ def unarchive(session: Session, name: str, *, as_json: bool) -> None:
 segments.add_command(file)
 
 
-class _Filters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The filters of a segment; the other fields are those of `get`, which nothing needs."""
-
-    included_filters: FilterGroup
-    excluded_filters: FilterGroup | None = None
-    name: object = None
-    id: object = None
-    created_time: object = None
-    updated_time: object = None
-    type: object = None
-    source: object = None
-    description: object = None
-
-
-def _read(path: str) -> _Filters:
-    """Read filters; no error quotes them, because they may have identifiers."""
-    name = "standard input" if path == "-" else path
-    try:
-        with click.open_file(path, "rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
-            msg = f"{name}: has more than {_MOST_BYTES:,} bytes, and MoEngage takes fewer"
-            raise InputError("filters_too_large", msg)
-        return msgspec.json.decode(content, type=_Filters)
-    except OSError as error:
-        msg = f"{name}: cannot be read ({error.strerror}); choose another file"
-        raise InputError("unreadable_file", msg) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        msg = (
-            f"{name}: must be a JSON object with `included_filters`, which has `filter_operator` "
-            "(and, or) and `filters` (a list), and perhaps `excluded_filters`; it may have what "
-            "`segments get --json` shows, and nothing else"
-        )
-        raise InputError("invalid_filters", msg) from None
-
-
-def _table(found: Sequence[Segment]) -> Iterator[str]:
+def _table(found: Sequence[Segment], name: str | None) -> Iterator[str]:
     if not found:
-        yield "MoEngage lists no such segment."
+        which = "segments" if name is None else f"segment with the name {name!r}"
+        yield f"MoEngage lists no {which}"
         return
     yield _row("created (UTC)", "type", "source", "name")
     for each in found:

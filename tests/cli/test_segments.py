@@ -59,7 +59,7 @@ def test_the_list_has_cohorts_and_shows_them_as_text(desk, segments):
         ["filter", "api"],
     ]
     assert shown[1].endswith(" VIP users")
-    assert "no such segment" in desk.run("segments", "list", "--name", "None").stdout
+    assert "no segment" in desk.run("segments", "list", "--name", "None").stdout
 
 
 def test_no_command_waits_for_a_run(desk, segments):
@@ -94,28 +94,65 @@ def test_a_doubted_attempt_is_told(desk, segments):
     )
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        "{",
-        '{"included_filters": {}}',
-        '{"filters": []}',
-        json.dumps(BERLIN | {"exclude_filters": BERLIN["included_filters"]}),
+def changed(**fields):
+    """Return filters with other fields of their group."""
+    return json.dumps({"included_filters": BERLIN["included_filters"] | fields})
+
+
+WRONG_FILTERS = {
+    "nothing": ("", "is empty"),
+    "a list": ("[]", "the file: must be an object, and is a list"),
+    "an end": ("{", "line 1, column 2: "),
+    "a comma": ('{\n  "included_filters": {,\n', "line 2, column 24: "),
+    "more": ("{}\n{}", "line 2, column 1: "),
+    "no JSON's number": ('{"included_filters": NaN}', "NaN"),
+    "another encoding": ("\udcff", "UTF-8"),
+    "depth": ("[" * 100_000, "nested too deeply"),
+    "size": (" " * (1 << 20) + "{}", "1,048,576 bytes"),
+    "no filters": ("{}", "included_filters: is missing"),
+    "no operator": ('{"included_filters": {}}', "included_filters.filter_operator: is missing"),
+    "no list": ('{"included_filters": {}}', "included_filters.filters: is missing"),
+    "operator": (changed(filter_operator=f"{PLANTED}or"), '.filter_operator: must be "and" or'),
+    "an odd operator": (changed(filter_operator=["and"]), '.filter_operator: must be "and" or'),
+    "filters": (changed(filters={}), "included_filters.filters: must be a list, and is an object"),
+    "filter": (changed(filters=[{}, PLANTED]), "included_filters.filters, item 2: must be an obj"),
+    "field": ('{"filters": []}', "unknown field 'filters'; did you mean 'included_filters'?"),
+    "value as a field": (json.dumps({f"{PLANTED}2": 1} | BERLIN), "unknown field; remove all but"),
+    "excluded": (
         json.dumps(BERLIN | {"excluded_filters": [f"{PLANTED}0002"]}),
-        " " * (1 << 20) + "{}",
-    ],
-)
-def test_a_file_that_has_no_filters(desk, segments, text):
-    """A file that is not what MoEngage documents, or has a misspelled key, is refused here."""
-    assert "standard input: " in segments("create", "Berlin", "-", text=text, code=1)
+        "excluded_filters: must be an object, and is a list",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "fault"), WRONG_FILTERS.values(), ids=WRONG_FILTERS)
+def test_a_file_that_has_no_filters(desk, segments, text, fault):
+    """A file that is not what MoEngage documents is refused here; the error names the file, and the
+    line or the field that is wrong."""
+    data = text.encode(errors="surrogateescape")
+    error = segments("create", "Berlin", "-", text=data, code=1)
+    assert all(line.startswith("Error: standard input: ") for line in error.splitlines())
+    assert fault in error
     assert [] == desk.emulator.apis.calls()
 
 
-def test_a_file_that_cannot_be_read(segments, desk):
-    """The error names the file."""
-    assert "missing.json" in segments("create", "B", str(desk.folder / "missing.json"), code=1)
+def test_filters_with_a_byte_order_mark(segments):
+    """A file that an editor of Windows has saved is read."""
+    segments(
+        "create", "Berlin", "-", text="\ufeff" + json.dumps(BERLIN | {"excluded_filters": None})
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("create", "B"), ("update", "B"), ("file", "add", "B", "--upload", "x", "--csv")],
+)
+def test_a_file_that_is_missing(desk, words):
+    """A file that is not there is wrong usage, whatever it should have; the error names it."""
+    for path in (desk.folder / "missing.json", desk.folder):
+        result = desk.run("segments", *words, str(path))
+        assert 2 == result.exit_code
+        assert path.name in result.stderr
 
 
 @pytest.mark.parametrize("words", [("get", "None"), ("update", "None", "-")])
