@@ -29,6 +29,7 @@ from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import SettingsError, TryAgainError
 from target_moengage_cohort.core.files import Scratch
 from target_moengage_cohort.core.text import format_count, printable
+from target_moengage_cohort.moengage.segment_files import FAULTS
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,7 +185,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         unsent: Users of files that were not sent, because one before them was not processed.
-        left_out: Members of the cohort that no file can have, by the reason.
+        left_out: Members of the cohort that no file can have, by the reason's code.
     """
 
     segment: str
@@ -245,9 +246,12 @@ def _parts(
         name = f"cohort {given.cohort!r}"
         parts = write_parts(folder, _until_stopped(session, values), name)
     if left_out:
-        reasons = "; ".join(f"{fault}: {count:,}" for fault, count in left_out.items())
+        reasons = "; ".join(
+            f"{count:,} whose uid {FAULTS[code]}" if code in FAULTS else f"{count:,} without a uid"
+            for code, count in left_out.items()
+        )
         logger.warning(
-            "%s: %s left out, because a file cannot have their identifier (%s)",
+            "%s: %s left out, because no file can have their uid: %s",
             name,
             format_count(left_out.total(), "member"),
             reasons,

@@ -15,6 +15,7 @@ import msgspec
 from target_moengage_cohort.cli.identifiers import is_column_name
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.moengage.segment_files import (
+    FAULTS,
     MOST_BYTES,
     MOST_USERS,
     SeenValues,
@@ -30,6 +31,15 @@ if t.TYPE_CHECKING:
 
 _LONGEST = 65_536  # characters of a line
 _AT_A_TIME = 10_000
+_REMEDY = (
+    "MoEngage takes one column of values without quotes, commas and blank lines. Fix the line, or "
+    "delete it"
+)
+_REMEDIES: dict[str | None, str] = {
+    "nul_byte": "files in UTF-16 have such bytes. Save the file in UTF-8, or delete the line",
+    "not_a_number": "with --type double, all values are numbers such as -1.5. Fix the line, or "
+    "delete it",
+}
 _BLOCK_BYTES = 1 << 20  # more than the longest line has
 
 
@@ -102,14 +112,11 @@ def _batches(file: t.TextIO, name: str, kind: AttributeType) -> Iterator[list[st
     while line := file.readline(_LONGEST):
         number += 1
         value = line.removesuffix("\n").removesuffix("\r")
-        fault = value_fault(value, kind)
-        if len(line) == _LONGEST:
-            fault = f"has more than {_LONGEST:,} characters"
-        if fault is not None:
-            msg = (
-                f"{name}: line {number:,} {fault}; MoEngage takes one column of values without "
-                "quotes, commas and blank lines. Fix the line, or delete it"
-            )
+        code = value_fault(value, kind)
+        if code is not None or len(line) == _LONGEST:
+            fault = f"has more than {_LONGEST:,} characters" if code is None else FAULTS[code]
+            remedy = _REMEDIES.get(code, _REMEDY)
+            msg = f"{name}: line {number:,} {fault}; {remedy}"
             raise InputError("invalid_segment_file", msg)
         if number == 1 and is_column_name(value):
             msg = f"{name}: the first line looks like a column name; delete it"
@@ -124,11 +131,11 @@ def _batches(file: t.TextIO, name: str, kind: AttributeType) -> Iterator[list[st
 def member_values(
     chunks: Iterable[list[Member]], kind: AttributeType, left_out: Counter[str]
 ) -> Iterator[list[str]]:
-    """Yield the uids of members; count the members that no file can have, by the reason."""
+    """Yield the uids of members; count the members that no file can have, by the reason's code."""
     for members in chunks:
         values = []
         for member in members:
-            fault = "has no uid" if member.uid is None else value_fault(member.uid, kind)
+            fault = "no_uid" if member.uid is None else value_fault(member.uid, kind)
             if fault is None:
                 values.append(t.cast("str", member.uid))
             else:

@@ -192,7 +192,8 @@ def _parsed(content: bytes) -> list[str]:
         raise _BadFileError(msg) from None
     for reason, is_wrong in (
         ("a blank line", any(not value.strip() for value in values)),
-        ("a quote", any('"' in value or "'" in value for value in values)),
+        ("a quote", any('"' in value or value[:1] == value[-1:] == "'" for value in values)),
+        ("a NUL byte", any("\0" in value for value in values)),
         ("a comma, so more than one column", any("," in value for value in values)),
         ("a carriage return", any("\r" in value for value in values)),
         ("a duplicate", len({*values}) < len(values)),

@@ -14,23 +14,38 @@ MOST_BYTES = 150_000_000
 MOST_USERS = 2_000_000
 """Of all files of a day."""
 
-_FORBIDDEN = re.compile("[\"',\r\n]")
+FAULTS = {
+    "quote": "has a quote",
+    "comma": "has a comma",
+    "line_break": "has a line break",
+    "nul_byte": "has a NUL byte",
+    "quoted": "is in apostrophes",
+    "blank": "is blank",
+    "not_a_number": "is not a number",
+}
+"""The rules that a value may break, by their codes, as predicates."""
+
+_FORBIDDEN = re.compile('[",\r\n\0]')
+_CODES = {'"': "quote", ",": "comma", "\0": "nul_byte"}
+# MoEngage forbids quotes. Within a value an apostrophe is none, and names have it: o'brien.
+_IN_APOSTROPHES = re.compile("'(.*')?")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_FAULTS = {'"': "has a quote", "'": "has a quote", ",": "has a comma"}
 _BUCKETS = 256
 _DIGEST_BYTES, _NUMBER_BYTES = 12, 4
 
 
 def value_fault(value: str, kind: AttributeType) -> str | None:
-    """Return the rule that a value breaks, without the value, or ``None``.
+    """Return the code of the rule that a value breaks, or ``None``.
 
     MoEngage trims nothing, so white space around a value is a part of it.
     """
     if match := _FORBIDDEN.search(value):
-        return _FAULTS.get(match[0], "has a line break")
+        return _CODES.get(match[0], "line_break")
+    if _IN_APOSTROPHES.fullmatch(value):
+        return "quoted"
     if not value.strip():
-        return "is blank"
-    return "is not a number" if kind == "double" and not _is_number(value) else None
+        return "blank"
+    return "not_a_number" if kind == "double" and not _is_number(value) else None
 
 
 def _is_number(value: str) -> bool:

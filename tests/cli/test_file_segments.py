@@ -209,10 +209,11 @@ def test_the_accepted_members_of_a_cohort(desk, site, send, caplog):
         number = ledger.sent(Action.ADD, person(3).encode().join((b"[", b"]")), 1, 2)
         ledger.answered(number, RequestState.UNANSWERED)
     result = send("create", "Staff", "--cohort", "vip", *site.options)
-    assert {"has no uid": 1, "has a quote": 2} == result["left_out"]
+    assert {"no_uid": 1, "quote": 1} == result["left_out"]
     assert "members_left_out" == caplog.records[-1].code
     (name,) = site.files
-    assert {each.uid for each in people(1, 2, 3)} == {*(site.folder / name).read_text().split()}
+    uids = {each.uid for each in people(1, 2, 3)} | {f"{PLANTED}o'6"}
+    assert uids == {*(site.folder / name).read_text().split()}
     assert (7, 2) == desk.counts("vip")  # and nothing in the ledger has changed
 
 
@@ -317,7 +318,8 @@ BROKEN = {
     "blank line": "a\n\nb\n",
     "spaces": "a\n  \n",
     "quoted": '"a"\n',
-    "apostrophe": "o'a\n",
+    "apostrophes": "'a'\n",
+    "NUL byte": "a\0\n",
     "two columns": "a,b\n",
     "trailing comma": "a,\n",
     "duplicate": "a\nb\na\n",
@@ -326,6 +328,21 @@ BROKEN = {
     "empty": "",
     "long line": "a" * 70_000 + "\n",
 }
+
+
+def test_a_faulty_line_is_told_by_its_number(desk, site):
+    """The error about a line has its number."""
+    path = desk.folder / "users.csv"
+    path.write_bytes(b"x\ny\n" + "z\n".encode("utf-16-le"))
+    result = desk.run("segments", "file", "add", "Staff", "--csv", str(path), *site.options)
+    assert (1, True) == (result.exit_code, "line 3 has a NUL byte" in result.stderr)
+
+
+def test_an_apostrophe_is_no_quote(desk, site, send, waiting):
+    """A value with an apostrophe is sent, and matches a user."""
+    desk.emulator.apis.know([f"{PLANTED}o'brien"])
+    send("create", "Staff", "--csv", csv(desk, "o'brien"), *site.options, *waiting)
+    assert 1 == users(desk, "Staff")
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)

@@ -4,21 +4,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from target_moengage_cohort.moengage.segment_files import SeenValues, value_fault
+from target_moengage_cohort.moengage.segment_files import FAULTS, SeenValues, value_fault
 
 
-@pytest.mark.parametrize("value", ["u-1", "a b", " padded ", "é", "0042", "\ufeff", "a;b"])
+@pytest.mark.parametrize(
+    "value", ["u-1", "a b", " padded ", "é", "0042", "\ufeff", "a;b", "o'brien", "d'"]
+)
 def test_what_a_file_can_have(value):
     """A value may have white space and any characters that no rule forbids."""
     assert value_fault(value, "string") is None
 
 
-@pytest.mark.parametrize("value", ["", " ", "\t", 'a"b', "o'brien", "a,b", "a,", "a\nb", "a\r"])
-def test_what_a_file_cannot_have(value):
-    """Blanks, quotes, commas and line breaks are refused, and the reason does not quote them."""
-    fault = value_fault(value, "string")
-    assert fault
-    assert "brien" not in fault
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        *(("", "blank"), (" ", "blank"), ("\t", "blank"), ('a"b', "quote"), ("'a'", "quoted")),
+        *(("'o'brien'", "quoted"), ("'", "quoted"), ("a,b", "comma"), ("a,", "comma")),
+        *(("a\nb", "line_break"), ("a\r", "line_break"), ("a\0", "nul_byte"), ("\0", "nul_byte")),
+    ],
+)
+def test_what_a_file_cannot_have(value, code):
+    """Blanks, quotes, commas, line breaks and NUL bytes are refused, each with a code."""
+    assert code == value_fault(value, "string")
+    assert code in FAULTS
 
 
 @pytest.mark.parametrize(
