@@ -11,7 +11,7 @@ import msgspec
 from target_moengage_cohort.cli.segment_parts import quoted_values
 from target_moengage_cohort.cli.terminal import complain
 from target_moengage_cohort.core.errors import SettingsError, TargetError, TryAgainError
-from target_moengage_cohort.core.text import format_count
+from target_moengage_cohort.core.text import format_count, format_minutes, format_size
 from target_moengage_cohort.delivery.ports import NoAnswerError
 from target_moengage_cohort.moengage.api_errors import ApiError
 from target_moengage_cohort.moengage.redaction import mask_identifiers, scrub
@@ -31,10 +31,15 @@ if t.TYPE_CHECKING:
 Quoted: t.TypeAlias = "Callable[[str], list[str]]"
 """Returns the values of a file that a text quotes."""
 
+Say: t.TypeAlias = "Callable[[str, float], None]"
+"""Tells a person what is being done, and for how many seconds at the latest; 0 if no one knows."""
+
 logger = logging.getLogger(__name__)
 
 ChangeKind: t.TypeAlias = t.Literal["create", "add", "remove", "replace"]
-State: t.TypeAlias = t.Literal["accepted", "processed", "failed", "unanswered", "unknown"]
+State: t.TypeAlias = t.Literal[
+    "accepted", "processed", "failed", "unanswered", "interrupted", "unknown"
+]
 
 
 class FileChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +48,7 @@ class FileChange(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         attribute: The attribute that the files have the values of.
         expiry_days: When the segment expires; for `create` only.
-        wait_seconds: How long to wait for the callback of each file.
+        is_awaited: Whether the command waits for the callback of each file.
     """
 
     kind: ChangeKind
@@ -52,7 +57,7 @@ class FileChange(msgspec.Struct, frozen=True, kw_only=True):
     attribute_type: AttributeType
     expiry_days: int = 0
     callback_url: str | None = None
-    wait_seconds: float = 0.0
+    is_awaited: bool = False
 
     def check_split(self, files: int) -> None:
         """Raise a `SettingsError` if users may get lost, because files are processed in any order.
@@ -60,7 +65,7 @@ class FileChange(msgspec.Struct, frozen=True, kw_only=True):
         Args:
             files: How many there are.
         """
-        if files > 1 and self.kind in {"create", "replace"} and not self.wait_seconds:
+        if files > 1 and self.kind in {"create", "replace"} and not self.is_awaited:
             msg = (
                 f"the users fill {files} files, and all but the first can be added only after "
                 "MoEngage has processed that one; use --wait"
@@ -73,7 +78,8 @@ class SentFile(msgspec.Struct, kw_only=True):
 
     Attributes:
         name: Its name in the storage, if this program has put it there.
-        state: `unknown` if the request got no answer, `unanswered` if no callback came in time.
+        state: `unknown` if the request got no answer, `unanswered` if no callback came in time,
+            `interrupted` if the command was to end before it came.
     """
 
     name: str | None = None
@@ -104,18 +110,31 @@ class FileSender:
     def __init__(
         self,
         api: Segments,
+        users: FileUsers,
         change: FileChange,
         listener: CallbackListener | None,
-        users: FileUsers,
+        say: Say,
     ) -> None:
-        self._api, self._change, self._listener, self._users = api, change, listener, users
+        self._api, self._users, self._change, self._listener = api, users, change, listener
+        self._say = say
         self.segment: FileSegment | None = None
         self.sent: list[SentFile] = []
         self.has_failed = False
 
     def send_url(self, url: str) -> None:
         """Send a file that is at an address already."""
-        self._send(url, SentFile(), lambda _error: [])
+        file = SentFile()
+        self._send(url, file, lambda _error: [], "the file")
+        if file.found is not None and (seconds := self._users.take(file.found)):
+            logger.warning(
+                "segment %r: the file has %s, which with those of other commands are more than "
+                "the %s that MoEngage takes in a day. It may refuse other files for the next %s",
+                self._change.segment,
+                format_count(file.found, "user"),
+                f"{MOST_USERS:,}",
+                format_minutes(seconds / 60),
+                extra={"code": "too_many_users"},
+            )
 
     def send_parts(self, parts: tuple[Part, ...], storage: SegmentStorage) -> None:
         """Send files through a storage, until one is not processed as it should be.
@@ -124,30 +143,35 @@ class FileSender:
         there are too many users for a day.
         """
         total = sum(part.users for part in parts)
-        if seconds := self._users.take(total, MOST_USERS):
+        if seconds := self._users.take(total):
             msg = (
                 f"MoEngage takes {MOST_USERS:,} users of files in a day, and these {total:,} are "
-                f"too many after those of other commands. Try again in {seconds:,.0f} s"
+                "too many after those of other commands, so nothing was sent. Try again in "
+                f"{format_minutes(seconds / 60)}"
             )
             raise TryAgainError("too_many_users", msg)
         try:
             self._send_parts(parts, storage)
         finally:
-            self._users.give_back(total - sum(file.users or 0 for file in self.sent))
+            self._users.keep(sum(file.users or 0 for file in self.sent))
 
     def _send_parts(self, parts: tuple[Part, ...], storage: SegmentStorage) -> None:
-        for part in parts:
+        for number, part in enumerate(parts, 1):
+            which = "the file" if len(parts) == 1 else f"file {number:,} of {len(parts):,}"
+            what = f"{which} ({format_count(part.users, 'user')}, {format_size(part.size)})"
+            self._say(f"uploading {what}", 0.0)
             stored = storage.put(part.path)
             file = SentFile(name=stored.name, users=part.users, bytes=part.size)
+            quoted = functools.partial(quoted_values, part.path)
             try:
-                self._send(stored.address, file, functools.partial(quoted_values, part.path))
+                self._send(stored.address, file, quoted, which)
             finally:
                 if file not in self.sent or file.state in {"processed", "failed"}:
                     self._delete(storage, file)
             if not file.is_done:
                 return
 
-    def _send(self, address: str, file: SentFile, quoted: Quoted) -> None:
+    def _send(self, address: str, file: SentFile, quoted: Quoted, which: str) -> None:
         callback_url = self._change.callback_url
         if self._listener is not None:
             callback_url = self._listener.expect()
@@ -159,10 +183,17 @@ class FileSender:
             raise
         file.state = "accepted"
         self.sent.append(file)
-        if self._listener is not None:
-            self._note(
-                self._listener.wait(str(callback_url), self._change.wait_seconds), file, quoted
-            )
+        if self._listener is None:
+            return
+        seconds = self._listener.seconds_left
+        if seconds:
+            self._say(f"waiting for MoEngage's callback about {which}", seconds)
+        callback = self._listener.wait(str(callback_url))
+        if callback is None:
+            file.state = "interrupted" if self._listener.is_interrupted else "unanswered"
+            return
+        self._say(f"the callback came after {seconds - self._listener.seconds_left:,.0f} s", 0.0)
+        self._note(callback, file, lambda text: [address, str(callback_url), *quoted(text)])
 
     def _request(self, address: str, callback_url: str | None) -> FileSegment:
         change = self._change
@@ -185,16 +216,22 @@ class FileSender:
             case "replace":
                 return self._api.replace_users(change.segment, source)
 
-    def _note(self, callback: Callback | None, file: SentFile, quoted: Quoted) -> None:
-        file.state = "unanswered"
-        if callback is None:
-            return
+    def _note(self, callback: Callback, file: SentFile, secrets: Quoted) -> None:
         file.state = "processed" if callback.is_processed else "failed"
         file.found, file.processed = callback.found, callback.processed
         file.matched = callback.matched
-        if callback.error is not None:
-            error = mask_identifiers(callback.error)
-            file.error = scrub(error, quoted(error))
+        if not callback.is_processed or callback.error is not None:
+            error = callback.error or f"status {callback.status}, without a reason"
+            error = mask_identifiers(error, [self._change.segment, str(callback.status)])
+            file.error = scrub(error, secrets(error))
+        if file.matched == 0 and file.found:
+            logger.warning(
+                "segment %r: no user has one of the %s in the attribute %r; check its name",
+                self._change.segment,
+                format_count(file.found, "value"),
+                self._change.attribute,
+                extra={"code": "no_user_matched"},
+            )
         if callback.is_processed and file.users not in {None, file.found}:
             logger.warning(
                 "segment %r: MoEngage found %s values in a file of %s",

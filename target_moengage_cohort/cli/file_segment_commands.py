@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import typing as t
 from collections import Counter
 
 import click
-import msgspec
 
 from target_moengage_cohort.cli.empty_command import known_members
-from target_moengage_cohort.cli.file_segment_change import FileChange, FileSender, SentFile
+from target_moengage_cohort.cli.file_segment_change import FileChange, FileSender
 from target_moengage_cohort.cli.file_segment_options import FileOptions, takes_file
+from target_moengage_cohort.cli.file_segment_result import Result, lines
 from target_moengage_cohort.cli.segment_callbacks import CallbackListener
 from target_moengage_cohort.cli.segment_parts import (
     csv_values,
@@ -21,14 +22,12 @@ from target_moengage_cohort.cli.segment_parts import (
     write_parts,
 )
 from target_moengage_cohort.cli.segment_storage import SegmentStorage
-from target_moengage_cohort.cli.segment_users import FileUsers
-from target_moengage_cohort.cli.segments_api import segments_api
+from target_moengage_cohort.cli.segments_api import file_segments_api
 from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, show
 from target_moengage_cohort.cli.terminal import example, require_utf8
-from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import SettingsError, TryAgainError
 from target_moengage_cohort.core.files import Scratch
-from target_moengage_cohort.core.text import format_count, printable
+from target_moengage_cohort.core.text import format_count, iso_utc
 from target_moengage_cohort.moengage.segment_files import FAULTS
 
 if t.TYPE_CHECKING:
@@ -40,20 +39,6 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.moving import Opener
 
 logger = logging.getLogger(__name__)
-
-_TITLES = {
-    "create": "Create",
-    "add": "Add users to",
-    "remove": "Remove users from",
-    "replace": "Replace the users of",
-}
-_STATES = {
-    "accepted": "accepted; MoEngage has not processed it yet",
-    "processed": "processed",
-    "failed": "MoEngage could not process it",
-    "unanswered": "accepted, but no callback came in time",
-    "unknown": "the request got no clear answer, so it may have been accepted",
-}
 
 
 def _example(start: str) -> str:
@@ -148,7 +133,7 @@ def _change(
         attribute_type=given.attribute_type,
         expiry_days=expiry_days,
         callback_url=given.callback_url,
-        wait_seconds=60 * (given.wait or 0),
+        is_awaited=given.wait is not None,
     )
     url, left_out = given.address, Counter[str]()
     parts: tuple[Part, ...] = ()
@@ -165,9 +150,9 @@ def _change(
         if parts:
             change.check_split(len(parts))
         storage = _storage(session, given)
-        users = FileUsers.of(session.settings, session.clock)
-        with _listening(session, given) as listener, segments_api(session, opener) as api:
-            sender = FileSender(api, change, listener, users)
+        with _listening(session, given) as listener, file_segments_api(session, opener) as api:
+            say = functools.partial(_say, session, given)
+            sender = FileSender(*api, change, listener, say)
             try:
                 if storage is None:
                     sender.send_url(str(url))
@@ -176,47 +161,8 @@ def _change(
             finally:
                 result = Result.of(change, sender, parts, left_out)
                 if sender.sent:
-                    show(result, _lines(result, storage), as_json=given.as_json)
+                    show(result, lines(result, storage), as_json=given.as_json)
     return DONE if result.is_done and not sender.has_failed else FAILED
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a change.
-
-    Attributes:
-        unsent: Users of files that were not sent, because one before them was not processed.
-        left_out: Members of the cohort that no file can have, by the reason's code.
-    """
-
-    segment: str
-    id: str | None
-    change: ChangeKind
-    files: list[SentFile]
-    unsent: int
-    left_out: dict[str, int]
-
-    @classmethod
-    def of(
-        cls,
-        change: FileChange,
-        sender: FileSender,
-        parts: tuple[Part, ...],
-        left_out: Counter[str],
-    ) -> Result:
-        """Return the result of a change that has ended."""
-        return cls(
-            segment=change.segment,
-            id=None if sender.segment is None else sender.segment.id,
-            change=change.kind,
-            files=sender.sent,
-            unsent=sum(part.users for part in parts[len(sender.sent) :]),
-            left_out=dict(left_out),
-        )
-
-    @property
-    def is_done(self) -> bool:
-        """Whether all files were accepted, and processed if that was waited for."""
-        return not self.unsent and all(each.is_done for each in self.files)
 
 
 def _attribute(session: Session, given: FileOptions) -> str:
@@ -280,21 +226,12 @@ def _listening(
     if given.callback_listen is None:
         return contextlib.nullcontext()
     url = str(given.callback_url)
-    return CallbackListener(*given.callback_listen, url, session.interrupt)
+    seconds = 60 * (given.wait or 0)
+    return CallbackListener(*given.callback_listen, url, session.interrupt, seconds)
 
 
-def _lines(result: Result, storage: SegmentStorage | None) -> Iterator[str]:
-    yield f"{_TITLES[result.change]} segment {result.segment!r}:"
-    for each in result.files:
-        users = "" if each.users is None else f"{format_count(each.users, 'user')}, "
-        yield f"  {users}{_STATES[each.state]}"
-        if each.found is not None:
-            numbers = (each.found, each.processed or 0, each.matched or 0)
-            yield "  {:,} found, {:,} processed, {:,} matched".format(*numbers)
-        if each.error:
-            yield f"  {printable(each.error)}"
-        if each.name is not None and storage is not None and not each.deleted:
-            command = suggest("segments", "file", "discard", each.name, "--upload", storage.shown)
-            yield f"  once MoEngage has fetched it, delete the file: {command}"
-    if result.unsent:
-        yield f"  {format_count(result.unsent, 'user')} not sent: send these again"
+def _say(session: Session, given: FileOptions, text: str, seconds: float) -> None:
+    """Log what is being done; a program that reads JSON needs to know only the result."""
+    until = f", until {iso_utc(session.clock() + seconds, 'seconds')} at the latest"
+    level = logging.DEBUG if given.as_json else logging.INFO
+    logger.log(level, "%s%s", text, until if seconds else "", extra={"code": "file_progress"})

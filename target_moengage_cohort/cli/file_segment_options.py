@@ -27,7 +27,7 @@ class FileOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of a command that changes a file segment.
 
     Attributes:
-        wait: Minutes to wait for each callback.
+        wait: Minutes to wait for all callbacks together.
         callback_listen: Host and port.
     """
 
@@ -122,7 +122,8 @@ _OPTIONS = (
         metavar="MINUTES",
         type=float,
         callback=_minutes,
-        help="Wait so long for MoEngage's callback for each file, then delete the file.",
+        help="Wait so long, for all files together, for MoEngage's callbacks; delete each file "
+        "after its own. Uploads and calls of the API take their time in addition.",
     ),
     click.option(
         "--callback-url",

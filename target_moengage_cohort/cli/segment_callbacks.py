@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import secrets
 import socket
@@ -58,11 +57,18 @@ class CallbackListener:
         host: The address to listen on.
         port: The port; 0 takes a free one.
         url: The address under which MoEngage reaches it, without the file's own part.
-        interrupt: Ends the wait.
+        interrupt: Ends every wait.
+        seconds: How long to wait for all callbacks together.
+
+    Attributes:
+        seconds_left: How long to wait from now on.
     """
 
-    def __init__(self, host: str, port: int, url: str, interrupt: Interrupt) -> None:
+    def __init__(
+        self, host: str, port: int, url: str, interrupt: Interrupt, seconds: float
+    ) -> None:
         self._url, self._interrupt = url.rstrip("/"), interrupt
+        self.seconds_left = seconds
         self._tokens: set[str] = set()
         self._received: queue.SimpleQueue[tuple[str, Callback] | None] = queue.SimpleQueue()
         interrupt.call_when_set(lambda: self._received.put(None))
@@ -90,14 +96,23 @@ class CallbackListener:
         self._tokens.add(token)
         return f"{self._url}/{token}"
 
-    def wait(self, address: str, seconds: float) -> Callback | None:
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the command is to end."""
+        return self._interrupt.is_set()
+
+    def wait(self, address: str) -> Callback | None:
         """Return the callback to an address, or ``None`` if none comes or the command ends."""
-        token, deadline = address.rpartition("/")[2], time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0 and not self._interrupt.is_set():
-            with contextlib.suppress(queue.Empty):
-                received = self._received.get(timeout=left)
+        token, deadline = address.rpartition("/")[2], time.monotonic() + self.seconds_left
+        try:
+            while not self.is_interrupted:
+                received = self._received.get(timeout=max(0.0, deadline - time.monotonic()))
                 if received is not None and received[0] == token:  # no other one that came twice
                     return received[1]
+        except queue.Empty:
+            pass
+        finally:
+            self.seconds_left = max(0.0, deadline - time.monotonic())
         return None
 
     def _take(self, path: str, body: bytes) -> HTTPStatus:

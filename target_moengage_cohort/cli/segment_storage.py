@@ -101,7 +101,7 @@ class SegmentStorage:
         ):
             while block := source.read(_BLOCK_BYTES):
                 if self._is_stopped():
-                    msg = "stopped before the file was uploaded, so nothing was changed"
+                    msg = "stopped before the file was uploaded, so it was not sent"
                     raise TryAgainError("interrupted", msg)
                 target.write(block)
 

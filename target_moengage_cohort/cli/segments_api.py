@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
+from target_moengage_cohort.cli.segment_users import FileUsers
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import InputError, TargetError
 from target_moengage_cohort.delivery.delivery import live_calls
@@ -22,7 +23,14 @@ if t.TYPE_CHECKING:
 
 @contextlib.contextmanager
 def segments_api(session: Session, opener: Opener) -> Iterator[Segments]:
-    """Yield the Segments API, within the limits of all hosts that share the ledger."""
+    """Yield the Segments API; see `file_segments_api`."""
+    with file_segments_api(session, opener) as (segments, _):
+        yield segments
+
+
+@contextlib.contextmanager
+def file_segments_api(session: Session, opener: Opener) -> Iterator[tuple[Segments, FileUsers]]:
+    """Yield the Segments API and the users of files, within the limits of all hosts of a ledger."""
     with opener.open(session.settings, read_only=True) as store:
         calls = live_calls(
             session.settings,
@@ -32,7 +40,7 @@ def segments_api(session: Session, opener: Opener) -> Iterator[Segments]:
         )
         with contextlib.closing(calls):
             try:
-                yield Segments(calls.send)
+                yield Segments(calls.send), FileUsers(calls.reserve, calls.release)
             except ApiError as error:
                 raise _explained(error) from None
 

@@ -36,8 +36,11 @@ class RateLimit(msgspec.Struct, frozen=True):
 class SharedWindow(t.Protocol):
     """A rate limit that several hosts share: so many starts in each of its windows of time."""
 
-    def acquire(self) -> float:
-        """Take a permit to start a request, or return the seconds until one may be free."""
+    def acquire(self, count: int = 1) -> float:
+        """Take so many permits, or return the seconds until there may be as many."""
+
+    def give_back(self, count: int) -> None:
+        """Give back so many of the permits that were taken last."""
 
     def hold(self, seconds: float) -> None:
         """Give no permit for so long."""

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 
 import msgspec
 
+from target_moengage_cohort.core.errors import TryAgainError
 from target_moengage_cohort.delivery.ports import NoAnswerError
 from target_moengage_cohort.delivery.retries import RETRIED, Waits
 from target_moengage_cohort.moengage.answers import Answer, Outcome
@@ -88,6 +89,17 @@ class ApiCalls:
                 raise _limited(call, seconds)
             raise _exhausted(call, answer, "", is_doubted=answer.sent)
         return answer
+
+    def reserve(self, limit: RateLimit, count: int) -> float:
+        """Take so many permits that no call takes, or return the seconds until there may be."""
+        if (seconds := self._of(limit).take(count)) is None:
+            msg = f"interrupted: did not take permits of the limit {limit.name}. Run it again"
+            raise TryAgainError("interrupted", msg)
+        return seconds
+
+    def release(self, limit: RateLimit, count: int) -> None:
+        """Give back so many of the permits that `reserve` has taken."""
+        self._of(limit).give_back(count)
 
     def close(self) -> None:
         """Close the windows of the limits; there are no permits from then on."""

@@ -39,7 +39,8 @@ _SET_UP = (
 )
 _ADD = """INSERT INTO entries
     SELECT coalesce(max(number), 0) + 1, :boot, :kind, :seconds, :now + :seconds FROM entries"""
-_GIVE_BACK = "DELETE FROM entries WHERE number = :number AND boot = :boot"
+_GIVE_BACK = """DELETE FROM entries
+    WHERE number > :number - :count AND number <= :number AND boot = :boot"""
 _SWEEP = (
     # Another boot's times say nothing here, so its rows count from when they are first seen. They
     # keep their own times, because that boot may be alive: where its id is a guess, processes of
@@ -60,7 +61,7 @@ _HELD_UNTIL = "SELECT max(until) FROM entries WHERE boot = :boot AND kind = 'hol
 # Until a start leaves a span, which has no room for another one before; a start is kept for as long
 # as the longest span.
 _FULL_UNTIL = """SELECT until - seconds + :span FROM entries WHERE boot = :boot AND kind = 'start'
-    ORDER BY until DESC LIMIT 1 OFFSET :requests - 1"""
+    ORDER BY until DESC LIMIT 1 OFFSET :requests - :count"""
 
 
 class BootClock(t.NamedTuple):
@@ -71,10 +72,10 @@ class BootClock(t.NamedTuple):
 
 
 class Taken(t.NamedTuple):
-    """What came of the attempt to take a permit.
+    """What came of the attempt to take permits.
 
     Attributes:
-        number: The permit's number; 0 if there is none.
+        number: The last permit's number, which those before it precede; 0 if there is none.
         seconds: Until there may be one.
         held_seconds: Until what a 429 asked for has passed.
     """
@@ -114,14 +115,14 @@ class LocalWindow:
             if all(self._execute_when_free(self._connection, each) for each in statements):
                 unless_ready.pop_all()
 
-    def take(self) -> Taken | None:
-        """Take a permit if there is one; return ``None`` if the run is to end instead."""
+    def take(self, count: int = 1) -> Taken | None:
+        """Take so many permits if there are any; return ``None`` if the run is to end instead."""
         with self._transaction() as connection:
             if connection is None:
                 return None
             # With the lock held, so that permits have their times' order.
             now = self._clock.now()
-            values = self._values | {"now": now}
+            values = self._values | {"now": now, "count": count}
             for statement in _SWEEP:
                 connection.execute(statement, values)
             ((held,),) = connection.execute(_HELD_UNTIL, values)
@@ -131,15 +132,17 @@ class LocalWindow:
                     until = max(until, full_until)
             if until <= now:
                 values |= {"kind": "start", "seconds": values["window"]}
-                ((number,),) = connection.execute(f"{_ADD} RETURNING number", values)
+                for _ in range(count):
+                    ((number,),) = connection.execute(f"{_ADD} RETURNING number", values)
                 return Taken(number)
             return Taken(0, until - now, max(0.0, (held or now) - now))
 
-    def give_back(self, number: int) -> None:
-        """Give back a permit that was not used."""
+    def give_back(self, number: int, count: int) -> None:
+        """Give back so many permits that were not used, of which the number is the last one's."""
         with self._transaction() as connection:
             if connection is not None:
-                connection.execute(_GIVE_BACK, self._values | {"number": number})
+                values = {"number": number, "count": count}
+                connection.execute(_GIVE_BACK, self._values | values)
 
     def hold(self, seconds: float) -> None:
         """Give no permit for so long."""

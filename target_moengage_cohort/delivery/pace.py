@@ -99,6 +99,7 @@ class Permits:
         self._clock = clock
         self._window = window
         self._blocked_until = 0.0  # while a request waits for its permit
+        self._last = 0  # the number of the last permit
         self._known_hold = 0.0  # until when the latest hold lasts of which the log says why
 
     @property
@@ -117,20 +118,28 @@ class Permits:
                 break
         return False
 
-    def take(self) -> float | None:
-        """Take a permit and return 0, or return the seconds until there may be one.
+    def take(self, count: int = 1) -> float | None:
+        """Take so many permits and return 0, or return the seconds until there may be as many.
 
         It returns ``None`` if the run is to end instead.
         """
-        if (taken := self._local.take()) is None:
+        if (taken := self._local.take(count)) is None:
             return None
         if not taken.number:
             self._explain_hold(taken.held_seconds)
             return taken.seconds
-        if self._window is None or not (seconds := self._window.acquire()):
+        if self._window is None or not (seconds := self._window.acquire(count)):
+            self._last = taken.number
             return 0.0
-        self._local.give_back(taken.number)
+        self._local.give_back(taken.number, count)
         return seconds
+
+    def give_back(self, count: int) -> None:
+        """Give back so many of the permits that were taken last, by this thread alone."""
+        self._local.give_back(self._last, count)
+        self._last -= count
+        if self._window is not None:
+            self._window.give_back(count)
 
     def hold(self, seconds: float) -> None:
         """Let no process start a request for so long, as a 429 asks."""

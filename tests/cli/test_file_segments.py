@@ -17,14 +17,16 @@ import time
 import pytest
 import requests
 
-from target_moengage_cohort.cli import file_segment_change, segment_parts
+from target_moengage_cohort.cli import segment_parts, segment_users
 from target_moengage_cohort.cli.segment_callbacks import Callback, CallbackListener
 from target_moengage_cohort.cli.segment_storage import SegmentStorage
 from target_moengage_cohort.cli.segment_users import FileUsers
 from target_moengage_cohort.core.errors import TryAgainError
 from target_moengage_cohort.core.interrupts import Interrupt
 from target_moengage_cohort.core.membership import Action, Member
+from target_moengage_cohort.core.rate_limits import rate_limit
 from target_moengage_cohort.ledger.records import RequestState
+from target_moengage_cohort.moengage.segment_files import MOST_USERS
 from tests.cli.conftest import PLANTED, people, person
 from tests.support.project import program
 from tests.support.servers import free_port
@@ -379,31 +381,68 @@ def test_a_day_takes_so_many_users(desk, site, send, monkeypatch):
     send("create", "Staff", "--csv", csv(desk, *"ab"), *site.options)
 
 
-def test_all_commands_count_the_users_of_a_day(desk, site, send, monkeypatch):
-    """Commands together send no more users than MoEngage takes in a day; those of a refused request
-    do not count."""
-    monkeypatch.setattr(file_segment_change, "MOST_USERS", 5)
+@pytest.fixture
+def small_day(monkeypatch):
+    """A day that takes five users, each of which counts."""
+    monkeypatch.setattr(segment_users, "USERS_A_PERMIT", 1)
+    monkeypatch.setattr(segment_users, "FILE_USERS", rate_limit("file_users", day=5))
+
+
+@pytest.mark.usefixtures("small_day")
+@pytest.mark.parametrize("ledger", ["files", "postgres"])
+def test_all_commands_count_the_users_of_a_day(desk, site, send, request, ledger, monkeypatch):
+    """Commands together send no more users than MoEngage takes in a day, on one machine, and on all
+    hosts of a ledger on a server; those of a refused request do not count."""
+    if ledger == "postgres":
+        there = request.getfixturevalue("server").new_database("users")
+        where = f"{there.user}@{there.host}:{there.port}/{there.database}"
+        desk.raw["ledger_uri"] = f"postgresql://{where}"
+        desk.fill("vip", people(1))
+
+    def on_host(number):
+        if ledger == "postgres":
+            monkeypatch.setenv("XDG_STATE_HOME", str(desk.folder / f"host-{number}"))
+
+    on_host(1)
     send("create", "Staff", "--csv", csv(desk, *"abc"), *site.options)
     send("create", "Staff", "--csv", csv(desk, *"de"), *site.options, code=1)  # the name is taken
     before = len(calls(desk))
+    on_host(2)
     send("add", "Staff", "--csv", csv(desk, *"def"), *site.options, code=1)
     assert before == len(calls(desk))
     send("add", "Staff", "--csv", csv(desk, *"de"), *site.options)
+    send("add", "Staff", "--csv", csv(desk, "f"), *site.options, code=1)
 
 
-def test_a_day_s_users_leave_after_a_day(tmp_path):
-    """The users of a day make room for others when it is over, whichever process counted them."""
-    now = [1_800_000_000.0]
-    first, second = (FileUsers(tmp_path / "users", lambda: now[0]) for _ in range(2))
-    assert 0 == first.take(3, 5)
-    now[0] += 1_000
-    assert 0 == second.take(2, 5)
-    assert 86_402 - 1_000 == first.take(3, 5)
-    assert 86_402 == first.take(4, 5)
-    second.give_back(2)
-    assert 0 == second.take(2, 5)
-    now[0] += 86_402 - 1_000
-    assert 0 == first.take(3, 5)
+@pytest.mark.usefixtures("small_day")
+def test_the_users_of_an_address_count_once_they_are_known(desk, site, send, waiting, caplog):
+    """How many users a file at an address has is known from its callback, and counts from then on;
+    the output speaks of it only if they are too many."""
+    (site.folder / "users.csv").write_text("a\nb\nc\n")
+    url = ("--url", f"{site.url}/users.csv")
+    send("create", "S", *url)
+    assert "too_many_users" not in caplog.text
+    send("add", "S", *url, *waiting)
+    send("add", "S", "--csv", csv(desk, *"abc"), *site.options, code=1)
+    assert [] == [each for each in caplog.records if getattr(each, "code", "") == "too_many_users"]
+    send("add", "S", *url, *waiting)
+    assert "too_many_users" == caplog.records[-1].code
+
+
+def test_users_count_in_thousands():
+    """A begun thousand of a command is a whole one; a file of a whole day's users fits into it."""
+    taken, given = [], []
+    users = FileUsers(
+        lambda _limit, count: taken.append(count) or 0.0, lambda _limit, count: given.append(count)
+    )
+    for sent in (1, 1_000, 1_001, MOST_USERS):
+        assert 0 == users.take(sent)
+        users.keep(sent)
+    assert ([1, 1, 2, 2_000], []) == (taken, given)
+    users.take(5_500)
+    users.keep(1_001)
+    users.keep(0)
+    assert [4, 6] == given
 
 
 WRONG = {
@@ -492,6 +531,19 @@ def test_what_a_callback_quotes_is_not_shown(desk, site, send, waiting):
     assert result["files"][0]["error"].startswith("no user ")
 
 
+def test_a_callback_s_words_are_told(send, waiting, site):
+    """The words of a callback's error are shown, but nothing of the address that it quotes."""
+    url = f"{site.url}/custom-file.csv?sig={PLANTED}secret"
+    said = "The custom file of S 26 cannot be fetched with {} from {}"
+    quoted = {"status": 400, "error_message": said.format(f"{PLANTED}secret", url)}
+    with changed_callbacks(waiting, **quoted) as options:
+        result = send("create", "S 26", "--url", url, *options, code=1)
+    assert said.format("[redacted]", "[redacted]") == result["files"][0]["error"]
+    with changed_callbacks(waiting, status=500, error_message=None) as options:
+        result = send("add", "S 26", "--url", url, *options, code=1)
+    assert "status 500, without a reason" == result["files"][0]["error"]
+
+
 @contextlib.contextmanager
 def changed_callbacks(waiting, **changes):
     """Pass callbacks on, through a proxy that changes them; yield the options for that."""
@@ -536,7 +588,7 @@ def test_a_port_that_is_taken(desk, site, send):
 def test_only_moengage_can_call_back():
     """A request is taken only at an address that was given out, and only if it is a callback."""
     interrupt = Interrupt()
-    with CallbackListener("127.0.0.1", 0, "http://x/hook", interrupt) as listener:
+    with CallbackListener("127.0.0.1", 0, "http://x/hook", interrupt, 60) as listener:
         address = listener.expect()
         assert address.startswith("http://x/hook/")
         path = address.removeprefix("http://x")
@@ -553,17 +605,56 @@ def test_only_moengage_can_call_back():
         ):
             answer = requests.post(url + at, data=data, timeout=5)
             assert (at, expected) == (at, answer.status_code)
-        assert Callback(201, 3, None, 2) == listener.wait(address, 5)
+        assert Callback(201, 3, None, 2) == listener.wait(address)
         assert requests.post(url + path, data=body, timeout=5).ok  # it may come twice
-        assert listener.wait(listener.expect(), 0.05) is None
         threading.Timer(0.05, interrupt.set).start()
         began = time.monotonic()
-        assert listener.wait(address + "x", 60) is None
+        assert listener.wait(listener.expect()) is None
+        assert listener.is_interrupted
         assert time.monotonic() - began < 30
-    with CallbackListener("127.0.0.1", 0, "http://x/hook", interrupt) as listener:
-        assert listener.wait(listener.expect(), 60) is None  # the signal came before
+    with CallbackListener("127.0.0.1", 0, "http://x/hook", interrupt, 60) as listener:
+        assert listener.wait(listener.expect()) is None  # the signal came before
         assert time.monotonic() - began < 30
     interrupt.close()
+
+
+def test_all_waits_together_end_in_time():
+    """The time to wait is one for all callbacks; one that is there already needs none."""
+    interrupt = Interrupt()
+    with CallbackListener("127.0.0.1", 0, "http://x", interrupt, 0.2) as listener:
+        addresses = [listener.expect() for _ in range(3)]
+        assert listener.wait(addresses[0]) is None
+        assert 0 == listener.seconds_left
+        began = time.monotonic()
+        assert listener.wait(addresses[1]) is None
+        assert time.monotonic() - began < 0.15
+        url = f"http://127.0.0.1:{listener.port}" + addresses[2].removeprefix("http://x")
+        assert requests.post(url, data='{"status": 201}', timeout=5).ok
+        assert Callback(201) == listener.wait(addresses[2])
+    interrupt.close()
+
+
+def test_a_wait_is_announced(desk, site, waiting, monkeypatch):
+    """On standard error, once each: what is uploaded, what is waited for and until when, and that
+    it came; nothing for a program that reads JSON, and nothing if the log is to be quiet."""
+    words = ("segments", "file", "replace", "S", "--csv", csv(desk, "a"), *site.options, *waiting)
+    created = desk.run(*words[:2], "create", *words[3:6], *site.options, "--expiry-days", "1")
+    assert 0 == created.exit_code
+    loud = desk.run(*words, clock=lambda: 1_800_000_000.0).stderr.splitlines()
+    assert ["uploading the", "waiting for", "the callback"] == [
+        " ".join(line.split()[:2]) for line in loud
+    ]
+    assert ["2027-01-15T08:01:00Z" in line for line in loud] == [False, True, False]
+    assert "" == desk.run(*words, "--json").stderr
+    monkeypatch.setenv("LOGLEVEL", "WARNING")
+    assert "" == desk.run(*words).stderr
+
+
+def test_no_user_has_a_value(desk, site, send, waiting, caplog):
+    """A file that matches nobody is a warning: the attribute may be another one."""
+    desk.emulator.apis.know(["another"])
+    send("create", "S", "--csv", csv(desk, "a"), *site.options, *waiting)
+    assert "no_user_matched" == caplog.records[-1].code
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -597,15 +688,16 @@ def test_a_signal_ends_the_wait_for_standard_input(desk, site, option, number, t
     assert ([], [], []) == ([*temporary.iterdir()], site.files, calls(desk))
 
 
-def test_a_signal_ends_the_wait(desk, site):
-    """SIGTERM ends a command that waits for a callback; its file stays, and the output has its
-    name."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_wait(desk, site, number):
+    """A signal ends a command that waits for a callback; its file stays, the output has its name,
+    and says that the command was interrupted, not that no callback came in time."""
     (desk.folder / "config.json").write_text(json.dumps(desk.raw))
     port = free_port()
     process = subprocess.Popen(
         [
             *(program("moengage-cohort"), "segments", "file", "create", "S", "--expiry-days", "1"),
-            *("--csv", csv(desk, "a"), *site.options, "--wait", "10"),
+            *("--csv", csv(desk, "a"), *site.options, "--wait", "10", "--json"),
             *("--callback-url", f"http://127.0.0.1:{free_port()}"),
             *("--callback-listen", f"127.0.0.1:{port}"),
             *("--config", str(desk.folder / "config.json")),
@@ -617,8 +709,9 @@ def test_a_signal_ends_the_wait(desk, site):
     assert desk.emulator.apis.wait_until(lambda: len(site.fetched) > 0, timeout=30)
     (name,) = site.files
     assert 0o600 == stat.S_IMODE((site.folder / name).stat().st_mode)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     output, _ = process.communicate(timeout=30)
-    assert 128 + signal.SIGTERM == process.returncode
-    assert name in output
+    assert 128 + number == process.returncode
+    (file,) = json.loads(output)["files"]
+    assert (name, "interrupted", False) == (file["name"], file["state"], file["deleted"])
     assert [name] == site.files

@@ -26,8 +26,11 @@ _ACQUIRE = (
     f"WITH now AS MATERIALIZED (SELECT {_NOW} AS at), blocked AS MATERIALIZED ("
     "SELECT max(until) AS until FROM (SELECT until FROM pace WHERE kind = ?{full}) AS each),"
     " added AS (INSERT INTO pace (kind, seconds, until) SELECT ?, ?, at + ?"
-    " FROM now, blocked WHERE until IS NULL OR until <= at)"
-    " SELECT greatest(coalesce(until - at, 0), 0) FROM now, blocked"
+    " FROM now, blocked, generate_series(1, ?) WHERE until IS NULL OR until <= at)"
+    " SELECT greatest(coalesce(until - at, 0), 0), at + ? FROM now, blocked"
+)
+_GIVE_BACK = (
+    "DELETE FROM pace WHERE ctid IN (SELECT ctid FROM pace WHERE kind = ? AND until = ? LIMIT ?)"
 )
 _FULL = (
     " UNION ALL (SELECT until - seconds + ? FROM pace WHERE kind = ?"
@@ -41,18 +44,27 @@ class ServerWindow:
     def __init__(self, server: Server, limit: RateLimit) -> None:
         self._channel = Channel(server, writes=True)
         self._lock = _LOCK.format(lock=lock_number(f"{server.schema} pace"))
-        start, self._hold = f"{limit.name} start", f"{limit.name} hold"
+        self._start, self._hold = f"{limit.name} start", f"{limit.name} hold"
         if limit.name == COHORT_SYNC:  # as earlier versions call them, which may share the table
-            start, self._hold = "start", "hold"
-        spans = [(span.seconds, start, span.requests - 1) for span in limit.spans]
-        self._acquire = _ACQUIRE.format(full=_FULL * len(spans))
-        self._values = [self._hold, *(value for span in spans for value in span)]
-        self._values += [start, limit.longest, limit.longest]
+            self._start, self._hold = "start", "hold"
+        self._limit = limit
+        self._acquire = _ACQUIRE.format(full=_FULL * len(limit.spans))
+        self._until = 0.0  # when the latest permits expire
 
-    def acquire(self) -> float:
+    def acquire(self, count: int = 1) -> float:
         """See `SharedWindow.acquire`."""
-        ((wait,),) = self._change(self._acquire, self._values)
+        longest, values = self._limit.longest, list[object]([self._hold])
+        for span in self._limit.spans:
+            values += (span.seconds, self._start, span.requests - count)
+        values += (self._start, longest, longest, count, longest)
+        ((wait, until),) = self._change(self._acquire, values)
+        if not wait:
+            self._until = until
         return float(wait)
+
+    def give_back(self, count: int) -> None:
+        """See `SharedWindow.give_back`."""
+        self._change(_GIVE_BACK, [self._start, self._until, count])
 
     def hold(self, seconds: float) -> None:
         """See `SharedWindow.hold`."""
