@@ -63,6 +63,8 @@ def _explained(error: ApiError) -> TargetError:
     message = str(error)
     if error.existing is not None:
         message = f"{message}. Its name is {error.existing.name!r}"
+    if error.code == "segment_not_found":
+        message = f"{message}. The segments that MoEngage lists: {suggest('segments', 'list')}"
     if error.is_doubted:
         message = (
             f"{message}. An earlier attempt got no answer and may have been applied: look at what "

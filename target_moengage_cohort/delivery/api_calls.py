@@ -72,7 +72,11 @@ class ApiCalls:
             if self._timing.clock() + seconds - began >= self._max_retry_seconds:
                 raise _exhausted(call, answer, attempt, is_doubted=is_doubted)
             logger.info(
-                "%s: %s%s; trying again in %.0f s", call.what, answer.summary, attempt, seconds
+                "could not %s: %s%s; trying again in %.0f s",
+                call.what,
+                answer.summary,
+                attempt,
+                seconds,
             )
             if answer.outcome is Outcome.RETRY and self._wait(seconds):
                 raise _interrupted(call, is_doubted=is_doubted)
@@ -147,9 +151,9 @@ class ApiCalls:
             level = logging.INFO if seconds > _SILENT_SECONDS else logging.DEBUG
             logger.log(
                 level,
-                "%s: waiting for %.0f s, for MoEngage's limit of such requests",
-                call.what,
+                "waiting for %.0f s to %s, because of MoEngage's limit of such requests",
                 seconds,
+                call.what,
                 extra={"code": "waiting_for_rate_limit"},
             )
         if seconds is None or (seconds and not permits.acquire()):

@@ -64,14 +64,14 @@ def classify(
 
 
 def _message(error: Mapping[str, t.Any], names: Iterable[str]) -> str:
-    """Return the texts of an error; its code, if it looks like one, is no identifier."""
-    texts = [str(error[name]) for name in _FIELDS if error.get(name)]
+    """Return the texts of an error, each once; a code that looks like one is no identifier."""
     code = str(error.get("code") or "")
-    if code and not _CODE.fullmatch(code):
-        texts.insert(0, code)
-        code = ""
-    masked = mask_identifiers(": ".join(texts), names)
-    return ": ".join(each for each in (code, masked) if each)
+    shown = [code] if _CODE.fullmatch(code) else []
+    fields = _FIELDS if shown else ("code", *_FIELDS)
+    texts = dict.fromkeys(str(error[name]) for name in fields if error.get(name))
+    if texts:
+        shown.append(mask_identifiers(": ".join(texts), names))
+    return ": ".join(shown)
 
 
 def _outcome(status: int, error: Mapping[str, t.Any]) -> Outcome:

@@ -25,7 +25,10 @@ _REFUSALS = {
         "segments that are archived, internal, imported or from a file cannot be updated",
     ),
     404: ("segment_not_found", "check its name"),
-    409: ("name_exists", "choose another name; the name of a cohort is never free again"),
+    409: (
+        "name_exists",
+        "choose another name, or change that segment; a cohort's name is never free again",
+    ),
     412: ("cyclic_segment", "a segment must not be in its own filters"),
     413: ("payload_too_large", "use fewer values"),
     424: ("query_failed", "start the query again"),

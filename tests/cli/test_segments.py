@@ -155,6 +155,12 @@ def test_a_file_that_is_missing(desk, words):
         assert path.name in result.stderr
 
 
+@pytest.mark.parametrize("command", ["archive", "unarchive"])
+def test_a_segment_that_moengage_does_not_find(segments, command):
+    """The error has a command that shows the names."""
+    assert "segments list --config" in segments(command, "None", code=1)
+
+
 @pytest.mark.parametrize("words", [("get", "None"), ("update", "None", "-")])
 def test_a_name_that_is_not_listed(segments, words):
     """A segment that is looked up by its name and not listed is an error that says what is open."""

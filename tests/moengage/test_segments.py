@@ -207,6 +207,10 @@ def test_a_refusal_is_told_in_moengage_s_words(callers, files):
     with pytest.raises(SettingsError) as refused:
         callers.analytics.count([VIP])
     assert "ER007: request: the key lacks the scope" in str(refused.value)
+    callers.emulator.apis.fail_next(409, error_type="Forbidden", message="Forbidden")
+    with pytest.raises(ApiError) as error:
+        callers.segments.get("a" * 24)
+    assert 1 == str(error.value).count("Forbidden")
 
 
 def test_a_cyclic_segment_is_refused(callers):
