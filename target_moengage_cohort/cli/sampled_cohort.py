@@ -1,4 +1,4 @@
-"""A cohort with samples of its members, and what the counts of a query say about it; pure."""
+"""A cohort with samples of its members, and what the counts of a query say about it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,16 @@ from target_moengage_cohort.core.proportions import Z_SURE, Drawn, Estimate, sha
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
     from target_moengage_cohort.ledger.records import CohortEntry, Sample
 
 MOST_CHARACTERS = 60_000
 """Of a sample. A query may have 262,144 in its filters, and each of two samples is in it twice."""
 
+_EXPORT = (
+    "Export its users in the dashboard (Export Users, as export.csv), and compare them by this "
+    "command, which names the next step"
+)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -45,11 +50,13 @@ class SampledCohort(msgspec.Struct, frozen=True, kw_only=True):
         revision: Rises with every change of the cohort.
         others: How many more users may be in the segment: members, and kept removals, that are in
             no sample.
+        dropped: How many members may be in the segment whose removal is no longer kept.
     """
 
     entry: CohortEntry
     revision: int
     others: int
+    dropped: int
     members: Drawing
     removed: Drawing
 
@@ -73,13 +80,16 @@ class SampledCohort(msgspec.Struct, frozen=True, kw_only=True):
             facts["match_percent"] = _percent(share(members.known, drawn))
             facts["missing"] = lost.of(drawn.population)
             findings += [_none_known(members), _missing(self.entry.cohort_id, members)]
+        extra = size - self._most(members, removed)
         if removed is not None and removed.in_segment:
             # The size says nothing: removals that are no longer kept may be unprocessed, too.
             still_in = removed.in_segment, removed.sampled
             findings.append(removed_still_in(self.entry.cohort_id, *still_in))
-        else:
-            findings.append(_strangers(self.entry.cohort_id, size - self._most(members, removed)))
+        elif extra > self.dropped:
+            findings.append(_strangers(self.entry.cohort_id, extra - self.dropped))
         result = decided(blank(self.entry), *findings, **facts)
+        if extra > 0 and not result.findings:
+            return undecided(result, _unexplained(self.entry.cohort_id, extra, self.dropped))
         return result if members is not None else without_sample(self.entry, result)
 
     def _most(self, members: SampleCounts | None, removed: SampleCounts | None) -> int:
@@ -91,7 +101,23 @@ class SampledCohort(msgspec.Struct, frozen=True, kw_only=True):
         return most
 
 
-def fitting(sample: Sample) -> Drawing:
+def draw(ledger: CohortLedger, size: int, seed: str) -> SampledCohort:
+    """Draw samples of at most so many members each."""
+    samples = ledger.samples(size, seed)
+    counts, population = ledger.entry.counts, samples.accepted.population
+    aliases = sum(map(len, ledger.aliases()))
+    removed = sum(map(len, ledger.kept_removals()))
+    return SampledCohort(
+        entry=ledger.entry,
+        revision=ledger.revision,
+        others=counts.base - population + aliases + removed - samples.removed.population,
+        dropped=samples.dropped,
+        members=_fitting(samples.accepted),
+        removed=_fitting(samples.removed),
+    )
+
+
+def _fitting(sample: Sample) -> Drawing:
     """Return as much of a sample as fits into a query, which is random, too."""
     uids: list[str] = []
     room = MOST_CHARACTERS
@@ -153,12 +179,21 @@ def _missing(cohort_id: str, members: SampleCounts) -> Finding | None:
     return Finding("missing", msg, suggest("resync", cohort_id)) if count else None
 
 
-def _strangers(cohort_id: str, count: int) -> Finding | None:
-    export, output = "export.csv", "differences.csv"
+def _strangers(cohort_id: str, count: int) -> Finding:
+    msg = f"at least {count:,} users in the segment are not in the ledger. {_EXPORT}"
+    return Finding("strangers", msg, _comparison(cohort_id))
+
+
+def _unexplained(cohort_id: str, count: int, dropped: int) -> Unknown:
     msg = (
-        f"at least {count:,} users in the segment are not in the ledger. Export its users in the "
-        f"dashboard (Export Users, as {export}), and compare them by this command, which names the "
-        "next step"
+        f"at least {count:,} users in the segment are not in the ledger: strangers, or some of "
+        f"{dropped:,} members removed earlier, whose removals the ledger no longer has. {_EXPORT}: "
+        f"{_comparison(cohort_id)}"
     )
-    command = suggest("verify", "--observed", export, "--differences", output, cohort_id)
-    return Finding("strangers", msg, command) if count > 0 else None
+    return Unknown("removals_not_kept", msg, is_passing=True)
+
+
+def _comparison(cohort_id: str) -> str:
+    return suggest(
+        "verify", "--observed", "export.csv", "--differences", "differences.csv", cohort_id
+    )

@@ -11,7 +11,7 @@ import msgspec
 
 from target_moengage_cohort.cli.empty_command import cohorts_with_members, known_members
 from target_moengage_cohort.cli.observation_report import compare
-from target_moengage_cohort.cli.sampled_cohort import SampledCohort, fitting
+from target_moengage_cohort.cli.sampled_cohort import SampledCohort, draw
 from target_moengage_cohort.cli.segment_counts import SegmentCounts
 from target_moengage_cohort.cli.session import Session, configured, show
 from target_moengage_cohort.cli.terminal import example, require_utf8
@@ -133,7 +133,8 @@ class _Questions:
         with session.ledgers() as ledgers:  # their leases are held no longer than this
             for cohort_id in chosen:
                 try:
-                    self._sampled.append(_draw(session, ledgers, cohort_id, size))
+                    ledger = known_members(ledgers, cohort_id)
+                    self._sampled.append(draw(ledger, size, repr(session.random())))
                 except BusyError as error:
                     reason = Unknown(error.code, str(error), exit_code=error.exit_code)
                     entry = ledgers.entry(cohort_id)
@@ -224,22 +225,6 @@ def _id_attribute(session: Session, cohort_id: str) -> str:
         f"{suggest('verify', '--observed', 'export.csv', cohort_id)}"
     )
     raise SettingsError("id_attribute_missing", msg)
-
-
-def _draw(session: Session, ledgers: LedgerStore, cohort_id: str, size: int) -> SampledCohort:
-    """Draw the samples of a cohort."""
-    ledger = known_members(ledgers, cohort_id)
-    samples = ledger.samples(size, repr(session.random()))
-    counts, population = ledger.entry.counts, samples.accepted.population
-    aliases = sum(map(len, ledger.aliases()))
-    removed = sum(map(len, ledger.kept_removals()))
-    return SampledCohort(
-        entry=ledger.entry,
-        revision=ledger.revision,
-        others=counts.base - population + aliases + removed - samples.removed.population,
-        members=fitting(samples.accepted),
-        removed=fitting(samples.removed),
-    )
 
 
 def _write(path: str, results: Sequence[Result]) -> None:

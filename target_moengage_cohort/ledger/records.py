@@ -14,7 +14,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.membership import Action, Member
 
-FORMAT = 5
+FORMAT = 6
 
 
 class RequestState(enum.StrEnum):
@@ -208,6 +208,7 @@ class Samples(msgspec.Struct, frozen=True):
 
     accepted: Sample
     removed: Sample  # of the removals that the ledger keeps, and that were not added again
+    dropped: int  # how many more removals there may be, which the ledger keeps no longer
 
 
 class ObservedCounts(msgspec.Struct, frozen=True):

@@ -99,8 +99,8 @@ def test_no_query_begins_after_the_time(start):
 
 
 def test_unprocessed_removals_are_no_strangers(start):
-    """While removals wait, more of them than the ledger keeps may be in the segment; afterwards
-    strangers are found again."""
+    """While removals wait, more of them than the ledger keeps may be in the segment. Afterwards
+    users whom the others may explain are unknown, and strangers beyond them are found."""
     office = start(processing_seconds=300)
     everyone = people(*range(5_000))
     office.fill("vip", everyone)
@@ -109,8 +109,25 @@ def test_unprocessed_removals_are_no_strangers(start):
     assert (6, ["removed_still_in"]) == office.one("vip")[::2]
     office.clock.advance(300)
     assert (0, []) == office.one("vip")[::2]
-    office.emulator.apis.put_members("vip", "add_members", [f"s{each}" for each in range(100)])
+    strangers = [f"s{each}" for each in range(1_100)]  # and 1,000 removals are not kept
+    office.emulator.apis.put_members("vip", "add_members", strangers[:100])
+    code, result, findings = office.one("vip")
+    assert (1, [], "removals_not_kept") == (code, findings, result["unknown"]["code"])
+    office.emulator.apis.put_members("vip", "add_members", strangers)
     assert (6, ["strangers"]) == office.one("vip")[::2]
+
+
+def test_lost_removals_that_are_not_kept_are_no_strangers(office):
+    """If MoEngage has lost removals that are followed by as many as the ledger keeps, nobody knows
+    who these users are."""
+    everyone = people(*range(3_100))
+    office.fill("vip", everyone)
+    for removed in (everyone[:50], everyone[50:3_050]):
+        office.change("vip", (Action.REMOVE, removed))
+    office.lose(Action.REMOVE, *range(50))
+    code, result, findings = office.one("vip")
+    assert (1, [], "removals_not_kept") == (code, findings, result["unknown"]["code"])
+    assert "strangers" in office.run("verify", "vip").stdout
 
 
 def test_members_whom_moengage_does_not_know_are_no_fault_of_an_export(office):

@@ -1,7 +1,12 @@
 """Samples of a cohort's members, the removals that a ledger keeps, and observed memberships."""
 
-import pytest
+import itertools
 
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from target_moengage_cohort.cli.sampled_cohort import draw
 from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger.duckdb import schema
 from target_moengage_cohort.ledger.records import ObservedCounts, RequestState, Sample
@@ -20,9 +25,13 @@ from tests.ledger.support import (
     send,
     uids,
 )
+from tests.support.strategies import histories
 
 pytestmark = pytest.mark.contract(more=["looked up"])
 NUMBERS = [str(number) for number in range(100, 120)]
+SOME = st.sets(st.sampled_from(NUMBERS[:9]), min_size=1)
+LOT, LATER = {*NUMBERS[:6]}, {*NUMBERS[6:9]}
+numbers = itertools.count()
 
 
 @pytest.fixture
@@ -94,11 +103,16 @@ def test_a_member_who_is_back_is_no_removal(ledger):
     assert ["3"] == kept(ledger)
 
 
-def test_the_latest_removals_are_kept(ledger, monkeypatch):
-    """Of each cohort a bounded number of removals is kept, the latest ones, in one fold or more."""
-    for name in ("KEEP_REMOVALS", "TRIM_REMOVALS"):
+@pytest.fixture
+def three_are_kept(monkeypatch):
+    for name in ("NEWLY_DROPPED", "KEEP_REMOVALS", "TRIM_REMOVALS"):
         changed = getattr(schema, name).replace(str(schema.MOST_KEPT), "3")
         monkeypatch.setattr(schema, name, changed)
+
+
+@pytest.mark.usefixtures("three_are_kept")
+def test_the_latest_removals_are_kept(ledger):
+    """Of each cohort a bounded number of removals is kept, the latest ones, in one fold or more."""
     accept(ledger, REMOVE, members(1, 2))
     accept(ledger, REMOVE, members(3, 4))
     assert {"3", "4"} <= {*kept(ledger)}
@@ -107,7 +121,51 @@ def test_the_latest_removals_are_kept(ledger, monkeypatch):
     accept(ledger, REMOVE, members(3))
     assert 3 == len(kept(ledger))
     assert {"3", "5"} <= {*kept(ledger)}
-    assert 3 == ledger.samples(100, "").removed.population
+    found = ledger.samples(100, "")
+    assert (3, 2) == (found.removed.population, found.dropped)
+
+
+@given(
+    steps=histories(
+        st.tuples(st.sampled_from(["add", "remove", "forget", "settle"]), SOME, SOME | st.just(())), 8
+    ),
+    strangers=st.integers(0, 9),
+)
+@example(steps=[("add", LOT, ()), ("remove", LOT, LOT), ("remove", LATER, ())], strangers=0)
+@example(steps=[("add", LOT, ()), ("forget", LOT, LOT)], strangers=0)
+@example(steps=[("add", LOT, ()), ("remove", LOT - LATER, ()), ("settle", LOT, ())], strangers=4)
+@settings(max_examples=10)
+@pytest.mark.usefixtures("three_are_kept")
+def test_no_stranger_is_invented(store, steps, strangers):
+    """Whatever additions and removals MoEngage has lost, and however many removals are no longer
+    kept, `verify` says that a segment has strangers only if it has, and that it is fine only if
+    everyone in it is accepted; strangers beyond the removals that are not kept are found."""
+    ledger, there = store.open(cohort(f"c{next(numbers)}"), STREAM), set()
+    for kind, whom, lost in steps:
+        applied = whom - {*lost}
+        if kind in {"add", "remove"}:
+            accept(ledger, ADD if kind == "add" else REMOVE, members(*sorted(whom)))
+            there = there | applied if kind == "add" else there - applied
+        elif kind == "forget":
+            accept(ledger, REMOVE, members(*sorted(whom)))
+            ledger.stream.fold()
+            ledger.stream.forget(members(*sorted(whom)))
+            there -= applied
+        else:  # the end of a mirror's run, after which the ledger knows no other removals
+            with ledger.stream.table.change("clear removed"):
+                ledger.stream.table.run("DELETE FROM {s}.removed WHERE TRUE")
+    accepted = {*uids(ledger.accepted())}
+    found = draw(ledger, 100, "seed")
+    counts = [len(there) + strangers]
+    for uid_set, _ in (found.members, found.removed):
+        if uid_set:
+            counts += [len(uid_set), len(there & {*uid_set})]
+    result = found.result(iter(counts))
+    codes = {each.code for each in result.findings}
+    assert strangers or "strangers" not in codes
+    assert result.status != "fine" or not strangers and there <= accepted
+    if strangers > found.dropped and not codes & {"removed_still_in"} and accepted:
+        assert "strangers" in codes
 
 
 def test_removals_outlive_a_run_and_are_each_cohorts_own(tmp_path):
@@ -122,6 +180,18 @@ def test_removals_outlive_a_run_and_are_each_cohorts_own(tmp_path):
     with ledgers(tmp_path, run_id="run-3") as store:
         assert ["7"] == kept(store.open_known("other"))
         assert ["(a2)", "1"] == kept(store.open_known("vips"))
+
+
+@pytest.mark.usefixtures("three_are_kept")
+def test_the_number_of_other_removals_outlives_a_run(tmp_path):
+    """How many removals are no longer kept is known to later runs, and to another stream."""
+    with ledgers(tmp_path) as store:
+        accept(store.open(cohort("other"), STREAM), REMOVE, members(*range(5)))
+    with ledgers(tmp_path, run_id="run-2") as store:
+        accept(store.open(cohort("other"), STREAM), REMOVE, members(5))
+        store.reassign("other", OTHER_STREAM)
+    with ledgers(tmp_path, run_id="run-3") as store:
+        assert 3 == store.open_known("other").samples(10, "").dropped
 
 
 def test_a_forgotten_member_is_no_removal(tmp_path):

@@ -74,6 +74,9 @@ def fill(settings: t.Any) -> None:
         store.approve(ledger.entry, plan)
         sealed = store.open(cohort("sealed"), OTHER_STREAM)
         accept(sealed, ADD, members(1))
+        accept(sealed, REMOVE, members(200))
+        sealed.stream.fold()
+        sealed.stream.forget(members(200))  # so that a removal is no longer kept
         sealed.seal()
         store.open_without_members(cohort("memberless"), "plain").sent(ADD, b"", 1, 5)
         store.write_progress(replace(PROGRESS, run_id="run-1"))

@@ -30,6 +30,9 @@ def erase(stream: StreamMembers, members: Sequence[Member]) -> set[int]:
         conditions = _conditions(table)
         had = _cohorts(table, conditions, "{s}")
         with stream.changing("forget", sorted(had)):
+            where = dict(conditions)["kept_removals"]
+            erased = f"SELECT cohort, count(*) AS number FROM {{s}}.kept_removals WHERE {where}"
+            table.drop_removals(f"{erased} GROUP BY cohort")
             for name, where in conditions:
                 table.run(f"DELETE FROM {{s}}.{name} WHERE {where}")
             table.run("UPDATE {s}.meta SET is_rewritten = FALSE")

@@ -63,7 +63,8 @@ def _fold_step(
     members: Members, requests: Requests, step: Sequence[JournaledRequest]
 ) -> list[FoldedCohort]:
     marks = {request.cohort: request.number for request in step}  # the last one of each wins
-    members.may_have_removed |= any(each.action == Action.REMOVE.value for each in step)
+    has_removals = any(each.action == Action.REMOVE.value for each in step)
+    members.may_have_removed |= has_removals
     with members.sparing(), members.using():
         _load(members, requests, step)
         for table, replaced in schema.REPLACED.items():
@@ -74,7 +75,9 @@ def _fold_step(
                 members.run(schema.DELETE % (table, replaced))
             for insert in schema.INSERTS:
                 members.run(insert)
-            if members.run(schema.KEEP_REMOVALS):
+            if has_removals:
+                members.drop_removals(schema.NEWLY_DROPPED)
+                members.run(schema.KEEP_REMOVALS)
                 members.run(schema.TRIM_REMOVALS)
             folded = members.write_marks(marks)
         members.run("DROP SCHEMA {v} CASCADE")

@@ -239,6 +239,14 @@ class Members(MembersFile):
         with self.using():
             self._replace()
 
+    def drop_removals(self, query: str) -> None:
+        """Count removals that are kept no longer, within a change; see `DROP_REMOVALS`.
+
+        `query` is SQL for their number in each cohort.
+        """
+        for statement in schema.DROP_REMOVALS:
+            self.run(statement.replace("%s", query))
+
     def drop_cohorts(self, cohorts: Iterable[int]) -> None:
         """Delete everything of some cohorts, which are another stream's."""
         numbers = list(cohorts)

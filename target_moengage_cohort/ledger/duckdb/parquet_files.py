@@ -26,6 +26,7 @@ _DUMPED = {
     "aliases": "cohort, uid, anonymous_id",
     "plan_members": "cohort, plan_id, action, uid, anonymous_id",
     "kept_removals": "cohort, uid, anonymous_id, number",
+    "dropped_removals": "cohort, number",
 }
 
 

@@ -42,6 +42,12 @@ class CohortTables(t.NamedTuple):
         kept = f"(SELECT * FROM {self.members.schema}.kept_removals WHERE cohort = {self.number})"
         return f"{kept} ANTI JOIN (SELECT h FROM {others}) USING (h)"
 
+    @property
+    def dropped(self) -> int:
+        """How many removals are no longer kept; members who are back since count, too."""
+        query = f"SELECT number FROM {{s}}.dropped_removals WHERE cohort = {self.number}"
+        return sum(number for (number,) in self.members.rows(query))
+
     def count(self, rows: str) -> int:
         """Count the rows of some SQL."""
         ((count,),) = self.members.rows(f"SELECT count(*) FROM {rows}")
@@ -53,6 +59,7 @@ def samples(tables: CohortTables, size: int, seed: str) -> Samples:
     return Samples(
         accepted=_sample(tables, tables.accepted, size, seed),
         removed=_sample(tables, tables.removed, size, seed),
+        dropped=tables.dropped,
     )
 
 

@@ -37,12 +37,14 @@ FILE_TABLES = (
         "CREATE TABLE {s}.kept_removals"
         " (cohort INTEGER, h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR, number BIGINT)"
     ),
+    # How many removals of a cohort were kept once and are not any more, or never were.
+    "CREATE TABLE {s}.dropped_removals (cohort INTEGER, number BIGINT)",
 )
 """No indexes: those of DuckDB do not spill. The cohorts are control's numbers of them."""
 
 GIVEN_PLANS = "SELECT unnest(?::INTEGER[]) AS cohort, unnest(?::VARCHAR[]) AS plan_id"
 MEMBER_TABLES = ("accepted", "doubts", "removed", "aliases")
-COHORT_TABLES = (*MEMBER_TABLES, "marks", "plan_members", "kept_removals")
+COHORT_TABLES = (*MEMBER_TABLES, "marks", "plan_members", "kept_removals", "dropped_removals")
 """Every table that has rows of cohorts."""
 
 _LINK = "'link'"  # the action of rows of the journal by which a member becomes an alias
@@ -161,6 +163,12 @@ INSERTS = (
         " ANTI JOIN {s}.aliases USING (cohort, h, uid)"
     ),
 )
+NEWLY_DROPPED = (
+    f"SELECT cohort, count(*) - {MOST_KEPT} AS number FROM (SELECT cohort FROM {{s}}.kept_removals"
+    f" UNION ALL SELECT cohort FROM ({_NEWLY_REMOVED})) GROUP BY cohort"
+    f" HAVING count(*) > {MOST_KEPT}"
+)
+"""Counts the removals that are not kept once the new ones are, before that."""
 KEEP_REMOVALS = (
     "INSERT INTO {s}.kept_removals SELECT j.cohort, j.h, j.uid, j.anonymous_id, j.number "
     + _LAST.replace("%s", "accepted")
@@ -173,6 +181,16 @@ TRIM_REMOVALS = (
     " QUALIFY row_number() OVER (PARTITION BY cohort ORDER BY number DESC, h)"
     f" > {MOST_KEPT}) AS o WHERE o.c = old.cohort AND o.k = old.h"
 )
+DROP_REMOVALS = (
+    (
+        "CREATE OR REPLACE TEMP TABLE dropped AS SELECT cohort,"
+        " new.number + coalesce(old.number, 0) AS number"
+        " FROM (%s) AS new LEFT JOIN {s}.dropped_removals AS old USING (cohort)"
+    ),
+    "DELETE FROM {s}.dropped_removals AS old USING dropped AS d WHERE d.cohort = old.cohort",
+    "INSERT INTO {s}.dropped_removals SELECT cohort, number FROM dropped",
+)
+"""Adds to the number of removals that are no longer kept."""
 
 VIEWS = tuple(
     f"CREATE OR REPLACE VIEW {{v}}.{table} AS SELECT * FROM {{s}}.{table} AS old"

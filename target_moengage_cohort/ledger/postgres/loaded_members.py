@@ -34,6 +34,7 @@ _LOADED = {
     "aliases": _IDENTIFIERS,
     "plan_members": {"plan_id": "VARCHAR", "action": "VARCHAR", **_IDENTIFIERS},
     "kept_removals": {**_IDENTIFIERS, "number": "BIGINT"},
+    "dropped_removals": {"cohort": "INTEGER", "number": "BIGINT"},
     "marks": {
         "cohort": "INTEGER",
         "mark": "BIGINT",

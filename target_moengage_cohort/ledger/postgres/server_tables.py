@@ -21,6 +21,7 @@ MEMBERS = {
     "kept_removals": (
         "cohort INTEGER NOT NULL, h UUID NOT NULL, uid TEXT, anonymous_id TEXT, number BIGINT"
     ),
+    "dropped_removals": "cohort INTEGER NOT NULL, number BIGINT",
 }
 """The columns of the tables that DuckDB has, too, in the same order; `h` as sixteen bytes."""
 
@@ -32,8 +33,14 @@ _KEYS = {
     "marks": ("cohort",),
     "plan_members": ("cohort", "plan_id", "action", "uid", "anonymous_id"),
     "kept_removals": ("cohort", "h"),
+    "dropped_removals": ("cohort",),
 }
-_INDEXED = {"plan_members": "cohort, plan_id", "marks": "cohort"}  # by default cohort and hash
+# By default cohort and hash.
+_INDEXED = {
+    "plan_members": "cohort, plan_id",
+    "marks": "cohort",
+    "dropped_removals": "cohort",
+}
 
 LEASES = (
     # `fence` rises with each holder, `counter` with each change that it makes, and each renewal. A
