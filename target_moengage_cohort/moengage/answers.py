@@ -52,6 +52,8 @@ class Answer(msgspec.Struct, frozen=True):
     request_id: str | None = None  # that MoEngage gave the request
     content: dict[str, t.Any] | None = None  # of the Segments and the Analytics API; not scrubbed
     is_doubted: bool = False  # whether an earlier attempt at the same call may have been applied
+    key_setting: str = "data_api_key"  # the setting that has the key of the request
+    seconds: float = 0.0  # from the attempt's start until it was over
 
 
 _OUTCOMES = {

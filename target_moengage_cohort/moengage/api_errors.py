@@ -1,10 +1,11 @@
-"""The errors of the Segments and the Analytics API, each with a stable code; pure."""
+"""The errors of the Segments and the Analytics API, each with a stable code."""
 
 from __future__ import annotations
 
 import typing as t
 from http import HTTPStatus
 
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import InternalError, SettingsError, TargetError
 from target_moengage_cohort.moengage.answers import Outcome
 from target_moengage_cohort.moengage.calls import Api
@@ -16,6 +17,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.moengage.calls import Call
 
 _SCOPES = {Api.SEGMENTS: "Segmentation APIs", Api.ANALYTICS: "Dashboard & Analyze APIs"}
+_TRIAL = ("check", "--probe")
 _UNKNOWN_DATABASE = ("client not found", "dbname")  # the second is of the header's name
 _SEGMENT_LIMIT = "active segments limit"
 _FORBIDDEN_OPERATION = "forbidden operation"
@@ -134,9 +136,16 @@ def _is_read_only(call: Call, answer: Answer) -> bool:
 
 def _credentials(call: Call, answer: Answer) -> str:
     return (
-        f"cannot {call.what}: MoEngage refused the credentials ({answer.summary}); check "
-        f"workspace_id, data_center and {call.api} (by default data_api_key)"
+        f"cannot {call.what}: MoEngage refused the key in {_held(call, answer)} "
+        f"({answer.summary}); set {call.api} to a key of this workspace with the scope "
+        f"{_SCOPES[call.api]}, and check workspace_id and data_center. To try it: {suggest(*_TRIAL)}"
     )
+
+
+def _held(call: Call, answer: Answer) -> str:
+    """Return the setting that holds the key."""
+    name = answer.key_setting
+    return name if name == call.api else f"{name} ({call.api} is not set)"
 
 
 def _forbidden(call: Call, answer: Answer) -> SettingsError:
@@ -149,10 +158,11 @@ def _forbidden(call: Call, answer: Answer) -> SettingsError:
         )
         return SettingsError("blocked_by_firewall", msg)
     msg = (
-        f"cannot {call.what}: MoEngage refused access ({answer.summary}). One of these is the "
-        f"cause: {call.api} (by default data_api_key) lacks the scope {_SCOPES[call.api]}; the "
-        "account is suspended; MoEngage has blocked this client; or the account's API firewall (IP "
-        "allow-list) does not list this machine"
+        f"cannot {call.what}: MoEngage refused access ({answer.summary}); probably the key in "
+        f"{_held(call, answer)} lacks the scope {_SCOPES[call.api]}: set {call.api} to a key with "
+        "it. Otherwise the account is suspended, MoEngage has blocked this client, or the "
+        "account's API firewall (IP allow-list) does not list this machine. To try it: "
+        f"{suggest(*_TRIAL)}"
     )
     return SettingsError("scope_missing", msg)
 

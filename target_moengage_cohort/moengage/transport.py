@@ -14,6 +14,7 @@ from base64 import b64encode
 from importlib import metadata
 from urllib.parse import urlsplit
 
+import msgspec
 import requests
 from requests.auth import HTTPBasicAuth
 from urllib3.exceptions import NewConnectionError
@@ -72,7 +73,10 @@ class Transport:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._keys = {api: getattr(settings, api) or settings.data_api_key for api in calls.Api}
+        self._key_settings = {
+            api: api.value if getattr(settings, api) else "data_api_key" for api in calls.Api
+        }
+        self._keys = {api: getattr(settings, name) for api, name in self._key_settings.items()}
         self._headers = {
             "MOE-APPKEY": settings.workspace_id,
             "Content-Type": "application/json",
@@ -101,7 +105,7 @@ class Transport:
     def call(self, call: Call) -> Answer:
         """Send a call of the Segments or the Analytics API, once."""
         name = self._settings.db_name
-        return self._attempt(
+        answer = self._attempt(
             _Request(
                 call.method,
                 call.path,
@@ -114,6 +118,7 @@ class Transport:
                 calls.private_values,
             )
         )
+        return msgspec.structs.replace(answer, key_setting=self._key_settings[call.api])
 
     def _post(self, path: str, body: bytes, auth: _Auth) -> _Request:
         return _Request(
@@ -131,18 +136,18 @@ class Transport:
     def _attempt(self, request: _Request) -> Answer:
         began = time.monotonic()
         answer = self._exchange(request)
-        milliseconds = (time.monotonic() - began) * 1000
+        seconds = time.monotonic() - began
         shown = answer.status or answer.outcome.value  # never its message, which may quote the body
         logger.debug(
             "%s: %s, %d bytes sent, %.0f ms, request id %s",
             f"{request.method} {request.shown_path}",
             shown,
             len(request.body),
-            milliseconds,
+            seconds * 1000,
             answer.request_id or "none",
             extra={"code": "request"},
         )
-        return answer
+        return msgspec.structs.replace(answer, seconds=seconds)
 
     def _exchange(self, request: _Request) -> Answer:
         try:

@@ -120,8 +120,8 @@ def _too_low(cohort: SyncedCohort, known: int, counted: int) -> CohortError:
 
 def _unknown(cohort: SyncedCohort, reason: str) -> CohortError:
     msg = (
-        f"{cohort.where}: how many users of the new cohort {cohort.cohort.cohort_id!r} MoEngage "
-        f"knows could not be counted ({reason}), so nothing is sent for it. Run again, or set "
-        "min_match_percent to 0 to send it without a count"
+        f"{cohort.where}: nothing is sent for the new cohort {cohort.cohort.cohort_id!r}, because "
+        "its users could not be counted (with min_match_percent 0 it is sent without a count): "
+        f"{reason}"
     )
     return CohortError("match_unknown", msg)

@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import SettingsError, TargetError, TryAgainError
 from target_moengage_cohort.core.membership import Action, Cohort, Member
 from target_moengage_cohort.moengage.api_errors import ApiError
@@ -279,19 +280,39 @@ def test_keys_have_scopes(start):
     assert "scope_missing" == code(callers.segments.archive, "x")
 
 
-def test_wrong_credentials_name_the_key(start):
-    """A 401 is an error that names the key's setting, and shows no key."""
-    callers = start(dict.fromkeys(KEYS, "wrong-key-77"))
+SCOPES = {
+    "segments_api_key": "Segmentation APIs",
+    "analytics_api_key": "Dashboard & Analyze APIs",
+}
+
+
+@pytest.mark.parametrize("has_own_key", [True, False])
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_is_named_with_its_scope(start, status, has_own_key):
+    """A 401 or a 403 names the setting that holds the key, the scope that it needs, and the command
+    that tries it, and shows no key."""
+    callers = start(KEYS, **KEYS) if has_own_key else start()
     for call, setting in (
         (callers.segments.list, "segments_api_key"),
         (lambda: callers.segments.archive("x"), "segments_api_key"),
         (lambda: callers.analytics.count([VIP]), "analytics_api_key"),
     ):
+        callers.emulator.apis.fail_next(status)
         with pytest.raises(SettingsError) as error:
             call()
-        assert "credentials_refused" == error.value.code
-        assert setting in str(error.value)
-        assert "wrong-key-77" not in str(error.value)
+        assert {401: "credentials_refused", 403: "scope_missing"}[status] == error.value.code
+        held = f"the key in {setting if has_own_key else f'data_api_key ({setting} is not set)'} "
+        for part in (held, f"set {setting} to a key", SCOPES[setting], suggest("check", "--probe")):
+            assert part in str(error.value)
+        for key in ("demo-key", *KEYS.values()):
+            assert key not in str(error.value)
+
+
+def test_a_wrong_key_is_refused(start):
+    """MoEngage refuses a key of another workspace for each API."""
+    callers = start(dict.fromkeys(KEYS, "wrong-key-77"))
+    assert "credentials_refused" == code(callers.segments.list)
+    assert "credentials_refused" == code(callers.analytics.count, [VIP])
 
 
 def test_a_page_in_place_of_an_answer_is_a_firewall(callers):

@@ -1,14 +1,26 @@
 """Places of ledgers for tests that run with each engine."""
 
+import contextlib
 import itertools
 import tempfile
+import typing as t
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from tests.support.postgres import Postgres
 
 _numbers = itertools.count(1)
+
+MODES: dict[str, dict[str, t.Any]] = {
+    "mirror": {"sync_mode": "mirror"},
+    "incremental": {"sync_mode": "incremental"},
+    "with members": {"sync_mode": "incremental", "ledger_uri": "files"},
+    "mirror on a server": {"sync_mode": "mirror", "ledger_uri": "server"},
+    "incremental on a server": {"sync_mode": "incremental", "ledger_uri": "server"},
+}
+"""Settings of runs; for `placed`."""
 
 
 class FolderPlace:
@@ -55,3 +67,15 @@ def bury(uri: str, heir: str = "") -> None:
         for (schema,) in connection.execute(query).fetchall():
             change = f"UPDATE {schema}.leases SET holder = %s, fence = fence + 1"
             connection.execute(change, [heir])
+
+
+@contextlib.contextmanager
+def placed(request: pytest.FixtureRequest) -> t.Iterator[dict[str, t.Any]]:
+    """Yield the settings of the mode that a fixture has as its parameter, with a place if any."""
+    options = {"ledger_uri": None} | MODES[request.param]
+    if (kind := options["ledger_uri"]) is None:
+        yield options
+        return
+    server = request.getfixturevalue("server") if kind == "server" else None
+    with contextlib.closing(FolderPlace() if server is None else ServerPlace(server)) as place:
+        yield options | {"ledger_uri": place.uri}

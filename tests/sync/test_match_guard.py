@@ -9,16 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.emulator import Emulator
 from target_moengage_cohort.sync.changes import outbox
 from target_moengage_cohort.sync.match_guard import is_too_low, spread
+from tests.support.ledger_places import MODES, placed
 from tests.support.singer import UNLIMITED, lines, record, run, schema, state
 
-MODES = {
-    "mirror": {"sync_mode": "mirror"},
-    "incremental": {"sync_mode": "incremental"},
-    "with members": {"sync_mode": "incremental", "ledger_uri": "ledger"},
-}
 GUARD = {"id_attribute": "uid", "min_match_percent": 50}
 KNOWN = [f"k{number}" for number in range(3_000)]
 
@@ -48,14 +45,15 @@ def emulator():
 
 
 @pytest.fixture(params=MODES)
-def guarded(request, emulator, tmp_path):
-    """Runs with the guard, in each mode, of a stream with many cohorts by default."""
-    options = GUARD | MODES[request.param] | {"cohorts": {"users": {"cohort_id_column": "cohort"}}}
-    options["ledger_uri"] = str(tmp_path / "ledger") if "ledger_uri" in options else None
-    columns = schema(columns=("uid", "cohort"))
-    return lambda *messages, **changes: run(
-        emulator, lines(columns, *messages), **options | changes
-    )
+def guarded(request, emulator):
+    """Runs with the guard, in each mode and with each kind of ledger, of a stream with many cohorts
+    by default."""
+    cohorts, columns = {"users": {"cohort_id_column": "cohort"}}, schema(columns=("uid", "cohort"))
+    with placed(request) as mode:
+        options = {"cohorts": cohorts, **GUARD, **mode}
+        yield lambda *messages, **changes: run(
+            emulator, lines(columns, *messages), **options | changes
+        )
 
 
 def test_a_cohort_of_strangers_gets_nothing(emulator, guarded):
@@ -125,6 +123,21 @@ def test_what_cannot_be_counted_is_withheld(emulator, guarded, answer):
     assert str(answer).upper() in str(seen.error) or "failed" in str(seen.error)
     assert "k1" not in str(seen.error)
     assert [1] == guarded(*rows(a=KNOWN[:3]), state(1)).states
+
+
+@pytest.mark.parametrize("has_own_key", [True, False])
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_is_named(emulator, guarded, status, has_own_key):
+    """If MoEngage refuses the key, the error names the setting that holds it, the scope that it
+    needs, and the command that tries it, and does not say to run again."""
+    emulator.apis.fail_next(status)
+    key = {"analytics_api_key": "demo-key"} if has_own_key else {}
+    seen = guarded(*rows(a=KNOWN[:3]), state(1), **key)
+    assert ("match_unknown", [], []) == (seen.error.code, seen.attempts, seen.states)
+    held = "analytics_api_key" if has_own_key else "data_api_key (analytics_api_key is not set)"
+    for part in (held, "the scope Dashboard & Analyze APIs", suggest("check", "--probe")):
+        assert part in str(seen.error)
+    assert "un again" not in str(seen.error)
 
 
 def test_nothing_is_counted_once_the_quota_is_used_up(emulator, guarded):

@@ -2,20 +2,17 @@
 
 import pytest
 
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.delivery.delivery import live_calls
 from target_moengage_cohort.emulator import Emulator
 from target_moengage_cohort.moengage.filters import all_of
 from target_moengage_cohort.moengage.segments import Segments
 from target_moengage_cohort.settings import load
 from tests.support.apis import all_users
+from tests.support.ledger_places import MODES, placed
 from tests.support.logs import codes
 from tests.support.singer import UNLIMITED, config, lines, record, run, schema, state
 
-MODES = {
-    "mirror": {"sync_mode": "mirror"},
-    "incremental": {"sync_mode": "incremental"},
-    "with members": {"sync_mode": "incremental", "ledger_uri": "ledger"},
-}
 COHORTS = {"users": {"cohort_id_column": "cohort"}}
 KEY = {"segments_api_key": "demo-key"}
 
@@ -38,15 +35,15 @@ def rows(*cohorts):
 
 
 @pytest.fixture(params=MODES)
-def fan_out(request, emulator, tmp_path):
-    """Runs a stream with many cohorts, in each mode, with a key for the Segments API."""
-    options = {"cohorts": COHORTS, **KEY, **MODES[request.param]}
-    if "ledger_uri" in options:
-        options["ledger_uri"] = str(tmp_path / "ledger")
+def fan_out(request, emulator):
+    """Runs a stream with many cohorts, in each mode and with each kind of ledger, with a key for
+    the Segments API."""
     columns = schema(columns=("uid", "cohort"))
-    return lambda *messages, **changes: run(
-        emulator, lines(columns, *messages), **options | changes
-    )
+    with placed(request) as mode:
+        options = {"cohorts": COHORTS, **KEY, **mode}
+        yield lambda *messages, **changes: run(
+            emulator, lines(columns, *messages), **options | changes
+        )
 
 
 def sent(seen):
@@ -100,6 +97,18 @@ def test_an_error_is_unknown_and_no_failure(emulator, caplog, status):
     seen = run(emulator, data, **KEY)
     assert (None, {"a", "b"}, 1) == (seen.error, sent(seen), len(listings(emulator)))
     assert ["ledger_created", "segments_unknown"] == codes(caplog)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_is_named(emulator, caplog, status):
+    """If MoEngage refuses the key, the warning names the setting that holds it, the scope that it
+    needs, and the command that tries it."""
+    emulator.apis.fail_next(status)
+    assert run(emulator, lines(schema("a"), record("a", uid="1")), **KEY).error is None
+    (warning,) = (each.message for each in caplog.records if "unknown whether" in each.message)
+    scope, command = "the scope Segmentation APIs", suggest("check", "--probe")
+    for part in ("the key in segments_api_key", scope, command):
+        assert part in warning
 
 
 def test_a_list_without_cohorts_says_nothing(tmp_path):
