@@ -85,7 +85,8 @@ class Unarchiver:
         self._store.unarchivals.note([each.number for each in done], now, done=True)
         self._store.unarchivals.note([each.number for each in tried.failed], now, done=False)
         since = now - _ARCHIVED_AFTER_DAYS * _DAY_SECONDS
-        _warn_of_late([each for each in tried.unarchived if due[each.number] <= since])
+        late = [each for each in tried.unarchived if due[each.number] <= since]
+        _warn_of_late([each for each in late if each.last_timestamp])  # else nothing was sent to it
 
     def _try(self, cohorts: Sequence[CohortEntry]) -> _Tried:
         """Try cohorts in their order, and return what became of those that were tried."""
@@ -136,9 +137,9 @@ class Unarchiver:
 
 
 def _is_meant(entry: CohortEntry, mapping: StreamMapping) -> bool:
-    """Return whether a stream's mapping populates a cohort, of which a request was sent."""
-    fixed = mapping.cohort
-    return entry.last_timestamp > 0 and (fixed is None or fixed.cohort_id == entry.cohort_id)
+    """Return whether a stream's mapping populates a cohort that was sent, or else adopted."""
+    fixed, is_there = mapping.cohort, entry.last_timestamp > 0 or entry.counts.base > 0
+    return is_there and (fixed is None or fixed.cohort_id == entry.cohort_id)
 
 
 def _warn_of_failed(cohorts: Sequence[CohortEntry], reason: TargetError) -> None:

@@ -9,6 +9,7 @@ from hypothesis import settings as options
 from hypothesis import strategies as st
 
 from target_moengage_cohort.core.interrupts import Interrupt
+from target_moengage_cohort.core.membership import Cohort, Member
 from target_moengage_cohort.core.warning_log import WarningLog
 from target_moengage_cohort.delivery.delivery import live_calls
 from target_moengage_cohort.delivery.ports import Timing
@@ -352,6 +353,23 @@ def test_a_cohort_that_no_stream_populates_is_left_alone(local):
     local.pass_days(40)
     local.run(cohorts={"users": {"cohort_id": "new"}}, data=lines(schema(), record(uid="u")))
     assert {"old"} == local.archived()
+
+
+def test_an_adopted_cohort_is_unarchived_by_its_first_run(bench, caplog):
+    """A cohort that was adopted is in MoEngage, nobody knows since when: the first run unarchives
+    it, without requests and without a warning, and from then on a run in so many days does."""
+    bench.run("a", ledger_uri=f"{bench.place.folder}/lost")
+    bench.pass_days(61)
+    bench.run("b", ledger_uri=f"{bench.place.folder}/lost", keep_unarchived_days=None)
+    assert {"a"} == bench.archived()
+    bench.command(lambda store: store.open(Cohort("a", "a"), "users").adopt([[Member("u")]]))
+    caplog.clear()
+    for days, calls in ((0, 1), (29, 1), (2, 2)):
+        bench.pass_days(days)
+        seen = bench.run("a")
+        assert (None, set(), []) == (seen.error, bench.archived(), seen.attempts)
+        assert [200] * calls == bench.calls()
+    assert [] == codes(caplog)
 
 
 def test_cohorts_without_members_in_the_ledger_are_kept_too(local, caplog):

@@ -9,12 +9,14 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.ledger.control.database import Database
 
+# Of one without a request, which was adopted, nobody knows how old it is in MoEngage.
+_SINCE = "coalesce(u.done_at, CASE WHEN c.last_timestamp > 0 THEN c.created_at END, 0)"
 # Those that were tried last come last, so that one that always fails holds up no other.
 _DUE = (
-    "SELECT c.number, coalesce(u.done_at, c.created_at, 0) FROM cohorts c"
+    f"SELECT c.number, {_SINCE} FROM cohorts c"
     " LEFT JOIN unarchivals u ON u.cohort = c.number"
     " WHERE c.partner = ? AND c.stream = ? AND c.is_retired = 0"
-    " AND coalesce(u.done_at, c.created_at, 0) <= ?"
+    f" AND {_SINCE} <= ?"
     " ORDER BY coalesce(u.tried_at, c.created_at, 0), c.number"
 )
 _NOTE = (
