@@ -8,15 +8,17 @@ from functools import partial
 import click
 import msgspec
 
+from target_moengage_cohort.cli import assumptions
 from target_moengage_cohort.cli.cohort_findings import CohortFindings, find
 from target_moengage_cohort.cli.column_trial import read_samples, try_columns
 from target_moengage_cohort.cli.outlook import outlook
-from target_moengage_cohort.cli.probe import probe, probe_lines, to_paste
+from target_moengage_cohort.cli.probe import probe
 from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, show
 from target_moengage_cohort.cli.terminal import coloured, complain, example, wrap
 from target_moengage_cohort.core.errors import SettingsError, TargetError
 from target_moengage_cohort.core.files import try_out
 from target_moengage_cohort.core.text import format_count, printable
+from target_moengage_cohort.delivery.ports import Timing
 from target_moengage_cohort.moengage.answers import login_error
 from target_moengage_cohort.moengage.transport import Transport
 from target_moengage_cohort.settings.addresses import state_path
@@ -30,7 +32,7 @@ from target_moengage_cohort.sync.segment_limit import warn_of_segments
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from target_moengage_cohort.cli.probe import Assumption
+    from target_moengage_cohort.cli.assumptions import Assumption
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import CohortEntry
     from target_moengage_cohort.settings import Settings, StreamMapping
@@ -116,9 +118,9 @@ def check(session: Session, *, as_json: bool, sample: str | None, probes: bool) 
         "streams": [_stream(each, cohorts.entries[each.stream]) for each in mappings],
         "cohorts": cohorts.findings,
         "columns": trials,
-        "probe": None if found is None else {"assumptions": found, "paste": to_paste(found)},
+        "probe": found and {"assumptions": found, "paste": assumptions.to_paste(found)},
     }
-    lines = [*_lines(session.settings, result, mappings, cohorts), *probe_lines(found or ())]
+    lines = [*_lines(session.settings, result, mappings, cohorts), *assumptions.lines(found or ())]
     show(result, lines, as_json=as_json)
     for message in dict.fromkeys(map(str, faults)):
         complain(message)
@@ -232,7 +234,7 @@ def _ledger_and_cohorts(
         if not checks.run("ledger", partial(_ledger, ledgers)):
             return place, CohortFindings({each.stream: None for each in mappings}, [], []), None
         store = ledgers if ledgers.exists else None
-        sending = opener(settings, session.interrupt, store, waits=False)
+        sending = opener(settings, session.wait, store, waits=False)
         directory = SegmentDirectory(sending if has_key else None)
         names = directory.names()
         if isinstance(directory.failure, SettingsError):  # others may pass
@@ -241,8 +243,18 @@ def _ledger_and_cohorts(
             checks.run("segments", lambda: f"MoEngage lists {format_count(len(names), 'segment')}")
         warn_of_segments(ledgers.count_cohorts(), len(names))
         place["state"] = "found" if ledgers.exists else "will_be_created"
-        found = probe(settings, session.interrupt, ledgers) if probes else None
+        found = _probed(session, ledgers, checks) if probes else None
         return place, find(session.config, mappings, ledgers, names), found
+
+
+def _probed(session: Session, ledgers: LedgerStore, checks: _Checks) -> list[Assumption]:
+    """Return what was probed; a key that MoEngage refuses fails a check."""
+    probed = probe(session.settings, session.wait, ledgers, Timing(wall_clock=session.clock))
+    known = {str(each) for each in checks.faults}
+    for api, error in probed.refused:
+        if str(error) not in known:
+            checks.fail(api, error)
+    return probed.assumptions
 
 
 def _ledger(ledgers: LedgerStore) -> str:

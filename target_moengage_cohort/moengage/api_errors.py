@@ -138,7 +138,8 @@ def _credentials(call: Call, answer: Answer) -> str:
     return (
         f"cannot {call.what}: MoEngage refused the key in {_held(call, answer)} "
         f"({answer.summary}); set {call.api} to a key of this workspace with the scope "
-        f"{_SCOPES[call.api]}, and check workspace_id and data_center. To try it: {suggest(*_TRIAL)}"
+        f"{_SCOPES[call.api]}, and check workspace_id and data_center. To try it: "
+        f"{suggest(*_TRIAL)}"
     )
 
 

@@ -16,9 +16,8 @@ from target_moengage_cohort.sync.segment_directory import SegmentDirectory
 from target_moengage_cohort.sync.unarchiver import Unarchiver
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from target_moengage_cohort.core.interrupts import Interrupt
     from target_moengage_cohort.delivery.ports import Timing
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.moengage.calls import Send
@@ -34,11 +33,11 @@ def api_endpoints(context: RunContext, store: LedgerStore) -> ApiEndpoints:
     """Return the endpoints that the settings ask for; a dry run only lists the segments."""
     settings, interrupt, timing = context.settings, context.interrupt, context.timing
     shared = None if settings.dry_run else store
-    at_once = opener(settings, interrupt, shared, timing, waits=False)
+    at_once = opener(settings, interrupt.wait, shared, timing, waits=False)
     directory = SegmentDirectory(None if settings.segments_api_key is None else at_once)
     if settings.dry_run:
         return ApiEndpoints(directory=directory)
-    patiently = opener(settings, interrupt, shared, timing)
+    patiently = opener(settings, interrupt.wait, shared, timing)
 
     def known(samples: Sequence[Sequence[str]]) -> tuple[int, ...]:
         attribute = settings.id_attribute or ""
@@ -55,7 +54,7 @@ def api_endpoints(context: RunContext, store: LedgerStore) -> ApiEndpoints:
 
 def opener(
     settings: Settings,
-    interrupt: Interrupt,
+    wait: Callable[[float], bool],
     store: LedgerStore | None = None,
     timing: Timing | None = None,
     *,
@@ -63,7 +62,8 @@ def opener(
 ) -> Sending:
     """Return what opens a sender of calls that a person or a run waits for.
 
-    The sender waits for permits and retries for a short time, or does neither.
+    The sender waits for permits and retries for a short time, or does neither. ``wait`` waits for
+    so many seconds, and returns whether to end instead.
     """
     settings = msgspec.structs.replace(
         settings,
@@ -73,7 +73,7 @@ def opener(
 
     @contextlib.contextmanager
     def sending() -> Iterator[Send]:
-        opened = live_calls(settings, interrupt.wait, store, timing)
+        opened = live_calls(settings, wait, store, timing)
         with contextlib.closing(opened) as calls:
             yield calls.send if waits else calls.send_at_once
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import re
+import time
 
 import pytest
 
@@ -13,6 +15,7 @@ from target_moengage_cohort.moengage.filters import all_of
 from target_moengage_cohort.moengage.segments import Segments
 from target_moengage_cohort.settings import load
 from tests.cli.conftest import Desk, people, person
+from tests.cli.test_verify import start as start  # noqa: PLC0414 - a fixture
 from tests.support.apis import all_users
 from tests.support.singer import UNLIMITED, lines, record, schema
 
@@ -43,6 +46,7 @@ def probed(desk):
     result = desk.run("check", "--probe", "--json")
     found = json.loads(result.stdout)["probe"]
     assert [*STATEMENTS] == [each["name"] for each in found["assumptions"]]
+    assert all(each["note"] for each in found["assumptions"])
     return {each["name"]: each["holds"] for each in found["assumptions"]}, found["paste"]
 
 
@@ -61,6 +65,8 @@ ALL = dict.fromkeys(STATEMENTS, "yes") | {"db_name_needed": "no", "anonymous_id_
         ({}, {"requires_db_name": True}, {"db_name_needed": "yes", "segments_scope": "unknown"}),
         ({}, {"segments_api_key": "own"}, {"segments_scope": "no", "db_name_needed": "unknown"}),
         ({}, {"analytics_api_key": "own"}, {"analytics_scope": "no"}),
+        ({"segments_api_key": "wrong"}, {}, {"segments_scope": "unknown"}),
+        ({"analytics_api_key": "wrong"}, {}, {"analytics_scope": "unknown"}),
         ({"id_attribute": None}, {}, {"id_attribute_exists": "unknown"}),
         ({"id_attribute": "other"}, {}, {"id_attribute_exists": "unknown"}),
         ({}, {"monthly_queries": 0}, {"id_attribute_exists": "unknown"}),
@@ -77,6 +83,34 @@ def test_each_assumption_is_answered(opened, settings, options, expected):
         assert ALL == found
     for name, holds in found.items():
         assert f"\n{name}: {holds}" in paste
+
+
+@pytest.mark.parametrize("setting", ["segments_api_key", "analytics_api_key"])
+def test_a_wrong_key_fails_the_probe(opened, setting):
+    """A key that MoEngage refuses is an error, once, which names its setting; what depends on it is
+    unknown, and the rest is answered."""
+    result = opened({setting: "wrong"}).run("check", "--probe", "--json")
+    checks = json.loads(result.stdout)["checks"]
+    (error,) = (error for each in checks for error in each["errors"])
+    assert (1, "credentials_refused") == (result.exit_code, error["code"])
+    assert f"the key in {setting}" in error["message"]
+    assert 1 == result.stderr.count(f"Error: {error['message']}")
+
+
+@pytest.mark.parametrize("query_seconds", [0, 20])
+def test_times_are_without_our_own_waits(start, query_seconds):
+    """If the limit of the Analytics API has no room for a while, that wait is not MoEngage's time;
+    the pauses while it counts are."""
+    office = start(query_seconds=query_seconds)
+    office.raw |= KEYS | {"cohorts": {"vip": {"sync_mode": "mirror"}}}
+    office.fill("vip", people(1))
+    naps = [] if query_seconds else [2]  # the first wait, which is for a permit, takes real time
+    office.before_wait = lambda: naps and time.sleep(naps.pop())
+    for _ in range(4):
+        office.run("check", "--probe")
+    assert sum(office.waits) > 60
+    found = {int(each) for each in re.findall(r"counted\s+within\s+(\d+)\s+s", office.output)}
+    assert {30 if query_seconds else 1} == found
 
 
 def test_what_depends_on_an_answer_is_unknown(opened):

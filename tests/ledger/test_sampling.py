@@ -127,7 +127,8 @@ def test_the_latest_removals_are_kept(ledger):
 
 @given(
     steps=histories(
-        st.tuples(st.sampled_from(["add", "remove", "forget", "settle"]), SOME, SOME | st.just(())), 8
+        st.tuples(st.sampled_from(["add", "remove", "forget", "settle"]), SOME, SOME | st.just(())),
+        8,
     ),
     strangers=st.integers(0, 9),
 )
@@ -163,7 +164,7 @@ def test_no_stranger_is_invented(store, steps, strangers):
     result = found.result(iter(counts))
     codes = {each.code for each in result.findings}
     assert strangers or "strangers" not in codes
-    assert result.status != "fine" or not strangers and there <= accepted
+    assert result.status != "fine" or (not strangers and there <= accepted)
     if strangers > found.dropped and not codes & {"removed_still_in"} and accepted:
         assert "strangers" in codes
 
