@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import shutil
 
 import pytest
 
@@ -13,9 +12,11 @@ from target_moengage_cohort.ledger.records import RequestState
 from target_moengage_cohort.settings import load
 from tests.cli.conftest import people
 from tests.ledger.support import send
+from tests.support.ledger_places import FolderPlace, ServerPlace, opened
 from tests.support.mortal import Mortals
 
-STRIDE = 3 if int(os.environ.get("KILLS", "20")) <= 20 else 1
+IS_SHORT = int(os.environ.get("KILLS", "20")) <= 20
+STRIDES = {FolderPlace: 3, ServerPlace: 7} if IS_SHORT else {FolderPlace: 1, ServerPlace: 1}
 STAYING, REMOVED, DOUBTED = people(*range(30)), people(*range(30, 80)), people(80, 81)
 
 
@@ -25,39 +26,48 @@ def mortals():
         yield running
 
 
-def remove(desk, *, with_doubts):
-    """Have removals accepted, and others unanswered."""
+@pytest.fixture(params=["files", "server"])
+def place(request):
+    """A place for a ledger, of each kind."""
+    with opened(request, request.param) as made:
+        yield made
+
+
+def remove(desk):
+    """Have removals accepted."""
     session = Session(load(desk.raw), SessionTiming())
     with session.ledgers() as ledgers:
-        ledger = ledgers.open_known("vip")
-        assert OperatorDelivery(session).deliver([(ledger, [(Action.REMOVE, REMOVED)])])
-        if with_doubts:
-            number = send(ledger, Action.REMOVE, DOUBTED)
-            ledger.answered(number, RequestState.UNANSWERED)
+        order = (ledgers.open_known("vip"), [(Action.REMOVE, REMOVED)])
+        assert OperatorDelivery(session).deliver([order])
     session.interrupt.close()
 
 
+def doubt(desk):
+    """Have removals without an answer."""
+    with desk.ledger("vip") as ledger:
+        number = send(ledger, Action.REMOVE, DOUBTED, ledger.last_timestamp + 1)
+        ledger.answered(number, RequestState.UNANSWERED)
+
+
 @pytest.mark.parametrize("with_doubts", [False, True])
-def test_removals_that_are_sent_again_converge(desk, mortals, with_doubts):
+def test_removals_that_are_sent_again_converge(desk, mortals, place, with_doubts):
     """MoEngage has lost removals. Whenever the command that sends them again is killed, all other
     members stay, and the next command removes exactly these and leaves nothing unconfirmed."""
-    desk.raw["max_payload_bytes"] = 1_000  # several requests
+    desk.raw |= {"max_payload_bytes": 1_000, "ledger_uri": place.uri}  # several requests
     gone = [*REMOVED, *(DOUBTED if with_doubts else [])]
     desk.fill("vip", [*STAYING, *gone])
-    remove(desk, with_doubts=with_doubts)
-    folders = [desk.folder / name for name in ("ledger", "state")]
-    for folder in folders:
-        shutil.copytree(folder, folder.with_name(f"{folder.name}-kept"))
-    for number in itertools.count(1, STRIDE):
-        for folder in folders:
-            shutil.rmtree(folder)
-            shutil.copytree(folder.with_name(f"{folder.name}-kept"), folder)
+    remove(desk)
+    for number in itertools.count(1, STRIDES[type(place)]):
+        if with_doubts:
+            doubt(desk)
         desk.emulator.apis.put_members("vip", "add_members", [each.uid for each in gone])
         assert {*STAYING, *gone} == desk.there("vip")
         death = mortals.command(
             desk.emulator, "resync", "--removals", "vip", dies_at=number, **desk.raw
         )
         assert not death.failure
+        if death.killed:
+            place.bury()
         assert {*STAYING} <= desk.there("vip")
         assert desk.there("vip") - {*gone} <= desk.accepted("vip")
         if death.killed:

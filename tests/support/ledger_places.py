@@ -70,12 +70,19 @@ def bury(uri: str, heir: str = "") -> None:
 
 
 @contextlib.contextmanager
+def opened(request: pytest.FixtureRequest, kind: str) -> t.Iterator[FolderPlace]:
+    """Yield a place of a kind: "files" or "server"."""
+    server = request.getfixturevalue("server") if kind == "server" else None
+    with contextlib.closing(FolderPlace() if server is None else ServerPlace(server)) as place:
+        yield place
+
+
+@contextlib.contextmanager
 def placed(request: pytest.FixtureRequest) -> t.Iterator[dict[str, t.Any]]:
     """Yield the settings of the mode that a fixture has as its parameter, with a place if any."""
     options = {"ledger_uri": None} | MODES[request.param]
     if (kind := options["ledger_uri"]) is None:
         yield options
         return
-    server = request.getfixturevalue("server") if kind == "server" else None
-    with contextlib.closing(FolderPlace() if server is None else ServerPlace(server)) as place:
+    with opened(request, kind) as place:
         yield options | {"ledger_uri": place.uri}

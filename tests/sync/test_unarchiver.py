@@ -19,7 +19,7 @@ from target_moengage_cohort.settings import load
 from target_moengage_cohort.sync.context import RunContext
 from target_moengage_cohort.sync.report import ReportHead
 from target_moengage_cohort.sync.unarchiver import Unarchiver
-from tests.support.ledger_places import FolderPlace, ServerPlace
+from tests.support.ledger_places import FolderPlace, ServerPlace, opened
 from tests.support.logs import codes
 from tests.support.singer import UNLIMITED, config, lines, record, run, schema
 from tests.support.strategies import histories
@@ -80,9 +80,7 @@ def emulator():
 @pytest.fixture(params=["files", "server"])
 def bench(request, emulator):
     """A bench with each kind of ledger."""
-    server = request.getfixturevalue("server") if request.param == "server" else None
-    place = FolderPlace() if server is None else ServerPlace(server)
-    with contextlib.closing(place):
+    with opened(request, request.param) as place:
         yield Bench(emulator, place)
 
 
