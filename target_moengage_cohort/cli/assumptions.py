@@ -36,7 +36,7 @@ STATEMENTS = {
 _REASONS = {
     "blocked_by_firewall": "a firewall refuses access",
     "credentials_refused": "MoEngage refuses the key",
-    "db_name_refused": "MoEngage refuses db_name",
+    "db_name_refused": "db_name is missing or wrong",
     "interrupted": "stopped before the answer",
     "query_failed": "the query failed",
     "query_pending": "no result in three minutes",

@@ -90,6 +90,13 @@ def _scope(name: str, error: TargetError | None) -> Assumption:
     return answer(name, False if error.code == "scope_missing" else None, reason(error))
 
 
+def _exists(name: str, users: Sequence[int] | None, note: str) -> Assumption:
+    """Return whether any user has an attribute; their number is the first one."""
+    if users and not users[0]:
+        note = f"no user has it, {note}"
+    return answer(name, users and users[0], note)
+
+
 def _ask(call: Callable[[], T]) -> tuple[T | None, TargetError | None]:
     """Return the result of a call, or its error."""
     try:
@@ -228,7 +235,7 @@ class _AnalyticsProbe:
         groups = [all_of(attribute_exists(self._attribute))]
         groups += [all_of(attribute_in(self._attribute, uids))] if uids else []
         users, note = self._count(groups)
-        yield answer("id_attribute_exists", users and users[0], note)
+        yield _exists("id_attribute_exists", users, note)
         if not uids:
             note = "the ledger has no accepted member with a uid"
         elif users:
@@ -243,7 +250,7 @@ class _AnalyticsProbe:
         groups = [all_of(attribute_exists(ANONYMOUS_ID))]
         groups += [all_of(in_segment(cohort.id, cohort.name))] if cohort else []
         users, note = self._count(groups)
-        yield answer("anonymous_id_exists", users and users[0], note)
+        yield _exists("anonymous_id_exists", users, note)
         if cohort is None:
             note = "no cohort is listed"
         elif users and not users[1]:

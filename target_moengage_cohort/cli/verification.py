@@ -157,8 +157,14 @@ def lines(result: Result) -> Iterator[str]:
     yield from _observed_lines(result)
     if result.settled_seconds is not None:
         yield f"  settled {result.settled_seconds:,.0f} s after the last request, or earlier"
-    if result.unknown is not None:
-        yield f"  {result.unknown.message}"
+    if (reason := result.unknown) is not None:
+        yield f"  {reason.message}"
+        if reason.is_passing:
+            command = suggest("verify", "--wait", "30", result.cohort_id)
+            yield f"  To ask again for up to 30 minutes: {command}"
+        elif reason.code == "quota_exceeded":
+            command = suggest("verify", "--observed", "export.csv", result.cohort_id)
+            yield f"  To compare with an export of the segment instead: {command}"
     for finding in result.findings:
         yield f"  {finding.message}: {finding.command}"
 

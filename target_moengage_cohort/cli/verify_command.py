@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import typing as t
 from pathlib import Path
@@ -26,6 +27,7 @@ from target_moengage_cohort.cli.verification import (
 from target_moengage_cohort.core import files
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import BusyError, SettingsError
+from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.delivery.delivery import live_calls
 from target_moengage_cohort.delivery.ports import Timing
 from target_moengage_cohort.moengage.filters import MOST_VALUES
@@ -35,6 +37,8 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import CohortEntry
+
+logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 30.0, 300.0
 """Between two queries about a cohort: they use up a quota that the dashboards share."""
@@ -153,7 +157,10 @@ class _Questions:
                 counts = SegmentCounts(calls.send, self._id_attribute, session.wait)
                 pending = self._look(ledgers, counts, self._longest_ago_first(ledgers), deadline)
                 while pending and (left := deadline - session.clock()) > 0:
-                    if session.wait(min(pause, left)):
+                    seconds = min(pause, left)
+                    count = format_count(len(pending), "cohort")
+                    logger.info("%s not settled; asking again in %.0f s", count, seconds)
+                    if session.wait(seconds):
                         break
                     pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
                     pending = self._look(ledgers, counts, pending, deadline)

@@ -36,7 +36,7 @@ _REFUSALS = {
     424: ("query_failed", "start the query again"),
     428: (
         "quota_exceeded",
-        "the monthly quota is used up, which the dashboards share; wait for the next month",
+        "the dashboards share this monthly quota; wait for the next month",
     ),
     429: ("segment_limit", "archive segments that no campaign uses"),
 }

@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import random
+import re
 import stat
 import time
 
@@ -18,7 +19,7 @@ from target_moengage_cohort.settings import load
 from tests.cli.conftest import PLANTED, Desk, people, person
 from tests.support.ledger_places import ServerPlace
 from tests.support.peak import measured
-from tests.support.singer import UNLIMITED
+from tests.support.singer import UNLIMITED, lines, record, run, schema
 
 REQUIRED = "in the dashboard, Test & Debug > Segment Payload"
 
@@ -392,6 +393,33 @@ def test_text_for_people(office):
         assert part in shown
 
 
+@pytest.mark.parametrize(
+    ("options", "command"),
+    [
+        ({"monthly_queries": 0}, "verify --observed export.csv vip --config"),
+        ({"query_seconds": 100_000}, "verify --wait 30 vip --config"),
+        ({"list_shows": "filter"}, "verify --wait 30 vip --config"),
+        ({"analytics_api_key": "another"}, "check --probe --config"),
+    ],
+)
+def test_what_is_unknown_names_the_next_command(start, options, command):
+    """If MoEngage does not say how a cohort is, the text ends with the command to type next."""
+    office = start(**options)
+    office.fill("vip", people(1))
+    last = office.run("verify", "vip").stdout.splitlines()[-1]
+    assert last.endswith(f"{command} {office.folder / 'config.json'}")
+
+
+def test_a_wait_says_what_it_waits_for(office):
+    """Before each pause a line says how long it is, and for how many cohorts."""
+    office.fill("vip", people(1, 2))
+    office.lose(Action.ADD, 1)
+    office.know(1, 2)
+    shown = office.run("verify", "vip", "--wait", "2").stderr
+    assert [30, 60, 30] == [int(each) for each in re.findall(r"again in (\d+) s", shown)]
+    assert 3 == shown.count("1 cohort not settled")
+
+
 def test_a_ledger_on_a_server(office, server):
     """With a ledger on a server, samples, kept removals, the pace and the history work, too."""
     place = ServerPlace(server)
@@ -463,6 +491,24 @@ def test_the_differences_are_written_and_adopted(office):
     assert ["adopt", "vip", "--csv", str(path)] == command[1:5]
     assert 0 == office.run(*command[1:5]).exit_code
     assert {*people(0, 1, 2, 3, 7, 8)} == office.accepted("vip")
+
+
+def test_strangers_leave_by_adopt_and_a_run(office):
+    """Strangers that verify has found are adopted by the command that it names, and the next run of
+    the mirror removes them; then nothing is wrong."""
+    office.fill("vip", people(*range(10)))
+    office.emulator.apis.put_members("vip", "add_members", [person(20).uid, person(21).uid])
+    assert (6, ["strangers"]) == office.one("vip")[::2]
+    options = ("--differences", str(office.folder / "differences.csv"))
+    result = observe(office, exported(*range(10), 20, 21), *options)[1]
+    assert 0 == office.run(*result["findings"][0]["command"].split()[1:5]).exit_code
+    rows = [record("vip", uid=person(each).uid, n=10) for each in range(10)]
+    mapping = {"vip": {"sync_mode": "mirror", "expected_count_column": "n"}}
+    place = office.raw["ledger_uri"]
+    data = lines(schema("vip", columns=("uid", "n")), *rows)
+    assert run(office.emulator, data, cohorts=mapping, ledger_uri=place).error is None
+    assert {*people(*range(10))} == office.there("vip")
+    assert (0, []) == office.one("vip")[::2]
 
 
 def test_no_file_is_overwritten(office):

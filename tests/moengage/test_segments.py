@@ -312,7 +312,9 @@ def test_a_wrong_key_is_refused(start):
     """MoEngage refuses a key of another workspace for each API."""
     callers = start(dict.fromkeys(KEYS, "wrong-key-77"))
     assert "credentials_refused" == code(callers.segments.list)
-    assert "credentials_refused" == code(callers.analytics.count, [VIP])
+    with pytest.raises(SettingsError, match="HTTP 401 ER001: ") as error:
+        callers.analytics.count([VIP])
+    assert "credentials_refused" == error.value.code
 
 
 def test_a_page_in_place_of_an_answer_is_a_firewall(callers):
