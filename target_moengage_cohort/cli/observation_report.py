@@ -19,7 +19,7 @@ from target_moengage_cohort.cli.verification import (
     removed_still_in,
     without_sample,
 )
-from target_moengage_cohort.core.commands import EXAMPLE_CSV, suggest
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import SettingsError, TryAgainError
 
 if t.TYPE_CHECKING:
@@ -43,9 +43,10 @@ def compare(session: Session, cohort_id: str, path: str, differences: str | None
         observation = ledger.observe(_until_stopped(session, rows))
         if output is not None:
             _write(output, observation)
+        dropped = ledger.samples(0, "").dropped
         result = decided(
             blank(ledger.entry),
-            *_findings(cohort_id, path, differences, observation.counts),
+            *_findings(cohort_id, path, differences, observation.counts, dropped),
             observed=observation.counts,
         )
         if not observation.counts.population:
@@ -89,7 +90,7 @@ def _write(output: t.BinaryIO, observation: Observation) -> None:
 
 
 def _findings(
-    cohort_id: str, path: str, differences: str | None, counts: ObservedCounts
+    cohort_id: str, path: str, differences: str | None, counts: ObservedCounts, dropped: int
 ) -> Iterator[Finding | None]:
     if counts.missing and counts.missing == counts.population:
         msg = (
@@ -99,18 +100,19 @@ def _findings(
         )
         yield Finding("none_observed", msg, suggest("verify", cohort_id))
     yield removed_still_in(cohort_id, counts.removed, counts.kept)
-    if counts.strangers and differences is None:
-        msg = (
-            f"{counts.strangers:,} users in the file are not in the ledger. Write them to a file, "
-            "which this command then names the next step for"
-        )
+    if not counts.strangers:
+        return
+    msg = f"{counts.strangers:,} users in the file are not in the ledger"
+    if dropped:
+        msg += f" (up to {dropped:,} of them were removed before the removals that it keeps)"
+    if differences is None:
+        msg += ". Write them to a file, which this command then names the next step for"
         options = ("--observed", path, "--differences", "differences.csv")
         yield Finding("strangers", msg, suggest("verify", *options, cohort_id))
-    elif counts.strangers:
-        msg = (
-            f"{counts.strangers:,} users in the file are not in the ledger. Import them. If the "
-            "stream is a mirror, its next run then removes those who do not belong"
+    else:
+        msg += (
+            ". Import them. If the stream is a mirror, its next run then removes those who do not "
+            "belong; of any other stream, only a row that marks them as removed does"
         )
-        yield Finding(
-            "strangers", msg, suggest("adopt", cohort_id, "--csv", differences or EXAMPLE_CSV)
-        )
+        command = suggest("adopt", cohort_id, "--csv", differences)
+        yield Finding("strangers", msg, command)

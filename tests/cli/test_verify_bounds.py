@@ -128,6 +128,9 @@ def test_lost_removals_that_are_not_kept_are_no_strangers(office):
     code, result, findings = office.one("vip")
     assert (1, [], "removals_not_kept") == (code, findings, result["unknown"]["code"])
     assert "strangers" in office.run("verify", "vip").stdout
+    code, result, findings = observe(office, exported(*range(50), *range(3_050, 3_100)))
+    assert (6, ["strangers"], 50) == (code, findings, result["observed"]["strangers"])
+    assert "up to 50 of them were removed before" in result["findings"][0]["message"]
 
 
 def test_members_whom_moengage_does_not_know_are_no_fault_of_an_export(office):
