@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from target_moengage_cohort import version
 from target_moengage_cohort.cli import cli
 from target_moengage_cohort.emulator import Emulator
+from target_moengage_cohort.emulator.faults import Latency
 from tests.cli.conftest import PLANTED, people
 from tests.support.project import program
 from tests.support.singer import UNLIMITED, config, environment, lines, record, schema
@@ -177,6 +178,32 @@ def test_a_signal_ends_the_wait_of_verify(desk, launch, waits_for, number, code)
             assert "interrupted" == result["unknown"]["code"]
         else:
             assert ["missing"] == [each["code"] for each in result["findings"]]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_verify_while_an_answer_hangs(desk, launch, number, code):
+    """A signal ends `verify` within seconds while an answer hangs; the report is whole and says
+    that all cohorts are unknown, no other file is left, and the next command has the lease."""
+    desk.raw |= {"id_attribute": "uid", "request_timeout_seconds": 60}
+    for name in ("a", "b"):
+        desk.fill(name, people(1, 2))
+    desk.emulator.apis.change_faults(lambda faults: faults.slow_down(Latency(3_600)))
+    (desk.folder / "report.json").write_text("old")
+    before = {*desk.folder.iterdir()}
+    words = ("verify", "--json", "--report", "report.json", "--config", "config.json")
+    process = launch(*words)
+    assert desk.emulator.apis.wait_until(lambda: desk.emulator.apis.calls() != [], 30)
+    began = time.monotonic()
+    process.send_signal(number)
+    found, out, _ = end(desk, process)
+    assert code == found
+    assert time.monotonic() - began < 15
+    results = json.loads((desk.folder / "report.json").read_text())
+    assert results == json.loads(out)
+    facts = {(each["cohort_id"], each["status"], each["unknown"]["code"]) for each in results}
+    assert {("a", "unknown", "interrupted"), ("b", "unknown", "interrupted")} == facts
+    assert {path.name for path in {*desk.folder.iterdir()} - before} <= {"config.json", "home"}
+    assert (2, 0) == desk.counts("a")
 
 
 def test_a_stopped_forget_keeps_the_users_that_are_left(desk, launch):
