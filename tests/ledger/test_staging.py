@@ -21,6 +21,7 @@ from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.ledger.duckdb import (
     comparison,
     difference,
+    differing_parts,
     result_tables,
     staging,
 )
@@ -232,6 +233,8 @@ def test_a_difference_is_that_of_a_plain_model(
     stream that are not compared stay as they are."""
     monkeypatch.setattr(result_tables, "_SLICE", 3)
     monkeypatch.setattr(comparison, "_JOINED", 2)
+    monkeypatch.setattr(differing_parts, "_FEWEST_ROWS", 1)
+    monkeypatch.setattr(differing_parts, "_PART_ROWS", 1)
     monkeypatch.setattr(difference, "CHUNK", 2 if few else 10_000)
     with ledgers(tmp_path_factory.mktemp("ledger")) as store:
         opened = [store.open(cohort(f"c{i}"), STREAM) for i in range(COHORTS)]
@@ -319,6 +322,28 @@ def test_a_cohort_that_vanished_from_the_rows_is_emptied(store, ledger):
     found = ledger.stream.difference(stage(store, desired(other, "a")), [ledger, other])
     assert {ledger.number: members("a")} == contents(found).removals
     assert {other.number: members("a")} == contents(found).additions
+
+
+@pytest.mark.parametrize("fewest", [1, 1_000])
+@pytest.mark.parametrize("joining", [["u4"], ["u4", "u5"]])
+def test_what_differs_is_found_in_whatever_part_of_the_hashes(
+    store, ledger, monkeypatch, fewest, joining
+):
+    """Members who leave, join, move to another cohort or have a row twice are found whether the
+    parts of the hashes that are the same are left out or not, also where as many rows are left."""
+    monkeypatch.setattr(differing_parts, "_FEWEST_ROWS", fewest)
+    monkeypatch.setattr(differing_parts, "_PART_ROWS", 2)
+    other = store.open(cohort("other"), STREAM)
+    names = [f"u{n}" for n in range(100)]
+    ledger.adopt([members(*names)])
+    other.adopt([members(*names[50:])])
+    here = [name for name in names if name not in {"u3", "u4"}] + ["new", "u9"]
+    rows = desired(ledger, here) + desired(other, [*names[51:], *joining])
+    found = contents(ledger.stream.difference(stage(store, rows), [ledger, other]))
+    added = {ledger.number: members("new"), other.number: members(*joining)}
+    assert added == found.additions
+    assert members("u50") == found.removals.pop(other.number)
+    assert {*members("u3", "u4")} == {*found.removals.pop(ledger.number)}
 
 
 def test_cohorts_that_are_not_compared_stay_out(store, ledger):

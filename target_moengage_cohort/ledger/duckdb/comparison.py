@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typing as t
 
-from target_moengage_cohort.ledger.duckdb.identities import Identities
-from target_moengage_cohort.ledger.duckdb.instance import digest, grown
-from target_moengage_cohort.ledger.records import DiffCounts, LedgerCounts, MemberSet
+from target_moengage_cohort.ledger.duckdb.differing_parts import DifferingParts
+from target_moengage_cohort.ledger.duckdb.instance import grown
+from target_moengage_cohort.ledger.records import DiffCounts, LedgerCounts
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,13 +20,13 @@ not fit into 256 MB, and with 10 million not next to the copy of as many members
 _NOTHING = (0, 0, 0)
 
 
-class Comparison(Identities):
+class Comparison(DifferingParts):
     """One comparison of all cohorts, without the work that the data does not need.
 
     The sizes and digests of large sets are computed from those of their difference, so nothing of
     the stream's size is sorted or made distinct unless all of it differs. No statement has two
-    joins, groupings or sorts, because each may take all of the memory limit before it spills. The
-    members of a single cohort are joined by their hash alone.
+    large joins, groupings or sorts, because each may take all of the memory limit before it
+    spills. The members of a single cohort are joined by their hash alone.
     """
 
     counts: Mapping[int, DiffCounts]
@@ -41,7 +41,8 @@ class Comparison(Identities):
             self._withdraw_moved()
         if self._rows.has_absent:
             self._withdraw_absent()
-        if not has_doubts and self._is_same():
+        if self._is_same() and not (has_doubts or self._has_aliases):
+            self._drop_others(set())
             return
         met = self._meet(sum(counts.accepted.count for counts in known.values()))
         if not (has_doubts or self._has_aliases or self._sizes[met]):
@@ -70,22 +71,6 @@ class Comparison(Identities):
                 **{name: each.get(cohort, 0) for name, each in numbers.items()},
             )
             for cohort, counts in known.items()
-        }
-
-    def _is_same(self) -> bool:
-        """Return whether the rows are the accepted members, as the sums of their hashes say.
-
-        Most runs of most streams find that, and it takes a third of the time of a join.
-        """
-        known = self.options.known
-        has_others = self._has_aliases or self._has_pairs or self._rows.has_pairs
-        count = sum(counts.accepted.count for counts in known.values())
-        if has_others or self._rows.has_absent or self._rows.count != count:
-            return False
-        sums = self._sums(f"FROM {self.staged} WHERE present")
-        found = {cohort: MemberSet(count, digest(*of)) for cohort, (count, *of) in sums.items()}
-        return found == {
-            cohort: counts.accepted for cohort, counts in known.items() if counts.accepted.count
         }
 
     def _withdraw_moved(self) -> None:
@@ -134,24 +119,25 @@ class Comparison(Identities):
     def _meet(self, accepted_count: int) -> str:
         """Join the rows with the accepted members once, and keep those that do not match.
 
-        One slice of the hashes is joined after the other. ``rid`` is the staged row, null for an
-        accepted member without one. ``known`` is null for a row without an accepted member, else a
-        hash of the accepted anonymous id.
+        Parts that are the same are left out. One slice of the hashes is joined after the other.
+        ``rid`` is the staged row, null for an accepted member without one. ``known`` is null for a
+        row without an accepted member, else a hash of the accepted anonymous id.
         """
-        accepted, keys = self._accepted, self._keys
-        compares_pairs = self._rows.has_pairs or self._has_pairs
+        keys = self._keys
         pair, differs = (
-            ("hash(anonymous_id)", " OR a.pair <> s.pair") if compares_pairs else ("NULL", "")
+            ("hash(anonymous_id)", " OR a.pair <> s.pair") if self._compares_pairs else ("NULL", "")
         )
-        slices = 1 + max(self._rows.count, accepted_count) // _JOINED
+        slices = 1 + self._joined_rows(accepted_count) // _JOINED
+        present = self._present(f"{pair} AS pair")
+        members = f"(SELECT {keys}, {pair} AS pair FROM {self._accepted})"
         merged = ", ".join(f"coalesce(s.{key}, a.{key}) AS {key}" for key in keys.split(", "))
         on = " AND ".join(f"a.{key} = s.{key}" for key in keys.split(", "))
         return self._make_sliced(
             "met",
             slices,
             f"SELECT {merged}, s.rid, a.pair::UBIGINT AS known"
-            f" FROM (FROM {self._present(f'{pair} AS pair')} WHERE {{in_slice}}) s"
-            f" FULL JOIN (SELECT {keys}, {pair} AS pair FROM {accepted} WHERE {{in_slice}}) a"
+            f" FROM (FROM {self._unequal(present)} WHERE {{in_slice}}) s"
+            f" FULL JOIN (FROM {self._unequal(members)} WHERE {{in_slice}}) a"
             f" ON {on} WHERE a.h IS NULL OR s.h IS NULL{differs}",
         )
 
