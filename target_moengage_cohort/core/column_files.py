@@ -38,18 +38,21 @@ class ColumnarRows(msgspec.Struct, frozen=True):
     optional: frozenset[str] = frozenset()  # roles whose columns may be missing in plain rows
 
     def open(self, cursor: t.Any) -> tuple[str, dict[str, str]]:
-        """Return the SQL after FROM for a cursor of DuckDB, and the type of each column there.
+        """Return the SQL after FROM for a cursor of DuckDB, and the type of each column there."""
+        table = self.table(cursor)
+        described = cursor.execute(f"DESCRIBE FROM {table}").fetchall()
+        return table, {row[0]: row[1] for row in described}
+
+    def table(self, cursor: t.Any) -> str:
+        """Return the SQL after FROM for a cursor of DuckDB.
 
         The rows of files are numbered: `file_index` and `file_row_number` count from 0.
         """
-        table = "rows"
-        if isinstance(self.rows, tuple):
-            paths = ", ".join("'" + str(path).replace("'", "''") + "'" for path in self.rows)
-            table = f"read_parquet([{paths}], hive_partitioning = false)"
-        else:
-            cursor.register(table, self.rows)
-        described = cursor.execute(f"DESCRIBE FROM {table}").fetchall()
-        return table, {row[0]: row[1] for row in described}
+        if not isinstance(self.rows, tuple):
+            cursor.register("rows", self.rows)
+            return "rows"
+        paths = ", ".join("'" + str(path).replace("'", "''") + "'" for path in self.rows)
+        return f"read_parquet([{paths}], hive_partitioning = false)"
 
     def version(self) -> list[tuple[int, int]]:
         """Return what a change of the files changes: when each was written, and its size."""

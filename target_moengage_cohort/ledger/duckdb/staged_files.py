@@ -53,7 +53,7 @@ def insert(parts: Iterable[StagedRows], engine: Engine, table: RowTable) -> None
             constants["present"] = "TRUE"
         h, cursor = engine.hash_sql("uid", "anonymous_id"), engine.cursor()
         try:
-            with opened(cursor, rows) as source:
+            with opened(cursor, rows, group[0].types) as source:
                 _check_unchanged(group)
                 inserted = table.insert(cursor, f"({source.select()})", h, constants)
         except InputError:
@@ -87,7 +87,7 @@ def identify(parts: Sequence[StagedRows], engine: Engine, tables: Tables) -> str
         first, last = group[0].first, group[-1].last
         added = f"(SELECT rid, h FROM {sent} WHERE rid BETWEEN {first} AND {last})"
         cursor = engine.cursor()
-        with opened(cursor, rows) as source:
+        with opened(cursor, rows, group[0].types) as source:
             read = source.identifiers([each.first for each in group])
             cursor.execute(
                 f"INSERT INTO {named} SELECT rid, uid, anonymous_id, {same}"
@@ -106,9 +106,9 @@ def sample(parts: Iterable[StagedRows], engine: Engine, most: int) -> list[Row]:
     """Return the hash, uid and anonymous_id of some rows that add members, the lowest hashes."""
     found = []
     h = engine.hash_sql("uid", "anonymous_id")
-    for rows, _ in _groups(parts):
+    for rows, group in _groups(parts):
         cursor = engine.cursor()
-        with opened(cursor, rows) as source:
+        with opened(cursor, rows, group[0].types) as source:
             found += cursor.execute(
                 f"SELECT {h} AS h, uid, anonymous_id FROM ({source.select()}) WHERE present"
                 f" ORDER BY h LIMIT {most}"
