@@ -27,7 +27,7 @@ if t.TYPE_CHECKING:
 LONGEST = 1_000
 """Characters of the longest identifier in a plain row."""
 
-Text = t.Annotated[str, Meta(min_length=1)]
+Text = t.Annotated[str, Meta(min_length=1, max_length=LONGEST)]
 _TYPES: dict[str, t.Any] = {"membership": bool, "expected_count": int}
 _SCALARS = {"integer", "string"}
 
@@ -62,7 +62,14 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cohorts: list[tuple[str, str | None]] | None = None
     expected_counts: AbstractSet[int] | None = None  # the different ones
     padded: int = 0  # rows whose identifiers begin or end with white space
-    largest: int  # upper bound of the bytes that a member takes in a request
+
+    def fit(self, room: float) -> bool:
+        """Return whether each member fits into a request with so many bytes for members."""
+        has_both = self.anonymous_ids is not None
+        if largest_size(LONGEST, has_both=has_both) <= room:  # which saves looking at each row
+            return True
+        texts = filter(None, itertools.chain(self.uids, self.anonymous_ids or ()))
+        return largest_size(max(map(len, texts), default=0), has_both=has_both) <= room
 
 
 def plain_rows(
@@ -123,6 +130,7 @@ class PlainRows(msgspec.Struct, frozen=True, eq=False):
         }
         for role in self.numbers:
             values[role] = [None if value is None else str(value) for value in values[role]]
+            refuse_long(values[role])
         cohorts, expected = values.get("cohort_id"), values.get("expected_count")
         if cohorts is not None:
             cohorts = list(zip(cohorts, values.get("cohort_name", [None] * len(rows)), strict=True))
@@ -157,15 +165,14 @@ def assemble(
 ) -> Columns:
     """Return the columns of plain rows; no identifier is an empty text.
 
-    It raises `NotPlainError` if a row has no identifier, or a very long one.
+    It raises `NotPlainError` if a row has no identifier; `refuse_long` finds those that are long.
     """
     if anonymous_ids is None:
-        is_nameless = None in uids
+        texts, is_nameless = t.cast("list[str]", uids), not all(uids)
     else:
+        texts = [*filter(None, itertools.chain(uids, anonymous_ids))]
         is_nameless = (None, None) in zip(uids, anonymous_ids, strict=True)
-    texts = [*filter(None, itertools.chain(uids, anonymous_ids or ()))]
-    longest = max(map(len, texts), default=0)
-    if is_nameless or longest > LONGEST:
+    if is_nameless:
         raise NotPlainError
     padded = 0
     if [*map(str.strip, texts)] != texts:
@@ -179,5 +186,10 @@ def assemble(
         cohorts=cohorts,
         expected_counts=expected_counts,
         padded=padded,
-        largest=largest_size(longest, has_both=anonymous_ids is not None),
     )
+
+
+def refuse_long(texts: Sequence[str | None]) -> None:
+    """Raise `NotPlainError` if an identifier is longer than those of plain rows."""
+    if max(map(len, filter(None, texts)), default=0) > LONGEST:
+        raise NotPlainError

@@ -153,7 +153,7 @@ class RowMapper:
         Raise a `NotPlainError` if the rows must be read one by one.
         """
         if self.cohort is not None:
-            if columns.largest > self.cohort.capacity:
+            if not columns.fit(self.cohort.capacity):
                 raise NotPlainError
             return [self.cohort]
         names = t.cast("list[tuple[str, str | None]]", columns.cohorts)
@@ -165,9 +165,7 @@ class RowMapper:
                 raise NotPlainError from None
             cohorts = [*map(by_name.get, names)]
         found = t.cast("list[SyncedCohort]", cohorts)
-        if columns.largest > self._least_capacity and any(
-            columns.largest > cohort.capacity for cohort in found
-        ):
+        if not columns.fit(self._least_capacity):
             raise NotPlainError
         return found
 

@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from target_moengage_cohort.core.column_files import TEXT, WHOLE
 from target_moengage_cohort.core.errors import InputError
-from target_moengage_cohort.singer.columns import Columns, NotPlainError, assemble
+from target_moengage_cohort.singer.columns import Columns, NotPlainError, assemble, refuse_long
 from target_moengage_cohort.singer.decoding import UNDECODABLE, attributes, decode_record
 from target_moengage_cohort.singer.messages import Chunk
 
@@ -139,9 +139,12 @@ class Relation:
         if any(each is not None and None in each for each in (present, expected, cohorts)):
             raise NotPlainError
         nobody: tuple[None, ...] = (None,) * len(values)
+        uids = _texts(columns.get("uid", nobody))
+        anonymous_ids = _texts(columns["anonymous_id"]) if "anonymous_id" in columns else None
+        refuse_long([*uids, *(anonymous_ids or ())])
         return assemble(
-            _texts(columns.get("uid", nobody)),
-            _texts(columns["anonymous_id"]) if "anonymous_id" in columns else None,
+            uids,
+            anonymous_ids,
             present=None if present is None else list(present),
             cohorts=cohorts,
             expected_counts=None if expected is None else set(map(int, expected)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import typing as t
 from operator import attrgetter
 
@@ -53,9 +54,7 @@ class MirrorSink(Sink):
         cohort, action, member = self.rows.read(row)
         if cohort.is_closed:
             return
-        self._uids.append(member.uid)
-        self._anonymous_ids.append(member.anonymous_id)
-        self._present.append(action is Action.ADD)
+        self._rows.append([member.uid], [member.anonymous_id], [action is Action.ADD])
         if self._fans_out:
             self._numbers.append(cohort.number)
         self._flush_if_large()
@@ -73,9 +72,7 @@ class MirrorSink(Sink):
             cohort.records += count
         if True in closed:
             return
-        self._uids += columns.uids
-        self._anonymous_ids += columns.anonymous_ids or [None] * columns.count
-        self._present += columns.present or [True] * columns.count
+        self._rows.append(columns.uids, columns.anonymous_ids, columns.present)
         if self._fans_out:
             self._numbers += map(attrgetter("number"), cohorts)
         self._flush_if_large()
@@ -158,22 +155,43 @@ class MirrorSink(Sink):
 
     def flush(self) -> None:
         """Stage the collected rows."""
-        if self._uids:
-            cohort = self.rows.cohort
-            self.staging.append(
-                self._numbers if cohort is None else cohort.number,
-                self._uids,
-                self._anonymous_ids if any(self._anonymous_ids) else None,
-                None if all(self._present) else self._present,
-            )
+        rows, cohort = self._rows, self.rows.cohort
+        if rows.uids:
+            numbers = self._numbers if cohort is None else cohort.number
+            self.staging.append(numbers, rows.uids, rows.anonymous_ids, rows.present)
             self._start_batch()
 
     def _flush_if_large(self) -> None:
-        if len(self._uids) >= _BATCH_ROWS:
+        if len(self._rows.uids) >= _BATCH_ROWS:
             self.flush()
 
     def _start_batch(self) -> None:
+        self._rows = _Rows()
         self._numbers: list[int] = []  # of each row's cohort
-        self._uids: list[str | None] = []
-        self._anonymous_ids: list[str | None] = []
-        self._present: list[bool] = []
+
+
+class _Rows:
+    """Collected rows, with a column only if a row needs it: most streams need uids alone."""
+
+    def __init__(self) -> None:
+        self.uids: list[str | None] = []
+        self.anonymous_ids: list[str | None] | None = None  # no row has one
+        self.present: list[bool] | None = None  # every row is a member's
+
+    def append(
+        self,
+        uids: list[str | None],
+        anonymous_ids: list[str | None] | None,
+        present: list[bool] | None,
+    ) -> None:
+        """Append rows, column by column."""
+        before, count = len(self.uids), len(uids)
+        self.uids += uids
+        if self.anonymous_ids is not None:
+            self.anonymous_ids += anonymous_ids or [None] * count
+        elif anonymous_ids is not None and any(anonymous_ids):
+            self.anonymous_ids = [*itertools.repeat(None, before), *anonymous_ids]
+        if self.present is not None:
+            self.present += present or [True] * count
+        elif present is not None and not all(present):
+            self.present = [True] * before + present
