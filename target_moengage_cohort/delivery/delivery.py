@@ -59,6 +59,7 @@ class Delivery:
         ledgers: Mapping[str, CohortRecord],
     ) -> None:
         self._pace, self._limit = link.pace, settings.requests_per_minute
+        self.prepare = link.prepare  # to be called when it is known that changes follow
         self._emit = callbacks.emit
         self._ledgers = ledgers
         self._timing = timing
@@ -256,7 +257,9 @@ def live_link(settings: Settings, interrupt: Interrupt, store: LedgerStore | Non
     """
     transport = _transport(settings)
     window = None if store is None else store.shared_window(cohort_sync_limit(settings))
-    return Link(lambda body: transport().send(body), Pace(settings, interrupt.wait, window=window))
+    pace = Pace(settings, interrupt.wait, window=window)
+    importing = functools.partial(threading.Thread, target=transport, daemon=True)
+    return Link(lambda body: transport().send(body), pace, lambda: importing().start())
 
 
 def live_calls(

@@ -108,6 +108,7 @@ class Link(msgspec.Struct, frozen=True):
 
     send: t.Callable[[bytes], Answer]  # sends one body, once
     pace: Pace | NoPace
+    prepare: t.Callable[[], object] = lambda: None  # makes the first request faster; never waits
 
 
 class NoAnswerError(TryAgainError):

@@ -8,7 +8,7 @@ from target_moengage_cohort.core.membership import Action, Key, Member
 from target_moengage_cohort.ledger.control.requests import Requests
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
@@ -128,12 +128,14 @@ class StreamLedger(t.Protocol):
         keeps: bool = False,
         defers: bool = False,
         exclusive: bool = False,
+        on_difference: Callable[[], object] = lambda: None,
     ) -> Difference:
         """Compare the rows of a snapshot with the ledgers of the cohorts that it is.
 
         `keeps` means to remove no members, as for one_time cohorts; `defers`, that removals which
         a person approved are sent with the others; `exclusive`, that each member belongs to the
-        cohort of its last row.
+        cohort of its last row. `on_difference` is called as soon as it is known that any member
+        differs.
         """
 
     def doubt_resent(self, difference: Difference, cohorts: Sequence[CohortLedger]) -> None:

@@ -136,7 +136,8 @@ def run(raw: dict[str, t.Any], *, from_environment: bool, source: t.IO[str] | No
     is read.
     """
     os.umask(0o077)  # every file that we create is its owner's alone
-    logger.debug("%s", version())
+    if logger.isEnabledFor(logging.DEBUG):  # looking a version up takes time
+        logger.debug("%s", version())
     raw = raw | sources.from_environment() if from_environment else sources.add_misspellings(raw)
     final = FinalReport(raw)
     config = _load(raw, source, final)

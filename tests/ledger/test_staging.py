@@ -346,6 +346,16 @@ def test_what_differs_is_found_in_whatever_part_of_the_hashes(
     assert {*members("u3", "u4")} == {*found.removals.pop(ledger.number)}
 
 
+@pytest.mark.parametrize("whom", ["ab", "a", "abc", "ac"])
+def test_a_difference_is_announced_before_its_members_are_found(store, ledger, whom):
+    """The caller is told once that members differ, and not at all if none does."""
+    ledger.adopt([members("a", "b")])
+    told = []
+    staging = stage(store, desired(ledger, whom))
+    ledger.stream.difference(staging, [ledger], on_difference=lambda: told.append("differs"))
+    assert told == ([] if whom == "ab" else ["differs"])
+
+
 def test_cohorts_that_are_not_compared_stay_out(store, ledger):
     """Members of a stream's cohorts that are not compared are no part of a difference."""
     other = store.open(cohort("other"), STREAM)

@@ -48,6 +48,7 @@ class Comparison(DifferingParts):
         if not (has_doubts or self._has_aliases or self._sizes[met]):
             self._drop_others(set())
             return
+        self.options.on_difference()
         not_accepted = f"FROM {self._doubts} ANTI JOIN {self._accepted} USING ({self._keys})"
         strays = self._make("strays", f"SELECT {self._keys} {not_accepted}") if has_doubts else None
         self._find_additions(met, has_doubts=has_doubts)

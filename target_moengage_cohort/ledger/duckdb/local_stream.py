@@ -127,6 +127,7 @@ class DuckDBStreamLedger(StreamMembers):
         keeps: bool = False,
         defers: bool = False,
         exclusive: bool = False,
+        on_difference: Callable[[], object] = lambda: None,
     ) -> DuckDBDifference:
         """See `StreamLedger.difference`."""
         self.fold()
@@ -144,6 +145,7 @@ class DuckDBStreamLedger(StreamMembers):
             approved=self.removals_sql(approvals),
             defers=defers,
             exclusive=exclusive,
+            on_difference=on_difference,
         )
         return rows.compare(self.table, options)
 

@@ -37,6 +37,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     approved: str  # SQL for cohort and hash of the removals of these, if there are any
     defers: bool  # whether these are sent with the others, and not by themselves
     exclusive: bool  # whether a member belongs to one cohort, that of its last row
+    on_difference: Callable[[], object]  # called as soon as any member is known to differ
 
 
 class Rows(msgspec.Struct, frozen=True, kw_only=True):

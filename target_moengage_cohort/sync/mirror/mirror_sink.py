@@ -23,7 +23,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.singer.columns import Columns
     from target_moengage_cohort.sync.rows import RowMapper
 
-_BATCH_ROWS = 100_000
+_BATCH_ROWS = 50_000
 
 
 class MirrorSink(Sink):

@@ -149,6 +149,7 @@ class Settlement:
             keeps=rules.seals,
             defers=rules.deferred,
             exclusive=bool(stream.mapping.exclusive),
+            on_difference=self._delivery.prepare,
         )
         self._cohorts.row_warnings.count("outvoted", stream.mapping.stream, difference.outvoted)
         parts = []
