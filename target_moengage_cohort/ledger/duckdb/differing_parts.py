@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import typing as t
+
 from target_moengage_cohort.ledger.duckdb.identities import Identities
 from target_moengage_cohort.ledger.duckdb.instance import digest, sums_sql
 from target_moengage_cohort.ledger.records import MemberSet
+
+if t.TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 _PART_ROWS = 256
 """Rows of a part, roughly: where one row in a thousand differs, most parts are the same."""
@@ -46,18 +51,18 @@ class DifferingParts(Identities):
         if self._compares_pairs or not (count and self._rows.count):
             return False
         self._bits = _bits(max(count, self._rows.count), len(self.options.known))
-        may_be_same = self._rows.count == count and not self._rows.has_absent
-        if not (self._bits or may_be_same):
-            return False
-        of_rows = self._sum_parts("row_parts", f"FROM {self.staged} WHERE present")
+        rows = f"FROM {self.staged} WHERE present"
+        if not self._bits:
+            may_be_same = self._rows.count == count and not self._rows.has_absent
+            return may_be_same and known == _sets(self._sums(rows))
+        of_rows = self._sum_parts("row_parts", rows)
         totals = self._cursor.execute(
-            f"SELECT {self._cohort} AS cohort, sum(n), sum(high), sum(low) FROM {of_rows}"
+            f"SELECT {self._cohort} AS cohort, sum(n)::BIGINT, sum(high), sum(low) FROM {of_rows}"
             " GROUP BY cohort"
         ).fetchall()
-        if known == {cohort: MemberSet(int(n), digest(*of)) for cohort, n, *of in totals}:
+        if known == _sets({cohort: sums for cohort, *sums in totals}):
             return True
-        if self._bits:
-            self._compare_parts(of_rows, self._sum_parts("member_parts", f"FROM {self._accepted}"))
+        self._compare_parts(of_rows, self._sum_parts("member_parts", f"FROM {self._accepted}"))
         return False
 
     def _sum_parts(self, name: str, source: str) -> str:
@@ -82,7 +87,7 @@ class DifferingParts(Identities):
     @property
     def _part(self) -> str:
         """The SQL of a row's part."""
-        return f"(h >> {128 - self._bits})::UINTEGER" if self._bits else "0"
+        return f"(h >> {128 - self._bits})::UINTEGER"
 
     def _unequal(self, rows: str) -> str:
         """Return SQL for those of some rows that are in a part to join."""
@@ -97,6 +102,11 @@ class DifferingParts(Identities):
         if not self._differing:
             return max(self._rows.count, accepted_count)
         return self._changed(f"SELECT coalesce(sum(n), 0)::BIGINT FROM {self._differing}")
+
+
+def _sets(sums: Mapping[int, Sequence[int]]) -> dict[int, MemberSet]:
+    """Return the set of members of each cohort, given their number and two sums."""
+    return {cohort: MemberSet(count, digest(*of)) for cohort, (count, *of) in sums.items()}
 
 
 def _bits(rows: int, cohorts: int) -> int:
