@@ -258,7 +258,8 @@ def live_link(settings: Settings, interrupt: Interrupt, store: LedgerStore | Non
     transport = _transport(settings)
     window = None if store is None else store.shared_window(cohort_sync_limit(settings))
     pace = Pace(settings, interrupt.wait, window=window)
-    importing = functools.partial(threading.Thread, target=transport, daemon=True)
+    # Whatever is wrong with the settings is told by the first request, and not in this thread.
+    importing = functools.partial(threading.Thread, target=_import_transport, daemon=True)
     return Link(lambda body: transport().send(body), pace, lambda: importing().start())
 
 
@@ -282,12 +283,16 @@ def live_calls(
 def _transport(settings: Settings) -> Callable[[], Transport]:
     @functools.cache  # two threads may each make one, which does no harm
     def transport() -> Transport:
-        # Imported for the first request: `requests` is slow to import, and many runs send none.
-        from target_moengage_cohort.moengage.transport import Transport  # noqa: PLC0415
-
-        return Transport(settings)
+        return _import_transport()(settings)
 
     return transport
+
+
+def _import_transport() -> type[Transport]:
+    # Imported for the first request: `requests` is slow to import, and many runs send none.
+    from target_moengage_cohort.moengage.transport import Transport  # noqa: PLC0415
+
+    return Transport
 
 
 def dry_link(interrupt: Interrupt) -> Link:
