@@ -18,9 +18,10 @@ from target_moengage_cohort.core.text import format_age, format_count
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.sync.mirror.guard import guard
 from target_moengage_cohort.sync.outcome import withheld_exit
+from target_moengage_cohort.sync.paused_streams import paused_error
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
     from target_moengage_cohort.ledger.interface import LedgerStore
@@ -70,6 +71,7 @@ def confirm(session: Session, streams: tuple[str, ...], withheld: str | None) ->
         if withheld is not None:
             _release(session, ledgers, withheld)
             return DONE
+        _refuse_paused(session, ledgers, streams)
         plans = _find_pending(ledgers, list(dict.fromkeys(streams)), session.clock())
         allowed = [pending for pending in plans if not _is_withheld(pending)]
         for each in plans:
@@ -77,6 +79,14 @@ def confirm(session: Session, streams: tuple[str, ...], withheld: str | None) ->
                 _note_withheld(session, each)
         _deliver(session, ledgers, allowed)
     return DONE if len(allowed) == len(plans) else withheld_exit(session.settings)
+
+
+def _refuse_paused(session: Session, ledgers: LedgerStore, streams: Iterable[str]) -> None:
+    """Raise an error if any stream is paused: schedules have this command, too."""
+    for stream in streams:
+        if (error := paused_error(ledgers, stream)) is not None:
+            session.report.status = "withheld"
+            raise error
 
 
 def _note_withheld(session: Session, pending: PendingPlan) -> None:
@@ -89,6 +99,7 @@ def _note_withheld(session: Session, pending: PendingPlan) -> None:
 def _release(session: Session, ledgers: LedgerStore, plan_id: str) -> None:
     """Send a withheld plan; approve it for the next run if it is outdated, or its stream busy."""
     entry, plan = _find_withheld(ledgers, plan_id)
+    _refuse_paused(session, ledgers, [entry.stream])
     if plan.kind is PlanKind.WITHHELD:
         try:
             ledger = ledgers.open_known(entry.cohort_id)

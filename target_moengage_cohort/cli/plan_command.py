@@ -35,6 +35,7 @@ _SHOWN = {
     "removals_without_proof",
     "segment_limit",
     "segments_unknown",
+    "stream_paused",
     "stream_without_input",
 } | WITHHOLDS
 _COHORT_WIDTH = 21

@@ -8,6 +8,7 @@ import click
 
 from target_moengage_cohort.cli.session import Session, configured, show
 from target_moengage_cohort.cli.terminal import example, release_command
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.text import (
     format_age,
     format_count,
@@ -15,7 +16,7 @@ from target_moengage_cohort.core.text import (
     printable,
     shorten,
 )
-from target_moengage_cohort.ledger.records import Approval, CohortEntry, Plan, PlanKind
+from target_moengage_cohort.ledger.records import Approval, CohortEntry, Pause, Plan, PlanKind
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.settings import Config
 
-_REASONS = ("withheld", "failed", "waiting", "in_doubt", "orphan")
+_REASONS = ("withheld", "paused", "failed", "waiting", "in_doubt", "orphan")
 """Why a person should look at a cohort, the most urgent reason first."""
 _ID_WIDTH, _STREAM_WIDTH, _NAME_WIDTH, _HOST_WIDTH = 22, 17, 70, 24
 
@@ -40,15 +41,19 @@ def status(session: Session, *, as_json: bool) -> None:
         plans, approvals = ledgers.plans(), ledgers.approvals()
         runs = ledgers.runs_under_way()
         busy = {stream for run in runs for stream in run.streams}
+        pauses = ledgers.pauses()
+        paused = {each.stream for each in pauses}
         cohorts = [
             _cohort(entry, session.config, is_busy=entry.stream in busy)
             | _plans(ledgers, entry, plans.get(entry.number, []), session.clock())
             | {"approval": _approval(approvals.get(entry.number))}
+            | {"paused": not paused.isdisjoint({None, entry.stream})}
             for entry in ledgers.entries()
         ]
         for cohort in cohorts:
             cohort["attention"] = _attention(cohort)
         result = {"ledger": ledgers.place, "cohorts": cohorts, "runs": runs}
+        result["paused"] = [_pause(each) for each in pauses]
     show(result, _lines(result, session.settings.partner), as_json=as_json)
 
 
@@ -82,6 +87,7 @@ def _attention(cohort: dict[str, t.Any]) -> list[str]:
         return []
     run = cohort["last_run"]
     reasons = {
+        "paused": cohort["paused"],
         "withheld": any(not plan["outdated"] for plan in cohort["withheld"]),
         "failed": run is not None and run.status == "failed",
         "waiting": any(not plan["outdated"] for plan in cohort["waiting"]),
@@ -89,6 +95,15 @@ def _attention(cohort: dict[str, t.Any]) -> list[str]:
         "orphan": cohort["fed"] is False,
     }
     return [reason for reason in _REASONS if reasons[reason]]
+
+
+def _pause(pause: Pause) -> dict[str, t.Any]:
+    return {
+        "stream": pause.stream,  # None for all streams
+        "paused_at": iso_utc(pause.paused_at, "seconds"),
+        "paused_by": pause.paused_by,
+        "host": pause.host,
+    }
 
 
 def _approval(approval: Approval | None) -> dict[str, t.Any] | None:
@@ -124,6 +139,14 @@ def _plans(
 def _lines(result: dict[str, t.Any], partner: str) -> Iterator[str]:
     """Return the status as text, within 80 columns unless a path or a name to copy is longer."""
     yield f"Ledger: {result['ledger']}"
+    for pause in result["paused"]:
+        since = pause["paused_at"][:16].replace("T", " ")
+        what = "all streams" if pause["stream"] is None else f"stream {pause['stream']!r}"
+        yield f"Paused: {what}"
+        yield f"  since {since} UTC by {shorten(pause['paused_by'], _HOST_WIDTH)} on " + shorten(
+            pause["host"], _HOST_WIDTH
+        )
+        yield f"  to end the pause: {suggest('resume', pause['stream'] or '')}"
     cohorts = [cohort for cohort in result["cohorts"] if not cohort["retired"]]
     if not result["cohorts"]:
         yield f"No ledgers for partner {partner!r}."

@@ -20,8 +20,10 @@ from target_moengage_cohort.ledger.records import RequestState
 from target_moengage_cohort.moengage.answers import Answer, Outcome, final_error, rejection_reason
 
 if t.TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from target_moengage_cohort.core.errors import TargetError
-    from target_moengage_cohort.delivery.lanes import Request
+    from target_moengage_cohort.delivery.lanes import Lane, Request
     from target_moengage_cohort.delivery.packing import CohortBuffer
     from target_moengage_cohort.delivery.ports import Callbacks, Link, Timing
     from target_moengage_cohort.delivery.shared_state import SharedState
@@ -72,7 +74,22 @@ class Attempts:
         self._waiting_for_permit = 0
         self._counted_until = 0.0
 
-    def permitted(self) -> bool:
+    def may_begin(self, lane: Lane) -> bool:
+        """Wait for a permit to send a lane's next body; return ``False`` if it must not be sent."""
+        return not self._is_refused(lane) and self._permitted() and not self._is_refused(lane)
+
+    def _is_refused(self, lane: Lane, epochs: Iterable[int] = ()) -> bool:
+        """Return whether nothing more may be sent for a lane; drop its changes then.
+
+        `epochs` are those of a request that is not tried again.
+        """
+        if (error := self._callbacks.refusal(lane.cohort)) is None:
+            return False
+        with self._state.changed:
+            self._fail_cohort(lane, epochs, error)
+        return True
+
+    def _permitted(self) -> bool:
         """Wait for a permit to start a request; return ``False`` if the run is to end instead."""
         self._count_waiting(1)
         try:
@@ -120,7 +137,9 @@ class Attempts:
                 state.in_flight.discard(request)
                 if not self._is_to_retry(request, answer, error):
                     break
-            if not (self._wait_before_retry(request, answer, waits, began) and self.permitted()):
+            if not self._wait_before_retry(request, answer, waits, began):
+                break
+            if self._is_refused(lane, body.epochs) or not self._permitted():
                 break
             is_retry, permitted_at = True, self._clock()
         if not (ledger is None or answer.outcome in _SETTLED or state.ended):
@@ -135,7 +154,7 @@ class Attempts:
             ledger.check_lease()
         if self._clock() - permitted_at <= _PERMIT_SECONDS:
             return True
-        if not self.permitted():
+        if not self._permitted():
             return False
         if ledger is not None:
             ledger.check_lease()
@@ -197,7 +216,8 @@ class Attempts:
         if self._is_hopeless(self._clock() - state.refused_since):
             self._give_up(request, answer)
         elif lane.refused >= _MOST_REFUSED and not lane.has_accepted:
-            self._fail_cohort(request, answer)
+            error = final_error(answer, lane.cohort.cohort_id, self._max_retry_seconds)
+            self._fail_cohort(lane, body.epochs, CohortError(error.code, str(error)))
         elif body.count > 1:
             # Single members take no more requests than halves if most members are refused.
             singly = lane.refused >= _REFUSED_BEFORE_SINGLES and not lane.has_accepted
@@ -223,14 +243,12 @@ class Attempts:
         refused = sum(lane.refused for lane in lanes if not lane.has_failed)
         return len(lanes) >= _FEWEST_COHORTS and refused >= _MOST_REFUSED
 
-    def _fail_cohort(self, request: Request, answer: Answer) -> None:
-        """Send nothing more for a cohort of which nothing is accepted; no STATE passes its rows."""
-        state, cohort = self._state, request.lane.cohort
-        epochs = [*request.body.epochs, *state.lanes.fail(request.lane)]
-        state.checkpoints.hold(f"{_FAILED_COHORT}{cohort.cohort_id}", min(epochs))
-        state.checkpoints.settle(Counter(epochs))
-        error = final_error(answer, cohort.cohort_id, self._max_retry_seconds)
-        if ends_with := self._callbacks.fail(cohort, CohortError(error.code, str(error))):
+    def _fail_cohort(self, lane: Lane, epochs: Iterable[int], error: CohortError) -> None:
+        """Send nothing more for a cohort, with the lock held; no STATE passes its rows."""
+        state, dropped = self._state, [*epochs, *self._state.lanes.fail(lane)]
+        state.checkpoints.hold(f"{_FAILED_COHORT}{lane.cohort.cohort_id}", min(dropped))
+        state.checkpoints.settle(Counter(dropped))
+        if ends_with := self._callbacks.fail(lane.cohort, error):
             state.fail(ends_with)
 
     def _reject_single(self, request: Request, answer: Answer) -> TargetError | None:

@@ -233,7 +233,7 @@ class Delivery:
 
     def _serve(self, lane: Lane) -> None:
         state = self._state
-        permitted = self._attempts.permitted()
+        permitted = self._attempts.may_begin(lane)
         ledger = self._ledgers.get(lane.cohort.cohort_id)
         with state.changed:
             request = None

@@ -26,6 +26,10 @@ Fail: t.TypeAlias = "t.Callable[[Cohort, CohortError], TargetError | None]"
 """Takes a cohort that MoEngage refuses altogether; returns the error that ends the run, if any."""
 
 
+Refusal: t.TypeAlias = "t.Callable[[Cohort], CohortError | None]"
+"""Returns why nothing more may be sent for a cohort, asked before each request; mostly `None`."""
+
+
 class Totals(msgspec.Struct):
     """The run's numbers so far, over all cohorts."""
 
@@ -77,6 +81,7 @@ class Callbacks(msgspec.Struct, frozen=True):
     emit: t.Callable[[bytes], None]  # writes a covered STATE; in order, by one thread at a time
     reject: Reject
     fail: Fail  # called with the lock held, so it must not wait
+    refusal: Refusal = lambda _cohort: None
 
 
 class NoPace:

@@ -20,6 +20,7 @@ from target_moengage_cohort.ledger.control.memberless import MemberlessCohort, M
 from target_moengage_cohort.ledger.control.new_cohorts import check_owner
 from target_moengage_cohort.ledger.movable import MovableStore
 from target_moengage_cohort.ledger.records import PlanKind
+from target_moengage_cohort.ledger.watched import WatchedStore
 from target_moengage_cohort.settings.convert import nearest_name
 
 if t.TYPE_CHECKING:
@@ -43,7 +44,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.stream_ledger import StreamLedger
 
 
-class LedgerStore(MovableStore, AbstractContextManager[t.Any], t.Protocol):
+class LedgerStore(MovableStore, WatchedStore, AbstractContextManager[t.Any], t.Protocol):
     """The ledgers of one destination, for one run or command; closed as a context manager."""
 
     place: str  # where the ledgers are, for messages

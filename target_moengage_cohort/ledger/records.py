@@ -169,6 +169,15 @@ class Approval(msgspec.Struct, frozen=True):
     expires_at: float  # in seconds since 1970
 
 
+class Pause(msgspec.Struct, frozen=True):
+    """A person's word that nothing is to be sent for a stream."""
+
+    stream: str | None  # none if it holds for all streams
+    paused_at: float  # in seconds since 1970
+    paused_by: str  # the user of the process
+    host: str
+
+
 class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a run is."""
 

@@ -17,6 +17,7 @@ from target_moengage_cohort.core.membership import Action, Cohort, SyncMode, coh
 from target_moengage_cohort.moengage.cohort_sync import Envelope
 from target_moengage_cohort.sync.admission import Admission
 from target_moengage_cohort.sync.known_cohorts import warn_of_known
+from target_moengage_cohort.sync.paused_streams import PausedStreams
 from target_moengage_cohort.sync.row_warnings import RowWarnings
 from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 from target_moengage_cohort.sync.withheld_cohorts import (
@@ -55,6 +56,7 @@ class Cohorts:
         self.records: dict[str, CohortRecord] = {}  # where requests are recorded, likewise
         self.admission = Admission(self._store, context.settings.max_new_cohorts, self._apis)
         self.row_warnings = RowWarnings()
+        self._paused = PausedStreams(self._store, are_dropped=endpoints.recorder.remembers)
         self.exclusive_streams: set[str] = set()  # whose members each belong to one cohort
         self.unsent_streams: set[str] = set()  # of which a cohort has an error, or was held
         self.withheld = WithheldCohorts(context.settings.max_payload_bytes)
@@ -115,7 +117,11 @@ class Cohorts:
         synced.fail(withheld_error(renamed, synced.mapping, two_names(synced)))
 
     def take_lease(self, stream: str) -> None:
-        """Take a stream's lease, or raise a `BusyError`; open its members if they are kept."""
+        """Take a stream's lease; open its members if they are kept.
+
+        Raise a `WithheldError` if the stream is paused, and a `BusyError` if another run has it.
+        """
+        self._paused.check(stream)
         self._store.take(stream)
         self._progress.publish(self._store)
         # The stream's own mapping decides, even for rows of a mirror that are replayed.
@@ -152,15 +158,19 @@ class Cohorts:
                     )
                     raise SettingsError(error.code, msg) from None
 
+    def refusal(self, cohort: Cohort) -> WithheldError | None:
+        """Return why nothing more may be sent for a cohort, if its stream is paused by now."""
+        return self._paused.refusal(self.by_id[cohort.cohort_id].mapping.stream)
+
     def fail(self, cohort: Cohort, error: CohortError) -> TargetError | None:
-        """Drop what comes of a cohort that MoEngage refuses; called with delivery's lock held.
+        """Drop what comes of a cohort that is refused; called with delivery's lock held.
 
         Return the error that ends the run if no other cohort is configured.
         """
         self.by_id[cohort.cohort_id].fail(error)
         configured = [mapping.cohort for mapping in self._context.config.mappings.values()]
         others = (each for each in configured if not (each and self._has_failed(each)))
-        if not configured or next(others, ...) is not ...:
+        if isinstance(error, WithheldError) or not configured or next(others, ...) is not ...:
             return None
         return InputError(error.code, str(error))
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import typing as t
 
-from target_moengage_cohort.core.errors import InputError
+from target_moengage_cohort.core.errors import InputError, WithheldError
 from target_moengage_cohort.settings.declared import OnWithheld
 
 if t.TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from target_moengage_cohort.core.errors import TargetError
     from target_moengage_cohort.settings import Settings, StreamMapping
+    from target_moengage_cohort.sync.cohorts import Cohorts
     from target_moengage_cohort.sync.report import Status
+    from target_moengage_cohort.sync.streams import Streams
 
 DONE, FAILED, WITHHELD = 0, 1, 3
 _SIGNAL = 128  # plus its number
@@ -33,6 +35,28 @@ def exit_code(
     if status == "withheld":
         return releasable
     return FAILED if status == "failed" else DONE
+
+
+def error_of_some(
+    cohorts: Cohorts, streams: Streams, missing: Iterable[InputError | None]
+) -> TargetError | None:
+    """Return the error of the streams and cohorts that failed alone, if there are any.
+
+    `missing` are the errors of the streams without input that have one.
+    """
+    incomplete = streams.incomplete
+    errors: list[TargetError] = [*cohorts.errors, *streams.failed.values()]
+    errors = [each for each in errors if not isinstance(each, WithheldError)]
+    errors += [*incomplete.values(), *filter(None, missing)]
+    cut = [each.mapping for each in cohorts.by_id.values() if each.result.is_incomplete]
+    errors += [incomplete_input(each) for each in cut if each.stream not in incomplete]
+    return worst(errors) if errors else None
+
+
+def has_unreleasable(cohorts: Cohorts, streams: Streams) -> bool:
+    """Return whether a stream or a cohort is withheld as a whole: no `confirm` releases that."""
+    failed = streams.failed.values()
+    return cohorts.has_withheld or any(isinstance(each, WithheldError) for each in failed)
 
 
 def worst(errors: Sequence[TargetError]) -> TargetError:

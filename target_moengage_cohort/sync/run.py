@@ -31,10 +31,10 @@ from target_moengage_cohort.sync.missing_streams import find_missing, report_mis
 from target_moengage_cohort.sync.outcome import (
     FAILED,
     WITHHELD,
+    error_of_some,
     exit_code,
-    incomplete_input,
+    has_unreleasable,
     withheld_exit,
-    worst,
 )
 from target_moengage_cohort.sync.progress import Progress
 from target_moengage_cohort.sync.rejections import Rejections
@@ -68,7 +68,9 @@ class Run:
         self._delivery = Delivery(
             settings,
             endpoints.link,
-            Callbacks(self._emit, self._rejections.reject_member, self.cohorts.fail),
+            Callbacks(
+                self._emit, self._rejections.reject_member, self.cohorts.fail, self.cohorts.refusal
+            ),
             interrupt=context.interrupt,
             timing=context.timing,
             ledgers=self.cohorts.records if endpoints.recorder.remembers else {},
@@ -129,7 +131,7 @@ class Run:
             except TargetError as error:
                 self._error = self._error or error
         self._progress.stop()
-        of_some = self._error_of_some()
+        of_some = error_of_some(self.cohorts, self._streams, self._missing.values())
         self._report(self._error or of_some)
         self._context.head.warnings.stop()
         if ends_with := self._error or of_some:
@@ -265,18 +267,9 @@ class Run:
             return "dry_run"
         return "withheld" if is_withheld else "succeeded"
 
-    def _error_of_some(self) -> TargetError | None:
-        """Return the error of the streams and cohorts that failed alone, if there are any."""
-        incomplete = self._streams.incomplete
-        errors: list[TargetError] = [*self.cohorts.errors, *self._streams.failed.values()]
-        errors += [*incomplete.values(), *filter(None, self._missing.values())]
-        cut = [each.mapping for each in self.cohorts.by_id.values() if each.result.is_incomplete]
-        errors += [incomplete_input(each) for each in cut if each.stream not in incomplete]
-        return worst(errors) if errors else None
-
     def _report(self, ends_with: TargetError | None) -> None:
         settings, totals = self._context.settings, self._delivery.totals
-        has_withheld = self.cohorts.has_withheld  # which no `confirm` can release
+        has_withheld = has_unreleasable(self.cohorts, self._streams)
         is_withheld = has_withheld or any(each.result.is_withheld for each in self.cohorts.all)
         releasable = WITHHELD if has_withheld else withheld_exit(settings)
         status = "failed" if ends_with else self._status(is_withheld=is_withheld)

@@ -56,7 +56,7 @@ class Streams:
         self.drops_last_state = False  # whether the input's last STATE must not be written
         self._was_whole: dict[str, bool | None] = {}  # what the store has noted of each stream
         self.by_name: dict[str, Sink] = {}  # by the stream's name after stream maps
-        # Without a sink: another run holds the stream, or nothing can be sent for its cohort.
+        # Without a sink: the stream is paused, another run holds it, or its cohort is refused.
         self.failed: dict[str, TargetError] = {}
         self.incomplete: dict[str, InputError] = {}  # mirrors of which the tap has not read all
 
@@ -106,7 +106,7 @@ class Streams:
             return False
         try:
             self._cohorts.take_lease(stream)
-        except BusyError as error:
+        except (BusyError, CohortError) as error:
             self._drop(stream, error)
             return False
         self._store.begin(stream)

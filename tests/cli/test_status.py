@@ -65,6 +65,7 @@ def test_the_json_has_everything_about_a_cohort(desk):
         "retired": False,
         "sealed": True,
         "approval": None,
+        "paused": False,
         "attention": [],
         "last_run": json.loads(json.dumps({f: getattr(RUN, f) for f in RUN.__struct_fields__})),
     } == cohort

@@ -124,6 +124,33 @@ def test_cohorts_set_by_hand_in_the_environment(
     assert members(moengage, "vip") == vips(postgres)
 
 
+def test_a_paused_stream_holds_its_bookmark(
+    postgres: Postgres, moengage: Emulator, project: MeltanoProject
+) -> None:
+    """A pipeline with a paused stream fails without a request and without a new bookmark; the
+    command in its log ends the pause, and the next one makes up for all of it."""
+    fill(postgres, VIP)
+    project.configure("loaders", config={"cohorts": COHORTS})
+    project.configure("utilities", config={"cohorts": COHORTS})
+    project.sync()
+    before, sent = bookmark(project, "public-cohort_vip"), len(moengage.requests())
+    postgres.execute("update users set vip = not vip, updated_at = '2026-01-02' where id <= 10")
+    invoke = ("invoke", "moengage-cohort", "pause", "public-cohort_vip", "--config=ENV")
+    assert project.meltano(*invoke).returncode == 0
+
+    done = project.meltano("run", "tap-postgres", "target-moengage-cohort")
+    assert done.returncode != 0
+    assert json.loads(project.report.read_text())["exit_code"] == 3
+    assert (before, sent) == (bookmark(project, "public-cohort_vip"), len(moengage.requests()))
+    resume = (
+        "meltano --environment dev invoke moengage-cohort resume public-cohort_vip --config=ENV"
+    )
+    assert resume in done.stdout + done.stderr
+    assert project.meltano(*shlex.split(resume)[3:]).returncode == 0
+    project.sync()
+    assert members(moengage, "vip") == vips(postgres)
+
+
 def from_environment(folder: Path) -> str:
     """A program that runs the target with --config=ENV and records the value of `cohorts`."""
     script = folder / "target-from-environment"

@@ -82,6 +82,7 @@ def fill(settings: t.Any) -> None:
         store.write_progress(replace(PROGRESS, run_id="run-1"))
         store.note_run({ledger.number: ENTRY})
         store.note_action("adopt", ledger.entry, members=3)
+        store.pause("memberless")
         store.unarchivals.note([ledger.number], 5.0, done=True)
     with opened(replace(settings, partner="another")) as store:
         accept(store.open(cohort("theirs"), STREAM), ADD, members(7))

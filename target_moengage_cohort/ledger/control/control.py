@@ -11,6 +11,7 @@ import msgspec
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.ledger.control.history import History
 from target_moengage_cohort.ledger.control.new_cohorts import NewCohorts
+from target_moengage_cohort.ledger.control.pauses import Pauses
 from target_moengage_cohort.ledger.control.plans import Plans
 from target_moengage_cohort.ledger.control.tables import TABLES
 from target_moengage_cohort.ledger.control.unarchivals import Unarchivals
@@ -58,6 +59,7 @@ class Control:
         self.new = NewCohorts(database, settings.partner, clock)
         self.plans = Plans(database, clock)
         self.history = History(self)
+        self.pauses = Pauses(self)
         self.unarchivals = Unarchivals(database, settings.partner)
 
     def note_committed(self, *, run: int = 0, request: int = 0) -> None:

@@ -124,11 +124,12 @@ class History:
         kind: str,
         entry: CohortEntry | None,
         counts: Mapping[str, int],
+        stream: str | None = None,
     ) -> None:
-        """Do so within a change."""
+        """Do so within a change; a command of no single cohort may be of a stream."""
         now = datetime.now(UTC)
         when, old = (each.isoformat(timespec="seconds") for each in (now, now - RETENTION))
-        cohort_id, stream = (None, None) if entry is None else (entry.cohort_id, entry.stream)
+        cohort_id, stream = (None, stream) if entry is None else (entry.cohort_id, entry.stream)
         row = [kind, when, user(), socket.gethostname(), self._control.partner, cohort_id, stream]
         transaction.run("DELETE FROM operator_actions WHERE done_at < ?", [old])
         transaction.run(

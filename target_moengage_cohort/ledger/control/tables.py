@@ -66,6 +66,10 @@ TABLES = (
     """CREATE TABLE unarchivals (
         cohort BIGINT PRIMARY KEY, tried_at DOUBLE PRECISION NOT NULL,
         done_at DOUBLE PRECISION)""",
+    # `stream` is empty if all streams of the partner are paused, those of the future among them.
+    """CREATE TABLE pauses (
+        partner TEXT NOT NULL, stream TEXT NOT NULL, paused_at DOUBLE PRECISION NOT NULL,
+        paused_by TEXT NOT NULL, host TEXT NOT NULL, PRIMARY KEY (partner, stream))""",
     """CREATE TABLE operator_actions (
         number BIGINT PRIMARY KEY, kind TEXT NOT NULL, done_at TEXT NOT NULL, done_by TEXT NOT NULL,
         host TEXT NOT NULL, partner TEXT NOT NULL, cohort_id TEXT, stream TEXT, details TEXT)""",
