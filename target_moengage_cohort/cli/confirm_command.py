@@ -283,6 +283,9 @@ def _finish(ledgers: LedgerStore, pending: PendingPlan, siblings: Sequence[str])
     if plan.seals:
         ledger.seal()
     ledger.drop_plans(plan_id=plan.plan_id)
+    run = ledger.entry.last_run
+    if run is not None and run.run_id == plan.run_id and run.status != "failed" and not siblings:
+        ledgers.note_confirmed(pending.cohort_id, plan.made_at)
     counts = {"addition": plan.additions, "removal": plan.removals}
     parts = [f"{format_count(count, noun)} accepted" for noun, count in counts.items() if count]
     click.echo(f"cohort {pending.cohort_id!r}: {', '.join(parts) or 'no removals to send'}")

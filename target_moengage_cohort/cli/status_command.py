@@ -6,8 +6,9 @@ import typing as t
 
 import click
 
+from target_moengage_cohort.cli.freshness_check import Span, check_freshness
 from target_moengage_cohort.cli.session import Session, configured, show
-from target_moengage_cohort.cli.terminal import example, release_command
+from target_moengage_cohort.cli.terminal import example, release_command, require_utf8
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.text import (
     format_age,
@@ -30,13 +31,31 @@ _ID_WIDTH, _STREAM_WIDTH, _NAME_WIDTH, _HOST_WIDTH = 22, 17, 70, 24
 
 
 @click.command(epilog=example("moengage-cohort status --config config.json"))
+@click.argument("cohorts", callback=require_utf8, nargs=-1, metavar="[COHORT]...")
 @click.option("--json", "as_json", is_flag=True, help="Output full details as JSON.")
+@click.option(
+    "--max-age",
+    type=Span(),
+    help="Print one line; exit with 6 unless each COHORT, or all, was synced within this time.",
+)
 @configured
-def status(session: Session, *, as_json: bool) -> None:
+def status(
+    session: Session, cohorts: tuple[str, ...], *, as_json: bool, max_age: int | None
+) -> int | None:
     """Show accepted members, pending and withheld changes.
 
     Accepted does not mean matched: MoEngage skips unknown users, and cannot list a cohort.
     """
+    if max_age is not None:
+        return check_freshness(session, cohorts, max_age, as_json=as_json)
+    if cohorts:
+        msg = "a COHORT needs --max-age"
+        raise click.UsageError(msg)
+    _show_all(session, as_json=as_json)
+    return None
+
+
+def _show_all(session: Session, *, as_json: bool) -> None:
     with session.ledgers(read_only=True, is_patient=False) as ledgers:
         plans, approvals = ledgers.plans(), ledgers.approvals()
         runs = ledgers.runs_under_way()

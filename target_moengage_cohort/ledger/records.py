@@ -98,6 +98,7 @@ class CohortEntry(msgspec.Struct, frozen=True, kw_only=True):
     is_retired: bool = False
     is_partial: bool = False  # whether it may have members from before any were kept
     last_run: RunEntry | None = None
+    synced_at: float | None = None  # the last successful sync, in seconds since 1970
     unfolded: int = 0  # requests that are not folded yet
     has_members: bool = False  # whether the members of its stream are kept
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import typing as t
 
 if t.TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.records import Pause
 
 
 class WatchedStore(t.Protocol):
-    """What control knows of pauses; it never waits for a stream's lease."""
+    """What control knows of freshness and pauses; it never waits for a stream's lease."""
 
     _control: Control
 
@@ -20,6 +22,18 @@ class WatchedStore(t.Protocol):
 
     def _ready(self) -> Control:
         """See `LedgerStore`."""
+
+    def note_synced(self, streams: Mapping[str, Collection[str]]) -> None:
+        """Record that streams were synced now, each with the cohorts that were not, by their ids.
+
+        All other cohorts of these streams were, even without rows.
+        """
+        if streams:
+            self._ready().freshness.note_streams(streams)
+
+    def note_confirmed(self, cohort_id: str, at: float) -> None:
+        """Record that all that was read of a cohort at a time is accepted by now."""
+        self._ready().freshness.note_cohort(cohort_id, at)
 
     def pauses(self) -> list[Pause]:
         """Return what is paused now, by any host."""

@@ -13,11 +13,12 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.core.errors import TargetError
     from target_moengage_cohort.settings import Settings, StreamMapping
     from target_moengage_cohort.sync.cohorts import Cohorts
-    from target_moengage_cohort.sync.report import Status
+    from target_moengage_cohort.sync.report import CohortReport, Status
     from target_moengage_cohort.sync.streams import Streams
 
 DONE, FAILED, WITHHELD = 0, 1, 3
 _SIGNAL = 128  # plus its number
+_SYNCED = {"succeeded", "sealed"}
 _ORDER = (2, FAILED, 4, WITHHELD, DONE)
 
 
@@ -57,6 +58,22 @@ def has_unreleasable(cohorts: Cohorts, streams: Streams) -> bool:
     """Return whether a stream or a cohort is withheld as a whole: no `confirm` releases that."""
     failed = streams.failed.values()
     return cohorts.has_withheld or any(isinstance(each, WithheldError) for each in failed)
+
+
+def synced_streams(streams: Streams, entries: Iterable[CohortReport]) -> dict[str, set[str]]:
+    """Return the streams that a complete run has synced, each with its cohorts that it has not.
+
+    Removals that wait for a person are not synced yet; rows that are replayed are no sync.
+    """
+    if streams.has_replay:
+        return {}
+    left = {*streams.incomplete, *streams.failed}
+    synced: dict[str, set[str]] = {name: set() for name in streams.by_name if name not in left}
+    for each in entries:
+        held = each.removals_waiting or each.removals_withheld
+        if each.stream in synced and (held or each.status not in _SYNCED):
+            synced[each.stream].add(each.cohort_id or "")
+    return synced
 
 
 def worst(errors: Sequence[TargetError]) -> TargetError:

@@ -34,6 +34,7 @@ from target_moengage_cohort.sync.outcome import (
     error_of_some,
     exit_code,
     has_unreleasable,
+    synced_streams,
     withheld_exit,
 )
 from target_moengage_cohort.sync.progress import Progress
@@ -209,6 +210,9 @@ class Run:
                 if not (cohort.is_held or cohort.error)
             }
             self._endpoints.recorder.note_run(entries)
+            if self._is_complete and self._error is None:
+                synced = synced_streams(self._streams, self._cohort_reports)
+                self._endpoints.recorder.note_synced(synced)
         finally:
             self._progress.withdraw()
             self._endpoints.store.close()

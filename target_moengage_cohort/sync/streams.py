@@ -50,7 +50,7 @@ class Streams:
             context, cohorts, delivery, endpoints.store, endpoints.recorder
         )
         self._by_source: defaultdict[str, list[Sink]] = defaultdict(list)
-        self._has_replay = False
+        self.has_replay = False  # whether rows are replayed that were rejected before
         self._tap_states = bookmarks.TapStates()
         self._are_all_mirrors = not self._config.mappings and self._config.default.is_snapshot
         self.drops_last_state = False  # whether the input's last STATE must not be written
@@ -67,7 +67,7 @@ class Streams:
         the input's line before a message.
         """
         is_replay = REASON in source.schema["properties"]
-        self._has_replay |= is_replay
+        self.has_replay |= is_replay
         mapping = self._config.mapping(schema.stream)
         sink = self.by_name.get(schema.stream)
         if sink is None:
@@ -293,6 +293,6 @@ class Streams:
 
     def absent(self) -> list[str]:
         """Return the configured streams without a SCHEMA; none if rejected rows are replayed."""
-        if self._has_replay:
+        if self.has_replay:
             return []
         return sorted(self._config.mappings.keys() - self.by_name.keys() - self.failed.keys())

@@ -9,6 +9,7 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
+from target_moengage_cohort.ledger.control.freshness import Freshness
 from target_moengage_cohort.ledger.control.history import History
 from target_moengage_cohort.ledger.control.new_cohorts import NewCohorts
 from target_moengage_cohort.ledger.control.pauses import Pauses
@@ -34,9 +35,9 @@ _KEY_BYTES = 12  # 16 characters: with them and a UUID, MD5 has one block to wor
 
 _ENTRY = (
     "c.number, c.cohort_id, c.name, c.description, c.stream, c.last_timestamp, s.last_timestamp,"
-    " c.revision, c.mark, c.is_sealed, c.is_retired, c.is_partial, c.last_run, (SELECT count(*)"
-    " FROM requests r WHERE r.cohort = c.number), s.has_members, c.in_doubt, c.base, c.accepted,"
-    " c.digest FROM cohorts c LEFT JOIN streams s USING (partner, stream)"
+    " c.revision, c.mark, c.is_sealed, c.is_retired, c.is_partial, c.last_run, c.synced_at,"
+    " (SELECT count(*) FROM requests r WHERE r.cohort = c.number), s.has_members, c.in_doubt,"
+    " c.base, c.accepted, c.digest FROM cohorts c LEFT JOIN streams s USING (partner, stream)"
 )
 _decode_run = msgspec.json.Decoder(RunEntry).decode
 
@@ -59,6 +60,7 @@ class Control:
         self.new = NewCohorts(database, settings.partner, clock)
         self.plans = Plans(database, clock)
         self.history = History(self)
+        self.freshness = Freshness(self)
         self.pauses = Pauses(self)
         self.unarchivals = Unarchivals(database, settings.partner)
 
@@ -233,8 +235,8 @@ class Control:
 
 def _entry(row: tuple[t.Any, ...]) -> CohortEntry:
     number, cohort_id, name, description, stream, timestamp, latest, revision, mark, *rest = row
-    is_sealed, is_retired, is_partial, last_run, requests, has_members, *counts = rest
-    in_doubt, base, *accepted = counts
+    is_sealed, is_retired, is_partial, last_run, synced_at, *rest = rest
+    requests, has_members, in_doubt, base, *accepted = rest
     return CohortEntry(
         number=number,
         cohort_id=cohort_id,
@@ -249,6 +251,7 @@ def _entry(row: tuple[t.Any, ...]) -> CohortEntry:
         is_retired=bool(is_retired),
         is_partial=bool(is_partial),
         last_run=None if last_run is None else _decode_run(last_run),
+        synced_at=synced_at,
         unfolded=requests,
         has_members=bool(has_members),
     )

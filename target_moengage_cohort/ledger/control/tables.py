@@ -27,14 +27,16 @@ TABLES = (
         run_id TEXT NOT NULL, partner TEXT NOT NULL, stream TEXT NOT NULL,
         PRIMARY KEY (run_id, partner, stream))""",
     # `mark` is the last request that was folded into the members; the numbers are as of then.
-    # `is_partial` is whether the cohort began in a stream whose members were not kept.
+    # `is_partial` is whether the cohort began in a stream whose members were not kept; `synced_at`
+    # is when it was last synced successfully.
     """CREATE TABLE cohorts (
         number BIGINT PRIMARY KEY, partner TEXT NOT NULL, cohort_id TEXT NOT NULL,
         name TEXT NOT NULL, description TEXT, stream TEXT NOT NULL, created_at DOUBLE PRECISION,
         last_timestamp BIGINT NOT NULL, revision BIGINT NOT NULL, mark BIGINT NOT NULL,
         accepted BIGINT NOT NULL, digest TEXT NOT NULL, in_doubt BIGINT NOT NULL,
         base BIGINT NOT NULL, is_sealed BIGINT NOT NULL, is_retired BIGINT NOT NULL,
-        is_partial BIGINT NOT NULL, last_run TEXT, UNIQUE (partner, cohort_id))""",
+        is_partial BIGINT NOT NULL, last_run TEXT, synced_at DOUBLE PRECISION,
+        UNIQUE (partner, cohort_id))""",
     "CREATE INDEX cohorts_of_stream ON cohorts (partner, stream)",
     # Every name that was ever sent, of all partners: MoEngage never frees one.
     """CREATE TABLE names (

@@ -12,7 +12,7 @@ from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.sync.mirror.guard import Decision, Disposition
 
 if t.TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 
     from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
     from target_moengage_cohort.ledger.interface import LedgerStore
@@ -115,6 +115,10 @@ class Recorder:
         """Note the outcome of the run for its cohorts, by the numbers of their ledgers."""
         self._store.note_run(entries)
 
+    def note_synced(self, streams: Mapping[str, Collection[str]]) -> None:
+        """Note that streams were synced, each with the ids of its cohorts that were not."""
+        self._store.note_synced(streams)
+
 
 class NullRecorder(Recorder):
     """Writes nothing: a dry run's."""
@@ -128,4 +132,7 @@ class NullRecorder(Recorder):
         """Do nothing."""
 
     def note_run(self, entries: Mapping[int, RunEntry]) -> None:
+        """Do nothing."""
+
+    def note_synced(self, streams: Mapping[str, Collection[str]]) -> None:
         """Do nothing."""
