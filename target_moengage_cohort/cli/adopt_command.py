@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from target_moengage_cohort.cli.identifiers import read_members
 from target_moengage_cohort.cli.ledger_command import mapping_of
 from target_moengage_cohort.cli.session import Session, configured
 from target_moengage_cohort.cli.terminal import example, require_utf8
 from target_moengage_cohort.core.errors import RowError, SettingsError, TryAgainError
+from target_moengage_cohort.core.member_lists import read_members
 from target_moengage_cohort.core.membership import Cohort, Member, cohort_name_fault
 from target_moengage_cohort.core.text import format_count
 

@@ -16,6 +16,7 @@ from target_moengage_cohort.core.errors import BusyError, SettingsError
 from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.core.text import format_age, format_count
 from target_moengage_cohort.ledger.records import Plan, PlanKind
+from target_moengage_cohort.sync.exclusions import Exclusions
 from target_moengage_cohort.sync.mirror.guard import guard
 from target_moengage_cohort.sync.outcome import withheld_exit
 from target_moengage_cohort.sync.paused_streams import paused_error
@@ -241,11 +242,13 @@ def _deliver(session: Session, ledgers: LedgerStore, plans: list[PendingPlan]) -
     """Deliver plans, and print which of them were accepted; not all are if interrupted."""
     siblings = [_siblings(each) for each in plans]
     delivery = OperatorDelivery(session)
+    exclusions = Exclusions(session.settings.exclude_path)
+    exclusions.load()
     for each in plans:
         if each.plan.removals:
             each.ledger.doubt_resent(each.plan.plan_id)
     try:
-        delivery.deliver((each.ledger, _batches(each)) for each in plans)
+        delivery.deliver((each.ledger, _batches(each, exclusions)) for each in plans)
     finally:
         for each, others in zip(plans, siblings, strict=True):
             if delivery.is_accepted(each.cohort_id):
@@ -268,10 +271,13 @@ def _siblings(pending: PendingPlan) -> list[str]:
     ]
 
 
-def _batches(pending: PendingPlan) -> Iterator[tuple[Action, Sequence[Member]]]:
+def _batches(
+    pending: PendingPlan, exclusions: Exclusions
+) -> Iterator[tuple[Action, Sequence[Member]]]:
+    """Yield the changes of a plan, without additions of members who belong to no cohort by now."""
     for action in (Action.REMOVE, Action.ADD):  # as in a run: the addition must come last
         for members in pending.ledger.plan_members(pending.plan.plan_id, action):
-            yield action, members
+            yield action, exclusions.without(members) if action is Action.ADD else members
 
 
 def _finish(ledgers: LedgerStore, pending: PendingPlan, siblings: Sequence[str]) -> None:

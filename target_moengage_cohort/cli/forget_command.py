@@ -10,7 +10,6 @@ from functools import partial
 import click
 import msgspec
 
-from target_moengage_cohort.cli.identifiers import BATCH_SIZE, read_members
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.session import DONE, FAILED, Session, reporting
 from target_moengage_cohort.cli.terminal import ask_hidden, complain, example
@@ -22,6 +21,7 @@ from target_moengage_cohort.core.errors import (
     TargetError,
     TryAgainError,
 )
+from target_moengage_cohort.core.member_lists import BATCH_SIZE, read_members
 from target_moengage_cohort.core.membership import Action, Cohort, Member
 from target_moengage_cohort.core.text import format_count
 

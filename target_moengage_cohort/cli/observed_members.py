@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from target_moengage_cohort.cli.identifiers import BATCH_SIZE, naming_file
 from target_moengage_cohort.core.errors import InputError
+from target_moengage_cohort.core.member_lists import BATCH_SIZE, naming_file
 from target_moengage_cohort.core.membership import Action, Member
 
 if t.TYPE_CHECKING:

@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from target_moengage_cohort.cli.identifiers import is_column_name
 from target_moengage_cohort.core.errors import InputError
+from target_moengage_cohort.core.member_lists import is_column_name
 from target_moengage_cohort.moengage.segment_files import (
     FAULTS,
     MOST_BYTES,

@@ -184,6 +184,10 @@ DESCRIPTIONS = {
     "created nor unarchived within so many days, when a run begins to read its stream. MoEngage "
     "archives a segment that no campaign has used for 60 days. A run never waits for that, and "
     "never fails because of it. Default: cohorts are not unarchived.",
+    "exclude_path": "Excluded members. CSV file, or the URL of one, of users who belong to no "
+    "cohort, such as those who withdrew their consent: a header with uid, anonymous_id or both, "
+    "and one user in each line. They are removed first and never added, in every sync mode. A file "
+    "that cannot be read, or has no users, stops a run before anything is sent.",
     "ledger_uri": "Ledger URI. Place of the ledger, the record of what MoEngage has accepted: a "
     "folder on a disk that outlives the run, as a path or a file:// URL; or a PostgreSQL database "
     "for runs on several machines, as postgresql://user@host/database. Default: a folder in the "

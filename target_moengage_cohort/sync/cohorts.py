@@ -16,6 +16,7 @@ from target_moengage_cohort.core.errors import (
 from target_moengage_cohort.core.membership import Action, Cohort, SyncMode, cohort_name_fault
 from target_moengage_cohort.moengage.cohort_sync import Envelope
 from target_moengage_cohort.sync.admission import Admission
+from target_moengage_cohort.sync.exclusions import Exclusions
 from target_moengage_cohort.sync.known_cohorts import warn_of_known
 from target_moengage_cohort.sync.paused_streams import PausedStreams
 from target_moengage_cohort.sync.row_warnings import RowWarnings
@@ -56,6 +57,7 @@ class Cohorts:
         self.records: dict[str, CohortRecord] = {}  # where requests are recorded, likewise
         self.admission = Admission(self._store, context.settings.max_new_cohorts, self._apis)
         self.row_warnings = RowWarnings()
+        self.exclusions = Exclusions(context.settings.exclude_path)
         self._paused = PausedStreams(self._store, are_dropped=endpoints.recorder.remembers)
         self.exclusive_streams: set[str] = set()  # whose members each belong to one cohort
         self.unsent_streams: set[str] = set()  # of which a cohort has an error, or was held

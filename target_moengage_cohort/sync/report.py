@@ -47,6 +47,7 @@ class CohortReport(msgspec.Struct, frozen=True, kw_only=True):
     # deleted records in sync mode add.
     unchanged: int = 0
     rejected: int = 0  # records that could not be delivered
+    excluded: int = 0  # records of members who belong to no cohort (exclude_path)
     removals_waiting: int = 0  # until `confirm`
     removals_withheld: int = 0  # by the guard, or because the input is not complete
     plan_id: str | None = None  # names the plan that a person can confirm
@@ -151,6 +152,7 @@ def report_cohort(
         removed=counts.removed,
         unchanged=unchanged,
         rejected=cohort.rejected + counts.rejected,
+        excluded=cohort.excluded,
         removals_waiting=result.removals_waiting,
         removals_withheld=result.removals_withheld,
         plan_id=result.plan_id,

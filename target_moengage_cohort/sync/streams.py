@@ -13,6 +13,7 @@ from target_moengage_cohort.core.membership import SyncMode
 from target_moengage_cohort.singer.writer import REASON
 from target_moengage_cohort.sync.changes.change_sink import ChangeSink
 from target_moengage_cohort.sync.changes.outbox import Outbox
+from target_moengage_cohort.sync.early_removals import EarlyRemovals
 from target_moengage_cohort.sync.mirror import bookmarks
 from target_moengage_cohort.sync.mirror.completeness import MOST_VERSIONS, Proof
 from target_moengage_cohort.sync.mirror.mirror_sink import MirrorSink
@@ -46,9 +47,9 @@ class Streams:
         self._store = endpoints.store
         self._outbox = Outbox(cohorts, delivery)
         cohorts.submit = self._outbox.submit
-        self._settlement = Settlement(
-            context, cohorts, delivery, endpoints.store, endpoints.recorder
-        )
+        are_sent = endpoints.recorder.remembers
+        self._early_removals = EarlyRemovals(cohorts, delivery, self._outbox, are_sent=are_sent)
+        self._settlement = Settlement(context, cohorts, delivery, self._store, endpoints.recorder)
         self._by_source: defaultdict[str, list[Sink]] = defaultdict(list)
         self.has_replay = False  # whether rows are replayed that were rejected before
         self._tap_states = bookmarks.TapStates()
@@ -106,6 +107,7 @@ class Streams:
             return False
         try:
             self._cohorts.take_lease(stream)
+            self._early_removals.send(mapping)
         except (BusyError, CohortError) as error:
             self._drop(stream, error)
             return False
@@ -134,7 +136,7 @@ class Streams:
         if sink is None:
             for other in self.by_name.values():
                 other.pause()
-            sink = MirrorSink(rows, source, self._settlement)
+            sink = MirrorSink(rows, source, self._settlement, self._cohorts)
             self._outbox.staged[mapping.stream] = sink.sample
             self._add(sink)
         elif sink.source != source:

@@ -92,6 +92,8 @@ def _details(cohort: CohortReport, numbers: Sequence[str], widths: Sequence[int]
     ]
     if cohort.rejected:
         parts.append(f"{cohort.rejected} rejected")
+    if cohort.excluded:
+        parts.append(f"{cohort.excluded} excluded")
     if cohort.status in {"failed", "withheld"}:
         parts.append(cohort.status)
     return "  ".join(parts)

@@ -44,6 +44,7 @@ class SyncedCohort(msgspec.Struct, eq=False):
     ledger: CohortLedger | None = None  # if the members of its stream are kept
     records: int = 0  # records read
     rejected: int = 0  # records among them that could not be delivered
+    excluded: int = 0  # records among them of members who belong to no cohort
     skipped: int = 0  # records among them that asked for no change
     result: SettlementResult = msgspec.field(default_factory=SettlementResult)
     error: CohortError | None = None  # why nothing is sent for it, if so

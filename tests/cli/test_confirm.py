@@ -5,7 +5,7 @@ import time
 import pytest
 
 from target_moengage_cohort.ledger.records import PlanKind
-from tests.cli.conftest import people
+from tests.cli.conftest import people, person
 from tests.support.singer import lines, record, run, schema
 
 TWENTY = people(*range(100, 120))
@@ -276,3 +276,18 @@ def test_a_run_and_its_confirmation_make_a_mirror(desk):
     sync([*TWENTY, *people(2)])  # discards the plan of the run before it
     desk.run("confirm", "vip")
     assert {*TWENTY, *people(2)} == desk.there("vip") == desk.accepted("vip")
+
+
+def test_no_confirmation_adds_an_excluded_member(desk):
+    """A plan that was withheld before a member was excluded is delivered without that addition; if
+    the file cannot be read, nothing is sent."""
+    desk.fill("vip", people(1), stream="users")
+    plan_id = desk.plan("vip", people(1, 2, 3), kind=PlanKind.WITHHELD, additions=True)
+    path = desk.folder / "excluded.csv"
+    desk.raw["exclude_path"] = str(path)
+    before = len(desk.emulator.requests())
+    assert 1 == desk.run("confirm", "--withheld", plan_id).exit_code
+    assert before == len(desk.emulator.requests())
+    path.write_text(f"uid\n{person(3).uid}\n")
+    assert 0 == desk.run("confirm", "--withheld", plan_id).exit_code
+    assert {person(1), person(2)} == desk.there("vip")

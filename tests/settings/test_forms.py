@@ -124,6 +124,7 @@ def test_everything_from_the_environment():
     typed |= {"cohorts": {"a.b": {"cohort_id": "c"}, "m": mirror}}
     text = BASE | {name: name for name in TEXTS} | {"sync_mode": "add", "on_reject": "skip"}
     text |= {"api_url": "http://127.0.0.1:1", "rejects_path": "r", "ledger_uri": "file:///l"}
+    text |= {"exclude_path": "x.csv"}
     text |= dict.fromkeys(("segments_api_key", "analytics_api_key"), "k")
     text |= {"db_name": "db", "id_attribute": "uid"}
     text |= {"removals": "deferred", "on_missing_stream": "fail", "on_withheld": "warn"}

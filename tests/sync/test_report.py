@@ -21,6 +21,7 @@ COHORT_FIELDS = [
     "removed",
     "unchanged",
     "rejected",
+    "excluded",
     "removals_waiting",
     "removals_withheld",
     "plan_id",

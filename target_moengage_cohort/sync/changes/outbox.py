@@ -110,6 +110,7 @@ class Outbox:
     def submit(self) -> None:
         """Pass on everything that was taken."""
         taken, self._changes = self._changes, []
+        self._exclude(taken)
         states, self._states, self._state_bytes = self._states, [], 0
         if self._cohorts.exclusive_streams:
             completed = self._moves.complete(taken)
@@ -123,6 +124,16 @@ class Outbox:
             self._delivery.state(value)
             start = end
         self._pass_on(needed[start:])
+
+    def _exclude(self, changes: list[Change]) -> None:
+        """Put a removal in place of each addition of a member who belongs to no cohort."""
+        uids = [change.member.uid for change in changes]
+        anonymous_ids = [change.member.anonymous_id for change in changes]
+        for index in self._cohorts.exclusions.find(uids, anonymous_ids):
+            change = changes[index]
+            if change.action is Action.ADD:
+                changes[index] = Change(change.cohort, Action.REMOVE, change.member)
+                self._cohorts.by_id[change.cohort.cohort_id].excluded += 1
 
     def _pass_on(self, changes: Sequence[Change | None]) -> None:
         if needed := [change for change in changes if change is not None]:

@@ -21,6 +21,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.snapshot import ColumnarFacts, Staging
     from target_moengage_cohort.singer.batches.columnar import Relation
     from target_moengage_cohort.singer.columns import Columns
+    from target_moengage_cohort.sync.cohorts import Cohorts
     from target_moengage_cohort.sync.rows import RowMapper
 
 _BATCH_ROWS = 50_000
@@ -34,8 +35,11 @@ class MirrorSink(Sink):
         completeness: The evidence in the stream's messages that all of it has arrived.
     """
 
-    def __init__(self, rows: RowMapper, source: str, settlement: Settlement) -> None:
+    def __init__(
+        self, rows: RowMapper, source: str, settlement: Settlement, cohorts: Cohorts
+    ) -> None:
         super().__init__(rows, source)
+        self._cohorts = cohorts
         mapping = rows.mapping
         self.staging: Staging = settlement.store.staging()
         self.completeness = Completeness(mapping.stream, mapping.expected_count_column)
@@ -80,7 +84,7 @@ class MirrorSink(Sink):
     def take_relation(self, relation: Relation) -> int:
         """Take all rows of a columnar file, which never become Python's; see `Sink`."""
         cohort = self.rows.cohort
-        if cohort is None:
+        if cohort is None or self._cohorts.exclusions.is_active:
             raise NotPlainError
         source = relation.source
         facts = self.staging.facts(source)
@@ -157,9 +161,24 @@ class MirrorSink(Sink):
         """Stage the collected rows."""
         rows, cohort = self._rows, self.rows.cohort
         if rows.uids:
+            self._withdraw_excluded()
             numbers = self._numbers if cohort is None else cohort.number
             self.staging.append(numbers, rows.uids, rows.anonymous_ids, rows.present)
             self._start_batch()
+
+    def _withdraw_excluded(self) -> None:
+        """Mark the collected rows of members as absent who belong to no cohort."""
+        rows = self._rows
+        found = self._cohorts.exclusions.find(rows.uids, rows.anonymous_ids or ())
+        if not found:
+            return
+        stream = self.rows.mapping.stream
+        by_number = {each.number: each for each in self._cohorts.of_stream(stream)}
+        rows.present = rows.present or [True] * len(rows.uids)
+        for index in found:
+            if rows.present[index]:
+                rows.present[index] = False
+                (self.rows.cohort or by_number[self._numbers[index]]).excluded += 1
 
     def _flush_if_large(self) -> None:
         if len(self._rows.uids) >= _BATCH_ROWS:

@@ -10,12 +10,16 @@ import csv
 import io
 import itertools
 import re
+import sys
 import typing as t
-
-import click
+from pathlib import Path
 
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.core.membership import Member
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 BATCH_SIZE = 10_000
 _COLUMN_NAME = re.compile(
@@ -29,7 +33,21 @@ _COLUMN_NAME = re.compile(
 def read_members(
     path: str, *, needs_header: bool, only: str | None = None
 ) -> t.Iterator[list[Member]]:
-    """Read members in batches, their identifiers verbatim, from a UTF-8 file; - is standard input.
+    """Read a file of this machine as `members_in`; - is standard input."""
+    if path == "-":
+        standard = contextlib.nullcontext(sys.stdin.buffer)
+        return members_in(lambda: standard, "standard input", needs_header=needs_header, only=only)
+    return members_in(lambda: Path(path).open("rb"), path, needs_header=needs_header, only=only)
+
+
+def members_in(
+    opens: Callable[[], AbstractContextManager[t.IO[bytes]]],
+    name: str,
+    *,
+    needs_header: bool,
+    only: str | None = None,
+) -> t.Iterator[list[Member]]:
+    """Read members in batches, their identifiers verbatim, from a UTF-8 file; `name` is for errors.
 
     Unless it `needs_header`, each line may be a uid. Of a file of differences (see `verify`) the
     rows of `only` one kind are read.
@@ -37,8 +55,8 @@ def read_members(
     Raises:
         InputError: It cannot be read, or a line cannot be used; the message has its number.
     """
-    name, is_empty = "standard input" if path == "-" else path, True
-    with naming_file(name), click.open_file(path, "rb") as binary:
+    is_empty = True
+    with naming_file(name), opens() as binary:
         file = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
         members = _members(file, needs_header=needs_header, only=only)
         while batch := list(itertools.islice(members, BATCH_SIZE)):
