@@ -8,6 +8,7 @@ import typing as t
 import click
 import msgspec
 
+from target_moengage_cohort.cli.confirm_alerts import refuse_paused, tell_confirmed, tell_released
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.session import DONE, Session, reporting
 from target_moengage_cohort.cli.terminal import complain, example, release_command, require_utf8
@@ -19,10 +20,9 @@ from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.sync.exclusions import Exclusions
 from target_moengage_cohort.sync.mirror.guard import guard
 from target_moengage_cohort.sync.outcome import withheld_exit
-from target_moengage_cohort.sync.paused_streams import paused_error
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
     from target_moengage_cohort.ledger.interface import LedgerStore
@@ -72,22 +72,16 @@ def confirm(session: Session, streams: tuple[str, ...], withheld: str | None) ->
         if withheld is not None:
             _release(session, ledgers, withheld)
             return DONE
-        _refuse_paused(session, ledgers, streams)
+        refuse_paused(session, ledgers, streams)
         plans = _find_pending(ledgers, list(dict.fromkeys(streams)), session.clock())
         allowed = [pending for pending in plans if not _is_withheld(pending)]
         for each in plans:
             if each not in allowed:
                 _note_withheld(session, each)
         _deliver(session, ledgers, allowed)
+        withheld_now = [(each.ledger.entry, each.plan) for each in plans if each not in allowed]
+        tell_confirmed(session, ledgers, streams, withheld_now)
     return DONE if len(allowed) == len(plans) else withheld_exit(session.settings)
-
-
-def _refuse_paused(session: Session, ledgers: LedgerStore, streams: Iterable[str]) -> None:
-    """Raise an error if any stream is paused: schedules have this command, too."""
-    for stream in streams:
-        if (error := paused_error(ledgers, stream)) is not None:
-            session.report.status = "withheld"
-            raise error
 
 
 def _note_withheld(session: Session, pending: PendingPlan) -> None:
@@ -100,7 +94,7 @@ def _note_withheld(session: Session, pending: PendingPlan) -> None:
 def _release(session: Session, ledgers: LedgerStore, plan_id: str) -> None:
     """Send a withheld plan; approve it for the next run if it is outdated, or its stream busy."""
     entry, plan = _find_withheld(ledgers, plan_id)
-    _refuse_paused(session, ledgers, [entry.stream])
+    refuse_paused(session, ledgers, [entry.stream])
     if plan.kind is PlanKind.WITHHELD:
         try:
             ledger = ledgers.open_known(entry.cohort_id)
@@ -113,6 +107,7 @@ def _release(session: Session, ledgers: LedgerStore, plan_id: str) -> None:
             ]
             if pending and not pending[0].is_outdated:
                 _deliver(session, ledgers, pending)
+                tell_released(session, ledgers, entry.stream)
                 return
     if (until := ledgers.approve(entry, plan)) is None:
         msg = (

@@ -13,7 +13,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.delivery.ports import CohortCounts, Totals
     from target_moengage_cohort.ledger.records import CohortEntry
     from target_moengage_cohort.settings import Config
-    from target_moengage_cohort.sync.report import CohortStatus, Report, Status
+    from target_moengage_cohort.sync.report import AlertReport, CohortStatus, Report, Status
 
 _SUMS = ("added", "removed", "rejected", "in_doubt", "requests", "bytes")
 
@@ -23,6 +23,7 @@ class OperatorReport:
 
     Attributes:
         status: How the command ended, if its exit code does not say that.
+        alerts: What became of its alerts.
         run: The report of a run that the command has made, which has all results.
     """
 
@@ -32,6 +33,7 @@ class OperatorReport:
         self._totals: list[Totals] = []
         self.status: Status | None = None
         self.run: Report | None = None
+        self.alerts: list[AlertReport] = []
 
     @property
     def results(self) -> dict[str, t.Any]:
@@ -40,6 +42,7 @@ class OperatorReport:
             "requests": sum(each.requests for each in self._totals),
             "retries": sum(each.retries for each in self._totals),
             "throttled_seconds": round(sum(each.throttled_seconds for each in self._totals), 1),
+            "alerts": self.alerts,
             "cohorts": list(self._cohorts.values()),
         }
 

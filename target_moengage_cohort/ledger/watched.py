@@ -7,6 +7,7 @@ import typing as t
 if t.TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from target_moengage_cohort.ledger.control.alert_outbox import AlertOutbox
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.records import Pause
 
@@ -22,6 +23,11 @@ class WatchedStore(t.Protocol):
 
     def _ready(self) -> Control:
         """See `LedgerStore`."""
+
+    @property
+    def alerts(self) -> AlertOutbox:
+        """What was reported of each stream."""
+        return self._ready().alerts
 
     def note_synced(self, streams: Mapping[str, Collection[str]]) -> None:
         """Record that streams were synced now, each with the cohorts that were not, by their ids.

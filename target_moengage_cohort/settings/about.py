@@ -223,6 +223,15 @@ DESCRIPTIONS = {
     "release. fail: with exit code 3. warn: with exit code 0 and a warning; the report's status is "
     "withheld either way.",
     "report_path": "Report path. File to which the run's report is written, as JSON.",
+    "notify_url": "Alert URL. Webhook that gets a POST of JSON when the state of a stream changes, "
+    "once for each change. Slack and Teams show its text. Must be https, except on loopback.",
+    "notify_on": "Alert events. Changes of state to send, separated by commas: failed, withheld, "
+    "missing_input, turnover, recovered.",
+    "notify_headers": "Alert headers. HTTP headers for the webhook, such as Authorization, as an "
+    "object of names and values.",
+    "alert_turnover_percent": "Turnover to alert. Send the event turnover if a run adds and "
+    "removes more members of a cohort than this, in percent of those that it had. Needs turnover "
+    "in notify_on.",
     "dry_run": "Dry run. Work out what would be sent and what it would cost, but send no request "
     "and write no state.",
     "validate_records": "Validate records. Check each record against its stream's whole JSON "

@@ -175,6 +175,10 @@ class Settings(_Secretive, frozen=True, kw_only=True):
     on_missing_stream: OnMissingStream = OnMissingStream.WARN
     on_withheld: OnWithheld = OnWithheld.FAIL
     report_path: str | None = None
+    notify_url: t.Annotated[str | None, _SECRET] = None
+    notify_on: str = "failed,withheld,recovered"
+    notify_headers: t.Annotated[dict[str, t.Any], _SECRET] = {}
+    alert_turnover_percent: _Natural | None = None
     dry_run: bool = False
     validate_records: bool = False
     batch_config: t.Annotated[BatchConfig | None, _SECRET] = None
@@ -189,6 +193,12 @@ class Settings(_Secretive, frozen=True, kw_only=True):
     def base_url(self) -> str:
         """The destination of requests, without a trailing slash."""
         return self.api_url or f"https://api-{self.data_center}.moengage.com"
+
+    @property
+    def notified_events(self) -> frozenset[str]:
+        """The changes of a stream's state that `notify_url` is told."""
+        names = (name.strip() for name in self.notify_on.split(","))
+        return frozenset(name for name in names if name)
 
     @property
     def batch_storage(self) -> BatchStorage | None:

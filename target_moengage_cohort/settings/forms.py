@@ -107,5 +107,6 @@ OBJECTS: dict[str, Callable[[Object], Object]] = {
     "batch_config": _nested,
     "stream_maps": partial(_by_stream, is_key=_is_stream_map_key),
     "stream_map_config": dict,
+    "notify_headers": dict,
 }
 """The settings that are objects, each with what undoes its flattening."""

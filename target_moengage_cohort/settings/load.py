@@ -11,6 +11,7 @@ import msgspec
 
 from target_moengage_cohort.core.errors import SettingsError, TargetError
 from target_moengage_cohort.core.membership import SyncMode, cohort_name_fault
+from target_moengage_cohort.settings.alert_rules import alert_faults
 from target_moengage_cohort.settings.convert import (
     closest_name,
     convert_object,
@@ -144,7 +145,7 @@ def _load(raw: t.Mapping[str, t.Any]) -> Config:
         **{key: getattr(settings, key) for key in shared},
     )
     mappings = {stream: _resolve(default, stream, keys) for stream, keys in own.items()}
-    faults += _setting_faults(settings)
+    faults += [*_setting_faults(settings), *alert_faults(settings)]
     for stream, mapping in mappings.items():
         faults += _mapping_faults(mapping, own[stream])
         if mapping.exclusive and not (mapping.is_snapshot or settings.ledger_uri):

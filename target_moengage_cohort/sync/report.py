@@ -60,6 +60,15 @@ class CohortReport(msgspec.Struct, frozen=True, kw_only=True):
     accepted: MemberSet | None = None  # those that MoEngage has accepted, if known
 
 
+class AlertReport(msgspec.Struct, frozen=True):
+    """An event for `notify_url`; one that was not sent waits for the next run."""
+
+    event: str
+    event_id: str
+    streams: list[str]
+    sent: bool
+
+
 class ReportedError(msgspec.Struct, frozen=True):
     """The error that a run ended with."""
 
@@ -90,6 +99,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     requests: int = 0  # requests started, retries included
     retries: int = 0
     throttled_seconds: float = 0.0  # how long the rate limit delayed requests
+    alerts: Sequence[AlertReport] = ()  # events that waited for the webhook at the end
     cohorts: Sequence[CohortReport] = ()  # each cohort that was touched
 
 

@@ -23,6 +23,7 @@ from target_moengage_cohort.delivery.delivery import Delivery
 from target_moengage_cohort.delivery.ports import Callbacks, CohortCounts
 from target_moengage_cohort.ledger.records import RunEntry, RunProgress
 from target_moengage_cohort.sync import report as reports
+from target_moengage_cohort.sync.aftermath import note_outcome
 from target_moengage_cohort.sync.cohorts import Cohorts
 from target_moengage_cohort.sync.intake import Intake
 from target_moengage_cohort.sync.mirror.bookmarks import read_state
@@ -34,12 +35,12 @@ from target_moengage_cohort.sync.outcome import (
     error_of_some,
     exit_code,
     has_unreleasable,
-    synced_streams,
     withheld_exit,
 )
 from target_moengage_cohort.sync.progress import Progress
 from target_moengage_cohort.sync.rejections import Rejections
 from target_moengage_cohort.sync.segment_limit import warn_of_segments
+from target_moengage_cohort.sync.stream_outcomes import RunFacts
 from target_moengage_cohort.sync.streams import Streams
 from target_moengage_cohort.sync.summary import summary
 
@@ -85,6 +86,7 @@ class Run:
         self.is_abandoned = False  # whether a thread was still waiting at the end
         self.report: reports.Report | None = None  # once the run is finished
         self._cohort_reports: list[reports.CohortReport] = []
+        self._alerts: list[reports.AlertReport] = []
 
     @property
     def exit_code(self) -> int:
@@ -210,9 +212,9 @@ class Run:
                 if not (cohort.is_held or cohort.error)
             }
             self._endpoints.recorder.note_run(entries)
-            if self._is_complete and self._error is None:
-                synced = synced_streams(self._streams, self._cohort_reports)
-                self._endpoints.recorder.note_synced(synced)
+            known = (self._missing, self._error, self._is_complete)
+            facts = RunFacts(self._streams, self.cohorts, self._cohort_reports, *known)
+            self._alerts = note_outcome(self._context, self._endpoints, facts)
         finally:
             self._progress.withdraw()
             self._endpoints.store.close()
@@ -284,6 +286,7 @@ class Run:
             requests=totals.requests,
             retries=totals.retries,
             throttled_seconds=round(totals.throttled_seconds, 1),
+            alerts=self._alerts,
             cohorts=self._cohort_reports,
         )
         for line in summary(self.report, settings.requests_per_minute):

@@ -1,11 +1,13 @@
 """`moengage-cohort confirm` against the emulator."""
 
+import json
 import time
 
 import pytest
 
 from target_moengage_cohort.ledger.records import PlanKind
-from tests.cli.conftest import people, person
+from tests.cli.conftest import PLANTED, people, person
+from tests.support.receiver import Receiver
 from tests.support.singer import lines, record, run, schema
 
 TWENTY = people(*range(100, 120))
@@ -291,3 +293,27 @@ def test_no_confirmation_adds_an_excluded_member(desk):
     path.write_text(f"uid\n{person(3).uid}\n")
     assert 0 == desk.run("confirm", "--withheld", plan_id).exit_code
     assert {person(1), person(2)} == desk.there("vip")
+
+
+def test_a_confirmation_tells_of_what_it_changed(desk):
+    """A released plan recovers its stream, so that the next one is told again; a confirmation that
+    the guard withholds is told by confirm, and the runs between are no news."""
+    rows = [record(uid=person(number).uid) for number in range(100)]
+    with Receiver().running() as receiver:
+        options = {"notify_url": receiver.url, "ledger_uri": desk.raw["ledger_uri"]}
+        desk.raw |= options
+        mirror = options | {"sync_mode": "mirror", "removals": "proven"}
+        run(desk.emulator, lines(schema(), *rows), **mirror)
+        for last in (99, 98):
+            plan_id = run(desk.emulator, lines(schema(), *rows[:last]), **mirror).report.cohorts[0]
+            assert 0 == desk.run("confirm", "--withheld", plan_id.plan_id).exit_code
+        released = ["withheld", "recovered"] * 2
+        assert released == [name for name, _ in receiver.events]
+        deferred = mirror | {"removals": "deferred"}
+        for _ in range(2):
+            run(desk.emulator, lines(schema(), *rows[:50]), **deferred)
+            assert 3 == desk.run("confirm", "users").exit_code
+        run(desk.emulator, lines(schema(), *rows[:98]), **deferred)
+        assert [*released, "withheld", "recovered"] == [name for name, _ in receiver.events]
+        assert PLANTED not in json.dumps(receiver.bodies)
+        assert receiver.secret not in desk.output

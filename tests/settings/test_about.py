@@ -43,7 +43,8 @@ def test_a_mapping_has_no_defaults_of_its_own():
 def test_the_schema_marks_the_secrets():
     """Only the keys, and the settings that may open a storage or a server, are secret."""
     keys = ["data_api_key", "segments_api_key", "analytics_api_key"]
-    assert [*keys, "exclude_path", "ledger_uri", "batch_config"] == [
+    others = ["exclude_path", "ledger_uri", "notify_url", "notify_headers"]
+    assert [*keys, *others, "batch_config"] == [
         name for name, setting in PROPERTIES.items() if setting.get("secret")
     ]
     storage = PROPERTIES["batch_config"]["properties"]["storage"]["properties"]

@@ -114,6 +114,7 @@ def test_everything_from_the_environment():
     typed |= {"max_concurrency": 2, "request_timeout_seconds": 3, "send_timestamp": False}
     typed |= {"max_removal_percent": 4, "max_addition_percent": 5}
     typed |= {"min_match_percent": 6, "keep_unarchived_days": 7}
+    typed |= {"alert_turnover_percent": 8, "notify_headers": {"A": "b"}}
     typed |= {"flattening_max_depth": 2, "flattening_max_key_length": 9}
     typed |= {"stream_maps": {"x": {"uid": "id"}}, "stream_map_config": {"n": 1.5}}
     mirror = {"sync_mode": "mirror", "expected_count_column": "n", "max_removal_percent": 100}
@@ -124,7 +125,7 @@ def test_everything_from_the_environment():
     typed |= {"cohorts": {"a.b": {"cohort_id": "c"}, "m": mirror}}
     text = BASE | {name: name for name in TEXTS} | {"sync_mode": "add", "on_reject": "skip"}
     text |= {"api_url": "http://127.0.0.1:1", "rejects_path": "r", "ledger_uri": "file:///l"}
-    text |= {"exclude_path": "x.csv"}
+    text |= {"exclude_path": "x.csv", "notify_url": "https://h", "notify_on": "turnover"}
     text |= dict.fromkeys(("segments_api_key", "analytics_api_key"), "k")
     text |= {"db_name": "db", "id_attribute": "uid"}
     text |= {"removals": "deferred", "on_missing_stream": "fail", "on_withheld": "warn"}

@@ -83,6 +83,7 @@ def fill(settings: t.Any) -> None:
         store.note_run({ledger.number: ENTRY})
         store.note_action("adopt", ledger.entry, members=3)
         store.pause("memberless")
+        store.alerts.advance([STREAM], lambda _known: ({STREAM: "failed"}, {"run-1.failed": "{}"}))
         store.unarchivals.note([ledger.number], 5.0, done=True)
     with opened(replace(settings, partner="another")) as store:
         accept(store.open(cohort("theirs"), STREAM), ADD, members(7))

@@ -16,6 +16,7 @@ REPORT_FIELDS = [  # of every report, in their order
     "requests",
     "retries",
     "throttled_seconds",
+    "alerts",
     "cohorts",
 ]
 

@@ -9,6 +9,7 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
+from target_moengage_cohort.ledger.control.alert_outbox import AlertOutbox
 from target_moengage_cohort.ledger.control.freshness import Freshness
 from target_moengage_cohort.ledger.control.history import History
 from target_moengage_cohort.ledger.control.new_cohorts import NewCohorts
@@ -61,6 +62,7 @@ class Control:
         self.plans = Plans(database, clock)
         self.history = History(self)
         self.freshness = Freshness(self)
+        self.alerts = AlertOutbox(self)
         self.pauses = Pauses(self)
         self.unarchivals = Unarchivals(database, settings.partner)
 

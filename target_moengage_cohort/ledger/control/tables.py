@@ -72,6 +72,10 @@ TABLES = (
     """CREATE TABLE pauses (
         partner TEXT NOT NULL, stream TEXT NOT NULL, paused_at DOUBLE PRECISION NOT NULL,
         paused_by TEXT NOT NULL, host TEXT NOT NULL, PRIMARY KEY (partner, stream))""",
+    # The events that no webhook has taken yet; `body` is what to POST. `number` is their order.
+    """CREATE TABLE alerts (
+        number BIGINT PRIMARY KEY, event_id TEXT NOT NULL UNIQUE, partner TEXT NOT NULL,
+        created_at DOUBLE PRECISION NOT NULL, body TEXT NOT NULL)""",
     """CREATE TABLE operator_actions (
         number BIGINT PRIMARY KEY, kind TEXT NOT NULL, done_at TEXT NOT NULL, done_by TEXT NOT NULL,
         host TEXT NOT NULL, partner TEXT NOT NULL, cohort_id TEXT, stream TEXT, details TEXT)""",

@@ -1,0 +1,78 @@
+"""The alerts of `confirm`: it ends what was withheld, or withholds what was pending."""
+
+from __future__ import annotations
+
+import typing as t
+
+from target_moengage_cohort.cli.terminal import release_command
+from target_moengage_cohort.ledger.records import PlanKind
+from target_moengage_cohort.sync.alert_states import State, StreamOutcome
+from target_moengage_cohort.sync.alerting import Alerting
+from target_moengage_cohort.sync.paused_streams import paused_error
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from target_moengage_cohort.cli.session import Session
+    from target_moengage_cohort.ledger.interface import LedgerStore
+    from target_moengage_cohort.ledger.records import CohortEntry, Plan
+
+
+def refuse_paused(session: Session, ledgers: LedgerStore, streams: Iterable[str]) -> None:
+    """Raise an error if any stream is paused: schedules have `confirm`, too."""
+    for stream in streams:
+        if (error := paused_error(ledgers, stream)) is not None:
+            session.report.status = "withheld"
+            raise error
+
+
+def tell_released(session: Session, ledgers: LedgerStore, stream: str) -> None:
+    """Tell of a stream of which nothing is withheld any more."""
+    if not _is_open(ledgers, stream):
+        _tell(session, ledgers, [StreamOutcome(stream=stream, state=State.OK)], State.WITHHELD)
+
+
+def tell_confirmed(
+    session: Session,
+    ledgers: LedgerStore,
+    streams: Iterable[str],
+    withheld: Sequence[tuple[CohortEntry, Plan]],
+) -> None:
+    """Tell of streams that are confirmed, and of those of which the guard withholds a plan."""
+    outcomes = {
+        entry.stream: StreamOutcome(
+            stream=entry.stream,
+            state=State.WITHHELD,
+            cohort_id=entry.cohort_id,
+            code="plan_withheld",
+            reason=f"the guard withholds {plan.removals:,} removals that were confirmed",
+            command=release_command(plan.plan_id),
+            removals_withheld=plan.removals,
+        )
+        for entry, plan in withheld
+    }
+    for stream in streams:
+        if stream not in outcomes and not _is_open(ledgers, stream):
+            outcomes[stream] = StreamOutcome(stream=stream, state=State.OK)
+    _tell(session, ledgers, [*outcomes.values()])
+
+
+def _is_open(ledgers: LedgerStore, stream: str) -> bool:
+    """Return whether any plan of a stream is still to be delivered."""
+    plans = ledgers.plans()
+    return any(
+        plan.kind is not PlanKind.REPLACED and not ledgers.is_void(plan)
+        for entry in ledgers.entries(stream)
+        for plan in plans.get(entry.number, ())
+    )
+
+
+def _tell(
+    session: Session,
+    ledgers: LedgerStore,
+    outcomes: Sequence[StreamOutcome],
+    only: State | None = None,
+) -> None:
+    if not session.interrupt.is_set():
+        alerting = Alerting(session.settings, ledgers, session.head.run_id, session.clock)
+        session.report.alerts = alerting.tell(outcomes, only)
