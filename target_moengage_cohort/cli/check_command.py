@@ -25,6 +25,7 @@ from target_moengage_cohort.settings.addresses import state_path
 from target_moengage_cohort.singer.writer import check_rejects_path
 from target_moengage_cohort.sync import report
 from target_moengage_cohort.sync.api_endpoints import opener
+from target_moengage_cohort.sync.exclusions import Exclusions
 from target_moengage_cohort.sync.process import record_mapper_of
 from target_moengage_cohort.sync.segment_directory import SegmentDirectory
 from target_moengage_cohort.sync.segment_limit import warn_of_segments
@@ -197,6 +198,8 @@ def _steps(settings: Settings) -> Iterator[tuple[str, Callable[[], object], str 
         yield "stream maps", partial(record_mapper_of, settings), text
     if (path := settings.rejects_path) is not None:
         yield "rejects_path", partial(check_rejects_path, path), path
+    if settings.exclude_path is not None:
+        yield "exclude_path", Exclusions(settings.exclude_path).load, "can be read"
     if (path := settings.report_path) is not None:
         yield "report_path", partial(report.check, path), path
 

@@ -4,11 +4,13 @@ import json
 
 import fsspec
 import pytest
+from click.testing import CliRunner
 
+from target_moengage_cohort.cli import cli
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.sync import early_removals, exclusions
 from tests.support.ledger_places import FolderPlace, ServerPlace
-from tests.support.singer import Outcomes, lines, record, run, schema, state
+from tests.support.singer import Outcomes, config, lines, record, run, schema, state
 
 MODES = {
     "mirror": {"sync_mode": "mirror"},
@@ -192,3 +194,16 @@ def test_a_dry_run_sends_and_changes_nothing(emulator, tmp_path, listed):
         (cohort,) = dry.report.cohorts
         assert (None, 1) == (dry.error, cohort.removed or cohort.removals_withheld)
         assert {"a", "b", "c"} == uids(emulator)
+
+
+def test_check_reads_the_file(emulator, tmp_path, listed):
+    """check tells of a file that would stop a run, with its code."""
+    path = tmp_path / "config.json"
+    for excluded, code in ((listed("a"), 0), (str(tmp_path / "nowhere"), 1)):
+        path.write_text(json.dumps(config(emulator, exclude_path=excluded)))
+        done = CliRunner().invoke(cli, ["check", "--json", "--config", str(path)])
+        assert code == done.exit_code
+        (found,) = [
+            each for each in json.loads(done.stdout)["checks"] if each["name"] == "exclude_path"
+        ]
+        assert found["ok"] is (code == 0)

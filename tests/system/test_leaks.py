@@ -178,6 +178,28 @@ SCENES = {
             "cohorts": {"users": {"cohort_id_column": "c", "cohort_name_column": "anon"}},
         },
     ),
+    "alert that nobody takes": (
+        always(401),
+        GOOD,
+        {"notify_url": f"http://127.0.0.1:9/{KEY}", "notify_headers": {"Authorization": KEY}},
+    ),
+    "alert of a plan": (
+        nothing,
+        (*GOOD[:1], *MANY[:1]),
+        {
+            "notify_url": f"http://127.0.0.1:9/{KEY}",
+            "cohorts": {"users": {"sync_mode": "mirror", "anonymous_id_column": "anon"}},
+            "on_missing_stream": "fail",
+        },
+    ),
+    "excluded members": (nothing, GOOD, {"exclude_path": "{folder}/excluded.csv"}),
+    "excluded members that are broken": (nothing, GOOD, {"exclude_path": "{folder}/broken.json"}),
+    "excluded members that are nowhere": (nothing, GOOD, {"exclude_path": f"/{KEY}/x.csv"}),
+    "excluded members with a signed URL": (
+        nothing,
+        GOOD,
+        {"exclude_path": f"http://127.0.0.1:9/x?s={KEY}"},
+    ),
     "every setting of a wrong type": (
         nothing,
         GOOD,
@@ -207,6 +229,7 @@ def emulator():
 def put_files(folder):
     """Write files with planted IDs, for BATCH messages."""
     (folder / "broken.json").write_text(f'{{"uid": {MEMBER} "{KEY}"\n' * 9)
+    (folder / "excluded.csv").write_text(f"uid,anonymous_id\n{MEMBER},{ANONYMOUS}\n")
     rows = ({"uid": [MEMBER], "anon": ANONYMOUS}, {"uid": MEMBER, "anon": {"a": ANONYMOUS}})
     (folder / "rows.json").write_bytes(lines(*rows))
     packed = gzip.compress(lines(*({"uid": f"{MEMBER}{n}"} for n in range(500))))
