@@ -19,6 +19,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.membership import Member
     from target_moengage_cohort.delivery.delivery import Delivery
+    from target_moengage_cohort.ledger.records import CohortEntry
     from target_moengage_cohort.ledger.stream_ledger import StreamLedger
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.sync.changes.outbox import Outbox
@@ -54,12 +55,16 @@ class EarlyRemovals:
         ledger = self._cohorts.ledger_of(mapping.stream) if exclusions.is_active else None
         if ledger is None:
             return
-        counts = Counter(number for page in self._known(ledger) for number, _ in page)
+        counts = Counter(
+            number
+            for page in self._known(ledger)
+            for number, _ in page
+            if _is_populated(mapping, ledger.by_number[number].entry)
+        )
         if not counts:
             return
         for number, count in counts.items():
-            base = ledger.by_number[number].entry.counts.base
-            _check(mapping, ledger.by_number[number].entry.cohort_id, count, base)
+            _check(mapping, ledger.by_number[number].entry, count)
         cohorts = self._reach(mapping, counts)
         for page in self._known(ledger):
             self._submit(mapping, [each for each in page if each[0] in cohorts], cohorts)
@@ -105,14 +110,21 @@ class EarlyRemovals:
             self._delivery.submit(changes)
 
 
-def _check(mapping: StreamMapping, cohort_id: str, count: int, base: int) -> None:
+def _is_populated(mapping: StreamMapping, entry: CohortEntry) -> bool:
+    """Return whether the stream may still send anything for a cohort."""
+    is_own = mapping.cohort is None or mapping.cohort.cohort_id == entry.cohort_id
+    return is_own and not (entry.is_sealed or entry.is_retired)
+
+
+def _check(mapping: StreamMapping, entry: CohortEntry, count: int) -> None:
     """Raise a `WithheldError` if so many of a cohort are excluded that the file may be wrong."""
-    percent = mapping.max_removal_percent
+    percent, base = mapping.max_removal_percent, entry.counts.base
     if count > max(base * percent // _ALL, ALWAYS_ALLOWED_REMOVALS):
         msg = (
             f"stream {mapping.stream!r}: exclude_path names {count:,} of the {base:,} members of "
-            f"cohort {cohort_id!r}, more than max_removal_percent {percent}, so nothing is sent "
-            "for the stream. Check the file. If it is right, remove them from all cohorts with: "
+            f"cohort {entry.cohort_id!r}, more than max_removal_percent {percent}, so nothing is "
+            "sent for the stream. Check the file. If it is right, remove them from all cohorts "
+            "with: "
             f"{suggest('forget', EXAMPLE_CSV)}"
         )
         raise WithheldError("too_many_excluded", msg)

@@ -118,12 +118,16 @@ def test_a_pause_of_all_holds_for_streams_to_come(desk):
     assert "resume --config" in seen.report.warnings[-1].message
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_run_under_way_stops_before_its_next_request(desk, mode):
+@pytest.mark.parametrize(
+    ("place", "mode"),
+    [*(("folder", mode) for mode in MODES), ("server", "mirror"), ("server", "incremental")],
+    indirect=["place"],
+)
+def test_a_run_under_way_stops_before_its_next_request(office, mode):
     """A pause ends what a run under way sends for the stream: the request in flight is its last;
     no STATE passes what was not sent, and the next run after resume delivers the rest."""
     options = {"max_payload_bytes": 1_000, "max_concurrency": 1, **MODES[mode]}
-    desk.raw |= {"ledger_uri": options.setdefault("ledger_uri", desk.raw["ledger_uri"])}
+    office.raw |= {"ledger_uri": options.setdefault("ledger_uri", office.raw["ledger_uri"])}
     wanted = {f"u{number:03d}" for number in range(400)}
     cohort = {"cohort": "fan"}
     users = [record(uid=uid, **cohort) for uid in sorted(wanted)]
@@ -132,19 +136,19 @@ def test_a_run_under_way_stops_before_its_next_request(desk, mode):
 
     def pause(seen, _interrupt):
         if len(seen.attempts) == 1:
-            with desk.ledgers() as ledgers:
+            with office.ledgers() as ledgers:
                 ledgers.pause("users")
 
-    seen = sync(desk, data, before=pause, **options)
+    seen = sync(office, data, before=pause, **options)
     check_withheld(seen)
     first = seen.attempts[0].body["parameters"]["members"]
     assert {member["uid"] for member in first} | {"o1"} == sent(seen)
     assert [] == seen.states
-    desk.run("resume")
-    after = sync(desk, data, **options)
+    office.run("resume")
+    after = sync(office, data, **options)
     assert (None, 4) == (after.error, after.states[-1])
     (of_users,) = {each.cohort_id for each in after.report.cohorts} - {"others"}
-    assert wanted == {uid for uid, _ in desk.emulator.members(of_users)}
+    assert wanted == {uid for uid, _ in office.emulator.members(of_users)}
 
 
 def test_a_request_is_not_retried_once_its_stream_is_paused(desk, emulator):

@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import partial
 
 import pytest
 
@@ -10,9 +11,12 @@ from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.settings import load
 from target_moengage_cohort.sync import alerting
 from target_moengage_cohort.sync.alert_states import State, StreamOutcome, changes
+from tests.ledger.support import process
+from tests.support import singer
 from tests.support.ledger_places import FolderPlace, ServerPlace
 from tests.support.receiver import Receiver
 from tests.support.singer import config, lines, record, run, schema
+from tests.sync.test_busy_streams import HOLD
 
 ALL = "failed,withheld,missing_input,turnover,recovered"
 PLANTED = "planted-"
@@ -161,6 +165,28 @@ def test_busy_paused_interrupted_and_dry_runs_have_no_news(emulator, options, re
     assert [] == receiver.events
 
 
+def test_a_busy_stream_has_no_news(emulator, options, receiver, monkeypatch):
+    """A run that another one keeps from a stream that has failed neither recovers it nor tells
+    again that it failed."""
+    monkeypatch.setattr(singer, "open_store", partial(open_store, busy_seconds=0.3))
+    emulator.fail_next(401, 50)
+    run(emulator, rows(1), **options)
+    emulator.clear_faults()
+    held = options | {"cohorts": {"held": {}, "users": {}}}
+    emulator.fail_next(401, 50)
+    run(emulator, rows(1, stream="held"), **held)
+    emulator.clear_faults()
+    before = receiver.events
+    with process(HOLD, json.dumps(config(emulator, **held))) as holder:
+        assert "held\n" == holder.stdout.readline()
+        busy = run(emulator, rows(1, stream="held") + rows(1), **held)
+        holder.kill()
+    assert 4 == busy.error.exit_code
+    assert [*before, ("recovered", ["users"])] == receiver.events
+    run(emulator, rows(1, stream="held"), **held)
+    assert ("recovered", ["held"]) == receiver.events[-1]
+
+
 @pytest.mark.parametrize("trouble", ["500", "302", "404", "hangs", "refused"])
 def test_what_is_not_taken_is_sent_again_by_the_next_run(
     emulator, options, receiver, trouble, monkeypatch
@@ -192,9 +218,10 @@ def test_what_is_not_taken_is_sent_again_by_the_next_run(
     assert count == len(receiver.events)
 
 
-def test_a_crash_loses_no_event(emulator, options, receiver):
-    """A run that dies before, between or after state, POST and note leaves an event that the next
+def test_a_crash_loses_no_event(emulator, place, options, receiver):
+    """With either engine, a run that dies before, between or after state, POST and note leaves an event that the next
     run tells, if again then with the same event_id."""
+    options["ledger_uri"] = place.uri
     run(emulator, rows(1), **options)
 
     class Crash(BaseException):
