@@ -107,7 +107,8 @@ def _never_synced(session: Session, entries: Sequence[CohortEntry]) -> Iterator[
 
 
 def _line(ages: Sequence[Age], max_age: int, *, is_empty: bool) -> str:
-    span = f"{max_age / 3_600:g} h" if max_age >= _SECONDS["h"] else f"{max_age / 60:g} min"
+    unit = next(unit for unit in ("h", "m", "s") if max_age >= _SECONDS[unit] or unit == "s")
+    span = f"{max_age / _SECONDS[unit]:g} {'min' if unit == 'm' else unit}"
     if is_empty:
         return "STALE: nothing was ever synced"
     if stale := [age for age in ages if not age.fresh]:

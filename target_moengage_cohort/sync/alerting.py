@@ -145,7 +145,8 @@ def text_of(event: Event, partner: str) -> str:
     for each in event.outcomes[:_MOST_SHOWN]:
         where = f"stream {each.stream!r}"
         where += "" if each.cohort_id is None else f", cohort {each.cohort_id!r}"
-        lines.append(f"{where}: {each.reason}" if each.reason else where)
+        reason = (each.reason or "").removeprefix(f"stream {each.stream!r}: ")
+        lines.append(f"{where}: {reason}" if reason else where)
         if each.command is not None and event.name != RECOVERED:
             lines.append(f"next: {each.command}")
     if (more := len(event.outcomes) - _MOST_SHOWN) > 0:

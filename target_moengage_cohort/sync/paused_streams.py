@@ -33,7 +33,7 @@ class PausedStreams:
             return
         if self._are_dropped:
             raise error
-        self._warn(stream, f"{error}. This dry run shows what comes then")
+        self._warn(stream, f"this dry run shows what comes after a pause: {error}")
 
     def refusal(self, stream: str) -> WithheldError | None:
         """Return why no further request may be sent for a stream, if it is paused by now.
@@ -42,8 +42,8 @@ class PausedStreams:
         """
         error = paused_error(self._store, stream) if self._are_dropped else None
         if error is not None and stream not in self._warned:
-            rest = "Nothing more is sent for it, and no STATE that covers the rest is written"
-            self._warn(stream, f"{error}. {rest}")
+            what = "nothing more is sent, and no STATE that covers the rest is written"
+            self._warn(stream, f"{what}: {error}")
         return error
 
     def _warn(self, stream: str, message: str) -> None:

@@ -122,8 +122,8 @@ class Streams:
         self.failed[stream] = error
         if not self._interrupt.is_set():
             logger.warning(
-                "%s. Its rows are dropped, and no STATE that covers them is written; the other "
-                "streams go on",
+                "the rows of stream %r are dropped, no STATE passes them, the others go on: %s",
+                stream,
                 error,
                 extra={"code": error.code, "stream": stream},
             )

@@ -39,6 +39,8 @@ def summary(report: Report, requests_per_minute: int) -> Iterator[str]:
         if not withheld:  # but additions, or all of a cohort
             stopped = sum(cohort.status == "withheld" for cohort in cohorts)
             what = f"The withheld changes are those of {format_count(stopped, 'cohort')}"
+            if not stopped:
+                what = "The withheld changes are all those of a stream"
         yield f"{what}; see the warnings above"
     if doubts := sum(cohort.in_doubt for cohort in cohorts):
         members, them = ("member is", "it") if doubts == 1 else ("members are", "them")

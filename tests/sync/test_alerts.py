@@ -219,8 +219,8 @@ def test_what_is_not_taken_is_sent_again_by_the_next_run(
 
 
 def test_a_crash_loses_no_event(emulator, place, options, receiver):
-    """With either engine, a run that dies before, between or after state, POST and note leaves an event that the next
-    run tells, if again then with the same event_id."""
+    """With either engine, a run that dies before, between or after state, POST and note leaves an
+    event that the next run tells, if again then with the same event_id."""
     options["ledger_uri"] = place.uri
     run(emulator, rows(1), **options)
 
