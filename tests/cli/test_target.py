@@ -328,7 +328,8 @@ def test_the_report_has_the_fields_of_the_contract(tmp_path, emulator):
     assert 0o600 == stat.S_IMODE(report.stat().st_mode)
     assert {
         "run_id", "version", "started_at", "finished_at", "status", "exit_code", "error",
-        "warnings", "destination", "partner", "requests", "retries", "throttled_seconds", "cohorts",
+        "warnings", "destination", "partner", "requests", "retries", "throttled_seconds",
+        "alerts", "cohorts",
     } == written.keys()  # fmt: skip
     assert ("succeeded", 3, 1) == (written["status"], written["requests"], written["retries"])
     (cohort,) = written["cohorts"]
@@ -336,7 +337,7 @@ def test_the_report_has_the_fields_of_the_contract(tmp_path, emulator):
     assert {
         "cohort_id": "users", "cohort_name": "users", "stream": "users",
         "sync_mode": "incremental", "status": "succeeded", "records": 4, "added": 1,
-        "removed": 1, "unchanged": 1, "rejected": 1,
+        "removed": 1, "unchanged": 1, "rejected": 1, "excluded": 0,
         "removals_waiting": 0, "removals_withheld": 0, "plan_id": None,
         "in_doubt": 0, "requests": 3, "bytes": sum(sizes), "complete": "end_of_input",
         "ledger": "none", "desired": None, "accepted": None,
