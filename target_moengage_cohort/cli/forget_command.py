@@ -73,6 +73,7 @@ def forget(session: Session, file: str | None) -> int:
         if outcome.recorded:  # else there may be no ledger to write to
             ledgers.note_action(
                 "forget",
+                status="failed" if outcome.unfinished else "succeeded",
                 identifiers=len(members),
                 erased=outcome.erased,
                 removed=sum(outcome.accepted.values()),

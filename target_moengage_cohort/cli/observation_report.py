@@ -51,7 +51,7 @@ def compare(session: Session, cohort_id: str, path: str, differences: str | None
         )
         if not observation.counts.population:
             result = without_sample(ledger.entry, result)
-        ledgers.note_action("verify", ledger.entry, **result.counts)
+        ledgers.note_action("verify", ledger.entry, status=result.status, **result.counts)
         return result
 
 

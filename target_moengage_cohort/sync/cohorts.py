@@ -55,6 +55,7 @@ class Cohorts:
         self.records: dict[str, CohortRecord] = {}  # where requests are recorded, likewise
         self.admission = Admission(self._store, context.settings.max_new_cohorts, self._apis)
         self.row_warnings = RowWarnings()
+        self.taken_streams: list[str] = []  # whose lease the run has
         self.exclusive_streams: set[str] = set()  # whose members each belong to one cohort
         self.unsent_streams: set[str] = set()  # of which a cohort has an error, or was held
         self.withheld = WithheldCohorts(context.settings.max_payload_bytes)
@@ -117,6 +118,7 @@ class Cohorts:
     def take_lease(self, stream: str) -> None:
         """Take a stream's lease, or raise a `BusyError`; open its members if they are kept."""
         self._store.take(stream)
+        self.taken_streams.append(stream)
         self._progress.publish(self._store)
         # The stream's own mapping decides, even for rows of a mirror that are replayed.
         mapping = self._context.config.mapping(stream)
@@ -219,6 +221,7 @@ class Cohorts:
         if mapping.stream in self._with_members:
             record = synced.ledger = self._store.open(cohort, mapping.stream, held=held)
             self.ledgers[cohort.cohort_id] = synced.ledger
+            synced.base = synced.ledger.entry.counts.base
             if mapping.sync_mode is SyncMode.ONE_TIME:
                 synced.result.is_sealed = synced.is_closed = synced.ledger.is_sealed
         else:

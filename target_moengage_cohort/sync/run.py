@@ -18,10 +18,9 @@ from target_moengage_cohort.core.errors import (
     TargetError,
     anonymous_traceback,
 )
-from target_moengage_cohort.core.text import utc_now
 from target_moengage_cohort.delivery.delivery import Delivery
 from target_moengage_cohort.delivery.ports import Callbacks, CohortCounts
-from target_moengage_cohort.ledger.records import RunEntry, RunProgress
+from target_moengage_cohort.ledger.records import RunProgress
 from target_moengage_cohort.sync import report as reports
 from target_moengage_cohort.sync.cohorts import Cohorts
 from target_moengage_cohort.sync.intake import Intake
@@ -36,6 +35,7 @@ from target_moengage_cohort.sync.outcome import (
     withheld_exit,
     worst,
 )
+from target_moengage_cohort.sync.past_run import last_run
 from target_moengage_cohort.sync.progress import Progress
 from target_moengage_cohort.sync.rejections import Rejections
 from target_moengage_cohort.sync.segment_limit import warn_of_segments
@@ -174,7 +174,7 @@ class Run:
             pid=os.getpid(),
             host=socket.gethostname(),
             started_at=self._context.started_at,
-            streams=list(self._streams.by_name),
+            streams=[*self.cohorts.taken_streams],
             records=self._intake.lines,
             accepted=totals.accepted,
             requests=totals.requests,
@@ -201,12 +201,18 @@ class Run:
             self._endpoints.store.end_requests()
             self._cohort_reports = self._report_cohorts()
             entries = {
-                cohort.number: self._run_entry(entry)
+                cohort.number: last_run(
+                    entry,
+                    self._context.head,
+                    self._status_of(entry.stream, is_withheld=cohort.result.is_withheld),
+                )
                 for entry in self._cohort_reports
                 if (cohort := self.cohorts.by_id.get(entry.cohort_id or "")) is not None
                 if not (cohort.is_held or cohort.error)
             }
-            self._endpoints.recorder.note_run(entries)
+            report = self._make_report(self._error or self._error_of_some())
+            streams = [*self._streams.by_name, *self._streams.failed]
+            self._endpoints.recorder.note_run(report, streams, entries)
         finally:
             self._progress.withdraw()
             self._endpoints.store.close()
@@ -240,20 +246,6 @@ class Run:
         sink = self._streams.by_name.get(stream)
         return sink.proof if sink is not None and self._is_complete else Proof.NO
 
-    def _run_entry(self, entry: reports.CohortReport) -> RunEntry:
-        result = self.cohorts.by_id[entry.cohort_id or ""].result
-        return RunEntry(
-            run_id=self._context.run_id,
-            started_at=self._context.started_at,
-            finished_at=utc_now(),
-            status=self._status_of(entry.stream, is_withheld=result.is_withheld),
-            sync_mode=entry.sync_mode or "",
-            complete=entry.complete,
-            records=entry.records,
-            added=entry.added,
-            removed=entry.removed,
-        )
-
     def _status_of(self, stream: str, *, is_withheld: bool = False) -> reports.Status:
         is_incomplete = stream in self._streams.incomplete
         return "failed" if is_incomplete else self._status(is_withheld=is_withheld)
@@ -274,13 +266,13 @@ class Run:
         errors += [incomplete_input(each) for each in cut if each.stream not in incomplete]
         return worst(errors) if errors else None
 
-    def _report(self, ends_with: TargetError | None) -> None:
+    def _make_report(self, ends_with: TargetError | None) -> reports.Report:
         settings, totals = self._context.settings, self._delivery.totals
         has_withheld = self.cohorts.has_withheld  # which no `confirm` can release
         is_withheld = has_withheld or any(each.result.is_withheld for each in self.cohorts.all)
         releasable = WITHHELD if has_withheld else withheld_exit(settings)
         status = "failed" if ends_with else self._status(is_withheld=is_withheld)
-        self.report = self._context.head.report(
+        return self._context.head.report(
             status,
             exit_code(status, ends_with, self._context.interrupt.signal, releasable),
             ends_with,
@@ -289,6 +281,9 @@ class Run:
             throttled_seconds=round(totals.throttled_seconds, 1),
             cohorts=self._cohort_reports,
         )
+
+    def _report(self, ends_with: TargetError | None) -> None:
+        settings, self.report = self._context.settings, self._make_report(ends_with)
         for line in summary(self.report, settings.requests_per_minute):
             logger.info("%s", line)
         if settings.report_path is not None:

@@ -55,18 +55,25 @@ TABLES = (
     """CREATE TABLE versions (
         partner TEXT NOT NULL, stream TEXT NOT NULL, version TEXT NOT NULL, run_id TEXT NOT NULL,
         PRIMARY KEY (partner, stream, version))""",
-    # `progress` and `report` are JSON; `number` is their order.
+    # `progress` and `entry` are JSON: how far a run is, and a `HistoryEntry` once it has ended. The
+    # `number` is the order in which runs began.
     """CREATE TABLE runs (
         number BIGINT PRIMARY KEY, run_id TEXT NOT NULL UNIQUE, partner TEXT NOT NULL,
-        started_at TEXT NOT NULL, finished_at TEXT, progress TEXT, report TEXT)""",
+        started_at TEXT NOT NULL, started_by TEXT NOT NULL, host TEXT NOT NULL, finished_at TEXT,
+        progress TEXT, entry TEXT)""",
+    "CREATE INDEX runs_by_end ON runs (finished_at)",
+    # The cohorts that a run has changed or not brought to its end; those that the store does not
+    # have are among them.
     """CREATE TABLE run_cohorts (
-        run_id TEXT NOT NULL, cohort BIGINT NOT NULL, entry TEXT NOT NULL,
-        PRIMARY KEY (cohort, run_id))""",
+        run_id TEXT NOT NULL, cohort_id TEXT NOT NULL, entry TEXT NOT NULL,
+        PRIMARY KEY (run_id, cohort_id))""",
+    "CREATE INDEX run_cohorts_by_cohort ON run_cohorts (cohort_id)",
     # `tried_at` is when MoEngage was last asked to unarchive the cohort, and `done_at` when it did.
     """CREATE TABLE unarchivals (
         cohort BIGINT PRIMARY KEY, tried_at DOUBLE PRECISION NOT NULL,
         done_at DOUBLE PRECISION)""",
     """CREATE TABLE operator_actions (
         number BIGINT PRIMARY KEY, kind TEXT NOT NULL, done_at TEXT NOT NULL, done_by TEXT NOT NULL,
-        host TEXT NOT NULL, partner TEXT NOT NULL, cohort_id TEXT, stream TEXT, details TEXT)""",
+        host TEXT NOT NULL, partner TEXT NOT NULL, cohort_id TEXT, stream TEXT, details TEXT,
+        run_id TEXT NOT NULL, status TEXT NOT NULL)""",
 )

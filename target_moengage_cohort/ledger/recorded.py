@@ -1,0 +1,80 @@
+"""The part of an engine's interface that keeps the history: runs and commands."""
+
+from __future__ import annotations
+
+import typing as t
+
+from target_moengage_cohort.ledger.control.history_reader import HistoryReader
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from target_moengage_cohort.ledger.control.control import Control
+    from target_moengage_cohort.ledger.records import (
+        CohortEntry,
+        HistoryEntry,
+        RunEntry,
+        RunProgress,
+    )
+
+
+class RecordedStore(t.Protocol):
+    """A store that knows what was done to it."""
+
+    _control: Control
+    _read_only: bool
+
+    def _ready(self) -> Control:
+        """See `LedgerStore`."""
+
+    def write_progress(self, progress: RunProgress) -> None:
+        """Show other processes how far this run is, until the store is closed; not if read-only."""
+        if not self._read_only:
+            self._ready().history.write_progress(progress)
+
+    def runs_under_way(self) -> list[RunProgress]:
+        """Return the progress of the runs whose process is alive, the oldest first."""
+
+    def note_run(
+        self,
+        run: HistoryEntry,
+        cohorts: Iterable[HistoryEntry],
+        entries: Mapping[int, RunEntry],
+    ) -> None:
+        """Record the outcome of this run: its own, for some cohorts, and by the cohorts' numbers.
+
+        Nothing is recorded in a store that does not exist.
+        """
+        if not self._read_only and (entries or self._control.database.exists):
+            self._ready().history.finish(run, cohorts, entries)
+
+    def note_action(
+        self,
+        kind: str,
+        entry: CohortEntry | None = None,
+        *,
+        status: str = "succeeded",
+        **counts: int,
+    ) -> None:
+        """Record that a person's command has changed a cohort, or several; with numbers of it."""
+        self._ready().history.note_action(kind, entry, counts, status)
+
+    def last_actions(self, kind: str) -> dict[str, int]:
+        """Return the rising number of a command's latest record, by the cohort's id."""
+        return self._ready().history.last_actions(kind)
+
+    def history(self, since: str = "", cohort_id: str | None = None) -> list[HistoryEntry]:
+        """Return runs and commands since a time in UTC, the newest first; never waits.
+
+        Of a cohort, a run has what it did to it, and is left out if it did nothing to one of many.
+        """
+        return self._reader().latest_first(since, cohort_id)
+
+    def cohorts_of(self, run: HistoryEntry) -> list[HistoryEntry]:
+        """Return what a run did to the cohorts that it changed, or did not bring to its end."""
+        return self._reader().cohorts_of(run)
+
+    def _reader(self) -> HistoryReader:
+        control = self._ready()
+        alive = {each.run_id for each in self.runs_under_way()}
+        return HistoryReader(control.database, control.partner, alive)
