@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import typing as t
+from pathlib import Path
 
 import click
 import msgspec
 
+from target_moengage_cohort.cli.history_messages import Bookmarks, HistoryMessages, read_state
 from target_moengage_cohort.cli.moments import MOMENT, moment
 from target_moengage_cohort.cli.session import Session, configured, show
 from target_moengage_cohort.cli.terminal import example, require_utf8, wrap
@@ -15,6 +18,7 @@ from target_moengage_cohort.core.text import format_count, iso_utc, shorten
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import HistoryEntry
 
 _NAME_WIDTH = 22
@@ -32,15 +36,41 @@ _HOST_WIDTH = 24
 )
 @click.option("--since", metavar="WHEN", help=f"Show only what is later: {MOMENT}.")
 @click.option("--json", "as_json", is_flag=True, help="Output full details as JSON.")
+@click.option(
+    "--singer", is_flag=True, help="Output Singer messages, for a target to write somewhere."
+)
+@click.option(
+    "--state",
+    "state_path",
+    type=click.Path(exists=True, dir_okay=False),
+    help="With --singer: the STATE with which the former output ended; an empty file for none.",
+)
 @configured
-def history(session: Session, *, cohort: str | None, since: str | None, as_json: bool) -> None:
+def history(
+    session: Session,
+    *,
+    cohort: str | None,
+    since: str | None,
+    as_json: bool,
+    singer: bool,
+    state_path: str | None,
+) -> None:
     """Show runs and operators' commands, the newest first.
 
     The ledger keeps them for 400 days. Times are in UTC.
     """
     start = _start(since, session.clock())
+    if singer and (as_json or cohort is not None):
+        msg = "--singer goes with --since and --state only"
+        raise click.UsageError(msg)
+    if state_path is not None and not singer:
+        msg = "--state goes with --singer"
+        raise click.UsageError(msg)
     with session.ledgers(read_only=True, is_patient=False) as ledgers:
         ledgers.require()
+        if singer:
+            _write_messages(session, ledgers, start, _written(state_path))
+            return
         entries = ledgers.history(start, cohort)
         is_known = cohort in {None, *(entry.cohort_id for entry in entries)}
         if cohort is not None and not (is_known or ledgers.has(cohort)):
@@ -56,6 +86,25 @@ def _start(since: str | None, now: float) -> str:
     except (ValueError, OverflowError, OSError):
         msg = f"must be {MOMENT}"
         raise click.BadParameter(msg, param_hint="--since") from None
+
+
+def _written(path: str | None) -> Bookmarks:
+    if path is None:
+        return Bookmarks()
+    try:
+        return read_state(Path(path).read_bytes()).bookmarks
+    except ValueError:
+        msg = f"{path!r} does not end with a STATE that this command has written"
+        raise click.BadParameter(msg, param_hint="--state") from None
+
+
+def _write_messages(session: Session, ledgers: LedgerStore, start: str, written: Bookmarks) -> None:
+    output = sys.stdout.buffer  # JSON is UTF-8, whatever the locale is
+    for message in HistoryMessages(ledgers.history_reader(), session.settings, start, written):
+        output.write(msgspec.json.encode(message) + b"\n")
+        if session.interrupt.is_set():
+            break  # what was written stays: the next STATE comes with the next command
+    output.flush()
 
 
 def details(entry: HistoryEntry) -> dict[str, t.Any]:

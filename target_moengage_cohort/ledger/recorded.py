@@ -68,13 +68,10 @@ class RecordedStore(t.Protocol):
 
         Of a cohort, a run has what it did to it, and is left out if it did nothing to one of many.
         """
-        return self._reader().latest_first(since, cohort_id)
+        return self.history_reader().latest_first(since, cohort_id)
 
-    def cohorts_of(self, run: HistoryEntry) -> list[HistoryEntry]:
-        """Return what a run did to the cohorts that it changed, or did not bring to its end."""
-        return self._reader().cohorts_of(run)
-
-    def _reader(self) -> HistoryReader:
+    def history_reader(self) -> HistoryReader:
+        """Return what reads the history, which never waits."""
         control = self._ready()
         alive = {each.run_id for each in self.runs_under_way()}
         return HistoryReader(control.database, control.partner, alive)

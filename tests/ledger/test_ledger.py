@@ -433,7 +433,7 @@ def test_the_history_has_the_runs_that_changed_a_cohort(tmp_path):
         assert [("run-3", "a", 1), ("run-1", "a", 1)] == [
             (each.run_id, each.cohort_id, each.added) for each in runs
         ]
-        assert [runs[0]] == store.cohorts_of(runs[0])
+        assert [runs[0]] == store.history_reader().cohorts_of(runs[0])
         assert {"a": entries[4], "b": entries[3]} == {
             entry.cohort_id: entry.last_run for entry in store.entries()
         }

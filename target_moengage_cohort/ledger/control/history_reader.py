@@ -20,6 +20,10 @@ _RUNS = (
     " ON c.run_id = r.run_id AND c.cohort_id = ?"
     " WHERE r.partner = ? AND r.started_at >= ?"
 )
+_ENDED_OR_NOT = (
+    "SELECT number, run_id, started_at, started_by, host, finished_at, progress, entry FROM runs"
+    " WHERE partner = ?"
+)
 _ACTIONS = (
     "SELECT number, kind, done_at, done_by, host, cohort_id, stream, details, run_id, status"
     " FROM operator_actions WHERE partner = ? AND done_at >= ?"
@@ -27,6 +31,10 @@ _ACTIONS = (
 _COHORTS = (
     "SELECT r.number, r.started_by, r.host, c.entry FROM run_cohorts c"
     " JOIN runs r ON r.run_id = c.run_id WHERE r.number = ? ORDER BY c.cohort_id"
+)
+_PAGE = 1_000
+_POSITION = (
+    "SELECT store_id, last_run, (SELECT coalesce(max(number), 0) FROM operator_actions) FROM store"
 )
 _NAMES = {"approve": "confirm", "resync_removals": "resync"}
 """The commands that do what is recorded under a name of its own."""
@@ -58,6 +66,30 @@ class HistoryReader:
             replace(_decode(entry), number=number, user=user, host=host)
             for number, user, host, entry in self._database.rows(_COHORTS, [run.number])
         ]
+
+    def position(self) -> tuple[str, int, int]:
+        """Return the store's id, and the highest numbers of a run and a command."""
+        ((store_id, run, action),) = self._database.rows(_POSITION)
+        return store_id, run, action
+
+    def runs_after(self, number: int, since: str) -> Iterator[HistoryEntry]:
+        """Yield runs with higher numbers that began since a time, in the order of their numbers."""
+        query = f"{_ENDED_OR_NOT} AND started_at >= ? AND number > ? ORDER BY number LIMIT {_PAGE}"
+        while rows := self._database.rows(query, [self._partner, since, number]):
+            yield from (self._run(*row) for row in rows)
+            number = rows[-1][0]
+
+    def run(self, run_id: str) -> HistoryEntry | None:
+        """Return the run with an id, if it is in the history."""
+        rows = self._database.rows(f"{_ENDED_OR_NOT} AND run_id = ?", [self._partner, run_id])
+        return self._run(*rows[0]) if rows else None
+
+    def actions_after(self, number: int, since: str) -> Iterator[HistoryEntry]:
+        """Yield commands likewise."""
+        query = f"{_ACTIONS} AND number > ? ORDER BY number LIMIT {_PAGE}"
+        while rows := self._database.rows(query, [self._partner, since, number]):
+            yield from (_action(*row) for row in rows)
+            number = rows[-1][0]
 
     def _runs(self, since: str, cohort_id: str | None) -> Iterator[HistoryEntry]:
         for *row, of_cohort in self._database.rows(_RUNS, [cohort_id, self._partner, since]):
