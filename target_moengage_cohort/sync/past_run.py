@@ -8,7 +8,7 @@ from target_moengage_cohort.core.text import utc_now
 from target_moengage_cohort.ledger.records import HistoryEntry, RunEntry
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from target_moengage_cohort.core.warning_log import LoggedWarning
     from target_moengage_cohort.sync.report import CohortReport, Report, ReportHead
@@ -17,8 +17,11 @@ _PLAIN = {"succeeded", "sealed", "no_input"}
 _SUMS = ("added", "removed", "records", "rejected", "removals_waiting", "removals_withheld")
 
 
-def past_run(report: Report, streams: Iterable[str]) -> HistoryEntry:
-    """Return the entry of a run that has read some streams."""
+def past_run(report: Report, streams: Iterable[str], bases: Mapping[str, int]) -> HistoryEntry:
+    """Return the entry of a run that has read some streams.
+
+    `bases` has how many members each cohort had before, by its id.
+    """
     cohorts, names = report.cohorts, tuple(dict.fromkeys(streams))
     return HistoryEntry(
         kind="run",
@@ -35,7 +38,7 @@ def past_run(report: Report, streams: Iterable[str]) -> HistoryEntry:
         requests=report.requests,
         retries=report.retries,
         throttled_seconds=report.throttled_seconds,
-        **_numbers(cohorts),
+        **_numbers(cohorts, bases),
     )
 
 
@@ -54,7 +57,7 @@ def last_run(cohort: CohortReport, head: ReportHead, status: str) -> RunEntry:
     )
 
 
-def past_cohorts(report: Report) -> Iterator[HistoryEntry]:
+def past_cohorts(report: Report, bases: Mapping[str, int]) -> Iterator[HistoryEntry]:
     """Yield an entry for each cohort that a run has changed, or not brought to its end."""
     for each in report.cohorts:
         if each.cohort_id is None or not (each.added or each.removed or each.status not in _PLAIN):
@@ -70,7 +73,7 @@ def past_cohorts(report: Report) -> Iterator[HistoryEntry]:
             warnings=_codes(own),
             error=_error(report) if each.status == "failed" else None,
             requests=each.requests,
-            **_numbers([each]),
+            **_numbers([each], bases),
         )
 
 
@@ -84,23 +87,23 @@ def _codes(warnings: Iterable[LoggedWarning]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(each.code for each in warnings))
 
 
-def _numbers(cohorts: Sequence[CohortReport]) -> dict[str, t.Any]:
+def _numbers(cohorts: Sequence[CohortReport], bases: Mapping[str, int]) -> dict[str, t.Any]:
     """Return the numbers of one cohort, or of all."""
     sums = {name: sum(getattr(each, name) for each in cohorts) for name in _SUMS}
     known = [each for each in cohorts if each.accepted is not None]
     return sums | {
         "in_doubt": sum(each.in_doubt for each in cohorts),
         "accepted": sum(each.accepted.count for each in known if each.accepted) if known else None,
-        "turnover_percent": _turnover(known),
+        "turnover_percent": _turnover(known, bases),
         "sync_mode": _common(each.sync_mode for each in cohorts),
         "complete": _common(each.complete.value for each in cohorts),
     }
 
 
-def _turnover(cohorts: Sequence[CohortReport]) -> float | None:
+def _turnover(cohorts: Sequence[CohortReport], bases: Mapping[str, int]) -> float | None:
     """Return what was added and removed, in percent of the members that were there before."""
     changed = sum(each.added + each.removed for each in cohorts)
-    before = sum(each.base or 0 for each in cohorts)
+    before = sum(bases.get(each.cohort_id or "", 0) for each in cohorts)
     return round(100 * changed / before, 2) if before > 0 else None
 
 

@@ -57,7 +57,6 @@ class CohortReport(msgspec.Struct, frozen=True, kw_only=True):
     ledger: t.Literal["created", "opened", "none"] = "none"  # by this run
     desired: MemberSet | None = None  # the members that the cohort should have, if known
     accepted: MemberSet | None = None  # those that MoEngage has accepted, if known
-    base: int | None = None  # members accepted or unconfirmed before, if known
 
 
 class ReportedError(msgspec.Struct, frozen=True):
@@ -162,7 +161,6 @@ def report_cohort(
         ledger=_ledger_use(cohort),
         desired=None if differs is None else differs.desired,
         accepted=None if ledger_counts is None else ledger_counts.accepted,
-        base=None if cohort.ledger is None else cohort.base,
     )
 
 

@@ -212,7 +212,8 @@ class Run:
             }
             report = self._make_report(self._error or self._error_of_some())
             streams = [*self._streams.by_name, *self._streams.failed]
-            self._endpoints.recorder.note_run(report, streams, entries)
+            bases = {cohort_id: each.base for cohort_id, each in self.cohorts.by_id.items()}
+            self._endpoints.recorder.note_run(report, streams, bases, entries)
         finally:
             self._progress.withdraw()
             self._endpoints.store.close()

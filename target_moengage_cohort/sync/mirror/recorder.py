@@ -118,14 +118,20 @@ class Recorder:
                 each.ledger.seal()
 
     def note_run(
-        self, report: Report, streams: Iterable[str], entries: Mapping[int, RunEntry]
+        self,
+        report: Report,
+        streams: Iterable[str],
+        bases: Mapping[str, int],
+        entries: Mapping[int, RunEntry],
     ) -> None:
         """Record the outcome of a run that has read some streams, in its cohorts, too.
 
+        `bases` has how many members each cohort had before, by its id.
         If that fails, only warn: all that the next run needs is in the ledgers already.
         """
         try:
-            self._store.note_run(past_run(report, streams), past_cohorts(report), entries)
+            run, cohorts = past_run(report, streams, bases), past_cohorts(report, bases)
+            self._store.note_run(run, cohorts, entries)
         except TargetError as error:
             if report.error is None or report.error.code != error.code:
                 message = "the outcome of this run is not in the history: %s"
@@ -144,6 +150,10 @@ class NullRecorder(Recorder):
         """Do nothing."""
 
     def note_run(
-        self, report: Report, streams: Iterable[str], entries: Mapping[int, RunEntry]
+        self,
+        report: Report,
+        streams: Iterable[str],
+        bases: Mapping[str, int],
+        entries: Mapping[int, RunEntry],
     ) -> None:
         """Do nothing."""
