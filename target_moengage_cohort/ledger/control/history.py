@@ -33,7 +33,7 @@ class History:
         self._database = control.database
         self.run_id = ""  # of the run or command that uses the store
         self._is_under_way = False
-        self._ended: HistoryEntry | None = None  # as it was recorded
+        self._outcome: tuple[HistoryEntry, list[HistoryEntry], Mapping[int, RunEntry]] | None = None
 
     def write_progress(self, progress: RunProgress) -> None:
         """Record how far a run is; the first time, that it has begun."""
@@ -75,11 +75,12 @@ class History:
     ) -> None:
         """Record the outcome of a run, in its cohorts, too, by their numbers; delete old runs."""
         now, run_id = self._now(), run.run_id
-        self._ended = replace(run, finished_at=now)
+        run, cohorts = replace(run, finished_at=now), [*cohorts]
+        self._outcome = run, cohorts, entries
         with self._database.change("finish run") as transaction:
             self._control.write_new(transaction)
             number = self._begin(transaction, run_id, run.at)
-            self._end(transaction, self._ended)
+            self._end(transaction, run)
             transaction.run_many(
                 "UPDATE cohorts SET last_run = ? WHERE number = ?",
                 [(_encode(entry), number) for number, entry in entries.items()],
@@ -110,21 +111,17 @@ class History:
 
     def end(self, error: str | None) -> None:
         """Record that this run is no longer under way, with the code of a late error."""
-        if not (self._is_under_way or (self._ended and error)):
-            return
-        query = "SELECT started_at FROM runs WHERE run_id = ?"
-        with self._database.change("end run") as transaction:
-            ((started_at,),) = transaction.run(query, [self.run_id])
-            run = self._ended or HistoryEntry(
-                kind="run",
-                at=started_at,
-                run_id=self.run_id,
-                status="failed",
-                error="internal_error",
-                finished_at=self._now(),
-            )
-            run = run if error is None else replace(run, status="failed", error=error)
-            self._end(transaction, run)
+        if self._outcome is not None:
+            run, cohorts, entries = self._outcome
+            if error is not None:
+                run = replace(run, status="failed", error=error)
+            if error is not None or self._is_under_way:  # else it is recorded
+                self.finish(run, cohorts, entries)
+        elif self._is_under_way:
+            query = "SELECT started_at FROM runs WHERE run_id = ?"
+            ((at,),) = self._database.rows(query, [self.run_id])
+            run = HistoryEntry(kind="run", at=at, run_id=self.run_id, status="failed")
+            self.finish(replace(run, error=error or "internal_error"), [], {})
 
     def note_action(
         self, kind: str, entry: CohortEntry | None, counts: Mapping[str, int], status: str
