@@ -193,6 +193,7 @@ def _remove_unrecorded(
     if not entry.is_retired:  # else it has no record that may be opened
         owner = ledgers.open_without_members(entry.cohort, entry.stream)
     _remove(session, [(owner, members)], outcome)
+    ledgers.erase_changes(entry.stream, members)
 
 
 def _remove(

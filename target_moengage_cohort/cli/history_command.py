@@ -13,12 +13,12 @@ from target_moengage_cohort.cli.history_messages import Bookmarks, HistoryMessag
 from target_moengage_cohort.cli.moments import MOMENT, moment
 from target_moengage_cohort.cli.session import Session, configured, show
 from target_moengage_cohort.cli.terminal import example, require_utf8, wrap
+from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.text import format_count, iso_utc, shorten
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import HistoryEntry
 
 _NAME_WIDTH = 22
@@ -45,6 +45,11 @@ _HOST_WIDTH = 24
     type=click.Path(exists=True, dir_okay=False),
     help="With --singer: the STATE with which the former output ended; an empty file for none.",
 )
+@click.option(
+    "--changes",
+    is_flag=True,
+    help="With --singer: also who was added and removed (keep_changes_days).",
+)
 @configured
 def history(
     session: Session,
@@ -54,6 +59,7 @@ def history(
     as_json: bool,
     singer: bool,
     state_path: str | None,
+    changes: bool,
 ) -> None:
     """Show runs and operators' commands, the newest first.
 
@@ -63,13 +69,19 @@ def history(
     if singer and (as_json or cohort is not None):
         msg = "--singer goes with --since and --state only"
         raise click.UsageError(msg)
-    if state_path is not None and not singer:
-        msg = "--state goes with --singer"
+    if (state_path is not None or changes) and not singer:
+        msg = "--state and --changes go with --singer"
         raise click.UsageError(msg)
+    if changes and session.settings.keep_changes_days is None:
+        msg = "--changes needs keep_changes_days, which has runs keep who was added and removed"
+        raise SettingsError("changes_not_kept", msg)
     with session.ledgers(read_only=True, is_patient=False) as ledgers:
         ledgers.require()
         if singer:
-            _write_messages(session, ledgers, start, _written(state_path))
+            after = ledgers.changes_after if changes else None
+            reader, written = ledgers.history_reader(), _written(state_path)
+            messages = HistoryMessages(reader, session.settings, start, written, after)
+            _write_messages(session, messages)
             return
         entries = ledgers.history(start, cohort)
         is_known = cohort in {None, *(entry.cohort_id for entry in entries)}
@@ -98,9 +110,9 @@ def _written(path: str | None) -> Bookmarks:
         raise click.BadParameter(msg, param_hint="--state") from None
 
 
-def _write_messages(session: Session, ledgers: LedgerStore, start: str, written: Bookmarks) -> None:
+def _write_messages(session: Session, messages: Iterable[dict[str, t.Any]]) -> None:
     output = sys.stdout.buffer  # JSON is UTF-8, whatever the locale is
-    for message in HistoryMessages(ledgers.history_reader(), session.settings, start, written):
+    for message in messages:
         output.write(msgspec.json.encode(message) + b"\n")
         if session.interrupt.is_set():
             break  # what was written stays: the next STATE comes with the next command

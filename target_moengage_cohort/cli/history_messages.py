@@ -8,10 +8,10 @@ import typing as t
 import msgspec
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from target_moengage_cohort.ledger.control.history_reader import HistoryReader
-    from target_moengage_cohort.ledger.records import HistoryEntry
+    from target_moengage_cohort.ledger.records import HistoryEntry, MemberChange
     from target_moengage_cohort.settings import Settings
 
 _RECORDS_PER_STATE = 1_000
@@ -41,7 +41,7 @@ _NUMBERS = {
 _OUTCOME = {"status": TEXT, "error": TEXT, "warnings": NAMES, "sync_mode": TEXT, "complete": TEXT}
 _STORE = {"workspace_id": TEXT, "partner": TEXT}
 
-STREAMS: Mapping[str, tuple[tuple[str, ...], dict[str, t.Any]]] = {
+STREAMS: dict[str, tuple[tuple[str, ...], dict[str, t.Any]]] = {
     "runs": (
         ("run_id",),
         {
@@ -95,6 +95,25 @@ STREAMS: Mapping[str, tuple[tuple[str, ...], dict[str, t.Any]]] = {
 }
 """The key and the properties of each stream."""
 
+CHANGES: dict[str, tuple[tuple[str, ...], dict[str, t.Any]]] = {
+    "changes": (
+        ("run_id", "number", "position"),
+        {
+            "run_id": KEY,
+            "number": {"type": "integer"},
+            "position": {"type": "integer"},
+            **_STORE,
+            "stream": TEXT,
+            "cohort_id": TEXT,
+            "action": TEXT,
+            "uid": TEXT,
+            "anonymous_id": TEXT,
+            "accepted_at": TIME,
+        },
+    )
+}
+"""Likewise of the stream that has identifiers."""
+
 
 class RunsBookmark(msgspec.Struct, frozen=True):
     """The runs that were written: up to a number, some of them before they had ended."""
@@ -104,8 +123,8 @@ class RunsBookmark(msgspec.Struct, frozen=True):
     unfinished: tuple[str, ...] = ()
 
 
-class ActionsBookmark(msgspec.Struct, frozen=True):
-    """The commands that were written, up to a number."""
+class Bookmark(msgspec.Struct, frozen=True):
+    """The commands, or the changes, that were written, up to a number."""
 
     store_id: str = ""
     number: int = 0
@@ -115,7 +134,8 @@ class Bookmarks(msgspec.Struct, frozen=True):
     """What was written; other bookmarks in a STATE are ignored."""
 
     runs: RunsBookmark = RunsBookmark()
-    actions: ActionsBookmark = ActionsBookmark()
+    actions: Bookmark = Bookmark()
+    changes: Bookmark = Bookmark()
 
 
 class State(msgspec.Struct, frozen=True):
@@ -137,25 +157,34 @@ class HistoryMessages:
     """The messages of what was not written yet; a run that had not ended comes once more."""
 
     def __init__(
-        self, reader: HistoryReader, settings: Settings, since: str, written: Bookmarks
+        self,
+        reader: HistoryReader,
+        settings: Settings,
+        since: str,
+        written: Bookmarks,
+        changes_after: Callable[[int], Iterator[MemberChange]] | None,
     ) -> None:
         self._reader = reader
         self._store = {"workspace_id": settings.workspace_id, "partner": settings.partner}
         self._since = since
-        store_id, last_run, last_action = reader.position()
-        self._runs, self._actions = written.runs, written.actions
+        self._changes_after = changes_after  # none if they are not to be written
+        store_id, last_run, last_action, last_change = reader.position()
+        self._runs, self._actions, self._changes = written.runs, written.actions, written.changes
         # Of another store, or a restored one, all is written again; the keys prevent doubles.
         if self._runs.store_id != store_id or self._runs.number > last_run:
             self._runs = RunsBookmark(store_id)
         if self._actions.store_id != store_id or self._actions.number > last_action:
-            self._actions = ActionsBookmark(store_id)
+            self._actions = Bookmark(store_id)
+        if self._changes.store_id != store_id or self._changes.number > last_change:
+            self._changes = Bookmark(store_id)
 
     def __iter__(self) -> Iterator[dict[str, t.Any]]:
         """Yield SCHEMA, RECORD and STATE messages."""
-        for name, (key, properties) in STREAMS.items():
+        streams = STREAMS if self._changes_after is None else STREAMS | CHANGES
+        for name, (key, properties) in streams.items():
             schema = {"type": "object", "properties": properties}
             yield {"type": "SCHEMA", "stream": name, "schema": schema, "key_properties": key}
-        for records in (self._run_records(), self._action_records()):
+        for records in (self._run_records(), self._action_records(), self._change_records()):
             for count, record in enumerate(records, 1):
                 yield record
                 if count % _RECORDS_PER_STATE == 0:
@@ -163,7 +192,10 @@ class HistoryMessages:
         yield self._state()
 
     def _state(self) -> dict[str, t.Any]:
-        return {"type": "STATE", "value": State(Bookmarks(self._runs, self._actions))}
+        return {
+            "type": "STATE",
+            "value": State(Bookmarks(self._runs, self._actions, self._changes)),
+        }
 
     def _run_records(self) -> Iterator[dict[str, t.Any]]:
         former, number = self._runs.unfinished, self._runs.number
@@ -184,7 +216,18 @@ class HistoryMessages:
         for each in self._reader.actions_after(number, self._since):
             facts = {"command": each.kind, "done_at": each.at, "done_by": each.user}
             yield self._record("actions", each, **facts)
-            self._actions = ActionsBookmark(store_id, each.number)
+            self._actions = Bookmark(store_id, each.number)
+
+    def _change_records(self) -> Iterator[dict[str, t.Any]]:
+        if self._changes_after is None:
+            return
+        changes = self._changes_after(self._changes.number)
+        for number, members in itertools.groupby(changes, key=lambda each: each.number):
+            for each in members:
+                if each.accepted_at >= self._since:
+                    record = msgspec.structs.asdict(each) | self._store
+                    yield {"type": "RECORD", "stream": "changes", "record": record}
+            self._changes = Bookmark(self._changes.store_id, number)
 
     def _record(self, stream: str, entry: HistoryEntry, **facts: object) -> dict[str, t.Any]:
         known = msgspec.structs.asdict(entry) | self._store | facts

@@ -7,12 +7,14 @@ import typing as t
 from target_moengage_cohort.ledger.control.history_reader import HistoryReader
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from target_moengage_cohort.core.membership import Member
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.records import (
         CohortEntry,
         HistoryEntry,
+        MemberChange,
         RunEntry,
         RunProgress,
     )
@@ -69,6 +71,14 @@ class RecordedStore(t.Protocol):
         Of a cohort, a run has what it did to it, and is left out if it did nothing to one of many.
         """
         return self.history_reader().latest_first(since, cohort_id)
+
+    def changes_after(self, number: int) -> Iterator[MemberChange]:
+        """Yield the accepted changes of members that are kept, after that of a number."""
+        return self._ready().changes.after(number)
+
+    def erase_changes(self, stream: str, members: Sequence[Member]) -> None:
+        """Erase members from the changes that are kept of a stream's cohorts."""
+        self._ready().changes.erase(stream, members)
 
     def history_reader(self) -> HistoryReader:
         """Return what reads the history, which never waits."""

@@ -226,6 +226,20 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         return round((ended - began).total_seconds(), 3)
 
 
+class MemberChange(msgspec.Struct, frozen=True, kw_only=True):
+    """An accepted change of one member; a number and a position in it are never used again."""
+
+    run_id: str  # of the run or command
+    number: int
+    position: int
+    stream: str
+    cohort_id: str
+    action: str  # add or remove
+    uid: str | None
+    anonymous_id: str | None
+    accepted_at: str  # as ISO 8601 in UTC
+
+
 class RefusedDoubt(enum.Enum):
     """An unconfirmed member that MoEngage refused alone; it is to be removed from then on."""
 

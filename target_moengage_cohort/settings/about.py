@@ -184,6 +184,9 @@ DESCRIPTIONS = {
     "created nor unarchived within so many days, when a run begins to read its stream. MoEngage "
     "archives a segment that no campaign has used for 60 days. A run never waits for that, and "
     "never fails because of it. Default: cohorts are not unarchived.",
+    "keep_changes_days": "Keep changes (days). Keep who was added and removed, with their "
+    "identifiers, for so many days, for moengage-cohort history --changes. A run without the "
+    "setting deletes what was kept. Default: they are not kept.",
     "ledger_uri": "Ledger URI. Place of the ledger, the record of what MoEngage has accepted: a "
     "folder on a disk that outlives the run, as a path or a file:// URL; or a PostgreSQL database "
     "for runs on several machines, as postgresql://user@host/database. Default: a folder in the "

@@ -9,6 +9,7 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
+from target_moengage_cohort.ledger.control.changes import Changes
 from target_moengage_cohort.ledger.control.history import History
 from target_moengage_cohort.ledger.control.new_cohorts import NewCohorts
 from target_moengage_cohort.ledger.control.plans import Plans
@@ -57,6 +58,7 @@ class Control:
         database.guard = self._refuse_moved  # another process may mark it at any time
         self.new = NewCohorts(database, settings.partner, clock)
         self.plans = Plans(database, clock)
+        self.changes = Changes(self, settings.keep_changes_days)
         self.history = History(self)
         self.unarchivals = Unarchivals(database, settings.partner)
 

@@ -100,6 +100,7 @@ class History:
                 f"DELETE FROM runs WHERE {is_old}",
             ):
                 transaction.run(query, [old, old])
+            self._control.changes.drop_old(transaction)
         self._control.note_committed(run=number)
         self._is_under_way = False
 

@@ -34,7 +34,8 @@ _COHORTS = (
 )
 _PAGE = 1_000
 _POSITION = (
-    "SELECT store_id, last_run, (SELECT coalesce(max(number), 0) FROM operator_actions) FROM store"
+    "SELECT store_id, last_run, (SELECT coalesce(max(number), 0) FROM operator_actions),"
+    " last_request FROM store"
 )
 _NAMES = {"approve": "confirm", "resync_removals": "resync"}
 """The commands that do what is recorded under a name of its own."""
@@ -67,10 +68,10 @@ class HistoryReader:
             for number, user, host, entry in self._database.rows(_COHORTS, [run.number])
         ]
 
-    def position(self) -> tuple[str, int, int]:
-        """Return the store's id, and the highest numbers of a run and a command."""
-        ((store_id, run, action),) = self._database.rows(_POSITION)
-        return store_id, run, action
+    def position(self) -> tuple[str, int, int, int]:
+        """Return the store's id, and the highest numbers of a run, a command and a change."""
+        ((store_id, run, action, change),) = self._database.rows(_POSITION)
+        return store_id, run, action, change
 
     def runs_after(self, number: int, since: str) -> Iterator[HistoryEntry]:
         """Yield runs with higher numbers that began since a time, in the order of their numbers."""
