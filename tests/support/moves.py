@@ -58,6 +58,7 @@ def fill(settings: t.Any) -> None:
     The last request is that of a run that died.
     """
     opened = opener(run_id="run-1").open
+    settings = replace(settings, keep_changes_days=400)
     with opened(settings) as store:
         ledger = store.open(COHORT, STREAM)
         store.begin(STREAM)
