@@ -128,6 +128,11 @@ def test_a_cohort_has_what_runs_did_to_it(local):
     )
     kinds = [entry["kind"] for entry in history(local, "--cohort", "b")]
     assert ["resync", "forget", "run", "run"] == kinds
+    for stream, found in (("users", True), ("others", False)):
+        with local.ledgers() as ledgers, ledgers._ready().database.change("test") as change:  # noqa: SLF001 - a command of a stream
+            change.run("UPDATE operator_actions SET stream = ? WHERE kind = 'forget'", [stream])
+        kinds = [entry["kind"] for entry in history(local, "--cohort", "b")]
+        assert found is ("forget" in kinds)
     runs = [entry for entry in history(local) if entry["kind"] == "run"]
     assert [(None, "users", 2)] * 3 == chosen(runs, "cohort_id", "stream", "cohorts")
     assert 1 == local.run("history", "--cohort", "c").exit_code
@@ -291,6 +296,25 @@ def test_a_failure_to_record_fails_no_run(local):
     assert "history_not_recorded" in [each.code for each in seen.report.warnings]
     assert {*people(*range(3))} == local.there("users")
     assert ["succeeded"] == [each["status"] for each in history(local)]  # written at the end
+
+
+def test_an_error_as_the_ledger_is_closed_is_recorded(local):
+    """A run that fails after its outcome was recorded is a failed one in the history, too."""
+    local.raw |= {"ledger_uri": str(local.folder / "ledger"), "sync_mode": "add"}
+    seen: list[str] = []
+
+    def step(name):
+        seen.append(name)
+        if name == "note stream: before commit" and "finish run: committed" in seen:
+            raise BusyError("ledger_busy", "another process has locked it")
+
+    messages = schema("users"), *rows(range(3))
+    assert "ledger_busy" == sync(local, *messages, step=step, ledger_uri=None).error.code
+    local.raw["ledger_uri"] = None
+    (entry,) = history(local)
+    assert ("failed", "ledger_busy", 3) == tuple(
+        entry[name] for name in ("status", "error", "added")
+    )
 
 
 def test_the_table_fits_a_terminal(local):

@@ -56,7 +56,8 @@ class HistoryReader:
     def latest_first(self, since: str, cohort_id: str | None) -> list[HistoryEntry]:
         """Return runs and commands since a time; or only those that concern a cohort.
 
-        Of a cohort, a run has what it did to it. A command without a cohort concerns all.
+        Of a cohort, a run has what it did to it. A command without a cohort concerns all of
+        its stream, or simply all.
         """
         entries = [*self._runs(since, cohort_id), *self._actions(since, cohort_id)]
         return sorted(entries, key=lambda entry: (entry.at, entry.number), reverse=True)
@@ -123,9 +124,15 @@ class HistoryReader:
         )
 
     def _actions(self, since: str, cohort_id: str | None) -> Iterator[HistoryEntry]:
+        of_cohort = "SELECT stream FROM cohorts WHERE partner = ? AND cohort_id = ?"
+        owners = {
+            None,
+            *(row[0] for row in self._database.rows(of_cohort, [self._partner, cohort_id])),
+        }
         for row in self._database.rows(_ACTIONS, [self._partner, since]):
             action = _action(*row)
-            if cohort_id is None or action.cohort_id in {None, cohort_id}:
+            of_all = action.cohort_id is None and action.stream in owners
+            if cohort_id is None or action.cohort_id == cohort_id or of_all:
                 yield action
 
 
