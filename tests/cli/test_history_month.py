@@ -140,7 +140,7 @@ class Month:
         with self.store("reader", read_only=True) as store:
             keys = {}
             for message in HistoryMessages(
-                store.history_reader(), self.settings, "", self.bookmarks
+                store.history_reader(), self.settings, "", self.bookmarks, None
             ):
                 if message["type"] == "SCHEMA":
                     keys[message["stream"]] = message["key_properties"]
