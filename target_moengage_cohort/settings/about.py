@@ -184,9 +184,6 @@ DESCRIPTIONS = {
     "created nor unarchived within so many days, when a run begins to read its stream. MoEngage "
     "archives a segment that no campaign has used for 60 days. A run never waits for that, and "
     "never fails because of it. Default: cohorts are not unarchived.",
-    "keep_changes_days": "Keep changes (days). Keep who was added and removed, with their "
-    "identifiers, for so many days, for moengage-cohort history --changes. A run without the "
-    "setting deletes what was kept. Default: they are not kept.",
     "ledger_uri": "Ledger URI. Place of the ledger, the record of what MoEngage has accepted: a "
     "folder on a disk that outlives the run, as a path or a file:// URL; or a PostgreSQL database "
     "for runs on several machines, as postgresql://user@host/database. Default: a folder in the "
@@ -194,6 +191,9 @@ DESCRIPTIONS = {
     "if this is set.",
     "ledger_create": "Create the ledger. Whether a run may create a ledger where there is none. "
     "Set it to false after the first run, so that a lost ledger is an error.",
+    "keep_changes_days": "Keep changes (days). Keep who was added and removed, with their "
+    "identifiers, for so many days, for moengage-cohort history --changes. A run without the "
+    "setting deletes what was kept. Default: they are not kept.",
     "max_new_cohorts": "New cohorts. Most cohorts to create in 7 days. If a run would create more, "
     "as with a wrong cohort_id_column, nothing is sent for any of them: MoEngage never frees a "
     "name.",

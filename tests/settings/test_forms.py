@@ -113,7 +113,8 @@ def test_everything_from_the_environment():
     typed = dict.fromkeys(NUMBERS, 1_000) | dict.fromkeys(SWITCHES, True)
     typed |= {"max_concurrency": 2, "request_timeout_seconds": 3, "send_timestamp": False}
     typed |= {"max_removal_percent": 4, "max_addition_percent": 5}
-    typed |= {"min_match_percent": 6, "keep_unarchived_days": 7, "keep_changes_days": 8}
+    typed |= {"min_match_percent": 6, "keep_unarchived_days": 7}
+    typed |= {"keep_changes_days": 8}
     typed |= {"flattening_max_depth": 2, "flattening_max_key_length": 9}
     typed |= {"stream_maps": {"x": {"uid": "id"}}, "stream_map_config": {"n": 1.5}}
     mirror = {"sync_mode": "mirror", "expected_count_column": "n", "max_removal_percent": 100}
