@@ -9,6 +9,7 @@ UV := $(shell command -v uv 2>/dev/null)
 # Meltano has an environment of its own, as its users have it: it pins what the package leaves open.
 VENV := .venv
 MELTANO_VENV := .venv-meltano
+TARGET_VENV := .venv-target-postgres
 AUDIT_VENV := .venv-audit
 BUILD_VENV := .venv-build
 BIN := $(VENV)/bin
@@ -93,13 +94,21 @@ build: $(BUILD_VENV)/.made ## Build wheel and sdist into dist
 	$(BUILD_VENV)/bin/python -m hatchling build
 
 .PHONY: environments
-environments: $(VENV)/.made $(MELTANO_VENV)/.made ## Make the environments to work in
+environments: $(VENV)/.made $(MELTANO_VENV)/.made $(TARGET_VENV)/.made ## Make the environments to work in
 
 $(VENV)/.made: pyproject.toml constraints.txt
 	$(call environment,$(VENV),--group dev $(PACKAGE))
 
 $(MELTANO_VENV)/.made: pyproject.toml constraints.txt
 	$(call environment,$(MELTANO_VENV),--group meltano)
+
+# The target that loads the history; it pins other versions than the tap of the same makers.
+$(TARGET_VENV)/.made:
+	@echo 'Making $(TARGET_VENV) …'
+	@rm -rf $(TARGET_VENV)
+	@$(PYTHON) -m venv $(TARGET_VENV)
+	@$(TARGET_VENV)/bin/python -m pip install -qq meltanolabs-target-postgres==0.8.1
+	@touch $@
 
 # Taps of other makers, each with the old versions that it needs; some of these are compiled.
 TAP_VERSIONS = mysql==1.6.0 postgres==1.8.4

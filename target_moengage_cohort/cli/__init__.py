@@ -22,6 +22,7 @@ _COMMANDS = (
     "empty",
     "emulator",
     "forget",
+    "history",
     "ledger",
     "pause",
     "plan",

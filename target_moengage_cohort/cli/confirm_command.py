@@ -114,7 +114,7 @@ def _release(session: Session, ledgers: LedgerStore, plan_id: str) -> None:
             f"cohort {entry.cohort_id!r}: the cohort has changed since plan {plan_id} was withheld"
         )
         raise SettingsError("plan_outdated", f"{msg}; {_present(_withheld(ledgers))}")
-    ledgers.note_action("approve", entry, removals=plan.removals)
+    ledgers.note_action("approve", entry, status="approved", removals=plan.removals)
     when = time.strftime("%H:%M UTC tomorrow", time.gmtime(until))
     removals = format_count(plan.removals, "removal")
     click.echo(f"cohort {entry.cohort_id!r}: {removals} approved for the next run until {when}")

@@ -96,7 +96,9 @@ def remove_all(session: Session, ledgers: LedgerStore, ledger: CohortLedger, kin
     finally:
         left = ledger.numbers().base
         session.report.note(ledger.entry, accepted=ledger.entry.counts.accepted)
-        ledgers.note_action(kind, ledger.entry, members=count, removed=count - left)
+        status = "failed" if left else "succeeded"
+        numbers = {"members": count, "removed": count - left}
+        ledgers.note_action(kind, ledger.entry, status=status, **numbers)
     cohort_id = ledger.entry.cohort_id
     click.echo(f"cohort {cohort_id!r}: {count - left:,} of {count:,} removals accepted")
     return left

@@ -73,6 +73,7 @@ def forget(session: Session, file: str | None) -> int:
         if outcome.recorded:  # else there may be no ledger to write to
             ledgers.note_action(
                 "forget",
+                status="failed" if outcome.unfinished else "succeeded",
                 identifiers=len(members),
                 erased=outcome.erased,
                 removed=sum(outcome.accepted.values()),
@@ -192,6 +193,7 @@ def _remove_unrecorded(
     if not entry.is_retired:  # else it has no record that may be opened
         owner = ledgers.open_without_members(entry.cohort, entry.stream)
     _remove(session, [(owner, members)], outcome)
+    ledgers.erase_changes(entry.stream, members)
 
 
 def _remove(

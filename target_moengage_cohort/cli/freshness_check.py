@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import typing as t
 
 import click
 import msgspec
 
+from target_moengage_cohort.cli.moments import UNITS, span
 from target_moengage_cohort.cli.session import DONE, Session, show
 from target_moengage_cohort.core.text import format_age, format_count, iso_utc, shorten
 
@@ -17,7 +17,6 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.records import CohortEntry
 
 STALE = 6
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _MOST_SHOWN, _ID_WIDTH = 5, 40
 
 
@@ -30,10 +29,9 @@ class Span(click.ParamType[int]):
         self, value: t.Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
         """Return the seconds of a number with its unit."""
-        parts = re.fullmatch(r"([0-9]{1,6})([smhd])", str(value))
-        if parts is None:
-            self.fail(f"{value!r} is not a number of s, m, h or d, such as 26h", param, ctx)
-        return int(parts[1]) * _SECONDS[parts[2]]
+        if (seconds := span(str(value))) is None:
+            self.fail(f"{value!r} is not a number of s, m, h, d or w, such as 26h", param, ctx)
+        return seconds
 
 
 class Age(msgspec.Struct, frozen=True):
@@ -107,15 +105,15 @@ def _never_synced(session: Session, entries: Sequence[CohortEntry]) -> Iterator[
 
 
 def _line(ages: Sequence[Age], max_age: int, *, is_empty: bool) -> str:
-    unit = next(unit for unit in ("h", "m", "s") if max_age >= _SECONDS[unit] or unit == "s")
-    span = f"{max_age / _SECONDS[unit]:g} {'min' if unit == 'm' else unit}"
+    unit = next(unit for unit in ("h", "m", "s") if max_age >= UNITS[unit] or unit == "s")
+    within = f"{max_age / UNITS[unit]:g} {'min' if unit == 'm' else unit}"
     if is_empty:
         return "STALE: nothing was ever synced"
     if stale := [age for age in ages if not age.fresh]:
         shown = [f"{shorten(age.cohort_id, _ID_WIDTH)} ({age.reason})" for age in stale]
         more = f" and {len(stale) - _MOST_SHOWN:,} more" if len(stale) > _MOST_SHOWN else ""
-        of = f"{len(stale):,} of {format_count(len(ages), 'cohort')} not synced within {span}"
+        of = f"{len(stale):,} of {format_count(len(ages), 'cohort')} not synced within {within}"
         return f"STALE: {of}: {', '.join(shown[:_MOST_SHOWN])}{more}"
     oldest = max(ages, key=lambda age: age.age_seconds or 0, default=None)
     rest = f", the oldest {format_age(oldest.age_seconds or 0)}" if oldest is not None else ""
-    return f"OK: {format_count(len(ages), 'cohort')} synced within {span}{rest}"
+    return f"OK: {format_count(len(ages), 'cohort')} synced within {within}{rest}"

@@ -14,7 +14,7 @@ from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.ledger import archive, archive_files, moving
 
 if t.TYPE_CHECKING:
-    from target_moengage_cohort.ledger.records import StoreFacts
+    from target_moengage_cohort.ledger.store_facts import StoreFacts
 
 _FILE = click.argument("file", callback=require_utf8)
 

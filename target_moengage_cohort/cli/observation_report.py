@@ -27,7 +27,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.cli.observed_members import Row
     from target_moengage_cohort.cli.session import Session
-    from target_moengage_cohort.ledger.records import ObservedCounts
+    from target_moengage_cohort.ledger.samples import ObservedCounts
     from target_moengage_cohort.ledger.snapshot import DifferenceKind, Observation
 
 _KINDS: tuple[DifferenceKind, ...] = ("missing", "removed", "stranger")
@@ -51,7 +51,7 @@ def compare(session: Session, cohort_id: str, path: str, differences: str | None
         )
         if not observation.counts.population:
             result = without_sample(ledger.entry, result)
-        ledgers.note_action("verify", ledger.entry, **result.counts)
+        ledgers.note_action("verify", ledger.entry, status=result.status, **result.counts)
         return result
 
 

@@ -88,8 +88,9 @@ def _remove_again(
     finally:
         for ledger in opened:
             count = counts[ledger.entry.cohort_id]
-            ledgers.note_action("resync_removals", ledger.entry, members=count)
             is_accepted = delivery.is_accepted(ledger.entry.cohort_id)
+            status = "succeeded" if is_accepted else "failed"
+            ledgers.note_action("resync_removals", ledger.entry, status=status, members=count)
             removals = format_count(count, "removal")
             ending = "accepted" if is_accepted else "sent, not all of them accepted"
             click.echo(f"cohort {ledger.entry.cohort_id!r}: {removals} {ending}")

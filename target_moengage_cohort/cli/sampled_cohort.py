@@ -24,7 +24,8 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
     from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
-    from target_moengage_cohort.ledger.records import CohortEntry, Sample
+    from target_moengage_cohort.ledger.records import CohortEntry
+    from target_moengage_cohort.ledger.samples import Sample
 
 MOST_CHARACTERS = 60_000
 """Of a sample. A query may have 262,144 in its filters, and each of two samples is in it twice."""

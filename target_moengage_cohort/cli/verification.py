@@ -13,7 +13,8 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from target_moengage_cohort.core.proportions import Estimate
-    from target_moengage_cohort.ledger.records import CohortEntry, ObservedCounts
+    from target_moengage_cohort.ledger.records import CohortEntry
+    from target_moengage_cohort.ledger.samples import ObservedCounts
 
 WRONG = 6
 

@@ -167,7 +167,8 @@ class _Questions:
             finally:
                 calls.close()
             for cohort_id, entry in self._asked.items():
-                ledgers.note_action("verify", entry, **self._results[cohort_id].counts)
+                result = self._results[cohort_id]
+                ledgers.note_action("verify", entry, status=result.status, **result.counts)
         return [self._results[cohort_id] for cohort_id in self._chosen]
 
     def _longest_ago_first(self, ledgers: LedgerStore) -> list[SampledCohort]:

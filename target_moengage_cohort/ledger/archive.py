@@ -14,8 +14,9 @@ from target_moengage_cohort import package_version
 from target_moengage_cohort.core.errors import SettingsError, TargetError
 from target_moengage_cohort.core.text import utc_now
 from target_moengage_cohort.ledger.moving import Piece
-from target_moengage_cohort.ledger.records import FORMAT, StoreFacts
+from target_moengage_cohort.ledger.records import FORMAT
 from target_moengage_cohort.ledger.repairs import old_format
+from target_moengage_cohort.ledger.store_facts import StoreFacts  # noqa: TC001 - msgspec resolves it
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

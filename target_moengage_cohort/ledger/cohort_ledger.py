@@ -21,8 +21,8 @@ if t.TYPE_CHECKING:
         LedgerCounts,
         Plan,
         RequestState,
-        Samples,
     )
+    from target_moengage_cohort.ledger.samples import Samples
     from target_moengage_cohort.ledger.snapshot import Observation
     from target_moengage_cohort.ledger.stream_ledger import StreamLedger
 

@@ -19,6 +19,7 @@ from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.ledger.control.memberless import MemberlessCohort, MemberlessStream
 from target_moengage_cohort.ledger.control.new_cohorts import check_owner
 from target_moengage_cohort.ledger.movable import MovableStore
+from target_moengage_cohort.ledger.recorded import RecordedStore
 from target_moengage_cohort.ledger.records import PlanKind
 from target_moengage_cohort.ledger.watched import WatchedStore
 from target_moengage_cohort.settings.convert import nearest_name
@@ -37,14 +38,14 @@ if t.TYPE_CHECKING:
         CohortEntry,
         Fault,
         Plan,
-        RunEntry,
-        RunProgress,
     )
     from target_moengage_cohort.ledger.snapshot import Staging
     from target_moengage_cohort.ledger.stream_ledger import StreamLedger
 
 
-class LedgerStore(MovableStore, WatchedStore, AbstractContextManager[t.Any], t.Protocol):
+class LedgerStore(
+    MovableStore, RecordedStore, WatchedStore, AbstractContextManager[t.Any], t.Protocol
+):
     """The ledgers of one destination, for one run or command; closed as a context manager."""
 
     place: str  # where the ledgers are, for messages
@@ -57,6 +58,7 @@ class LedgerStore(MovableStore, WatchedStore, AbstractContextManager[t.Any], t.P
     def __init__(self, control: Control, place: str, run_id: str) -> None:
         self.place, self.run_id = place, run_id
         self._control, self._read_only = control, control.database.read_only
+        control.history.run_id = run_id
         self._streams, self._memberless = {}, {}
 
     def __exit__(self, *_: object) -> None:
@@ -212,17 +214,21 @@ class LedgerStore(MovableStore, WatchedStore, AbstractContextManager[t.Any], t.P
             return ledger
         entry = self._ready().entry(cohort_id) if self.exists else None
         if entry is None:
-            like = nearest_name(cohort_id, [entry.cohort_id for entry in self.entries()])
-            shown = f"those that have one are shown by: {suggest('status')}"
-            hint = f"did you mean {like!r}?" if like else shown
-            msg = (
-                f"cohort {cohort_id!r} of partner {self._control.partner!r} has no ledger in "
-                f"{self.place}; {hint}"
-            )
-            raise SettingsError("no_ledger", msg)
+            raise self.unknown(cohort_id)
         of_stream = self.stream(entry.stream)
         # The previous holder of the lease may have given the cohort to another stream.
         return of_stream.cohorts.get(cohort_id) or self.open_known(cohort_id)
+
+    def unknown(self, cohort_id: str) -> SettingsError:
+        """Return the error for a cohort that has no ledger."""
+        like = nearest_name(cohort_id, [entry.cohort_id for entry in self.entries()])
+        shown = f"those that have one are shown by: {suggest('status')}"
+        hint = f"did you mean {like!r}?" if like else shown
+        msg = (
+            f"cohort {cohort_id!r} of partner {self._control.partner!r} has no ledger in "
+            f"{self.place}; {hint}"
+        )
+        return SettingsError("no_ledger", msg)
 
     def _opened(self, cohort_id: str) -> CohortLedger | None:
         """Return a cohort's ledger if its stream is open."""
@@ -257,28 +263,7 @@ class LedgerStore(MovableStore, WatchedStore, AbstractContextManager[t.Any], t.P
         """
         return self._ready().plans.approve(entry.number, plan)
 
-    # Runs and commands
-
-    def write_progress(self, progress: RunProgress) -> None:
-        """Show other processes how far this run is, until the store is closed; not if read-only."""
-        if not self._read_only:
-            self._ready().history.write_progress(progress)
-
-    def runs_under_way(self) -> list[RunProgress]:
-        """Return the progress of the runs whose process is alive, the oldest first."""
-
-    def note_run(self, entries: Mapping[int, RunEntry]) -> None:
-        """Record the outcome of this run for its cohorts, by their numbers."""
-        if entries and not self._read_only:
-            self._ready().history.finish(entries)
-
-    def note_action(self, kind: str, entry: CohortEntry | None = None, **counts: int) -> None:
-        """Record that a person's command has changed a cohort, or several; with numbers of it."""
-        self._ready().history.note_action(kind, entry, counts)
-
-    def last_actions(self, kind: str) -> dict[str, int]:
-        """Return the rising number of a command's latest record, by the cohort's id."""
-        return self._ready().history.last_actions(kind)
+    # The end
 
     def check_lease(self) -> None:
         """Raise a `LedgerError` unless the streams that were taken are still this store's.

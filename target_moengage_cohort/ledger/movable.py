@@ -15,7 +15,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.control.database import Transaction
-    from target_moengage_cohort.ledger.records import StoreFacts
+    from target_moengage_cohort.ledger.store_facts import StoreFacts
     from target_moengage_cohort.settings import Settings
 
 

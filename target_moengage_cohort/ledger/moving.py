@@ -21,7 +21,7 @@ if t.TYPE_CHECKING:
     from pathlib import Path
 
     from target_moengage_cohort.ledger.interface import LedgerStore
-    from target_moengage_cohort.ledger.records import StoreFacts, StreamFacts
+    from target_moengage_cohort.ledger.store_facts import StoreFacts, StreamFacts
     from target_moengage_cohort.settings import Settings
 
 _CONTROL = "control.jsonl"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import typing as t
+from datetime import datetime
 
 import msgspec
 
@@ -192,6 +193,63 @@ class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
     requests: int  # requests started
 
 
+class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A run, what it did to one cohort, or a person's command; ``None`` is unknown or not there."""
+
+    kind: str  # "run", or the command's name
+    at: str  # when it began, or when the command was recorded, as ISO 8601 in UTC
+    run_id: str  # of the run or command, as in its report
+    stream: str | None = None  # the only one
+    cohort_id: str | None = None  # the only one
+    status: str  # that of the report; "running", or "unfinished" if the process has died
+    added: int | None = None
+    removed: int | None = None
+    user: str = ""  # the user of the process
+    host: str = ""
+    warnings: tuple[str, ...] = ()  # their codes, each once
+    error: str | None = None  # its code
+    finished_at: str | None = None
+    exit_code: int | None = None
+    streams: tuple[str, ...] = ()  # all of the run's
+    cohorts: int | None = None  # how many the run has touched
+    sync_mode: str | None = None  # that of all its cohorts
+    complete: str | None = None  # the proof of all its cohorts that their input is complete
+    records: int | None = None
+    rejected: int = 0
+    removals_waiting: int = 0
+    removals_withheld: int = 0
+    in_doubt: int = 0
+    accepted: int | None = None  # members afterwards; of a run, those of the cohorts it touched
+    turnover_percent: float | None = None  # members added and removed, of those there before
+    requests: int | None = None
+    retries: int = 0
+    throttled_seconds: float = 0.0
+    counts: dict[str, int] = {}  # the numbers of a command
+    number: int = 0  # rises with runs, and with commands
+
+    @property
+    def duration_seconds(self) -> float | None:
+        """How long the run took."""
+        if self.finished_at is None:
+            return None
+        began, ended = map(datetime.fromisoformat, (self.at, self.finished_at))
+        return round((ended - began).total_seconds(), 3)
+
+
+class MemberChange(msgspec.Struct, frozen=True, kw_only=True):
+    """An accepted change of one member; a number and a position in it are never used again."""
+
+    run_id: str  # of the run or command
+    number: int
+    position: int
+    stream: str
+    cohort_id: str
+    action: str  # add or remove
+    uid: str | None
+    anonymous_id: str | None
+    accepted_at: str  # as ISO 8601 in UTC
+
+
 class RefusedDoubt(enum.Enum):
     """An unconfirmed member that MoEngage refused alone; it is to be removed from then on."""
 
@@ -204,32 +262,6 @@ class Expected(msgspec.Struct, frozen=True):
 
     action: Action | None  # the last one accepted or queued; ``None`` if it is unconfirmed
     member: Member | None  # the identifiers of that action, if they are known
-
-
-class Sample(msgspec.Struct, frozen=True):
-    """A random sample of the uids of some members."""
-
-    uids: tuple[str, ...]
-    population: int  # how many members with a uid it was taken from
-
-
-class Samples(msgspec.Struct, frozen=True):
-    """Samples of a cohort's members; unconfirmed members are in none."""
-
-    accepted: Sample
-    removed: Sample  # of the removals that the ledger keeps, and that were not added again
-    dropped: int  # how many more removals there may be, which the ledger keeps no longer
-
-
-class ObservedCounts(msgspec.Struct, frozen=True):
-    """An observed membership compared with a cohort's ledger, in numbers of uids."""
-
-    observed: int
-    population: int  # accepted members with a uid, without unconfirmed ones
-    missing: int  # of these those that were not observed
-    kept: int  # the removals that the ledger keeps, of members who are not back
-    removed: int  # of these those that were observed
-    strangers: int  # observed, and neither accepted, unconfirmed nor such a removal
 
 
 class DiffCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,37 +278,3 @@ class DiffCounts(msgspec.Struct, frozen=True, kw_only=True):
     leaving: int = 0  # others of the base that are removed, or stay but lose an alias
     unchanged: int = 0  # in the snapshot, but need no request
     linked: int = 0  # known by an anonymous id that now goes with a uid; nothing is sent for them
-
-
-class StreamFacts(msgspec.Struct, frozen=True):
-    """A stream of a store."""
-
-    partner: str
-    stream: str
-    has_members: bool  # whether the members of its cohorts are kept
-
-
-class CohortFacts(msgspec.Struct, frozen=True):
-    """A cohort of a store in numbers of members; see `LedgerCounts`."""
-
-    partner: str
-    cohort_id: str
-    stream: str
-    accepted: int
-    digest: str
-    in_doubt: int
-    base: int
-
-
-class StoreFacts(msgspec.Struct, frozen=True):
-    """What is the same in a store and in its copy."""
-
-    format: int
-    store_id: str
-    base_url: str
-    workspace_id: str
-    last_run: int
-    last_request: int
-    last_cohort: int
-    streams: list[StreamFacts]
-    cohorts: list[CohortFacts]

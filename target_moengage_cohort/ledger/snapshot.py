@@ -11,7 +11,8 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.column_files import ColumnarRows
     from target_moengage_cohort.core.membership import Member
-    from target_moengage_cohort.ledger.records import DiffCounts, ObservedCounts
+    from target_moengage_cohort.ledger.records import DiffCounts
+    from target_moengage_cohort.ledger.samples import ObservedCounts
 
 CohortMembers: t.TypeAlias = "tuple[int, list[Member]]"
 """Members of one cohort, by its number."""

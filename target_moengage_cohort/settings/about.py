@@ -195,6 +195,9 @@ DESCRIPTIONS = {
     "if this is set.",
     "ledger_create": "Create the ledger. Whether a run may create a ledger where there is none. "
     "Set it to false after the first run, so that a lost ledger is an error.",
+    "keep_changes_days": "Keep changes (days). Keep who was added and removed, with their "
+    "identifiers, for so many days, for moengage-cohort history --changes. A run without the "
+    "setting deletes what was kept. Default: they are not kept.",
     "max_new_cohorts": "New cohorts. Most cohorts to create in 7 days. If a run would create more, "
     "as with a wrong cohort_id_column, nothing is sent for any of them: MoEngage never frees a "
     "name.",

@@ -162,6 +162,7 @@ class Settings(_Secretive, frozen=True, kw_only=True):
     exclude_path: t.Annotated[str | None, _SECRET] = None  # it may be a URL with a signature
     ledger_uri: t.Annotated[str | None, _SECRET] = None  # it may have a password
     ledger_create: bool = True
+    keep_changes_days: t.Annotated[int, Meta(ge=1, le=400)] | None = None
     max_new_cohorts: _Natural = 50
     requests_per_minute: t.Annotated[int, Meta(ge=1, le=1_000_000)] = 300
     max_payload_bytes: t.Annotated[int, Meta(ge=1_000, le=131_072)] = 128_000

@@ -59,6 +59,7 @@ class Cohorts:
         self.row_warnings = RowWarnings()
         self.exclusions = Exclusions(context.settings.exclude_path)
         self._paused = PausedStreams(self._store, are_dropped=endpoints.recorder.remembers)
+        self.taken_streams: list[str] = []  # whose lease the run has
         self.exclusive_streams: set[str] = set()  # whose members each belong to one cohort
         self.unsent_streams: set[str] = set()  # of which a cohort has an error, or was held
         self.withheld = WithheldCohorts(context.settings.max_payload_bytes)
@@ -125,6 +126,7 @@ class Cohorts:
         """
         self._paused.check(stream)
         self._store.take(stream)
+        self.taken_streams.append(stream)
         self._progress.publish(self._store)
         # The stream's own mapping decides, even for rows of a mirror that are replayed.
         mapping = self._context.config.mapping(stream)
@@ -231,6 +233,7 @@ class Cohorts:
         if mapping.stream in self._with_members:
             record = synced.ledger = self._store.open(cohort, mapping.stream, held=held)
             self.ledgers[cohort.cohort_id] = synced.ledger
+            synced.base = synced.ledger.entry.counts.base
             if mapping.sync_mode is SyncMode.ONE_TIME:
                 synced.result.is_sealed = synced.is_closed = synced.ledger.is_sealed
         else:

@@ -18,10 +18,9 @@ from target_moengage_cohort.core.errors import (
     TargetError,
     anonymous_traceback,
 )
-from target_moengage_cohort.core.text import utc_now
 from target_moengage_cohort.delivery.delivery import Delivery
 from target_moengage_cohort.delivery.ports import Callbacks, CohortCounts
-from target_moengage_cohort.ledger.records import RunEntry, RunProgress
+from target_moengage_cohort.ledger.records import RunProgress
 from target_moengage_cohort.sync import report as reports
 from target_moengage_cohort.sync.aftermath import note_outcome
 from target_moengage_cohort.sync.cohorts import Cohorts
@@ -37,6 +36,7 @@ from target_moengage_cohort.sync.outcome import (
     has_unreleasable,
     withheld_exit,
 )
+from target_moengage_cohort.sync.past_run import last_run
 from target_moengage_cohort.sync.progress import Progress
 from target_moengage_cohort.sync.rejections import Rejections
 from target_moengage_cohort.sync.segment_limit import warn_of_segments
@@ -134,7 +134,7 @@ class Run:
             except TargetError as error:
                 self._error = self._error or error
         self._progress.stop()
-        of_some = error_of_some(self.cohorts, self._streams, self._missing.values())
+        of_some = self._error_of_some()
         self._report(self._error or of_some)
         self._context.head.warnings.stop()
         if ends_with := self._error or of_some:
@@ -179,7 +179,7 @@ class Run:
             pid=os.getpid(),
             host=socket.gethostname(),
             started_at=self._context.started_at,
-            streams=list(self._streams.by_name),
+            streams=[*self.cohorts.taken_streams],
             records=self._intake.lines,
             accepted=totals.accepted,
             requests=totals.requests,
@@ -206,12 +206,19 @@ class Run:
             self._endpoints.store.end_requests()
             self._cohort_reports = self._report_cohorts()
             entries = {
-                cohort.number: self._run_entry(entry)
+                cohort.number: last_run(
+                    entry,
+                    self._context.head,
+                    self._status_of(entry.stream, is_withheld=cohort.result.is_withheld),
+                )
                 for entry in self._cohort_reports
                 if (cohort := self.cohorts.by_id.get(entry.cohort_id or "")) is not None
                 if not (cohort.is_held or cohort.error)
             }
-            self._endpoints.recorder.note_run(entries)
+            report = self._make_report(self._error or self._error_of_some())
+            streams = [*self._streams.by_name, *self._streams.failed]
+            bases = {cohort_id: each.base for cohort_id, each in self.cohorts.by_id.items()}
+            self._endpoints.recorder.note_run(report, streams, bases, entries)
             known = (self._missing, self._error, self._is_complete)
             facts = RunFacts(self._streams, self.cohorts, self._cohort_reports, *known)
             self._alerts = note_outcome(self._context, self._endpoints, facts)
@@ -248,20 +255,6 @@ class Run:
         sink = self._streams.by_name.get(stream)
         return sink.proof if sink is not None and self._is_complete else Proof.NO
 
-    def _run_entry(self, entry: reports.CohortReport) -> RunEntry:
-        result = self.cohorts.by_id[entry.cohort_id or ""].result
-        return RunEntry(
-            run_id=self._context.run_id,
-            started_at=self._context.started_at,
-            finished_at=utc_now(),
-            status=self._status_of(entry.stream, is_withheld=result.is_withheld),
-            sync_mode=entry.sync_mode or "",
-            complete=entry.complete,
-            records=entry.records,
-            added=entry.added,
-            removed=entry.removed,
-        )
-
     def _status_of(self, stream: str, *, is_withheld: bool = False) -> reports.Status:
         is_incomplete = stream in self._streams.incomplete
         return "failed" if is_incomplete else self._status(is_withheld=is_withheld)
@@ -273,13 +266,16 @@ class Run:
             return "dry_run"
         return "withheld" if is_withheld else "succeeded"
 
-    def _report(self, ends_with: TargetError | None) -> None:
+    def _error_of_some(self) -> TargetError | None:
+        return error_of_some(self.cohorts, self._streams, self._missing.values())
+
+    def _make_report(self, ends_with: TargetError | None) -> reports.Report:
         settings, totals = self._context.settings, self._delivery.totals
         has_withheld = has_unreleasable(self.cohorts, self._streams)
         is_withheld = has_withheld or any(each.result.is_withheld for each in self.cohorts.all)
         releasable = WITHHELD if has_withheld else withheld_exit(settings)
         status = "failed" if ends_with else self._status(is_withheld=is_withheld)
-        self.report = self._context.head.report(
+        return self._context.head.report(
             status,
             exit_code(status, ends_with, self._context.interrupt.signal, releasable),
             ends_with,
@@ -289,6 +285,9 @@ class Run:
             alerts=self._alerts,
             cohorts=self._cohort_reports,
         )
+
+    def _report(self, ends_with: TargetError | None) -> None:
+        settings, self.report = self._context.settings, self._make_report(ends_with)
         for line in summary(self.report, settings.requests_per_minute):
             logger.info("%s", line)
         if settings.report_path is not None:

@@ -42,6 +42,7 @@ class SyncedCohort(msgspec.Struct, eq=False):
     capacity: int  # bytes that a request has for its members
     number: int = 0  # in the store
     ledger: CohortLedger | None = None  # if the members of its stream are kept
+    base: int = 0  # members accepted or unconfirmed before the run, if they are kept
     records: int = 0  # records read
     rejected: int = 0  # records among them that could not be delivered
     excluded: int = 0  # records among them of members who belong to no cohort

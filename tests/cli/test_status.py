@@ -10,6 +10,7 @@ import pytest
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.ledger.records import PlanKind, RequestState, RunEntry, RunProgress
 from tests.cli.conftest import people
+from tests.support.reports import past_run
 from tests.support.singer import lines, record, run, schema
 
 RUN = RunEntry(
@@ -42,7 +43,7 @@ def test_the_json_has_everything_about_a_cohort(desk):
     desk.plan("vip", people(3), kind=PlanKind.WITHHELD, made_at=1_800_000_000.0, revision=0)
     with desk.ledgers() as ledgers:
         ledger = ledgers.open_known("vip")
-        ledgers.note_run({ledger.number: RUN})
+        ledgers.note_run(past_run(), [], {ledger.number: RUN})
         digest = ledger.numbers().accepted.digest
         ledger.seal()
     result_json = json.loads(desk.run("status", "--json").stdout)
@@ -91,7 +92,7 @@ def test_the_table_fits_a_terminal(desk):
     desk.plan("c" * 90, people(1), plan_id="0123456789ab")
     with desk.ledgers() as ledgers:
         ledger = ledgers.open_known("c" * 90)
-        ledgers.note_run({ledger.number: RUN})
+        ledgers.note_run(past_run(), [], {ledger.number: RUN})
         ledger.doubt_all()
     result = desk.run("status")
     full = ["  id: " + "c" * 90, "  stream: " + "s" * 90]
@@ -231,7 +232,7 @@ def test_cohorts_that_need_attention_come_first(desk):
         opened = {cohort: ledgers.open_known(cohort) for cohort in cohorts}
         opened["3-doubt"].doubt_all()
         opened["7-sealed"].seal()
-        ledgers.note_run({opened["5-failed"].number: failed})
+        ledgers.note_run(past_run(), [], {opened["5-failed"].number: failed})
     for cohort, kind in (("4-waiting", PlanKind.WAITING), ("6-withheld", PlanKind.WITHHELD)):
         desk.plan(cohort, people(1), kind=kind)
     desk.plan("1-fine", people(1), kind=PlanKind.WITHHELD, revision=-1)  # outdated

@@ -38,6 +38,7 @@ from tests.ledger.support import (
     stage,
     uids,
 )
+from tests.support.reports import past_run
 
 pytestmark = pytest.mark.contract(more=["looked up"])
 
@@ -417,23 +418,22 @@ def run_entry(run, **changes):
 def test_the_history_has_the_runs_that_changed_a_cohort(tmp_path):
     """The history of a cohort has the runs that changed it, the newest first; its entry has the
     newest run, whatever that did."""
-    entries = []
+    entries, changes = [], []
     for number in range(5):
-        run = f"run-{number}"
+        run, at = f"run-{number}", f"2026-11-30T0{number}:00:00.000Z"
         with ledgers(tmp_path, run_id=run) as store:
-            ledgers_of_run = [store.open(cohort(name), STREAM) for name in ("a", "b")]
+            opened = [store.open(cohort(name), STREAM) for name in ("a", "b")]
             entry = run_entry(run, added=number % 2)
             entries.append(entry)
-            store.note_run({each.number: entry for each in ledgers_of_run[: 1 + (number < 4)]})
+            changes.append([past_run(run, at, cohort_id="a", added=1)] * (number % 2))
+            of_cohorts = {each.number: entry for each in opened[: 1 + (number < 4)]}
+            store.note_run(past_run(run, at), changes[-1], of_cohorts)
     with ledgers(tmp_path, read_only=True) as store:
-        query = (
-            "SELECT entry FROM run_cohorts JOIN runs USING (run_id) WHERE cohort = ?"
-            " ORDER BY runs.number DESC"
-        )
-        number = store.open_known("a").number
-        rows = store._control.database.rows(query, [number])  # noqa: SLF001 - no reader yet
-        runs = [msgspec.json.decode(text, type=RunEntry) for (text,) in rows]
-        assert [entries[3], entries[1]] == runs
+        runs = store.history(cohort_id="a")
+        assert [("run-3", "a", 1), ("run-1", "a", 1)] == [
+            (each.run_id, each.cohort_id, each.added) for each in runs
+        ]
+        assert [runs[0]] == store.history_reader().cohorts_of(runs[0])
         assert {"a": entries[4], "b": entries[3]} == {
             entry.cohort_id: entry.last_run for entry in store.entries()
         }

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from target_moengage_cohort.cli.sampled_cohort import draw
 from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger.duckdb import schema
-from target_moengage_cohort.ledger.records import ObservedCounts, RequestState, Sample
+from target_moengage_cohort.ledger.records import RequestState
+from target_moengage_cohort.ledger.samples import ObservedCounts, Sample
 from tests.ledger import databases
 from tests.ledger.support import (
     ADD,

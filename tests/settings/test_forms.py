@@ -115,6 +115,7 @@ def test_everything_from_the_environment():
     typed |= {"max_removal_percent": 4, "max_addition_percent": 5}
     typed |= {"min_match_percent": 6, "keep_unarchived_days": 7}
     typed |= {"alert_turnover_percent": 8, "notify_headers": {"A": "b"}}
+    typed |= {"keep_changes_days": 8}
     typed |= {"flattening_max_depth": 2, "flattening_max_key_length": 9}
     typed |= {"stream_maps": {"x": {"uid": "id"}}, "stream_map_config": {"n": 1.5}}
     mirror = {"sync_mode": "mirror", "expected_count_column": "n", "max_removal_percent": 100}

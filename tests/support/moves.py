@@ -29,6 +29,7 @@ from tests.ledger.support import (
     members,
     send,
 )
+from tests.support.reports import past_run
 
 WITHHELD = {"kind": PlanKind.WITHHELD, "plan_id": "withheld"}
 ENTRY = RunEntry(
@@ -57,6 +58,7 @@ def fill(settings: t.Any) -> None:
     The last request is that of a run that died.
     """
     opened = opener(run_id="run-1").open
+    settings = replace(settings, keep_changes_days=400)
     with opened(settings) as store:
         ledger = store.open(COHORT, STREAM)
         store.begin(STREAM)
@@ -80,7 +82,7 @@ def fill(settings: t.Any) -> None:
         sealed.seal()
         store.open_without_members(cohort("memberless"), "plain").sent(ADD, b"", 1, 5)
         store.write_progress(replace(PROGRESS, run_id="run-1"))
-        store.note_run({ledger.number: ENTRY})
+        store.note_run(past_run(), [past_run(cohort_id="vip", added=5)], {ledger.number: ENTRY})
         store.note_action("adopt", ledger.entry, members=3)
         store.pause("memberless")
         store.alerts.advance([STREAM], lambda _known: ({STREAM: "failed"}, {"run-1.failed": "{}"}))

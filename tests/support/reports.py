@@ -1,5 +1,6 @@
 """Reports of runs that never were, for the tests of the report and the summary."""
 
+from target_moengage_cohort.ledger.records import HistoryEntry
 from target_moengage_cohort.sync.report import CohortReport, Report
 
 REPORT_FIELDS = [  # of every report, in their order
@@ -38,3 +39,8 @@ def report(*cohorts, **fields):
     }
     times = {"run_id": "r", "version": "1.0", "started_at": "a", "finished_at": "b"}
     return Report(**times | numbers | fields, cohorts=list(cohorts))
+
+
+def past_run(run_id="run-1", at="2026-11-30T00:00:00.000Z", **fields):
+    """Return the entry of a run in the history, with these fields."""
+    return HistoryEntry(kind="run", at=at, run_id=run_id, **{"status": "succeeded"} | fields)

@@ -16,6 +16,7 @@ import pytest
 
 from target_moengage_cohort.core.errors import TargetError
 from target_moengage_cohort.core.interrupts import Interrupt, Patience
+from target_moengage_cohort.core.text import iso_utc
 from target_moengage_cohort.core.warning_log import WarningLog
 from target_moengage_cohort.delivery.ports import Link, NoPace, Timing
 from target_moengage_cohort.emulator import Emulator
@@ -199,7 +200,8 @@ def open_run(
     A dry run has the endpoints of the process.
     """
     timing = timing or Timing(jitter=lambda _seconds: 0.0)
-    head = ReportHead(store.run_id, WarningLog(), config.settings)
+    began = iso_utc(timing.wall_clock())
+    head = ReportHead(store.run_id, WarningLog(), config.settings, began)
     context = RunContext(head, config, interrupt, timing)
     if config.settings.dry_run:
         return Run(context, endpoints_of(context, store))

@@ -9,7 +9,7 @@ import msgspec
 
 from target_moengage_cohort.core.errors import LedgerError
 from target_moengage_cohort.ledger.control.tables import TABLES
-from target_moengage_cohort.ledger.records import CohortFacts, StoreFacts, StreamFacts
+from target_moengage_cohort.ledger.store_facts import CohortFacts, StoreFacts, StreamFacts
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -10,6 +10,7 @@ import msgspec
 
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.ledger.control.alert_outbox import AlertOutbox
+from target_moengage_cohort.ledger.control.changes import Changes
 from target_moengage_cohort.ledger.control.freshness import Freshness
 from target_moengage_cohort.ledger.control.history import History
 from target_moengage_cohort.ledger.control.new_cohorts import NewCohorts
@@ -60,6 +61,7 @@ class Control:
         database.guard = self._refuse_moved  # another process may mark it at any time
         self.new = NewCohorts(database, settings.partner, clock)
         self.plans = Plans(database, clock)
+        self.changes = Changes(self, settings.keep_changes_days)
         self.history = History(self)
         self.freshness = Freshness(self)
         self.alerts = AlertOutbox(self)

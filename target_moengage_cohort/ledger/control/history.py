@@ -6,14 +6,16 @@ import os
 import pwd
 import socket
 import typing as t
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import msgspec
+from msgspec.structs import replace
 
-from target_moengage_cohort.ledger.records import RunProgress
+from target_moengage_cohort.core.text import iso_utc
+from target_moengage_cohort.ledger.records import HistoryEntry, RunProgress
 
 if t.TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.control.database import Transaction
@@ -29,11 +31,13 @@ class History:
     def __init__(self, control: Control) -> None:
         self._control = control
         self._database = control.database
+        self.run_id = ""  # of the run or command that uses the store
         self._is_under_way = False
+        self._outcome: tuple[HistoryEntry, list[HistoryEntry], Mapping[int, RunEntry]] | None = None
 
     def write_progress(self, progress: RunProgress) -> None:
         """Record how far a run is; the first time, that it has begun."""
-        text = msgspec.json.encode(progress).decode()
+        text = _encode(progress)
         with self._database.change("progress") as transaction:
             number = self._begin(transaction, progress.run_id, progress.started_at)
             query = "UPDATE runs SET progress = ? WHERE run_id = ?"
@@ -48,8 +52,9 @@ class History:
             query = "UPDATE store SET last_run = last_run + 1 RETURNING last_run"
             rows = transaction.run(query)
             transaction.run(
-                "INSERT INTO runs (number, run_id, partner, started_at) VALUES (?, ?, ?, ?)",
-                [*rows[0], run_id, self._control.partner, started_at],
+                "INSERT INTO runs (number, run_id, partner, started_at, started_by, host)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                [*rows[0], run_id, self._control.partner, started_at, *_origin()],
             )
         return int(rows[0][0])
 
@@ -62,53 +67,69 @@ class History:
         rows = self._database.rows(query, [self._control.partner])
         return [_decode_progress(text) for (text,) in rows]
 
-    def finish(self, entries: Mapping[int, RunEntry]) -> None:
-        """Record the outcome of a run for some cohorts, by their numbers; delete old runs."""
-        run_id, started_at = next((each.run_id, each.started_at) for each in entries.values())
-        now = datetime.now(UTC)
-        texts = {number: msgspec.json.encode(entry).decode() for number, entry in entries.items()}
-        changed = [number for number, entry in entries.items() if entry.added or entry.removed]
+    def finish(
+        self,
+        run: HistoryEntry,
+        cohorts: Iterable[HistoryEntry],
+        entries: Mapping[int, RunEntry],
+    ) -> None:
+        """Record the outcome of a run, in its cohorts, too, by their numbers; delete old runs."""
+        now, run_id = self._now(), run.run_id
+        run, cohorts = replace(run, finished_at=now), [*cohorts]
+        self._outcome = run, cohorts, entries
         with self._database.change("finish run") as transaction:
             self._control.write_new(transaction)
-            number = self._begin(transaction, run_id, started_at)
-            transaction.run(
-                "UPDATE runs SET finished_at = ?, progress = NULL WHERE run_id = ?",
-                [now.isoformat(timespec="seconds"), run_id],
-            )
+            number = self._begin(transaction, run_id, run.at)
+            self._end(transaction, run)
             transaction.run_many(
                 "UPDATE cohorts SET last_run = ? WHERE number = ?",
-                [(text, number) for number, text in texts.items()],
+                [(_encode(entry), number) for number, entry in entries.items()],
             )
             transaction.run_many(
-                "INSERT INTO run_cohorts (run_id, cohort, entry) VALUES (?, ?, ?)"
-                " ON CONFLICT (cohort, run_id) DO UPDATE SET entry = excluded.entry",
-                [(run_id, number, texts[number]) for number in changed],
+                "INSERT INTO run_cohorts (run_id, cohort_id, entry) VALUES (?, ?, ?)"
+                " ON CONFLICT (run_id, cohort_id) DO UPDATE SET entry = excluded.entry",
+                [
+                    (run_id, entry.cohort_id, _encode(replace(entry, finished_at=now)))
+                    for entry in cohorts
+                ],
             )
-            old = (now - RETENTION).isoformat(timespec="seconds")
-            transaction.run(
-                "DELETE FROM run_cohorts WHERE run_id IN"
-                " (SELECT run_id FROM runs WHERE finished_at < ?)",
-                [old],
-            )
-            transaction.run("DELETE FROM runs WHERE finished_at < ?", [old])
+            old = self._now(-RETENTION)
+            is_old = "finished_at < ? OR finished_at IS NULL AND started_at < ?"
+            for query in (
+                f"DELETE FROM run_cohorts WHERE run_id IN (SELECT run_id FROM runs WHERE {is_old})",
+                f"DELETE FROM runs WHERE {is_old}",
+            ):
+                transaction.run(query, [old, old])
+            self._control.changes.drop_old(transaction)
         self._control.note_committed(run=number)
         self._is_under_way = False
 
-    def end(self, run_id: str) -> None:
-        """Record that a run is no longer under way, however it ended."""
-        if not self._is_under_way:
-            return
-        with self._database.change("end run") as transaction:
-            transaction.run(
-                "UPDATE runs SET finished_at = coalesce(finished_at, ?), progress = NULL"
-                " WHERE run_id = ?",
-                [datetime.now(UTC).isoformat(timespec="seconds"), run_id],
-            )
+    def _end(self, transaction: Transaction, run: HistoryEntry) -> None:
+        transaction.run(
+            "UPDATE runs SET finished_at = ?, progress = NULL, entry = ? WHERE run_id = ?",
+            [run.finished_at, _encode(run), run.run_id],
+        )
 
-    def note_action(self, kind: str, entry: CohortEntry | None, counts: Mapping[str, int]) -> None:
+    def end(self, error: str | None) -> None:
+        """Record that this run is no longer under way, with the code of a late error."""
+        if self._outcome is not None:
+            run, cohorts, entries = self._outcome
+            if error is not None:
+                run = replace(run, status="failed", error=error)
+            if error is not None or self._is_under_way:  # else it is recorded
+                self.finish(run, cohorts, entries)
+        elif self._is_under_way:
+            query = "SELECT started_at FROM runs WHERE run_id = ?"
+            ((at,),) = self._database.rows(query, [self.run_id])
+            run = HistoryEntry(kind="run", at=at, run_id=self.run_id, status="failed")
+            self.finish(replace(run, error=error or "internal_error"), [], {})
+
+    def note_action(
+        self, kind: str, entry: CohortEntry | None, counts: Mapping[str, int], status: str
+    ) -> None:
         """Record a command, of one cohort or of all; delete records that are too old."""
         with self._database.change("note action") as transaction:
-            self.add_action(transaction, kind, entry, counts)
+            self.add_action(transaction, kind, entry, counts, status=status)
 
     def last_actions(self, kind: str) -> dict[str, int]:
         """Return the rising number of a command's latest record, by the cohort's id."""
@@ -124,20 +145,34 @@ class History:
         kind: str,
         entry: CohortEntry | None,
         counts: Mapping[str, int],
+        *,
+        status: str = "succeeded",
         stream: str | None = None,
     ) -> None:
         """Do so within a change; a command of no single cohort may be of a stream."""
-        now = datetime.now(UTC)
-        when, old = (each.isoformat(timespec="seconds") for each in (now, now - RETENTION))
         cohort_id, stream = (None, stream) if entry is None else (entry.cohort_id, entry.stream)
-        row = [kind, when, user(), socket.gethostname(), self._control.partner, cohort_id, stream]
-        transaction.run("DELETE FROM operator_actions WHERE done_at < ?", [old])
         transaction.run(
             "INSERT INTO operator_actions (number, kind, done_at, done_by, host, partner,"
-            " cohort_id, stream, details) SELECT coalesce(max(number), 0) + 1,"
-            " ?, ?, ?, ?, ?, ?, ?, ? FROM operator_actions",
-            [*row, msgspec.json.encode(counts).decode()],
+            " cohort_id, stream, details, run_id, status) SELECT coalesce(max(number), 0) + 1,"
+            " ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM operator_actions",
+            [
+                *(kind, self._now(), *_origin(), self._control.partner, cohort_id, stream),
+                *(_encode(counts), self.run_id, status),
+            ],
         )
+        # Only now: the latest one has the highest number.
+        transaction.run("DELETE FROM operator_actions WHERE done_at < ?", [self._now(-RETENTION)])
+
+    def _now(self, change: timedelta = timedelta()) -> str:
+        return iso_utc(self._control.clock() + change.total_seconds())
+
+
+def _encode(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _origin() -> tuple[str, str]:
+    return user(), socket.gethostname()
 
 
 def user() -> str:

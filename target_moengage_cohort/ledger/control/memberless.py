@@ -8,11 +8,12 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort.ledger.control.new_cohorts import check_owner
+from target_moengage_cohort.ledger.records import RequestState
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.core.membership import Action, Cohort
     from target_moengage_cohort.ledger.control.control import Control
-    from target_moengage_cohort.ledger.records import CohortEntry, RequestState
+    from target_moengage_cohort.ledger.records import CohortEntry
 
 _AHEAD = 5_000  # milliseconds, so that few requests wait for a transaction
 
@@ -30,6 +31,7 @@ class MemberlessStream:
         self._lock = threading.Lock()
         self.latest = self._reserved = control.fact(name, "last_timestamp") or 0
         self._in_flight = 0
+        self._members: dict[int, tuple[Action, bytes]] = {}  # in flight, by cohort, if to be kept
 
     def open(self, cohort: Cohort, *, held: bool) -> MemberlessCohort:
         """Return one of its cohorts, created if it is new; see `LedgerStore.open`."""
@@ -42,8 +44,10 @@ class MemberlessStream:
             entry = self._control.describe(entry, description=cohort.description)
         return MemberlessCohort(self, entry, created)
 
-    def sent(self, timestamp: int) -> None:
+    def sent(self, cohort: int, action: Action, members: bytes, timestamp: int) -> None:
         """Record the timestamp of a request that is about to leave, and its cohort if it is new."""
+        if self._control.changes.are_kept:
+            self._members[cohort] = action, members
         with self._lock:
             self._control.write_new()
             if timestamp > self._reserved:
@@ -52,8 +56,10 @@ class MemberlessStream:
             self.latest = max(self.latest, timestamp)
             self._in_flight += 1
 
-    def answered(self) -> None:
+    def answered(self, cohort: int, state: RequestState) -> None:
         """Count a request as answered."""
+        if (sent := self._members.pop(cohort, None)) and state is RequestState.ACCEPTED:
+            self._control.changes.add(cohort, *sent)
         with self._lock:
             self._in_flight -= 1
 
@@ -88,15 +94,15 @@ class MemberlessCohort(msgspec.Struct, frozen=True):
         """The latest timestamp of its stream, in milliseconds; 0 if there was none."""
         return self.stream.latest
 
-    def sent(self, _action: Action, _members: bytes, _count: int, timestamp: int) -> int:
+    def sent(self, action: Action, members: bytes, _count: int, timestamp: int) -> int:
         """Record the timestamp; see `CohortLedger.sent`."""
-        self.stream.sent(timestamp)
+        self.stream.sent(self.entry.number, action, members, timestamp)
         return 0
 
     def check_lease(self) -> None:
         """See `CohortLedger.check_lease`."""
         self.stream.check_lease()
 
-    def answered(self, _number: int, _state: RequestState) -> None:
-        """Record nothing but that it is no longer in flight."""
-        self.stream.answered()
+    def answered(self, _number: int, state: RequestState) -> None:
+        """Record that it is no longer in flight, and its members if changes are kept."""
+        self.stream.answered(self.entry.number, state)

@@ -125,6 +125,8 @@ class Requests:
                 [state, number, RequestState.SENT],
             ):
                 raise unknown
+            if state is RequestState.ACCEPTED:
+                self._control.changes.add_request(transaction, number)
         with self._lock:
             self.answered_members += self._in_flight.pop(number, 0)
             self.are_to_fold = True

@@ -46,6 +46,11 @@ TABLES = (
         number BIGINT PRIMARY KEY, cohort BIGINT NOT NULL, state TEXT NOT NULL,
         action TEXT NOT NULL, count BIGINT NOT NULL, members TEXT NOT NULL)""",
     "CREATE INDEX requests_of_cohort ON requests (cohort, number)",
+    # The members of each request that was accepted, by JSON as in `requests`, for as long as
+    # `keep_changes_days` says; null is a member who was forgotten.
+    """CREATE TABLE changes (
+        number BIGINT PRIMARY KEY, cohort BIGINT NOT NULL, run_id TEXT NOT NULL,
+        action TEXT NOT NULL, accepted_at DOUBLE PRECISION NOT NULL, members TEXT NOT NULL)""",
     """CREATE TABLE plans (
         cohort BIGINT NOT NULL, plan_id TEXT NOT NULL, kind TEXT NOT NULL, content TEXT NOT NULL,
         PRIMARY KEY (cohort, plan_id))""",
@@ -57,13 +62,19 @@ TABLES = (
     """CREATE TABLE versions (
         partner TEXT NOT NULL, stream TEXT NOT NULL, version TEXT NOT NULL, run_id TEXT NOT NULL,
         PRIMARY KEY (partner, stream, version))""",
-    # `progress` and `report` are JSON; `number` is their order.
+    # `progress` and `entry` are JSON: how far a run is, and a `HistoryEntry` once it has ended. The
+    # `number` is the order in which runs began.
     """CREATE TABLE runs (
         number BIGINT PRIMARY KEY, run_id TEXT NOT NULL UNIQUE, partner TEXT NOT NULL,
-        started_at TEXT NOT NULL, finished_at TEXT, progress TEXT, report TEXT)""",
+        started_at TEXT NOT NULL, started_by TEXT NOT NULL, host TEXT NOT NULL, finished_at TEXT,
+        progress TEXT, entry TEXT)""",
+    "CREATE INDEX runs_by_end ON runs (finished_at)",
+    # The cohorts that a run has changed or not brought to its end; those that the store does not
+    # have are among them.
     """CREATE TABLE run_cohorts (
-        run_id TEXT NOT NULL, cohort BIGINT NOT NULL, entry TEXT NOT NULL,
-        PRIMARY KEY (cohort, run_id))""",
+        run_id TEXT NOT NULL, cohort_id TEXT NOT NULL, entry TEXT NOT NULL,
+        PRIMARY KEY (run_id, cohort_id))""",
+    "CREATE INDEX run_cohorts_by_cohort ON run_cohorts (cohort_id)",
     # `tried_at` is when MoEngage was last asked to unarchive the cohort, and `done_at` when it did.
     """CREATE TABLE unarchivals (
         cohort BIGINT PRIMARY KEY, tried_at DOUBLE PRECISION NOT NULL,
@@ -78,5 +89,6 @@ TABLES = (
         created_at DOUBLE PRECISION NOT NULL, body TEXT NOT NULL)""",
     """CREATE TABLE operator_actions (
         number BIGINT PRIMARY KEY, kind TEXT NOT NULL, done_at TEXT NOT NULL, done_by TEXT NOT NULL,
-        host TEXT NOT NULL, partner TEXT NOT NULL, cohort_id TEXT, stream TEXT, details TEXT)""",
+        host TEXT NOT NULL, partner TEXT NOT NULL, cohort_id TEXT, stream TEXT, details TEXT,
+        run_id TEXT NOT NULL, status TEXT NOT NULL)""",
 )

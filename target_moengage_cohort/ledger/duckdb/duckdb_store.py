@@ -246,7 +246,7 @@ class DuckDBStore(LedgerStore):
         if self._worker is not None:
             self._worker.shutdown()
         with contextlib.ExitStack() as stack:  # the last one is called first
-            stack.callback(self._close_control)
+            stack.push(self._close_control)
             stack.callback(self._close_place)
             stack.callback(self._engine_stack.close)
             for name in self._taken - self._streams.keys():
@@ -256,12 +256,15 @@ class DuckDBStore(LedgerStore):
             for stream in self._streams.values():
                 stack.callback(stream.close)
 
-    def _close_control(self) -> None:
+    def _close_control(
+        self, _type: type[BaseException] | None, error: BaseException | None, _traceback: object
+    ) -> None:
+        code = getattr(error, "code", "internal_error") if error is not None else None
         with contextlib.ExitStack() as stack:
             stack.callback(self._control.database.close)
             # The run is over, whatever the record says.
             with contextlib.suppress(LedgerError, BusyError):
-                self._control.history.end(self.run_id)
+                self._control.history.end(code)
             with contextlib.suppress(BusyError):
                 if self._control.database.has_changed:
                     self._witness.write()

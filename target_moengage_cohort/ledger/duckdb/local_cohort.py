@@ -16,7 +16,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.ledger.duckdb.members import Members
     from target_moengage_cohort.ledger.duckdb.stream_members import StreamMembers
-    from target_moengage_cohort.ledger.records import Samples
+    from target_moengage_cohort.ledger.samples import Samples
 
 _GROUPED = 2_000_000
 """Rows to group at a time, as in a comparison."""

@@ -229,6 +229,7 @@ class DuckDBStreamLedger(StreamMembers):
     def forget(self, members: Sequence[Member]) -> set[int]:
         """See `StreamLedger.forget`."""
         self.fold()
+        self.control.changes.erase(self.name, members)
         return erasure.erase(self, members)
 
     # Moving

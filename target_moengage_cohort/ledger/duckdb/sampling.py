@@ -9,7 +9,7 @@ import typing as t
 
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.ledger.duckdb.instance import quoted
-from target_moengage_cohort.ledger.records import ObservedCounts, Sample, Samples
+from target_moengage_cohort.ledger.samples import ObservedCounts, Sample, Samples
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator

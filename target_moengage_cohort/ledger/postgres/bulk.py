@@ -109,7 +109,7 @@ class Bulk:
         """Let the server use the space of deleted rows for others, if the role may do that."""
         with self.channel.lock, self.channel.translated():
             schema = self.channel.server.quoted_schema
-            for table in server_tables.MEMBERS:
+            for table in (*server_tables.MEMBERS, "changes"):
                 # A time-out of the role may end it, or its session, as it is in no transaction. The
                 # change is committed by then, so its end fails nothing.
                 with contextlib.suppress(psycopg.OperationalError, errors.TransactionTimeout):

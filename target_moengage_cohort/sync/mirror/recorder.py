@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import typing as t
 from collections import defaultdict
 
 import msgspec
 
+from target_moengage_cohort.core.errors import TargetError
 from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.sync.mirror.guard import Decision, Disposition
+from target_moengage_cohort.sync.past_run import past_cohorts, past_run
 
 if t.TYPE_CHECKING:
-    from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 
     from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import Plan, RunEntry
     from target_moengage_cohort.ledger.snapshot import CohortMembers, Difference, Part
     from target_moengage_cohort.ledger.stream_ledger import StreamLedger
+    from target_moengage_cohort.sync.report import Report
+
+logger = logging.getLogger(__name__)
 
 
 class StreamPlan(msgspec.Struct, frozen=True):
@@ -111,9 +117,25 @@ class Recorder:
             if each.decision.seals:
                 each.ledger.seal()
 
-    def note_run(self, entries: Mapping[int, RunEntry]) -> None:
-        """Note the outcome of the run for its cohorts, by the numbers of their ledgers."""
-        self._store.note_run(entries)
+    def note_run(
+        self,
+        report: Report,
+        streams: Iterable[str],
+        bases: Mapping[str, int],
+        entries: Mapping[int, RunEntry],
+    ) -> None:
+        """Record the outcome of a run that has read some streams, in its cohorts, too.
+
+        `bases` has how many members each cohort had before, by its id.
+        If that fails, only warn: all that the next run needs is in the ledgers already.
+        """
+        try:
+            run, cohorts = past_run(report, streams, bases), past_cohorts(report, bases)
+            self._store.note_run(run, cohorts, entries)
+        except TargetError as error:
+            if report.error is None or report.error.code != error.code:
+                message = "the outcome of this run is not in the history: %s"
+                logger.warning(message, error, extra={"code": "history_not_recorded"})
 
     def note_synced(self, streams: Mapping[str, Collection[str]]) -> None:
         """Note that streams were synced, each with the ids of its cohorts that were not."""
@@ -131,7 +153,13 @@ class NullRecorder(Recorder):
     def finish(self, plan: StreamPlan) -> None:
         """Do nothing."""
 
-    def note_run(self, entries: Mapping[int, RunEntry]) -> None:
+    def note_run(
+        self,
+        report: Report,
+        streams: Iterable[str],
+        bases: Mapping[str, int],
+        entries: Mapping[int, RunEntry],
+    ) -> None:
         """Do nothing."""
 
     def note_synced(self, streams: Mapping[str, Collection[str]]) -> None:
