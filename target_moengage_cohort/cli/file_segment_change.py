@@ -125,7 +125,7 @@ class FileSender:
         """Send a file that is at an address already."""
         file = SentFile()
         self._send(url, file, lambda _error: [], "the file")
-        if file.found is not None and (seconds := self._users.take(file.found)):
+        if file.found is not None and (seconds := self._users.note(file.found)):
             logger.warning(
                 "segment %r: the file has %s, which with those of other commands are more than "
                 "the %s that MoEngage takes in a day. It may refuse other files for the next %s",

@@ -429,6 +429,24 @@ def test_the_users_of_an_address_count_once_they_are_known(desk, site, send, wai
     assert "too_many_users" == caplog.records[-1].code
 
 
+@pytest.mark.usefixtures("small_day")
+def test_too_many_users_of_an_address_leave_no_room(desk, site, send, waiting):
+    """Users whom MoEngage has fetched count though they are too many: then the day has no room."""
+    (site.folder / "users.csv").write_text("a\nb\nc\n")
+    url = ("--url", f"{site.url}/users.csv", *waiting)
+    send("create", "S", *url)
+    send("add", "S", *url)
+    send("add", "S", "--csv", csv(desk, "d"), *site.options, code=1)
+
+
+def test_a_file_in_which_no_user_was_found(site, send, waiting):
+    """A callback that has found no users in a file at an address is told as any other."""
+    (site.folder / "users.csv").write_text("a\n")
+    with changed_callbacks(waiting, values_found=0) as options:
+        result = send("create", "S", "--url", f"{site.url}/users.csv", *options)
+    assert ("processed", 0) == (result["files"][0]["state"], result["files"][0]["found"])
+
+
 def test_users_count_in_thousands():
     """A begun thousand of a command is a whole one; a file of a whole day's users fits into it."""
     taken, given = [], []
