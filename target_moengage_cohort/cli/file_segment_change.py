@@ -222,7 +222,8 @@ class FileSender:
         file.matched = callback.matched
         if not callback.is_processed or callback.error is not None:
             error = callback.error or f"status {callback.status}, without a reason"
-            error = mask_identifiers(error, [self._change.segment, str(callback.status)])
+            shown = [self._change.segment, self._change.attribute, str(callback.status)]
+            error = mask_identifiers(error, shown, only_ordinary=True)
             file.error = scrub(error, secrets(error))
         if file.matched == 0 and file.found:
             logger.warning(

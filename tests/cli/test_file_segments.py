@@ -549,6 +549,26 @@ def test_what_a_callback_quotes_is_not_shown(desk, site, send, waiting):
     assert result["files"][0]["error"].startswith("no user ")
 
 
+@pytest.mark.parametrize("quoted", ["annaschmidt", "annasch...", "anna&amp;schmidt", "o'bri"])
+def test_what_a_callback_quotes_in_part_is_not_shown(desk, site, send, waiting, quoted):
+    """Parts of a file's values, and escaped ones, are not shown, though they are letters only; the
+    values of a file at an address, which are unknown here, are not either."""
+    (site.folder / "users.csv").write_text("x\n")
+    for *words, kind in (
+        (csv(desk, "annaschmidt", "anna&schmidt", "o'brien"), *site.options, "--csv"),
+        (f"{site.url}/users.csv", "--url"),
+    ):
+        said = {"status": 400, "error_message": f"no user has the value {quoted} in the file"}
+        with changed_callbacks(waiting, **said) as options:
+            result = send(
+                "replace" if kind == "--url" else "create", "S", kind, *words, *options, code=1
+            )
+        error = result["files"][0]["error"]
+        assert error.startswith("no user has the value ")
+        assert error.endswith(" in the file")
+        assert not [part for part in ("ann", "schmidt", "bri") if part in error]
+
+
 def test_a_callback_s_words_are_told(send, waiting, site):
     """The words of a callback's error are shown, but nothing of the address that it quotes."""
     url = f"{site.url}/custom-file.csv?sig={PLANTED}secret"
