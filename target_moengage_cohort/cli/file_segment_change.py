@@ -125,7 +125,7 @@ class FileSender:
         """Send a file that is at an address already."""
         file = SentFile()
         self._send(url, file, lambda _error: [], "the file")
-        if file.found is not None and (seconds := self._users.take(file.found)):
+        if file.found is not None and (seconds := self._users.note(file.found)):
             logger.warning(
                 "segment %r: the file has %s, which with those of other commands are more than "
                 "the %s that MoEngage takes in a day. It may refuse other files for the next %s",
@@ -222,7 +222,8 @@ class FileSender:
         file.matched = callback.matched
         if not callback.is_processed or callback.error is not None:
             error = callback.error or f"status {callback.status}, without a reason"
-            error = mask_identifiers(error, [self._change.segment, str(callback.status)])
+            shown = [self._change.segment, self._change.attribute, str(callback.status)]
+            error = mask_identifiers(error, shown, only_ordinary=True)
             file.error = scrub(error, secrets(error))
         if file.matched == 0 and file.found:
             logger.warning(

@@ -62,6 +62,8 @@ def _decoded(content: bytes, name: str) -> t.Any:
 def _syntax_fault(content: bytes) -> str:
     if not content.strip():
         return 'is empty; type {"included_filters": {"filter_operator": "and", "filters": [...]}}'
+    if b"\0" in content:
+        return "is not valid UTF-8, but probably UTF-16; save it in UTF-8"
     try:
         json.loads(content)  # it knows lines and columns
     except json.JSONDecodeError as error:

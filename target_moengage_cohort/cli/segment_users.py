@@ -30,8 +30,19 @@ class FileUsers:
     def take(self, users: int) -> float:
         """Count users, or return the seconds until a day has room for them."""
         permits = min(-(-users // USERS_A_PERMIT), FILE_USERS.spans[0].requests)
-        if not (seconds := self._reserve(FILE_USERS, permits)):
-            self._permits = permits
+        seconds = self._reserve(FILE_USERS, permits) if permits else 0.0
+        self._permits = 0 if seconds else permits
+        return seconds
+
+    def note(self, users: int) -> float:
+        """Count users that MoEngage has already, as far as a day has room for them.
+
+        Return the seconds until a day has room for all of them.
+        """
+        if seconds := self.take(users):
+            most = FILE_USERS.spans[0].requests
+            for exponent in reversed(range(most.bit_length())):  # all the room that there is
+                self._reserve(FILE_USERS, min(2**exponent, most))
         return seconds
 
     def keep(self, users: int) -> None:

@@ -202,15 +202,15 @@ class _Questions:
     def _settled(
         self, ledgers: LedgerStore, cohort: SampledCohort, former: Result | None, result: Result
     ) -> Result:
-        """Return a result in the light of the former one, which an unknown one does not undo."""
+        """Return a result in the light of the former one, which no lack of an answer undoes."""
         entry = ledgers.entry(cohort.entry.cohort_id)
         if entry is None or entry.revision != cohort.revision:
             result = undecided(blank(cohort.entry), _CHANGED)
         if former is None:
             return result
-        if result.status == "unknown":
+        if result.size is None:
             return msgspec.structs.replace(former, unknown=result.unknown)
-        if entry is not None and not result.may_settle:
+        if entry is not None and result.unknown is None and not result.may_settle:
             seconds = self._session.clock() - entry.last_timestamp / 1000
             return msgspec.structs.replace(result, settled_seconds=round(seconds, 1))
         return result

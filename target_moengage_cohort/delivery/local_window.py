@@ -39,8 +39,9 @@ _SET_UP = (
 )
 _ADD = """INSERT INTO entries
     SELECT coalesce(max(number), 0) + 1, :boot, :kind, :seconds, :now + :seconds FROM entries"""
+# Once permits have expired, others may have their numbers.
 _GIVE_BACK = """DELETE FROM entries
-    WHERE number > :number - :count AND number <= :number AND boot = :boot"""
+    WHERE number > :number - :count AND number <= :number AND boot = :boot AND until <= :until"""
 _SWEEP = (
     # Another boot's times say nothing here, so its rows count from when they are first seen. They
     # keep their own times, because that boot may be alive: where its id is a guess, processes of
@@ -78,11 +79,13 @@ class Taken(t.NamedTuple):
         number: The last permit's number, which those before it precede; 0 if there is none.
         seconds: Until there may be one.
         held_seconds: Until what a 429 asked for has passed.
+        until: When the permits expire.
     """
 
     number: int = 0
     seconds: float = 0.0
     held_seconds: float = 0.0
+    until: float = 0.0
 
 
 class LocalWindow:
@@ -134,14 +137,14 @@ class LocalWindow:
                 values |= {"kind": "start", "seconds": values["window"]}
                 for _ in range(count):
                     ((number,),) = connection.execute(f"{_ADD} RETURNING number", values)
-                return Taken(number)
+                return Taken(number, until=now + values["window"])
             return Taken(0, until - now, max(0.0, (held or now) - now))
 
-    def give_back(self, number: int, count: int) -> None:
-        """Give back so many permits that were not used, of which the number is the last one's."""
+    def give_back(self, taken: Taken, count: int) -> None:
+        """Give back so many of the permits that were taken, the last ones, which were not used."""
         with self._transaction() as connection:
             if connection is not None:
-                values = {"number": number, "count": count}
+                values = {"number": taken.number, "until": taken.until, "count": count}
                 connection.execute(_GIVE_BACK, self._values | values)
 
     def hold(self, seconds: float) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.files import stem
 from target_moengage_cohort.core.rate_limits import COHORT_SYNC, RateLimit, rate_limit
-from target_moengage_cohort.delivery.local_window import BootClock, LocalWindow
+from target_moengage_cohort.delivery.local_window import BootClock, LocalWindow, Taken
 from target_moengage_cohort.settings.addresses import state_path
 
 if t.TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Permits:
         self._clock = clock
         self._window = window
         self._blocked_until = 0.0  # while a request waits for its permit
-        self._last = 0  # the number of the last permit
+        self._last = Taken(0)  # the last permits that were taken and not given back
         self._known_hold = 0.0  # until when the latest hold lasts of which the log says why
 
     @property
@@ -129,15 +129,15 @@ class Permits:
             self._explain_hold(taken.held_seconds)
             return taken.seconds
         if self._window is None or not (seconds := self._window.acquire(count)):
-            self._last = taken.number
+            self._last = taken
             return 0.0
-        self._local.give_back(taken.number, count)
+        self._local.give_back(taken, count)
         return seconds
 
     def give_back(self, count: int) -> None:
         """Give back so many of the permits that were taken last, by this thread alone."""
         self._local.give_back(self._last, count)
-        self._last -= count
+        self._last = self._last._replace(number=self._last.number - count)
         if self._window is not None:
             self._window.give_back(count)
 

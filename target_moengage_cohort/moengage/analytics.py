@@ -77,6 +77,7 @@ class Analytics:
     def __init__(self, send: Send, id_attribute: str) -> None:
         self._send = send
         self._id_attribute = id_attribute
+        self._latest = b""  # the body of the latest query
 
     def users(
         self, groups: Sequence[FilterGroup], wait: Callable[[float], bool]
@@ -108,24 +109,39 @@ class Analytics:
         path = f"{_V5}/user-analysis"
         what = "start the query"
         call = Call(Api.ANALYTICS, calls.ANALYTICS, "POST", path, what, path, body)
+        self._latest = body
         return content(call, self._send(call), _Answer).data.request_id
 
     def status(self, request_id: str) -> QueryStatus:
         """Return how far a query is."""
-        call = _query_call(request_id, "status")
+        call = self._call(request_id, "status")
         status = content(call, self._send(call), _StatusAnswer).data
-        reason = status.failure_reason and scrub(mask_identifiers(status.failure_reason), ())
+        if (reason := status.failure_reason) is not None:
+            shown = [self._id_attribute]
+            reason = scrub(mask_identifiers(reason, shown, only_ordinary=True), ())
         return msgspec.structs.replace(status, failure_reason=reason)
 
     def results(self, request_id: str, groups: int) -> tuple[int, ...]:
         """Return the number of users of each group of a successful query, in their order."""
-        call = _query_call(request_id, "results")
+        call = self._call(request_id, "results")
         answer = self._send(call)
         rows = content(call, answer, _Results).data
         users = {row.cseq: int(row.metric) for row in rows}
         if [*sorted(users)] != [*range(groups)]:
             raise api_errors.unexpected(call, answer)
         return tuple(users[number] for number in range(groups))
+
+    def _call(self, request_id: str, part: str) -> Call:
+        path = f"{_V5}/query/{quote(request_id, safe='')}/{part}"
+        return Call(
+            Api.ANALYTICS,
+            calls.ANALYTICS,
+            "GET",
+            path,
+            f"ask for the query's {part}",
+            f"{_V5}/query/{{id}}/{part}",
+            earlier=self._latest,
+        )
 
 
 def query(id_attribute: str, groups: Sequence[FilterGroup]) -> dict[str, t.Any]:
@@ -158,9 +174,3 @@ def query(id_attribute: str, groups: Sequence[FilterGroup]) -> dict[str, t.Any]:
         "count_type": "number",
         "split_by": [],
     }
-
-
-def _query_call(request_id: str, part: str) -> Call:
-    path = f"{_V5}/query/{quote(request_id, safe='')}/{part}"
-    shown = f"{_V5}/query/{{id}}/{part}"
-    return Call(Api.ANALYTICS, calls.ANALYTICS, "GET", path, f"ask for the query's {part}", shown)

@@ -45,6 +45,7 @@ class Call(msgspec.Struct, frozen=True):
         what: What it does, for messages, as in `"archive the segment"`.
         path: Path and query.
         shown_path: The path without names and ids.
+        earlier: The body of an earlier request that this one is about; the answer may quote it.
     """
 
     api: Api
@@ -54,6 +55,7 @@ class Call(msgspec.Struct, frozen=True):
     what: str
     shown_path: str
     body: bytes = b""
+    earlier: bytes = b""
 
 
 Send: t.TypeAlias = "t.Callable[[Call], Answer]"

@@ -6,7 +6,7 @@ import html
 import json
 import re
 import typing as t
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,33 +20,39 @@ _WORD = r"[^\s\"'`,;:()\[\]{}<>=]"
 _AROUND_WORDS = ".…!?/\\#*|&-_"
 _IDENTIFIER = re.compile(r"[0-9@%]|[^\x00-\x7f\u2013-\u2026]")  # typography gives nothing away
 _QUANTITY = re.compile(
-    r"[0-9]+(?:[.,][0-9]+)*(?= ?(?:[KMG]?B|bytes|characters|million|seconds|minutes|hours|days"
-    r"|months)(?:[\s.,;:)]|$))"
+    r"[0-9]+(?:[.,][0-9]+)*(?=(?: ?[KMG]B| (?:B|bytes|characters|million|seconds|minutes|hours|days"
+    r"|months))[.,;:)]*(?:\s|$))"
 )
 _ORDINARY_WORDS = """
-    about accepted access account action active after again allowed already also analytics another
-    archived array attribute attributes authentication authorization available because been before
-    being between blocked body breached bson callback called cannot category change changed
-    character characters check client code cohort cohorts column comma conflict connection contact
-    contains could created creation custom cyclic data database date days description does domain
-    double download duplicate duplicates each either email emails empty encoding entity error errors
-    exceeded exist existing exists expected expired expiry failed fetch field fields file files
-    filter filters firewall first forbidden format found from given greater have header headers help
-    host hour hours http https identifier identifiers included integer internal into invalid json
-    just keys large last later length less limit limits line lines link list long longer malformed
-    many match matched maximum member members message minimum minute minutes mismatch missing
-    moengage month more most must name named names negate nested none null number object occurred
-    only operation operations operator other parameter parameters pass passed payload please
-    processed processing profile property provided quota query quote quotes rate reached read reason
-    received refused rejected remove removed request requests required resource response result
-    results retry same scan scope seconds segment segments sent server service should size some
-    source status string success such support suspended than that their them then there these they
-    this time timed timeout timestamp title token total type unable unauthorized unexpected unique
-    unknown unsupported until update updated upload uploaded used user users using valid value
-    values version when which while will with within without workspace wrong your
+    aborted about accepted access account action active after again all allowed already also
+    analytics and another any archived are array attribute attributes authentication
+    authorization available bad because been before being between blank blocked body breached
+    bson byte bytes callback called can canceled cancelled cannot carriage category certificate
+    change changed character characters check client code cohort cohorts column columns comma
+    compute conflict connection contact contains could created creation csv custom cyclic data
+    database date days denied description did does domain double download duplicate duplicates
+    during each either email emails empty encoding engine entity error errors exceeded exception
+    exist existing exists expected expired expiry failed failure fetch fetched fetching field
+    fields file files filter filters firewall first for forbidden format found from given
+    greater had has have header headers help host hour hours how html http https identifier
+    identifiers included integer internal into invalid its json just keys large last later
+    length less limit limits line lines link list long longer malformed many match matched
+    maximum may member members memory message minimum minute minutes mismatch missing moengage
+    month more most much must name named names negate nested new none not now null number object
+    occurred one only operation operations operator other our out over page parameter parameters
+    parse parsed parsing pass passed payload per permission please processed processing profile
+    property provided query quota quote quoted quotes rate reached read reading reason received
+    redacted refused rejected remove removed request requests required resource response result
+    results retry row rows same scan scope seconds see segment segments sent server service
+    should size some source status string success such support suspended than that the their
+    them then there these they this time timed timeout timestamp title token too total try two
+    type unable unauthorized under unexpected unique unknown unreadable unsupported until update
+    updated upload uploaded url used user users using utf valid value values version was when
+    which while who why will with within without workspace wrong yet you your
 """
 # A part of an identifier may be such a word, as the first half of "user-4711" is.
 _ORDINARY = frozenset(_ORDINARY_WORDS.split())
+_LONGEST_WORD = max(map(len, _ORDINARY))
 """Words of MoEngage's own messages, which give no identifier away."""
 
 
@@ -63,26 +69,26 @@ def scrub(text: str, secrets: Iterable[str]) -> str:
     lowered = text.lower()
     for form in forms:
         if len(form) >= _SHORTEST_PART and form.lower() in lowered:
-            text = re.sub(_pattern(form), _REDACTED, text, flags=re.IGNORECASE)
+            text = re.sub(re.escape(form), _redacted_unless_in_word, text, flags=re.IGNORECASE)
     for form in forms:
         if form[:_SHORTEST_PART].lower() in lowered:
             text = _redact_beginnings(text, form)
     haystack = "\n".join(forms).lower()
-    words = {*re.findall(r"[^\W_]+", haystack)} - _ORDINARY
 
     def redact(match: re.Match[str]) -> str:
         word = match.group()
         part = word.strip(_AROUND_WORDS).lower()
-        is_part = part in words if _is_word(part) else part in haystack
+        is_part = part in haystack and part not in _ORDINARY
         return _REDACTED if len(part) >= _SHORTEST_PART and is_part else word
 
     return re.sub(f"{_WORD}+", redact, text)[:_LONGEST_MESSAGE]
 
 
-def mask_identifiers(text: str, shown: Iterable[str] = ()) -> str:
+def mask_identifiers(text: str, shown: Iterable[str] = (), *, only_ordinary: bool = False) -> str:
     """Redact words that look like identifiers: those of earlier requests are not at hand.
 
-    Quantities stay, and so do the words of texts that are `shown` anyway.
+    Quantities stay, and so do the words of texts that are `shown` anyway. With `only_ordinary`, no
+    other words stay than ordinary ones: for texts about identifiers that are not at hand.
     """
     text = text[:_LONGEST_QUOTE]
     known = {_bare(word) for each in shown for word in re.findall(_QUOTED, each)} | {"UTF-8"}
@@ -90,7 +96,9 @@ def mask_identifiers(text: str, shown: Iterable[str] = ()) -> str:
 
     def redact(match: re.Match[str]) -> str:
         word = match.group()
-        if match.start() in quantities or _bare(word) in known or not _IDENTIFIER.search(word):
+        if match.start() in quantities or _bare(word) in known:
+            return word
+        if not _IDENTIFIER.search(word) and not (only_ordinary and _has_other_words(word)):
             return word
         return _REDACTED + word[len(word.rstrip(".,;:)")) :]
 
@@ -117,13 +125,20 @@ def _redact_beginnings(text: str, form: str) -> str:
     return text
 
 
-def _pattern(form: str) -> str:
-    """Return the pattern of a secret: a word is no secret within another word."""
-    return rf"(?<![^\W_]){form}(?![^\W_])" if _is_word(form) else re.escape(form)
+def _redacted_unless_in_word(match: re.Match[str]) -> str:
+    """Redact a secret, unless it is only a part of an ordinary word."""
+    before = re.search(
+        r"[^\W_]*$", match.string[max(0, match.start() - _LONGEST_WORD) : match.start()]
+    )
+    after = re.match(r"[^\W_]*", match.string[match.end() : match.end() + _LONGEST_WORD])
+    around = (before[0] if before else "", after[0] if after else "")
+    is_within = any(around) and match[0].join(around).lower() in _ORDINARY
+    return match[0] if is_within else _REDACTED
 
 
-def _is_word(text: str) -> bool:
-    return text.isascii() and text.isalpha()
+def _has_other_words(text: str) -> bool:
+    """Return whether a text has other words than ordinary ones; two letters are too few for one."""
+    return any(each.lower() not in _ORDINARY for each in re.findall(r"[^\W_]{3,}", text))
 
 
 def _bare(word: str) -> str:
@@ -141,6 +156,7 @@ def _forms(secret: str) -> set[str]:
         json.dumps(secret)[1:-1],
         json.dumps(secret, ensure_ascii=False)[1:-1],
         json.dumps(secret)[1:-1].replace("/", "\\/"),
+        unquote(secret),
         quote(secret, errors="replace"),
         quote(secret, safe="", errors="replace"),
         quote_plus(secret, errors="replace"),

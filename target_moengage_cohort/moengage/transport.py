@@ -115,7 +115,7 @@ class Transport:
                 self._headers if name is None else self._headers | {"MOE-DBNAME": name},
                 _MAX_CALL_ANSWER_BYTES,
                 functools.partial(api_answers.classify, names=calls.names(call)),
-                calls.private_values,
+                lambda body: calls.private_values(body or call.earlier),
             )
         )
         return msgspec.structs.replace(answer, key_setting=self._key_settings[call.api])

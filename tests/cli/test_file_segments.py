@@ -421,12 +421,29 @@ def test_the_users_of_an_address_count_once_they_are_known(desk, site, send, wai
     (site.folder / "users.csv").write_text("a\nb\nc\n")
     url = ("--url", f"{site.url}/users.csv")
     send("create", "S", *url)
-    assert "too_many_users" not in caplog.text
     send("add", "S", *url, *waiting)
     send("add", "S", "--csv", csv(desk, *"abc"), *site.options, code=1)
     assert [] == [each for each in caplog.records if getattr(each, "code", "") == "too_many_users"]
     send("add", "S", *url, *waiting)
     assert "too_many_users" == caplog.records[-1].code
+
+
+@pytest.mark.usefixtures("small_day")
+def test_too_many_users_of_an_address_leave_no_room(desk, site, send, waiting):
+    """Users whom MoEngage has fetched count though they are too many: then the day has no room."""
+    (site.folder / "users.csv").write_text("a\nb\nc\n")
+    url = ("--url", f"{site.url}/users.csv", *waiting)
+    send("create", "S", *url)
+    send("add", "S", *url)
+    send("add", "S", "--csv", csv(desk, "d"), *site.options, code=1)
+
+
+def test_a_file_in_which_no_user_was_found(site, send, waiting):
+    """A callback that has found no users in a file at an address is told as any other."""
+    (site.folder / "users.csv").write_text("a\n")
+    with changed_callbacks(waiting, values_found=0) as options:
+        result = send("create", "S", "--url", f"{site.url}/users.csv", *options)
+    assert ("processed", 0) == (result["files"][0]["state"], result["files"][0]["found"])
 
 
 def test_users_count_in_thousands():
@@ -529,6 +546,26 @@ def test_what_a_callback_quotes_is_not_shown(desk, site, send, waiting):
     with changed_callbacks(waiting, **quoted) as options:
         result = send("create", "S", "--csv", csv(desk, "a"), *site.options, *options, code=1)
     assert result["files"][0]["error"].startswith("no user ")
+
+
+@pytest.mark.parametrize("quoted", ["annaschmidt", "annasch...", "anna&amp;schmidt", "o'bri"])
+def test_what_a_callback_quotes_in_part_is_not_shown(desk, site, send, waiting, quoted):
+    """Parts of a file's values, and escaped ones, are not shown, though they are letters only; the
+    values of a file at an address, which are unknown here, are not either."""
+    (site.folder / "users.csv").write_text("x\n")
+    for *words, kind in (
+        (csv(desk, "annaschmidt", "anna&schmidt", "o'brien"), *site.options, "--csv"),
+        (f"{site.url}/users.csv", "--url"),
+    ):
+        said = {"status": 400, "error_message": f"no user has the value {quoted} in the file"}
+        with changed_callbacks(waiting, **said) as options:
+            result = send(
+                "replace" if kind == "--url" else "create", "S", kind, *words, *options, code=1
+            )
+        error = result["files"][0]["error"]
+        assert error.startswith("no user has the value ")
+        assert error.endswith(" in the file")
+        assert not [part for part in ("ann", "schmidt", "bri") if part in error]
 
 
 def test_a_callback_s_words_are_told(send, waiting, site):

@@ -107,6 +107,8 @@ WRONG_FILTERS = {
     "more": ("{}\n{}", "line 2, column 1: "),
     "no JSON's number": ('{"included_filters": NaN}', "NaN"),
     "another encoding": ("\udcff", "UTF-8"),
+    "UTF-16": ("{\0}\0", "UTF-8"),
+    "a mark of UTF-16": ("\udcff\udcfe{\0}\0", "UTF-8"),
     "depth": ("[" * 100_000, "nested too deeply"),
     "size": (" " * (1 << 20) + "{}", "1,048,576 bytes"),
     "no filters": ("{}", "included_filters: is missing"),

@@ -133,6 +133,22 @@ def test_lost_removals_that_are_not_kept_are_no_strangers(office):
     assert "up to 50 of them were removed before" in result["findings"][0]["message"]
 
 
+def test_an_answer_that_explains_less_replaces_a_finding(office):
+    """With --wait, members who are not missing any more are no finding, though the latest answer
+    leaves open who other users are."""
+    everyone = people(*range(3_100))
+    office.fill("vip", everyone)
+    for removed in (everyone[:50], everyone[50:3_050]):
+        office.change("vip", (Action.REMOVE, removed))
+    office.lose(Action.REMOVE, *range(50))
+    office.lose(Action.ADD, 3_060)
+    office.know(*range(3_100))
+    office.before_wait = lambda: office.lose(Action.REMOVE, 3_060)
+    code, result, findings = office.one("vip", "--wait", "1")
+    assert (1, "unknown", []) == (code, result["status"], findings)
+    assert (None, 100) == (result["settled_seconds"], result["size"])
+
+
 def test_members_whom_moengage_does_not_know_are_no_fault_of_an_export(office):
     """A member who is not in an export may be unknown to MoEngage, as a query would say: the number
     is shown, and nothing is wrong."""

@@ -195,6 +195,22 @@ def test_no_window_of_several_has_more_starts_than_allowed(tmp_path_factory, ste
             world.step(*step)
 
 
+def test_permits_that_have_expired_are_nobody_s_to_give_back(tmp_path):
+    """A process that gives back permits after their time gives back none of another process."""
+    clock, limit = Clock(), RateLimit("some", (Span(5, 60.0),))
+    made = [LocalWindow(tmp_path / "some", limit, BootClock(clock, "wall"), no_wait) for _ in "ab"]
+    slow, other = (Permits(each, no_wait, clock) for each in made)
+    assert 0 == slow.take(3)
+    clock.wait(61)
+    assert 0 == other.take(5)
+    slow.give_back(3)
+    assert other.take()
+    other.give_back(2)
+    assert 0 == slow.take(2)
+    for each in (slow, other):
+        each.close()
+
+
 @given(steps=span_steps, spans=several)
 @settings(max_examples=10)
 def test_hosts_share_windows_of_several_spans(server, tmp_path_factory, steps, spans):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from target_moengage_cohort.core.errors import SettingsError, TryAgainError
+from target_moengage_cohort.core.errors import SettingsError, TargetError, TryAgainError
 from target_moengage_cohort.moengage.analytics import QueryState
 from target_moengage_cohort.moengage.api_errors import ApiError
 from target_moengage_cohort.moengage.filters import (
@@ -68,6 +68,31 @@ def test_a_query_that_fails_has_a_reason(start):
     assert status.failure_reason.startswith("too much data")
     assert SECRET not in status.failure_reason
     assert "query_failed" == code(callers.analytics.results, request_id, 1)
+
+
+@pytest.mark.parametrize(
+    "quoted", ["annaschmidt", "anna-schmidt", "'annasch...'", "anna&amp;schmidt"]
+)
+def test_the_reason_of_a_failed_query_has_no_identifier_of_letters(start, quoted):
+    """Identifiers that have letters only, or parts of them, are not in the reason either."""
+    callers = start()
+    callers.emulator.apis.fail_queries(reason=f"too much data for the values {quoted} of uid")
+    group = all_of(attribute_in("uid", ["annaschmidt", "anna-schmidt", "anna&schmidt"]))
+    status = callers.analytics.status(callers.analytics.count([group]))
+    masked = quoted.replace(quoted.strip("'."), "[redacted]")
+    assert f"too much data for the values {masked} of uid" == status.failure_reason
+
+
+@pytest.mark.parametrize("quoted", ["annaschmidt", "annasch"])
+def test_what_is_asked_of_a_query_does_not_show_its_identifiers(start, quoted):
+    """An error about a query that was started before quotes no identifier in it."""
+    callers, group = start(), all_of(attribute_in("uid", ["annaschmidt"]))
+    request_id = callers.analytics.count([group])
+    for ask in (callers.analytics.status, lambda number: callers.analytics.results(number, 1)):
+        callers.emulator.apis.fail_next(400, error_type="Bad", message=f"value {quoted}")
+        with pytest.raises(TargetError) as error:
+            ask(request_id)
+        assert "value [redacted]" in str(error.value)
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(40.0, None), (400.0, "query_pending")])

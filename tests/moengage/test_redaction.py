@@ -70,6 +70,30 @@ def test_no_beginning_of_a_secret_survives(secret, length, around):
     assert cut.lower() not in shown.lower()
 
 
+@given(
+    secret=st.text("abcdXYZ", min_size=8, max_size=24) | ids,
+    length=st.integers(4, 24),
+    around=st.sampled_from(["ends with ****{}", "...{} is wrong", "key {}"]),
+)
+@example(secret="QWERTYuiopASDFGHjklz", length=8, around="ends with ****{}")
+def test_no_end_of_a_secret_survives(secret, length, around):
+    """A key of which an error shows only the end is redacted, though it has letters only."""
+    end = " ".join(secret.split())[-length:].strip()
+    assume(len(end.strip(".!?/\\#*|&-_")) >= 4)
+    assume(end.replace("-", "").replace("_", "").isalnum())
+    assume(end.lower() not in "[redacted] ends with is wrong key")
+    assert end.lower() not in scrub(around.format(end), [secret]).lower()
+
+
+@pytest.mark.parametrize(
+    "around", [r"\n{}", r"\u0022{}\u0022", "%22{}%22", "uid{}", "{}s", "x_{}1"]
+)
+@pytest.mark.parametrize("secret", ["annaschmidt", "Workspace"])
+def test_letters_around_a_secret_do_not_hide_it(secret, around):
+    """An ID of letters that an error escapes twice, or joins to a word, is redacted."""
+    assert around.format("[redacted]") == scrub(around.format(secret), [secret])
+
+
 @pytest.mark.parametrize("around", QUOTES)
 @pytest.mark.parametrize("secret", ["u7", "7", "x-1", "\u20ac"])
 def test_short_ids_are_redacted_as_words(secret, around):
@@ -124,6 +148,12 @@ def test_what_is_secret_in_an_address_is_not_told(part):
     assert "cannot fetch [redacted] for the segment" == shown
 
 
+def test_a_decoded_signature_is_not_told():
+    """A signature that the address has escaped is redacted without its escapes, too."""
+    address = "https://example.com/f?Signature=abCd%2BefGh%2FijKl%3D"
+    assert "[redacted] is wrong" == scrub("abCd+efGh/ijKl is wrong", [address])
+
+
 @pytest.mark.parametrize("address", [SENT[0], SENT[0].replace("/", "\\/"), SENT[0][:-4]])
 def test_an_address_is_not_told(address):
     """No address is shown, not even if it was cut off, or escaped as PHP does."""
@@ -141,6 +171,9 @@ def test_an_address_is_not_told(address):
         "\u00fcbermensch",
         "4711, hours",
         "49711seconds7",
+        "4711B:anna@example.com",
+        "4711MB;anna99@x",
+        "128KB.anna@x",
     ],
 )
 def test_what_looks_like_an_identifier_is_masked(text):
