@@ -232,6 +232,6 @@ def _listening(
 
 def _say(session: Session, given: FileOptions, text: str, seconds: float) -> None:
     """Log what is being done; a program that reads JSON needs to know only the result."""
-    until = f", until {iso_utc(session.clock() + seconds, 'seconds')} at the latest"
+    until = f", until {iso_utc(session.clock() + seconds, 'seconds')}"
     level = logging.DEBUG if given.as_json else logging.INFO
     logger.log(level, "%s%s", text, until if seconds else "", extra={"code": "file_progress"})

@@ -33,7 +33,7 @@ _STATES = {
     "processed": "processed",
     "failed": "MoEngage could not process it",
     "unanswered": "accepted, but no callback came in time; MoEngage may still process it",
-    "interrupted": "accepted; interrupted before the callback came, and MoEngage goes on with it",
+    "interrupted": "accepted; a signal ended the wait, and MoEngage may still process it",
     "unknown": "the request got no clear answer, so it may have been accepted",
 }
 
