@@ -201,7 +201,7 @@ def completed(shell_code, home):
     ("words", "found"),
     [
         ("ch", {"check"}),
-        ("re", {"resync"}),
+        ("re", {"resume", "resync"}),
         ("segments file re", {"remove", "replace"}),
         ("segments list --na", {"--name"}),
         ("ledger re", {"reassign", "rename", "reopen", "retire"}),

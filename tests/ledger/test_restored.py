@@ -383,7 +383,7 @@ def test_only_the_owner_can_read_files(folder):
                 modes[path] = stat.S_IMODE(path.stat().st_mode)
 
     (folder / "a").mkdir(mode=0o700, parents=True)  # parents are not created
-    with ledgers(folder / "a" / "b", step=note) as store:
+    with ledgers(folder / "a" / "b", step=note, run_id=PROGRESS.run_id) as store:
         ledger = store.open(COHORT, STREAM)
         send(ledger, ADD, members(1))
         store.write_progress(PROGRESS)
