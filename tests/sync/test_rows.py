@@ -31,7 +31,8 @@ NEVER = Interrupt()
 
 def cohorts_of(config):
     store = open_store(config.settings, run_id="r", wait=NEVER.wait, read_only=True)
-    endpoints = SimpleNamespace(store=store, apis=ApiEndpoints())
+    recorder = SimpleNamespace(remembers=True)
+    endpoints = SimpleNamespace(store=store, apis=ApiEndpoints(), recorder=recorder)
     return Cohorts(RunContext("r", config, NEVER, Timing()), endpoints, progress=None)
 
 
