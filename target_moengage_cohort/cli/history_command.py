@@ -9,8 +9,11 @@ from pathlib import Path
 import click
 import msgspec
 
+from target_moengage_cohort.cli.history_figures import figures
 from target_moengage_cohort.cli.history_messages import Bookmarks, HistoryMessages, read_state
+from target_moengage_cohort.cli.history_page import document, plotting_script
 from target_moengage_cohort.cli.moments import MOMENT, moment
+from target_moengage_cohort.cli.new_files import new_file
 from target_moengage_cohort.cli.session import Session, configured, show
 from target_moengage_cohort.cli.terminal import example, require_utf8, wrap
 from target_moengage_cohort.core.errors import SettingsError
@@ -19,6 +22,7 @@ from target_moengage_cohort.core.text import format_count, iso_utc, shorten
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import HistoryEntry
 
 _NAME_WIDTH = 22
@@ -36,6 +40,13 @@ _HOST_WIDTH = 24
 )
 @click.option("--since", metavar="WHEN", help=f"Show only what is later: {MOMENT}.")
 @click.option("--json", "as_json", is_flag=True, help="Output full details as JSON.")
+@click.option(
+    "--html",
+    "html_path",
+    type=click.Path(),
+    metavar="FILE",
+    help="Write a page for a browser to a new file.",
+)
 @click.option(
     "--singer", is_flag=True, help="Output Singer messages, for a target to write somewhere."
 )
@@ -57,6 +68,7 @@ def history(
     cohort: str | None,
     since: str | None,
     as_json: bool,
+    html_path: str | None,
     singer: bool,
     state_path: str | None,
     changes: bool,
@@ -66,8 +78,11 @@ def history(
     The ledger keeps them for 400 days. Times are in UTC.
     """
     start = _start(since, session.clock())
-    if singer and (as_json or cohort is not None):
+    if singer and (as_json or html_path is not None or cohort is not None):
         msg = "--singer goes with --since and --state only"
+        raise click.UsageError(msg)
+    if html_path is not None and (as_json or cohort is not None):
+        msg = "--html goes with --since only"
         raise click.UsageError(msg)
     if (state_path is not None or changes) and not singer:
         msg = "--state and --changes go with --singer"
@@ -82,6 +97,9 @@ def history(
             reader, written = ledgers.history_reader(), _written(state_path)
             messages = HistoryMessages(reader, session.settings, start, written, after)
             _write_messages(session, messages)
+            return
+        if html_path is not None:
+            _write_page(session, ledgers, start, html_path)
             return
         entries = ledgers.history(start, cohort)
         is_known = cohort in {None, *(entry.cohort_id for entry in entries)}
@@ -108,6 +126,16 @@ def _written(path: str | None) -> Bookmarks:
     except ValueError:
         msg = f"{path!r} does not end with a STATE that this command has written"
         raise click.BadParameter(msg, param_hint="--state") from None
+
+
+def _write_page(session: Session, ledgers: LedgerStore, since: str, path: str) -> None:
+    script, now, settings = plotting_script(), iso_utc(session.clock()), session.settings
+    history, cohorts = ledgers.history_reader(), ledgers.entries()
+    numbers = figures(history, cohorts, since, now, settings.requests_per_minute)
+    with new_file("html", path) as file:
+        file.write(document(script, numbers | {"title": settings.partner}))
+    runs = format_count(sum(numbers["statuses"].values()), "run")
+    click.echo(f"wrote {path}: {runs}, {format_count(numbers['cohort_count'], 'cohort')}")
 
 
 def _write_messages(session: Session, messages: Iterable[dict[str, t.Any]]) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import os
 import typing as t
-from pathlib import Path
 
 from target_moengage_cohort.cli.empty_command import known_members
+from target_moengage_cohort.cli.new_files import new_file
 from target_moengage_cohort.cli.observed_members import read_observed
 from target_moengage_cohort.cli.verification import (
     Finding,
@@ -20,7 +19,7 @@ from target_moengage_cohort.cli.verification import (
     without_sample,
 )
 from target_moengage_cohort.core.commands import suggest
-from target_moengage_cohort.core.errors import SettingsError, TryAgainError
+from target_moengage_cohort.core.errors import TryAgainError
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,7 +35,11 @@ _KINDS: tuple[DifferenceKind, ...] = ("missing", "removed", "stranger")
 def compare(session: Session, cohort_id: str, path: str, differences: str | None) -> Result:
     """Compare a cohort with the membership in a file; write who differs, if asked."""
     with contextlib.ExitStack() as stack:
-        output = None if differences is None else stack.enter_context(_new_file(differences))
+        output = (
+            None
+            if differences is None
+            else stack.enter_context(new_file("differences", differences))
+        )
         ledgers = stack.enter_context(session.ledgers())
         ledger = known_members(ledgers, cohort_id)
         rows = read_observed(path, session.settings.id_attribute)
@@ -61,22 +64,6 @@ def _until_stopped(session: Session, chunks: Iterator[Sequence[Row]]) -> Iterato
             msg = "stopped before the whole file was read, so nothing was compared; run it again"
             raise TryAgainError("interrupted", msg)
         yield chunk
-
-
-@contextlib.contextmanager
-def _new_file(path: str) -> Iterator[t.BinaryIO]:
-    """Yield a new file, for its owner alone; remove it after an error."""
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except OSError as error:
-        msg = f"--differences: {path} cannot be created ({error.strerror}); choose another file"
-        raise SettingsError("differences_unwritable", msg) from None
-    with open(descriptor, "wb") as file:  # noqa: PTH123 - made with its mode
-        try:
-            yield file
-        except BaseException:
-            Path(path).unlink()
-            raise
 
 
 def _write(output: t.BinaryIO, observation: Observation) -> None:

@@ -1,5 +1,6 @@
 """A simulated month of runs and commands: the history against a model."""
 
+import collections
 import json
 import random
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from target_moengage_cohort.cli.history_figures import figures
 from target_moengage_cohort.cli.history_messages import Bookmarks, HistoryMessages, read_state
 from target_moengage_cohort.core.errors import BusyError, LedgerError
 from target_moengage_cohort.core.membership import Cohort
@@ -157,12 +159,21 @@ class Month:
             return store.history(*options)
 
     def check(self):
-        """Compare the history with the model."""
+        """Compare the history with the model, and so the page of the history."""
         shown = [{name: getattr(each, name) for name in FIELDS} for each in self.shown()]
         assert self.model[::-1] == shown
         for name, did in self.did.items():
             found = [(each.run_id, each.status) for each in self.shown("", name)]
             assert did[::-1] == found, name
+        with self.store("reader", read_only=True) as store:
+            reader, now = store.history_reader(), iso_utc(self.now)
+            page = figures(reader, store.entries(), "", now, 300)
+        runs = [each for each in self.model if each["kind"] == "run"]
+        assert collections.Counter(each["status"] for each in runs) == page["statuses"]
+        for name in ("added", "removed"):
+            assert [each[name] or 0 for each in runs] == [getattr(p, name) for p in page["points"]]
+            done = sum(each[name] or 0 for each in self.model)
+            assert done == sum(getattr(line, name) for line in page["cohorts"])
         half = iso_utc((START + self.now) / 2)
         later = [each for each in self.model if each["at"] >= half]
         assert len(later) == len(self.shown(half))

@@ -1,26 +1,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 
 import pytest
-from playwright.sync_api import Error, expect, sync_playwright
+from playwright.sync_api import Error, expect
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
-MISSING = "no browser to open the page in: apt-get install chromium (or have google-chrome on PATH)"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-proxy-server",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nothing but loopback
-]
+from tests.support.browser import open_browser
+
 SCRIPT = "<script>document.title = 'hacked'</script>"
 IMAGE = "<img src=x onerror=\"document.title = 'hacked'\">"
 ALL_USERS = {"filter_type": "custom_segments", "id": "moe_all_users", "name": "All Users"}
@@ -42,14 +28,8 @@ FOREIGN = """() => {
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """Yield a real browser with a profile of its own."""
-    if not CHROMIUM:
-        pytest.skip(MISSING)
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("profile"), executable_path=CHROMIUM, headless=True, args=FLAGS
-        )
-        yield context
-        context.close()
+    with open_browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -56,11 +56,11 @@ def test_the_sdist_has_all_that_its_tests_need(unpacked: Path) -> None:
 
 
 def test_the_metadata_is_valid_and_right(metadata: Metadata) -> None:
-    """A registry's checks accept the metadata. It has three extras, and every requirement has a
+    """A registry's checks accept the metadata. It has all extras, and every requirement has a
     lower bound."""
     assert "target-moengage-cohort" == metadata.name
     assert (">=3.11", "Apache-2.0") == (str(metadata.requires_python), metadata.license_expression)
-    assert ["arrow", "emulator", "postgres", "s3"] == sorted(metadata.provides_extra)
+    assert ["arrow", "emulator", "page", "postgres", "s3"] == sorted(metadata.provides_extra)
     assert [] == [str(one) for one in metadata.requires_dist if not one.specifier]
 
 

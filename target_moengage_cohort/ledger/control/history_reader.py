@@ -32,7 +32,16 @@ _COHORTS = (
     "SELECT r.number, r.started_by, r.host, c.entry FROM run_cohorts c"
     " JOIN runs r ON r.run_id = c.run_id WHERE r.number = ? ORDER BY c.cohort_id"
 )
+_RANGE = (
+    "SELECT count(*), coalesce(min(number), 0), coalesce(max(number), 0) FROM runs"
+    " WHERE partner = ? AND started_at >= ?"
+)
+_COHORTS_OF_ALL = (
+    "SELECT c.entry FROM run_cohorts c JOIN runs r ON r.run_id = c.run_id"
+    " WHERE r.partner = ? AND r.started_at >= ? AND r.number BETWEEN ? AND ? ORDER BY r.number"
+)
 _PAGE = 1_000
+_RUNS_AT_A_TIME = 50  # with all their cohorts, of which there may be thousands
 _POSITION = (
     "SELECT store_id, last_run, (SELECT coalesce(max(number), 0) FROM operator_actions),"
     " last_request FROM store"
@@ -68,6 +77,19 @@ class HistoryReader:
             replace(_decode(entry), number=number, user=user, host=host)
             for number, user, host, entry in self._database.rows(_COHORTS, [run.number])
         ]
+
+    def count_runs(self, since: str) -> int:
+        """Return how many runs began since a time."""
+        ((count, _, _),) = self._database.rows(_RANGE, [self._partner, since])
+        return int(count)
+
+    def cohorts_since(self, since: str) -> Iterator[HistoryEntry]:
+        """Yield what runs did to cohorts, as `cohorts_of` does, in the order of the runs."""
+        ((_, first, last),) = self._database.rows(_RANGE, [self._partner, since])
+        for number in range(first, last + 1, _RUNS_AT_A_TIME):
+            numbers = number, min(last, number + _RUNS_AT_A_TIME - 1)
+            for (entry,) in self._database.rows(_COHORTS_OF_ALL, [self._partner, since, *numbers]):
+                yield _decode(entry)
 
     def position(self) -> tuple[str, int, int, int]:
         """Return the store's id, and the highest numbers of a run, a command and a change."""
