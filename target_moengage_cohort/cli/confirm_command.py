@@ -93,7 +93,7 @@ def _note_withheld(session: Session, pending: PendingPlan) -> None:
 
 def _release(session: Session, ledgers: LedgerStore, plan_id: str) -> None:
     """Send a withheld plan; approve it for the next run if it is outdated, or its stream busy."""
-    entry, plan = _find_withheld(ledgers, plan_id)
+    entry, plan = find_withheld(ledgers, plan_id)
     refuse_paused(session, ledgers, [entry.stream])
     if plan.kind is PlanKind.WITHHELD:
         try:
@@ -131,7 +131,8 @@ def _withheld(ledgers: LedgerStore) -> dict[str, tuple[CohortEntry, Plan]]:
     }
 
 
-def _find_withheld(ledgers: LedgerStore, plan_id: str) -> tuple[CohortEntry, Plan]:
+def find_withheld(ledgers: LedgerStore, plan_id: str) -> tuple[CohortEntry, Plan]:
+    """Return a plan that is withheld or was, and its cohort; an error has those there are."""
     if plan_id not in (withheld := _withheld(ledgers)):
         msg = f"no plan {plan_id!r} is withheld in {ledgers.place}; {_present(withheld)}"
         raise SettingsError("unknown_plan", msg)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import typing as t
 
 from target_moengage_cohort.cli.empty_command import known_members
@@ -24,6 +22,7 @@ from target_moengage_cohort.core.errors import TryAgainError
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from target_moengage_cohort.cli.new_files import NewFile
     from target_moengage_cohort.cli.observed_members import Row
     from target_moengage_cohort.cli.session import Session
     from target_moengage_cohort.ledger.samples import ObservedCounts
@@ -66,14 +65,11 @@ def _until_stopped(session: Session, chunks: Iterator[Sequence[Row]]) -> Iterato
         yield chunk
 
 
-def _write(output: t.BinaryIO, observation: Observation) -> None:
-    text = io.TextIOWrapper(output, encoding="utf-8", newline="", write_through=True)
-    rows = csv.writer(text)
-    rows.writerow(["uid", "difference"])
+def _write(output: NewFile, observation: Observation) -> None:
+    output.write_rows([("uid", "difference")])
     for kind in _KINDS:
         for uids in observation.uids(kind):
-            rows.writerows((uid, kind) for uid in uids)
-    text.detach()
+            output.write_rows((uid, kind) for uid in uids)
 
 
 def _findings(

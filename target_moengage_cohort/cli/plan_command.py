@@ -9,6 +9,7 @@ import typing as t
 import click
 import msgspec
 
+from target_moengage_cohort.cli.new_files import member_file
 from target_moengage_cohort.cli.session import (
     DONE,
     Session,
@@ -26,6 +27,7 @@ from target_moengage_cohort.sync.withheld_cohorts import WITHHOLDS
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from target_moengage_cohort.sync.change_list import ListChanges
     from target_moengage_cohort.sync.report import CohortReport
     from target_moengage_cohort.sync.synced_cohort import SettlementResult, SyncedCohort
 
@@ -52,7 +54,16 @@ _WIDTHS = (9, 9, 9, 9, 9, 8)
 @configured
 @click.option("--json", "as_json", is_flag=True, help="Output JSON, one item per cohort.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 5 if there are changes.")
-def plan(session: Session, *, as_json: bool, detailed_exitcode: bool) -> int:
+@click.option(
+    "--members",
+    "members_path",
+    type=click.Path(),
+    metavar="FILE",
+    help="Write who would be added and removed to a new CSV.",
+)
+def plan(
+    session: Session, *, as_json: bool, detailed_exitcode: bool, members_path: str | None
+) -> int:
     """Show what a run would do and how many requests it would take.
 
     Reads a tap's output from standard input. Sends nothing and changes nothing.
@@ -61,8 +72,12 @@ def plan(session: Session, *, as_json: bool, detailed_exitcode: bool) -> int:
     config = msgspec.structs.replace(session.config, settings=settings)
     show_errors_only()  # the table has what the log says of cohorts
     busy: BusyError | None = None
-    with session.ledgers(read_only=True) as ledgers, _letting_tap_end(session):
-        running = open_run(config, session.interrupt, ledgers, session.head)
+    with (
+        session.ledgers(read_only=True) as ledgers,
+        _letting_tap_end(session),
+        _list_changes(members_path) as list_changes,
+    ):
+        running = open_run(config, session.interrupt, ledgers, session.head, list_changes)
         running.read(sys.stdin.buffer)
         try:
             running.finish()
@@ -71,6 +86,8 @@ def plan(session: Session, *, as_json: bool, detailed_exitcode: bool) -> int:
         except TargetError as error:
             if error.code not in _OF_SOME:
                 raise
+        if list_changes is not None:
+            session.check_interrupt()
     cohorts = running.cohorts.by_id
     plans = [
         _plan(entry, cohorts[entry.cohort_id], settings.requests_per_minute)
@@ -86,6 +103,17 @@ def plan(session: Session, *, as_json: bool, detailed_exitcode: bool) -> int:
         raise busy
     has_changes = any(each["to_add"] or each["to_remove"] for each in plans)
     return SOMETHING_TO_DO if has_changes and detailed_exitcode else DONE
+
+
+@contextlib.contextmanager
+def _list_changes(path: str | None) -> Iterator[ListChanges | None]:
+    """Yield what lists changes in a file, if a person has named one."""
+    if path is None:
+        yield None
+        return
+    with member_file(path) as file:
+        yield file.write_members
+    click.echo(f"wrote {path}: {format_count(file.rows, 'change')}", err=True)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from target_moengage_cohort.core.errors import (
     BusyError,
     SettingsError,
     TargetError,
+    TryAgainError,
     anonymous_traceback,
 )
 from target_moengage_cohort.core.interrupts import Interrupt, TerminationSignals, raising_at_sigint
@@ -134,6 +135,11 @@ class Session:
         """Note for the report why the command fails, which it has printed."""
         if self._final is not None:
             self._final.note(error)
+
+    def check_interrupt(self) -> None:
+        """Raise `TryAgainError` if a signal came, for what must not end half-done."""
+        if self.interrupt.signal is not None:
+            raise TryAgainError("interrupted", "stopped before it was done; run it again")
 
     def refuse_dry_run(self) -> None:
         """Raise `SettingsError` if the configuration forbids changes."""

@@ -6,10 +6,13 @@ import typing as t
 
 import click
 
+from target_moengage_cohort.cli.confirm_command import find_withheld
 from target_moengage_cohort.cli.freshness_check import Span, check_freshness
+from target_moengage_cohort.cli.new_files import member_file
 from target_moengage_cohort.cli.session import Session, configured, show
 from target_moengage_cohort.cli.terminal import example, release_command, require_utf8
 from target_moengage_cohort.core.commands import suggest
+from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.core.text import (
     format_age,
     format_count,
@@ -38,14 +41,39 @@ _ID_WIDTH, _STREAM_WIDTH, _NAME_WIDTH, _HOST_WIDTH = 22, 17, 70, 24
     type=Span(),
     help="Print one line; exit with 6 unless each COHORT, or all, was synced within this time.",
 )
+@click.option(
+    "--withheld",
+    callback=require_utf8,
+    metavar="PLAN_ID",
+    help="With --members: the plan whose members are written.",
+)
+@click.option(
+    "--members",
+    "members_path",
+    type=click.Path(),
+    metavar="FILE",
+    help="With --withheld: write who would be added and removed to a new CSV.",
+)
 @configured
 def status(
-    session: Session, cohorts: tuple[str, ...], *, as_json: bool, max_age: int | None
+    session: Session,
+    cohorts: tuple[str, ...],
+    *,
+    as_json: bool,
+    max_age: int | None,
+    withheld: str | None,
+    members_path: str | None,
 ) -> int | None:
     """Show accepted members, pending and withheld changes.
 
     Accepted does not mean matched: MoEngage skips unknown users, and cannot list a cohort.
     """
+    if withheld is not None or members_path is not None:
+        if withheld is None or members_path is None or as_json or max_age is not None or cohorts:
+            msg = "--withheld and --members go together, and with nothing else"
+            raise click.UsageError(msg)
+        _write_members(session, withheld, members_path)
+        return None
     if max_age is not None:
         return check_freshness(session, cohorts, max_age, as_json=as_json)
     if cohorts:
@@ -74,6 +102,20 @@ def _show_all(session: Session, *, as_json: bool) -> None:
         result = {"ledger": ledgers.place, "cohorts": cohorts, "runs": runs}
         result["paused"] = [_pause(each) for each in pauses]
     show(result, _lines(result, session.settings.partner), as_json=as_json)
+
+
+def _write_members(session: Session, plan_id: str, path: str) -> None:
+    with session.ledgers(read_only=True) as ledgers:
+        ledgers.require()
+        entry, _ = find_withheld(ledgers, plan_id)
+        cohort_id = entry.cohort_id
+        ledger = ledgers.open_known(cohort_id)
+        with member_file(path) as file:
+            for action in (Action.REMOVE, Action.ADD):
+                for members in ledger.plan_members(plan_id, action):
+                    session.check_interrupt()
+                    file.write_members(cohort_id, action, members)
+    click.echo(f"wrote {path}: {format_count(file.rows, 'member')} of cohort {cohort_id!r}")
 
 
 def _cohort(entry: CohortEntry, config: Config, *, is_busy: bool) -> dict[str, t.Any]:

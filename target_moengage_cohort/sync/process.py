@@ -9,6 +9,8 @@ import sys
 import typing as t
 import uuid
 
+import msgspec
+
 from target_moengage_cohort import NAME, package_version, settings, version
 from target_moengage_cohort.core.errors import SettingsError, TargetError, anonymous_traceback
 from target_moengage_cohort.core.interrupts import Interrupt, Patience, TerminationSignals
@@ -31,19 +33,36 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.settings import Config, Settings
     from target_moengage_cohort.singer.stream_maps import StreamMaps
+    from target_moengage_cohort.sync.change_list import ListChanges
 
 logger = logging.getLogger(NAME)
 
 _BUSY_SECONDS = 30.0  # to wait for a rejects file that another process has locked
 
 
-def open_run(config: Config, interrupt: Interrupt, store: LedgerStore, head: ReportHead) -> Run:
-    """Put a run together, if what the settings name can be used; a dry run's store is read-only."""
+def open_run(
+    config: Config,
+    interrupt: Interrupt,
+    store: LedgerStore,
+    head: ReportHead,
+    list_changes: ListChanges | None = None,
+) -> Run:
+    """Put a run together, if what the settings name can be used; a dry run's store is read-only.
+
+    A dry run gives the changes of all members to `list_changes`.
+    """
     if config.settings.report_path is not None:
         reports.check(config.settings.report_path)
     _log_start(config.settings, store, head)
     context = RunContext(head, config, interrupt, Timing())
-    return Run(context, endpoints_of(context, store))
+    endpoints = endpoints_of(context, store)
+    if list_changes is not None:
+        from target_moengage_cohort.sync.change_list import ListingRecorder  # noqa: PLC0415
+
+        recorder = ListingRecorder(store, list_changes)
+        link = recorder.listing(endpoints.link)
+        endpoints = msgspec.structs.replace(endpoints, recorder=recorder, link=link)
+    return Run(context, endpoints)
 
 
 def _log_start(settings: Settings, store: LedgerStore, head: ReportHead) -> None:
