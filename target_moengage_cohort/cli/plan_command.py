@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from target_moengage_cohort.cli.new_files import member_file
+from target_moengage_cohort.cli.plan_markdown import markdown
 from target_moengage_cohort.cli.session import (
     DONE,
     Session,
@@ -29,6 +30,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.sync.change_list import ListChanges
     from target_moengage_cohort.sync.report import CohortReport
+    from target_moengage_cohort.sync.run import Run
     from target_moengage_cohort.sync.synced_cohort import SettlementResult, SyncedCohort
 
 SOMETHING_TO_DO = 5
@@ -53,6 +55,13 @@ _WIDTHS = (9, 9, 9, 9, 9, 8)
 )
 @configured
 @click.option("--json", "as_json", is_flag=True, help="Output JSON, one item per cohort.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "markdown"]),
+    default="text",
+    help="Output format; markdown is for a comment on a pull request.",
+)
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 5 if there are changes.")
 @click.option(
     "--members",
@@ -62,7 +71,7 @@ _WIDTHS = (9, 9, 9, 9, 9, 8)
     help="Write who would be added and removed to a new CSV.",
 )
 def plan(
-    session: Session, *, as_json: bool, detailed_exitcode: bool, members_path: str | None
+    session: Session, *, as_json: bool, form: str, detailed_exitcode: bool, members_path: str | None
 ) -> int:
     """Show what a run would do and how many requests it would take.
 
@@ -88,17 +97,15 @@ def plan(
                 raise
         if list_changes is not None:
             session.check_interrupt()
-    cohorts = running.cohorts.by_id
-    plans = [
-        _plan(entry, cohorts[entry.cohort_id], settings.requests_per_minute)
-        for entry in (running.report.cohorts if running.report is not None else ())
-        if entry.cohort_id in cohorts
-    ]
-    for warning in running.report.warnings if running.report is not None else ():
-        if warning.code in _SHOWN:
-            caution(warning.message)
-    plans.sort(key=lambda each: each["cohort_id"])
-    show(plans, _table(plans), as_json=as_json)
+    plans = _plans(running, settings.requests_per_minute)
+    report = running.report
+    warnings = [each.message for each in report.warnings if each.code in _SHOWN] if report else []
+    for warning in warnings:
+        caution(warning)
+    if form == "markdown" and not as_json:
+        click.echo(markdown(plans, warnings, _effort(plans)))
+    else:
+        show(plans, _table(plans), as_json=as_json or form == "json")
     if busy is not None:
         raise busy
     has_changes = any(each["to_add"] or each["to_remove"] for each in plans)
@@ -124,6 +131,17 @@ def _letting_tap_end(session: Session) -> Iterator[None]:
     except TargetError:
         discard(sys.stdin, lambda: session.interrupt.signal is not None)
         raise
+
+
+def _plans(running: Run, requests_per_minute: int) -> list[dict[str, t.Any]]:
+    """Return the changes that a run would make, by cohort."""
+    cohorts = running.cohorts.by_id
+    plans = [
+        _plan(entry, cohorts[entry.cohort_id], requests_per_minute)
+        for entry in (running.report.cohorts if running.report is not None else ())
+        if entry.cohort_id in cohorts
+    ]
+    return sorted(plans, key=lambda each: each["cohort_id"])
 
 
 def _plan(entry: CohortReport, synced: SyncedCohort, requests_per_minute: int) -> dict[str, t.Any]:

@@ -72,6 +72,19 @@ def test_what_github_reads_passes(check):
     assert (0, check) == (done.returncode, check), done.stdout
 
 
+@pytest.mark.parametrize("check", ["actionlint", "zizmor", "workflows", "timeouts"])
+def test_the_example_passes(tmp_path, check):
+    """The workflow of docs/examples passes the same checks, with the actions that CI has."""
+    example = ROOT / "docs" / "examples" / "github" / "plan.yml"
+    folder = tmp_path / ".github" / "workflows"
+    folder.mkdir(parents=True)
+    shutil.copy(example, folder)
+    done = shell(CHECKS[check], tmp_path)
+    assert (0, check) == (done.returncode, check), done.stdout
+    used = set(re.findall(r"uses: (.*)", example.read_text()))
+    assert used <= set(re.findall(r"uses: (.*)", "".join(WORKFLOWS.values())))
+
+
 @pytest.mark.parametrize(
     ("check", "file", "old", "new", "finding"),
     [
