@@ -202,6 +202,8 @@ def _steps(settings: Settings) -> Iterator[tuple[str, Callable[[], object], str 
         yield "exclude_path", Exclusions(settings.exclude_path).load, "can be read"
     if (path := settings.report_path) is not None:
         yield "report_path", partial(report.check, path), path
+    if (path := settings.metrics_path) is not None:
+        yield "metrics_path", partial(report.check, path, "metrics_path"), path
 
 
 def _credentials(settings: Settings) -> str:

@@ -169,7 +169,7 @@ def configured(work: Callable[..., int | None], *, reports: bool = False) -> Cal
         context = click.get_current_context()
         _log_on_stderr(context)
         session: Session | None = None
-        final = FinalReport(raw) if reports else None
+        final = FinalReport(raw, is_run=context.info_name == "run") if reports else None
         try:
             with raising_at_sigint():
                 config = settings.load(raw)

@@ -123,13 +123,16 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace(path: Path, data: bytes, part: Path, step: Step = lambda _name: None) -> None:
-    """Replace a file's content in full or, after an `OSError`, not at all; for its owner alone.
+def replace(
+    path: Path, data: bytes, part: Path, step: Step = lambda _name: None, *, mode: int = 0o600
+) -> None:
+    """Replace a file's content in full or, after an `OSError`, not at all.
 
     `part` is the file to write first, in the same directory and for this use only.
     """
     try:
         write_private(part, data)
+        part.chmod(mode)
         sync(part)
         step(f"write {path.suffix}")
         os.replace(part, path)  # noqa: PTH105

@@ -235,6 +235,9 @@ DESCRIPTIONS = {
     "alert_turnover_percent": "Turnover to alert. Send the event turnover if a run adds and "
     "removes more members of a cohort than this, in percent of those that it had. Needs turnover "
     "in notify_on.",
+    "metrics_path": "Metrics path. File for the run's metrics, which node_exporter's textfile "
+    "collector reads: its name must end with .prom. It is readable by every user and replaced by "
+    "each run. A dry run writes none.",
     "dry_run": "Dry run. Work out what would be sent and what it would cost, but send no request "
     "and write no state.",
     "validate_records": "Validate records. Check each record against its stream's whole JSON "

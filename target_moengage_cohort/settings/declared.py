@@ -180,6 +180,7 @@ class Settings(_Secretive, frozen=True, kw_only=True):
     notify_on: str = "failed,withheld,recovered"
     notify_headers: t.Annotated[dict[str, t.Any], _SECRET] = {}
     alert_turnover_percent: _Natural | None = None
+    metrics_path: str | None = None
     dry_run: bool = False
     validate_records: bool = False
     batch_config: t.Annotated[BatchConfig | None, _SECRET] = None

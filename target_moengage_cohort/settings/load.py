@@ -218,15 +218,21 @@ def _setting_faults(settings: Settings) -> Iterator[SettingsError]:
         yield _invalid("partner: must not be blank")
     if (storage := settings.batch_storage) is not None and not storage.root.strip():
         yield _invalid("batch_config.storage.root: must not be blank")
+    yield from _file_faults(settings)
+    if settings.flattening_enabled and settings.flattening_max_depth is None:
+        yield _conflict("flattening_enabled: requires flattening_max_depth")
+    if settings.min_match_percent and settings.id_attribute is None:
+        yield _conflict("min_match_percent: requires id_attribute")
+
+
+def _file_faults(settings: Settings) -> Iterator[SettingsError]:
     rejects, report = settings.rejects_path, settings.report_path
     if settings.on_reject is OnReject.SKIP and rejects is None:
         yield _conflict("on_reject: skip requires rejects_path, so that no row is lost")
     if rejects and report and os.path.realpath(rejects) == os.path.realpath(report):
         yield _conflict("report_path: is the same file as rejects_path, which it would replace")
-    if settings.flattening_enabled and settings.flattening_max_depth is None:
-        yield _conflict("flattening_enabled: requires flattening_max_depth")
-    if settings.min_match_percent and settings.id_attribute is None:
-        yield _conflict("min_match_percent: requires id_attribute")
+    if not (settings.metrics_path or ".prom").endswith(".prom"):
+        yield _invalid("metrics_path: must end with .prom")
 
 
 def _mapping_faults(mapping: StreamMapping, own_keys: Container[str]) -> Iterator[SettingsError]:

@@ -24,15 +24,19 @@ class FinalReport:
 
     Args:
         raw: The configuration before it is checked: settings that are refused are reported, too.
+        is_run: Whether the process is a run, which has metrics.
 
     Attributes:
         head: What is known of the process when it begins.
         error: What ended it.
     """
 
-    def __init__(self, raw: Mapping[str, t.Any]) -> None:
-        path = raw.get("report_path")
-        self._path = path if isinstance(path, str) and path else None
+    def __init__(self, raw: Mapping[str, t.Any], *, is_run: bool = False) -> None:
+        self._path, self._metrics_path, self._partner = (
+            value if isinstance(value := raw.get(name), str) and value else None
+            for name in ("report_path", "metrics_path", "partner")
+        )
+        self._is_run = is_run
         self.head = ReportHead(str(uuid.uuid4()), WarningLog())
         self.head.warnings.start()
         self.error: TargetError | None = None
@@ -41,6 +45,7 @@ class FinalReport:
         """Take the settings, which are valid."""
         self.head = msgspec.structs.replace(self.head, settings=settings)
         self._path = settings.report_path
+        self._metrics_path = None if settings.dry_run else settings.metrics_path
 
     def note(self, error: BaseException) -> None:
         """Note what has ended the process; a person's signal is no error."""
@@ -57,18 +62,22 @@ class FinalReport:
         status: reports.Status | None = None,
         **results: t.Any,
     ) -> None:
-        """Write the report, unless a run has `made` and written the same; stop collecting.
+        """Write the report, unless a run has `made` and written the same; and a run's metrics.
 
-        Without a status the process has failed, or succeeded with 0. A path that cannot be written
-        is no further error: something else has failed before.
+        Stop collecting. Without a status the process has failed, or succeeded with 0. A path that
+        cannot be written is no further error: something else has failed before.
         """
         self.head.warnings.stop()
-        if self._path is None or (made is not None and made.exit_code == exit_code):
-            return
-        if made is not None:  # a signal came after the run had ended
+        is_written = made is not None and made.exit_code == exit_code
+        if made is not None:  # unless these are the same, a signal came after the run had ended
             made = msgspec.structs.replace(made, exit_code=exit_code)
         else:
             status = status or ("failed" if exit_code else "succeeded")
             made = self.head.report(status, exit_code, self.error, **results)
-        with contextlib.suppress(TargetError, ValueError):  # such as a null character in the path
-            reports.write(made, self._path)
+        if self._path is not None and not is_written:
+            with contextlib.suppress(TargetError, ValueError):  # such as a null character in it
+                reports.write(made, self._path)
+        if self._is_run and self._metrics_path is not None:
+            from target_moengage_cohort.sync.metrics_file import write  # noqa: PLC0415 - rarely set
+
+            write(made, self._metrics_path, self._partner or "")

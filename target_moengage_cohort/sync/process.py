@@ -158,7 +158,7 @@ def run(raw: dict[str, t.Any], *, from_environment: bool, source: t.IO[str] | No
     if logger.isEnabledFor(logging.DEBUG):  # looking a version up takes time
         logger.debug("%s", version())
     raw = raw | sources.from_environment() if from_environment else sources.add_misspellings(raw)
-    final = FinalReport(raw)
+    final = FinalReport(raw, is_run=True)
     config = _load(raw, source, final)
     final.take(config.settings)
     sync = Sync(config, final.head)

@@ -218,7 +218,7 @@ def _ledger_use(cohort: SyncedCohort) -> t.Literal["created", "opened", "none"]:
     return "created" if ledger.created else "opened"
 
 
-def check(path: str) -> None:
+def check(path: str, setting: str = "report_path") -> None:
     """Raise a `SettingsError` unless a report can be written, before there is any to report."""
     place = Path(path).resolve()
     fault = None
@@ -227,7 +227,7 @@ def check(path: str) -> None:
     elif not (place.parent.is_dir() and os.access(place.parent, os.W_OK | os.X_OK)):
         fault = "cannot be written; its directory must exist and be writable"
     if fault is not None:
-        raise SettingsError("report_unwritable", f"report_path: {path} {fault}")
+        raise SettingsError("report_unwritable", f"{setting}: {path} {fault}")
 
 
 def write(report: Report, path: str) -> None:

@@ -128,7 +128,7 @@ def test_everything_from_the_environment():
     text |= {"api_url": "http://127.0.0.1:1", "rejects_path": "r", "ledger_uri": "file:///l"}
     text |= {"exclude_path": "x.csv", "notify_url": "https://h", "notify_on": "turnover"}
     text |= dict.fromkeys(("segments_api_key", "analytics_api_key"), "k")
-    text |= {"db_name": "db", "id_attribute": "uid"}
+    text |= {"db_name": "db", "id_attribute": "uid", "metrics_path": "a.prom"}
     text |= {"removals": "deferred", "on_missing_stream": "fail", "on_withheld": "warn"}
     assert {*typed, *text} == SETTING_NAMES
     as_text = {name: json.dumps(value) for name, value in typed.items()}

@@ -65,6 +65,7 @@ SETTINGS = {
     "batch_config.storage.root: must not be blank": {"batch_config": {"storage": {"root": " "}}},
     "on_reject: skip requires rejects_path, so that no row is lost": {"on_reject": "skip"},
     "flattening_enabled: requires flattening_max_depth": {"flattening_enabled": True},
+    "metrics_path: must end with .prom": {"metrics_path": "metrics.txt"},
     "report_path: is the same file as rejects_path, which it would replace": {
         "report_path": "./x/../f",
         "rejects_path": str(Path.cwd() / "f"),
