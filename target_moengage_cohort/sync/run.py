@@ -25,6 +25,7 @@ from target_moengage_cohort.sync import report as reports
 from target_moengage_cohort.sync.aftermath import note_outcome
 from target_moengage_cohort.sync.cohorts import Cohorts
 from target_moengage_cohort.sync.intake import Intake
+from target_moengage_cohort.sync.metric_points import log_points
 from target_moengage_cohort.sync.mirror.bookmarks import read_state
 from target_moengage_cohort.sync.mirror.completeness import Proof, check_tap_exit
 from target_moengage_cohort.sync.missing_streams import find_missing, report_missing
@@ -289,7 +290,8 @@ class Run:
     def _report(self, ends_with: TargetError | None) -> None:
         settings, self.report = self._context.settings, self._make_report(ends_with)
         for line in summary(self.report, settings.requests_per_minute):
-            logger.info("%s", line)
+            logger.info("%s", line.text, extra=line.extra)
+        log_points(self.report, self.counts["BATCH"])
         if settings.report_path is not None:
             try:
                 reports.write(self.report, settings.report_path)

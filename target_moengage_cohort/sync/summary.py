@@ -5,6 +5,8 @@ from __future__ import annotations
 import typing as t
 from collections import Counter
 
+import msgspec
+
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.text import format_count, format_minutes, format_size, shorten
 
@@ -18,13 +20,32 @@ _COLUMNS, _LONGEST_NAME, _SHORTEST_NAME = 80, 30, 6
 _QUIET = {"succeeded", "dry_run", "sealed"}
 
 
-def summary(report: Report, requests_per_minute: int) -> Iterator[str]:
-    """Yield the lines about a run, each for a log record of its own.
+class SummaryLine(msgspec.Struct, frozen=True):
+    """A line for a log record of its own."""
+
+    text: str
+    stream: str | None = None  # that of a cohort's row
+    cohort_id: str | None = None
+
+    @property
+    def extra(self) -> dict[str, str | None]:
+        """What the record has for programs."""
+        names = {"stream": self.stream, "cohort_id": self.cohort_id}
+        return {"code": "summary"} | ({} if self.stream is None else names)
+
+
+def summary(report: Report, requests_per_minute: int) -> Iterator[SummaryLine]:
+    """Yield the lines about a run; the row of a cohort has its names for programs, too.
 
     A run that changed nothing and met no trouble has one line: the total.
     """
     cohorts = report.cohorts
     yield from _table([each for each in cohorts if _has_changed(each) or _is_in_trouble(each)])
+    yield from map(SummaryLine, _of_run(report, requests_per_minute))
+
+
+def _of_run(report: Report, requests_per_minute: int) -> Iterator[str]:
+    cohorts = report.cohorts
     yield _totals(report)
     if report.status == "dry_run" and report.requests:
         minutes = format_minutes(report.requests / requests_per_minute)
@@ -65,7 +86,7 @@ def _is_in_trouble(cohort: CohortReport) -> bool:
     return bool(held or cohort.rejected or cohort.status not in _QUIET)
 
 
-def _table(cohorts: Sequence[CohortReport]) -> Iterator[str]:
+def _table(cohorts: Sequence[CohortReport]) -> Iterator[SummaryLine]:
     """Yield aligned rows, those of cohorts in trouble first, then the most changed first."""
     order = sorted(
         cohorts, key=lambda each: (not _is_in_trouble(each), -(each.added + each.removed))
@@ -77,10 +98,11 @@ def _table(cohorts: Sequence[CohortReport]) -> Iterator[str]:
     names = [*map(_name, shown)]
     room = _COLUMNS - 2 - max(map(len, details), default=0)
     width = min(_LONGEST_NAME, max(_SHORTEST_NAME, room), max(map(len, names), default=0))
-    for name, text in zip(names, details, strict=True):
-        yield f"{shorten(name, width):<{width}}  {text}"
+    for cohort, name, text in zip(shown, names, details, strict=True):
+        row = f"{shorten(name, width):<{width}}  {text}"
+        yield SummaryLine(row, cohort.stream, cohort.cohort_id)
     if (more := len(order) - len(shown)) > 0:
-        yield f"… and {more} more cohorts; report_path has them all"
+        yield SummaryLine(f"… and {more} more cohorts; report_path has them all")
 
 
 def _details(cohort: CohortReport, numbers: Sequence[str], widths: Sequence[int]) -> str:

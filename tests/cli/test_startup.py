@@ -178,21 +178,68 @@ def test_an_unknown_log_level_is_an_error(tmp_path, variables):
     assert b"Traceback" not in done.stderr
 
 
-def test_the_sdks_file_for_logs_is_honoured(tmp_path, emulator):
-    """SINGER_SDK_LOG_CONFIG names a logging configuration, as for every Singer target."""
-    logs = {
+@pytest.fixture
+def logs(tmp_path):
+    """The SDK's configuration of logs as Meltano makes it, with every level."""
+    content = {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": "singer_sdk.logging.StructuredFormatter"}},
         "handlers": {"err": {"class": "logging.StreamHandler", "formatter": "json"}},
-        "root": {"level": "INFO", "handlers": ["err"]},
+        "root": {"level": "DEBUG", "handlers": ["err"]},
     }
     path = tmp_path / "logs.yaml"
-    path.write_text(json.dumps(logs))
-    ended = finish(start(tmp_path, config(emulator), SINGER_SDK_LOG_CONFIG=str(path)), lines())
-    messages = [json.loads(line) for line in ended.stderr.splitlines()]
-    assert ["INFO", "INFO"] == [message["level"].upper() for message in messages]
+    path.write_text(json.dumps(content))
+    return {"SINGER_SDK_LOG_CONFIG": str(path)}
+
+
+def structured(process, data=None):
+    """Return the records of a process, whose standard error has nothing but JSON."""
+    ended = finish(process, data)
+    return [json.loads(line) for line in ended.stderr.splitlines()]
+
+
+def test_the_sdks_file_for_logs_is_honoured(tmp_path, emulator, logs):
+    """SINGER_SDK_LOG_CONFIG names a logging configuration, as for every Singer target."""
+    messages = structured(start(tmp_path, config(emulator), **logs), lines())
+    assert {"INFO"} == {message["level"].upper() for message in messages}
     assert messages[0]["message"].startswith(f"{NAME} ")
+
+
+def test_structured_logs_have_names_and_metrics(tmp_path, emulator, logs):
+    """In structured logs a cohort's row has its stream and id, and the SDK's points have the
+    records of each stream, the requests and the time; a plain log has no points."""
+    settings = config(emulator, cohorts={"a": {"cohort_id": "x"}, "b": {}})
+    rows = [record(stream, uid=f"u{number}") for stream in "ab" for number in range(3)]
+    data = lines(schema("a"), schema("b"), *rows, record("a", uid="u9"))
+    messages = structured(start(tmp_path, settings, **logs), data)
+    rows = [each["extra"] for each in messages if each["extra"].get("code") == "summary"]
+    named = {(row["stream"], row["cohort_id"]) for row in rows if "stream" in row}
+    assert {("a", "x"), ("b", "b")} == named
+    points = [each["metric_info"] for each in messages if "metric_info" in each]
+    found = {(point["metric"], point["tags"].get("stream")): point for point in points}
+    assert (4, 3) == tuple(found["record_count", stream]["value"] for stream in "ab")
+    assert 2 == found["http_request_count", None]["value"]
+    timer = found["sync_duration", None]
+    assert ("timer", "succeeded") == (timer["type"], timer["tags"]["status"])
+    assert 0 < timer["value"] < 60
+    assert 4 == len(points)
+    assert "METRIC" not in finish(start(tmp_path, settings), data).stderr
+
+
+@pytest.mark.parametrize("change", [{"data_center": "no"}, {"max_retry_seconds": 0}])
+def test_failures_are_structured_too(tmp_path, emulator, logs, change):
+    """Refused settings and a failed run log nothing but JSON, and the point says that it failed."""
+    emulator.fail_next(503, 100)
+    data = lines(schema("a"), record("a", uid="u1"))
+    messages = structured(start(tmp_path, config(emulator) | change, **logs), data)
+    assert "ERROR" == messages[-1]["level"].upper()
+    states = [
+        each["metric_info"]["tags"]["status"]
+        for each in messages
+        if each.get("metric_info", {}).get("metric") == "sync_duration"
+    ]
+    assert ([] if "data_center" in change else ["failed"]) == states
 
 
 def test_ctrl_c_while_starting_is_no_failure_of_its_own(tmp_path):

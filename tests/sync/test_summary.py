@@ -28,13 +28,22 @@ statuses = st.sampled_from(["succeeded", "failed", "dry_run"])
 
 def lines(made):
     """Return the lines of a summary."""
-    return [*summary(made, 300)]
+    return [line.text for line in summary(made, 300)]
+
+
+def test_rows_have_the_names_of_their_cohort():
+    """The record of a cohort's row has its stream and id, however long; that of the total none."""
+    name = "x" * 99
+    row, total = summary(report(cohort(name, "users", added=1)), 300)
+    assert (name, "users") == (row.extra["cohort_id"], row.extra["stream"])
+    assert {"code": "summary"} == total.extra
 
 
 @given(st.lists(cohorts, max_size=60), statuses, st.integers(0, 9_999), st.integers(10, 300))
 def test_the_summary_has_lines_that_fit(found, status, requests, per_minute):
     """With any cohorts and names, there are at most 50 rows, and no line exceeds 80 columns."""
-    made = [*summary(report(*found, status=status, requests=requests), per_minute)]
+    made = report(*found, status=status, requests=requests)
+    made = [line.text for line in summary(made, per_minute)]
     assert all([line] == line.splitlines() for line in made)
     assert len(made) <= 50 + 3
     assert max(map(len, made)) <= 80
