@@ -13,7 +13,7 @@ TARGET_VENV := .venv-target-postgres
 AUDIT_VENV := .venv-audit
 BUILD_VENV := .venv-build
 BIN := $(VENV)/bin
-EXTRAS := emulator,arrow,s3,postgres,page
+EXTRAS := emulator,arrow,s3,postgres,page,otel
 
 # The package as it lies here; or, as CI has it, a wheel: make environments WHEEL=dist/….whl
 PACKAGE = $(if $(WHEEL),'$(WHEEL)[$(EXTRAS)]',-e '.[$(EXTRAS)]')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import typing as t
 import uuid
 
@@ -36,7 +37,7 @@ class FinalReport:
             value if isinstance(value := raw.get(name), str) and value else None
             for name in ("report_path", "metrics_path", "partner")
         )
-        self._is_run = is_run
+        self._is_run, self._is_dry = is_run, False
         self.head = ReportHead(str(uuid.uuid4()), WarningLog())
         self.head.warnings.start()
         self.error: TargetError | None = None
@@ -45,7 +46,7 @@ class FinalReport:
         """Take the settings, which are valid."""
         self.head = msgspec.structs.replace(self.head, settings=settings)
         self._path = settings.report_path
-        self._metrics_path = None if settings.dry_run else settings.metrics_path
+        self._metrics_path, self._is_dry = settings.metrics_path, settings.dry_run
 
     def note(self, error: BaseException) -> None:
         """Note what has ended the process; a person's signal is no error."""
@@ -68,6 +69,8 @@ class FinalReport:
         cannot be written is no further error: something else has failed before.
         """
         self.head.warnings.stop()
+        if self._path is None and not self._is_run:
+            return
         is_written = made is not None and made.exit_code == exit_code
         if made is not None:  # unless these are the same, a signal came after the run had ended
             made = msgspec.structs.replace(made, exit_code=exit_code)
@@ -77,7 +80,16 @@ class FinalReport:
         if self._path is not None and not is_written:
             with contextlib.suppress(TargetError, ValueError):  # such as a null character in it
                 reports.write(made, self._path)
-        if self._is_run and self._metrics_path is not None:
-            from target_moengage_cohort.sync.metrics_file import write  # noqa: PLC0415 - rarely set
+        if self._is_run and not self._is_dry:
+            self._publish(made)
 
-            write(made, self._metrics_path, self._partner or "")
+    def _publish(self, report: reports.Report) -> None:
+        """Give a run's numbers to those who watch many programs, if they are asked for."""
+        if (self._metrics_path or "").endswith(".prom"):  # else it was refused
+            from target_moengage_cohort.sync import metrics_file  # noqa: PLC0415 - rarely set
+
+            metrics_file.write(report, str(self._metrics_path), self._partner or "")
+        if any(name.startswith("OTEL_EXPORTER_OTLP_") for name in os.environ):
+            from target_moengage_cohort.sync import telemetry  # noqa: PLC0415 - likewise
+
+            telemetry.export(report, self._partner or "")

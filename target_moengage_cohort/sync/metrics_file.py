@@ -68,7 +68,7 @@ def text(report: Report, partner: str, former: str) -> str:
     """Return the metrics of a run; the `former` text has when a run succeeded before."""
     labels = {"partner": report.partner or partner}
     families: dict[str, _Samples] = {name: {} for name in _HELP}
-    for name, value in _of_run(report):
+    for name, value in values_of_run(report):
         families[name][tuple(labels.items())] = value
     if report.status != "succeeded":
         before = re.search(f"^{re.escape(_SUCCESS + _shown(labels))} (\\S+)$", former, re.MULTILINE)
@@ -76,7 +76,7 @@ def text(report: Report, partner: str, former: str) -> str:
             families["last_success_timestamp_seconds"][tuple(labels.items())] = float(before[1])
     for cohort in report.cohorts:
         own = labels | {"cohort_id": cohort.cohort_id or "", "stream": cohort.stream}
-        for name, value in _of_cohort(cohort):
+        for name, value in values_of_cohort(cohort):
             families[name].setdefault(tuple(own.items()), value)
     return "".join(_family(f"{_PREFIX}{name}", families[name], _HELP[name]) for name in _HELP)
 
@@ -93,7 +93,8 @@ def _shown(labels: Mapping[str, str]) -> str:
     return f"{{{','.join(pairs)}}}"
 
 
-def _of_run(report: Report) -> Iterator[tuple[str, float]]:
+def values_of_run(report: Report) -> Iterator[tuple[str, float]]:
+    """Yield the names and values of a run's metrics."""
     began, ended = (
         datetime.fromisoformat(each).timestamp() for each in (report.started_at, report.finished_at)
     )
@@ -109,7 +110,8 @@ def _of_run(report: Report) -> Iterator[tuple[str, float]]:
     yield "last_run_warnings", len(report.warnings)
 
 
-def _of_cohort(cohort: CohortReport) -> Iterator[tuple[str, float]]:
+def values_of_cohort(cohort: CohortReport) -> Iterator[tuple[str, float]]:
+    """Yield those of one of its cohorts."""
     if cohort.accepted is not None:
         yield "members", cohort.accepted.count
     yield "last_run_cohort_success", int(cohort.status in _FINE)

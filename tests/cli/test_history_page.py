@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import re
 import stat
 import sys
@@ -209,7 +210,11 @@ def test_a_page_without_runs(desk, view):
 def test_a_new_file_for_its_owner(desk):
     """The page is for its owner alone and never replaces a file."""
     desk.fill("vip", [person(1)])
-    path, _ = write(desk)
+    mask = os.umask(0o022)
+    try:
+        path, _ = write(desk)
+    finally:
+        os.umask(mask)
     assert 0o600 == stat.S_IMODE(path.stat().st_mode)
     before = path.stat()
     again = desk.run("history", "--html", str(path))

@@ -109,6 +109,20 @@ def test_a_tap_that_succeeds_is_proof(taps):
     assert ("tap_exit", 1, 20) == (cohort["complete"], cohort["added"], cohort["removed"])
 
 
+def test_only_a_run_has_metrics(taps):
+    """`run` writes metrics as the target does, also if it fails; other commands leave them."""
+    path = taps.folder / "cohorts.prom"
+    taps.desk.raw["metrics_path"] = str(path)
+    assert 0 == taps.run(messages(STAYING)).exit_code
+    partner = taps.desk.raw["partner"]
+    success = f'moengage_cohort_last_run_success{{partner="{partner}"}} '
+    assert f"{success}1\n" in path.read_text()
+    assert 0 != taps.desk.run("confirm", "vip").exit_code
+    assert f"{success}1\n" in path.read_text()
+    assert 1 == taps.run(messages(STAYING), 3).exit_code
+    assert f"{success}0\n" in path.read_text()
+
+
 def test_the_same_input_without_proof_is_withheld(taps):
     """The exit code makes the difference: the same input from a pipe is withheld."""
     path = taps.folder / "input"

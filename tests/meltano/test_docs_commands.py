@@ -1,6 +1,7 @@
 """The commands of README and docs/, run verbatim."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -246,6 +247,26 @@ def test_the_emulator_in_a_python_test(desk_run) -> None:
         names["test_the_pipeline_recovers_from_errors"]()
 
 
+def test_monitoring(tmp_path: Path, emulated: Emulator, desk_run) -> None:
+    """The commands of the page show the history of a run, and write a page of it."""
+    desk_run(emulated.url, "your-workspace-id", "your-key")
+    path = os.pathsep.join([str(Path(program("moengage-cohort")).parent), os.environ["PATH"]])
+    shown = ""
+    for block in shell(DOCS / "monitoring.md"):
+        done = subprocess.run(
+            ["bash", "-e", "-c", block.text],
+            cwd=tmp_path,
+            env=os.environ | {"PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert 0 == done.returncode, f"{block.place}: {done.stderr}"
+        shown += done.stdout
+    assert "vip" in shown
+    assert (tmp_path / "history.html").stat().st_size > 1_000_000
+
+
 def test_check_judges_what_the_loader_gets(newcomer: Newcomer) -> None:
     """A setting in the shared `config` reaches the utility, too, whichever it is; so does a
     misspelled one, which `check` refuses as a run does."""
@@ -268,10 +289,10 @@ def test_check_judges_what_the_loader_gets(newcomer: Newcomer) -> None:
 def desk_run(tmp_path: Path):
     """A pipeline: the target as a process, on two rows."""
 
-    def run(api_url: str) -> None:
+    def run(api_url: str, workspace: str = "demo-workspace", key: str = "demo-key") -> None:
         config = {
-            "workspace_id": "demo-workspace",
-            "data_api_key": "demo-key",
+            "workspace_id": workspace,
+            "data_api_key": key,
             "data_center": "01",
             "partner": "acme",
             "api_url": api_url,
@@ -337,5 +358,5 @@ def test_what_is_not_run_is_at_least_bash(page: Path) -> None:
 def test_every_page_with_commands_is_run() -> None:
     """Every page with shell blocks to run is run by a test above."""
     run = {"README.md", "docs/completeness.md", "docs/operations.md", "docs/emulator.md"}
-    run |= {"docs/troubleshooting.md", "docs/segments.md"}
+    run |= {"docs/troubleshooting.md", "docs/segments.md", "docs/monitoring.md"}
     assert run == {name(page) for page in PAGES if shell(page)}

@@ -60,7 +60,9 @@ def test_the_metadata_is_valid_and_right(metadata: Metadata) -> None:
     lower bound."""
     assert "target-moengage-cohort" == metadata.name
     assert (">=3.11", "Apache-2.0") == (str(metadata.requires_python), metadata.license_expression)
-    assert ["arrow", "emulator", "page", "postgres", "s3"] == sorted(metadata.provides_extra)
+    assert ["arrow", "emulator", "otel", "page", "postgres", "s3"] == sorted(
+        metadata.provides_extra
+    )
     assert [] == [str(one) for one in metadata.requires_dist if not one.specifier]
 
 

@@ -136,3 +136,11 @@ def test_a_process_writes_them_however_it_ends(tmp_path, emulator):
             found[name, settings["partner"]] for name in ("last_run_success", "last_run_exit_code")
         ), number
         assert success == found["last_success_timestamp_seconds", settings["partner"]]
+
+
+def test_a_refused_path_is_left_alone(tmp_path, emulator):
+    """A file whose name is refused is not written, though the run is refused for it."""
+    path = tmp_path / "notes.txt"
+    path.write_text("mine")
+    assert 1 == finish(start(tmp_path, config(emulator, metrics_path=str(path))), lines()).code
+    assert "mine" == path.read_text()
