@@ -6,9 +6,11 @@ import socket
 
 import pytest
 
+from target_moengage_cohort.delivery.ports import NoPace
 from target_moengage_cohort.ledger.records import PlanKind
 from tests.cli.conftest import Desk, people
 from tests.cli.test_actions import rows
+from tests.support import singer
 from tests.support.ledger_places import FolderPlace, ServerPlace
 from tests.support.singer import Outcomes, lines, record, run, schema, state
 
@@ -163,6 +165,26 @@ def test_a_request_is_not_retried_once_its_stream_is_paused(desk, emulator):
     seen = sync(desk, lines(*USERS, state(1)), before=pause)
     check_withheld(seen)
     assert (1, []) == (len(seen.attempts), seen.states)
+    assert (0, 2) == desk.counts("users")
+
+
+def test_a_retry_that_waits_for_its_permit_heeds_a_pause(desk, monkeypatch):
+    """A pause that begins while a retry waits for the rate limit keeps it from being sent."""
+    permits = []
+
+    class Pace(NoPace):
+        def acquire(self):
+            permits.append(len(permits))
+            if len(permits) == 2:
+                with desk.ledgers() as ledgers:
+                    ledgers.pause("users")
+            return super().acquire()
+
+    monkeypatch.setattr(singer, "NoPace", Pace)
+    desk.emulator.fail_next(500, 1)
+    seen = sync(desk, lines(*USERS, state(1)))
+    check_withheld(seen)
+    assert (1, [], 2) == (len(seen.attempts), seen.states, len(permits))
     assert (0, 2) == desk.counts("users")
 
 
