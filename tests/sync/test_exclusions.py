@@ -101,6 +101,23 @@ def test_a_member_without_a_row_is_removed(emulator, tmp_path, listed):
     assert ({"b"}, []) == (uids(emulator), actions(late))
 
 
+@pytest.mark.parametrize("mode", ["mirror", "incremental"])
+def test_an_anonymous_id_excludes_the_member_who_has_it(emulator, place, listed, mode):
+    """With both engines: a member with a uid who is listed by the anonymous id is removed first,
+    with or without a row, and the guard of a mirror does not count that."""
+    keys = {"anonymous_id_column": "anonymous_id", "removals": "proven"}
+    options = {"ledger_uri": place.uri, "sync_mode": mode, **keys}
+    columns = schema(columns=("uid", "anonymous_id"))
+    first, second, third = (record(uid=f"u{each}", anonymous_id=f"a{each}") for each in "123")
+    run(emulator, lines(columns, first, second, third), **options)
+    path = listed(",a1", "u2,a2", header="uid,anonymous_id")
+    for data in (lines(columns, third), lines(columns, first, second, third)):
+        seen = run(emulator, data, **options, exclude_path=path)
+        assert (None, 0) == (seen.error, seen.report.exit_code)
+        assert {("u3", "a3")} == emulator.members("users")
+    assert [] == seen.attempts
+
+
 def test_either_identifier_excludes_a_member(emulator, tmp_path, listed):
     """A row is excluded by its uid or by its anonymous_id, in rows and in the columns of files."""
     options = {"ledger_uri": str(tmp_path / "ledger"), "anonymous_id_column": "anonymous_id"}
