@@ -27,6 +27,7 @@ BROKEN = {
     "without a header": (b"u1\nu2\n", "no_header"),
     "not text": (b"uid\n\xff\n", "not_utf8"),
     "an open quote": (b'uid\nu1\n"u2\n', "not_csv"),
+    "cut within a line": (b"uid\nu1\nu2", "unfinished_file"),
     "an empty line": (b"uid,anonymous_id\nu1,\n,\n", "no_identifier"),
     "another table": (b"<html>\n<body>\n", "no_header"),
 }
@@ -166,6 +167,23 @@ def test_a_broken_file_stops_a_run_before_anything_is_sent(emulator, tmp_path, f
     assert str(seen.error).startswith("exclude_path: ")
     for secret in ("secret-name", "u1", "<html"):
         assert secret not in str(seen.error)
+
+
+def test_a_file_that_is_written_meanwhile_stops_a_run(emulator, tmp_path, monkeypatch):
+    """A file that grows while it is read does not count with the lines that it had."""
+    path = tmp_path / "excluded.csv"
+    path.write_bytes(b"uid\nu1\n")
+    read = exclusions.members_in
+
+    def slow(*arguments, **options):
+        for members in read(*arguments, **options):
+            with path.open("ab") as file:
+                file.write(b"u2\n")
+            yield members
+
+    monkeypatch.setattr(exclusions, "members_in", slow)
+    seen = run(emulator, rows("u1", "u2") + lines(state(1)), exclude_path=str(path))
+    assert ("unfinished_file", []) == (seen.error.code, seen.attempts)
 
 
 def test_a_file_in_a_storage(emulator):
