@@ -53,10 +53,11 @@ def stream_outcomes(facts: RunFacts, config: Config) -> Iterator[StreamOutcome]:
             own = [each for each in facts.reports if each.stream == stream]
             sums = {name: sum(getattr(each, name) for each in own) for name in _SUMS}
             yield msgspec.structs.replace(outcome, **sums)
-    for stream in facts.missing:
+    is_told = State.MISSING_INPUT.value in config.settings.notified_events
+    for stream, fails in facts.missing.items():  # a run that fails is told in any case
         yield StreamOutcome(
             stream=stream,
-            state=State.MISSING_INPUT,
+            state=State.FAILED if fails and not is_told else State.MISSING_INPUT,
             code="stream_without_input",
             reason=_MISSING,
             command=suggest("check"),

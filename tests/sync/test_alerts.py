@@ -146,6 +146,21 @@ def test_missing_input_and_turnover_are_told_if_they_are_wanted(emulator, option
     assert 4 == len(receiver.events)
 
 
+def test_a_run_that_fails_for_a_missing_stream_is_told(emulator, options, receiver):
+    """With on_missing_stream: fail a run that fails is told as such, whatever notify_on has."""
+    options |= {"cohorts": {"users": {}, "others": {}}, "on_missing_stream": "fail"}
+    both = rows(1) + rows(2, stream="others")
+    run(emulator, both, **options)
+    for _ in range(2):
+        assert 1 == run(emulator, rows(1), **options).report.exit_code
+    run(emulator, both, **options)
+    assert [("failed", ["others"]), ("recovered", ["others"])] == receiver.events
+    assert "stream_without_input" == receiver.bodies[0]["code"]
+    options["notify_on"] = "failed,missing_input"
+    run(emulator, rows(1), **options)
+    assert ("missing_input", ["others"]) == receiver.events[-1]
+
+
 def test_busy_paused_interrupted_and_dry_runs_have_no_news(emulator, options, receiver):
     """A run that a signal stops, that is dry, or whose stream is paused changes no state."""
     run(emulator, rows(1), **options)
