@@ -8,6 +8,7 @@ import pytest
 
 from target_moengage_cohort.delivery.ports import NoPace
 from target_moengage_cohort.ledger.records import PlanKind
+from target_moengage_cohort.moengage.transport import Transport
 from tests.cli.conftest import Desk, people
 from tests.cli.test_actions import rows
 from tests.support import singer
@@ -216,6 +217,29 @@ def test_confirm_is_refused_and_repairs_are_not(desk):
     assert 0 == desk.run("resync", "vip").exit_code
     assert 0 == desk.run("empty", "vip", "--yes").exit_code
     assert not desk.there("vip")
+
+
+def test_a_confirmation_under_way_stops_before_its_next_request(desk, monkeypatch):
+    """A pause ends what confirm sends, too: the request in flight is its last, exit code 3; after
+    resume the next run of the stream has what is left."""
+    everybody = people(*range(300))
+    desk.fill("vip", everybody, stream="users")
+    plan_id = desk.plan("vip", everybody[:1], kind=PlanKind.WITHHELD)
+    desk.raw |= {"max_payload_bytes": 1_000, "max_concurrency": 1}
+    before, send = len(desk.removals()), Transport.send
+
+    def pause(transport, body):
+        with desk.ledgers() as ledgers:
+            ledgers.pause("users")
+        return send(transport, body)
+
+    monkeypatch.setattr(Transport, "send", pause)
+    refused = desk.run("confirm", "--withheld", plan_id)
+    assert 3 == refused.exit_code
+    assert "moengage-cohort resume users --config" in refused.stderr
+    assert "run its stream again" in refused.stderr
+    assert 1 == len(desk.removals()) - before
+    assert desk.there("vip")
 
 
 def test_a_stream_that_nobody_knows_cannot_be_paused(desk):
