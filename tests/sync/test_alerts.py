@@ -275,6 +275,7 @@ def test_text_has_nothing_that_a_chat_takes_for_markup():
         ("notify_url", "http://example.com/secret", "invalid_value"),
         ("notify_url", "ftp://example.com/secret", "invalid_value"),
         ("notify_url", "https://[secret", "invalid_value"),
+        ("notify_url", "https://user:secret@example.com/x", "invalid_value"),
         ("notify_on", "failed,secret", "invalid_value"),
         ("notify_headers", {"X": "secret\n"}, "invalid_value"),
         ("notify_headers", {"X:": "secret"}, "invalid_value"),
