@@ -31,7 +31,7 @@ def pause(session: Session, stream: str | None) -> None:
         if stream is not None:
             _check_name(session, ledgers, stream)
         is_new = ledgers.pause(stream)
-    click.echo(f"{named(stream)}: {'paused' if is_new else 'already paused'}")
+    click.echo(f"{named(stream)}: {'' if is_new else 'already '}paused in {ledgers.place}")
     click.echo(f"To end the pause, run: {suggest('resume', stream or '')}")
 
 

@@ -25,10 +25,10 @@ def resume(session: Session, stream: str | None) -> None:
         ended = ledgers.resume(stream)
         left = [each.stream for each in ledgers.pauses()]
     for name in ended:
-        click.echo(f"{named(name)}: resumed")
+        click.echo(f"{named(name)}: resumed in {ledgers.place}")
     if stream is not None and None in left:
         msg = f"stream {stream!r} is still paused with all others; run: {suggest('resume')}"
         raise SettingsError("stream_paused", msg)
     if not ended:
         rest = f" Paused: {', '.join(map(named, left))}" if left else ""
-        click.echo(f"{named(stream)}: not paused.{rest}")
+        click.echo(f"{named(stream)}: not paused in {ledgers.place}.{rest}")

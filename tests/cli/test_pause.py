@@ -113,6 +113,14 @@ def test_a_pause_holds_for_every_host(office):
     ] == rows(office, query)
 
 
+def test_pause_and_resume_name_the_ledger(desk):
+    """A pause in a ledger that no run uses stops nobody, so the output says where it is."""
+    for command in ("pause", "pause", "resume", "resume"):
+        assert f"paused in {desk.raw['ledger_uri']}" in desk.run(command).stdout.replace(
+            "resumed in", "paused in"
+        )
+
+
 def test_a_pause_of_all_holds_for_streams_to_come(desk):
     """While all streams are paused, not even the first run of one sends anything."""
     assert 0 == desk.run("pause").exit_code
