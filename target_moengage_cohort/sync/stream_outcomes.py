@@ -12,7 +12,7 @@ from target_moengage_cohort.sync.alert_states import State, StreamOutcome, is_tu
 from target_moengage_cohort.sync.outcome import incomplete_input
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from target_moengage_cohort.core.errors import InputError, TargetError
     from target_moengage_cohort.settings import Config
@@ -37,17 +37,20 @@ class RunFacts(msgspec.Struct, frozen=True):
     is_complete: bool
 
 
-def stream_outcomes(facts: RunFacts, config: Config) -> Iterator[StreamOutcome]:
+def stream_outcomes(
+    facts: RunFacts, config: Config, known: Collection[str]
+) -> Iterator[StreamOutcome]:
     """Yield the outcome for each stream whose state the run knows.
 
-    A busy or paused stream has no news, and neither have an interrupted run and replayed rows.
+    An error before any stream is met concerns those that are configured, or else those `known`. A
+    busy or paused stream has no news, and neither have an interrupted run and replayed rows.
     """
     is_over = facts.is_complete or facts.error is not None
     if isinstance(facts.error, BusyError) or not is_over or facts.streams.has_replay:
         return
     met = [*facts.streams.by_name, *facts.streams.failed.keys() - facts.streams.by_name.keys()]
     if not met and facts.error is not None:  # as a missing stream of an input without any
-        met = [*config.mappings]
+        met = [*(config.mappings or known)]
     for stream in met:
         if (outcome := _outcome(facts, stream, config.settings.alert_turnover_percent)) is not None:
             own = [each for each in facts.reports if each.stream == stream]

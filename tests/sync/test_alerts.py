@@ -161,6 +161,21 @@ def test_a_run_that_fails_for_a_missing_stream_is_told(emulator, options, receiv
     assert ("missing_input", ["others"]) == receiver.events[-1]
 
 
+@pytest.mark.parametrize("cohorts", [{}, {"cohorts": {"users": {}, "others": {}}}])
+def test_a_tap_that_fails_at_once_is_told(emulator, options, receiver, cohorts):
+    """An error before any stream is met concerns all that are configured, or else those that the
+    ledger knows."""
+    del options["cohorts"]
+    options |= cohorts
+    both = rows(1) + rows(2, stream="others")
+    run(emulator, both, tap_exit=lambda: 0, **options)
+    for _ in range(2):
+        assert 1 == run(emulator, b"", tap_exit=lambda: 1, **options).report.exit_code
+    run(emulator, both, tap_exit=lambda: 0, **options)
+    told = [(event, sorted(streams)) for event, streams in receiver.events]
+    assert [("failed", ["others", "users"]), ("recovered", ["others", "users"])] == told
+
+
 def test_busy_paused_interrupted_and_dry_runs_have_no_news(emulator, options, receiver):
     """A run that a signal stops, that is dry, or whose stream is paused changes no state."""
     run(emulator, rows(1), **options)
