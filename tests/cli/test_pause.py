@@ -250,11 +250,13 @@ def test_a_confirmation_under_way_stops_before_its_next_request(desk, monkeypatc
     assert desk.there("vip")
 
 
-def test_a_stream_that_nobody_knows_cannot_be_paused(desk):
-    """A misspelled stream is refused, because the right one would go on; one that is configured can
-    be paused before its first run."""
+def test_a_stream_that_nobody_knows_cannot_be_paused_or_resumed(desk):
+    """A misspelled stream is refused, because the right one would go on, or stay paused; one that
+    is configured can be paused before its first run."""
     desk.raw["cohorts"] = {"buyers": {}}
     refused = desk.run("pause", "buyer")
     assert 1 == refused.exit_code
     assert "did you mean 'buyers'" in refused.stderr
     assert 0 == desk.run("pause", "buyers").exit_code
+    refused = desk.run("resume", "buyer")
+    assert (1, "did you mean 'buyers'" in refused.stderr) == (refused.exit_code, True)
