@@ -19,6 +19,11 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _MEMORY = "512MB"
+_IN_MEMORY: dict[str, t.Any] = {
+    "temp_directory": "",  # else identifiers would spill to the directory of the process
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
 _PAGE = 50_000  # members to look up in a ledger at a time
 _INSERTED = 100_000  # values to insert at a time, so that few of them wait, and each once
 _NAME = "exclude_path"  # for errors: the value may be a secret
@@ -49,7 +54,7 @@ class Exclusions:
             return
         import duckdb  # noqa: PLC0415 - slow to import, and few runs need it
 
-        cursor = duckdb.connect(":memory:", config={"memory_limit": _MEMORY})
+        cursor = duckdb.connect(":memory:", config=_IN_MEMORY | {"memory_limit": _MEMORY})
         for column in _COLUMNS:
             cursor.execute(f"CREATE TABLE {column} (value VARCHAR)")
         waiting: dict[str, list[str]] = {column: [] for column in _COLUMNS}

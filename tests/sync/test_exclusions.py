@@ -169,6 +169,21 @@ def test_a_broken_file_stops_a_run_before_anything_is_sent(emulator, tmp_path, f
         assert secret not in str(seen.error)
 
 
+def test_a_long_list_leaves_memory_for_no_file(tmp_path, monkeypatch):
+    """A list that does not fit into its memory is an error, and nothing of it is spilled to the
+    directory of the process, where a kill would leave it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(exclusions, "_MEMORY", "20MB")
+    monkeypatch.setattr(exclusions, "_INSERTED", 10_000)
+    path = tmp_path / "excluded.csv"
+    path.write_text("uid\n" + "".join(f"user-{each:060d}\n" for each in range(400_000)))
+    made = exclusions.Exclusions(str(path))
+    with pytest.raises(InputError) as refused:
+        made.load()
+    assert "too_many_identifiers" == refused.value.code
+    assert [path] == [*tmp_path.rglob("*")]
+
+
 def test_a_file_that_is_written_meanwhile_stops_a_run(emulator, tmp_path, monkeypatch):
     """A file that grows while it is read does not count with the lines that it had."""
     path = tmp_path / "excluded.csv"
