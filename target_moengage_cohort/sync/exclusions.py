@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import stat
 import typing as t
 from pathlib import Path
 
@@ -152,9 +153,10 @@ class _Watched(io.RawIOBase):
         raise InputError("unfinished_file", msg)
 
 
-def _version(file: t.IO[bytes]) -> tuple[int, int]:
+def _version(file: t.IO[bytes]) -> tuple[int, int] | None:
+    """Return what a change of a file changes; nothing of a pipe, which ends when it is written."""
     facts = os.fstat(file.fileno())
-    return facts.st_mtime_ns, facts.st_size
+    return (facts.st_mtime_ns, facts.st_size) if stat.S_ISREG(facts.st_mode) else None
 
 
 def _text(values: Sequence[str | None]) -> str:

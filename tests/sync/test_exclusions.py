@@ -1,6 +1,9 @@
 """`exclude_path`: members that belong to no cohort, whatever the rows say."""
 
 import json
+import os
+import threading
+import time
 
 import fsspec
 import pytest
@@ -199,6 +202,25 @@ def test_a_file_that_is_written_meanwhile_stops_a_run(emulator, tmp_path, monkey
     monkeypatch.setattr(exclusions, "members_in", slow)
     seen = run(emulator, rows("u1", "u2") + lines(state(1)), exclude_path=str(path))
     assert ("unfinished_file", []) == (seen.error.code, seen.attempts)
+
+
+def test_a_pipe_is_read_to_its_end(emulator, tmp_path):
+    """A named pipe counts as whole once its writer has closed it."""
+    path = tmp_path / "excluded"
+    os.mkfifo(path)
+
+    def write():
+        with path.open("wb") as file:
+            for line in (b"uid\n", b"u1\n"):
+                file.write(line)
+                file.flush()
+                time.sleep(0.02)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = run(emulator, rows("u1", "u2"), exclude_path=str(path))
+    writer.join()
+    assert (None, {"u2"}) == (seen.error, uids(emulator))
 
 
 def test_a_file_in_a_storage(emulator):
