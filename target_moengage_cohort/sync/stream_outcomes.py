@@ -119,15 +119,17 @@ def _turnover(facts: RunFacts, stream: str, percent: int | None) -> StreamOutcom
     for each in facts.reports:
         if each.stream != stream or each.accepted is None:
             continue
-        before = each.accepted.count - each.added + each.removed
-        if is_turnover(added=each.added, removed=each.removed, before=before, percent=percent):
-            share = (each.added + each.removed) / before
+        before = facts.cohorts.by_id[each.cohort_id or ""].base
+        # Of those that were sent, some may have been there: after resync, or after a lost answer.
+        added = min(each.added, max(each.accepted.count - before + each.removed, 0))
+        if is_turnover(added=added, removed=each.removed, before=before, percent=percent):
+            share = (added + each.removed) / before
             return StreamOutcome(
                 stream=stream,
                 state=State.TURNOVER,
                 cohort_id=each.cohort_id,
                 code="turnover",
-                reason=f"{each.added:,} members were added and {each.removed:,} removed, "
+                reason=f"{added:,} members were added and {each.removed:,} removed, "
                 f"{share:.0%} of the {before:,} before; alert_turnover_percent is {percent}",
                 command=suggest("status"),
             )

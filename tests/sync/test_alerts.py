@@ -146,6 +146,21 @@ def test_missing_input_and_turnover_are_told_if_they_are_wanted(emulator, option
     assert 4 == len(receiver.events)
 
 
+def test_members_who_are_sent_again_are_no_turnover(emulator, options, receiver):
+    """After resync a run sends everybody again, which is no turnover; those who leave are."""
+    options |= {"notify_on": ALL, "alert_turnover_percent": 30}
+    run(emulator, rows(*range(50)), **options)
+    settings = load(config(emulator, **options)).settings
+    for left, told in ((48, []), (30, [("turnover", ["users"])])):
+        with open_store(settings, run_id="test", wait=lambda _seconds: True) as store:
+            ledger = store.open_known("users")
+            ledger.stream.doubt([ledger.number])
+        seen = run(emulator, rows(*range(left)), max_removal_percent=100, **options)
+        assert left == seen.report.cohorts[0].added
+        assert told == receiver.events
+    assert "0 members were added and 18 removed, 38% of the 48 before" in receiver.bodies[0]["text"]
+
+
 def test_a_run_that_fails_for_a_missing_stream_is_told(emulator, options, receiver):
     """With on_missing_stream: fail a run that fails is told as such, whatever notify_on has."""
     options |= {"cohorts": {"users": {}, "others": {}}, "on_missing_stream": "fail"}
