@@ -13,13 +13,14 @@ from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.session import DONE, Session, reporting
 from target_moengage_cohort.cli.terminal import complain, example, release_command, require_utf8
 from target_moengage_cohort.core.commands import suggest
-from target_moengage_cohort.core.errors import BusyError, SettingsError
+from target_moengage_cohort.core.errors import BusyError, SettingsError, WithheldError
 from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.core.text import format_age, format_count
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.sync.exclusions import Exclusions
 from target_moengage_cohort.sync.mirror.guard import guard
 from target_moengage_cohort.sync.outcome import withheld_exit
+from target_moengage_cohort.sync.paused_streams import paused_error
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -237,7 +238,10 @@ def _is_withheld(pending: PendingPlan) -> bool:
 def _deliver(session: Session, ledgers: LedgerStore, plans: list[PendingPlan]) -> None:
     """Deliver plans, and print which of them were accepted; not all are if interrupted."""
     siblings = [_siblings(each) for each in plans]
-    delivery = OperatorDelivery(session)
+    streams = {each.cohort_id: each.plan.stream for each in plans}
+    delivery = OperatorDelivery(
+        session, lambda cohort: paused_error(ledgers, streams[cohort.cohort_id])
+    )
     exclusions = Exclusions(session.settings.exclude_path)
     exclusions.load()
     for each in plans:
@@ -245,6 +249,9 @@ def _deliver(session: Session, ledgers: LedgerStore, plans: list[PendingPlan]) -
             each.ledger.doubt_resent(each.plan.plan_id)
     try:
         delivery.deliver((each.ledger, _batches(each, exclusions)) for each in plans)
+    except WithheldError:
+        session.report.status = "withheld"
+        raise
     finally:
         for each, others in zip(plans, siblings, strict=True):
             if delivery.is_accepted(each.cohort_id):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from collections import defaultdict
 
-from target_moengage_cohort.core.errors import CohortError, InputError
+from target_moengage_cohort.core.errors import CohortError, InputError, WithheldError
 from target_moengage_cohort.core.interrupts import Interrupt
 from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
 from target_moengage_cohort.delivery.delivery import Delivery, live_link
@@ -15,6 +15,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from target_moengage_cohort.cli.session import Session
+    from target_moengage_cohort.delivery.ports import Refusal
     from target_moengage_cohort.ledger.cohort_ledger import CohortRecord
     from target_moengage_cohort.ledger.records import CohortEntry
 
@@ -25,9 +26,10 @@ class OperatorDelivery:
     """Delivers changes once, and records each request in the ledger of its cohort, if it has one.
 
     After `deliver`, even if an error ended it, no request is under way and `is_accepted` is final.
+    Nothing more is sent for a cohort once there is a `refusal`.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, refusal: Refusal = lambda _cohort: None) -> None:
         self._session = session
         self._interrupt = Interrupt()  # its own: the end of this delivery is not the command's
         session.interrupt.call_when_set(self._interrupt.set)
@@ -47,6 +49,7 @@ class OperatorDelivery:
                 # It returns no error, so that the others are still sent.
                 lambda cohort, _action, _member, reason: rejected[cohort.cohort_id].append(reason),
                 self._fail,
+                refusal,
             ),
             interrupt=self._interrupt,
             timing=Timing(wall_clock=session.clock),
@@ -58,6 +61,7 @@ class OperatorDelivery:
 
         Raises:
             InputError: MoEngage rejected some members, or all of a cohort; all others were sent.
+            WithheldError: There was a refusal.
         """
         self._delivery.start()
         try:
@@ -72,6 +76,8 @@ class OperatorDelivery:
             self._report()
         if self._refused:
             error = self._refused[0]
+            if isinstance(error, WithheldError):
+                raise error
             raise InputError(error.code, "; ".join(map(str, self._refused)))
         if self._rejected:
             counts = "; ".join(

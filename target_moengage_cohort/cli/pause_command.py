@@ -29,9 +29,9 @@ def pause(session: Session, stream: str | None) -> None:
     session.refuse_dry_run()
     with session.ledgers() as ledgers:
         if stream is not None:
-            _check_name(session, ledgers, stream)
+            check_name(session, ledgers, stream)
         is_new = ledgers.pause(stream)
-    click.echo(f"{named(stream)}: {'paused' if is_new else 'already paused'}")
+    click.echo(f"{named(stream)}: {'' if is_new else 'already '}paused in {ledgers.place}")
     click.echo(f"To end the pause, run: {suggest('resume', stream or '')}")
 
 
@@ -40,7 +40,7 @@ def named(stream: str | None) -> str:
     return "all streams" if stream is None else f"stream {stream!r}"
 
 
-def _check_name(session: Session, ledgers: LedgerStore, stream: str) -> None:
+def check_name(session: Session, ledgers: LedgerStore, stream: str) -> None:
     """Raise an error for a stream that nobody knows: a misspelled one would go on."""
     known = {*session.config.mappings, *ledgers.streams()}
     if stream in known:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from target_moengage_cohort.cli.pause_command import named
+from target_moengage_cohort.cli.pause_command import check_name, named
 from target_moengage_cohort.cli.session import Session, configured
 from target_moengage_cohort.cli.terminal import example, require_utf8
 from target_moengage_cohort.core.commands import suggest
@@ -24,11 +24,13 @@ def resume(session: Session, stream: str | None) -> None:
     with session.ledgers() as ledgers:
         ended = ledgers.resume(stream)
         left = [each.stream for each in ledgers.pauses()]
+        if stream is not None and not ended:
+            check_name(session, ledgers, stream)
     for name in ended:
-        click.echo(f"{named(name)}: resumed")
+        click.echo(f"{named(name)}: resumed in {ledgers.place}")
     if stream is not None and None in left:
         msg = f"stream {stream!r} is still paused with all others; run: {suggest('resume')}"
         raise SettingsError("stream_paused", msg)
     if not ended:
         rest = f" Paused: {', '.join(map(named, left))}" if left else ""
-        click.echo(f"{named(stream)}: not paused.{rest}")
+        click.echo(f"{named(stream)}: not paused in {ledgers.place}.{rest}")

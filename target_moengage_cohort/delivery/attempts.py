@@ -74,15 +74,17 @@ class Attempts:
         self._waiting_for_permit = 0
         self._counted_until = 0.0
 
-    def may_begin(self, lane: Lane) -> bool:
-        """Wait for a permit to send a lane's next body; return ``False`` if it must not be sent."""
-        return not self._is_refused(lane) and self._permitted() and not self._is_refused(lane)
+    def may_begin(self, lane: Lane, epochs: Iterable[int] = ()) -> bool:
+        """Wait for a permit to send a lane's next body; return ``False`` if it must not be sent.
 
-    def _is_refused(self, lane: Lane, epochs: Iterable[int] = ()) -> bool:
-        """Return whether nothing more may be sent for a lane; drop its changes then.
-
-        `epochs` are those of a request that is not tried again.
+        `epochs` are those of a request that is to be tried again.
         """
+        if self._is_refused(lane, epochs) or not self._permitted():
+            return False
+        return not self._is_refused(lane, epochs)  # the wait may have been long
+
+    def _is_refused(self, lane: Lane, epochs: Iterable[int]) -> bool:
+        """Return whether nothing more may be sent for a lane; drop its changes then."""
         if (error := self._callbacks.refusal(lane.cohort)) is None:
             return False
         with self._state.changed:
@@ -139,7 +141,7 @@ class Attempts:
                     break
             if not self._wait_before_retry(request, answer, waits, began):
                 break
-            if self._is_refused(lane, body.epochs) or not self._permitted():
+            if not self.may_begin(lane, body.epochs):
                 break
             is_retry, permitted_at = True, self._clock()
         if not (ledger is None or answer.outcome in _SETTLED or state.ended):

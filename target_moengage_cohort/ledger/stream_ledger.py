@@ -88,6 +88,12 @@ class StreamLedger(t.Protocol):
         Of two items with the same cohort and key, the later one counts.
         """
 
+    def with_anonymous_ids(self, members: Sequence[Member]) -> Iterator[tuple[int, Member]]:
+        """Yield the members with a uid that have the anonymous ids of these, each with its cohort.
+
+        They are accepted or unconfirmed, and may come twice.
+        """
+
     def elsewhere(self) -> list[int]:
         """Return which of the members that `known` was asked for last are new in their cohort.
 

@@ -48,4 +48,6 @@ def _url_fault(url: str) -> str | None:
         return "must be an https:// URL with a host"
     if parts.scheme == "http" and not is_loopback(host):
         return "must be https, because plain http would expose it to the network"
+    if "@" in parts.netloc:
+        return "must have no user and password, which are not sent; use notify_headers"
     return None

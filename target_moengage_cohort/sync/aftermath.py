@@ -22,6 +22,9 @@ def note_outcome(context: RunContext, endpoints: Endpoints, facts: RunFacts) -> 
         endpoints.recorder.note_synced(synced_streams(facts.streams, facts.reports))
     if context.interrupt.signal is not None or not endpoints.recorder.remembers:
         return []
-    settings, clock = context.settings, context.timing.wall_clock
-    alerting = Alerting(settings, endpoints.store, context.run_id, clock)
-    return alerting.tell([*stream_outcomes(facts, context.config)])
+    settings, store = context.settings, endpoints.store
+    is_asked = settings.notify_url is not None and not (context.config.mappings or facts.reports)
+    entries = store.entries() if is_asked and facts.error is not None else ()
+    known = sorted({entry.stream for entry in entries if not entry.is_retired})
+    alerting = Alerting(settings, store, context.run_id, context.timing.wall_clock)
+    return alerting.tell([*stream_outcomes(facts, context.config, known)])

@@ -15,7 +15,7 @@ from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.sync.mirror.guard import ALWAYS_ALLOWED_REMOVALS
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from target_moengage_cohort.core.membership import Member
     from target_moengage_cohort.delivery.delivery import Delivery
@@ -82,7 +82,20 @@ class EarlyRemovals:
             for number, key, expected in ledger.known_anywhere(members):
                 is_gone = expected.action is Action.REMOVE
                 found[number, key] = None if is_gone else (expected.member or given[key])
-            yield [(number, member) for (number, _), member in found.items() if member is not None]
+            known = [
+                (number, member) for (number, _), member in found.items() if member is not None
+            ]
+            yield known + self._owners(ledger, members)
+
+    def _owners(self, ledger: StreamLedger, members: Sequence[Member]) -> list[tuple[int, Member]]:
+        """Return the members with a uid that are excluded by their anonymous id alone."""
+        found = {(number, each.key): each for number, each in ledger.with_anonymous_ids(members)}
+        named = {*self._cohorts.exclusions.find([each.uid for each in found.values()], ())}
+        return [
+            (number, member)
+            for index, ((number, _), member) in enumerate(found.items())
+            if index not in named
+        ]
 
     def _reach(self, mapping: StreamMapping, counts: Counter[int]) -> dict[int, SyncedCohort]:
         """Return the cohorts of a stream that something can be sent for, by number."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
+import stat
 import typing as t
 from pathlib import Path
 
@@ -17,6 +20,11 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _MEMORY = "512MB"
+_IN_MEMORY: dict[str, t.Any] = {
+    "temp_directory": "",  # else identifiers would spill to the directory of the process
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
 _PAGE = 50_000  # members to look up in a ledger at a time
 _INSERTED = 100_000  # values to insert at a time, so that few of them wait, and each once
 _NAME = "exclude_path"  # for errors: the value may be a secret
@@ -47,7 +55,7 @@ class Exclusions:
             return
         import duckdb  # noqa: PLC0415 - slow to import, and few runs need it
 
-        cursor = duckdb.connect(":memory:", config={"memory_limit": _MEMORY})
+        cursor = duckdb.connect(":memory:", config=_IN_MEMORY | {"memory_limit": _MEMORY})
         for column in _COLUMNS:
             cursor.execute(f"CREATE TABLE {column} (value VARCHAR)")
         waiting: dict[str, list[str]] = {column: [] for column in _COLUMNS}
@@ -95,20 +103,60 @@ class Exclusions:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[t.IO[bytes]]:
+        """Open the file; raise an `InputError` in the end if it may be half-written."""
         path = str(self._path)
         if "://" not in path:
             with Path(path).open("rb") as file:
-                yield file
+                before, watched = _version(file), _Watched(file)
+                yield t.cast("t.IO[bytes]", io.BufferedReader(watched))
+                watched.check(is_same=_version(file) == before)
             return
         files, place = open_storage(path, _NAME, InputError)
         try:
             with files.open(place, "rb") as file:
-                yield file
+                watched = _Watched(file)
+                yield t.cast("t.IO[bytes]", io.BufferedReader(watched))
+                watched.check()
         except (InputError, UnicodeError):
             raise
         except Exception as fault:  # noqa: BLE001 - each storage has its own, which quote URLs
             msg = f"cannot be read ({type(fault).__name__}); check the URL and the credentials"
             raise InputError("unreadable_file", msg) from None
+
+
+class _Watched(io.RawIOBase):
+    """A file to read, whose last line must be a whole one."""
+
+    def __init__(self, file: t.IO[bytes]) -> None:
+        self._file, self._last = file, b""
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: t.Any) -> int:
+        """Read some bytes into a buffer."""
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        self._last = data[-1:] or self._last
+        return len(data)
+
+    def check(self, *, is_same: bool = True) -> None:
+        """Raise an `InputError` if the file ends within a line, or has changed."""
+        if is_same and self._last in {b"\n", b"\r"}:
+            return
+        what = "its last line has no line break" if is_same else "it changed while it was read"
+        msg = (
+            f"may be half-written, because {what}; write the list to another file, with a line "
+            "break after each line, and rename that"
+        )
+        raise InputError("unfinished_file", msg)
+
+
+def _version(file: t.IO[bytes]) -> tuple[int, int] | None:
+    """Return what a change of a file changes; nothing of a pipe, which ends when it is written."""
+    facts = os.fstat(file.fileno())
+    return (facts.st_mtime_ns, facts.st_size) if stat.S_ISREG(facts.st_mode) else None
 
 
 def _text(values: Sequence[str | None]) -> str:

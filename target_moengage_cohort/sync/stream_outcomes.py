@@ -12,7 +12,7 @@ from target_moengage_cohort.sync.alert_states import State, StreamOutcome, is_tu
 from target_moengage_cohort.sync.outcome import incomplete_input
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from target_moengage_cohort.core.errors import InputError, TargetError
     from target_moengage_cohort.settings import Config
@@ -37,26 +37,30 @@ class RunFacts(msgspec.Struct, frozen=True):
     is_complete: bool
 
 
-def stream_outcomes(facts: RunFacts, config: Config) -> Iterator[StreamOutcome]:
+def stream_outcomes(
+    facts: RunFacts, config: Config, known: Collection[str]
+) -> Iterator[StreamOutcome]:
     """Yield the outcome for each stream whose state the run knows.
 
-    A busy or paused stream has no news, and neither have an interrupted run and replayed rows.
+    An error before any stream is met concerns those that are configured, or else those `known`. A
+    busy or paused stream has no news, and neither have an interrupted run and replayed rows.
     """
     is_over = facts.is_complete or facts.error is not None
     if isinstance(facts.error, BusyError) or not is_over or facts.streams.has_replay:
         return
     met = [*facts.streams.by_name, *facts.streams.failed.keys() - facts.streams.by_name.keys()]
     if not met and facts.error is not None:  # as a missing stream of an input without any
-        met = [*config.mappings]
+        met = [*(config.mappings or known)]
     for stream in met:
         if (outcome := _outcome(facts, stream, config.settings.alert_turnover_percent)) is not None:
             own = [each for each in facts.reports if each.stream == stream]
             sums = {name: sum(getattr(each, name) for each in own) for name in _SUMS}
             yield msgspec.structs.replace(outcome, **sums)
-    for stream in facts.missing:
+    is_told = State.MISSING_INPUT.value in config.settings.notified_events
+    for stream, fails in facts.missing.items():  # a run that fails is told in any case
         yield StreamOutcome(
             stream=stream,
-            state=State.MISSING_INPUT,
+            state=State.FAILED if fails and not is_told else State.MISSING_INPUT,
             code="stream_without_input",
             reason=_MISSING,
             command=suggest("check"),
@@ -115,15 +119,17 @@ def _turnover(facts: RunFacts, stream: str, percent: int | None) -> StreamOutcom
     for each in facts.reports:
         if each.stream != stream or each.accepted is None:
             continue
-        before = each.accepted.count - each.added + each.removed
-        if is_turnover(added=each.added, removed=each.removed, before=before, percent=percent):
-            share = (each.added + each.removed) / before
+        before = facts.cohorts.by_id[each.cohort_id or ""].base
+        # Of those that were sent, some may have been there: after resync, or after a lost answer.
+        added = min(each.added, max(each.accepted.count - before + each.removed, 0))
+        if is_turnover(added=added, removed=each.removed, before=before, percent=percent):
+            share = (added + each.removed) / before
             return StreamOutcome(
                 stream=stream,
                 state=State.TURNOVER,
                 cohort_id=each.cohort_id,
                 code="turnover",
-                reason=f"{each.added:,} members were added and {each.removed:,} removed, "
+                reason=f"{added:,} members were added and {each.removed:,} removed, "
                 f"{share:.0%} of the {before:,} before; alert_turnover_percent is {percent}",
                 command=suggest("status"),
             )

@@ -6,9 +6,12 @@ import socket
 
 import pytest
 
+from target_moengage_cohort.delivery.ports import NoPace
 from target_moengage_cohort.ledger.records import PlanKind
+from target_moengage_cohort.moengage.transport import Transport
 from tests.cli.conftest import Desk, people
 from tests.cli.test_actions import rows
+from tests.support import singer
 from tests.support.ledger_places import FolderPlace, ServerPlace
 from tests.support.singer import Outcomes, lines, record, run, schema, state
 
@@ -110,6 +113,14 @@ def test_a_pause_holds_for_every_host(office):
     ] == rows(office, query)
 
 
+def test_pause_and_resume_name_the_ledger(desk):
+    """A pause in a ledger that no run uses stops nobody, so the output says where it is."""
+    for command in ("pause", "pause", "resume", "resume"):
+        assert f"paused in {desk.raw['ledger_uri']}" in desk.run(command).stdout.replace(
+            "resumed in", "paused in"
+        )
+
+
 def test_a_pause_of_all_holds_for_streams_to_come(desk):
     """While all streams are paused, not even the first run of one sends anything."""
     assert 0 == desk.run("pause").exit_code
@@ -166,6 +177,26 @@ def test_a_request_is_not_retried_once_its_stream_is_paused(desk, emulator):
     assert (0, 2) == desk.counts("users")
 
 
+def test_a_retry_that_waits_for_its_permit_heeds_a_pause(desk, monkeypatch):
+    """A pause that begins while a retry waits for the rate limit keeps it from being sent."""
+    permits = []
+
+    class Pace(NoPace):
+        def acquire(self):
+            permits.append(len(permits))
+            if len(permits) == 2:
+                with desk.ledgers() as ledgers:
+                    ledgers.pause("users")
+            return super().acquire()
+
+    monkeypatch.setattr(singer, "NoPace", Pace)
+    desk.emulator.fail_next(500, 1)
+    seen = sync(desk, lines(*USERS, state(1)))
+    check_withheld(seen)
+    assert (1, [], 2) == (len(seen.attempts), seen.states, len(permits))
+    assert (0, 2) == desk.counts("users")
+
+
 def test_a_plan_of_a_paused_stream_says_that(desk):
     """A dry run shows what comes after the pause, and warns that it is paused."""
     sync(desk, lines(*OTHERS))
@@ -196,11 +227,36 @@ def test_confirm_is_refused_and_repairs_are_not(desk):
     assert not desk.there("vip")
 
 
-def test_a_stream_that_nobody_knows_cannot_be_paused(desk):
-    """A misspelled stream is refused, because the right one would go on; one that is configured can
-    be paused before its first run."""
+def test_a_confirmation_under_way_stops_before_its_next_request(desk, monkeypatch):
+    """A pause ends what confirm sends, too: the request in flight is its last, exit code 3; after
+    resume the next run of the stream has what is left."""
+    everybody = people(*range(300))
+    desk.fill("vip", everybody, stream="users")
+    plan_id = desk.plan("vip", everybody[:1], kind=PlanKind.WITHHELD)
+    desk.raw |= {"max_payload_bytes": 1_000, "max_concurrency": 1}
+    before, send = len(desk.removals()), Transport.send
+
+    def pause(transport, body):
+        with desk.ledgers() as ledgers:
+            ledgers.pause("users")
+        return send(transport, body)
+
+    monkeypatch.setattr(Transport, "send", pause)
+    refused = desk.run("confirm", "--withheld", plan_id)
+    assert 3 == refused.exit_code
+    assert "moengage-cohort resume users --config" in refused.stderr
+    assert "run its stream again" in refused.stderr
+    assert 1 == len(desk.removals()) - before
+    assert desk.there("vip")
+
+
+def test_a_stream_that_nobody_knows_cannot_be_paused_or_resumed(desk):
+    """A misspelled stream is refused, because the right one would go on, or stay paused; one that
+    is configured can be paused before its first run."""
     desk.raw["cohorts"] = {"buyers": {}}
     refused = desk.run("pause", "buyer")
     assert 1 == refused.exit_code
     assert "did you mean 'buyers'" in refused.stderr
     assert 0 == desk.run("pause", "buyers").exit_code
+    refused = desk.run("resume", "buyer")
+    assert (1, "did you mean 'buyers'" in refused.stderr) == (refused.exit_code, True)

@@ -146,6 +146,51 @@ def test_missing_input_and_turnover_are_told_if_they_are_wanted(emulator, option
     assert 4 == len(receiver.events)
 
 
+def test_members_who_are_sent_again_are_no_turnover(emulator, options, receiver):
+    """After resync a run sends everybody again, which is no turnover; those who leave are."""
+    options |= {"notify_on": ALL, "alert_turnover_percent": 30}
+    run(emulator, rows(*range(50)), **options)
+    settings = load(config(emulator, **options)).settings
+    for left, told in ((48, []), (30, [("turnover", ["users"])])):
+        with open_store(settings, run_id="test", wait=lambda _seconds: True) as store:
+            ledger = store.open_known("users")
+            ledger.stream.doubt([ledger.number])
+        seen = run(emulator, rows(*range(left)), max_removal_percent=100, **options)
+        assert left == seen.report.cohorts[0].added
+        assert told == receiver.events
+    assert "0 members were added and 18 removed, 38% of the 48 before" in receiver.bodies[0]["text"]
+
+
+def test_a_run_that_fails_for_a_missing_stream_is_told(emulator, options, receiver):
+    """With on_missing_stream: fail a run that fails is told as such, whatever notify_on has."""
+    options |= {"cohorts": {"users": {}, "others": {}}, "on_missing_stream": "fail"}
+    both = rows(1) + rows(2, stream="others")
+    run(emulator, both, **options)
+    for _ in range(2):
+        assert 1 == run(emulator, rows(1), **options).report.exit_code
+    run(emulator, both, **options)
+    assert [("failed", ["others"]), ("recovered", ["others"])] == receiver.events
+    assert "stream_without_input" == receiver.bodies[0]["code"]
+    options["notify_on"] = "failed,missing_input"
+    run(emulator, rows(1), **options)
+    assert ("missing_input", ["others"]) == receiver.events[-1]
+
+
+@pytest.mark.parametrize("cohorts", [{}, {"cohorts": {"users": {}, "others": {}}}])
+def test_a_tap_that_fails_at_once_is_told(emulator, options, receiver, cohorts):
+    """An error before any stream is met concerns all that are configured, or else those that the
+    ledger knows."""
+    del options["cohorts"]
+    options |= cohorts
+    both = rows(1) + rows(2, stream="others")
+    run(emulator, both, tap_exit=lambda: 0, **options)
+    for _ in range(2):
+        assert 1 == run(emulator, b"", tap_exit=lambda: 1, **options).report.exit_code
+    run(emulator, both, tap_exit=lambda: 0, **options)
+    told = [(event, sorted(streams)) for event, streams in receiver.events]
+    assert [("failed", ["others", "users"]), ("recovered", ["others", "users"])] == told
+
+
 def test_busy_paused_interrupted_and_dry_runs_have_no_news(emulator, options, receiver):
     """A run that a signal stops, that is dry, or whose stream is paused changes no state."""
     run(emulator, rows(1), **options)
@@ -260,6 +305,7 @@ def test_text_has_nothing_that_a_chat_takes_for_markup():
         ("notify_url", "http://example.com/secret", "invalid_value"),
         ("notify_url", "ftp://example.com/secret", "invalid_value"),
         ("notify_url", "https://[secret", "invalid_value"),
+        ("notify_url", "https://user:secret@example.com/x", "invalid_value"),
         ("notify_on", "failed,secret", "invalid_value"),
         ("notify_headers", {"X": "secret\n"}, "invalid_value"),
         ("notify_headers", {"X:": "secret"}, "invalid_value"),

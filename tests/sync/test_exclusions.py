@@ -1,6 +1,9 @@
 """`exclude_path`: members that belong to no cohort, whatever the rows say."""
 
 import json
+import os
+import threading
+import time
 
 import fsspec
 import pytest
@@ -27,6 +30,7 @@ BROKEN = {
     "without a header": (b"u1\nu2\n", "no_header"),
     "not text": (b"uid\n\xff\n", "not_utf8"),
     "an open quote": (b'uid\nu1\n"u2\n', "not_csv"),
+    "cut within a line": (b"uid\nu1\nu2", "unfinished_file"),
     "an empty line": (b"uid,anonymous_id\nu1,\n,\n", "no_identifier"),
     "another table": (b"<html>\n<body>\n", "no_header"),
 }
@@ -101,6 +105,23 @@ def test_a_member_without_a_row_is_removed(emulator, tmp_path, listed):
     assert ({"b"}, []) == (uids(emulator), actions(late))
 
 
+@pytest.mark.parametrize("mode", ["mirror", "incremental"])
+def test_an_anonymous_id_excludes_the_member_who_has_it(emulator, place, listed, mode):
+    """With both engines: a member with a uid who is listed by the anonymous id is removed first,
+    with or without a row, and the guard of a mirror does not count that."""
+    keys = {"anonymous_id_column": "anonymous_id", "removals": "proven"}
+    options = {"ledger_uri": place.uri, "sync_mode": mode, **keys}
+    columns = schema(columns=("uid", "anonymous_id"))
+    first, second, third = (record(uid=f"u{each}", anonymous_id=f"a{each}") for each in "123")
+    run(emulator, lines(columns, first, second, third), **options)
+    path = listed(",a1", "u2,a2", header="uid,anonymous_id")
+    for data in (lines(columns, third), lines(columns, first, second, third)):
+        seen = run(emulator, data, **options, exclude_path=path)
+        assert (None, 0) == (seen.error, seen.report.exit_code)
+        assert {("u3", "a3")} == emulator.members("users")
+    assert [] == seen.attempts
+
+
 def test_either_identifier_excludes_a_member(emulator, tmp_path, listed):
     """A row is excluded by its uid or by its anonymous_id, in rows and in the columns of files."""
     options = {"ledger_uri": str(tmp_path / "ledger"), "anonymous_id_column": "anonymous_id"}
@@ -149,6 +170,57 @@ def test_a_broken_file_stops_a_run_before_anything_is_sent(emulator, tmp_path, f
     assert str(seen.error).startswith("exclude_path: ")
     for secret in ("secret-name", "u1", "<html"):
         assert secret not in str(seen.error)
+
+
+def test_a_long_list_leaves_memory_for_no_file(tmp_path, monkeypatch):
+    """A list that does not fit into its memory is an error, and nothing of it is spilled to the
+    directory of the process, where a kill would leave it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(exclusions, "_MEMORY", "20MB")
+    monkeypatch.setattr(exclusions, "_INSERTED", 10_000)
+    path = tmp_path / "excluded.csv"
+    path.write_text("uid\n" + "".join(f"user-{each:060d}\n" for each in range(400_000)))
+    made = exclusions.Exclusions(str(path))
+    with pytest.raises(InputError) as refused:
+        made.load()
+    assert "too_many_identifiers" == refused.value.code
+    assert [path] == [*tmp_path.rglob("*")]
+
+
+def test_a_file_that_is_written_meanwhile_stops_a_run(emulator, tmp_path, monkeypatch):
+    """A file that grows while it is read does not count with the lines that it had."""
+    path = tmp_path / "excluded.csv"
+    path.write_bytes(b"uid\nu1\n")
+    read = exclusions.members_in
+
+    def slow(*arguments, **options):
+        for members in read(*arguments, **options):
+            with path.open("ab") as file:
+                file.write(b"u2\n")
+            yield members
+
+    monkeypatch.setattr(exclusions, "members_in", slow)
+    seen = run(emulator, rows("u1", "u2") + lines(state(1)), exclude_path=str(path))
+    assert ("unfinished_file", []) == (seen.error.code, seen.attempts)
+
+
+def test_a_pipe_is_read_to_its_end(emulator, tmp_path):
+    """A named pipe counts as whole once its writer has closed it."""
+    path = tmp_path / "excluded"
+    os.mkfifo(path)
+
+    def write():
+        with path.open("wb") as file:
+            for line in (b"uid\n", b"u1\n"):
+                file.write(line)
+                file.flush()
+                time.sleep(0.02)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = run(emulator, rows("u1", "u2"), exclude_path=str(path))
+    writer.join()
+    assert (None, {"u2"}) == (seen.error, uids(emulator))
 
 
 def test_a_file_in_a_storage(emulator):

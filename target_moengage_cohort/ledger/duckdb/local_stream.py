@@ -8,6 +8,7 @@ import msgspec
 
 from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.ledger.duckdb import erasure, folding, parquet_files, schema
+from target_moengage_cohort.ledger.duckdb.binding import bound_members
 from target_moengage_cohort.ledger.duckdb.inspection import cohorts_with_rows, stray_plans
 from target_moengage_cohort.ledger.duckdb.local_cohort import DuckDBCohortLedger
 from target_moengage_cohort.ledger.duckdb.result_tables import Options
@@ -220,6 +221,21 @@ class DuckDBStreamLedger(StreamMembers):
                 self.table.run(f"DELETE FROM {{s}}.plan_members {chosen}", [cohorts, plan_id])
 
     # People
+
+    def with_anonymous_ids(self, members: Sequence[Member]) -> Iterator[tuple[int, Member]]:
+        """See `StreamLedger.with_anonymous_ids`."""
+        asked = [Member(None, each.anonymous_id) for each in members if each.anonymous_id]
+        if not asked:
+            return
+        self.fold()
+        source, values = bound_members(asked)
+        rows = " UNION ALL ".join(
+            f"SELECT cohort, uid, anonymous_id FROM {self.tables}.{name}"
+            for name in ("accepted", "doubts")
+        )
+        of_asked = f"SEMI JOIN {source} USING (anonymous_id) WHERE uid IS NOT NULL"
+        for cohort, uid, anonymous_id in self.table.rows(f"FROM ({rows}) {of_asked}", values):
+            yield cohort, Member(uid, anonymous_id)
 
     def cohorts_with(self, members: Sequence[Member]) -> set[int]:
         """See `StreamLedger.cohorts_with`."""
