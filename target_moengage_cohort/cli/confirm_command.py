@@ -12,6 +12,7 @@ from target_moengage_cohort.cli.confirm_alerts import refuse_paused, tell_confir
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.session import DONE, Session, reporting
 from target_moengage_cohort.cli.terminal import complain, example, release_command, require_utf8
+from target_moengage_cohort.cli.withheld_plans import find_withheld, released_by, withheld_plans
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import BusyError, SettingsError, WithheldError
 from target_moengage_cohort.core.membership import Action, Member
@@ -23,11 +24,10 @@ from target_moengage_cohort.sync.outcome import withheld_exit
 from target_moengage_cohort.sync.paused_streams import paused_error
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from target_moengage_cohort.ledger.cohort_ledger import CohortLedger
     from target_moengage_cohort.ledger.interface import LedgerStore
-    from target_moengage_cohort.ledger.records import CohortEntry
 
 MAX_AGE_SECONDS = 3_600
 
@@ -114,41 +114,11 @@ def _release(session: Session, ledgers: LedgerStore, plan_id: str) -> None:
         msg = (
             f"cohort {entry.cohort_id!r}: the cohort has changed since plan {plan_id} was withheld"
         )
-        raise SettingsError("plan_outdated", f"{msg}; {_present(_withheld(ledgers))}")
+        raise SettingsError("plan_outdated", f"{msg}; {released_by(withheld_plans(ledgers))}")
     ledgers.note_action("approve", entry, status="approved", removals=plan.removals)
     when = time.strftime("%H:%M UTC tomorrow", time.gmtime(until))
     removals = format_count(plan.removals, "removal")
     click.echo(f"cohort {entry.cohort_id!r}: {removals} approved for the next run until {when}")
-
-
-def _withheld(ledgers: LedgerStore) -> dict[str, tuple[CohortEntry, Plan]]:
-    """Return the plans that are withheld or were, by their ids."""
-    plans = ledgers.plans()
-    return {
-        plan.plan_id: (entry, plan)
-        for entry in ledgers.entries()
-        for plan in plans.get(entry.number, ())
-        if plan.kind is not PlanKind.WAITING
-    }
-
-
-def find_withheld(ledgers: LedgerStore, plan_id: str) -> tuple[CohortEntry, Plan]:
-    """Return a plan that is withheld or was, and its cohort; an error has those there are."""
-    if plan_id not in (withheld := _withheld(ledgers)):
-        msg = f"no plan {plan_id!r} is withheld in {ledgers.place}; {_present(withheld)}"
-        raise SettingsError("unknown_plan", msg)
-    return withheld[plan_id]
-
-
-def _present(withheld: Mapping[str, tuple[CohortEntry, Plan]]) -> str:
-    """Return which plans are withheld now, with their commands."""
-    present = [
-        f"plan {plan_id} of cohort {entry.cohort_id!r} is; if it is intended, run: "
-        f"{release_command(plan_id)}"
-        for plan_id, (entry, plan) in sorted(withheld.items())
-        if plan.kind is PlanKind.WITHHELD
-    ]
-    return "; ".join(present) or f"none is withheld now; see {suggest('status')}"
 
 
 def _find_pending(ledgers: LedgerStore, streams: Sequence[str], now: float) -> list[PendingPlan]:

@@ -6,11 +6,11 @@ import typing as t
 
 import click
 
-from target_moengage_cohort.cli.confirm_command import find_withheld
 from target_moengage_cohort.cli.freshness_check import Span, check_freshness
 from target_moengage_cohort.cli.new_files import member_file
 from target_moengage_cohort.cli.session import Session, configured, show
 from target_moengage_cohort.cli.terminal import example, release_command, require_utf8
+from target_moengage_cohort.cli.withheld_plans import find_withheld
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.membership import Action
 from target_moengage_cohort.core.text import (

@@ -114,3 +114,10 @@ def anonymous_traceback(error: BaseException) -> str:
         f"{type(error).__name__}: this is a bug in target-moengage-cohort; please report these "
         f"lines:\n{frames}"
     )
+
+
+def known_error(error: Exception) -> TargetError:
+    """Return an error that may be shown: a bug of ours without what it quotes."""
+    if isinstance(error, TargetError):
+        return error
+    return InternalError("internal_error", anonymous_traceback(error))

@@ -14,7 +14,7 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.core.errors import InternalError, TargetError, anonymous_traceback
+from target_moengage_cohort.core.errors import TargetError, known_error
 from target_moengage_cohort.delivery.api_calls import ApiCalls
 from target_moengage_cohort.delivery.attempts import Attempts
 from target_moengage_cohort.delivery.pace import Pace, api_permits, cohort_sync_limit, seconds_left
@@ -195,10 +195,8 @@ class Delivery:
         """Do a thread's work; if it fails, the run ends."""
         try:
             work()
-        except TargetError as error:
-            self._state.fail(error)
         except Exception as error:  # noqa: BLE001 - otherwise the run would wait for it forever
-            self._state.fail(InternalError("internal_error", anonymous_traceback(error)))
+            self._state.fail(known_error(error))
 
     def _write_states(self) -> None:
         """Write STATE when it gets covered; in a thread, so that nothing waits for its reader."""

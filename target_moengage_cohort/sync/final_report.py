@@ -9,7 +9,7 @@ import uuid
 
 import msgspec
 
-from target_moengage_cohort.core.errors import InternalError, TargetError, anonymous_traceback
+from target_moengage_cohort.core.errors import TargetError, known_error
 from target_moengage_cohort.core.warning_log import WarningLog
 from target_moengage_cohort.sync import report as reports
 from target_moengage_cohort.sync.report import ReportHead
@@ -50,10 +50,8 @@ class FinalReport:
 
     def note(self, error: BaseException) -> None:
         """Note what has ended the process; a person's signal is no error."""
-        if isinstance(error, TargetError):
-            self.error = error
-        elif isinstance(error, Exception):
-            self.error = InternalError("internal_error", anonymous_traceback(error))
+        if isinstance(error, Exception):
+            self.error = known_error(error)
 
     def end(
         self,

@@ -13,10 +13,9 @@ import typing as t
 
 from target_moengage_cohort.core.errors import (
     InputError,
-    InternalError,
     LedgerError,
     TargetError,
-    anonymous_traceback,
+    known_error,
 )
 from target_moengage_cohort.delivery.delivery import Delivery
 from target_moengage_cohort.delivery.ports import Callbacks, CohortCounts
@@ -105,11 +104,8 @@ class Run:
         try:
             self._rejections.refuse_own_file(source)
             self._intake.read(source)
-        except TargetError as error:
-            self._error = error
-            self.finish()
         except Exception as error:  # noqa: BLE001 - the input so far can still be delivered
-            self._error = InternalError("internal_error", anonymous_traceback(error))
+            self._error = known_error(error)
             self.finish()
         else:
             self._input_ended = not self._context.interrupt.is_set()
@@ -123,17 +119,15 @@ class Run:
         try:
             if not isinstance(self._error, LedgerError):  # after which nothing more is sent
                 self._settle(tap_exit)
-        except TargetError as error:
-            self._error = self._error or error
         except Exception as error:  # noqa: BLE001 - ledgers must be closed, and the run reported
-            self._error = self._error or InternalError("internal_error", anonymous_traceback(error))
+            self._error = self._error or known_error(error)
         self.is_abandoned = not self._delivery.stop()
         self._error = self._error or self._delivery.failure
         for close in (self._rejections.close, self._close_ledgers, self._intake.close):
             try:
                 close()
-            except TargetError as error:
-                self._error = self._error or error
+            except Exception as error:  # noqa: BLE001 - likewise
+                self._error = self._error or known_error(error)
         self._progress.stop()
         of_some = self._error_of_some()
         self._report(self._error or of_some)
