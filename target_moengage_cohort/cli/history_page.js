@@ -61,6 +61,12 @@ function bars(field, name, tone, sign = 1) {
   };
 }
 
+// The library would put ticks between few whole numbers; the format tells those of a zoom apart.
+function whole(traces) {
+  const span = traces.reduce((total, trace) => total + Math.max(...trace.y.map(Math.abs)), 0);
+  return { tickformat: ",.3~f", ...(span <= 8 ? { dtick: 1 } : {}) };
+}
+
 function lines() {
   return drawn.map((cohort) => ({
     type: "scatter",
@@ -112,11 +118,12 @@ function draw() {
     plot("sizes", lines(), 330);
   }
   if (points.length) {
-    const whole = { tickformat: ",d" };
-    plot("changes", [bars("added", "added", "added"), bars("removed", "removed", "removed", -1)], 260, whole);
-    plot("troubles", [
+    const changes = [bars("added", "added", "added"), bars("removed", "removed", "removed", -1)];
+    plot("changes", changes, 260, whole(changes));
+    const troubles = [
       bars("withheld", "withheld", "withheld"), bars("rejected", "rejected", "rejected"),
-    ], 260, whole);
+    ];
+    plot("troubles", troubles, 260, whole(troubles));
     plot("requests", [bars("used", "% of the limit", "used")], 260, { ticksuffix: " %" });
     plot("durations", [bars("duration", "s", "used")], 260, { ticksuffix: " s" });
   }

@@ -173,6 +173,21 @@ def test_any_number_of_cohorts(quick, view, count):
     assert 4 == len(colours)
 
 
+@pytest.mark.parametrize("few", range(4))
+def test_no_tick_is_repeated(quick, view, few):
+    """The axes of whole numbers have no tick twice, however few there are."""
+    keep(quick, [f"cohort-{number}" for number in range(few)] or ["a"], runs=2 if few else 0)
+    if not few:
+        mirror(quick, [], NOW - 40)
+    page = view(write(quick)[0])
+    for chart in ("changes", "troubles"):
+        expect(page.locator(f"#{chart} svg.main-svg").first).to_be_visible()
+        ticks = page.locator(f"#{chart} .ytick text").all_text_contents()
+        assert 2 <= len(ticks)
+        assert len({*ticks}) == len(ticks)
+        assert all(re.fullmatch(r"[−-]?[\d,]+", tick) for tick in ticks)
+
+
 def test_names_are_text(quick, view):
     """Names of cohorts are shown as text, in the legend and the tables, whatever they contain."""
     keep(quick, [HOSTILE, "$a$"], runs=2)
