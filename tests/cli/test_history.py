@@ -282,6 +282,21 @@ def test_runs_and_commands_are_kept_for_400_days(desk):
     assert len(history(desk, "--cohort", "users")) == len(entries)
 
 
+@pytest.mark.usefixtures("place")
+def test_a_run_deletes_old_commands(desk):
+    """A run deletes the commands of more than 400 days ago but the latest, whose number the next
+    one must not have."""
+    mirror(desk, range(3), at=NOW - 402 * DAY)
+    for _ in range(2):
+        desk.run("resync", "users", clock=lambda: NOW - 401 * DAY)
+    mirror(desk, range(4), at=NOW)
+    numbers = [each["number"] for each in history(desk) if each["kind"] == "resync"]
+    assert 1 == len(numbers)
+    desk.run("resync", "users", clock=lambda: NOW + 1)
+    (later,) = (each["number"] for each in history(desk) if each["kind"] == "resync")
+    assert later == numbers[0] + 1
+
+
 def test_a_failure_to_record_fails_no_run(local):
     """If the outcome cannot be recorded, the run only warns: members and STATE are as without."""
 

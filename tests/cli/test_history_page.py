@@ -185,7 +185,7 @@ def test_no_tick_is_repeated(quick, view, few):
         ticks = page.locator(f"#{chart} .ytick text").all_text_contents()
         assert 2 <= len(ticks)
         assert len({*ticks}) == len(ticks)
-        assert all(re.fullmatch(r"[−-]?[\d,]+", tick) for tick in ticks)
+        assert all(tick.replace(",", "").lstrip("-\N{MINUS SIGN}").isdigit() for tick in ticks)
 
 
 def test_names_are_text(quick, view):

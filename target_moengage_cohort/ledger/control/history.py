@@ -73,7 +73,7 @@ class History:
         cohorts: Iterable[HistoryEntry],
         entries: Mapping[int, RunEntry],
     ) -> None:
-        """Record the outcome of a run, in its cohorts, too, by their numbers; delete old runs."""
+        """Record the outcome of a run, in its cohorts, too, by their numbers; delete old ones."""
         now, run_id = self._now(), run.run_id
         run, cohorts = replace(run, finished_at=now), [*cohorts]
         self._outcome = run, cohorts, entries
@@ -100,6 +100,7 @@ class History:
                 f"DELETE FROM runs WHERE {is_old}",
             ):
                 transaction.run(query, [old, old])
+            self._drop_old_actions(transaction)
             self._control.changes.drop_old(transaction)
         self._control.note_committed(run=number)
         self._is_under_way = False
@@ -160,8 +161,15 @@ class History:
                 *(_encode(counts), self.run_id, status),
             ],
         )
-        # Only now: the latest one has the highest number.
-        transaction.run("DELETE FROM operator_actions WHERE done_at < ?", [self._now(-RETENTION)])
+        self._drop_old_actions(transaction)
+
+    def _drop_old_actions(self, transaction: Transaction) -> None:
+        # The latest one stays until the next: no number is used twice, for those who load them.
+        transaction.run(
+            "DELETE FROM operator_actions WHERE done_at < ?"
+            " AND number < (SELECT max(number) FROM operator_actions)",
+            [self._now(-RETENTION)],
+        )
 
     def _now(self, change: timedelta = timedelta()) -> str:
         return iso_utc(self._control.clock() + change.total_seconds())
