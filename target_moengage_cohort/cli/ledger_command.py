@@ -49,7 +49,7 @@ def ledger() -> None:
 )
 @configured
 def reassign(session: Session, names: tuple[str, ...], former: str | None) -> None:
-    """Let a different stream populate a cohort, or all cohorts of a stream.
+    """Let another stream populate one or more cohorts.
 
     The accepted members are kept. A mirror removes those that are not in the new stream.
 
