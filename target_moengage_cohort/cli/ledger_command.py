@@ -39,17 +39,36 @@ def ledger() -> None:
 
 
 @ledger.command(epilog=example("moengage-cohort ledger reassign vip buyers --config config.json"))
-@click.argument("cohort", callback=require_utf8)
-@click.argument("stream", callback=require_utf8)
+@click.argument("names", callback=require_utf8, nargs=-1, metavar="[COHORT] STREAM")
+@click.option(
+    "--from",
+    "former",
+    callback=require_utf8,
+    metavar="STREAM",
+    help="Move all cohorts of this stream, which has another name now, instead of one cohort.",
+)
 @configured
-def reassign(session: Session, cohort: str, stream: str) -> None:
-    """Let a different stream populate a cohort.
+def reassign(session: Session, names: tuple[str, ...], former: str | None) -> None:
+    """Let another stream populate one or more cohorts.
 
     The accepted members are kept. A mirror removes those that are not in the new stream.
+
+    With --from, the new stream takes over plans, approvals, pauses and the tap's versions, too. To
+    continue after a crash, give the same command again.
     """
+    if len(names) != (1 if former is not None else 2):
+        msg = "give a COHORT and a STREAM, or --from STREAM and a STREAM"
+        raise click.UsageError(msg)
     session.refuse_dry_run()
-    if not stream.strip():
+    if not names[-1].strip():
         raise SettingsError("invalid_stream", "the stream's name must not be blank")
+    if former is None:
+        _reassign_one(session, *names)
+    else:
+        _reassign_all(session, former, names[0])
+
+
+def _reassign_one(session: Session, cohort: str, stream: str) -> None:
     mapping_of(session.config, cohort, stream)
     with session.ledgers() as ledgers:
         before = ledgers.open_known(cohort).entry.stream
@@ -60,6 +79,26 @@ def reassign(session: Session, cohort: str, stream: str) -> None:
         entry = ledgers.open_known(cohort).entry
         ledgers.note_action("reassign", entry, members=entry.counts.base)
     click.echo(f"cohort {cohort!r}: now belongs to stream {stream!r}, no longer to {before!r}")
+
+
+def _reassign_all(session: Session, former: str, stream: str) -> None:
+    if former == stream:
+        raise SettingsError("invalid_stream", "--from must name another stream than the new one")
+    with session.ledgers() as ledgers:
+        if former not in ledgers.streams():
+            msg = f"stream {former!r} has no ledger in {ledgers.place}; see {suggest('status')}"
+            raise SettingsError("no_ledger", msg)
+        cohorts = [entry.cohort_id for entry in ledgers.entries(former)]
+        mapping = session.config.mapping(stream) if session.config.mappings else None
+        fixed = mapping.cohort.cohort_id if mapping is not None and mapping.cohort else None
+        if cohorts and fixed not in {None, *cohorts}:
+            mapping_of(session.config, cohorts[0], stream)
+        moved = ledgers.reassign_all(former, stream)
+    if moved:
+        count = format_count(len(moved), "cohort")
+        click.echo(f"{count} now of stream {stream!r}, no longer of {former!r}")
+    else:
+        click.echo(f"stream {former!r}: no cohort is left to move to {stream!r}")
 
 
 @ledger.command(epilog=_EXAMPLE)

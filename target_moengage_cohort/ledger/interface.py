@@ -239,6 +239,12 @@ class LedgerStore(
     def reassign(self, cohort_id: str, stream: str) -> None:
         """Let another stream populate a cohort: copy its members, then change the owner."""
 
+    def reassign_all(self, former: str, stream: str) -> list[CohortEntry]:
+        """Let another stream populate all cohorts of a stream; return them as they were.
+
+        What is known of the stream becomes the other one's: plans, versions, pauses and the like.
+        """
+
     # Plans
 
     def plans(self) -> dict[int, list[Plan]]:

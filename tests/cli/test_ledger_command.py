@@ -1,6 +1,7 @@
 """`moengage-cohort ledger reassign` and `ledger rename` with real ledgers."""
 
 from target_moengage_cohort.core.membership import Cohort
+from target_moengage_cohort.ledger.records import PlanKind
 from tests.cli.conftest import people
 
 
@@ -36,3 +37,32 @@ def test_rename_changes_the_name(desk):
     assert "MoEngage does not document what happens to a segment" in result.stdout
     with desk.ledger("vip") as ledger:
         assert "VIP users" == ledger.entry.name
+
+
+def test_reassign_moves_all_cohorts_of_a_stream(desk):
+    """reassign --from moves all cohorts of a renamed stream, can be repeated, and is one command of
+    the history; a busy stream, a wrong one and another cohort's mapping change nothing."""
+    desk.fill("vip", people(1, 2), stream="old")
+    desk.fill("gold", people(1), stream="old")
+    plan = desk.plan("vip", people(1), kind=PlanKind.WITHHELD)
+    command = ("ledger", "reassign", "--from", "old", "new")
+    desk.raw["cohorts"] = {"new": {"cohort_id": "other"}}
+    assert 1 == desk.run(*command).exit_code
+    del desk.raw["cohorts"]
+    assert 1 == desk.run("ledger", "reassign", "--from", "none", "new").exit_code
+    assert 1 == desk.run("ledger", "reassign", "--from", "old", "old").exit_code
+    assert 2 == desk.run("ledger", "reassign", "--from", "old", "vip", "new").exit_code
+    for busy in ("old", "new"):
+        with desk.ledgers() as ledgers:
+            ledgers.take(busy)
+            assert 4 == desk.run(*command).exit_code
+    assert "2 cohorts now of stream 'new'" in desk.run(*command).stdout
+    again = desk.run(*command)
+    assert (0, True) == (again.exit_code, "no cohort is left" in again.stdout)
+    with desk.ledgers() as ledgers:
+        assert ["gold", "vip"] == [entry.cohort_id for entry in ledgers.entries("new")]
+        assert [{"cohorts": 2, "members": 3}] == [
+            each.counts for each in ledgers.history() if each.kind == "reassign"
+        ]
+    assert 0 == desk.run("confirm", "--withheld", plan).exit_code
+    assert {*people(1)} == desk.there("vip")

@@ -50,7 +50,7 @@ class Plans:
         """Record plans, each with its cohort, in place of those with their ids."""
         if plans:
             with self._database.change("keep plans") as transaction:
-                _insert(transaction, plans)
+                insert(transaction, plans)
 
     def replace(self, cohorts: Sequence[int]) -> list[tuple[int, str]]:
         """Mark the plans of cohorts of which newer rows were read; delete those of no more use.
@@ -131,7 +131,8 @@ def _is_approvable(plan: Plan, now: float) -> bool:
     return plan.kind is not PlanKind.WAITING and bool(plan.removals) and not is_late
 
 
-def _insert(transaction: Transaction, plans: Sequence[tuple[int, Plan]]) -> None:
+def insert(transaction: Transaction, plans: Sequence[tuple[int, Plan]]) -> None:
+    """Record plans within a change, each with its cohort, in place of those with their ids."""
     transaction.run_many(
         _KEPT,
         [

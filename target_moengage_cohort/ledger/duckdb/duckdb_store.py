@@ -17,6 +17,7 @@ from target_moengage_cohort.core import files
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError
 from target_moengage_cohort.core.text import iso_utc
+from target_moengage_cohort.ledger.control.renaming import hand_over
 from target_moengage_cohort.ledger.duckdb.inspection import inspect
 from target_moengage_cohort.ledger.duckdb.instance import Engine
 from target_moengage_cohort.ledger.duckdb.local_stream import DuckDBStreamLedger
@@ -34,7 +35,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.duckdb.members import Members
     from target_moengage_cohort.ledger.duckdb.staging import DuckDBStaging
-    from target_moengage_cohort.ledger.records import Fault, RunProgress
+    from target_moengage_cohort.ledger.records import CohortEntry, Fault, RunProgress
     from target_moengage_cohort.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -175,12 +176,36 @@ class DuckDBStore(LedgerStore):
         ledger = self.open_known(cohort_id)
         former, other = self._streams[ledger.entry.stream], self.stream(stream)
         former.fold()
-        other.take_over(ledger.number, former.table)
+        other.take_over([ledger.number], former.table)
         ledger.reassign(stream)
         former.table.drop_cohorts([ledger.number])
         del former.cohorts[cohort_id]
         entry = msgspec.structs.replace(ledger.entry, last_timestamp=ledger.last_timestamp)
         other.add(entry, created=False)
+
+    def reassign_all(self, former: str, stream: str) -> list[CohortEntry]:
+        """See `LedgerStore.reassign_all`."""
+        names = sorted({former, stream})
+        for name in names:
+            self.take(name)
+        has_members = self.has_members(former)
+        for name in names if has_members else ():
+            self.stream(name)  # where a killed command has left rows, they are deleted
+        if not (entries := self.entries(former)):
+            return []
+        if has_members:
+            old, new = self._streams[former], self._streams[stream]
+            old.fold()
+            new.take_over([entry.number for entry in entries], old.table)
+            entries = self.entries(former)
+        hand_over(self._control, former, stream, entries)
+        if has_members:
+            old.table.drop_cohorts([entry.number for entry in entries])
+            old.cohorts.clear()
+            for entry in self.entries(stream):
+                if entry.cohort_id not in new.cohorts:
+                    new.add(entry, created=False)
+        return entries
 
     def restore(self, stream: str, paths: Iterable[Path]) -> None:
         """See `MovableStore.restore`."""

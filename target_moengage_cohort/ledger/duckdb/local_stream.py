@@ -173,13 +173,13 @@ class DuckDBStreamLedger(StreamMembers):
         if (resent := t.cast("DuckDBDifference", difference).tables.resent) and cohorts:
             self.doubt([each.number for each in cohorts], f"SELECT cohort, h FROM {resent}")
 
-    def take_over(self, number: int, source: Members) -> None:
-        """Copy the members of a cohort of another stream, whose file must be folded."""
-        self.table.drop_cohorts([number])  # of an attempt that was interrupted
+    def take_over(self, numbers: Sequence[int], source: Members) -> None:
+        """Copy the members of cohorts of another stream, whose file must be folded."""
+        self.table.drop_cohorts(numbers)  # of an attempt that was interrupted
         with source.using(), self.table.change("take over", moves=True):
             for table in schema.COHORT_TABLES:
-                rows = f"FROM {source.schema}.{table} WHERE cohort = {number}"
-                self.table.run(f"INSERT INTO {{s}}.{table} {rows}")
+                rows = f"FROM {source.schema}.{table} WHERE cohort IN (SELECT unnest(?::INTEGER[]))"
+                self.table.run(f"INSERT INTO {{s}}.{table} {rows}", [numbers])
 
     # Plans
 
