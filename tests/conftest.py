@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from target_moengage_cohort.core.commands import note_configs
 from target_moengage_cohort.emulator import Emulator
+from tests.support.ledger_places import FolderPlace, opened
 from tests.support.postgres import Postgres
 from tests.support.singer import UNLIMITED
 
@@ -75,6 +76,13 @@ def server() -> Iterator[Postgres]:
     """One PostgreSQL per process; each test takes a new database of it."""
     with Postgres() as running:
         yield running
+
+
+@pytest.fixture(params=["files", "server"])
+def place(request) -> Iterator[FolderPlace]:
+    """A place for a ledger, of each engine."""
+    with opened(request, request.param) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)

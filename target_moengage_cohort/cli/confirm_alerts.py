@@ -27,7 +27,7 @@ def refuse_paused(session: Session, ledgers: LedgerStore, streams: Iterable[str]
 
 
 def tell_released(session: Session, ledgers: LedgerStore, stream: str) -> None:
-    """Tell of a stream of which nothing is withheld any more."""
+    """Tell of a stream of which nothing is withheld now."""
     if not _is_open(ledgers, stream):
         _tell(session, ledgers, [StreamOutcome(stream=stream, state=State.OK)], State.WITHHELD)
 

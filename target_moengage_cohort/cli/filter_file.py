@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from target_moengage_cohort.core.errors import InputError
+from target_moengage_cohort.core.input_files import reading
 from target_moengage_cohort.moengage.filters import FilterGroup, filter_faults
 
 _MOST_BYTES = 1 << 20
@@ -31,12 +32,8 @@ def read_filters(path: str) -> SegmentFilters:
     Raise an `InputError` that says where the file is wrong, with all faults of its fields.
     """
     name = "standard input" if path == "-" else path
-    try:
-        with click.open_file(path, "rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        msg = f"{name}: cannot be read ({error.strerror}); choose another file"
-        raise InputError("unreadable_file", msg) from None
+    with reading(name), click.open_file(path, "rb") as file:
+        content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
         msg = f"{name}: has more than {_MOST_BYTES:,} bytes, and MoEngage takes fewer"
         raise InputError("filters_too_large", msg)
@@ -48,10 +45,8 @@ def read_filters(path: str) -> SegmentFilters:
 
 def _decoded(content: bytes, name: str) -> t.Any:
     try:
-        return msgspec.json.decode(content)
-    except UnicodeDecodeError:
-        msg = f"{name}: is not valid UTF-8; save it in that encoding"
-        raise InputError("not_utf8", msg) from None
+        with reading(name):
+            return msgspec.json.decode(content)
     except RecursionError:
         msg = f"{name}: is nested too deeply; use fewer levels of nested_filters"
         raise InputError("invalid_json", msg) from None

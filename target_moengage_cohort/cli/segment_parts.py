@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from target_moengage_cohort.core.errors import InputError
+from target_moengage_cohort.core.input_files import reading
 from target_moengage_cohort.core.member_lists import is_column_name
 from target_moengage_cohort.moengage.segment_files import (
     FAULTS,
@@ -59,7 +60,7 @@ def opened_csv(path: str) -> Iterator[t.IO[bytes]]:
     would end the wait for it.
     """
     with contextlib.ExitStack() as stack:
-        with _translated(_shown(path)):
+        with reading(_shown(path)):
             file: t.IO[bytes] = stack.enter_context(click.open_file(path, "rb"))
             if path == "-" or not Path(path).is_file():
                 # Without a name, so that nothing of it stays if the process is killed.
@@ -88,22 +89,10 @@ def csv_values(binary: t.IO[bytes], path: str, kind: AttributeType) -> Iterator[
     Raise an `InputError` for a file, or a line of it, that MoEngage would refuse.
     """
     name = _shown(path)
-    with _translated(name):
+    with reading(name):
         file = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="\n")
         yield from _batches(file, name, kind)
         file.detach()  # `opened_csv` closes it
-
-
-@contextlib.contextmanager
-def _translated(name: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        msg = f"{name}: cannot be read ({error.strerror}); choose another file"
-        raise InputError("unreadable_file", msg) from None
-    except UnicodeError:
-        msg = f"{name}: is not valid UTF-8; save it in that encoding"
-        raise InputError("not_utf8", msg) from None
 
 
 def _batches(file: t.TextIO, name: str, kind: AttributeType) -> Iterator[list[str]]:

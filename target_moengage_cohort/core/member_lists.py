@@ -15,6 +15,7 @@ import typing as t
 from pathlib import Path
 
 from target_moengage_cohort.core.errors import InputError
+from target_moengage_cohort.core.input_files import reading
 from target_moengage_cohort.core.membership import Member
 
 if t.TYPE_CHECKING:
@@ -70,19 +71,14 @@ def members_in(
 @contextlib.contextmanager
 def naming_file(name: str) -> t.Iterator[None]:
     """Raise what is wrong with a CSV, or with reading it, as an `InputError` that names it."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(error.code, f"{name}: {error}") from None
-    except OSError as error:
-        msg = f"{name}: cannot be read ({error.strerror}); choose another file"
-        raise InputError("unreadable_file", msg) from None
-    except UnicodeError:
-        msg = f"{name}: is not valid UTF-8; save it in that encoding"
-        raise InputError("not_utf8", msg) from None
-    except csv.Error:
-        msg = f"{name}: is not valid CSV; check that every quote is closed"
-        raise InputError("not_csv", msg) from None
+    with reading(name):
+        try:
+            yield
+        except InputError as error:
+            raise InputError(error.code, f"{name}: {error}") from None
+        except csv.Error:
+            msg = f"{name}: is not valid CSV; check that every quote is closed"
+            raise InputError("not_csv", msg) from None
 
 
 def is_column_name(line: str) -> bool:

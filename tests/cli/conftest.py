@@ -127,6 +127,13 @@ class Desk:
 
 
 @pytest.fixture
+def place(place, desk):
+    """A place for the desk's ledger, of each engine."""
+    desk.raw["ledger_uri"] = place.uri
+    return place
+
+
+@pytest.fixture
 def desk(emulator, tmp_path, monkeypatch):
     """A desk; at the end, no command has printed an identifier, the key or a traceback."""
     monkeypatch.setattr(terminal, "TERMINAL", str(tmp_path / "no-terminal"))  # not the developer's

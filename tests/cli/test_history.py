@@ -13,25 +13,14 @@ from target_moengage_cohort.core.errors import BusyError
 from target_moengage_cohort.delivery.ports import Timing
 from tests.cli.conftest import people, person
 from tests.support import singer
-from tests.support.ledger_places import FolderPlace, ServerPlace
 from tests.support.singer import lines, record, run, schema, start
 
 NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 DAY = 86_400
 
 
-@pytest.fixture(params=["files", "postgresql"])
-def place(request, desk):
-    """A place for the desk's ledger, of each engine."""
-    is_local = request.param == "files"
-    made = FolderPlace() if is_local else ServerPlace(request.getfixturevalue("server"))
-    desk.raw |= {"ledger_uri": made.uri, "sync_mode": "mirror"}
-    yield made
-    made.close()
-
-
 @pytest.fixture
-def local(desk):
+def desk(desk):
     """The desk, with mirrors."""
     desk.raw["sync_mode"] = "mirror"
     return desk
@@ -92,19 +81,19 @@ def test_runs_and_commands_are_listed_newest_first(desk):
     assert ["plan_withheld"] == withheld["warnings"]
 
 
-def test_turnover_is_of_the_members_before(local):
+def test_turnover_is_of_the_members_before(desk):
     """Turnover is what was added and removed, in percent of the members before the run."""
-    local.raw["max_removal_percent"] = 50
-    mirror(local, range(10), at=NOW - 2)
-    mirror(local, range(2, 13), at=NOW - 1, max_removal_percent=50)
-    latest, first = history(local)
+    desk.raw["max_removal_percent"] = 50
+    mirror(desk, range(10), at=NOW - 2)
+    mirror(desk, range(2, 13), at=NOW - 1, max_removal_percent=50)
+    latest, first = history(desk)
     assert (3, 2, 50.0, 11) == tuple(
         latest[name] for name in ("added", "removed", "turnover_percent", "accepted")
     )
     assert first["turnover_percent"] is None
 
 
-def test_a_cohort_has_what_runs_did_to_it(local):
+def test_a_cohort_has_what_runs_did_to_it(desk):
     """With --cohort, a run of many cohorts has the numbers of that one, and is left out if it did
     nothing to it; commands are those of the cohort or of all."""
     names = {"cohorts": {"users": {"cohort_id_column": "cohort"}}}
@@ -112,30 +101,30 @@ def test_a_cohort_has_what_runs_did_to_it(local):
     def fan_out(at, **members):
         pairs = [(cohort, each) for cohort, numbers in members.items() for each in numbers]
         messages = [record(uid=person(each).uid, cohort=cohort) for cohort, each in pairs]
-        sync(local, schema(columns=("uid", "cohort")), *messages, at=at, **names)
+        sync(desk, schema(columns=("uid", "cohort")), *messages, at=at, **names)
 
     fan_out(NOW - 9, a=range(5), b=range(9))
     fan_out(NOW - 8, a=range(5), b=range(10))
     fan_out(NOW - 7, a=range(1), b=range(10))
-    path = local.folder / "some.csv"
+    path = desk.folder / "some.csv"
     path.write_text(f"uid\n{person(1).uid}\n")
-    local.run("forget", str(path), clock=lambda: NOW - 6)
-    local.run("resync", "b", clock=lambda: NOW - 5)
+    desk.run("forget", str(path), clock=lambda: NOW - 6)
+    desk.run("resync", "b", clock=lambda: NOW - 5)
     fields = ("kind", "cohort_id", "status", "added", "removals_withheld")
     of_a = [("forget", None, "succeeded", None, 0), ("run", "a", "withheld", 0, 4)]
     assert [*of_a, ("run", "a", "succeeded", 5, 0)] == chosen(
-        history(local, "--cohort", "a"), *fields
+        history(desk, "--cohort", "a"), *fields
     )
-    kinds = [entry["kind"] for entry in history(local, "--cohort", "b")]
+    kinds = [entry["kind"] for entry in history(desk, "--cohort", "b")]
     assert ["resync", "forget", "run", "run"] == kinds
     for stream, found in (("users", True), ("others", False)):
-        with local.ledgers() as ledgers, ledgers._ready().database.change("test") as change:  # noqa: SLF001 - a command of a stream
+        with desk.ledgers() as ledgers, ledgers._ready().database.change("test") as change:  # noqa: SLF001 - a command of a stream
             change.run("UPDATE operator_actions SET stream = ? WHERE kind = 'forget'", [stream])
-        kinds = [entry["kind"] for entry in history(local, "--cohort", "b")]
+        kinds = [entry["kind"] for entry in history(desk, "--cohort", "b")]
         assert found is ("forget" in kinds)
-    runs = [entry for entry in history(local) if entry["kind"] == "run"]
+    runs = [entry for entry in history(desk) if entry["kind"] == "run"]
     assert [(None, "users", 2)] * 3 == chosen(runs, "cohort_id", "stream", "cohorts")
-    assert 1 == local.run("history", "--cohort", "c").exit_code
+    assert 1 == desk.run("history", "--cohort", "c").exit_code
 
 
 @pytest.mark.parametrize(
@@ -151,18 +140,18 @@ def test_a_cohort_has_what_runs_did_to_it(local):
         ("2027-01-15T08:00:01Z", 0),
     ],
 )
-def test_since_takes_a_date_a_time_or_a_span(local, since, found):
+def test_since_takes_a_date_a_time_or_a_span(desk, since, found):
     """--since leaves out what is earlier than a date, a time or a span before now."""
     for days in (10, 5, 1.05, 0):
-        mirror(local, range(3), at=NOW - days * DAY)
-    assert found == len(history(local, "--since", since))
+        mirror(desk, range(3), at=NOW - days * DAY)
+    assert found == len(history(desk, "--since", since))
 
 
 @pytest.mark.parametrize("since", ["", "yesterday", "7", "7y", "-1d", "2027-13-01"])
-def test_another_since_is_wrong_usage(local, since):
+def test_another_since_is_wrong_usage(desk, since):
     """Anything else is wrong usage."""
-    mirror(local, range(3))
-    assert 2 == local.run("history", "--since", since).exit_code
+    mirror(desk, range(3))
+    assert 2 == desk.run("history", "--since", since).exit_code
 
 
 @pytest.mark.usefixtures("place")
@@ -205,15 +194,15 @@ def unchanged(desk):
         (unchanged, "succeeded", None),
     ],
 )
-def test_every_run_has_its_outcome(local, ending, status, error):
+def test_every_run_has_its_outcome(desk, ending, status, error):
     """A run is recorded however it ends, also if it did nothing; the error has its code."""
-    mirror(local, range(10), at=NOW - 1)
-    seen = ending(local)
-    latest = history(local)[0]
+    mirror(desk, range(10), at=NOW - 1)
+    seen = ending(desk)
+    latest = history(desk)[0]
     assert (seen.report.run_id, status, error) == tuple(
         latest[name] for name in ("run_id", "status", "error")
     )
-    assert len(history(local, "--cohort", "users")) == (1 if ending is nothing else 2)
+    assert len(history(desk, "--cohort", "users")) == (1 if ending is nothing else 2)
 
 
 def test_a_killed_run_is_unfinished(desk, place):
@@ -240,26 +229,26 @@ def test_a_killed_run_is_unfinished(desk, place):
     assert ["succeeded", "unfinished", "succeeded"] == [each["status"] for each in history(desk)]
 
 
-def test_a_run_that_only_found_busy_streams_is_recorded(local, monkeypatch):
+def test_a_run_that_only_found_busy_streams_is_recorded(desk, monkeypatch):
     """So is a run whose streams were all busy, without a cohort."""
-    mirror(local, range(3), at=NOW - 1)
+    mirror(desk, range(3), at=NOW - 1)
     impatient = functools.partial(singer.open_store, busy_seconds=0.1)
     monkeypatch.setattr(singer, "open_store", impatient)
-    with local.ledgers() as ledgers:
+    with desk.ledgers() as ledgers:
         ledgers.take("users")
-        seen = mirror(local, range(4))
+        seen = mirror(desk, range(4))
     assert 4 == seen.error.exit_code
-    (latest, _) = history(local)
+    (latest, _) = history(desk)
     assert ("failed", "ledger_busy", "users", None) == tuple(
         latest[name] for name in ("status", "error", "stream", "cohort_id")
     )
 
 
-def test_dry_runs_leave_no_trace(local):
+def test_dry_runs_leave_no_trace(desk):
     """A dry run is not in the history."""
-    mirror(local, range(3))
-    mirror(local, range(5), dry_run=True)
-    assert 1 == len(history(local))
+    mirror(desk, range(3))
+    mirror(desk, range(5), dry_run=True)
+    assert 1 == len(history(desk))
 
 
 @pytest.mark.usefixtures("place")
@@ -297,7 +286,7 @@ def test_a_run_deletes_old_commands(desk):
     assert later == numbers[0] + 1
 
 
-def test_a_failure_to_record_fails_no_run(local):
+def test_a_failure_to_record_fails_no_run(desk):
     """If the outcome cannot be recorded, the run only warns: members and STATE are as without."""
 
     names = iter(["finish run: before commit"])
@@ -306,16 +295,16 @@ def test_a_failure_to_record_fails_no_run(local):
         if name == "finish run: before commit" and next(names, None):
             raise BusyError("ledger_busy", "another process has locked it")
 
-    seen = mirror(local, range(3), step=step)
+    seen = mirror(desk, range(3), step=step)
     assert seen.error is None
     assert "history_not_recorded" in [each.code for each in seen.report.warnings]
-    assert {*people(*range(3))} == local.there("users")
-    assert ["succeeded"] == [each["status"] for each in history(local)]  # written at the end
+    assert {*people(*range(3))} == desk.there("users")
+    assert ["succeeded"] == [each["status"] for each in history(desk)]  # written at the end
 
 
-def test_an_error_as_the_ledger_is_closed_is_recorded(local):
+def test_an_error_as_the_ledger_is_closed_is_recorded(desk):
     """A run that fails after its outcome was recorded is a failed one in the history, too."""
-    local.raw |= {"ledger_uri": str(local.folder / "ledger"), "sync_mode": "add"}
+    desk.raw |= {"ledger_uri": str(desk.folder / "ledger"), "sync_mode": "add"}
     seen: list[str] = []
 
     def step(name):
@@ -324,23 +313,23 @@ def test_an_error_as_the_ledger_is_closed_is_recorded(local):
             raise BusyError("ledger_busy", "another process has locked it")
 
     messages = schema("users"), *rows(range(3))
-    assert "ledger_busy" == sync(local, *messages, step=step, ledger_uri=None).error.code
-    local.raw["ledger_uri"] = None
-    (entry,) = history(local)
+    assert "ledger_busy" == sync(desk, *messages, step=step, ledger_uri=None).error.code
+    desk.raw["ledger_uri"] = None
+    (entry,) = history(desk)
     assert ("failed", "ledger_busy", 3) == tuple(
         entry[name] for name in ("status", "error", "added")
     )
 
 
-def test_the_table_fits_a_terminal(local):
+def test_the_table_fits_a_terminal(desk):
     """The table has at most 80 columns, no escape codes, and who gave a command from where."""
     name = "c" * 90
-    mirror(local, range(9), cohorts={"users": {"cohort_id": name}})
-    mirror(local, range(2), cohorts={"users": {"cohort_id": name}}, at=NOW - 9)
-    local.fill(name + "\x1b[31m", people(1))
-    local.run("resync", name)
-    local.run("empty", name + "\x1b[31m", "--yes")
-    result = local.run("history")
+    mirror(desk, range(9), cohorts={"users": {"cohort_id": name}})
+    mirror(desk, range(2), cohorts={"users": {"cohort_id": name}}, at=NOW - 9)
+    desk.fill(name + "\x1b[31m", people(1))
+    desk.run("resync", name)
+    desk.run("empty", name + "\x1b[31m", "--yes")
+    result = desk.run("history")
     assert 0 == result.exit_code
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert f"by {getpass.getuser()} on " in result.stdout

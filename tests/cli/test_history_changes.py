@@ -6,19 +6,15 @@ import pytest
 
 from tests.cli.conftest import PLANTED, person
 from tests.cli.test_history import DAY, NOW, mirror, sync
-from tests.support.ledger_places import FolderPlace, ServerPlace
 from tests.support.singer import record, schema
 
 
-@pytest.fixture(params=["files", "postgresql"])
-def keeper(request, desk):
+@pytest.fixture
+def keeper(place, desk):
     """A desk that keeps changes, with each engine; its output may have identifiers."""
-    is_local = request.param == "files"
-    place = FolderPlace() if is_local else ServerPlace(request.getfixturevalue("server"))
-    desk.raw |= {"ledger_uri": place.uri, "sync_mode": "mirror", "keep_changes_days": 30}
-    desk.raw["max_removal_percent"] = 100
-    yield desk
-    place.close()
+    _ = place  # where its ledger is
+    desk.raw |= {"sync_mode": "mirror", "keep_changes_days": 30, "max_removal_percent": 100}
+    return desk
 
 
 def change(desk, numbers, at=NOW, **options):

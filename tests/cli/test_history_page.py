@@ -22,23 +22,12 @@ from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.settings import load
 from tests.cli.conftest import person
 from tests.support.browser import open_browser
-from tests.support.ledger_places import FolderPlace, ServerPlace
 from tests.support.reports import past_run
 from tests.support.singer import lines, record, run, schema
 
 NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 HOSTILE = "<b>&amp;</b></script><script>document.title = 'hacked'</script><!--"
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-
-
-@pytest.fixture(params=["files", "postgresql"])
-def place(request, desk):
-    """A place for the desk's ledger, of each engine."""
-    is_local = request.param == "files"
-    made = FolderPlace() if is_local else ServerPlace(request.getfixturevalue("server"))
-    desk.raw |= {"ledger_uri": made.uri}
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from target_moengage_cohort.cli import history_messages
 from tests.cli.test_history import DAY, NOW, mirror, rows
-from tests.support.ledger_places import FolderPlace, ServerPlace
+from tests.support.ledger_places import ServerPlace
 from tests.support.project import ROOT
 from tests.support.singer import environment, lines, schema, start
 
@@ -24,17 +24,9 @@ TARGET = shutil.which(
 )
 
 
-@pytest.fixture(params=["files", "postgresql"])
-def place(request, desk):
-    is_local = request.param == "files"
-    made = FolderPlace() if is_local else ServerPlace(request.getfixturevalue("server"))
-    desk.raw |= {"ledger_uri": made.uri, "sync_mode": "mirror"}
-    yield made
-    made.close()
-
-
 @pytest.fixture
-def local(desk):
+def desk(desk):
+    """The desk, with mirrors."""
     desk.raw["sync_mode"] = "mirror"
     return desk
 
@@ -86,38 +78,38 @@ def test_it_goes_on_where_its_state_ends(desk, place):
     assert latest != state
 
 
-def test_an_unfinished_run_comes_again_when_it_has_ended(local):
+def test_an_unfinished_run_comes_again_when_it_has_ended(desk):
     """A run at work is written as such, and once more, with the same key, when it has ended."""
-    mirror(local, range(3), at=NOW)
-    local.emulator.hold()
-    process = start(local.folder / "home", local.raw, XDG_STATE_HOME=str(local.folder / "state"))
+    mirror(desk, range(3), at=NOW)
+    desk.emulator.hold()
+    process = start(desk.folder / "home", desk.raw, XDG_STATE_HOME=str(desk.folder / "state"))
     process.stdin.write(lines(schema("users"), *rows(range(30))))
     process.stdin.close()
-    local.emulator.wait_until(lambda totals: totals.requests >= 2)
-    records, state = export(local)
+    desk.emulator.wait_until(lambda totals: totals.requests >= 2)
+    records, state = export(desk)
     _, running = records["runs"]
     assert ("running", None) == (running["status"], running["finished_at"])
-    mirror(local, (), at=NOW, cohorts={"users": {"cohort_id": "x"}}, dry_run=True)
-    local.run("resync", "users")
-    local.emulator.release()
+    mirror(desk, (), at=NOW, cohorts={"users": {"cohort_id": "x"}}, dry_run=True)
+    desk.run("resync", "users")
+    desk.emulator.release()
     assert 0 == process.wait()
-    records, state = export(local, state)
+    records, state = export(desk, state)
     (ended,) = records["runs"]
     assert (running["run_id"], "succeeded", 27) == tuple(
         ended[name] for name in ("run_id", "status", "added")
     )
     assert [ended["run_id"]] == [each["run_id"] for each in records["run_cohorts"]]
-    assert 0 == sum(counts(export(local, state)[0]).values())
+    assert 0 == sum(counts(export(desk, state)[0]).values())
 
 
-def test_a_state_comes_every_so_many_records(local, monkeypatch):
+def test_a_state_comes_every_so_many_records(desk, monkeypatch):
     """After each STATE, whichever is the last that a target has written, the rest follows: no
     record is lost, and the keys of all are different."""
     monkeypatch.setattr(history_messages, "_RECORDS_PER_STATE", 2)
     for number in range(5):
-        mirror(local, range(10 + number), at=NOW + number)
-        local.run("resync", "users")
-    whole = local.run("history", "--singer").stdout.splitlines()
+        mirror(desk, range(10 + number), at=NOW + number)
+        desk.run("resync", "users")
+    whole = desk.run("history", "--singer").stdout.splitlines()
     keys = {each["stream"]: each["key_properties"] for each in map(json.loads, whole[:3])}
 
     def read(output):
@@ -131,31 +123,31 @@ def test_a_state_comes_every_so_many_records(local, monkeypatch):
     states = [number for number, line in enumerate(whole) if json.loads(line)["type"] == "STATE"]
     assert len(states) > 5
     for end in states:
-        path = local.folder / "state.json"
+        path = desk.folder / "state.json"
         path.write_text(json.dumps(json.loads(whole[end])["value"]))
-        rest = local.run("history", "--singer", "--state", str(path)).stdout.splitlines()
+        rest = desk.run("history", "--singer", "--state", str(path)).stdout.splitlines()
         assert read(whole) == read(whole[: end + 1]) | read(rest)
     assert 15 == len(read(whole)) == sum(json.loads(line)["type"] == "RECORD" for line in whole)
 
 
-def test_another_store_begins_anew(local):
+def test_another_store_begins_anew(desk):
     """With the STATE of another store, or of one that is older than its STATE, all is written."""
-    mirror(local, range(3))
-    _, state = export(local)
+    mirror(desk, range(3))
+    _, state = export(desk)
     other = json.loads(state)
     other["bookmarks"]["runs"]["store_id"] = other["bookmarks"]["actions"]["store_id"] = "x"
     older = json.loads(state)
     older["bookmarks"]["runs"]["number"] = 10**6
     for each in (other, older, {"bookmarks": {"users": {"replication_key_value": 3}}}):
-        assert 1 == len(export(local, json.dumps(each))[0]["runs"])
-    assert 0 == len(export(local, state)[0]["runs"])
+        assert 1 == len(export(desk, json.dumps(each))[0]["runs"])
+    assert 0 == len(export(desk, state)[0]["runs"])
 
 
-def test_since_limits_the_first_output(local):
+def test_since_limits_the_first_output(desk):
     """--since leaves out what is earlier."""
-    mirror(local, range(3), at=NOW - 2 * DAY)
-    mirror(local, range(4), at=NOW)
-    assert 1 == len(export(local, None, "--since", "2027-01-15")[0]["runs"])
+    mirror(desk, range(3), at=NOW - 2 * DAY)
+    mirror(desk, range(4), at=NOW)
+    assert 1 == len(export(desk, None, "--since", "2027-01-15")[0]["runs"])
 
 
 @pytest.mark.parametrize(
@@ -168,22 +160,22 @@ def test_since_limits_the_first_output(local):
         ("--singer", "--state", "{state}"),
     ],
 )
-def test_options_that_do_not_go_together_are_wrong_usage(local, options):
+def test_options_that_do_not_go_together_are_wrong_usage(desk, options):
     """So is a state file that is missing or broken; nothing is written then."""
-    mirror(local, range(3))
-    path = local.folder / "state.json"
+    mirror(desk, range(3))
+    path = desk.folder / "state.json"
     path.write_text("{}\n[")
-    paths = {"state": path, "missing": local.folder / "none"}
-    result = local.run("history", *(each.format_map(paths) for each in options))
+    paths = {"state": path, "missing": desk.folder / "none"}
+    result = desk.run("history", *(each.format_map(paths) for each in options))
     assert (2, "") == (result.exit_code, result.stdout)
 
 
 @pytest.mark.skipif(TARGET is None, reason="target-postgres is not installed: make environments")
-def test_a_real_target_doubles_no_row(local, server):
+def test_a_real_target_doubles_no_row(desk, server):
     """target-postgres loads the history into a real PostgreSQL twice, from the beginning and from
     its STATE, and a run that had not ended before: each run, cohort and command has one row."""
     warehouse = ServerPlace(server)
-    folder = Path(local.folder)
+    folder = Path(desk.folder)
     settings = {
         "host": server.host,
         "port": server.port,
@@ -218,18 +210,18 @@ def test_a_real_target_doubles_no_row(local, server):
         "SELECT (SELECT count(*) FROM history.runs), (SELECT count(*) FROM history.run_cohorts),"
         " (SELECT count(*) FROM history.actions)"
     )
-    mirror(local, range(10), at=NOW)
-    local.run("resync", "users")
-    local.emulator.hold()
-    process = start(home, local.raw, XDG_STATE_HOME=str(folder / "state"))
+    mirror(desk, range(10), at=NOW)
+    desk.run("resync", "users")
+    desk.emulator.hold()
+    process = start(home, desk.raw, XDG_STATE_HOME=str(folder / "state"))
     process.stdin.write(lines(schema("users"), *rows(range(30))))
     process.stdin.close()
-    local.emulator.wait_until(lambda totals: totals.requests >= 2)
+    desk.emulator.wait_until(lambda totals: totals.requests >= 2)
     state = load()
     assert [(2, 1, 1)] == loaded(sizes)
     assert [("running",)] == loaded("SELECT status FROM history.runs WHERE finished_at IS NULL")
     process.send_signal(signal.SIGTERM)
-    local.emulator.release()
+    desk.emulator.release()
     process.wait()
     (folder / "state.json").write_bytes(state)
     for options in ((), ("--state", str(folder / "state.json")), ()):

@@ -14,20 +14,9 @@ import pytest
 
 from target_moengage_cohort.core.membership import Member
 from tests.cli.conftest import PLANTED, people, person
-from tests.support.ledger_places import FolderPlace, ServerPlace
 from tests.support.singer import lines, record, run, schema
 
 HEAD = ["cohort_id", "action", "uid", "anonymous_id"]
-
-
-@pytest.fixture(params=["files", "postgresql"])
-def place(request, desk):
-    """A place for the desk's ledger, of each engine."""
-    is_local = request.param == "files"
-    made = FolderPlace() if is_local else ServerPlace(request.getfixturevalue("server"))
-    desk.raw |= {"ledger_uri": made.uri}
-    yield made
-    made.close()
 
 
 def written(path):
@@ -81,7 +70,7 @@ AWKWARD = [
 )
 def test_a_plan_writes_who(desk, settings, desired, added, removed):
     """The file has exactly the members that the plan counts, what it would withhold among them, in
-    each mode, and nobody is sent anything."""
+    each mode, and no request is sent."""
     desk.raw |= {"anonymous_id_column": "anon"}
     desk.fill("vip", [*STAYING, *people(1, 2)])
     before = len(desk.emulator.requests())

@@ -12,7 +12,6 @@ from target_moengage_cohort.moengage.transport import Transport
 from tests.cli.conftest import Desk, people
 from tests.cli.test_actions import rows
 from tests.support import singer
-from tests.support.ledger_places import FolderPlace, ServerPlace
 from tests.support.singer import Outcomes, lines, record, run, schema, state
 
 USERS = [
@@ -27,15 +26,6 @@ MODES = {
     "incremental": {},
     "fan_out": {"cohorts": {"users": {"cohort_id_column": "cohort"}, "others": {}}},
 }
-
-
-@pytest.fixture(params=["folder", "server"])
-def place(request):
-    """A place of a ledger, for each engine."""
-    is_server = request.param == "server"
-    made = ServerPlace(request.getfixturevalue("server")) if is_server else FolderPlace()
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -131,7 +121,7 @@ def test_a_pause_of_all_holds_for_streams_to_come(desk):
 
 @pytest.mark.parametrize(
     ("place", "mode"),
-    [*(("folder", mode) for mode in MODES), ("server", "mirror"), ("server", "incremental")],
+    [*(("files", mode) for mode in MODES), ("server", "mirror"), ("server", "incremental")],
     indirect=["place"],
 )
 def test_a_run_under_way_stops_before_its_next_request(office, mode):

@@ -134,7 +134,7 @@ def test_lost_removals_that_are_not_kept_are_no_strangers(office):
 
 
 def test_an_answer_that_explains_less_replaces_a_finding(office):
-    """With --wait, members who are not missing any more are no finding, though the latest answer
+    """With --wait, members who are no longer missing are no finding, though the latest answer
     leaves open who other users are."""
     everyone = people(*range(3_100))
     office.fill("vip", everyone)

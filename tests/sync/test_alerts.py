@@ -13,7 +13,6 @@ from target_moengage_cohort.sync import alerting
 from target_moengage_cohort.sync.alert_states import State, StreamOutcome, changes
 from tests.ledger.support import process
 from tests.support import singer
-from tests.support.ledger_places import FolderPlace, ServerPlace
 from tests.support.receiver import Receiver
 from tests.support.singer import config, lines, record, run, schema
 from tests.sync.test_busy_streams import HOLD
@@ -40,15 +39,6 @@ def person(number: int) -> str:
 
 def rows(*numbers: int, stream: str = "users") -> bytes:
     return lines(schema(stream), *(record(stream, uid=person(each)) for each in numbers))
-
-
-@pytest.fixture(params=["folder", "server"])
-def place(request):
-    """A place of a ledger, for each engine."""
-    is_server = request.param == "server"
-    made = ServerPlace(request.getfixturevalue("server")) if is_server else FolderPlace()
-    yield made
-    made.close()
 
 
 @pytest.fixture

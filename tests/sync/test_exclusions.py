@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from target_moengage_cohort.cli import cli
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.sync import early_removals, exclusions
-from tests.support.ledger_places import FolderPlace, ServerPlace
 from tests.support.singer import Outcomes, config, lines, record, run, schema, state
 
 MODES = {
@@ -34,15 +33,6 @@ BROKEN = {
     "an empty line": (b"uid,anonymous_id\nu1,\n,\n", "no_identifier"),
     "another table": (b"<html>\n<body>\n", "no_header"),
 }
-
-
-@pytest.fixture(params=["folder", "server"])
-def place(request):
-    """A place of a ledger, for each engine."""
-    is_server = request.param == "server"
-    made = ServerPlace(request.getfixturevalue("server")) if is_server else FolderPlace()
-    yield made
-    made.close()
 
 
 @pytest.fixture

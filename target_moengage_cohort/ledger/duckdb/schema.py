@@ -37,7 +37,7 @@ FILE_TABLES = (
         "CREATE TABLE {s}.kept_removals"
         " (cohort INTEGER, h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR, number BIGINT)"
     ),
-    # How many removals of a cohort were kept once and are not any more, or never were.
+    # How many removals of a cohort are no longer kept, or never were.
     "CREATE TABLE {s}.dropped_removals (cohort INTEGER, number BIGINT)",
 )
 """No indexes: those of DuckDB do not spill. The cohorts are control's numbers of them."""
