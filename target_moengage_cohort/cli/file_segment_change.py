@@ -14,8 +14,8 @@ from target_moengage_cohort.core.errors import SettingsError, TargetError, TryAg
 from target_moengage_cohort.core.text import format_count, format_minutes, format_size
 from target_moengage_cohort.delivery.ports import NoAnswerError
 from target_moengage_cohort.moengage.api_errors import ApiError
+from target_moengage_cohort.moengage.calls import MOST_USERS
 from target_moengage_cohort.moengage.redaction import mask_identifiers, scrub
-from target_moengage_cohort.moengage.segment_files import MOST_USERS
 from target_moengage_cohort.moengage.segments import FileSource
 
 if t.TYPE_CHECKING:

@@ -15,10 +15,10 @@ import msgspec
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.core.input_files import reading
 from target_moengage_cohort.core.member_lists import is_column_name
+from target_moengage_cohort.moengage.calls import MOST_USERS
 from target_moengage_cohort.moengage.segment_files import (
     FAULTS,
     MOST_BYTES,
-    MOST_USERS,
     SeenValues,
     value_fault,
 )

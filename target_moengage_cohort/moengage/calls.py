@@ -9,7 +9,6 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from target_moengage_cohort.core.rate_limits import RateLimit, rate_limit
-from target_moengage_cohort.moengage.segment_files import MOST_USERS
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +23,8 @@ LIST = rate_limit("list", minute=50, hour=200, day=1_000)
 GET = rate_limit("get", minute=100, hour=1_000, day=4_000)
 CREATE = rate_limit("create", minute=50, hour=200, day=1_000)
 ANALYTICS = rate_limit("analytics", second=5, minute=15, hour=100)
+MOST_USERS = 2_000_000
+"""Of all files of a day."""
 USERS_A_PERMIT = 1_000
 FILE_USERS = rate_limit("file_users", day=MOST_USERS // USERS_A_PERMIT)
 """Of users in files, counted in thousands: each of them would fill the windows."""

@@ -11,8 +11,6 @@ AttributeType: t.TypeAlias = t.Literal["string", "double"]
 
 MOST_BYTES = 150_000_000
 """Of a file; 150 MB may mean more, and this is the reading that passes no limit."""
-MOST_USERS = 2_000_000
-"""Of all files of a day."""
 
 FAULTS = {
     "quote": "has a quote",

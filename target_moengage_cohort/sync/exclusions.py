@@ -12,9 +12,7 @@ from pathlib import Path
 import msgspec
 
 from target_moengage_cohort.core.errors import InputError
-from target_moengage_cohort.core.member_lists import members_in
 from target_moengage_cohort.core.membership import Member
-from target_moengage_cohort.core.remote_files import open_storage
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,7 +51,10 @@ class Exclusions:
         """Read the file, unless that is done, or there is none."""
         if self._path is None or self._cursor is not None:
             return
-        import duckdb  # noqa: PLC0415 - slow to import, and few runs need it
+        # Slow to import, and few runs need them.
+        import duckdb  # noqa: PLC0415
+
+        from target_moengage_cohort.core.member_lists import members_in  # noqa: PLC0415
 
         cursor = duckdb.connect(":memory:", config=_IN_MEMORY | {"memory_limit": _MEMORY})
         for column in _COLUMNS:
@@ -111,6 +112,8 @@ class Exclusions:
                 yield t.cast("t.IO[bytes]", io.BufferedReader(watched))
                 watched.check(is_same=_version(file) == before)
             return
+        from target_moengage_cohort.core.remote_files import open_storage  # noqa: PLC0415 - likewise
+
         files, place = open_storage(path, _NAME, InputError)
         try:
             with files.open(place, "rb") as file:

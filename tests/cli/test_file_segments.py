@@ -26,7 +26,7 @@ from target_moengage_cohort.core.interrupts import Interrupt
 from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.core.rate_limits import rate_limit
 from target_moengage_cohort.ledger.records import RequestState
-from target_moengage_cohort.moengage.segment_files import MOST_USERS
+from target_moengage_cohort.moengage.calls import MOST_USERS
 from tests.cli.conftest import PLANTED, people, person
 from tests.support.project import program
 from tests.support.servers import free_port

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from target_moengage_cohort.cli import cli
+from target_moengage_cohort.core import member_lists
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.sync import early_removals, exclusions
 from tests.support.singer import Outcomes, config, lines, record, run, schema, state
@@ -181,7 +182,7 @@ def test_a_file_that_is_written_meanwhile_stops_a_run(emulator, tmp_path, monkey
     """A file that grows while it is read does not count with the lines that it had."""
     path = tmp_path / "excluded.csv"
     path.write_bytes(b"uid\nu1\n")
-    read = exclusions.members_in
+    read = member_lists.members_in
 
     def slow(*arguments, **options):
         for members in read(*arguments, **options):
@@ -189,7 +190,7 @@ def test_a_file_that_is_written_meanwhile_stops_a_run(emulator, tmp_path, monkey
                 file.write(b"u2\n")
             yield members
 
-    monkeypatch.setattr(exclusions, "members_in", slow)
+    monkeypatch.setattr(member_lists, "members_in", slow)
     seen = run(emulator, rows("u1", "u2") + lines(state(1)), exclude_path=str(path))
     assert ("unfinished_file", []) == (seen.error.code, seen.attempts)
 

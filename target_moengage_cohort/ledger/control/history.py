@@ -54,7 +54,7 @@ class History:
             transaction.run(
                 "INSERT INTO runs (number, run_id, partner, started_at, started_by, host)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
-                [*rows[0], run_id, self._control.partner, started_at, *_origin()],
+                [*rows[0], run_id, self._control.partner, started_at, *origin()],
             )
         return int(rows[0][0])
 
@@ -157,7 +157,7 @@ class History:
             " cohort_id, stream, details, run_id, status) SELECT coalesce(max(number), 0) + 1,"
             " ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM operator_actions",
             [
-                *(kind, self._now(), *_origin(), self._control.partner, cohort_id, stream),
+                *(kind, self._now(), *origin(), self._control.partner, cohort_id, stream),
                 *(_encode(counts), self.run_id, status),
             ],
         )
@@ -179,7 +179,8 @@ def _encode(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _origin() -> tuple[str, str]:
+def origin() -> tuple[str, str]:
+    """Return the user of this process, and its host."""
     return user(), socket.gethostname()
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import typing as t
 
-from target_moengage_cohort.ledger.control.history import user
+from target_moengage_cohort.ledger.control.history import origin
 from target_moengage_cohort.ledger.records import Pause
 
 if t.TYPE_CHECKING:
@@ -45,7 +44,7 @@ class Pauses:
                 transaction.run(
                     "INSERT INTO pauses (partner, stream, paused_at, paused_by, host)"
                     " VALUES (?, ?, ?, ?, ?)",
-                    [*row, self._control.clock(), user(), socket.gethostname()],
+                    [*row, self._control.clock(), *origin()],
                 )
                 self._control.history.add_action(transaction, "pause", None, {}, stream=stream)
         return is_new
