@@ -4,7 +4,6 @@ import json
 import time
 
 from tests.cli.conftest import Desk, people
-from tests.cli.test_pause import place  # noqa: F401 - a fixture
 from tests.support.singer import lines, record, run, schema, state
 
 HOUR = 3_600
@@ -33,7 +32,7 @@ def fan(*cohorts: str) -> list[dict]:
     return [schema(columns=("uid", "cohort")), *rows]
 
 
-def test_a_cohort_is_fresh_for_so_long(desk, place):  # noqa: F811
+def test_a_cohort_is_fresh_for_so_long(desk, place):
     """With either engine a cohort is fresh until its last successful sync is longer ago; a time far
     in the future is not fresh, and a failed run renews nothing."""
     desk.raw["ledger_uri"] = place.uri
