@@ -49,15 +49,15 @@ def how_to_clear_state() -> str:
     Meltano does not tell a loader its state ID, so this is the one that `meltano run` gives it.
     """
     if not is_under_meltano():
-        return "Start the tap without its former STATE (--state)"
+        return "Start the tap without its previous STATE (--state)"
     parts = [os.environ.get(f"MELTANO_{each}") for each in _PARTS_OF_STATE_ID]
     if not all(parts):
         return "Run Meltano once with --full-refresh"
     environment, tap, loader = map(str, parts)
     command = shlex.join(["meltano", "state", "clear", f"{environment}:{tap}-to-{loader}"])
     return (
-        f"Clear its STATE, then run again: {command} (if the pipeline has a state ID or a suffix "
-        "of its own, replace the ID by the one that this lists: meltano state list)"
+        f"Clear its STATE, then run again: {command} (if the pipeline has its own state ID or "
+        "suffix, replace the ID with the one that `meltano state list` shows)"
     )
 
 

@@ -198,8 +198,8 @@ class Attempts:
         lanes = self._state.lanes
         if lanes.lower_limit(request):
             logger.warning(
-                "MoEngage refused %d bytes as too large; requests have at most %d bytes from now "
-                "on. Set max_payload_bytes to avoid the refused ones",
+                "MoEngage refused %d bytes as too large; requests have at most %d bytes from "
+                "now on. Set max_payload_bytes to avoid refused requests",
                 len(request.data),
                 lanes.budget.limit,
                 extra={"code": "payload_too_large", "cohort_id": request.lane.cohort.cohort_id},

@@ -29,7 +29,7 @@ _REFUSALS = {
     404: ("segment_not_found", "check its name"),
     409: (
         "name_exists",
-        "choose another name, or change that segment; a cohort's name is never free again",
+        "choose another name, or change that segment; MoEngage never frees a cohort's name",
     ),
     412: ("cyclic_segment", "a segment must not be in its own filters"),
     413: ("payload_too_large", "use fewer values"),
@@ -91,7 +91,7 @@ def error(call: Call, answer: Answer) -> TargetError:
     if answer.status == HTTPStatus.BAD_REQUEST and _is_database(answer):
         msg = (
             f"cannot {call.what}: MoEngage does not know this database ({answer.summary}); set "
-            "db_name to the name that MoEngage shows for the workspace, or correct it"
+            "db_name to the database name that MoEngage shows for the workspace"
         )
         return SettingsError("db_name_refused", msg)
     if answer.outcome is Outcome.OUR_FAULT:

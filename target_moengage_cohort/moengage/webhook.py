@@ -73,4 +73,4 @@ def _attempt(url: str, body: bytes, headers: Mapping[str, str], seconds: float) 
     if status in _TAKEN:
         return WebhookAnswer()
     is_for_good = 400 <= status < 500 and status not in {408, 429}  # noqa: PLR2004 - HTTP's
-    return WebhookAnswer(f"it answered {status}", is_refused=is_for_good)
+    return WebhookAnswer(f"HTTP {status}", is_refused=is_for_good)

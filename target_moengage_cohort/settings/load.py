@@ -54,9 +54,9 @@ _MISSPELLED = 0.8  # request_timeout, which taps and targets of the SDK's have, 
 _SIMILAR = 0.75  # worth a hint
 
 _EMPTY_COHORTS = (
-    "cohorts: is an empty object, which maps no stream. Meltano passes one on if a variable has a "
-    "key with a dot, such as the name of a stream: set cohorts in meltano.yml instead. To have "
-    "every stream populate a cohort of its own name, leave cohorts out"
+    "cohorts: is an empty object, which maps no stream. Meltano passes on an empty object if a "
+    "variable contains a key with a dot, such as a stream's name: set cohorts in meltano.yml "
+    "instead. To let each stream populate a cohort of the same name, omit cohorts"
 )
 
 _NEEDS_MEMBERS = (
@@ -114,7 +114,7 @@ def load(raw: t.Mapping[str, t.Any]) -> Config:
     try:
         return _load(raw)
     except RecursionError:
-        msg = f"{', '.join(OBJECTS)}: one of them is nested too deeply"
+        msg = f"one of {', '.join(OBJECTS)} is nested too deeply; simplify it"
         raise SettingsError("invalid_value", msg) from None
 
 
@@ -186,7 +186,7 @@ def _nearest_setting(name: str) -> tuple[str | None, list[SettingsError]]:
     own = name.removeprefix(ENVIRONMENT_PREFIX)
     own, prefix = (own.lower(), ENVIRONMENT_PREFIX) if own != name else (name, "")
     if own in MAPPING_KEYS:
-        msg = f"unknown setting {name!r}; it is a key of a stream's mapping under cohorts"
+        msg = f"unknown setting {name!r}; set it in a stream's mapping under cohorts"
         return None, [SettingsError("unknown_setting", msg)]
     nearest, similarity = closest_name(own, SETTING_NAMES)
     if similarity < _SIMILAR:
@@ -241,7 +241,7 @@ def _mapping_faults(mapping: StreamMapping, own_keys: Container[str]) -> Iterato
     yield from _cohort_faults(where, mapping, own_keys)
     for key, (*modes, last) in _MODES_OF_KEYS.items():
         if key in own_keys and mapping.sync_mode not in {*modes, last}:
-            rule = f"works with the sync modes {', '.join(modes)} and {last} only"
+            rule = f"works only with the sync modes {', '.join(modes)} and {last}"
             yield _conflict(f"{where}.{key}: {rule}, not with {mapping.sync_mode}")
     roles: dict[str, str] = {}
     for role, column in mapping.columns.items():
@@ -287,14 +287,15 @@ def _shared_cohort_faults(mappings: Iterable[StreamMapping]) -> Iterator[Setting
             continue
         if (other := by_id.get(cohort.cohort_id)) is not None:
             msg = (
-                f"cohorts: streams {other!r} and {mapping.stream!r} feed the same cohort "
+                f"cohorts: streams {other!r} and {mapping.stream!r} populate the same cohort "
                 f"{cohort.cohort_id!r}; give each its own cohort_id, or merge the streams"
             )
             yield SettingsError("duplicate_cohort", msg)
         elif (other := by_name.get(cohort.name)) is not None:
             msg = (
-                f"cohorts: streams {other!r} and {mapping.stream!r} give two cohorts the same name "
-                f"{cohort.name!r}; MoEngage uses a name for one segment only, so change one of them"
+                f"cohorts: streams {other!r} and {mapping.stream!r} give two cohorts the same "
+                f"name {cohort.name!r}; MoEngage uses a name for only one segment, so change one "
+                "of them"
             )
             yield SettingsError("duplicate_cohort_name", msg)
         by_id[cohort.cohort_id] = by_name[cohort.name] = mapping.stream

@@ -108,7 +108,7 @@ def test_the_table_has_the_requests_of_each_cohort(mirror):
     mirror.fill("vip", STAYING)
     plan = planned(mirror, tap([*STAYING, *people(1)]))["vip"]
     shown = mirror.run("plan", text=tap([*STAYING, *people(1)])).stdout
-    assert f"  1 request, {plan['bytes']} bytes, under a minute at the rate limit" in shown
+    assert f"  1 request, {plan['bytes']} bytes, less than a minute at the rate limit" in shown
 
 
 @pytest.mark.parametrize(
