@@ -40,7 +40,7 @@ class UnconfirmedError(LedgerError):
 
     def __init__(self, place: str, cause: object) -> None:
         msg = (
-            f"{cause}. It is unknown whether {place} has the new ledger. To see that, set "
+            f"{cause}. It is unknown whether {place} has the new ledger. To find out, set "
             f"ledger_uri to it, then run: {suggest('status')}"
         )
         super().__init__("ledger_copy_unconfirmed", msg)
@@ -82,7 +82,10 @@ class MovableStore(t.Protocol):
     def require(self) -> None:
         """Raise a `SettingsError` unless there is a store."""
         if not self._control.database.exists:
-            msg = f"there is no ledger in {self.place}; name the place that has one (ledger_uri)"
+            msg = (
+                f"there is no ledger in {self.place}; set ledger_uri to the place of an "
+                "existing ledger"
+            )
             raise SettingsError("no_ledger", msg)
 
     def facts(self) -> StoreFacts:

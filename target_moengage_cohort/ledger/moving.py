@@ -230,7 +230,7 @@ def _check(opener: Opener, settings: Settings, facts: StoreFacts) -> None:
 
 
 def _differs(what: str) -> LedgerError:
-    msg = f"the copy of {what} is not what it should be, so the copy was deleted; run again"
+    msg = f"the copy of {what} differs from the original, so the copy was deleted; run again"
     return LedgerError("ledger_copy_differs", msg)
 
 

@@ -293,9 +293,8 @@ def _shared_cohort_faults(mappings: Iterable[StreamMapping]) -> Iterator[Setting
             yield SettingsError("duplicate_cohort", msg)
         elif (other := by_name.get(cohort.name)) is not None:
             msg = (
-                f"cohorts: streams {other!r} and {mapping.stream!r} give two cohorts the same "
-                f"name {cohort.name!r}; MoEngage uses a name for only one segment, so change one "
-                "of them"
+                f"cohorts: streams {other!r} and {mapping.stream!r} give two cohorts the same name "
+                f"{cohort.name!r}; MoEngage uses a name only once, so change one of them"
             )
             yield SettingsError("duplicate_cohort_name", msg)
         by_id[cohort.cohort_id] = by_name[cohort.name] = mapping.stream

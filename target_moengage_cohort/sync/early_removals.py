@@ -134,10 +134,9 @@ def _check(mapping: StreamMapping, entry: CohortEntry, count: int) -> None:
     percent, base = mapping.max_removal_percent, entry.counts.base
     if count > max(base * percent // _ALL, ALWAYS_ALLOWED_REMOVALS):
         msg = (
-            f"stream {mapping.stream!r}: exclude_path names {count:,} of the {base:,} members of "
+            f"stream {mapping.stream!r}: exclude_path lists {count:,} of the {base:,} members of "
             f"cohort {entry.cohort_id!r}, more than max_removal_percent {percent}, so nothing is "
             "sent for the stream. Check the file. If it is right, remove them from all cohorts "
-            "with: "
-            f"{suggest('forget', EXAMPLE_CSV)}"
+            f"with: {suggest('forget', EXAMPLE_CSV)}"
         )
         raise WithheldError("too_many_excluded", msg)

@@ -90,7 +90,7 @@ def withheld_exit(settings: Settings) -> int:
 def incomplete_input(mapping: StreamMapping) -> InputError:
     """Return the error of a mirror of which removals were left out."""
     msg = (
-        f"stream {mapping.stream!r}: its input is not complete, so no members were removed; the "
-        "warnings say why"
+        f"stream {mapping.stream!r}: its input is not complete, so no members were removed; see "
+        "the warnings above"
     )
     return InputError("incomplete_input", msg)

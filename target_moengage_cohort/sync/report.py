@@ -240,6 +240,7 @@ def write(report: Report, path: str) -> None:
     except OSError as error:
         msg = (
             f"report_path: {path} cannot be written ({error.strerror}). Check that its directory "
-            "is writable and its disk has room. The changes were sent; the next run resumes there"
+            "is writable and its disk has free space. The changes were sent; the next run "
+            "resumes after them"
         )
         raise SettingsError("report_unwritable", msg) from None

@@ -49,7 +49,8 @@ class SegmentDirectory:
         except TargetError as error:
             self.failure = error
             logger.warning(
-                "it is unknown whether MoEngage has segments with the names of new cohorts: %s",
+                "could not check whether MoEngage already has segments with the names of new "
+                "cohorts: %s",
                 error,
                 extra={"code": "segments_unknown"},
             )
@@ -63,7 +64,7 @@ def taken_name(cohort: Cohort, mapping: StreamMapping) -> str:
         words += ["--stream", mapping.stream, "--name", cohort.name]
     return (
         f"the new cohort {cohort.cohort_id!r} has the name {cohort.name!r} of a segment that "
-        "MoEngage has already, so MoEngage would drop its members without an error; choose "
-        "another name. If that segment is this cohort, whose ledger was lost, import its members: "
-        f"{suggest(*words)}"
+        "MoEngage already has, so MoEngage would drop its members without an error; choose "
+        "another name. If that segment is this cohort and its ledger was lost, import its "
+        f"members: {suggest(*words)}"
     )

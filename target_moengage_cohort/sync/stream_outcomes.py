@@ -8,6 +8,7 @@ import msgspec
 
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import BusyError, WithheldError
+from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.sync.alert_states import State, StreamOutcome, is_turnover
 from target_moengage_cohort.sync.outcome import incomplete_input
 
@@ -129,8 +130,8 @@ def _turnover(facts: RunFacts, stream: str, percent: int | None) -> StreamOutcom
                 state=State.TURNOVER,
                 cohort_id=each.cohort_id,
                 code="turnover",
-                reason=f"{added:,} members were added and {each.removed:,} removed, "
-                f"{share:.0%} of the {before:,} before; alert_turnover_percent is {percent}",
+                reason=f"{share:.0%} of {format_count(before, 'member')} changed ({added:,} added, "
+                f"{each.removed:,} removed), more than alert_turnover_percent {percent}",
                 command=suggest("status"),
             )
     return StreamOutcome(stream=stream, state=State.OK, command=suggest("status"))

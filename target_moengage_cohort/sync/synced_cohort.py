@@ -73,7 +73,7 @@ class SyncedCohort(msgspec.Struct, eq=False):
         except RowError as error:
             msg = (
                 f"cohort {self.cohort.cohort_id!r}: {error.reason}. The member was accepted when "
-                "requests had more room: raise max_payload_bytes again"
+                "max_payload_bytes was larger: raise it again"
             )
             raise InputError("member_too_large", msg) from None
         return Change(self.cohort, action, member)

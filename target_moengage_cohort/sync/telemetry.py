@@ -48,7 +48,8 @@ def export(report: Report, partner: str) -> None:
     if failures:
         logger.warning(
             "the run's traces and metrics did not all reach the OpenTelemetry collector (%s). "
-            "Check the variables OTEL_EXPORTER_OTLP_…, and that the collector takes OTLP over HTTP",
+            "Check the variables OTEL_EXPORTER_OTLP_…, and check that the collector accepts "
+            "OTLP over HTTP",
             "; ".join(failures),
             extra={"code": "telemetry_not_sent"},
         )

@@ -58,8 +58,9 @@ def withheld_error(
         column, value = mapping.cohort_name_column, cohort.name
     reason = error.reason if isinstance(error, RowError | MismatchError) else str(error)
     message = (
-        f"stream {mapping.stream!r}: the cohort {cohort.cohort_id!r} is withheld, the others go "
-        f"on: the column {column!r} says {value!r}, and {reason}. No STATE passes its rows"
+        f"stream {mapping.stream!r}: the cohort {cohort.cohort_id!r} is withheld, and the others "
+        f"continue: the column {column!r} contains {value!r}, and {reason}. No STATE covers its "
+        "rows"
     )
     extra = {"code": error.code, "stream": mapping.stream, "cohort_id": cohort.cohort_id}
     logger.warning("%s", message, extra=extra)
@@ -69,8 +70,8 @@ def withheld_error(
 def two_names(synced: SyncedCohort) -> RowError:
     """Return the error of a cohort with another name than this one's in the same run."""
     reason = (
-        f"other rows of this run have the name {synced.cohort.name!r}; let all rows of a cohort "
-        "have one name"
+        f"other rows of this run have the name {synced.cohort.name!r}; give all rows of a cohort "
+        "the same name"
     )
     return RowError("cohort_renamed", reason)
 
@@ -79,7 +80,7 @@ def other_owner(synced: SyncedCohort) -> RowError:
     """Return the error of a cohort that another stream of the same run populates."""
     cohort_id, owner = synced.cohort.cohort_id, synced.mapping.stream
     reason = (
-        f"the stream {owner!r} populates that cohort; take it out of one of the streams, and see "
-        f"{suggest('ledger', 'reassign', cohort_id, owner)}"
+        f"the stream {owner!r} populates that cohort; remove it from one of the streams. To "
+        f"change its stream, see: {suggest('ledger', 'reassign', cohort_id, owner)}"
     )
     return RowError("cohort_of_other_stream", reason)

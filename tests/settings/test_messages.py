@@ -74,8 +74,8 @@ SETTINGS = {
     "merge the streams": {
         "cohorts": {"a": {"cohort_id": "x"}, "b": {"cohort_id": "x", "cohort_name": "n"}}
     },
-    "cohorts: streams 'a' and 'b' give two cohorts the same name 'n'; MoEngage uses a name for "
-    "only one segment, so change one of them": {
+    "cohorts: streams 'a' and 'b' give two cohorts the same name 'n'; MoEngage uses a name "
+    "only once, so change one of them": {
         "cohorts": {"a": {"cohort_name": "n"}, "b": {"cohort_name": "n"}}
     },
     **{message: {"cohorts": {"vip": mapping}} for message, mapping in COHORTS.items()},

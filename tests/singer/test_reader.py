@@ -216,11 +216,8 @@ WORDINGS = [
     (NOT_A_MESSAGE + VIOLATION, b"[]"),
     ("a message of type RECORD has no 'stream'" + VIOLATION, b'{"type":"RECORD"}'),
     (
-        (
-            "unknown message type; the supported types are RECORD, SCHEMA, STATE, ACTIVATE_VERSION, "
-            "BATCH"
-        )
-        + VIOLATION,
+        "unknown message type; the supported types are RECORD, SCHEMA, STATE, ACTIVATE_VERSION, "
+        "BATCH" + VIOLATION,
         b'{"type":"x"}',
     ),
     (NO_RECORD + VIOLATION, line("RECORD", stream="s")),

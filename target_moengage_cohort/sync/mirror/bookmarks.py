@@ -128,7 +128,7 @@ def refuse_method(state: TapState, stream: str, streams: Collection[str] = ()) -
     for entry in state.named(stream, streams):
         method = entry.get(_METHOD) if isinstance(entry, dict) else None
         if method is not None and method != _FULL_TABLE:
-            return _keeps_bookmark(stream, f"another {_METHOD} than {_FULL_TABLE}")
+            return _keeps_bookmark(stream, f"a {_METHOD} other than {_FULL_TABLE}")
     return None
 
 
@@ -287,7 +287,7 @@ def _stopped(stream: str, mark: str) -> InputError:
 def resumed(stream: str, why: str) -> InputError:
     """Return the error of an input that may be only the rest of a stream."""
     msg = (
-        f"the stream {stream!r} may have only the rest of a read that was cut before: {why}. No "
+        f"the stream {stream!r} may contain only the rest of an interrupted read: {why}. No "
         f"members are removed. {how_to_clear_state()}"
     )
     return InputError(RESUMED, msg)
