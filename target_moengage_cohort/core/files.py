@@ -73,7 +73,7 @@ def as_ledger_error(path: Path, done: str) -> Iterator[None]:
 
 
 def raise_descriptor_limit() -> None:
-    """Let the process open as many files as it may: many systems allow few unless asked."""
+    """Raise the limit of open files as far as allowed: many systems start with a low one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_MOST_DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -82,7 +82,7 @@ def raise_descriptor_limit() -> None:
 
 
 def exists(path: Path) -> bool:
-    """Return whether there is such a path; raise a `LedgerError` if it must not be looked at."""
+    """Return whether there is such a path; raise a `LedgerError` if access is denied."""
     with as_ledger_error(path, "read"):
         try:
             path.stat()

@@ -104,7 +104,7 @@ class Archive:
             raise SettingsError("archive_of_other_destination", msg)
 
     def pieces(self, folder: Path) -> Iterator[Piece]:
-        """Yield the pieces, copied to a folder and checked."""
+        """Yield the pieces, copied to a directory and checked."""
         for name, digest in self._files.items():
             path = folder / name.rpartition("/")[2]
             with _read():

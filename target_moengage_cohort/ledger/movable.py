@@ -36,7 +36,7 @@ class Part(t.NamedTuple):
 
 
 class UnconfirmedError(LedgerError):
-    """A copy may be in its place already, or may not be; only a person can find that out."""
+    """A copy may be in its place already, or may not be; only the user can find out."""
 
     def __init__(self, place: str, cause: object) -> None:
         msg = (
@@ -111,7 +111,7 @@ class MovableStore(t.Protocol):
     def mark_moved(self, facts: StoreFacts, uri: str, prove: Callable[[], None]) -> None:
         """Mark the store as moved to a place; `reopen` deletes the mark.
 
-        Raise a `BusyError` instead if the store is not any more what it was. `prove` is called when
+        Raise a `BusyError` instead if the store has changed. `prove` is called when
         no other process can change the store, and may raise an error, too.
         """
         with self._ready().database.change("move") as transaction:

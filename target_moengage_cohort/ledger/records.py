@@ -140,7 +140,7 @@ class PlanKind(enum.StrEnum):
     """The reason why a plan was not carried out."""
 
     WAITING = "waiting"  # pending until `confirm`, which proves that the tap has succeeded
-    WITHHELD = "withheld"  # the guard holds it back until a person overrides that
+    WITHHELD = "withheld"  # held back until someone confirms it
     REPLACED = "replaced"  # was withheld; newer rows were read, but its removals can be approved
 
 
@@ -274,7 +274,7 @@ class DiffCounts(msgspec.Struct, frozen=True, kw_only=True):
     joining: int = 0  # in the snapshot, but neither accepted nor unconfirmed
     additions: int = 0  # to add
     removals: int = 0  # to remove, aliases included
-    approved: int = 0  # of them those that a person approved; the guard does not count them
+    approved: int = 0  # of them those that are approved; the guard does not count them
     leaving: int = 0  # others of the base that are removed, or stay but lose an alias
     unchanged: int = 0  # in the snapshot, but need no request
     linked: int = 0  # known by an anonymous id that now goes with a uid; nothing is sent for them

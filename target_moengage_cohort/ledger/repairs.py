@@ -1,4 +1,4 @@
-"""What a person can do about the files of a ledger that are damaged, missing or of another time."""
+"""What to do about the files of a ledger that are damaged, missing or of another time."""
 
 from __future__ import annotations
 

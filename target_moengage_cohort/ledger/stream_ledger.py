@@ -161,7 +161,7 @@ class StreamLedger(t.Protocol):
     def replace_plans(self, cohorts: Sequence[int]) -> None:
         """Note that newer rows of cohorts were read, so that their plans are outdated.
 
-        Delete those that a person cannot approve any more. A read-only store does nothing.
+        Delete those that can no longer be approved. A read-only store does nothing.
         """
         if not self.read_only:
             for cohort, plan_id in self.plans.replace(cohorts):

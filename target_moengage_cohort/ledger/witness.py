@@ -113,6 +113,6 @@ class Witness:
         self._written = seen
 
     def delete(self) -> None:
-        """Forget what is known."""
+        """Delete the record."""
         with files.as_ledger_error(self._path, "deleted"):
             self._path.unlink(missing_ok=True)

@@ -207,7 +207,7 @@ def _error(answer: Answer, request: str) -> errors.TargetError:
 
 
 def _forbidden(answer: Answer) -> errors.SettingsError:
-    """Return the error of a 403, which does not say by itself what to change."""
+    """Return the error of a 403, which does not show what to change."""
     if answer.is_html:
         msg = (
             f"a firewall refused access ({answer.summary}, with a page instead of MoEngage's "

@@ -43,7 +43,7 @@ _REFUSALS = {
 
 
 class Existing(t.NamedTuple):
-    """The segment that is in the way of another one."""
+    """The segment that conflicts with another one."""
 
     name: str
     id: str
@@ -150,7 +150,7 @@ def _held(call: Call, answer: Answer) -> str:
 
 
 def _forbidden(call: Call, answer: Answer) -> SettingsError:
-    """Return the error of a 403, which does not say by itself what to change."""
+    """Return the error of a 403, which does not show what to change."""
     if answer.is_html:
         msg = (
             f"cannot {call.what}: a firewall refused access ({answer.summary}, with a page instead "

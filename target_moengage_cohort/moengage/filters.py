@@ -30,7 +30,7 @@ def all_of(*filters: Filter) -> FilterGroup:
 
 
 def attribute_in(attribute: str, values: Iterable[str]) -> Filter:
-    """Return the filter for users whose text attribute is one of some values, to the letter."""
+    """Return the filter for users whose text attribute is exactly one of some values."""
     return {
         "filter_type": "user_attributes",
         "name": attribute,

@@ -94,7 +94,7 @@ class Config(msgspec.Struct, frozen=True):
             nearest = nearest_name(stream, self.mappings)
             advice = "Add it"
             if nearest:
-                advice = f"If {nearest!r} is meant for it, correct that name. Otherwise add it"
+                advice = f"If {nearest!r} should be this stream, correct it. Otherwise add it"
             msg = (
                 f"stream {stream!r} is not mapped under cohorts (mapped: "
                 f"{', '.join(sorted(self.mappings))}). {advice}, or deselect it in the tap"
@@ -202,7 +202,7 @@ def _resolve(default: StreamMapping, stream: str, own: dict[str, t.Any]) -> Stre
     """Return a stream's mapping: the default one, with the stream's name and its own keys."""
     names = {} if "cohort_id_column" in own else {"cohort_id": stream, "cohort_name": stream}
     mapping = msgspec.structs.replace(default, stream=stream, **names | own)
-    # An optional uid column is one that nobody has named and that nobody needs.
+    # An optional uid column is one that is not set explicitly and not needed.
     is_required = "uid_column" in own or mapping.anonymous_id_column is None
     return msgspec.structs.replace(mapping, uid_required=default.uid_required or is_required)
 

@@ -197,7 +197,7 @@ def write_state(value: bytes, sleep: t.Callable[[float], object] = time.sleep) -
     """Write one STATE to standard output as a whole line, and flush it.
 
     A pipe takes a short line with one call, or nothing of it. A longer one waits until it fits, so
-    that a process which ends while nobody reads leaves no part of a line.
+    that a process which ends while its output is not read leaves no part of a line.
     """
     line = value + b"\n"
     try:

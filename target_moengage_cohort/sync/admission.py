@@ -1,4 +1,4 @@
-"""The new cohorts of a run, which are created only if nothing speaks against it."""
+"""The new cohorts of a run, which are created only after all checks pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tells a webhook of changes of state: at least once, by this run or by a later one."""
+"""Sends changes of state to a webhook: at least once, by this run or by a later one."""
 
 from __future__ import annotations
 

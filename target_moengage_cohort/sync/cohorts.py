@@ -222,7 +222,7 @@ class Cohorts:
             self.admission.hold(synced)
             is_counted = self._apis.match_guard.applies(mapping)  # at the end of the input
             if mapping.cohort is not None and synced.is_held and not is_counted:
-                self.admission.admit([synced])  # a person has named it
+                self.admission.admit([synced])  # the mapping names it
         if synced.is_held or synced.error is not None:
             self.unsent_streams.add(stream)
         return synced

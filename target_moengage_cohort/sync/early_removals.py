@@ -1,6 +1,6 @@
 """Removes the excluded members that a ledger has, before anything else of their stream is sent.
 
-These removals are a person's will, so the mirror's guard does not count them. But a wrong file,
+These removals are explicit, so the mirror's guard does not count them. But a wrong file,
 such as a list of all customers, would empty every cohort: as many as look like that need a person.
 """
 

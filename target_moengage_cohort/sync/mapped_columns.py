@@ -102,7 +102,7 @@ def misspelled_key(
 class UndeclaredColumns:
     """Watches the rows of a run for mapped columns that no SCHEMA has named.
 
-    Until a row has shown them, no STATE passes its stream's rows: `hold` and `release` get the name
+    Until a row has shown them, no STATE covers its stream's rows: `hold` and `release` get the name
     of the stream. Rows that lack them are rejected meanwhile, like any other.
     """
 

@@ -1,4 +1,4 @@
-"""Configured streams of which a complete input has nothing."""
+"""Configured streams that a complete input does not contain."""
 
 from __future__ import annotations
 

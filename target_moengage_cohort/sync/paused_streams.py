@@ -1,4 +1,4 @@
-"""The streams that a person has paused: a run reads their rows, and sends nothing."""
+"""The paused streams: a run reads their rows, and sends nothing."""
 
 from __future__ import annotations
 

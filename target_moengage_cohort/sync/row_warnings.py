@@ -1,4 +1,4 @@
-"""What rows have that is not wrong, but may not be meant: counted, and warned about once."""
+"""Valid rows that may not be intended: counted, and warned about once."""
 
 from __future__ import annotations
 

@@ -274,7 +274,7 @@ class RowMapper:
 
 
 def _lost_deletion(why: str) -> RowError:
-    """Return the error of a deletion that says who is deleted by a key which is not the uid."""
+    """Return the error of a deletion whose key is not the deleted user's uid."""
     reason = (
         f"it is a deletion without an identifier ({why}). The log may contain only the keys of "
         f"deleted rows. {WHOLE_ROWS}"

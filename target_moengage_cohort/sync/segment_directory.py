@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 
 class SegmentDirectory:
-    """The names of all segments; MoEngage is asked for them once, when they are first needed.
+    """The names of all segments, requested from MoEngage once, when first needed.
 
-    It may not list cohorts, or not be asked at all. So a name that is missing may be taken.
+    It may not list cohorts, or the request may be disabled, so a missing name may be taken.
 
     Attributes:
         listed: The names, once MoEngage has listed them; none until then.
@@ -37,7 +37,7 @@ class SegmentDirectory:
         self.failure: TargetError | None = None
 
     def names(self) -> frozenset[str]:
-        """Return the names; none if MoEngage is not to be asked, or cannot be asked now."""
+        """Return the names; none if the request is disabled, or fails."""
         if (sending := self._sending) is None:
             return self.listed
         self._sending = None

@@ -1,4 +1,4 @@
-"""The warning that a workspace is about to have more segments than MoEngage takes."""
+"""The warning that a workspace is about to have more segments than MoEngage accepts."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def stream_outcomes(
             sums = {name: sum(getattr(each, name) for each in own) for name in _SUMS}
             yield msgspec.structs.replace(outcome, **sums)
     is_told = State.MISSING_INPUT.value in config.settings.notified_events
-    for stream, fails in facts.missing.items():  # a run that fails is told in any case
+    for stream, fails in facts.missing.items():  # a failed run is reported in any case
         yield StreamOutcome(
             stream=stream,
             state=State.FAILED if fails and not is_told else State.MISSING_INPUT,
@@ -85,7 +85,7 @@ def _outcome(facts: RunFacts, stream: str, percent: int | None) -> StreamOutcome
     if (plan := _withheld_plan(stream, cohorts)) is not None:
         return plan
     if any(each.result.removals_waiting for each in cohorts):
-        return None  # `confirm` tells what comes of them
+        return None  # `confirm` reports their outcome
     return _turnover(facts, stream, percent)
 
 

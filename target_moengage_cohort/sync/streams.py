@@ -183,8 +183,8 @@ class Streams:
         """Take the value of a STATE; refuse a mirror's replication method.
 
         One that is empty is not passed on, and neither is one from which the tap would not read
-        all of a mirror's stream, or which names that as the one to go on with: a tap skips it then.
-        In every mode, one that came before the first row of the stream it goes on with has to wait.
+        all of a mirror's stream, or which names that as the one to resume with: a tap skips it.
+        In every mode, one that came before the first row of the stream it resumes with has to wait.
         """
         state = bookmarks.read_state(value)
         self._tap_states.take(state)

@@ -1,4 +1,4 @@
-"""A run's numbers for people: a row for each cohort that matters, and a total."""
+"""A readable summary of a run: a row for each cohort that matters, and a total."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class SettlementResult(msgspec.Struct):
 
     @property
     def is_withheld(self) -> bool:
-        """Whether any part of the plan is withheld for a person to decide."""
+        """Whether any part of the plan is withheld."""
         return self.plan_id is not None and bool(self.removals_withheld or self.additions_withheld)
 
 

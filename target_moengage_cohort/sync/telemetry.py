@@ -1,4 +1,4 @@
-"""A run's trace and metrics for an OpenTelemetry collector, as the standard variables ask for."""
+"""A run's trace and metrics for an OpenTelemetry collector, by the standard variables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SIGNALS = ("TRACES", "METRICS")
 def export(report: Report, partner: str) -> None:
     """Send a run's trace and metrics, if a collector is named; take a few seconds at most.
 
-    Whatever happens, only warn.
+    A failure is only a warning.
     """
     wanted = [*filter(_is_wanted, _SIGNALS)]
     if not wanted or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":

@@ -28,7 +28,7 @@ _LONGEST_SECONDS = 30.0  # of a run, however slow MoEngage is
 
 
 class _Tried:
-    """What became of cohorts: each that was tried is in one of the lists.
+    """The outcome for each cohort that was tried: it is in one of the lists.
 
     Attributes:
         absent: Those that MoEngage does not have.
@@ -66,7 +66,7 @@ class Unarchiver:
         self._has_ended = False
 
     def unarchive(self, mapping: StreamMapping) -> None:
-        """Unarchive the cohorts of a stream that were not for as long as the settings say.
+        """Unarchive the cohorts of a stream that are due by the settings.
 
         Raise a `LedgerError` if that cannot be recorded; no other error ends a run.
         """

@@ -20,11 +20,11 @@ logger = logging.getLogger(__name__)
 _NAMES = {"cohort_renamed", "invalid_cohort_name", "duplicate_cohort_name", "no_room_for_members"}
 _OWNERS = {"cohort_of_other_stream", "cohort_of_other_partner"}
 WITHHOLDS = _NAMES | _OWNERS
-"""The codes of errors for which one cohort of many is withheld, and the others go on."""
+"""The codes of errors for which one cohort of many is withheld, and the others continue."""
 
 
 class WithheldCohorts:
-    """Takes the place of cohorts that cannot be met, so that their rows are read and dropped."""
+    """Stand-ins for cohorts that cannot be opened, so that their rows are read and dropped."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity  # of a request: no member is refused for its size

@@ -91,7 +91,7 @@ def test_each_fault_names_the_setting_and_the_rule(message):
 @pytest.mark.parametrize(
     ("hint", "stream"),
     [
-        ("If 'public-vip' is meant for it, correct that name. Otherwise a", "public-vips"),
+        ("If 'public-vip' should be this stream, correct it. Otherwise a", "public-vips"),
         ("A", "zzz"),
         ("A", "public-all"),
     ],

@@ -47,7 +47,7 @@ TABLES = (
         action TEXT NOT NULL, count BIGINT NOT NULL, members TEXT NOT NULL)""",
     "CREATE INDEX requests_of_cohort ON requests (cohort, number)",
     # The members of each request that was accepted, by JSON as in `requests`, for as long as
-    # `keep_changes_days` says; null is a member who was forgotten.
+    # `keep_changes_days` says; null is a member that was erased.
     """CREATE TABLE changes (
         number BIGINT PRIMARY KEY, cohort BIGINT NOT NULL, run_id TEXT NOT NULL,
         action TEXT NOT NULL, accepted_at DOUBLE PRECISION NOT NULL, members TEXT NOT NULL)""",

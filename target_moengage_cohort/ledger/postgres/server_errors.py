@@ -108,7 +108,7 @@ def may_pass(error: psycopg.Error) -> bool:
     """Return whether a connection that could not be made may be made later.
 
     A server that has asked for a password refuses it, or the role, unless its text says something
-    that passes: libpq tells no code.
+    that passes: libpq reports no code.
     """
     is_known = error.pgconn is not None and error.pgconn.used_password
     return not is_known or any(text in str(error) for text in _PASSING)

@@ -2,7 +2,7 @@
 
 As in the Meltano SDK's targets, a file is looked up by its name under the target's own
 ``batch_config.storage.root`` if that is set. Otherwise it must be on this machine: a URL in a
-manifest is only the tap's word, and could make the target ask any host.
+manifest comes from the tap alone, and could make the target contact any host.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if t.TYPE_CHECKING:
 def local_file(url: str, storage: BatchStorage | None, folder: Path) -> Path:
     """Return the path of a batch file on this machine.
 
-    A remote file is copied to the folder; its reader removes the copy.
+    A remote file is copied to the directory; its reader removes the copy.
     """
     params: dict[str, t.Any] = {}
     if storage is not None:

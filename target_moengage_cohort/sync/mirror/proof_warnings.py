@@ -66,7 +66,7 @@ def warn_of_rejected(cohorts: Sequence[SyncedCohort]) -> None:
 
 
 def warn_of_unsealed(mapping: StreamMapping, desired: Mapping[str, int], proof: Proof) -> None:
-    """Warn of a one_time stream's cohorts that are not sealed, given their numbers of members."""
+    """Warn of a one_time stream's cohorts that are not finished, given their numbers of members."""
     if mapping.sync_mode is not SyncMode.ONE_TIME:
         return
     empty = [cohort_id for cohort_id, count in desired.items() if not count]

@@ -65,7 +65,7 @@ class CohortPlan(msgspec.Struct, frozen=True):
     ledger: CohortLedger
     decision: Decision
     kept: Sequence[Plan]
-    has_approved: bool  # whether a person approved some of its removals
+    has_approved: bool  # whether some of its removals are approved
     was_read: bool  # whether the input has rows of it, or is complete: older plans are outdated
 
     @property

@@ -118,7 +118,7 @@ class Settlement:
         return True
 
     def _populated(self, stream: StagedStream) -> list[tuple[SyncedCohort, CohortLedger]]:
-        """Return the cohorts that a stream populates or has populated, unless they are sealed."""
+        """Return the cohorts that a stream populates or has populated, unless they are finished."""
         mapping = stream.mapping
         if rejected := stream.completeness.rejected:
             logger.warning(
