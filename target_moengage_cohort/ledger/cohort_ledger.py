@@ -87,7 +87,7 @@ class CohortLedger(t.Protocol):
         self.stream.control.database.check_lease()
 
     def answered(self, number: int, state: RequestState) -> None:
-        """Record what became of a request; durable on return."""
+        """Record the outcome of a request; durable on return."""
         self.stream.requests.answer(number, state)
 
     # Members
@@ -168,7 +168,7 @@ class CohortLedger(t.Protocol):
         self._describe(name=name, revision=self.revision + 1)
 
     def reassign(self, stream: str) -> None:
-        """Let another stream populate the cohort, whose members it has taken over."""
+        """Assign the cohort to another stream, which has taken over its members."""
         latest = self.last_timestamp  # in the former stream
         self._describe(stream=stream, revision=self.revision + 1, last_timestamp=latest)
 

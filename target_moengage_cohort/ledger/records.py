@@ -164,7 +164,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Approval(msgspec.Struct, frozen=True):
-    """A person's word that the removals of a plan pass the guard."""
+    """An approval of a plan's removals: the guard lets them pass."""
 
     plan_id: str
     approved_by: str  # the user of the process
@@ -172,7 +172,7 @@ class Approval(msgspec.Struct, frozen=True):
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """A person's word that nothing is to be sent for a stream."""
+    """A pause: nothing is sent for the stream."""
 
     stream: str | None  # none if it holds for all streams
     paused_at: float  # in seconds since 1970
@@ -194,7 +194,7 @@ class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A run, what it did to one cohort, or a person's command; ``None`` is unknown or not there."""
+    """A run, what it did to one cohort, or a command; ``None`` is unknown or not there."""
 
     kind: str  # "run", or the command's name
     at: str  # when it began, or when the command was recorded, as ISO 8601 in UTC

@@ -1,4 +1,4 @@
-"""A stream that has another name now: what control knows of it becomes the other one's."""
+"""Renamed streams: what control knows of a stream becomes the other stream's."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ TABLES = (
     """CREATE TABLE plans (
         cohort BIGINT NOT NULL, plan_id TEXT NOT NULL, kind TEXT NOT NULL, content TEXT NOT NULL,
         PRIMARY KEY (cohort, plan_id))""",
-    # A person's word that a plan's removals may pass the guard until `expires_at`.
+    # An approval: a plan's removals may pass the guard until `expires_at`.
     """CREATE TABLE approvals (
         cohort BIGINT NOT NULL, plan_id TEXT NOT NULL, approved_by TEXT NOT NULL,
         expires_at DOUBLE PRECISION NOT NULL, PRIMARY KEY (cohort, plan_id))""",

@@ -124,7 +124,7 @@ def read_state(value: bytes) -> TapState:
 
 
 def refuse_method(state: TapState, stream: str, streams: Collection[str] = ()) -> InputError | None:
-    """Return an error if the tap says that it reads only what is new of a mirror's stream."""
+    """Return an error if the tap reports that it reads only new rows of a mirror's stream."""
     for entry in state.named(stream, streams):
         method = entry.get(_METHOD) if isinstance(entry, dict) else None
         if method is not None and method != _FULL_TABLE:
@@ -183,7 +183,7 @@ class TapStates:
         Args:
             stream: The tap's name of it.
             streams: All of the tap's streams.
-            allows_bookmark: A person's word that the tap reads all rows though it has a bookmark.
+            allows_bookmark: Whether the mapping states that the tap reads all rows nevertheless.
             is_proven: Whether something else proves that the tap did not stop.
         """
         if self.last.is_reading(stream, streams):

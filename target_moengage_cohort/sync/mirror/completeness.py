@@ -105,7 +105,7 @@ class Completeness:
         self._raw_count, self._expected = value, expected
 
     def expect_nothing(self) -> None:
-        """Note a row which states that there is none; it was counted, but is none itself.
+        """Note a row which states that there are none; it was counted, but is not one itself.
 
         Raises:
             InputError: Other rows have another row count.

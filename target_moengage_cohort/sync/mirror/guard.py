@@ -25,7 +25,7 @@ WAYS_TO_PROOF = (
     "To prove that an input is complete, use expected_count_column, moengage-cohort run, an "
     "ACTIVATE_VERSION message after the rows, or removals: deferred with moengage-cohort confirm"
 )
-"""What to do about an input that is not proven complete."""
+"""How to prove that an input is complete."""
 
 
 def most_removals(*, base: int, max_removal_percent: int, proven: bool) -> int:
