@@ -94,7 +94,7 @@ class Config(msgspec.Struct, frozen=True):
             nearest = nearest_name(stream, self.mappings)
             advice = "Add it"
             if nearest:
-                advice = f"If {nearest!r} should be this stream, correct it. Otherwise add it"
+                advice = f"Did you mean {nearest!r}? If so, correct that name. Otherwise add it"
             msg = (
                 f"stream {stream!r} is not mapped under cohorts (mapped: "
                 f"{', '.join(sorted(self.mappings))}). {advice}, or deselect it in the tap"

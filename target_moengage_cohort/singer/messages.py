@@ -230,7 +230,10 @@ def open_envelope(line: bytes) -> tuple[Envelope, bytes]:
     except UNDECODABLE:
         repaired = repair(line)
     if repaired is None:
-        what = "not valid JSON; the tap may have failed, or another program wrote to its output"
+        what = (
+            "not valid JSON; the tap may have failed, or another program wrote to its "
+            "output. Check the tap's log, then run again"
+        )
         raise InputError("invalid_json", what)
     return open_envelope(repaired)
 

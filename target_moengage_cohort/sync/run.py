@@ -1,7 +1,7 @@
 """One run: a tap's messages in, accepted changes and covered STATE out, a report at the end.
 
 Whatever ends the run, the input before that is delivered if still possible, and STATE never
-passes a row that was neither accepted nor durably rejected.
+covers a row that was neither accepted nor durably rejected.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def test_each_fault_names_the_setting_and_the_rule(message):
 @pytest.mark.parametrize(
     ("hint", "stream"),
     [
-        ("If 'public-vip' should be this stream, correct it. Otherwise a", "public-vips"),
+        ("Did you mean 'public-vip'? If so, correct that name. Otherwise a", "public-vips"),
         ("A", "zzz"),
         ("A", "public-all"),
     ],

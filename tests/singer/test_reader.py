@@ -207,10 +207,14 @@ def test_a_bad_line_is_named_by_its_number(code, bad):
     assert SECRET.decode() not in str(raised.value)
 
 
+FOREIGN_LINE = (
+    "the tap may have failed, or another program wrote to its output. Check the tap's log, then "
+    "run again"
+)
 VIOLATION = ". The tap violates the Singer specification; try a newer version"
 WORDINGS = [
     (
-        "not valid JSON; the tap may have failed, or another program wrote to its output",
+        f"not valid JSON; {FOREIGN_LINE}",
         b"x",
     ),
     (NOT_A_MESSAGE + VIOLATION, b"[]"),

@@ -1,7 +1,7 @@
 """The plans of mirrors: decided when the input has ended, then delivered or kept for later.
 
 A plan that is not delivered is in the ledger before any request of it leaves, so that no STATE
-passes a plan that is not settled, waiting or withheld.
+covers a plan that is not settled, pending or withheld.
 """
 
 from __future__ import annotations
