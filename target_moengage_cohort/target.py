@@ -43,7 +43,7 @@ _SDK_ERRORS = {
 
 
 class TargetMoEngageCohort(Target):
-    """Carries audience membership from a warehouse to MoEngage cohorts."""
+    """Syncs audiences from a data warehouse to MoEngage cohorts."""
 
     name = NAME
     config_jsonschema: t.ClassVar[dict[str, t.Any]] = settings_about.json_schema()

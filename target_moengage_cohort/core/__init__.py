@@ -1,1 +1,1 @@
-"""What every other folder may use."""
+"""Code that every other package may use."""

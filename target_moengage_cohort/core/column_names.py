@@ -57,8 +57,8 @@ class SimilarName(msgspec.Struct, frozen=True):
     def remedy(self, setting: str) -> str:
         """Return what to do about it where a setting names the column."""
         if self.differs_in_case:
-            return f"{quote_name(self.name)} differs in case only: set {setting}: {self.name}"
-        return f"{quote_name(self.name)} is another name: {self._rename}"
+            return f"{quote_name(self.name)} differs only in case: set {setting}: {self.name}"
+        return f"{quote_name(self.name)} looks the same but is a different name: {self._rename}"
 
     @property
     def _rename(self) -> str:

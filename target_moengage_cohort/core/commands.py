@@ -30,7 +30,7 @@ def is_under_meltano() -> bool:
 def suggest(*words: str) -> str:
     """Return a command of ``moengage-cohort`` in the form in which this program was started.
 
-    Empty words are left out. Names that look like options, such as ``-5``, are told from them.
+    Empty words are left out. Names that look like options, such as ``-5``, follow a ``--``.
     """
     name, options = "moengage-cohort", _options or ["--config config.json"]
     if is_under_meltano():  # its own configuration file is gone after the run
@@ -44,20 +44,20 @@ def suggest(*words: str) -> str:
 
 
 def how_to_clear_state() -> str:
-    """Return what makes the tap forget its STATE, as a sentence without its full stop.
+    """Return how to clear the tap's STATE, as a sentence without its full stop.
 
-    Meltano does not tell a loader its state ID, so this is the one that `meltano run` gives it.
+    Meltano does not pass a loader its state ID, so this is the one that `meltano run` gives it.
     """
     if not is_under_meltano():
-        return "Start the tap without its former STATE (--state)"
+        return "Start the tap without its previous STATE (--state)"
     parts = [os.environ.get(f"MELTANO_{each}") for each in _PARTS_OF_STATE_ID]
     if not all(parts):
         return "Run Meltano once with --full-refresh"
     environment, tap, loader = map(str, parts)
     command = shlex.join(["meltano", "state", "clear", f"{environment}:{tap}-to-{loader}"])
     return (
-        f"Clear its STATE, then run again: {command} (if the pipeline has a state ID or a suffix "
-        "of its own, replace the ID by the one that this lists: meltano state list)"
+        f"Clear its STATE, then run again: {command} (if the pipeline has its own state ID or "
+        "suffix, replace the ID with the one that `meltano state list` shows)"
     )
 
 

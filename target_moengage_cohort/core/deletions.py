@@ -21,8 +21,8 @@ UNDECLARED_OWN = f"{_OWN}_in_any_case"
 """The role of the mapping's own column if the schema does not have it: rows decide."""
 
 WHOLE_ROWS = (
-    "Have the log carry whole rows (in PostgreSQL: REPLICA IDENTITY FULL), or make the stream a "
-    "mirror"
+    "Make the log contain whole rows (in PostgreSQL: REPLICA IDENTITY FULL), or set the "
+    "stream's sync_mode to mirror"
 )
 """The remedy if a log has only the keys of deleted rows."""
 

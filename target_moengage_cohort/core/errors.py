@@ -45,11 +45,11 @@ class InputError(TargetError):
 
 
 class CohortError(TargetError):
-    """One cohort cannot be populated; the others are. No STATE passes its rows."""
+    """One cohort cannot be populated; the others are. No STATE covers its rows."""
 
 
 class WithheldError(CohortError):
-    """One cohort of many is withheld until a person decides; the others are populated."""
+    """One cohort of many is withheld until someone decides; the others are populated."""
 
     exit_code = 3
 

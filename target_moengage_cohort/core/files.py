@@ -43,17 +43,17 @@ def unusable(path: Path | str, done: str, cause: str) -> LedgerError:
     `cause` is an error's name, with the system's text if that is known.
     """
     code = "ledger_unusable"
-    remedy = "its directory must be usable and its disk must have free space"
+    remedy = "check that its directory is usable and its disk has free space"
     if any(os.strerror(number) in cause for number in (errno.EMFILE, errno.ENFILE)):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         code = "too_many_open_files"
         remedy = (
-            f"a process may open {soft} files here (hard limit: {hard}), so raise the limit, for "
-            "example with ulimit -n 4096"
+            f"a process can open at most {soft} files here (hard limit: {hard}); raise the "
+            "limit, for example with ulimit -n 4096"
         )
     elif any(os.strerror(number) in cause for number in _FORBIDDEN):
         remedy = (
-            f"the user with the ID {os.geteuid()} must be able to write to it and to its directory"
+            f"check that the user with the ID {os.geteuid()} can write to it and to its directory"
         )
     msg = (
         f"the ledger {path} cannot be {done} ({cause}); {remedy}. Nothing more is sent. Fix the "
@@ -73,7 +73,7 @@ def as_ledger_error(path: Path, done: str) -> Iterator[None]:
 
 
 def raise_descriptor_limit() -> None:
-    """Let the process open as many files as it may: many systems allow few unless asked."""
+    """Raise the limit of open files as far as allowed: many systems start with a low one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_MOST_DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -82,7 +82,7 @@ def raise_descriptor_limit() -> None:
 
 
 def exists(path: Path) -> bool:
-    """Return whether there is such a path; raise a `LedgerError` if it must not be looked at."""
+    """Return whether there is such a path; raise a `LedgerError` if access is denied."""
     with as_ledger_error(path, "read"):
         try:
             path.stat()

@@ -1,4 +1,4 @@
-"""Files that a person names, as text."""
+"""Text files that the user names."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class SyncMode(enum.StrEnum):
 
 
 class Cohort(msgspec.Struct, frozen=True):
-    """A cohort as MoEngage gets it; `name` is that of its segment, see `cohort_name_fault`."""
+    """A cohort as sent to MoEngage; `name` is that of its segment, see `cohort_name_fault`."""
 
     cohort_id: str
     name: str

@@ -9,7 +9,7 @@ _NETWORK = re.compile(r"nfs\d?|cifs|smb\w*|fuse\w*(\..+)?|9p|ceph|lustre|afs|gpf
 
 
 def is_on_network(path: Path) -> bool:
-    """Return whether a path is on a network file system; only Linux can tell."""
+    """Return whether a path is on a network file system; known on Linux only."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:

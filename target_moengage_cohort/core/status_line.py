@@ -29,7 +29,7 @@ class StatusLine:
         self._is_at_start = True  # whether the text above the line ended its own
 
     def show(self, line: str) -> None:
-        """Draw a line in place of the former one, as much of it as fits into one row."""
+        """Draw a line in place of the previous one, as much of it as fits into one row."""
         with self._lock:
             self._line = line[: self._columns() - 1]  # a full row would wrap on some terminals
             if self._is_at_start:

@@ -22,7 +22,7 @@ def format_size(size: int) -> str:
 def format_minutes(minutes: float) -> str:
     """Return a duration as exactly as it can be predicted."""
     if minutes < 1:
-        return "under a minute"
+        return "less than a minute"
     tenths = f"{minutes:,.1f}".removesuffix(".0")
     return f"{tenths} {'minute' if tenths == '1' else 'minutes'}"
 

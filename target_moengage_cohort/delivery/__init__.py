@@ -1,4 +1,4 @@
 """Delivery: changes of membership become packed, paced, ordered and retried requests to MoEngage.
 
-Other folders import `delivery`, the only door, and `ports`, what they give to it.
+Other packages import `delivery`, the entry point, and `ports`, the interfaces of its arguments.
 """

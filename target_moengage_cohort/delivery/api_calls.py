@@ -97,7 +97,10 @@ class ApiCalls:
     def reserve(self, limit: RateLimit, count: int) -> float:
         """Take so many permits that no call takes, or return the seconds until there may be."""
         if (seconds := self._of(limit).take(count)) is None:
-            msg = f"interrupted: did not take permits of the limit {limit.name}. Run it again"
+            msg = (
+                f"interrupted: no requests were reserved within the rate limit {limit.name}. "
+                "Run the command again"
+            )
             raise TryAgainError("interrupted", msg)
         return seconds
 
@@ -151,7 +154,7 @@ class ApiCalls:
             level = logging.INFO if seconds > _SILENT_SECONDS else logging.DEBUG
             logger.log(
                 level,
-                "waiting for %.0f s to %s, because of MoEngage's limit of such requests",
+                "waiting for %.0f s to %s, because MoEngage limits the rate of such requests",
                 seconds,
                 call.what,
                 extra={"code": "waiting_for_rate_limit"},
@@ -192,13 +195,13 @@ def _exhausted(call: Call, answer: Answer, attempt: str, *, is_doubted: bool) ->
 
 def _limited(call: Call, seconds: float, *, is_doubted: bool = False) -> NoAnswerError:
     msg = (
-        f"cannot {call.what} now: MoEngage's limit of such requests is used up. Try again in "
-        f"{seconds:,.0f} s"
+        f"cannot {call.what} now: MoEngage's rate limit for such requests is used up. Try again "
+        f"in {seconds:,.0f} s"
     )
     return NoAnswerError("rate_limited", msg, call, is_doubted=is_doubted)
 
 
 def _interrupted(call: Call, *, is_doubted: bool) -> NoAnswerError:
-    what = "no answer came to the request to" if is_doubted else "did not"
-    msg = f"interrupted: {what} {call.what}. Run it again"
+    what = "no answer was received to the request to" if is_doubted else "did not"
+    msg = f"interrupted: {what} {call.what}. Run the command again"
     return NoAnswerError("interrupted", msg, call, is_doubted=is_doubted)

@@ -198,8 +198,8 @@ class Attempts:
         lanes = self._state.lanes
         if lanes.lower_limit(request):
             logger.warning(
-                "MoEngage refused %d bytes as too large; requests have at most %d bytes from now "
-                "on. Set max_payload_bytes to avoid the refused ones",
+                "MoEngage refused %d bytes as too large; requests have at most %d bytes from "
+                "now on. Set max_payload_bytes to avoid refused requests",
                 len(request.data),
                 lanes.budget.limit,
                 extra={"code": "payload_too_large", "cohort_id": request.lane.cohort.cohort_id},
@@ -246,7 +246,7 @@ class Attempts:
         return len(lanes) >= _FEWEST_COHORTS and refused >= _MOST_REFUSED
 
     def _fail_cohort(self, lane: Lane, epochs: Iterable[int], error: CohortError) -> None:
-        """Send nothing more for a cohort, with the lock held; no STATE passes its rows."""
+        """Send nothing more for a cohort, with the lock held; no STATE covers its rows."""
         state, dropped = self._state, [*epochs, *self._state.lanes.fail(lane)]
         state.checkpoints.hold(f"{_FAILED_COHORT}{lane.cohort.cohort_id}", min(dropped))
         state.checkpoints.settle(Counter(dropped))

@@ -256,7 +256,7 @@ def live_link(settings: Settings, interrupt: Interrupt, store: LedgerStore | Non
     transport = _transport(settings)
     window = None if store is None else store.shared_window(cohort_sync_limit(settings))
     pace = Pace(settings, interrupt.wait, window=window)
-    # Whatever is wrong with the settings is told by the first request, and not in this thread.
+    # The first request reports faults in the settings, not this thread.
     importing = functools.partial(threading.Thread, target=_import_transport, daemon=True)
     return Link(lambda body: transport().send(body), pace, lambda: importing().start())
 

@@ -163,7 +163,7 @@ class Lanes:
         return Request(lane, body, data, body.is_doubted)
 
     def release(self, lane: Lane) -> None:
-        """Let a lane queue that nobody serves any more, if it still has changes."""
+        """Queue a lane that is no longer being served, if it still has changes."""
         lane.claimed = lane.taken = False
         buffer = t.cast("CohortBuffer", lane.buffer)
         if buffer.is_empty:

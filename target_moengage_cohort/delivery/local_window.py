@@ -195,7 +195,8 @@ class LocalWindow:
         try:
             yield
         except (OSError, sqlite3.Error) as error:
-            what, remedy = str(error), "its directory must be writable and its disk have free space"
+            what = str(error)
+            remedy = "check that its directory is writable and its disk has free space"
             if isinstance(error, sqlite3.Error):
                 what = sqlite_files.cause(error, self._path)
                 if sqlite_files.is_damage(error):

@@ -126,8 +126,8 @@ class NoAnswerError(TryAgainError):
     def __init__(self, code: str, message: str, call: Call, *, is_doubted: bool) -> None:
         if is_doubted and call.api is Api.SEGMENTS and call.method != "GET":
             message = (
-                f"{message}. An attempt got no answer and may have been applied: look at what "
-                "MoEngage has now"
+                f"{message}. An attempt got no answer and may have been applied, so check the "
+                "segment in MoEngage first"
             )
         super().__init__(code, message)
         self.is_doubted = is_doubted

@@ -98,13 +98,13 @@ class Archive:
             settings.workspace_id,
         ):
             msg = (
-                "the archive is of another destination (base URL and workspace_id); use its "
-                "configuration, or choose another archive"
+                "the archive belongs to another destination (base URL and workspace_id); use "
+                "that destination's configuration, or choose another archive"
             )
             raise SettingsError("archive_of_other_destination", msg)
 
     def pieces(self, folder: Path) -> Iterator[Piece]:
-        """Yield the pieces, copied to a folder and checked."""
+        """Yield the pieces, copied to a directory and checked."""
         for name, digest in self._files.items():
             path = folder / name.rpartition("/")[2]
             with _read():
@@ -123,7 +123,7 @@ def _digest(path: Path) -> str:
 
 
 def _damaged(fault: str) -> SettingsError:
-    msg = f"the archive is damaged or cut off ({fault}); use another one"
+    msg = f"the archive is damaged or truncated ({fault}); use another one"
     return SettingsError("archive_damaged", msg)
 
 

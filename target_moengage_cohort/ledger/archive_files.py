@@ -109,6 +109,6 @@ def _translated(url: str, done: str) -> Iterator[None]:
         cause = f": {error.strerror}" if isinstance(error, OSError) and is_local else ""
         msg = (
             f"the archive {shown(url)} cannot be {done} ({type(error).__name__}{cause}). Check "
-            "that its folder exists, and the permissions or credentials there"
+            "that its directory exists and that the permissions or credentials allow this"
         )
         raise LedgerError("archive_unusable", msg) from None

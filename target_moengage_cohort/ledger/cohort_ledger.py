@@ -87,7 +87,7 @@ class CohortLedger(t.Protocol):
         self.stream.control.database.check_lease()
 
     def answered(self, number: int, state: RequestState) -> None:
-        """Record what became of a request; durable on return."""
+        """Record the outcome of a request; durable on return."""
         self.stream.requests.answer(number, state)
 
     # Members
@@ -118,7 +118,7 @@ class CohortLedger(t.Protocol):
         """Yield the accepted members without an unconfirmed removal, in chunks."""
 
     def aliases(self) -> Iterator[list[Member]]:
-        """Yield the anonymous members that stood beside a uid, and are in no number of members."""
+        """Yield the anonymous members that came with a uid, and do not count as members."""
 
     def find(self, members: Sequence[Member]) -> list[Member]:
         """Return the members, aliases included, that share an identifier with these."""
@@ -127,7 +127,7 @@ class CohortLedger(t.Protocol):
         """Draw random samples of at most so many members each; equal seeds draw the same."""
 
     def kept_removals(self) -> Iterator[list[Member]]:
-        """Yield the latest removals, a bounded number, of members who are not back, in chunks."""
+        """Yield some of the latest removals of members that were not added again, in chunks."""
 
     def observe(self, chunks: Iterable[Sequence[tuple[Action, Member]]]) -> Observation:
         """Compare the ledger with an observed membership; the last row of a member counts."""
@@ -168,7 +168,7 @@ class CohortLedger(t.Protocol):
         self._describe(name=name, revision=self.revision + 1)
 
     def reassign(self, stream: str) -> None:
-        """Let another stream populate the cohort, whose members it has taken over."""
+        """Assign the cohort to another stream, which has taken over its members."""
         latest = self.last_timestamp  # in the former stream
         self._describe(stream=stream, revision=self.revision + 1, last_timestamp=latest)
 

@@ -77,8 +77,5 @@ def _engine_of(uri: str | None) -> Callable[..., LedgerStore]:
     if scheme in ENGINES:
         return ENGINES[scheme]
     known = ", ".join(f"{each}://" for each in ENGINES if each)
-    msg = (
-        "ledger_uri: has an unknown scheme; use a path, or a URL with a scheme that is known: "
-        f"{known}"
-    )
+    msg = f"ledger_uri: has an unknown scheme; use a path, or a URL with one of the schemes {known}"
     raise SettingsError("invalid_value", msg)

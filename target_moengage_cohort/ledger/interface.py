@@ -222,7 +222,7 @@ class LedgerStore(
     def unknown(self, cohort_id: str) -> SettingsError:
         """Return the error for a cohort that has no ledger."""
         like = nearest_name(cohort_id, [entry.cohort_id for entry in self.entries()])
-        shown = f"those that have one are shown by: {suggest('status')}"
+        shown = f"to list the cohorts with a ledger, run: {suggest('status')}"
         hint = f"did you mean {like!r}?" if like else shown
         msg = (
             f"cohort {cohort_id!r} of partner {self._control.partner!r} has no ledger in "

@@ -36,11 +36,11 @@ class Part(t.NamedTuple):
 
 
 class UnconfirmedError(LedgerError):
-    """A copy may be in its place already, or may not be; only a person can find that out."""
+    """A copy may be in its place already, or may not be; only the user can find out."""
 
     def __init__(self, place: str, cause: object) -> None:
         msg = (
-            f"{cause}. It is unknown whether {place} has the new ledger. To see that, set "
+            f"{cause}. It is unknown whether {place} has the new ledger. To find out, set "
             f"ledger_uri to it, then run: {suggest('status')}"
         )
         super().__init__("ledger_copy_unconfirmed", msg)
@@ -82,7 +82,10 @@ class MovableStore(t.Protocol):
     def require(self) -> None:
         """Raise a `SettingsError` unless there is a store."""
         if not self._control.database.exists:
-            msg = f"there is no ledger in {self.place}; name the place that has one (ledger_uri)"
+            msg = (
+                f"there is no ledger in {self.place}; set ledger_uri to the place of an "
+                "existing ledger"
+            )
             raise SettingsError("no_ledger", msg)
 
     def facts(self) -> StoreFacts:
@@ -108,7 +111,7 @@ class MovableStore(t.Protocol):
     def mark_moved(self, facts: StoreFacts, uri: str, prove: Callable[[], None]) -> None:
         """Mark the store as moved to a place; `reopen` deletes the mark.
 
-        Raise a `BusyError` instead if the store is not any more what it was. `prove` is called when
+        Raise a `BusyError` instead if the store has changed. `prove` is called when
         no other process can change the store, and may raise an error, too.
         """
         with self._ready().database.change("move") as transaction:

@@ -191,7 +191,7 @@ def filled(
 ) -> Iterator[Filled]:
     """Make a copy of the store that has some facts, near its place, which must have none.
 
-    `pieces` yields the store's pieces, and may keep them in a folder; `kind` is the command that
+    `pieces` yields the store's pieces, and may keep them in a directory; `kind` is the command that
     the copy records.
     """
     with opener.open(settings) as target, target.part() as part:
@@ -230,7 +230,7 @@ def _check(opener: Opener, settings: Settings, facts: StoreFacts) -> None:
 
 
 def _differs(what: str) -> LedgerError:
-    msg = f"the copy of {what} is not what it should be, so the copy was deleted; run again"
+    msg = f"the copy of {what} differs from the original, so the copy was deleted; run again"
     return LedgerError("ledger_copy_differs", msg)
 
 

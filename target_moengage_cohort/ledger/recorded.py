@@ -58,7 +58,7 @@ class RecordedStore(t.Protocol):
         status: str = "succeeded",
         **counts: int,
     ) -> None:
-        """Record that a person's command has changed a cohort, or several; with numbers of it."""
+        """Record that a command has changed a cohort, or several; with numbers of it."""
         self._ready().history.note_action(kind, entry, counts, status)
 
     def last_actions(self, kind: str) -> dict[str, int]:

@@ -140,7 +140,7 @@ class PlanKind(enum.StrEnum):
     """The reason why a plan was not carried out."""
 
     WAITING = "waiting"  # pending until `confirm`, which proves that the tap has succeeded
-    WITHHELD = "withheld"  # the guard holds it back until a person overrides that
+    WITHHELD = "withheld"  # held back until someone confirms it
     REPLACED = "replaced"  # was withheld; newer rows were read, but its removals can be approved
 
 
@@ -164,7 +164,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Approval(msgspec.Struct, frozen=True):
-    """A person's word that the removals of a plan pass the guard."""
+    """An approval of a plan's removals: the guard lets them pass."""
 
     plan_id: str
     approved_by: str  # the user of the process
@@ -172,7 +172,7 @@ class Approval(msgspec.Struct, frozen=True):
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """A person's word that nothing is to be sent for a stream."""
+    """A pause: nothing is sent for the stream."""
 
     stream: str | None  # none if it holds for all streams
     paused_at: float  # in seconds since 1970
@@ -194,7 +194,7 @@ class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A run, what it did to one cohort, or a person's command; ``None`` is unknown or not there."""
+    """A run, what it did to one cohort, or a command; ``None`` is unknown or not there."""
 
     kind: str  # "run", or the command's name
     at: str  # when it began, or when the command was recorded, as ISO 8601 in UTC
@@ -274,7 +274,7 @@ class DiffCounts(msgspec.Struct, frozen=True, kw_only=True):
     joining: int = 0  # in the snapshot, but neither accepted nor unconfirmed
     additions: int = 0  # to add
     removals: int = 0  # to remove, aliases included
-    approved: int = 0  # of them those that a person approved; the guard does not count them
+    approved: int = 0  # of them those that are approved; the guard does not count them
     leaving: int = 0  # others of the base that are removed, or stay but lose an alias
     unchanged: int = 0  # in the snapshot, but need no request
     linked: int = 0  # known by an anonymous id that now goes with a uid; nothing is sent for them

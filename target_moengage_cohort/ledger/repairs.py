@@ -1,4 +1,4 @@
-"""What a person can do about the files of a ledger that are damaged, missing or of another time."""
+"""What to do about the files of a ledger that are damaged, missing or of another time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if t.TYPE_CHECKING:
 
 
 ADOPTION = (
-    "members that MoEngage has and the ledger does not are removed only after moengage-cohort "
+    "members that MoEngage has but the ledger does not are removed only after moengage-cohort "
     "adopt and a run of their mirror"
 )
 
@@ -54,8 +54,8 @@ def used_elsewhere(path: Path, host: str) -> SettingsError:
     """Return the error for control on a network file system that another host has open."""
     msg = (
         f"the ledger {path} is on a network file system and in use on the host {host!r}, or was "
-        "when a run died there; only one host at a time can use it. For several, set ledger_uri to "
-        "a database, postgresql://…. If no run is at work there any more, run: "
+        "when a run died there; only one host at a time can use it. For several hosts, set "
+        "ledger_uri to a database, postgresql://…. If no run is active there anymore, run: "
         f"{suggest('ledger', 'accept-older')}"
     )
     return SettingsError("ledger_on_network_disk", msg)
@@ -65,8 +65,8 @@ def moved(place: str, uri: str) -> SettingsError:
     """Return the error for a store that was copied to another place, which is used now."""
     msg = (
         f"the ledger {place} was moved to {uri}, so nothing is sent from here: set ledger_uri to "
-        "that. If the copy was interrupted and there is none, or to use this one again and not the "
-        f"other one any more, run: {suggest('ledger', 'reopen')}"
+        "the new place. If the copy was interrupted and does not exist, or to use this ledger "
+        f"again instead of the other one, run: {suggest('ledger', 'reopen')}"
     )
     return SettingsError("ledger_moved", msg)
 
@@ -74,8 +74,8 @@ def moved(place: str, uri: str) -> SettingsError:
 def occupied(place: Path) -> SettingsError:
     """Return the error for a place that has a store already, or remains of one."""
     msg = (
-        f"there is a ledger in {place} already, or something of one. Choose another place, or move "
-        f"that one away: {move_away(place)}"
+        f"{place} already contains a ledger or a part of one. Choose another place, or move that "
+        f"one away: {move_away(place)}"
     )
     return SettingsError("ledger_exists", msg)
 
@@ -88,7 +88,7 @@ def damaged(path: Path, repair: str) -> LedgerError:
 
 def restore_store(folder: Path) -> str:
     """Return the repair of a store without control."""
-    return _restore(folder, f"begin a new ledger: {move_store_away(folder)}")
+    return _restore(folder, f"start a new ledger: {move_store_away(folder)}")
 
 
 def restore_members(path: Path, stream: str, *, trusts: bool = False) -> str:

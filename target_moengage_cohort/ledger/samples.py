@@ -26,6 +26,6 @@ class ObservedCounts(msgspec.Struct, frozen=True):
     observed: int
     population: int  # accepted members with a uid, without unconfirmed ones
     missing: int  # of these those that were not observed
-    kept: int  # the removals that the ledger keeps, of members who are not back
+    kept: int  # the removals that the ledger keeps, of members that were not added again
     removed: int  # of these those that were observed
     strangers: int  # observed, and neither accepted, unconfirmed nor such a removal

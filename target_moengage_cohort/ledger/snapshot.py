@@ -59,7 +59,7 @@ class Difference(t.Protocol):
 
         - ``additions``: to add, in stream order.
         - ``removals``: to remove, with the identifiers that were accepted.
-        - ``approved``: likewise, those whose removal a person approved; ``removals`` has the
+        - ``approved``: likewise, those whose removal is approved; ``removals`` has the
           others. It is empty if the comparison defers them.
         - ``resent``: to add again after the removals, which may take them along. They are no part
           of the additions, unless these have the same rows.

@@ -138,8 +138,8 @@ class StreamLedger(t.Protocol):
     ) -> Difference:
         """Compare the rows of a snapshot with the ledgers of the cohorts that it is.
 
-        `keeps` means to remove no members, as for one_time cohorts; `defers`, that removals which
-        a person approved are sent with the others; `exclusive`, that each member belongs to the
+        `keeps` means to remove no members, as for one_time cohorts; `defers`, that approved
+        removals are sent with the others; `exclusive`, that each member belongs to the
         cohort of its last row. `on_difference` is called as soon as it is known that any member
         differs.
         """
@@ -161,7 +161,7 @@ class StreamLedger(t.Protocol):
     def replace_plans(self, cohorts: Sequence[int]) -> None:
         """Note that newer rows of cohorts were read, so that their plans are outdated.
 
-        Delete those that a person cannot approve any more. A read-only store does nothing.
+        Delete those that can no longer be approved. A read-only store does nothing.
         """
         if not self.read_only:
             for cohort, plan_id in self.plans.replace(cohorts):
@@ -178,7 +178,7 @@ class StreamLedger(t.Protocol):
     # Moving
 
     def dump(self, folder: Path) -> Iterator[Path]:
-        """Write the members to files in a folder, each of which exists until the next one."""
+        """Write the members to files in a directory, each of which exists until the next one."""
 
     def close(self) -> None:
         """Apply all recorded requests, write everything to disk and release the lease."""

@@ -1,4 +1,4 @@
-"""The part of the interface that people who watch over runs use."""
+"""The part of the interface for monitoring runs."""
 
 from __future__ import annotations
 

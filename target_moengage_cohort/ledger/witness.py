@@ -66,15 +66,15 @@ class Witness:
         if known is None:
             return
         if not control.store_id:
-            fault = "is missing, although the state directory knows of one"
+            fault = "is missing, although the state directory has a record of it"
         elif control.store_id != known.store_id:
-            fault = "is another one than the state directory knows of"
+            fault = "is not the one that the state directory has a record of"
         else:
             ((run, request),) = control.database.rows(_NEWEST)
             if run >= known.last_run and request >= known.last_request:
                 return
-            fault = "is older than the state directory knows it"
-        go_on = "continue with this one" if control.store_id else "begin with an empty one"
+            fault = "is older than the state directory's record of it"
+        go_on = "continue with this one" if control.store_id else "start with an empty one"
         msg = (
             f"ledger_uri: the ledger {self._place} {fault} ({self._path}), so nothing is sent. "
             "If it was moved, set ledger_uri to its new place; otherwise restore its newest copy. "
@@ -113,6 +113,6 @@ class Witness:
         self._written = seen
 
     def delete(self) -> None:
-        """Forget what is known."""
+        """Delete the record."""
         with files.as_ledger_error(self._path, "deleted"):
             self._path.unlink(missing_ok=True)

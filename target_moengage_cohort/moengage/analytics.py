@@ -98,7 +98,7 @@ class Analytics:
                 msg = f"MoEngage could not answer the query: it failed ({reason}). Try again later"
                 raise TryAgainError("query_failed", msg)
             if pause is not None and wait(pause):
-                msg = "interrupted: did not wait for the query's result. Run it again"
+                msg = "interrupted while waiting for the query's result. Run the command again"
                 raise TryAgainError("interrupted", msg)
         msg = f"MoEngage has not answered the query after {sum(_PAUSES):.0f} s. Try again later"
         raise TryAgainError("query_pending", msg)

@@ -146,22 +146,23 @@ def final_error(answer: Answer, cohort_id: str, max_retry_seconds: int) -> error
     if answer.outcome in {Outcome.REFUSED, Outcome.TOO_LARGE}:
         msg = (
             f"MoEngage refused a request for {cohort}: {summary}. Retrying it unchanged will not "
-            "help; check what the message names in the cohort's mapping and rows, or in the "
+            "help; check what the message names in the cohort's mapping, its rows, or the "
             "settings"
         )
         return errors.InputError("request_refused", msg)
     asked = answer.asked_seconds
     if answer.outcome is Outcome.RATE_LIMITED and asked is not None and asked > max_retry_seconds:
         msg = (
-            f"MoEngage asks to wait for {asked:,.0f} s before the next request, longer than "
+            f"MoEngage requires a wait of {asked:,.0f} s before the next request, longer than "
             f"max_retry_seconds ({max_retry_seconds} s). The last request was for {cohort}: "
-            f"{summary}. Run it again after that time; it resumes from the last STATE"
+            f"{summary}. Run again after that time; the run resumes from the last STATE"
         )
         return errors.TryAgainError("rate_limited", msg)
     if answer.outcome in {Outcome.RETRY, Outcome.RATE_LIMITED}:
         msg = (
             f"no request was accepted within {max_retry_seconds} s (max_retry_seconds). The last "
-            f"one was for {cohort}: {summary}. Run it again; it resumes from the last STATE"
+            f"one was for {cohort}: {summary}. Check the network and MoEngage's status, then run "
+            "again; the run resumes from the last STATE"
         )
         return errors.TryAgainError("retries_exhausted", msg)
     return _error(answer, f"a request for {cohort}")
@@ -206,7 +207,7 @@ def _error(answer: Answer, request: str) -> errors.TargetError:
 
 
 def _forbidden(answer: Answer) -> errors.SettingsError:
-    """Return the error of a 403, which does not say by itself what to change."""
+    """Return the error of a 403, which does not show what to change."""
     if answer.is_html:
         msg = (
             f"a firewall refused access ({answer.summary}, with a page instead of MoEngage's "

@@ -75,7 +75,7 @@ def _message(error: Mapping[str, t.Any], names: Iterable[str]) -> str:
 
 
 def _outcome(status: int, error: Mapping[str, t.Any]) -> Outcome:
-    """Return the next step: of the other errors of a call, none goes away by itself."""
+    """Return the next step: a retry helps with none of a call's other errors."""
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return Outcome.ACCEPTED
     if status == HTTPStatus.TOO_MANY_REQUESTS and api_errors.is_segment_limit(error):

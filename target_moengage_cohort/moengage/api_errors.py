@@ -29,7 +29,7 @@ _REFUSALS = {
     404: ("segment_not_found", "check its name"),
     409: (
         "name_exists",
-        "choose another name, or change that segment; a cohort's name is never free again",
+        "choose another name, or change that segment; MoEngage never frees a cohort's name",
     ),
     412: ("cyclic_segment", "a segment must not be in its own filters"),
     413: ("payload_too_large", "use fewer values"),
@@ -43,7 +43,7 @@ _REFUSALS = {
 
 
 class Existing(t.NamedTuple):
-    """The segment that is in the way of another one."""
+    """The segment that conflicts with another one."""
 
     name: str
     id: str
@@ -91,7 +91,7 @@ def error(call: Call, answer: Answer) -> TargetError:
     if answer.status == HTTPStatus.BAD_REQUEST and _is_database(answer):
         msg = (
             f"cannot {call.what}: MoEngage does not know this database ({answer.summary}); set "
-            "db_name to the name that MoEngage shows for the workspace, or correct it"
+            "db_name to the database name that MoEngage shows for the workspace"
         )
         return SettingsError("db_name_refused", msg)
     if answer.outcome is Outcome.OUR_FAULT:
@@ -150,7 +150,7 @@ def _held(call: Call, answer: Answer) -> str:
 
 
 def _forbidden(call: Call, answer: Answer) -> SettingsError:
-    """Return the error of a 403, which does not say by itself what to change."""
+    """Return the error of a 403, which does not show what to change."""
     if answer.is_html:
         msg = (
             f"cannot {call.what}: a firewall refused access ({answer.summary}, with a page instead "

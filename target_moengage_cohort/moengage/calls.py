@@ -68,7 +68,7 @@ It raises a `TryAgainError` if there is none: `rate_limited` if there is no perm
 
 
 def names(call: Call) -> list[str]:
-    """Return the names in a call that a person has typed, so that messages may show them."""
+    """Return the names in a call that the user has typed, so that messages may show them."""
     fields = msgspec.json.decode(call.body) if call.body else {}
     found = [fields.get("name"), fields.get("attribute_name")]
     found += parse_qs(urlsplit(call.path).query).get("name", [])

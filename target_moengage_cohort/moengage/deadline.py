@@ -28,7 +28,7 @@ def begin(seconds: float) -> None:
 
 
 class _Reads(io.RawIOBase):
-    """The reads of a socket, all of them together until the deadline."""
+    """The reads of a socket, which share one deadline."""
 
     def __init__(self, sock: socket.socket, file: t.BinaryIO) -> None:
         self._sock = sock

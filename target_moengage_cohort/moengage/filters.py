@@ -30,7 +30,7 @@ def all_of(*filters: Filter) -> FilterGroup:
 
 
 def attribute_in(attribute: str, values: Iterable[str]) -> Filter:
-    """Return the filter for users whose text attribute is one of some values, to the letter."""
+    """Return the filter for users whose text attribute is exactly one of some values."""
     return {
         "filter_type": "user_attributes",
         "name": attribute,
@@ -78,7 +78,7 @@ def filter_faults(content: t.Any) -> Iterator[str]:
         if name in content:
             yield from _group_faults(name, content[name])
         elif name == _FIELDS[0]:
-            yield f'{name}: is missing; type "{name}": {_GROUP}'
+            yield f'{name}: is missing; enter "{name}": {_GROUP}'
 
 
 def _group_faults(name: str, group: t.Any) -> Iterator[str]:
@@ -90,10 +90,10 @@ def _group_faults(name: str, group: t.Any) -> Iterator[str]:
     if group.get("filter_operator") not in ("and", "or"):
         what = 'must be "and" or "or"' if "filter_operator" in group else "is missing"
         remedy = '"filter_operator": "and", or "filter_operator": "or"'
-        yield f"{name}.filter_operator: {what}; type {remedy}"
+        yield f"{name}.filter_operator: {what}; enter {remedy}"
     filters = group.get("filters")
     if "filters" not in group:
-        yield f'{name}.filters: is missing; type "filters": [...]'
+        yield f'{name}.filters: is missing; enter "filters": [...]'
     elif not isinstance(filters, list):
         yield _expected(f"{name}.filters", "a list", filters, '"filters": [...]')
     else:
@@ -105,4 +105,4 @@ def _group_faults(name: str, group: t.Any) -> Iterator[str]:
 
 def _expected(where: str, kind: str, found: t.Any, remedy: str) -> str:
     found_kind = _KINDS.get(type(found), "a number")
-    return f"{where}: must be {kind}, and is {found_kind}; type {remedy}"
+    return f"{where}: must be {kind}, not {found_kind}; enter {remedy}"

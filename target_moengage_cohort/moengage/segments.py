@@ -37,7 +37,7 @@ class Segment(msgspec.Struct, frozen=True):
     source: _Text = ""
 
     def __post_init__(self) -> None:
-        """Make text of what nothing depends on, so that no oddity costs the whole list."""
+        """Convert a field that nothing depends on to text, so that no oddity fails the list."""
         for field in {"created_time", "updated_time", "type", "source"} & {*self.__struct_fields__}:
             if not isinstance(value := getattr(self, field), str):
                 text = str(value) if isinstance(value, float | int) else ""
@@ -54,7 +54,7 @@ class SegmentDetails(Segment, frozen=True):
 
 
 class FileSource(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of users for MoEngage to fetch, and who is told once it is processed.
+    """A file of users for MoEngage to fetch, and the callback to call once it is processed.
 
     Attributes:
         attribute_name: The attribute that the file has the values of.

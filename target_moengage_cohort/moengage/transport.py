@@ -36,8 +36,8 @@ _ENCODINGS = {"gzip", "x-gzip", "deflate"}
 _ANY_ZLIB_FORMAT = 32 + zlib.MAX_WBITS
 _CONNECT_TIMEOUT_SECONDS = 15
 _UNTRUSTED = (
-    "the server's TLS certificate is not trusted ({}); check api_url. If a proxy or a CA of your "
-    "own is involved, set REQUESTS_CA_BUNDLE to the file with its certificates"
+    "the server's TLS certificate is not trusted ({}); check api_url. If you use a proxy or "
+    "your own CA, set REQUESTS_CA_BUNDLE to the file with its certificates"
 )
 _Auth: t.TypeAlias = "t.Callable[[requests.PreparedRequest], requests.PreparedRequest]"
 _BROKEN = (
@@ -212,8 +212,8 @@ class Transport:
         else:
             outcome, sent = Outcome.UNEXPECTED, False
             summary = (
-                f"the request could not be made ({error.strerror or type(error).__name__}); check "
-                "REQUESTS_CA_BUNDLE and other variables that contain paths"
+                f"the request could not be made ({error.strerror or type(error).__name__}); "
+                "check REQUESTS_CA_BUNDLE and other environment variables that contain paths"
             )
         host = urlsplit(self._settings.base_url).netloc
         return Answer(outcome, f"{host}: {summary}", sent=sent)

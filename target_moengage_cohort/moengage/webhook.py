@@ -1,4 +1,4 @@
-"""One POST to the webhook of a person; never raises for what it or the network does.
+"""One POST to the user's webhook; never raises for faults of the webhook or the network.
 
 No message has its address, because those of chats are secrets.
 """
@@ -22,7 +22,7 @@ _TAKEN = range(200, 300)
 
 
 class WebhookAnswer(t.NamedTuple):
-    """What became of a POST.
+    """The outcome of a POST.
 
     Attributes:
         fault: Why it was not taken, in words; none if it was.
@@ -73,4 +73,4 @@ def _attempt(url: str, body: bytes, headers: Mapping[str, str], seconds: float) 
     if status in _TAKEN:
         return WebhookAnswer()
     is_for_good = 400 <= status < 500 and status not in {408, 429}  # noqa: PLR2004 - HTTP's
-    return WebhookAnswer(f"it answered {status}", is_refused=is_for_good)
+    return WebhookAnswer(f"HTTP {status}", is_refused=is_for_good)

@@ -25,8 +25,8 @@ def data_center(value: object) -> str:
     number = match.group(1).zfill(2) if match and isinstance(value, (str, int)) else ""
     if number not in DATA_CENTERS:
         msg = (
-            f"data_center: must be one of {', '.join(DATA_CENTERS)}; there is no default, because "
-            "the wrong data center is another region"
+            f"data_center: must be one of {', '.join(DATA_CENTERS)}; there is no default, "
+            "because a wrong value would send data to another region"
         )
         raise SettingsError("invalid_value", msg)
     return number
@@ -47,7 +47,7 @@ def api_url(url: str) -> str:
     elif parts.username is not None or parts.password is not None:
         fault = "must not contain credentials; use workspace_id and data_api_key"
     elif "?" in url or "#" in url:
-        fault = "must not have a query or a fragment"
+        fault = "must not contain a query or a fragment"
     elif parts.scheme == "http" and not is_loopback(host):
         fault = "must be https, because plain http would expose the key to the network"
     if fault:

@@ -23,16 +23,19 @@ def alert_faults(settings: Settings) -> Iterator[SettingsError]:
     if settings.notify_url is not None and (fault := _url_fault(settings.notify_url)) is not None:
         yield SettingsError("invalid_value", f"notify_url: {fault}")
     if settings.notified_events.difference(EVENTS):
-        msg = f"notify_on: has an unknown event; the events are {', '.join(EVENTS)}"
+        msg = f"notify_on: contains an unknown event; the events are {', '.join(EVENTS)}"
         yield SettingsError("invalid_value", msg)
     for name, value in settings.notify_headers.items():
         is_value = isinstance(value, str) and re.fullmatch(r"[ -~]+", value) is not None
         if not (is_value and re.fullmatch(r"[!#-'*+.^-`|~0-9A-Za-z-]+", name)):
-            msg = "notify_headers: each must have the name of a header and ASCII text"
+            msg = "notify_headers: must be an object of header names and ASCII texts"
             yield SettingsError("invalid_value", msg)
             break
     if (settings.alert_turnover_percent is None) is ("turnover" in settings.notified_events):
-        msg = "alert_turnover_percent: goes together with turnover in notify_on; set both or none"
+        msg = (
+            "alert_turnover_percent: requires turnover in notify_on, and turnover requires "
+            "it; set both or neither"
+        )
         yield SettingsError("conflicting_settings", msg)
 
 
@@ -49,5 +52,5 @@ def _url_fault(url: str) -> str | None:
     if parts.scheme == "http" and not is_loopback(host):
         return "must be https, because plain http would expose it to the network"
     if "@" in parts.netloc:
-        return "must have no user and password, which are not sent; use notify_headers"
+        return "must not contain credentials, because they would not be sent; use notify_headers"
     return None

@@ -88,7 +88,7 @@ class StreamMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     @property
     def cohort(self) -> Cohort | None:
-        """The cohort that the stream feeds; ``None`` if each row names its cohort."""
+        """The cohort that the stream populates; ``None`` if each row names its cohort."""
         if self.cohort_id is None or self.cohort_name is None:
             return None
         return Cohort(self.cohort_id, self.cohort_name, self.cohort_description)
@@ -198,7 +198,7 @@ class Settings(_Secretive, frozen=True, kw_only=True):
 
     @property
     def notified_events(self) -> frozenset[str]:
-        """The changes of a stream's state that `notify_url` is told."""
+        """The changes of a stream's state to send to `notify_url`."""
         names = (name.strip() for name in self.notify_on.split(","))
         return frozenset(name for name in names if name)
 

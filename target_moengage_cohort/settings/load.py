@@ -54,9 +54,9 @@ _MISSPELLED = 0.8  # request_timeout, which taps and targets of the SDK's have, 
 _SIMILAR = 0.75  # worth a hint
 
 _EMPTY_COHORTS = (
-    "cohorts: is an empty object, which maps no stream. Meltano passes one on if a variable has a "
-    "key with a dot, such as the name of a stream: set cohorts in meltano.yml instead. To have "
-    "every stream populate a cohort of its own name, leave cohorts out"
+    "cohorts: is an empty object, which maps no stream. Meltano passes on an empty object if a "
+    "variable contains a key with a dot, such as a stream's name: set cohorts in meltano.yml "
+    "instead. To let each stream populate a cohort of the same name, omit cohorts"
 )
 
 _NEEDS_MEMBERS = (
@@ -94,7 +94,7 @@ class Config(msgspec.Struct, frozen=True):
             nearest = nearest_name(stream, self.mappings)
             advice = "Add it"
             if nearest:
-                advice = f"If {nearest!r} is meant for it, correct that name. Otherwise add it"
+                advice = f"Did you mean {nearest!r}? If so, correct that name. Otherwise add it"
             msg = (
                 f"stream {stream!r} is not mapped under cohorts (mapped: "
                 f"{', '.join(sorted(self.mappings))}). {advice}, or deselect it in the tap"
@@ -114,7 +114,7 @@ def load(raw: t.Mapping[str, t.Any]) -> Config:
     try:
         return _load(raw)
     except RecursionError:
-        msg = f"{', '.join(OBJECTS)}: one of them is nested too deeply"
+        msg = f"one of {', '.join(OBJECTS)} is nested too deeply; simplify it"
         raise SettingsError("invalid_value", msg) from None
 
 
@@ -186,7 +186,7 @@ def _nearest_setting(name: str) -> tuple[str | None, list[SettingsError]]:
     own = name.removeprefix(ENVIRONMENT_PREFIX)
     own, prefix = (own.lower(), ENVIRONMENT_PREFIX) if own != name else (name, "")
     if own in MAPPING_KEYS:
-        msg = f"unknown setting {name!r}; it is a key of a stream's mapping under cohorts"
+        msg = f"unknown setting {name!r}; set it in a stream's mapping under cohorts"
         return None, [SettingsError("unknown_setting", msg)]
     nearest, similarity = closest_name(own, SETTING_NAMES)
     if similarity < _SIMILAR:
@@ -202,7 +202,7 @@ def _resolve(default: StreamMapping, stream: str, own: dict[str, t.Any]) -> Stre
     """Return a stream's mapping: the default one, with the stream's name and its own keys."""
     names = {} if "cohort_id_column" in own else {"cohort_id": stream, "cohort_name": stream}
     mapping = msgspec.structs.replace(default, stream=stream, **names | own)
-    # An optional uid column is one that nobody has named and that nobody needs.
+    # An optional uid column is one that is not set explicitly and not needed.
     is_required = "uid_column" in own or mapping.anonymous_id_column is None
     return msgspec.structs.replace(mapping, uid_required=default.uid_required or is_required)
 
@@ -241,7 +241,7 @@ def _mapping_faults(mapping: StreamMapping, own_keys: Container[str]) -> Iterato
     yield from _cohort_faults(where, mapping, own_keys)
     for key, (*modes, last) in _MODES_OF_KEYS.items():
         if key in own_keys and mapping.sync_mode not in {*modes, last}:
-            rule = f"works with the sync modes {', '.join(modes)} and {last} only"
+            rule = f"works only with the sync modes {', '.join(modes)} and {last}"
             yield _conflict(f"{where}.{key}: {rule}, not with {mapping.sync_mode}")
     roles: dict[str, str] = {}
     for role, column in mapping.columns.items():
@@ -287,14 +287,14 @@ def _shared_cohort_faults(mappings: Iterable[StreamMapping]) -> Iterator[Setting
             continue
         if (other := by_id.get(cohort.cohort_id)) is not None:
             msg = (
-                f"cohorts: streams {other!r} and {mapping.stream!r} feed the same cohort "
+                f"cohorts: streams {other!r} and {mapping.stream!r} populate the same cohort "
                 f"{cohort.cohort_id!r}; give each its own cohort_id, or merge the streams"
             )
             yield SettingsError("duplicate_cohort", msg)
         elif (other := by_name.get(cohort.name)) is not None:
             msg = (
                 f"cohorts: streams {other!r} and {mapping.stream!r} give two cohorts the same name "
-                f"{cohort.name!r}; MoEngage uses a name for one segment only, so change one of them"
+                f"{cohort.name!r}; MoEngage uses a name only once, so change one of them"
             )
             yield SettingsError("duplicate_cohort_name", msg)
         by_id[cohort.cohort_id] = by_name[cohort.name] = mapping.stream

@@ -36,16 +36,16 @@ def from_files(paths: Sequence[str]) -> dict[str, t.Any]:
 
 
 def _from_file(path: str) -> dict[str, t.Any]:
-    content, fault = None, "must contain a JSON object with the settings"
+    content, fault = None, "must contain a JSON object of settings"
     try:  # once, because it may be a pipe
         data = Path(path).read_bytes()
         content = json.loads(data.decode(json.detect_encoding(data)))  # by its byte order mark
     except OSError as error:
-        fault = f"cannot be read ({error.strerror}); choose a JSON file with the settings"
+        fault = f"cannot be read ({error.strerror}); choose a readable JSON file of settings"
     except json.JSONDecodeError as error:
         fault = f"is not valid JSON (line {error.lineno}, column {error.colno})"
     except (ValueError, RecursionError):
-        fault = "is not valid JSON; it must be UTF-8 text that is not nested too deeply"
+        fault = "is not valid JSON: it must be UTF-8 text and must not be nested too deeply"
     if not isinstance(content, dict):
         msg = f"{path} {fault}"
         raise click.BadParameter(msg)

@@ -173,13 +173,13 @@ class Envelope(msgspec.Struct):
                 except UNDECODABLE:
                     what = f"a BATCH of the stream {stream!r} has no 'encoding' or no 'manifest'"
                     raise _violation("invalid_batch", what) from None
-        what = f"unknown message type; supported are {', '.join(TYPES)}"
+        what = f"unknown message type; the supported types are {', '.join(TYPES)}"
         raise _violation("unknown_message_type", what)
 
     def stream_name(self) -> str:
         """Return the stream that the message names."""
         if isinstance(self.stream, UnsetType):
-            what = f"a message of type {self.type} names no 'stream'"
+            what = f"a message of type {self.type} has no 'stream'"
             raise _violation("not_a_singer_message", what)
         return self.stream
 
@@ -208,7 +208,9 @@ def _schema(stream: str, raw: Raw) -> dict[str, t.Any]:
     says_what = isinstance(schema.get("type"), str | list)  # so that the rest are annotations
     if astray and not (says_what or schema["properties"]):
         names = quote_all(astray[:_MOST_NAMES])
-        what = f"{where} has its columns ({names}) directly in 'schema', not in its 'properties'"
+        what = (
+            f"{where} has its columns ({names}) directly in 'schema' instead of in its 'properties'"
+        )
         raise _violation("invalid_schema", what)
     return schema
 
@@ -228,7 +230,10 @@ def open_envelope(line: bytes) -> tuple[Envelope, bytes]:
     except UNDECODABLE:
         repaired = repair(line)
     if repaired is None:
-        what = "not valid JSON; the tap may have failed, or another program wrote to its output"
+        what = (
+            "not valid JSON; the tap may have failed, or another program wrote to its "
+            "output. Check the tap's log, then run again"
+        )
         raise InputError("invalid_json", what)
     return open_envelope(repaired)
 

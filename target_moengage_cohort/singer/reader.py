@@ -121,7 +121,7 @@ class Reader:
         self.number += 1
         what = (
             f"the line exceeds {LONGEST_LINE >> 20} MiB; the tap may have failed, or another "
-            "program wrote to its output"
+            "program wrote to its output. Check the tap's log, then run again"
         )
         return InputError("line_too_long", self.where(what))
 

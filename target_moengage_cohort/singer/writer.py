@@ -128,8 +128,8 @@ class RejectsFile:
         if not self._wait_for_lock():
             msg = (
                 f"rejects_path: {self._path} is locked by another process, which may have been "
-                "stopped; end it, then run again. It is shown by: "
-                f"fuser -v {shlex.quote(str(self._path))}"
+                "stopped; end it, then run again. To find it, run: fuser -v "
+                f"{shlex.quote(str(self._path))}"
             )
             raise BusyError("rejects_file_busy", msg)
         try:
@@ -164,8 +164,9 @@ class RejectsFile:
     def _write_error(self, error: OSError) -> TryAgainError:
         return TryAgainError(
             "rejects_file_not_written",
-            f"rejects_path: {self._path} cannot be written ({error.strerror}); the next run reads "
-            "the rows since the last STATE again",
+            f"rejects_path: {self._path} cannot be written ({error.strerror}). Check its "
+            "directory and the free space on its disk, then run again; the next run resumes "
+            "from the last STATE",
         )
 
 
@@ -196,7 +197,7 @@ def write_state(value: bytes, sleep: t.Callable[[float], object] = time.sleep) -
     """Write one STATE to standard output as a whole line, and flush it.
 
     A pipe takes a short line with one call, or nothing of it. A longer one waits until it fits, so
-    that a process which ends while nobody reads leaves no part of a line.
+    that a process which ends while its output is not read leaves no part of a line.
     """
     line = value + b"\n"
     try:

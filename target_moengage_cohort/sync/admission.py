@@ -1,4 +1,4 @@
-"""The new cohorts of a run, which are created only if nothing speaks against it."""
+"""The new cohorts of a run, which are created only after all checks pass."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class Admission:
         for cohort in held.values():
             stream = cohort.mapping.stream
             msg = (
-                f"stream {stream!r}: its new cohorts are too many: max_new_cohorts is "
-                f"{self._limit:,} in 7 days, which leaves {room:,}. Nothing is sent for any of "
-                "them, because MoEngage never frees a name. Check cohort_id_column, or raise "
+                f"stream {stream!r}: too many new cohorts: max_new_cohorts allows "
+                f"{self._limit:,} in 7 days, of which {room:,} are left. Nothing is sent for any "
+                "of them, because MoEngage never frees a name. Check cohort_id_column, or raise "
                 "max_new_cohorts"
             )
             cohort.fail(CohortError("too_many_new_cohorts", msg))

@@ -1,4 +1,4 @@
-"""What is noted of a run that has ended, for people who watch over runs."""
+"""Records and alerts after a run, for those who monitor runs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if t.TYPE_CHECKING:
 
 
 def note_outcome(context: RunContext, endpoints: Endpoints, facts: RunFacts) -> list[AlertReport]:
-    """Note which streams were synced; tell a person of those whose state has changed.
+    """Note which streams were synced; send an alert about those whose state has changed.
 
-    A run that a signal has ended knows of no state, and does not wait for a webhook.
+    A run that a signal ended has no states to report, and does not wait for a webhook.
     """
     if facts.is_complete and facts.error is None:
         endpoints.recorder.note_synced(synced_streams(facts.streams, facts.reports))

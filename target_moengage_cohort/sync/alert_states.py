@@ -1,4 +1,4 @@
-"""From the outcome of a run to the events that a person is told; pure."""
+"""From the outcome of a run to the alerts to send; pure."""
 
 from __future__ import annotations
 

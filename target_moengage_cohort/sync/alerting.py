@@ -1,4 +1,4 @@
-"""Tells a webhook of changes of state: at least once, by this run or by a later one."""
+"""Sends changes of state to a webhook: at least once, by this run or by a later one."""
 
 from __future__ import annotations
 
@@ -131,7 +131,10 @@ class Alerting:
             results.append(AlertReport(known["event"], event_id, known["streams"], sent=is_sent))
         if left_over := sum(not each.sent for each in results):
             events = format_count(left_over, "event")
-            self._warn(f"{fault or 'no time was left'}; {events} will be sent by the next run")
+            self._warn(
+                f"the webhook did not accept the alert ({fault or 'no time was left'}); "
+                f"the next run sends {events}"
+            )
         return results
 
     def _warn(self, reason: str) -> None:

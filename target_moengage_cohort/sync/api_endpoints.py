@@ -60,7 +60,7 @@ def opener(
     *,
     waits: bool = True,
 ) -> Sending:
-    """Return what opens a sender of calls that a person or a run waits for.
+    """Return what opens a sender of calls that a command or a run waits for.
 
     The sender waits for permits and retries for a short time, or does neither. ``wait`` waits for
     so many seconds, and returns whether to end instead.

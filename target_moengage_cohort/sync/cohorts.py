@@ -102,8 +102,8 @@ class Cohorts:
         if synced.mapping.stream != mapping.stream:
             msg = (
                 f"cohorts: the streams {synced.mapping.stream!r} and {mapping.stream!r} both "
-                f"populate the cohort {cohort.cohort_id!r}; make them one stream, or give each a "
-                "cohort of its own"
+                f"populate the cohort {cohort.cohort_id!r}; merge the streams, or give each its "
+                "own cohort"
             )
             raise SettingsError("duplicate_cohort", msg)
         if synced.cohort.name != cohort.name:
@@ -156,8 +156,8 @@ class Cohorts:
                 except RowError as error:
                     msg = (
                         f"cohorts: the stream {mapping.stream!r} has populated the cohort "
-                        f"{entry.cohort_id!r} before, and now {error.reason}. Restore its former "
-                        "mapping. Or, to empty that cohort for good, run: "
+                        f"{entry.cohort_id!r} before, but now {error.reason}. Restore its previous "
+                        "mapping; or, to empty that cohort for good, run: "
                         f"{suggest('ledger', 'retire', entry.cohort_id)}"
                     )
                     raise SettingsError(error.code, msg) from None
@@ -222,7 +222,7 @@ class Cohorts:
             self.admission.hold(synced)
             is_counted = self._apis.match_guard.applies(mapping)  # at the end of the input
             if mapping.cohort is not None and synced.is_held and not is_counted:
-                self.admission.admit([synced])  # a person has named it
+                self.admission.admit([synced])  # the mapping names it
         if synced.is_held or synced.error is not None:
             self.unsent_streams.add(stream)
         return synced

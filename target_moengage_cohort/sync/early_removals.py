@@ -1,6 +1,6 @@
 """Removes the excluded members that a ledger has, before anything else of their stream is sent.
 
-These removals are a person's will, so the mirror's guard does not count them. But a wrong file,
+These removals are explicit, so the mirror's guard does not count them. But a wrong file,
 such as a list of all customers, would empty every cohort: as many as look like that need a person.
 """
 
@@ -134,10 +134,9 @@ def _check(mapping: StreamMapping, entry: CohortEntry, count: int) -> None:
     percent, base = mapping.max_removal_percent, entry.counts.base
     if count > max(base * percent // _ALL, ALWAYS_ALLOWED_REMOVALS):
         msg = (
-            f"stream {mapping.stream!r}: exclude_path names {count:,} of the {base:,} members of "
+            f"stream {mapping.stream!r}: exclude_path lists {count:,} of the {base:,} members of "
             f"cohort {entry.cohort_id!r}, more than max_removal_percent {percent}, so nothing is "
             "sent for the stream. Check the file. If it is right, remove them from all cohorts "
-            "with: "
-            f"{suggest('forget', EXAMPLE_CSV)}"
+            f"with: {suggest('forget', EXAMPLE_CSV)}"
         )
         raise WithheldError("too_many_excluded", msg)

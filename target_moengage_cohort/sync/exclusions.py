@@ -69,7 +69,7 @@ class Exclusions:
             for column, values in waiting.items():
                 _insert(cursor, column, values)
         except duckdb.OutOfMemoryException:
-            msg = f"{_NAME}: has more users than fit into {_MEMORY}; list fewer"
+            msg = f"{_NAME}: lists more users than fit into {_MEMORY}; list fewer"
             raise InputError("too_many_identifiers", msg) from None
         self._cursor = cursor
 
@@ -150,8 +150,8 @@ class _Watched(io.RawIOBase):
             return
         what = "its last line has no line break" if is_same else "it changed while it was read"
         msg = (
-            f"may be half-written, because {what}; write the list to another file, with a line "
-            "break after each line, and rename that"
+            f"may be half-written, because {what}; write the list to a temporary file with a "
+            "line break after each line, then rename the file"
         )
         raise InputError("unfinished_file", msg)
 

@@ -49,7 +49,7 @@ class FinalReport:
         self._metrics_path, self._is_dry = settings.metrics_path, settings.dry_run
 
     def note(self, error: BaseException) -> None:
-        """Note what has ended the process; a person's signal is no error."""
+        """Note what has ended the process; a user's signal is not an error."""
         if isinstance(error, Exception):
             self.error = known_error(error)
 

@@ -30,9 +30,9 @@ def warn_of_known(
     unrecorded = [entry for entry in known if entry.last_timestamp and not entry.has_members]
     if mapping.is_snapshot and unrecorded:
         logger.warning(
-            "%s was populated without a record of its members%s. Those whom MoEngage has and the "
-            "stream %r no longer has are not removed. To have them removed, import them before "
-            "the next run: %s",
+            "%s was populated without a record of its members%s. Members that MoEngage has but "
+            "the stream %r does not are not removed. To remove them, import them before the "
+            "next run: %s",
             _subject(unrecorded),
             _last_run(unrecorded[0]),
             mapping.stream,

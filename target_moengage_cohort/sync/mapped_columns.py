@@ -49,7 +49,7 @@ def mapped_columns(mapping: StreamMapping, schema: Schema) -> tuple[dict[str, st
             del columns["uid"]
     for role, column in columns.items():
         if column.lower() in MARKS:
-            msg = f"{role}_column: {column} always means a deletion; choose another column"
+            msg = f"{role}_column: {column} always marks deletions; choose another column"
             raise SettingsError("reserved_column", msg)
     columns |= (deletions := deletion_columns(own, properties))
     if UNDECLARED_OWN in deletions:
@@ -87,7 +87,7 @@ def misspelled_key(
     for key in keys:
         similar = None if key in names else differs_how(key, names)
         if similar is not None:
-            how = "differs in case only" if similar.differs_in_case else "looks the same"
+            how = "differs only in case" if similar.differs_in_case else "looks the same"
             remedy = f"{{{mapping.stream}: {{__key_properties__: [{mapping.uid_column}]}}}}"
             msg = (
                 f"the SCHEMA of the stream {mapping.stream!r} has the key property "
@@ -102,7 +102,7 @@ def misspelled_key(
 class UndeclaredColumns:
     """Watches the rows of a run for mapped columns that no SCHEMA has named.
 
-    Until a row has shown them, no STATE passes its stream's rows: `hold` and `release` get the name
+    Until a row has shown them, no STATE covers its stream's rows: `hold` and `release` get the name
     of the stream. Rows that lack them are rejected meanwhile, like any other.
     """
 

@@ -120,8 +120,8 @@ def _too_low(cohort: SyncedCohort, known: int, counted: int) -> CohortError:
 
 def _unknown(cohort: SyncedCohort, reason: str) -> CohortError:
     msg = (
-        f"{cohort.where}: nothing is sent for the new cohort {cohort.cohort.cohort_id!r}, because "
-        "its users could not be counted (with min_match_percent 0 it is sent without a count): "
-        f"{reason}"
+        f"{cohort.where}: nothing is sent for the new cohort {cohort.cohort.cohort_id!r}, "
+        f"because its users could not be counted: {reason}. To send it without a count, set "
+        "min_match_percent to 0"
     )
     return CohortError("match_unknown", msg)

@@ -24,7 +24,9 @@ _SUCCESS = f"{_PREFIX}last_success_timestamp_seconds"
 _HELP = {  # of a run, and then of each of its cohorts
     "last_run_timestamp_seconds": "When the latest run ended.",
     "last_success_timestamp_seconds": "When the latest run that succeeded ended.",
-    "last_run_success": "Whether the latest run succeeded: 1, or 0 if it failed or withheld.",
+    "last_run_success": (
+        "Whether the latest run succeeded: 1, or 0 if it failed or withheld changes."
+    ),
     "last_run_exit_code": "Exit code of the latest run.",
     "last_run_duration_seconds": "How long the latest run took.",
     "last_run_requests": "Requests of the latest run, retries included.",
@@ -56,8 +58,8 @@ def write(report: Report, path: str, partner: str) -> None:
         replace(place, text(report, partner, former).encode(), unfinished, mode=0o644)
     except (OSError, ValueError) as error:  # such as a null character in the path
         logger.warning(
-            "metrics_path: %s cannot be written (%s). Check that its directory is writable and its "
-            "disk has room",
+            "metrics_path: %s cannot be written (%s). Check that its directory is writable and "
+            "its disk has free space",
             path,
             getattr(error, "strerror", None) or type(error).__name__,
             extra={"code": "metrics_unwritable"},

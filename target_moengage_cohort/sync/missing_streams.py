@@ -1,4 +1,4 @@
-"""Configured streams of which a complete input has nothing."""
+"""Configured streams that a complete input does not contain."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def report_missing(stream: str, on_missing: OnMissingStream) -> InputError | Non
     message = (
         f"stream {stream!r} is configured in cohorts, but the tap sent nothing for it, so its "
         "cohort is unchanged. Check that the stream is selected in the tap, and that the "
-        f"database user may read it{advice}"
+        f"database user can read it{advice}"
     )
     if on_missing is OnMissingStream.FAIL:
         return InputError(CODE, message)

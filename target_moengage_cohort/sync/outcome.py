@@ -27,7 +27,7 @@ def exit_code(
 ) -> int:
     """Return the exit code of a run with a status, and the error or signal that ended it.
 
-    `releasable` is that of a run that only withholds what a person can release.
+    `releasable` is that of a run that only withholds what `confirm` can release.
     """
     if signal is not None:
         return _SIGNAL + signal
@@ -63,7 +63,7 @@ def has_unreleasable(cohorts: Cohorts, streams: Streams) -> bool:
 def synced_streams(streams: Streams, entries: Iterable[CohortReport]) -> dict[str, set[str]]:
     """Return the streams that a complete run has synced, each with its cohorts that it has not.
 
-    Removals that wait for a person are not synced yet; rows that are replayed are no sync.
+    Pending removals are not synced yet; replayed rows are not a sync.
     """
     if streams.has_replay:
         return {}
@@ -83,14 +83,14 @@ def worst(errors: Sequence[TargetError]) -> TargetError:
 
 
 def withheld_exit(settings: Settings) -> int:
-    """Return the exit code if only plans are withheld that a person can release."""
+    """Return the exit code if all that is withheld are plans that `confirm` can release."""
     return DONE if settings.on_withheld is OnWithheld.WARN else WITHHELD
 
 
 def incomplete_input(mapping: StreamMapping) -> InputError:
     """Return the error of a mirror of which removals were left out."""
     msg = (
-        f"stream {mapping.stream!r}: its input is not complete, so no members were removed; the "
-        "warnings say why"
+        f"stream {mapping.stream!r}: its input is not complete, so no members were removed; see "
+        "the warnings above"
     )
     return InputError("incomplete_input", msg)

@@ -58,7 +58,7 @@ def last_run(cohort: CohortReport, head: ReportHead, status: str) -> RunEntry:
 
 
 def past_cohorts(report: Report, bases: Mapping[str, int]) -> Iterator[HistoryEntry]:
-    """Yield an entry for each cohort that a run has changed, or not brought to its end."""
+    """Yield an entry for each cohort that a run has changed or did not finish."""
     for each in report.cohorts:
         if each.cohort_id is None or not (each.added or each.removed or each.status not in _PLAIN):
             continue

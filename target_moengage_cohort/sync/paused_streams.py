@@ -1,4 +1,4 @@
-"""The streams that a person has paused: a run reads their rows, and sends nothing."""
+"""The paused streams: a run reads their rows, and sends nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PausedStreams:
             return
         if self._are_dropped:
             raise error
-        self._warn(stream, f"this dry run shows what comes after a pause: {error}")
+        self._warn(stream, f"this dry run shows what a run would do without the pause: {error}")
 
     def refusal(self, stream: str) -> WithheldError | None:
         """Return why no further request may be sent for a stream, if it is paused by now.
@@ -55,9 +55,9 @@ def paused_error(store: LedgerStore, stream: str) -> WithheldError | None:
     """Return the error for which nothing is sent for a stream, if it is paused."""
     if (pause := store.pause_of(stream)) is None:
         return None
-    what = f"stream {stream!r} is" if pause.stream else f"all streams, {stream!r} among them, are"
+    what = f"stream {stream!r} is" if pause.stream else f"all streams, including {stream!r}, are"
     msg = (
-        f"{what} paused, since {iso_utc(pause.paused_at, 'seconds')}, by {pause.paused_by} on "
-        f"{pause.host}. To end the pause, run: {suggest('resume', pause.stream or '')}"
+        f"{what} paused (since {iso_utc(pause.paused_at, 'seconds')}, by {pause.paused_by} on "
+        f"{pause.host}). To end the pause, run: {suggest('resume', pause.stream or '')}"
     )
     return WithheldError("stream_paused", msg)

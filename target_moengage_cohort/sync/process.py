@@ -130,7 +130,9 @@ class Sync:
         """Read an input, or standard input, as `Run.read`; return the run."""
         source = source or sys.stdin
         if source is None or sys.stdout is None:
-            msg = "standard input and standard output must be open; a pipe or a file will do"
+            msg = (
+                "standard input and standard output must be open; connect each to a pipe or a file"
+            )
             raise SettingsError("standard_streams_closed", msg)
         store = open_store(
             self._config.settings,

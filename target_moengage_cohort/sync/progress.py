@@ -61,14 +61,14 @@ class Progress:
             self._thread.join()
 
     def publish(self, store: LedgerStore) -> None:
-        """Show the progress next to the ledgers, too, from now on."""
+        """Also publish the progress next to the ledgers from now on."""
         with self._lock:  # its thread would write the first entry at the same time
             if self._store is None:
                 self._store = store
                 self._write()
 
     def withdraw(self) -> None:
-        """Show the progress next to the ledgers no longer, before these are closed."""
+        """Stop publishing the progress next to the ledgers, before they are closed."""
         with self._lock:
             self._store = None
 

@@ -52,8 +52,8 @@ class Rejections:
             return
         if self._file.is_file(descriptor):
             msg = (
-                "rejects_path: is the file that is being read. Rename that file before you replay "
-                "it, so that rows which are rejected again go to a new one"
+                "rejects_path: is the file that is being read. Rename that file before you "
+                "replay it, so that rows that are rejected again go to a new file"
             )
             raise SettingsError("rejects_path_is_input", msg)
 
@@ -72,7 +72,8 @@ class Rejections:
                 remedy = remedy.replace("Fix the value", "Fix the expression or the value")
             if "deletion_without_identifier" in codes:  # there is no value to fix
                 remedy = (
-                    "With on_reject: skip and rejects_path the run goes on, but the member stays"
+                    "With on_reject: skip and rejects_path the run continues, but the member "
+                    "stays in the cohort"
                 )
             msg = origin.where(
                 f"a row of the stream {stream.stream!r} cannot be delivered: {reason}. {remedy}"
@@ -91,7 +92,7 @@ class Rejections:
         doubt = None if synced.ledger is None else synced.ledger.refuse_doubt(member)
         if doubt is RefusedDoubt.KNOWN and action is Action.REMOVE:
             logger.warning(
-                "%s is still to be removed, which MoEngage refuses again: %s",
+                "%s could not be removed, because MoEngage refused it again: %s",
                 where,
                 _REQUEST_ID.sub("", reason),
                 extra={"code": "doubt_refused", "cohort_id": cohort.cohort_id},
@@ -99,14 +100,14 @@ class Rejections:
             return None
         if doubt is RefusedDoubt.NEW:
             reason = (
-                f"doubt_refused: {reason}. An earlier request with it may have been applied, so "
-                "the next run removes it"
+                f"doubt_refused: {reason}. An earlier request with this member may have been "
+                "applied, so the next run removes the member"
             )
         if self._fails:
             return InputError(
                 "doubt_refused" if doubt is RefusedDoubt.NEW else "member_rejected",
-                f"{where} cannot be delivered: {reason}. With on_reject: skip and rejects_path the "
-                "others are delivered, and the file contains the member",
+                f"{where} cannot be delivered: {reason}. To deliver the other members, set "
+                "on_reject: skip and rejects_path; the file then contains this one",
             )
         schema, row = row_of(cohort, synced.mapping, action, member)
         self._keep(schema, row, reason, lambda what: f"{where}: {what}")
@@ -132,7 +133,7 @@ class Rejections:
         for reason, count in self._reasons.items():
             if count > _LOGGED:
                 extra = {"code": "rows_rejected"}
-                logger.warning("%d rows in all were rejected: %s", count, reason, extra=extra)
+                logger.warning("%d rows in total were rejected: %s", count, reason, extra=extra)
         self._file.close()
 
 

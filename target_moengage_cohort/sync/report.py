@@ -104,7 +104,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReportHead(msgspec.Struct, frozen=True):
-    """What a report has of a run or command that is known when it begins."""
+    """The part of a report that is known when a run or command begins."""
 
     run_id: str
     warnings: WarningLog
@@ -132,7 +132,7 @@ class ReportHead(msgspec.Struct, frozen=True):
 
 
 def cohort_status(cohort: SyncedCohort, status: Status) -> CohortStatus:
-    """Return how a cohort ended in a run whose status would be this one if nothing was withheld."""
+    """Return a cohort's status, given the run's status if nothing was withheld."""
     if isinstance(cohort.error, WithheldError) and status != "failed":
         return "withheld"
     if cohort.error is not None or cohort.result.is_incomplete or status == "failed":
@@ -240,6 +240,7 @@ def write(report: Report, path: str) -> None:
     except OSError as error:
         msg = (
             f"report_path: {path} cannot be written ({error.strerror}). Check that its directory "
-            "is writable and its disk has room. The changes were sent; the next run resumes there"
+            "is writable and its disk has free space. The changes were sent; the next run "
+            "resumes after them"
         )
         raise SettingsError("report_unwritable", msg) from None

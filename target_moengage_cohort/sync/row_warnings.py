@@ -1,4 +1,4 @@
-"""What rows have that is not wrong, but may not be meant: counted, and warned about once."""
+"""Valid rows that may not be intended: counted, and warned about once."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ logger = logging.getLogger(__name__)
 
 _MESSAGES = {
     "padded_identifiers": (
-        "stream %r: %s identifiers with leading or trailing white space. They are sent as they "
-        "are, and MoEngage does not match them to identifiers without it; trim the column in the "
-        "query (PostgreSQL pads char(n))"
+        "stream %r: %s identifiers with leading or trailing white space. They are sent "
+        "unchanged, and MoEngage does not match them to identifiers without the white space; "
+        "trim the column in the query (PostgreSQL pads char(n))"
     ),
     "also_in_others": (
-        "stream %r: %s a member to a cohort though the ledger has that member in another cohort of "
-        "the stream, too, and the member stays there. If a member belongs to one cohort only, set "
-        "exclusive: true in the stream's mapping; if to several, set it to false"
+        "stream %r: %s a member to a cohort although the ledger has that member in another "
+        "cohort of the stream, where the member stays. If a member belongs to only one cohort, "
+        "set exclusive: true in the stream's mapping; otherwise set it to false"
     ),
     "outvoted": (
-        "stream %r: %s a member whom a later row has in another cohort. The last row of a member "
-        "counts (exclusive), so the query should return one row for each"
+        "stream %r: %s a member that a later row puts in another cohort. The last row of a "
+        "member counts (exclusive), so the query should return one row per member"
     ),
     "deletion_lost": (
-        "stream %r: %s a deletion without an identifier, so the members in question stay in their "
-        f"cohort. {WHOLE_ROWS}"
+        "stream %r: %s a deletion without an identifier, so the deleted members stay in their "
+        f"cohorts. {WHOLE_ROWS}"
     ),
 }
 

@@ -213,7 +213,7 @@ class RowMapper:
         if uid is None and anonymous_id is None:
             roles = [role for role in ("uid", "anonymous_id") if role in self._columns]
             names = " and ".join(repr(self._columns[role]) for role in roles)
-            why = f"{names} is null, empty or absent"
+            why = f"{names} {'is' if len(roles) == 1 else 'are'} null, empty or absent"
             if self._is_deleted(row):
                 raise _lost_deletion(why)
             raise RowError("no_identifier", f"no identifier: {why}")
@@ -258,7 +258,9 @@ class RowMapper:
     def _required(self, value: object, role: str) -> str:
         text = self._identifier(value, role)
         if text is None or not text.strip():
-            raise RowError("no_cohort", f"the column {self._columns[role]!r} names no cohort")
+            raise RowError(
+                "no_cohort", f"the column {self._columns[role]!r} is null, empty or blank"
+            )
         return text
 
     def _identifier(self, value: object, role: str) -> str | None:
@@ -272,10 +274,10 @@ class RowMapper:
 
 
 def _lost_deletion(why: str) -> RowError:
-    """Return the error of a deletion that says who is deleted by a key which is not the uid."""
+    """Return the error of a deletion whose key is not the deleted user's uid."""
     reason = (
-        f"it is a deletion without an identifier ({why}), as where a log has a deleted row's key "
-        f"only. {WHOLE_ROWS}"
+        f"it is a deletion without an identifier ({why}). The log may contain only the keys of "
+        f"deleted rows. {WHOLE_ROWS}"
     )
     return RowError("deletion_without_identifier", reason)
 

@@ -1,7 +1,7 @@
 """One run: a tap's messages in, accepted changes and covered STATE out, a report at the end.
 
 Whatever ends the run, the input before that is delivered if still possible, and STATE never
-passes a row that was neither accepted nor durably rejected.
+covers a row that was neither accepted nor durably rejected.
 """
 
 from __future__ import annotations
@@ -145,9 +145,9 @@ class Run:
             self._find_missing()
             if self._streams.drops_last_state and not self._streams.incomplete:
                 logger.warning(
-                    "the last STATE of the input is not written, because the tap would leave out "
-                    "rows of a mirror, or of the stream that it was reading; the next run reads "
-                    "from the former STATE again",
+                    "the last STATE of the input is not written, because the tap would omit "
+                    "rows of a mirror, or of the stream that it was reading; the next run "
+                    "starts from the previous STATE again",
                     extra={"code": "state_withheld"},
                 )
         self._warn_of_segments()

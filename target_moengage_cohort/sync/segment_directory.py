@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 
 class SegmentDirectory:
-    """The names of all segments; MoEngage is asked for them once, when they are first needed.
+    """The names of all segments, requested from MoEngage once, when first needed.
 
-    It may not list cohorts, or not be asked at all. So a name that is missing may be taken.
+    It may not list cohorts, or the request may be disabled, so a missing name may be taken.
 
     Attributes:
         listed: The names, once MoEngage has listed them; none until then.
@@ -37,7 +37,7 @@ class SegmentDirectory:
         self.failure: TargetError | None = None
 
     def names(self) -> frozenset[str]:
-        """Return the names; none if MoEngage is not to be asked, or cannot be asked now."""
+        """Return the names; none if the request is disabled, or fails."""
         if (sending := self._sending) is None:
             return self.listed
         self._sending = None
@@ -49,7 +49,8 @@ class SegmentDirectory:
         except TargetError as error:
             self.failure = error
             logger.warning(
-                "it is unknown whether MoEngage has segments with the names of new cohorts: %s",
+                "could not check whether MoEngage already has segments with the names of new "
+                "cohorts: %s",
                 error,
                 extra={"code": "segments_unknown"},
             )
@@ -63,7 +64,7 @@ def taken_name(cohort: Cohort, mapping: StreamMapping) -> str:
         words += ["--stream", mapping.stream, "--name", cohort.name]
     return (
         f"the new cohort {cohort.cohort_id!r} has the name {cohort.name!r} of a segment that "
-        "MoEngage has already, so MoEngage would drop its members without an error; choose "
-        "another name. If that segment is this cohort, whose ledger was lost, import its members: "
-        f"{suggest(*words)}"
+        "MoEngage already has, so MoEngage would drop its members without an error; choose "
+        "another name. If that segment is this cohort and its ledger was lost, import its "
+        f"members: {suggest(*words)}"
     )

@@ -1,4 +1,4 @@
-"""The warning that a workspace is about to have more segments than MoEngage takes."""
+"""The warning that a workspace is about to have more segments than MoEngage accepts."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def warn_of_segments(cohorts: int, listed: int = 0) -> None:
     if listed > cohorts:
         count = f"MoEngage lists {listed:,} segments, new cohorts included"
     logger.warning(
-        "%s, and MoEngage takes at most %s segments for a workspace: it drops those beyond "
-        "without an error, and other tools' segments count, too. Archive segments in MoEngage, ask "
-        "its support for more, or lower max_new_cohorts",
+        "%s, and a workspace can have at most %s segments. MoEngage drops further ones without "
+        "an error, and segments of other tools count, too. Archive segments in MoEngage, ask "
+        "its support for a higher limit, or lower max_new_cohorts",
         count,
         f"{MOST_SEGMENTS:,}",
         extra={"code": "segment_limit"},

@@ -8,6 +8,7 @@ import msgspec
 
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import BusyError, WithheldError
+from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.sync.alert_states import State, StreamOutcome, is_turnover
 from target_moengage_cohort.sync.outcome import incomplete_input
 
@@ -57,7 +58,7 @@ def stream_outcomes(
             sums = {name: sum(getattr(each, name) for each in own) for name in _SUMS}
             yield msgspec.structs.replace(outcome, **sums)
     is_told = State.MISSING_INPUT.value in config.settings.notified_events
-    for stream, fails in facts.missing.items():  # a run that fails is told in any case
+    for stream, fails in facts.missing.items():  # a failed run is reported in any case
         yield StreamOutcome(
             stream=stream,
             state=State.FAILED if fails and not is_told else State.MISSING_INPUT,
@@ -84,7 +85,7 @@ def _outcome(facts: RunFacts, stream: str, percent: int | None) -> StreamOutcome
     if (plan := _withheld_plan(stream, cohorts)) is not None:
         return plan
     if any(each.result.removals_waiting for each in cohorts):
-        return None  # `confirm` tells what comes of them
+        return None  # `confirm` reports their outcome
     return _turnover(facts, stream, percent)
 
 
@@ -129,8 +130,8 @@ def _turnover(facts: RunFacts, stream: str, percent: int | None) -> StreamOutcom
                 state=State.TURNOVER,
                 cohort_id=each.cohort_id,
                 code="turnover",
-                reason=f"{added:,} members were added and {each.removed:,} removed, "
-                f"{share:.0%} of the {before:,} before; alert_turnover_percent is {percent}",
+                reason=f"{share:.0%} of {format_count(before, 'member')} changed ({added:,} added, "
+                f"{each.removed:,} removed), more than alert_turnover_percent {percent}",
                 command=suggest("status"),
             )
     return StreamOutcome(stream=stream, state=State.OK, command=suggest("status"))

@@ -76,8 +76,8 @@ class Streams:
                 return None
         elif mapping.is_snapshot and sink.rows.mapping.is_snapshot is is_replay:
             msg = (
-                f"the stream {mapping.stream!r} has rows that were rejected before and rows that "
-                "were not; replay the rejected rows by themselves"
+                f"the stream {mapping.stream!r} mixes rows that were rejected before with other "
+                "rows; replay the rejected rows separately"
             )
             raise InputError("replay_mixed_with_rows", where(msg))
         if is_replay and mapping.is_snapshot:  # rows that were rejected are never a whole cohort
@@ -122,7 +122,7 @@ class Streams:
         self.failed[stream] = error
         if not self._interrupt.is_set():
             logger.warning(
-                "the rows of stream %r are dropped, no STATE passes them, the others go on: %s",
+                "skipping the rows of stream %r; no STATE covers them, other streams continue: %s",
                 stream,
                 error,
                 extra={"code": error.code, "stream": stream},
@@ -142,8 +142,8 @@ class Streams:
         elif sink.source != source:
             msg = (
                 f"stream_maps: the streams {sink.source!r} and {source!r} both become "
-                f"{mapping.stream!r}, whose sync mode is {mapping.sync_mode.value}: nothing could "
-                "prove that all of it has arrived. Make them one query"
+                f"{mapping.stream!r}, whose sync mode is {mapping.sync_mode.value}: nothing "
+                "could prove that all of its rows have arrived. Merge them into one query"
             )
             raise SettingsError("mirror_of_two_streams", msg)
         sink.rows = rows
@@ -183,8 +183,8 @@ class Streams:
         """Take the value of a STATE; refuse a mirror's replication method.
 
         One that is empty is not passed on, and neither is one from which the tap would not read
-        all of a mirror's stream, or which names that as the one to go on with: a tap skips it then.
-        In every mode, one that came before the first row of the stream it goes on with has to wait.
+        all of a mirror's stream, or which names that as the one to resume with: a tap skips it.
+        In every mode, one that came before the first row of the stream it resumes with has to wait.
         """
         state = bookmarks.read_state(value)
         self._tap_states.take(state)

@@ -1,4 +1,4 @@
-"""A run's numbers for people: a row for each cohort that matters, and a total."""
+"""A readable summary of a run: a row for each cohort that matters, and a total."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ def _of_run(report: Report, requests_per_minute: int) -> Iterator[str]:
     yield _totals(report)
     if report.status == "dry_run" and report.requests:
         minutes = format_minutes(report.requests / requests_per_minute)
-        yield f"At the rate limit that takes {minutes}"
+        yield f"Duration at the rate limit: {minutes}"
     if waiting := sum(cohort.removals_waiting for cohort in cohorts):
         streams = sorted({each.stream for each in cohorts if each.removals_waiting})
         pending = format_count(waiting, "pending removal")
-        yield f"{pending}; to release: {suggest('confirm', *streams)}"
+        yield f"{pending}; to send them, run: {suggest('confirm', *streams)}"
     if report.status == "withheld":
         withheld = sum(cohort.removals_withheld for cohort in cohorts)
-        what = f"Withheld changes include {format_count(withheld, 'removal')}"
+        what = f"{format_count(withheld, 'removal was', 'removals were')} withheld"
         if not withheld:  # but additions, or all of a cohort
             stopped = sum(cohort.status == "withheld" for cohort in cohorts)
-            what = f"The withheld changes are those of {format_count(stopped, 'cohort')}"
+            what = f"Changes of {format_count(stopped, 'cohort')} were withheld"
             if not stopped:
-                what = "The withheld changes are all those of a stream"
+                what = "All changes of a stream were withheld"
         yield f"{what}; see the warnings above"
     if doubts := sum(cohort.in_doubt for cohort in cohorts):
         members, them = ("member is", "it") if doubts == 1 else ("members are", "them")
@@ -102,7 +102,8 @@ def _table(cohorts: Sequence[CohortReport]) -> Iterator[SummaryLine]:
         row = f"{shorten(name, width):<{width}}  {text}"
         yield SummaryLine(row, cohort.stream, cohort.cohort_id)
     if (more := len(order) - len(shown)) > 0:
-        yield SummaryLine(f"… and {more} more cohorts; report_path has them all")
+        rest = format_count(more, "more cohort")
+        yield SummaryLine(f"… and {rest}; the report (report_path) lists all of them")
 
 
 def _details(cohort: CohortReport, numbers: Sequence[str], widths: Sequence[int]) -> str:

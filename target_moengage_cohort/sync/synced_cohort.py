@@ -30,7 +30,7 @@ class SettlementResult(msgspec.Struct):
 
     @property
     def is_withheld(self) -> bool:
-        """Whether any part of the plan is withheld for a person to decide."""
+        """Whether any part of the plan is withheld."""
         return self.plan_id is not None and bool(self.removals_withheld or self.additions_withheld)
 
 
@@ -73,7 +73,7 @@ class SyncedCohort(msgspec.Struct, eq=False):
         except RowError as error:
             msg = (
                 f"cohort {self.cohort.cohort_id!r}: {error.reason}. The member was accepted when "
-                "requests had more room: raise max_payload_bytes again"
+                "max_payload_bytes was larger: raise it again"
             )
             raise InputError("member_too_large", msg) from None
         return Change(self.cohort, action, member)

@@ -1,4 +1,4 @@
-"""A run's trace and metrics for an OpenTelemetry collector, as the standard variables ask for."""
+"""A run's trace and metrics for an OpenTelemetry collector, by the standard variables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SIGNALS = ("TRACES", "METRICS")
 def export(report: Report, partner: str) -> None:
     """Send a run's trace and metrics, if a collector is named; take a few seconds at most.
 
-    Whatever happens, only warn.
+    A failure is only a warning.
     """
     wanted = [*filter(_is_wanted, _SIGNALS)]
     if not wanted or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
@@ -48,7 +48,8 @@ def export(report: Report, partner: str) -> None:
     if failures:
         logger.warning(
             "the run's traces and metrics did not all reach the OpenTelemetry collector (%s). "
-            "Check the variables OTEL_EXPORTER_OTLP_…, and that the collector takes OTLP over HTTP",
+            "Check the variables OTEL_EXPORTER_OTLP_…, and check that the collector accepts "
+            "OTLP over HTTP",
             "; ".join(failures),
             extra={"code": "telemetry_not_sent"},
         )

@@ -28,7 +28,7 @@ _LONGEST_SECONDS = 30.0  # of a run, however slow MoEngage is
 
 
 class _Tried:
-    """What became of cohorts: each that was tried is in one of the lists.
+    """The outcome for each cohort that was tried: it is in one of the lists.
 
     Attributes:
         absent: Those that MoEngage does not have.
@@ -66,7 +66,7 @@ class Unarchiver:
         self._has_ended = False
 
     def unarchive(self, mapping: StreamMapping) -> None:
-        """Unarchive the cohorts of a stream that were not for as long as the settings say.
+        """Unarchive the cohorts of a stream that are due by the settings.
 
         Raise a `LedgerError` if that cannot be recorded; no other error ends a run.
         """
@@ -144,8 +144,8 @@ def _is_meant(entry: CohortEntry, mapping: StreamMapping) -> bool:
 
 def _warn_of_failed(cohorts: Sequence[CohortEntry], reason: TargetError) -> None:
     logger.warning(
-        "%s: not unarchived, because of this: %s. If MoEngage has archived it, no campaign can use "
-        "it, and MoEngage may not keep what is sent to it. The next run tries again. %s",
+        "%s: not unarchived: %s. If MoEngage has archived it, no campaign can use it, and "
+        "MoEngage may not keep the members that are sent to it. The next run tries again. %s",
         _subject(cohorts),
         reason,
         _how_to_resend(cohorts[0]),
@@ -156,8 +156,8 @@ def _warn_of_failed(cohorts: Sequence[CohortEntry], reason: TargetError) -> None
 def _warn_of_late(cohorts: Sequence[CohortEntry]) -> None:
     if cohorts:
         logger.warning(
-            "%s: unarchived, for the first time in at least %d days. MoEngage may have archived it "
-            "meanwhile, and may not have kept what was sent to it then. %s",
+            "%s: unarchived for the first time in at least %d days. MoEngage may have archived "
+            "it in the meantime, and may not have kept the members sent to it then. %s",
             _subject(cohorts),
             _ARCHIVED_AFTER_DAYS,
             _how_to_resend(cohorts[0]),
@@ -173,7 +173,7 @@ def _subject(cohorts: Sequence[CohortEntry]) -> str:
 def _how_to_resend(cohort: CohortEntry) -> str:
     if cohort.has_members:
         return f"To send its members again, run: {suggest('resync', cohort.cohort_id)}"
-    return "To send its members again, let the tap read everything again (--full-refresh)"
+    return "To send its members again, make the tap read all rows again (--full-refresh)"
 
 
 def _extra(code: str, cohort: CohortEntry) -> dict[str, str]:

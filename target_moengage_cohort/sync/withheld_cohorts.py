@@ -20,11 +20,11 @@ logger = logging.getLogger(__name__)
 _NAMES = {"cohort_renamed", "invalid_cohort_name", "duplicate_cohort_name", "no_room_for_members"}
 _OWNERS = {"cohort_of_other_stream", "cohort_of_other_partner"}
 WITHHOLDS = _NAMES | _OWNERS
-"""The codes of errors for which one cohort of many is withheld, and the others go on."""
+"""The codes of errors for which one cohort of many is withheld, and the others continue."""
 
 
 class WithheldCohorts:
-    """Takes the place of cohorts that cannot be met, so that their rows are read and dropped."""
+    """Stand-ins for cohorts that cannot be opened, so that their rows are read and dropped."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity  # of a request: no member is refused for its size
@@ -58,8 +58,9 @@ def withheld_error(
         column, value = mapping.cohort_name_column, cohort.name
     reason = error.reason if isinstance(error, RowError | MismatchError) else str(error)
     message = (
-        f"stream {mapping.stream!r}: the cohort {cohort.cohort_id!r} is withheld, the others go "
-        f"on: the column {column!r} says {value!r}, and {reason}. No STATE passes its rows"
+        f"stream {mapping.stream!r}: the cohort {cohort.cohort_id!r} is withheld, and the others "
+        f"continue: the column {column!r} contains {value!r}, and {reason}. No STATE covers its "
+        "rows"
     )
     extra = {"code": error.code, "stream": mapping.stream, "cohort_id": cohort.cohort_id}
     logger.warning("%s", message, extra=extra)
@@ -69,8 +70,8 @@ def withheld_error(
 def two_names(synced: SyncedCohort) -> RowError:
     """Return the error of a cohort with another name than this one's in the same run."""
     reason = (
-        f"other rows of this run have the name {synced.cohort.name!r}; let all rows of a cohort "
-        "have one name"
+        f"other rows of this run have the name {synced.cohort.name!r}; give all rows of a cohort "
+        "the same name"
     )
     return RowError("cohort_renamed", reason)
 
@@ -79,7 +80,7 @@ def other_owner(synced: SyncedCohort) -> RowError:
     """Return the error of a cohort that another stream of the same run populates."""
     cohort_id, owner = synced.cohort.cohort_id, synced.mapping.stream
     reason = (
-        f"the stream {owner!r} populates that cohort; take it out of one of the streams, and see "
-        f"{suggest('ledger', 'reassign', cohort_id, owner)}"
+        f"the stream {owner!r} populates that cohort; remove it from one of the streams. To "
+        f"change its stream, see: {suggest('ledger', 'reassign', cohort_id, owner)}"
     )
     return RowError("cohort_of_other_stream", reason)

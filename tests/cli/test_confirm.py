@@ -138,7 +138,7 @@ def test_the_guard_holds_and_a_person_overrides_it(desk):
     result = desk.run("confirm", "fan")
     assert 3 == result.exit_code
     assert "cohort 'small': 1 removal accepted" in result.stdout
-    assert "cohort 'big': it would remove 30 of 50 members" in result.stderr
+    assert "30 of 50 members" in result.stderr
     command = f"moengage-cohort confirm --withheld {plan_id} --config {desk.folder}/config.json"
     assert f"; withheld. If the removals are intended, run: {command}\n" in result.stderr
     assert 50 == len(desk.there("big"))

@@ -108,7 +108,7 @@ def test_the_table_has_the_requests_of_each_cohort(mirror):
     mirror.fill("vip", STAYING)
     plan = planned(mirror, tap([*STAYING, *people(1)]))["vip"]
     shown = mirror.run("plan", text=tap([*STAYING, *people(1)])).stdout
-    assert f"  1 request, {plan['bytes']} bytes, under a minute at the rate limit" in shown
+    assert f"  1 request, {plan['bytes']} bytes, less than a minute at the rate limit" in shown
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_the_table_has_the_requests_of_each_cohort(mirror):
     [
         ({}, [*STAYING, *people(1, 2)], "within the guard"),
         ({}, [*STAYING, *people(1)], "within the guard"),
-        ({}, people(1), "withheld: it would remove 21 of 22 members "),
+        ({}, people(1), "withheld: the plan would remove 21 of 22 members "),
         ({"max_removal_percent": 100}, people(1), "within the guard"),
         ({}, [], "withheld: "),
         ({"removals": "deferred"}, people(1), "21 removals would wait for confirm; "),
@@ -124,7 +124,7 @@ def test_the_table_has_the_requests_of_each_cohort(mirror):
         (
             {"max_addition_percent": 10},
             [*STAYING, *people(1, 2, 3, 4, 5)],
-            "withheld: it would add 3 members to 22 ",
+            "withheld: the plan would add 3 members to 22 ",
         ),
         ({"sync_mode": "one_time"}, people(3), "within the guard"),
         ({"sync_mode": "incremental"}, people(3), "no guard: the records define the removals"),
@@ -138,7 +138,7 @@ def test_the_verdict_is_that_of_the_run(mirror, settings, desired, verdict):
     assert planned_verdict.startswith(verdict)
     is_pending = "wait for confirm" in verdict
     assert is_pending == (
-        "; the guard would then withhold them: it would remove 21 of " in planned_verdict
+        "; the guard would then withhold them: the plan would remove 21 of " in planned_verdict
     )
     table = mirror.run("plan", text=tap(desired)).stdout
     assert planned_verdict in " ".join(table.split())

@@ -51,7 +51,7 @@ def test_a_comment_has_every_cohort(desk):
     assert 0 == result.exit_code
     shown, (head, two, one) = rendered(result.stdout)
     assert ["two", "20", "5", "0", "15", "5"] == two[:6]
-    assert two[-1].startswith("withheld: it would remove 15 of 20 members")
+    assert two[-1].startswith("withheld: the plan would remove 15 of 20 members")
     assert ["one", "20", "21", "1", "0", "20", "1", "within the guard"] == one
     assert len(head) == len(one) == len(two)
     assert "1 addition, 15 removals" in shown

@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.singer import lines, record, run, schema
 
-TEXT = "at most 1,000 segments for a workspace"
+TEXT = "1,000 segments"
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def changed(**fields):
 
 WRONG_FILTERS = {
     "nothing": ("", "is empty"),
-    "a list": ("[]", "the file: must be an object, and is a list"),
+    "a list": ("[]", "the file: must be an object, not a list"),
     "an end": ("{", "line 1, column 2: "),
     "a comma": ('{\n  "included_filters": {,\n', "line 2, column 24: "),
     "more": ("{}\n{}", "line 2, column 1: "),
@@ -116,13 +116,13 @@ WRONG_FILTERS = {
     "no list": ('{"included_filters": {}}', "included_filters.filters: is missing"),
     "operator": (changed(filter_operator=f"{PLANTED}or"), '.filter_operator: must be "and" or'),
     "an odd operator": (changed(filter_operator=["and"]), '.filter_operator: must be "and" or'),
-    "filters": (changed(filters={}), "included_filters.filters: must be a list, and is an object"),
+    "filters": (changed(filters={}), "included_filters.filters: must be a list, not an object"),
     "filter": (changed(filters=[{}, PLANTED]), "included_filters.filters, item 2: must be an obj"),
     "field": ('{"filters": []}', "unknown field 'filters'; did you mean 'included_filters'?"),
     "value as a field": (json.dumps({f"{PLANTED}2": 1} | BERLIN), "unknown field; remove all but"),
     "excluded": (
         json.dumps(BERLIN | {"excluded_filters": [f"{PLANTED}0002"]}),
-        "excluded_filters: must be an object, and is a list",
+        "excluded_filters: must be an object, not a list",
     ),
 }
 

@@ -192,7 +192,7 @@ def test_a_stream_that_is_not_mapped_is_an_error(tmp_path, emulator):
         ({"cohorts": {"s": {"uid_colum": "x"}}}, "did you mean 'uid_column'?"),
         (
             {"cohorts": {"s": {"cohort_id": "c"}, "r": {"cohort_id": "c"}}},
-            "feed the same cohort 'c'",
+            "populate the same cohort 'c'",
         ),
         ({"data_api_key": 12345}, "data_api_key: must be text, not an integer"),
         ({"data_api_key": None}, "data_api_key: is required"),
@@ -308,7 +308,7 @@ def test_a_dry_run_tells_the_cost_and_does_nothing(tmp_path, emulator):
         cohort["rejected"],
         cohort["requests"],
     )
-    assert "At the rate limit that takes under a minute" in ended.stderr
+    assert "less than a minute" in ended.stderr
 
 
 def test_the_report_has_the_fields_of_the_contract(tmp_path, emulator):

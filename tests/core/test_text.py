@@ -26,8 +26,8 @@ def test_a_size_has_a_unit_that_shows_it(text, size):
 @pytest.mark.parametrize(
     ("text", "minutes"),
     [
-        ("under a minute", 0.0033),
-        ("under a minute", 0.99),
+        ("less than a minute", 0.0033),
+        ("less than a minute", 0.99),
         ("1 minute", 1),
         ("1 minute", 1.04),
         ("1.5 minutes", 1.5),

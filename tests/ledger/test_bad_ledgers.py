@@ -204,7 +204,7 @@ def test_a_full_disk_stops_the_run(emulator, go, folder, limited, mode, limit):
 def test_the_error_of_a_full_disk_names_cause_and_remedy(limited, mode):
     """The last error is that of the disk, with advice, and not a consequence of it."""
     *_, last = limited(300_000, mode).stderr.decode().strip().splitlines()
-    assert "its disk must have free space. Nothing more is sent." in last
+    assert "its disk has free space. Nothing more is sent." in last
 
 
 class Full:

@@ -54,7 +54,7 @@ def test_the_ledger_is_in_a_directory(monkeypatch, tmp_path, folder, uri):
         ("has an invalid host, port or database", "postgresql://user:PLANTED9@PLANTED9@db/ledger"),
         ("has an invalid host, port or database", "postgresql://user:PLANTED9/PLANTED9@db/ledger"),
         (
-            "has an unknown scheme; use a path, or a URL with a scheme that is known: file://",
+            "has an unknown scheme; use a path, or a URL with one of the schemes file://",
             "s3://PLANTED9/ledger",
         ),
         ("has an unknown scheme", "PLANTED9:ledger"),

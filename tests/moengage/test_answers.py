@@ -219,9 +219,9 @@ def test_a_log_in_that_fails_is_an_error(error, code, outcome):
         (
             Outcome.REFUSED,
             (
-                "MoEngage refused a request for cohort 'vip': HTTP 999. Retrying it unchanged will "
-                "not help; check what the message names in the cohort's mapping and rows, or in "
-                "the settings"
+                "MoEngage refused a request for cohort 'vip': HTTP 999. Retrying it unchanged "
+                "will not help; check what the message names in the cohort's mapping, its rows, "
+                "or the settings"
             ),
         ),
         (
@@ -242,7 +242,8 @@ def test_a_log_in_that_fails_is_an_error(error, code, outcome):
             Outcome.RETRY,
             (
                 "no request was accepted within 300 s (max_retry_seconds). The last one was for "
-                "cohort 'vip': HTTP 999. Run it again; it resumes from the last STATE"
+                "cohort 'vip': HTTP 999. Check the network and MoEngage's status, then run "
+                "again; the run resumes from the last STATE"
             ),
         ),
     ],

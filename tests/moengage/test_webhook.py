@@ -42,7 +42,7 @@ def test_a_redirect_is_not_followed():
             asked,
         ),
     ):
-        assert "it answered 307" == send(port, "http").fault
+        assert "307" in send(port, "http").fault
     assert (1, []) == (len(asked), seen)
 
 

@@ -27,17 +27,17 @@ COHORTS = {
     "cohorts.vip.cohort_name_column: requires cohort_id_column": {"cohort_name_column": "n"},
     "cohorts.vip: uid_column and membership_column name the same column 'uid'; change one of "
     "them": {"membership_column": "uid"},
-    "cohorts.vip.membership_column: works with the sync modes incremental, mirror and one_time "
-    "only, not with add": {"membership_column": "m", "sync_mode": "add"},
+    "cohorts.vip.membership_column: works only with the sync modes incremental, mirror and "
+    "one_time, not with add": {"membership_column": "m", "sync_mode": "add"},
     "cohorts.vip.min_match_percent: requires id_attribute": {"min_match_percent": 1},
-    "cohorts.vip.min_match_percent: works with the sync modes incremental, add, mirror and "
-    "one_time only, not with remove": {"min_match_percent": 0, "sync_mode": "remove"},
-    "cohorts.vip.removals: works with the sync modes mirror and one_time only, not with "
+    "cohorts.vip.min_match_percent: works only with the sync modes incremental, add, mirror and "
+    "one_time, not with remove": {"min_match_percent": 0, "sync_mode": "remove"},
+    "cohorts.vip.removals: works only with the sync modes mirror and one_time, not with "
     "incremental": {"removals": "deferred"},
 }
 SETTINGS = {
-    "data_center: must be one of 01, 02, 03, 04, 05, 06, 101; there is no default, because the "
-    "wrong data center is another region": {"data_center": "7"},
+    "data_center: must be one of 01, 02, 03, 04, 05, 06, 101; there is no default, because a "
+    "wrong value would send data to another region": {"data_center": "7"},
     "sync_mode: must be one of incremental, add, remove, mirror, one_time": {"sync_mode": "x"},
     "removals: must be one of immediate, proven, deferred": {"removals": "never"},
     "on_reject: must be one of fail, skip": {"on_reject": "ignore"},
@@ -70,12 +70,12 @@ SETTINGS = {
         "report_path": "./x/../f",
         "rejects_path": str(Path.cwd() / "f"),
     },
-    "cohorts: streams 'a' and 'b' feed the same cohort 'x'; give each its own cohort_id, or merge "
-    "the streams": {
+    "cohorts: streams 'a' and 'b' populate the same cohort 'x'; give each its own cohort_id, or "
+    "merge the streams": {
         "cohorts": {"a": {"cohort_id": "x"}, "b": {"cohort_id": "x", "cohort_name": "n"}}
     },
-    "cohorts: streams 'a' and 'b' give two cohorts the same name 'n'; MoEngage uses a name for one "
-    "segment only, so change one of them": {
+    "cohorts: streams 'a' and 'b' give two cohorts the same name 'n'; MoEngage uses a name "
+    "only once, so change one of them": {
         "cohorts": {"a": {"cohort_name": "n"}, "b": {"cohort_name": "n"}}
     },
     **{message: {"cohorts": {"vip": mapping}} for message, mapping in COHORTS.items()},
@@ -91,7 +91,7 @@ def test_each_fault_names_the_setting_and_the_rule(message):
 @pytest.mark.parametrize(
     ("hint", "stream"),
     [
-        ("If 'public-vip' is meant for it, correct that name. Otherwise a", "public-vips"),
+        ("Did you mean 'public-vip'? If so, correct that name. Otherwise a", "public-vips"),
         ("A", "zzz"),
         ("A", "public-all"),
     ],
@@ -126,5 +126,5 @@ def test_a_misspelled_setting_is_an_error():
         "unknown setting 'data_api_kye'; did you mean 'data_api_key'?",
         "unknown setting 'uid_colum'; did you mean 'uid_column'?",
     ] == sorted(messages(**{"data_api_kye": "x", "uid_colum": 1, variable: "x"}))
-    text = "unknown setting 'membership_column'; it is a key of a stream's mapping under cohorts"
+    text = "unknown setting 'membership_column'; set it in a stream's mapping under cohorts"
     assert [text] == messages(membership_column="x")

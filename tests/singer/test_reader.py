@@ -207,24 +207,28 @@ def test_a_bad_line_is_named_by_its_number(code, bad):
     assert SECRET.decode() not in str(raised.value)
 
 
+FOREIGN_LINE = (
+    "the tap may have failed, or another program wrote to its output. Check the tap's log, then "
+    "run again"
+)
 VIOLATION = ". The tap violates the Singer specification; try a newer version"
 WORDINGS = [
     (
-        "not valid JSON; the tap may have failed, or another program wrote to its output",
+        f"not valid JSON; {FOREIGN_LINE}",
         b"x",
     ),
     (NOT_A_MESSAGE + VIOLATION, b"[]"),
-    ("a message of type RECORD names no 'stream'" + VIOLATION, b'{"type":"RECORD"}'),
+    ("a message of type RECORD has no 'stream'" + VIOLATION, b'{"type":"RECORD"}'),
     (
-        "unknown message type; supported are RECORD, SCHEMA, STATE, ACTIVATE_VERSION, BATCH"
-        + VIOLATION,
+        "unknown message type; the supported types are RECORD, SCHEMA, STATE, ACTIVATE_VERSION, "
+        "BATCH" + VIOLATION,
         b'{"type":"x"}',
     ),
     (NO_RECORD + VIOLATION, line("RECORD", stream="s")),
     ("the SCHEMA of the stream 's' has no 'schema' object" + VIOLATION, line("SCHEMA", stream="s")),
     (
-        "the SCHEMA of the stream 's' has its columns ('id', 'name') directly in 'schema', not in "
-        "its 'properties'" + VIOLATION,
+        "the SCHEMA of the stream 's' has its columns ('id', 'name') directly in 'schema' "
+        "instead of in its 'properties'" + VIOLATION,
         line("SCHEMA", stream="s", schema={"id": {"type": "string"}, "name": {}}),
     ),
     ("a STATE has no 'value'" + VIOLATION, line("STATE")),

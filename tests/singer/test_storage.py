@@ -189,7 +189,7 @@ UNFETCHED = {
         "batch_file_missing",
         (
             "the batch file /no/a.json does not exist, so the input is incomplete; run the tap "
-            "again, or set the directory of its files (batch_config.storage.root)"
+            "again, or set batch_config.storage.root to the directory of its files"
         ),
     ),
     "http://[/a.json": (
@@ -211,7 +211,7 @@ UNFETCHED = {
         "batch_file_not_fetched",
         (
             "the batch file local:///no/a.json could not be fetched (FileNotFoundError), so the "
-            "input is incomplete; check that it exists, and the credentials "
+            "input is incomplete; check that it exists and that the credentials are right "
             "(batch_config.storage.params, or the environment)"
         ),
     ),

@@ -148,7 +148,8 @@ def test_members_who_are_sent_again_are_no_turnover(emulator, options, receiver)
         seen = run(emulator, rows(*range(left)), max_removal_percent=100, **options)
         assert left == seen.report.cohorts[0].added
         assert told == receiver.events
-    assert "0 members were added and 18 removed, 38% of the 48 before" in receiver.bodies[0]["text"]
+    for number in ("38%", "48 members", "0 added", "18 removed"):
+        assert number in receiver.bodies[0]["text"]
 
 
 def test_a_run_that_fails_for_a_missing_stream_is_told(emulator, options, receiver):

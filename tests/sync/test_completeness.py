@@ -280,9 +280,9 @@ def test_no_record_of_a_version_is_no_proof():
 @pytest.mark.parametrize(
     ("message", "counts", "records"),
     [
-        ("the stream 's' should have 3 rows, and 2 were read", [3], 2),
-        ("one row says 3, another 4, so the tap did not read one snapshot", [3, 4], 2),
-        ("a row has no row count there; make it count(*) over ()", [None], 1),
+        ("the stream 's' should have 3 rows, but 2 were read", [3], 2),
+        ("rows contain both 3 and 4, so the tap did not read a single snapshot", [3, 4], 2),
+        ("a row contains no row count; select count(*) over () as that column", [None], 1),
     ],
     ids=["rows are missing", "two counts", "no count"],
 )

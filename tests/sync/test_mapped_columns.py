@@ -114,7 +114,7 @@ def test_a_column_that_no_row_has_is_an_error(emulator, folder, kind, on_reject,
     assert isinstance(seen.error, SettingsError)
     assert "missing_column" == seen.error.code
     assert "uid_column: the stream 'users' has no column 'uid'; it has 'Uid'" in str(seen.error)
-    assert "'Uid' differs in case only: set uid_column: Uid" in str(seen.error)
+    assert "set uid_column: Uid" in str(seen.error)
     assert "m-1" not in str(seen.error)
     assert {"m-0"} == uids(emulator)
     assert [] == seen.states
@@ -245,7 +245,7 @@ def test_what_is_invisible_in_a_name_is_named(emulator, column, shown, is_declar
     assert f"it has 'plan', {shown}" in str(seen.error) or f"it has {shown}, 'plan'" in str(
         seen.error
     )
-    assert f"{shown} is another name" in str(seen.error)
+    assert 2 == str(seen.error).count(shown)
     assert ("utf-8-sig" in str(seen.error)) is ("byte order" in shown)
 
 

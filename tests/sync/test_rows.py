@@ -150,7 +150,11 @@ def test_members_have_the_identifiers_that_are_there(key, payload, record):
     ("expected", "mapping", "record"),
     [
         ("no identifier: 'uid' is null, empty or absent", {}, {"a": "pl4nt3d"}),
-        ("no identifier: 'uid' and 'a' is null, empty or absent", {"anonymous_id_column": "a"}, {}),
+        (
+            "no identifier: 'uid' and 'a' are null, empty or absent",
+            {"anonymous_id_column": "a"},
+            {},
+        ),
         ("the column 'uid' is a boolean", {}, {"uid": True}),
         ("the column 'uid' is neither text nor a whole number", {}, {"uid": ["pl4nt3d"]}),
         (
@@ -254,11 +258,11 @@ class TestManyCohorts:
     @pytest.mark.parametrize(
         ("expected", "cohort_id", "name"),
         [
-            ("the column 'id' names no cohort", None, "n"),
-            ("the column 'id' names no cohort", " ", "n"),
+            ("the column 'id' is null, empty or blank", None, "n"),
+            ("the column 'id' is null, empty or blank", " ", "n"),
             ("the column 'id' is a boolean", True, "n"),
             ("the column 'id' is neither text nor a whole number", ["a"], "n"),
-            ("the column 'name' names no cohort", "b", None),
+            ("the column 'name' is null, empty or blank", "b", None),
         ],
     )
     def test_rows_without_a_good_cohort_are_rejected(self, expected, cohort_id, name):

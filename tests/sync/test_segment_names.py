@@ -107,7 +107,9 @@ def test_a_refused_key_is_named(emulator, caplog, status):
     needs, and the command that tries it."""
     emulator.apis.fail_next(status)
     assert run(emulator, lines(schema("a"), record("a", uid="1")), **KEY).error is None
-    (warning,) = (each.message for each in caplog.records if "unknown whether" in each.message)
+    (warning,) = (
+        each.message for each in caplog.records if getattr(each, "code", None) == "segments_unknown"
+    )
     scope, command = "the scope Segmentation APIs", suggest("check", "--probe")
     for part in ("the key in segments_api_key", scope, command):
         assert part in warning

@@ -84,7 +84,7 @@ def test_the_summary_shows_the_most_changed_cohorts_first():
     made = lines(report(*(cohort(f"c{n}", added=n) for n in range(1, 61))))
     assert ["c60", "c59"] == [line.split()[0] for line in made[:2]]
     assert 50 == sum(line.startswith("c") for line in made)
-    assert "… and 10 more cohorts; report_path has them all" in made
+    assert "… and 10 more cohorts; the report (report_path) lists all of them" in made
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_the_summary_shows_the_most_changed_cohorts_first():
             report(cohort(bytes=1_500_000), requests=3, retries=1, throttled_seconds=2.4),
         ),
         (
-            "At the rate limit that takes 2 minutes",
+            "Duration at the rate limit: 2 minutes",
             report(status="dry_run", requests=600),
         ),
         (
@@ -107,15 +107,15 @@ def test_the_summary_shows_the_most_changed_cohorts_first():
             report(status="dry_run"),
         ),
         (
-            "1 pending removal; to release: moengage-cohort confirm s --config config.json",
+            "1 pending removal; to send them, run: moengage-cohort confirm s --config config.json",
             report(cohort(removals_waiting=1)),
         ),
         (
-            "Withheld changes include 1 removal; see the warnings above",
+            "1 removal was withheld; see the warnings above",
             report(cohort(removals_withheld=1), status="withheld"),
         ),
         (
-            "The withheld changes are those of 2 cohorts; see the warnings above",
+            "Changes of 2 cohorts were withheld; see the warnings above",
             report(*[cohort(status="withheld")] * 2, cohort("c"), status="withheld"),
         ),
         (

@@ -1,4 +1,4 @@
-"""Who was added and removed: the members of accepted requests, kept if the settings ask for it."""
+"""Added and removed members: those of accepted requests, kept if the settings ask for it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Changes:
             last = rows[-1][0]
 
     def drop_old(self, transaction: Transaction) -> None:
-        """Delete what is kept no longer; everything, if changes are not to be kept."""
+        """Delete expired changes, or all changes if they are not to be kept."""
         until = self._control.clock() - (self._days or 0) * _DAY
         transaction.run(_OLD, [until, self._control.partner])
 

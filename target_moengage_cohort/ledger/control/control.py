@@ -86,7 +86,8 @@ class Control:
         if (base_url, workspace_id) != (self._settings.base_url, self._settings.workspace_id):
             msg = (
                 f"ledger_uri: {self.database.place} belongs to another destination (base URL and "
-                "workspace_id); give its directory back its own name, or use another ledger_uri"
+                "workspace_id); rename its directory back to its original name, or use another "
+                "ledger_uri"
             )
             raise SettingsError("ledger_mismatch", msg)
         self._refuse(moved_to)

@@ -72,7 +72,7 @@ class HistoryReader:
         return sorted(entries, key=lambda entry: (entry.at, entry.number), reverse=True)
 
     def cohorts_of(self, run: HistoryEntry) -> list[HistoryEntry]:
-        """Return what a run did to the cohorts that it changed, or did not bring to its end."""
+        """Return a run's results for the cohorts that it changed or did not finish."""
         return [
             replace(_decode(entry), number=number, user=user, host=host)
             for number, user, host, entry in self._database.rows(_COHORTS, [run.number])

@@ -108,7 +108,7 @@ class NewCohorts:
                     whose += f" of partner {partner!r}"
                 reason = (
                     f"the cohort {cohort.cohort_id!r} of partner {self._partner!r} has the name "
-                    f"{cohort.name!r} that {whose} has had; MoEngage never frees a name, so "
+                    f"{cohort.name!r} that {whose} already used; MoEngage never frees a name, so "
                     "choose another one"
                 )
                 return RowError("name_taken", reason)
@@ -175,8 +175,8 @@ class NewCohorts:
         query = "SELECT partner, stream FROM cohorts WHERE cohort_id = ?"
         for partner, stream in transaction.run(query, [entry.cohort_id]):
             reason = (
-                f"the cohort {entry.cohort_id!r} was created by another run meanwhile, for the "
-                f"stream {stream!r} of partner {partner!r}; see {suggest('status')}"
+                f"the cohort {entry.cohort_id!r} was created by another run in the meantime, for "
+                f"the stream {stream!r} of partner {partner!r}; see {suggest('status')}"
             )
             return RowError("cohort_of_other_stream", reason)
         if error := self.reserve_name(transaction, entry):

@@ -1,4 +1,4 @@
-"""The streams that a person has paused, for all hosts."""
+"""The paused streams, for all hosts."""
 
 from __future__ import annotations
 

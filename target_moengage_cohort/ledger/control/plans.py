@@ -1,4 +1,4 @@
-"""The plans that were not carried out, without their members, and a person's approvals of them."""
+"""The plans that were not carried out, without their members, and the approvals of them."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Plans:
     ) -> None:
         """Delete plans by their cohorts and ids, or all of a cohort; and approvals of them.
 
-        If a person has confirmed them, delete their cohorts' approvals of other plans, too.
+        If they were confirmed, delete their cohorts' approvals of other plans, too.
         """
         approvals = [(cohort, None) for cohort, _ in plans] if ends_approvals else plans
         if plans:
@@ -95,7 +95,7 @@ class Plans:
     def approve(self, cohort: int, plan: Plan) -> float | None:
         """Approve a plan's removals, in place of another plan's; return until when.
 
-        Return ``None`` if there is no such plan any more, or it cannot be approved.
+        Return ``None`` if the plan no longer exists, or it cannot be approved.
         """
         if not _is_approvable(plan, self._clock()):
             return None
@@ -126,7 +126,7 @@ class Plans:
 
 
 def _is_approvable(plan: Plan, now: float) -> bool:
-    """Return whether a person may approve a plan's removals at a time."""
+    """Return whether a plan's removals may be approved at a time."""
     is_late = plan.kind is PlanKind.REPLACED and now > plan.replaced_at + APPROVAL_SECONDS
     return plan.kind is not PlanKind.WAITING and bool(plan.removals) and not is_late
 

@@ -1,4 +1,4 @@
-"""A stream that has another name now: what control knows of it becomes the other one's."""
+"""Renamed streams: what control knows of a stream becomes the other stream's."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def hand_over(control: Control, former: str, stream: str, entries: list[CohortEn
 
 
 def _merge(transaction: Transaction, partner: str, former: str, stream: str) -> None:
-    """Merge the facts of both streams; the former one's alert is the other one's from now on."""
+    """Merge the facts of both streams; the previous stream's alert becomes the other's."""
     query = f"SELECT {', '.join(_MERGED)} FROM streams WHERE partner = ? AND stream = ?"
     old, new = (
         next(iter(transaction.run(query, [partner, name])), (None,) * len(_MERGED))

@@ -148,7 +148,7 @@ class Requests:
         with self._lock:
             self.are_to_fold, self.answered_members = False, 0
             ended = {*self._ended}
-        # What is in flight is told from control alone: other threads send and answer meanwhile.
+        # What is in flight is known from control alone: other threads send and answer meanwhile.
         sent = RequestState.SENT
         return [each for each in self.journal() if each.state != sent or each.number in ended]
 

@@ -280,7 +280,7 @@ class SQLiteDatabase:
     def _busy(self) -> BusyError:
         msg = (
             f"the ledger {self.path} is locked by another process, which may have been stopped; "
-            f"end that process, then run again. The runs at work are shown by: {suggest('status')}"
+            f"end that process, then run again. To list the active runs, run: {suggest('status')}"
         )
         return BusyError("ledger_busy", msg)
 

@@ -47,14 +47,14 @@ TABLES = (
         action TEXT NOT NULL, count BIGINT NOT NULL, members TEXT NOT NULL)""",
     "CREATE INDEX requests_of_cohort ON requests (cohort, number)",
     # The members of each request that was accepted, by JSON as in `requests`, for as long as
-    # `keep_changes_days` says; null is a member who was forgotten.
+    # `keep_changes_days` says; null is a member that was erased.
     """CREATE TABLE changes (
         number BIGINT PRIMARY KEY, cohort BIGINT NOT NULL, run_id TEXT NOT NULL,
         action TEXT NOT NULL, accepted_at DOUBLE PRECISION NOT NULL, members TEXT NOT NULL)""",
     """CREATE TABLE plans (
         cohort BIGINT NOT NULL, plan_id TEXT NOT NULL, kind TEXT NOT NULL, content TEXT NOT NULL,
         PRIMARY KEY (cohort, plan_id))""",
-    # A person's word that a plan's removals may pass the guard until `expires_at`.
+    # An approval: a plan's removals may pass the guard until `expires_at`.
     """CREATE TABLE approvals (
         cohort BIGINT NOT NULL, plan_id TEXT NOT NULL, approved_by TEXT NOT NULL,
         expires_at DOUBLE PRECISION NOT NULL, PRIMARY KEY (cohort, plan_id))""",

@@ -9,7 +9,7 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.ledger.control.database import Database
 
-# Of one without a request, which was adopted, nobody knows how old it is in MoEngage.
+# The age in MoEngage of one without a request, which was adopted, is unknown.
 _SINCE = "coalesce(u.done_at, CASE WHEN c.last_timestamp > 0 THEN c.created_at END, 0)"
 # Those that were tried last come last, so that one that always fails holds up no other.
 _DUE = (

@@ -1,4 +1,4 @@
-"""The part of a store that is the same wherever it keeps members: DuckDB compares them."""
+"""The part of a store that does not depend on where it keeps members: DuckDB compares them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Erasure of people from a stream's members: no byte of their identifiers is left."""
+"""Erasure of users from a stream's members: no byte of their identifiers is left."""
 
 from __future__ import annotations
 

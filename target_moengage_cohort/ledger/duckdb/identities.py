@@ -90,7 +90,7 @@ class Identities(Tables):
         return self._make("accepted_owners", f"SELECT * {accepted}")
 
     def _count_leaving(self, resent: str) -> tuple[dict[int, int], dict[int, int]]:
-        """Count the removals that a person approved, and the members that others leave without.
+        """Count the approved removals, and the members that others leave without.
 
         The guard sees the latter: members that are removed, or stay but lose an alias. Approved
         removals get a table of their own, unless they are to be sent with the others.

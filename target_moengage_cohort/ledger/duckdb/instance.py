@@ -94,7 +94,7 @@ class Engine:
         self._attached: OrderedDict[DatabaseFile, None] = OrderedDict()
         import duckdb  # noqa: PLC0415
 
-        # DuckDB cannot be told the modes of its files, and makes logs and spilled blocks anytime.
+        # DuckDB has no setting for its files' modes, and makes logs and spilled blocks anytime.
         os.umask(0o077)
         with translated(spill):
             self._connection = duckdb.connect(

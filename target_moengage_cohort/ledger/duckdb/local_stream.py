@@ -161,7 +161,7 @@ class DuckDBStreamLedger(StreamMembers):
             "DuckDBDifference", difference
         ).tables.options.approvals.items():
             if number in numbers and difference.counts[number].approved:
-                self.drop_plan(number, plan_id)  # also if a person has approved another one since
+                self.drop_plan(number, plan_id)  # also if another one was approved since
         if numbers and self.table.may_have_removed:
             chosen = "WHERE cohort IN (SELECT unnest(?::INTEGER[]))"
             if self.table.rows(f"SELECT 1 FROM {{s}}.removed {chosen} LIMIT 1", [numbers]):

@@ -53,7 +53,7 @@ def refuse_remains(folder: Path) -> None:
     with as_ledger_error(path, "read"):
         is_empty = sqlite_files.size(path) <= 0
     if is_empty and any(folder.glob("members-*.duckdb")):
-        fault = "is missing or empty, although files of members are there"
+        fault = "is missing or empty, although its directory contains files of members"
         raise inconsistent(path, fault, restore_store(folder))
 
 

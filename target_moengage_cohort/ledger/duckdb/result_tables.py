@@ -33,7 +33,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     known: Mapping[int, LedgerCounts]  # the numbers of each cohort to compare; others have no rows
     has_others: bool  # whether the ledger has members of cohorts that are not compared
     keeps: bool  # whether to remove no members
-    approvals: Mapping[int, str]  # the plans that a person approved, by their cohorts
+    approvals: Mapping[int, str]  # the approved plans, by their cohorts
     approved: str  # SQL for cohort and hash of the removals of these, if there are any
     defers: bool  # whether these are sent with the others, and not by themselves
     exclusive: bool  # whether a member belongs to one cohort, that of its last row
@@ -54,7 +54,7 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
 class Tables:
     """The tables of a comparison, made from queries, in slices where the memory limit demands it.
 
-    The members of a single cohort are told apart by their hash alone.
+    The members of a single cohort are identified by their hash alone.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Tables:
         self.staged = self.identifiers = rows.table.rows
         self.additions = ""  # cohort, hash, row in `staged`, and whether it is not accepted yet
         self.removals = ""  # cohort, hash, identifiers, and whether it is an alias
-        self.approved = ""  # likewise, of removals that a person approved, and not in `removals`
+        self.approved = ""  # likewise, of approved removals that are not in `removals`
         self.linked = ""  # likewise, of members that become aliases; missing without any
         self.resent = ""  # cohort, hash and row, to send after the removals; missing without any
         self.made: list[str] = []  # to drop in the end

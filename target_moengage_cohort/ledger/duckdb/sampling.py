@@ -37,14 +37,14 @@ class CohortTables(t.NamedTuple):
 
     @property
     def removed(self) -> str:
-        """SQL for the removals that are kept, of members who are not back."""
+        """SQL for the removals that are kept, of members that were not added again."""
         others = f"{self.of('accepted')} UNION ALL BY NAME SELECT * FROM {self.of('doubts')}"
         kept = f"(SELECT * FROM {self.members.schema}.kept_removals WHERE cohort = {self.number})"
         return f"{kept} ANTI JOIN (SELECT h FROM {others}) USING (h)"
 
     @property
     def dropped(self) -> int:
-        """How many removals are no longer kept; members who are back since count, too."""
+        """How many removals are no longer kept; members added again since then count, too."""
         query = f"SELECT number FROM {{s}}.dropped_removals WHERE cohort = {self.number}"
         return sum(number for (number,) in self.members.rows(query))
 

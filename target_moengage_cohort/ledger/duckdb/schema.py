@@ -20,7 +20,7 @@ FILE_TABLES = (
         " (cohort INTEGER, h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR, action VARCHAR)"
     ),
     "CREATE TABLE {s}.removed (cohort INTEGER, h UHUGEINT)",
-    # Anonymous ids that stood beside a uid, and may be in the cohort as members of their own; `h`
+    # Anonymous ids that came with a uid, and may be in the cohort as members of their own; `h`
     # is the hash of such a member. One that is accepted, too, was added on its own before.
     "CREATE TABLE {s}.aliases (cohort INTEGER, h UHUGEINT, uid VARCHAR, anonymous_id VARCHAR)",
     # The last request folded for each cohort, and the numbers since.
@@ -120,7 +120,7 @@ LINKS = (
         " LEFT JOIN {v}.summary AS v ON v.cohort = t.cohort AND v.h = t.h"
         " WHERE t.number >= coalesce(v.accepted, 0)"
     ),
-    # The doubt of such a member is none any more.
+    # Such a member is no longer in doubt.
     (
         "INSERT INTO {v}.journal SELECT number, cohort, 'a',"
         f" {_LINK}, h, uid, anonymous_id FROM {{v}}.links WHERE NOT is_former"

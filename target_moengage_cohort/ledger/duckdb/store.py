@@ -78,7 +78,7 @@ class LocalStore(DuckDBStore):
             path: path.stem.removeprefix("members-")
             for path in self.folder.glob("members-*.duckdb")
         }
-        message = "no stream has this file of members"
+        message = "this file of members belongs to no stream"
         with contextlib.closing(Leases(self.folder, is_optional=True)) as leases:
             return [
                 Fault(code="unknown_file", message=message, path=str(path))

@@ -80,7 +80,7 @@ def copied_out(channel: Channel, query: str, columns: dict[str, str], pipe: Path
             f" columns = {{{types}}})"
         )
     finally:
-        while writer.is_alive():  # if nobody reads, it ends by that
+        while writer.is_alive():  # if there is no reader, it ends by that
             os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
             writer.join(_JOIN_SECONDS)
         pipe.unlink()

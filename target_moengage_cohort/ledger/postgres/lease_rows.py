@@ -213,9 +213,9 @@ class LeaseRows:
                 self.lose(stream, *run)
             if (holder, fence) != (self._holder, lease.fence) or counter < lease.counter:
                 msg = (
-                    f"the ledger {self._server.place} has lost changes that it had confirmed, as "
-                    "when a replica that was behind became the primary server. Nothing more is "
-                    "sent; run again, so that the ledger is compared with what this machine knows"
+                    f"the ledger {self._server.place} has lost changes that it had confirmed, "
+                    "for example because a lagging replica became the primary server. Nothing "
+                    "more is sent; run again to compare the ledger with this machine's record"
                 )
                 self._fail(LedgerError("ledger_lost_commits", msg))
 
@@ -223,7 +223,7 @@ class LeaseRows:
         """Raise the error for a lease that another run has taken over."""
         who = "run {} (process {} on {}, since {})".format(*run) if run else "another run"
         msg = (
-            f"the lease of stream {stream!r} is lost: {who} has taken it over, because this run "
+            f"the lease of stream {stream!r} was lost: {who} has taken it over, because this run "
             f"did not renew it for {self.seconds:g} s. Nothing more is sent or written; run again"
         )
         self._fail(LedgerError("lease_lost", msg))

@@ -48,8 +48,8 @@ _IS_OLD = """
 def occupied(place: str) -> SettingsError:
     """Return the error for a place that has a store already."""
     msg = (
-        f"there is a ledger in {place} already. Choose another database; or export that one, then "
-        "drop its schema"
+        f"{place} already contains a ledger. Choose another database; or export that ledger, "
+        "then drop its schema"
     )
     return SettingsError("ledger_exists", msg)
 

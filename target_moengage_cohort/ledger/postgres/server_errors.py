@@ -46,8 +46,9 @@ def grants(target: Target, *, creates: bool) -> str:
 def forbidden(target: Target, *, creates: bool) -> LedgerError:
     """Return the error for a role without the rights that it needs."""
     msg = (
-        f"the ledger {target.place} cannot be used by the role {target.role!r}, which lacks rights."
-        f" As the schema's owner or a superuser, run: {grants(target, creates=creates)}"
+        f"the ledger {target.place} cannot be used by the role {target.role!r}, which lacks "
+        "privileges. As the schema's owner or a superuser, run: "
+        f"{grants(target, creates=creates)}"
     )
     return LedgerError("ledger_forbidden", msg)
 
@@ -56,7 +57,7 @@ def read_only(target: Target) -> LedgerError:
     """Return the error for a server that takes no changes."""
     msg = (
         f"the ledger {target.place} is read-only: the server is a replica, or "
-        "default_transaction_read_only is on. Let ledger_uri name the primary server, then run "
+        "default_transaction_read_only is on. Set ledger_uri to the primary server, then run "
         "again"
     )
     return LedgerError("ledger_read_only", msg)
@@ -65,9 +66,9 @@ def read_only(target: Target) -> LedgerError:
 def other_encoding(place: str, encoding: str) -> SettingsError:
     """Return the error for a database that cannot keep all characters."""
     msg = (
-        f"ledger_uri: the database of {place} has the encoding {encoding}, which lacks characters "
-        "that identifiers may have. Create one for the ledger, and let ledger_uri name it: "
-        "CREATE DATABASE ledgers ENCODING 'UTF8' TEMPLATE template0;"
+        f"ledger_uri: the database of {place} has the encoding {encoding}, which lacks "
+        "characters that identifiers may have. Create a database for the ledger, and set "
+        "ledger_uri to it: CREATE DATABASE ledgers ENCODING 'UTF8' TEMPLATE template0;"
     )
     return SettingsError("ledger_encoding", msg)
 
@@ -107,7 +108,7 @@ def may_pass(error: psycopg.Error) -> bool:
     """Return whether a connection that could not be made may be made later.
 
     A server that has asked for a password refuses it, or the role, unless its text says something
-    that passes: libpq tells no code.
+    that passes: libpq reports no code.
     """
     is_known = error.pgconn is not None and error.pgconn.used_password
     return not is_known or any(text in str(error) for text in _PASSING)
@@ -129,7 +130,7 @@ def explained(error: psycopg.Error, target: Target, *, is_lost: bool) -> TargetE
         )
         return BusyError("ledger_busy", msg)
     if isinstance(error, errors.DiskFull):
-        msg = f"the disk of the server of the ledger {place} is full; free some space. {_TRANSIENT}"
+        msg = f"the disk of the ledger's server {place} is full; free some space. {_TRANSIENT}"
         return LedgerError("ledger_unusable", msg)
     if is_lost:
         return unreachable(place, error.diag.message_primary or "the server does not answer")

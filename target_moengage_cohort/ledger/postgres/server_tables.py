@@ -45,7 +45,7 @@ _INDEXED = {
 LEASES = (
     # `fence` rises with each holder, `counter` with each change that it makes, and each renewal. A
     # free lease has no `holder`. `seconds` is how long it lasts; `renewed_at`, by the server's
-    # clock, is for people only.
+    # clock, is for display only.
     "CREATE TABLE leases (partner TEXT NOT NULL, stream TEXT NOT NULL, holder TEXT NOT NULL,"
     " fence BIGINT NOT NULL, counter BIGINT NOT NULL, seconds DOUBLE PRECISION NOT NULL,"
     " renewed_at DOUBLE PRECISION NOT NULL, run_id TEXT NOT NULL, pid BIGINT NOT NULL,"
@@ -110,7 +110,7 @@ GONE = (
 
 
 def keys(table: str) -> tuple[str, ...]:
-    """Return the columns that tell the rows of a table apart."""
+    """Return the columns that identify the rows of a table."""
     return _KEYS[table]
 
 
@@ -132,7 +132,7 @@ def lock_number(schema: str) -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-# It fails while the holder is within a change, so that a run that waits goes on watching.
+# It fails while the holder is within a change, so that a waiting run keeps watching.
 LOCK_LEASE = "SELECT 1 FROM leases WHERE partner = ? AND stream = ? FOR UPDATE NOWAIT"
 TAKE_LEASE = (
     "INSERT INTO leases AS l (partner, stream, holder, seconds, run_id, pid, host, since, fence,"

@@ -113,7 +113,7 @@ def _from_environment() -> Parameters:
 def _service(name: str | None) -> tuple[bool, Parameters]:
     """Return the parameters of a service, and whether it is in a file that is known here.
 
-    libpq also has a folder of its own for the system's file, which depends on how it was built.
+    libpq also has its own directory for the system's file, which depends on how it was built.
     """
     if name is None:
         return True, {}

@@ -122,11 +122,11 @@ def _check_encoding(message: Batch, where: str) -> None:
     if encoding.format == "jsonl" and encoding.compression not in _COMPRESSIONS:
         which, setting = (
             f"compressed with {encoding.compression!r}",
-            "compression of the tap to gzip",
+            "compression in the tap's settings to gzip",
         )
     elif encoding.format not in _FORMATS:
         which = f"of the format {encoding.format!r}"
-        setting = f"format of the tap to one of {', '.join(_FORMATS)}"
+        setting = f"format in the tap's settings to one of {', '.join(_FORMATS)}"
     else:
         return
     msg = f"{where}: files {which} are not supported; set batch_config.encoding.{setting}"

@@ -31,7 +31,7 @@ _OTHER_SCALAR = re.compile(r"DECIMAL\(.*|DOUBLE|FLOAT|BOOLEAN")
 
 
 class Relation:
-    """Rows of one stream in columns, taken at once or some at a time.
+    """Rows of one stream in columns, taken in one pass or in chunks.
 
     Args:
         connect: Makes a cursor of DuckDB to take some at a time.

@@ -2,7 +2,7 @@
 
 As in the Meltano SDK's targets, a file is looked up by its name under the target's own
 ``batch_config.storage.root`` if that is set. Otherwise it must be on this machine: a URL in a
-manifest is only the tap's word, and could make the target ask any host.
+manifest comes from the tap alone, and could make the target contact any host.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if t.TYPE_CHECKING:
 def local_file(url: str, storage: BatchStorage | None, folder: Path) -> Path:
     """Return the path of a batch file on this machine.
 
-    A remote file is copied to the folder; its reader removes the copy.
+    A remote file is copied to the directory; its reader removes the copy.
     """
     params: dict[str, t.Any] = {}
     if storage is not None:
@@ -42,7 +42,7 @@ def local_file(url: str, storage: BatchStorage | None, folder: Path) -> Path:
             return Path(path)
     msg = (
         f"the batch file {shown(url)} does not exist, so the input is incomplete; run the tap "
-        "again, or set the directory of its files (batch_config.storage.root)"
+        "again, or set batch_config.storage.root to the directory of its files"
     )
     raise InputError("batch_file_missing", msg)
 
@@ -50,9 +50,10 @@ def local_file(url: str, storage: BatchStorage | None, folder: Path) -> Path:
 def _not_allowed(url: str) -> InputError:
     """Return the error for a file that only the tap's word leads to: it may be anywhere."""
     msg = (
-        f"the batch file {shown(url)} is not on this machine, and only the object store that the "
-        "settings name is read. Set batch_config.storage.root to the folder of the tap's files, "
-        "such as s3://bucket/folder, and batch_config.storage.params if it needs credentials"
+        f"the batch file {shown(url)} is not on this machine, and files are fetched only from "
+        "the object store in the settings. Set batch_config.storage.root to the directory of "
+        "the tap's files, such as s3://bucket/dir, and batch_config.storage.params if it needs "
+        "credentials"
     )
     return InputError("batch_storage_not_allowed", msg)
 
@@ -90,8 +91,8 @@ def _fetch(url: str, params: dict[str, t.Any], folder: Path) -> Path:
     except Exception as error:  # noqa: BLE001 - each storage has its own, and they may quote anything
         msg = (
             f"{where} could not be fetched ({type(error).__name__}), so the input is incomplete; "
-            "check that it exists, and the credentials (batch_config.storage.params, or the "
-            "environment)"
+            "check that it exists and that the credentials are right "
+            "(batch_config.storage.params, or the environment)"
         )
         raise InputError("batch_file_not_fetched", msg) from None
     return path

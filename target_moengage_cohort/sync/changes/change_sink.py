@@ -1,4 +1,4 @@
-"""Streams whose rows are changes: each row adds or removes its member by itself."""
+"""Streams whose rows are changes: each row adds or removes one member."""
 
 from __future__ import annotations
 

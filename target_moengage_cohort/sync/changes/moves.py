@@ -1,6 +1,6 @@
 """Members of exclusive streams: an addition to one cohort removes them from the others.
 
-The removals are put before their addition and belong to the same row. So STATE passes the row once
+The removals are put before their addition and belong to the same row. So STATE covers the row once
 all of them are accepted. They are found in the ledger even if the addition was accepted before: a
 run that was killed between the two is completed when the row is read again. The requests of
 different cohorts overlap, so a member may be in both cohorts for a moment, or in neither.

@@ -241,7 +241,7 @@ class Outbox:
         return sifted
 
     def _warn_of_others(self, stream: StreamLedger, changes: Sequence[Change]) -> None:
-        """Count new members that another cohort has, unless a person has said what that means."""
+        """Count new members that another cohort has, unless the mapping states what that means."""
         mapping = self._cohorts.by_id[changes[0].cohort.cohort_id].mapping
         if mapping.cohort is None and mapping.exclusive is None:
             adding = [changes[index].action is Action.ADD for index in stream.elsewhere()]

@@ -124,11 +124,11 @@ def read_state(value: bytes) -> TapState:
 
 
 def refuse_method(state: TapState, stream: str, streams: Collection[str] = ()) -> InputError | None:
-    """Return an error if the tap says that it reads only what is new of a mirror's stream."""
+    """Return an error if the tap reports that it reads only new rows of a mirror's stream."""
     for entry in state.named(stream, streams):
         method = entry.get(_METHOD) if isinstance(entry, dict) else None
         if method is not None and method != _FULL_TABLE:
-            return _keeps_bookmark(stream, f"another {_METHOD} than {_FULL_TABLE}")
+            return _keeps_bookmark(stream, f"a {_METHOD} other than {_FULL_TABLE}")
     return None
 
 
@@ -183,7 +183,7 @@ class TapStates:
         Args:
             stream: The tap's name of it.
             streams: All of the tap's streams.
-            allows_bookmark: A person's word that the tap reads all rows though it has a bookmark.
+            allows_bookmark: Whether the mapping states that the tap reads all rows nevertheless.
             is_proven: Whether something else proves that the tap did not stop.
         """
         if self.last.is_reading(stream, streams):
@@ -287,7 +287,7 @@ def _stopped(stream: str, mark: str) -> InputError:
 def resumed(stream: str, why: str) -> InputError:
     """Return the error of an input that may be only the rest of a stream."""
     msg = (
-        f"the stream {stream!r} may have only the rest of a read that was cut before: {why}. No "
+        f"the stream {stream!r} may contain only the rest of an interrupted read: {why}. No "
         f"members are removed. {how_to_clear_state()}"
     )
     return InputError(RESUMED, msg)

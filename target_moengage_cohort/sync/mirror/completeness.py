@@ -93,18 +93,19 @@ class Completeness:
         expected = whole_number(value)
         where = f"expected_count_column {self._count_column!r} of the stream {self._stream!r}"
         if expected is None:
-            msg = f"{where}: a row has no row count there; make it count(*) over ()"
+            msg = f"{where}: a row contains no row count; select count(*) over () as that column"
             raise InputError("no_row_count", msg)
         if self._expected not in {None, expected}:
             msg = (
-                f"{where}: one row says {self._expected}, another {expected}, so the tap did not "
-                "read one snapshot. No members are removed. Let the tap read with one statement"
+                f"{where}: rows contain both {self._expected} and {expected}, so the tap did not "
+                "read a single snapshot. No members are removed. Make the tap read the stream "
+                "with one statement"
             )
             raise InputError("count_mismatch", msg)
         self._raw_count, self._expected = value, expected
 
     def expect_nothing(self) -> None:
-        """Note a row which states that there is none; it was counted, but is none itself.
+        """Note a row which states that there are none; it was counted, but is not one itself.
 
         Raises:
             InputError: Other rows have another row count.
@@ -120,9 +121,10 @@ class Completeness:
         """
         if self._expected is not None and self._expected != self.records:
             msg = (
-                f"expected_count_column {self._count_column!r}: the stream {self._stream!r} should "
-                f"have {self._expected} rows, and {self.records} were read, so its input is not "
-                "complete. No members are removed. Find out what stopped the tap, then run again"
+                f"expected_count_column {self._count_column!r}: the stream {self._stream!r} "
+                f"should have {self._expected} rows, but {self.records} were read, so its input "
+                "is not complete. No members are removed. Find out what stopped the tap, then "
+                "run again"
             )
             raise InputError("count_mismatch", msg)
 

@@ -7,6 +7,7 @@ import typing as t
 
 import msgspec
 
+from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.sync.mirror.completeness import Proof
 
 if t.TYPE_CHECKING:
@@ -21,10 +22,10 @@ _CHECK_TAP = ". Check the tap's log first"
 _UNPROVEN = f", and nothing proves that the input is complete{_CHECK_TAP}"
 
 WAYS_TO_PROOF = (
-    "Proof is an expected_count_column, moengage-cohort run, an ACTIVATE_VERSION after the rows, "
-    "or removals: deferred with moengage-cohort confirm after the tap"
+    "To prove that an input is complete, use expected_count_column, moengage-cohort run, an "
+    "ACTIVATE_VERSION message after the rows, or removals: deferred with moengage-cohort confirm"
 )
-"""What a person can do about an input that is not proven complete."""
+"""How to prove that an input is complete."""
 
 
 def most_removals(*, base: int, max_removal_percent: int, proven: bool) -> int:
@@ -65,16 +66,18 @@ def guard(
     if not desired:
         if proven and max_removal_percent == _ALL:
             return None
+        everything = f"the plan would remove every member ({base:,})"
         if proven:
-            return f"it would remove all {base:,} members, which needs max_removal_percent 100"
+            return f"{everything}, which requires max_removal_percent 100"
         return (
-            f"it would remove all {base:,} members, which needs max_removal_percent 100 and proof "
-            f"that the input is complete{_CHECK_TAP}"
+            f"the plan would remove every member ({base:,}), which requires max_removal_percent "
+            f"100 and proof that the input is complete{_CHECK_TAP}"
         )
     if removals <= _most_without_emptying(base, max_removal_percent, proven=proven):
         return None
     return (
-        f"it would remove {removals:,} of {base:,} members ({removals / base:.2%}), more than "
+        f"the plan would remove {removals:,} of {format_count(base, 'member')} "
+        f"({removals / base:.2%}), more than "
         f"max_removal_percent {max_removal_percent}{'' if proven else _UNPROVEN}"
     )
 
@@ -171,8 +174,8 @@ def _excess_growth(differs: DiffCounts, limit: int | None) -> str | None:
         return None
     share = differs.joining / differs.base
     return (
-        f"it would add {differs.joining:,} members to {differs.base:,} ({share:.2%} more), and "
-        f"max_addition_percent is {limit}"
+        f"the plan would add {format_count(differs.joining, 'member')} to {differs.base:,} "
+        f"({share:.2%}), more than max_addition_percent {limit}"
     )
 
 
@@ -182,16 +185,13 @@ def _unproven(differs: DiffCounts, rules: Rules, proof: Proof) -> str | None:
     if not (rules.needs_proof and removals) or proof.is_proof:
         return None
     return (
-        f"it would remove {removals:,} of {differs.base:,} members without proof that the input is "
-        f"complete, and removals is proven. {WAYS_TO_PROOF}"
+        f"the plan would remove {removals:,} of {format_count(differs.base, 'member')} without "
+        f"proof that the input is complete, and removals is set to proven. {WAYS_TO_PROOF}"
     )
 
 
 def _incomplete(differs: DiffCounts) -> str | None:
     if not differs.removals:
         return None
-    were = "removal was" if differs.removals == 1 else "removals were"
-    return (
-        f"{differs.removals:,} {were} left out: the input as a whole is not known to be complete, "
-        "so no members were removed"
-    )
+    removals = format_count(differs.removals, "removal")
+    return f"the input is not known to be complete, so no members were removed ({removals} skipped)"

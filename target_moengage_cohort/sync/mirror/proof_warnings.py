@@ -38,8 +38,8 @@ def warn_of_unproven(stream: str, plan: StreamPlan, proof: Proof) -> None:
     if len(removals) == 1:
         where, extra["cohort_id"] = f"cohort {first!r}", first
     logger.warning(
-        "stream %r: %s of %s without proof that the input is complete; after a tap that failed the "
-        "input would look the same. %s. To have such removals withheld, set removals: proven",
+        "stream %r: sending %s from %s without proof that the input is complete. The input of a "
+        "failed tap would look the same. %s. To withhold such removals, set removals: proven",
         stream,
         format_count(sum(removals.values()), "removal"),
         where,
@@ -53,8 +53,8 @@ def warn_of_rejected(cohorts: Sequence[SyncedCohort]) -> None:
     for cohort in cohorts:
         if cohort.lacks_rows:
             logger.warning(
-                "cohort %r: %s rejected, so its input is not complete: no members of it are "
-                "removed, and no STATE is written. Fix the rows, or leave them out of the query",
+                "cohort %r: %s rejected, so its input is not complete: no members are removed "
+                "from it, and no STATE is written. Fix the rows, or exclude them from the query",
                 cohort.cohort.cohort_id,
                 format_count(cohort.rejected, "row was", "rows were"),
                 extra={
@@ -66,23 +66,23 @@ def warn_of_rejected(cohorts: Sequence[SyncedCohort]) -> None:
 
 
 def warn_of_unsealed(mapping: StreamMapping, desired: Mapping[str, int], proof: Proof) -> None:
-    """Warn of a one_time stream's cohorts that are not sealed, given their numbers of members."""
+    """Warn of a one_time stream's cohorts that are not finished, given their numbers of members."""
     if mapping.sync_mode is not SyncMode.ONE_TIME:
         return
     empty = [cohort_id for cohort_id, count in desired.items() if not count]
     extra = {"stream": mapping.stream} | ({"cohort_id": empty[0]} if len(empty) == 1 else {})
     if empty or not desired:
         logger.warning(
-            "stream %r: its input has no members of %s, so that is not sealed: a later run "
-            "populates it. Check the query if it should have members",
+            "stream %r: not finished, because the input contains no members for %s. A later run "
+            "populates it. If it should have members, check the query",
             mapping.stream,
             f"cohort {empty[0]!r}" if len(empty) == 1 else "its cohorts",
             extra=extra | {"code": "one_time_empty"},
         )
     if proof is Proof.END_OF_INPUT and mapping.removals is not Removals.DEFERRED:
         logger.warning(
-            "stream %r: its members were added, but nothing proves that its input is complete, so "
-            "nothing is sealed: later runs add members, too. %s",
+            "stream %r: its members were added, but nothing proves that its input is complete, "
+            "so the stream is not finished: later runs also add members. %s",
             mapping.stream,
             WAYS_TO_PROOF,
             extra={"stream": mapping.stream, "code": "one_time_not_sealed"},

@@ -65,7 +65,7 @@ class CohortPlan(msgspec.Struct, frozen=True):
     ledger: CohortLedger
     decision: Decision
     kept: Sequence[Plan]
-    has_approved: bool  # whether a person approved some of its removals
+    has_approved: bool  # whether some of its removals are approved
     was_read: bool  # whether the input has rows of it, or is complete: older plans are outdated
 
     @property
@@ -134,7 +134,7 @@ class Recorder:
             self._store.note_run(run, cohorts, entries)
         except TargetError as error:
             if report.error is None or report.error.code != error.code:
-                message = "the outcome of this run is not in the history: %s"
+                message = "could not record the outcome of this run in the history: %s"
                 logger.warning(message, error, extra={"code": "history_not_recorded"})
 
     def note_synced(self, streams: Mapping[str, Collection[str]]) -> None:

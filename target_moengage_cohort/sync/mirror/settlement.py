@@ -1,7 +1,7 @@
 """The plans of mirrors: decided when the input has ended, then delivered or kept for later.
 
 A plan that is not delivered is in the ledger before any request of it leaves, so that no STATE
-passes a plan that is not settled, waiting or withheld.
+covers a plan that is not settled, pending or withheld.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import msgspec
 
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.membership import SyncMode
+from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.ledger.records import Plan, PlanKind
 from target_moengage_cohort.settings import Removals
 from target_moengage_cohort.sync.mirror.completeness import Proof
@@ -117,14 +118,14 @@ class Settlement:
         return True
 
     def _populated(self, stream: StagedStream) -> list[tuple[SyncedCohort, CohortLedger]]:
-        """Return the cohorts that a stream populates or has populated, unless they are sealed."""
+        """Return the cohorts that a stream populates or has populated, unless they are finished."""
         mapping = stream.mapping
         if rejected := stream.completeness.rejected:
             logger.warning(
-                "stream %r: %d rows were rejected, so its input is not complete: no members are "
-                "removed, and no STATE is written. Fix the rows, or leave them out of the query",
+                "stream %r: %s rejected, so its input is not complete: no members are "
+                "removed, and no STATE is written. Fix the rows, or exclude them from the query",
                 mapping.stream,
-                rejected,
+                format_count(rejected, "row was", "rows were"),
                 extra={"code": "incomplete_after_rejects", "stream": mapping.stream},
             )
         if mapping.cohort is None:
@@ -289,7 +290,7 @@ def _warn(cohort: SyncedCohort, decision: Decision, *, rejected: int) -> None:
     if decision.is_withheld:
         code = "plan_withheld"
         advice = (
-            "The plan is withheld. If it is intended, override the guard with: "
+            "The plan is withheld. If it is intended, release it with: "
             f"{suggest('confirm', '--withheld', str(cohort.result.plan_id))}"
         )
     logger.warning(
