@@ -36,7 +36,7 @@ _COMMANDS = (
 
 
 class _LazyGroup(click.Group):
-    """Imports the module of a command when it is used: no command needs what all others need."""
+    """Imports a command's module only when it is used: commands have different dependencies."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the names of the commands."""
@@ -96,8 +96,8 @@ def main() -> None:
     """Run the command line."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name may have characters it cannot encode
         sys.stdout.reconfigure(errors="backslashreplace")
-    if sys.stdin is None:  # it was closed: what reads it finds nothing there
+    if sys.stdin is None:  # it was closed: readers get an empty input
         sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - until the process ends
-    os.umask(0o077)  # every file that we create is its owner's alone
+    os.umask(0o077)  # only the owner can read the files that we create
     end_at_sigint()  # until a command begins
     cli(prog_name="moengage-cohort")

@@ -29,21 +29,21 @@ if t.TYPE_CHECKING:
     "file",
     required=True,
     type=click.Path(exists=True, dir_okay=False),
-    help="CSV with a header that has uid, anonymous_id or both.",
+    help="CSV with a header row that contains uid, anonymous_id or both.",
 )
-@click.option("--stream", callback=require_utf8, help="The stream, if it has several cohorts.")
-@click.option("--name", callback=require_utf8, help="The name, if the configuration has none.")
+@click.option("--stream", callback=require_utf8, help="Stream, if it populates several cohorts.")
+@click.option("--name", callback=require_utf8, help="Cohort name, if the configuration has none.")
 @configured
 def adopt(session: Session, cohort: str, file: str, stream: str | None, name: str | None) -> None:
     """Import existing members into the ledger without sending them.
 
-    They must already be in the cohort in MoEngage, added under the same partner. A mirror then
-    sends only the difference. Of a file of differences that verify has written, the strangers are
-    imported.
+    The members must already be in the cohort in MoEngage, added under the same partner. A mirror
+    then sends only the differences. From a file that `verify --differences` wrote, only the rows
+    with the difference `stranger` are imported.
     """
     session.refuse_dry_run()
     if not Path(file).is_file():
-        msg = f"--csv: {file} must be a regular file, because it is read twice"
+        msg = f"--csv: {file} must be a regular file because it is read twice; save the data first"
         raise SettingsError("not_a_regular_file", msg)
     count = sum(len(members) for members in _members_to_adopt(file))
     with session.ledgers() as ledgers:
@@ -56,13 +56,13 @@ def adopt(session: Session, cohort: str, file: str, stream: str | None, name: st
         added = ledger.adopt(_until_stopped(session, _members_to_adopt(file)))
         ledgers.note_action("adopt", ledger.entry, read=count, added=added)
     click.echo(
-        f"cohort {cohort!r} ({origin}): read {format_count(count, 'member')}, {added:,} of them "
-        "new to the ledger; nothing was sent"
+        f"cohort {cohort!r} ({origin}): {format_count(count, 'member')} read, {added:,} added to "
+        "the ledger; nothing was sent"
     )
 
 
 def _members_to_adopt(file: str) -> Iterator[list[Member]]:
-    """Read a file; removed and missing members in one of differences do not belong to a cohort."""
+    """Read a file; in a file of differences, removed and missing members are not in the cohort."""
     return read_members(file, needs_header=True, only="stranger")
 
 
@@ -70,7 +70,7 @@ def _until_stopped(session: Session, batches: Iterable[list[Member]]) -> Iterato
     """Pass batches on; raise `TryAgainError` if the command is stopped, so none are adopted."""
     for members in batches:
         if session.interrupt.is_set():
-            msg = "stopped before the whole file was read, so no members were adopted"
+            msg = "stopped before the whole file was read; no members were imported"
             raise TryAgainError("interrupted", msg)
         yield members
 
@@ -99,12 +99,12 @@ def _cohort_and_stream(
     if mapping is not None and mapping.cohort is not None:
         if name not in {None, mapping.cohort.name}:
             msg = (
-                f"--name: the configuration names cohort {cohort_id!r} {mapping.cohort.name!r}; "
-                "omit the option, or change cohort_name"
+                f"--name: the configuration sets the name of cohort {cohort_id!r} to "
+                f"{mapping.cohort.name!r}; omit the option, or change cohort_name"
             )
             raise SettingsError("cohort_name_mismatch", msg)
         return mapping.cohort, stream
     if fault := cohort_name_fault(name or cohort_id):
-        raise SettingsError("invalid_cohort_name", f"--name: {fault}; choose another one")
+        raise SettingsError("invalid_cohort_name", f"--name: {fault}; choose another name")
     description = None if mapping is None else mapping.cohort_description
     return Cohort(cohort_id, name or cohort_id, description), stream

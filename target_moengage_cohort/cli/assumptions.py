@@ -20,32 +20,32 @@ ANONYMOUS_ID = "moe_anonymous_id"
 Holds: t.TypeAlias = t.Literal["yes", "no", "unknown"]
 
 STATEMENTS = {
-    "segments_scope": "The key has the scope of the Segments API.",
+    "segments_scope": "The key has the Segments API scope.",
     "db_name_needed": "The Segments API (v3) requires db_name.",
-    "list_shows_cohorts": "The list of segments has cohorts.",
-    "name_finds_cohorts": "A cohort is found by its name.",
-    "get_shows_cohorts": "A cohort is shown by its ID.",
-    "analytics_scope": "The key has the scope of the Analytics API.",
-    "id_attribute_exists": "Users have the attribute id_attribute.",
-    "id_attribute_matches": "Users are found by id_attribute and the user IDs of the ledger.",
+    "list_shows_cohorts": "The list of segments includes cohorts.",
+    "name_finds_cohorts": "A cohort can be found by its name.",
+    "get_shows_cohorts": "A cohort can be fetched by its ID.",
+    "analytics_scope": "The key has the Analytics API scope.",
+    "id_attribute_exists": "Users have the attribute that id_attribute names.",
+    "id_attribute_matches": "Users can be found by id_attribute and the ledger's user IDs.",
     "anonymous_id_exists": f"Users have the attribute {ANONYMOUS_ID}.",
     "cohort_is_counted": "The users of a cohort can be counted.",
 }
-"""What is assumed or open, by its stable name."""
+"""The assumptions and open questions, by their stable names."""
 
 _REASONS = {
-    "blocked_by_firewall": "a firewall refuses access",
-    "credentials_refused": "MoEngage refuses the key",
+    "blocked_by_firewall": "a firewall blocks access",
+    "credentials_refused": "MoEngage rejects the key",
     "db_name_refused": "db_name is missing or wrong",
     "interrupted": "stopped before the answer",
     "query_failed": "the query failed",
     "query_pending": "no result in three minutes",
     "quota_exceeded": "the monthly quota is used up",
     "rate_limited": "the rate limit is used up",
-    "request_refused": "MoEngage refuses the request",
+    "request_refused": "MoEngage rejects the request",
     "retries_exhausted": "MoEngage does not answer",
     "scope_missing": "the key lacks the scope, or access is blocked",
-    "segment_not_found": "MoEngage does not find it",
+    "segment_not_found": "MoEngage cannot find it",
     "unexpected_answer": "MoEngage's answer is not as documented",
 }
 """Reasons in few words, by the code of an error."""
@@ -65,7 +65,7 @@ class Assumption(msgspec.Struct, frozen=True):
 
 
 def lines(found: Sequence[Assumption]) -> Iterator[str]:
-    """Yield what was found as text, and the lines to paste."""
+    """Yield the findings as text, and the lines to paste."""
     if not found:
         return
     yield "\nAssumptions about MoEngage's Segments and Analytics APIs:"
@@ -74,7 +74,7 @@ def lines(found: Sequence[Assumption]) -> Iterator[str]:
         yield wrap(text, first=f"{each.holds:<9}", indent=" " * 9)
     yield wrap(
         "MoEngage's documentation leaves these questions open. To help others, paste the following "
-        "lines into an issue of this project; they contain no names and no IDs:",
+        "lines into an issue of this project; they contain no names or IDs:",
         first="\n",
         indent="",
     )

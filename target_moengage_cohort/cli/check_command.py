@@ -14,7 +14,7 @@ from target_moengage_cohort.cli.column_trial import read_samples, try_columns
 from target_moengage_cohort.cli.outlook import outlook
 from target_moengage_cohort.cli.probe import probe
 from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, show
-from target_moengage_cohort.cli.terminal import coloured, complain, example, wrap
+from target_moengage_cohort.cli.terminal import colored, complain, example, wrap
 from target_moengage_cohort.core.errors import SettingsError, TargetError
 from target_moengage_cohort.core.files import try_out
 from target_moengage_cohort.core.text import format_count, printable
@@ -42,7 +42,7 @@ _TIMEOUT_SECONDS = 15  # a person waits at the prompt
 
 
 class _Check(msgspec.Struct, frozen=True):
-    """What became of one check; its errors have all that was found."""
+    """The result of one check, with all its errors."""
 
     name: str
     ok: bool
@@ -82,30 +82,31 @@ class _Checks:
     "sample",
     type=click.Path(readable=False, allow_dash=True),
     metavar="FILE|-",
-    help="Try the mapped columns on the tap's catalog, its output, or a row as a JSON object.",
+    help="Check the mapped columns against the tap's catalog, its output, or a row as a JSON "
+    "object.",
 )
 @click.option(
     "--probe",
     "probes",
     is_flag=True,
-    help="Find out what this project assumes of MoEngage's Segments and Analytics APIs.",
+    help="Test this project's assumptions about MoEngage's Segments and Analytics APIs.",
 )
 @configured
 def check(session: Session, *, as_json: bool, sample: str | None, probes: bool) -> int:
     """Validate the configuration and describe each sync.
 
-    Sends no member and changes nothing. Makes one request to MoEngage to check the credentials,
-    and tries the ledger's directory and the files in the settings. With segments_api_key, another
+    Sends no members and changes nothing. Makes one request to MoEngage to check the credentials,
+    and checks the ledger's directory and the configured files. With segments_api_key, a second
     request lists the segments. Then each stream's sync is described. All problems are reported in
     one pass; the exit code is 1 if there are any.
 
-    With --probe, some more requests find out which assumptions about MoEngage hold; they change
-    nothing, but two of them are queries of the monthly quota.
+    With --probe, a few more requests test which assumptions about MoEngage hold. They change
+    nothing, but two of them are queries that count toward the monthly quota.
     """
     checks = _Checks()
     for name, work, text in _steps(session.settings):
         checks.run(name, work, text)
-    # Without mappings one describes all streams.
+    # Without mappings, one description covers all streams.
     mappings = list(session.config.mappings.values()) or [
         msgspec.structs.replace(session.config.mapping("STREAM"), cohort_id=None)
     ]
@@ -148,11 +149,11 @@ def _lines(
 
 
 def _marked(mark: str, text: str) -> str:
-    """Return a text after a mark in its colour."""
+    """Return a text after a mark in its color."""
     first, indent = f"{mark:<6}", " " * 6
     line = wrap(printable(text), first=first, indent=indent, break_words=False)
-    colour = {"ok": "green", "FAIL": "red"}.get(mark, "yellow")
-    return line.replace(mark, coloured(mark, colour), 1)
+    color = {"ok": "green", "FAIL": "red"}.get(mark, "yellow")
+    return line.replace(mark, colored(mark, color), 1)
 
 
 def _stream(mapping: StreamMapping, entries: Sequence[CohortEntry] | None) -> dict[str, t.Any]:
@@ -184,7 +185,7 @@ def _try_columns(session: Session, path: str, checks: _Checks) -> list[dict[str,
             checks.fail(name, trial.error)
             continue
         found = ", ".join(f"{role} {column!r}" for role, column in trial.columns.items())
-        checks.run(name, lambda: None, f"{found}{'; a row was tried' if trial.had_row else ''}")
+        checks.run(name, lambda: None, f"{found}{'; one row was tested' if trial.had_row else ''}")
     return [trial.result() for trial in trials]
 
 
@@ -194,12 +195,12 @@ def _steps(settings: Settings) -> Iterator[tuple[str, Callable[[], object], str 
     yield "credentials", partial(_credentials, settings), None
     yield "state directory", _state_directory, None
     if settings.transforms_records:
-        text = "valid; the streams below are their output"
+        text = "valid; the streams below are those after stream maps"
         yield "stream maps", partial(record_mapper_of, settings), text
     if (path := settings.rejects_path) is not None:
         yield "rejects_path", partial(check_rejects_path, path), path
     if settings.exclude_path is not None:
-        yield "exclude_path", Exclusions(settings.exclude_path).load, "can be read"
+        yield "exclude_path", Exclusions(settings.exclude_path).load, "readable"
     if (path := settings.report_path) is not None:
         yield "report_path", partial(report.check, path), path
     if (path := settings.metrics_path) is not None:

@@ -1,6 +1,6 @@
-"""What `moengage-cohort check` finds out about the cohorts of a ledger, compared with the settings.
+"""Compares the cohorts of a ledger with the settings, for `moengage-cohort check`.
 
-One list has it all: cohorts that no stream populates, changed names, other owners and partners.
+One list has all findings: cohorts without a stream, changed names, other owners and partners.
 """
 
 from __future__ import annotations
@@ -130,7 +130,8 @@ def _orphan(entry: CohortEntry) -> Finding:
     members = format_count(entry.counts.base, "member")
     message = (
         f"cohort {entry.cohort_id!r} has {members}, but no stream populates it; map stream "
-        f"{entry.stream!r} to it again, or remove them: {suggest('empty', entry.cohort_id)}"
+        f"{entry.stream!r} to it again, or remove the members: "
+        f"{suggest('empty', entry.cohort_id)}"
     )
     return Finding(
         code="cohort_without_stream",

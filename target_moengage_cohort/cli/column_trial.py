@@ -64,15 +64,15 @@ def read_samples(path: str, config: Config) -> list[Sample]:
         return [sample for each in content["streams"] if (sample := _of_catalog(each))]
     if not content:
         msg = (
-            f"--columns: {name} is neither a tap's catalog nor a row; give the file that the tap "
-            "writes with --discover, its output, or one row as a JSON object"
+            f"--columns: {name} is neither a catalog, nor a tap's output, nor a row; pass what the "
+            "tap writes with --discover, its output, or one row as a JSON object"
         )
         raise InputError("invalid_sample", msg)
     if content.get("type") == "RECORD" and isinstance(row := content.get("record"), dict):
         return [Sample(str(content.get("stream")), {name: {} for name in row}, row=row)]
     if len(config.mappings) != 1:
         msg = (
-            f'--columns: {name} has a row without its stream; give it as {{"type": "RECORD", '
+            f'--columns: {name} has a row without its stream; pass it as {{"type": "RECORD", '
             '"stream": …, "record": …}'
         )
         raise InputError("row_without_stream", msg)
@@ -126,7 +126,10 @@ def _of_catalog(entry: t.Any) -> Sample | None:
         kept = {name: each for name, each in properties.items() if name not in left_out}
         return Sample(str(stream), kept, aliases=tuple(names))
     except (AttributeError, IndexError, KeyError, TypeError):
-        msg = "--columns: the catalog has a stream without tap_stream_id, schema or metadata"
+        msg = (
+            "--columns: the catalog has a stream without tap_stream_id, schema or metadata; run "
+            "the tap with --discover again"
+        )
         raise InputError("invalid_sample", msg) from None
 
 
@@ -137,7 +140,7 @@ def _is_left_out(metadata: Row) -> bool:
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """What became of a stream."""
+    """The result of a stream."""
 
     stream: str  # after stream maps
     columns: dict[str, str]  # role → column
@@ -167,8 +170,8 @@ def try_columns(
     for stream in config.mappings.keys() - trials.keys():
         names = ", ".join(sorted({stream for stream, _, _ in outputs})) or "none"
         msg = (
-            f"cohorts.{stream}: the file given as --columns has no such stream that is selected "
-            f"(it has: {names}); check the name, and that the tap selects it"
+            f"cohorts.{stream}: the --columns file has no selected stream of this name (it has: "
+            f"{names}); check the name, and that the stream is selected in the tap"
         )
         error = SettingsError("stream_not_found", msg)
         trials[stream] = Trial(stream, {}, had_row=False, error=error)

@@ -1,10 +1,11 @@
-"""The alerts of `confirm`: it ends what was withheld, or withholds what was pending."""
+"""The alerts of `confirm`, which releases withheld changes or withholds pending ones."""
 
 from __future__ import annotations
 
 import typing as t
 
 from target_moengage_cohort.cli.terminal import release_command
+from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.ledger.records import PlanKind
 from target_moengage_cohort.sync.alert_states import State, StreamOutcome
 from target_moengage_cohort.sync.alerting import Alerting
@@ -19,7 +20,7 @@ if t.TYPE_CHECKING:
 
 
 def refuse_paused(session: Session, ledgers: LedgerStore, streams: Iterable[str]) -> None:
-    """Raise an error if any stream is paused: schedules have `confirm`, too."""
+    """Raise an error if any stream is paused: schedules also run `confirm`."""
     for stream in streams:
         if (error := paused_error(ledgers, stream)) is not None:
             session.report.status = "withheld"
@@ -27,7 +28,7 @@ def refuse_paused(session: Session, ledgers: LedgerStore, streams: Iterable[str]
 
 
 def tell_released(session: Session, ledgers: LedgerStore, stream: str) -> None:
-    """Tell of a stream of which nothing is withheld now."""
+    """Send the alert that a stream no longer has withheld changes."""
     if not _is_open(ledgers, stream):
         _tell(session, ledgers, [StreamOutcome(stream=stream, state=State.OK)], State.WITHHELD)
 
@@ -38,14 +39,14 @@ def tell_confirmed(
     streams: Iterable[str],
     withheld: Sequence[tuple[CohortEntry, Plan]],
 ) -> None:
-    """Tell of streams that are confirmed, and of those of which the guard withholds a plan."""
+    """Send alerts about confirmed streams, and about those with a plan that the guard withheld."""
     outcomes = {
         entry.stream: StreamOutcome(
             stream=entry.stream,
             state=State.WITHHELD,
             cohort_id=entry.cohort_id,
             code="plan_withheld",
-            reason=f"the guard withholds {plan.removals:,} removals that were confirmed",
+            reason=f"the guard withheld {format_count(plan.removals, 'confirmed removal')}",
             command=release_command(plan.plan_id),
             removals_withheld=plan.removals,
         )

@@ -58,15 +58,17 @@ class PendingPlan(msgspec.Struct, frozen=True):
 def confirm(session: Session, streams: tuple[str, ...], withheld: str | None) -> int:
     """Send pending or withheld removals.
 
-    For streams with `removals: deferred`: confirms that their tap succeeded. Run it within an hour
-    after the tap has exited with 0. The guard still applies; --withheld sends what it withholds, or
-    approves these removals for the next run if the stream has been read again since.
+    For streams with `removals: deferred`: confirms that the tap succeeded, and sends the pending
+    removals. Run it within an hour after the tap has exited with 0. The guard still applies.
+
+    --withheld sends the changes of a plan that the guard withheld. If the stream has been read
+    again since, it approves the plan's removals for the next run instead.
     """
     if bool(streams) == (withheld is not None):
-        msg = "give the streams whose tap succeeded, or --withheld and the ID of one plan"
+        msg = "specify either the streams whose tap succeeded, or --withheld with a plan ID"
         raise click.UsageError(msg)
     if session.settings.dry_run:
-        click.echo("dry_run is set: nothing is confirmed.")
+        click.echo("dry_run is set; nothing was confirmed.")
         session.report.status = "dry_run"
         return DONE
     with session.ledgers() as ledgers:
@@ -118,7 +120,10 @@ def _release(session: Session, ledgers: LedgerStore, plan_id: str) -> None:
     ledgers.note_action("approve", entry, status="approved", removals=plan.removals)
     when = time.strftime("%H:%M UTC tomorrow", time.gmtime(until))
     removals = format_count(plan.removals, "removal")
-    click.echo(f"cohort {entry.cohort_id!r}: {removals} approved for the next run until {when}")
+    click.echo(
+        f"cohort {entry.cohort_id!r}: {removals} approved for the next run; the approval expires "
+        f"at {when}"
+    )
 
 
 def _find_pending(ledgers: LedgerStore, streams: Sequence[str], now: float) -> list[PendingPlan]:
@@ -136,7 +141,7 @@ def _find_pending(ledgers: LedgerStore, streams: Sequence[str], now: float) -> l
         kept = [PendingPlan(ledger, plan) for ledger in opened for plan in ledger.plans()]
         waiting = [each for each in kept if each.plan.kind is PlanKind.WAITING]
         pending = [each for each in waiting if not ledgers.is_void(each.plan)]
-        # A sealed one_time cohort has nothing left to confirm, which is not a fault.
+        # A finished one_time cohort has nothing left to confirm, which is not a fault.
         if not pending and not any(ledger.is_sealed for ledger in opened):
             faults.append(_nothing_pending(ledgers, stream, kept))
         faults += [fault for each in pending for fault in _faults(each, now)]
@@ -150,13 +155,13 @@ def _nothing_pending(
 ) -> SettingsError:
     owners = {entry.cohort_id: entry.stream for entry in ledgers.entries()}
     hint = (
-        "its latest run must have used this ledger and removals: deferred, and read its whole "
-        "input without a fault"
+        "its latest run must have used this ledger and removals: deferred, and must have read its "
+        "whole input without errors"
     )
     # No such hint if a stream has that name, too: its removals are not those of the cohort.
     if stream in owners and stream not in owners.values():
         hint = (
-            f"it is the ID of a cohort that belongs to stream {owners[stream]!r}: did you mean: "
+            f"this is the ID of a cohort of stream {owners[stream]!r}. Did you mean: "
             f"{suggest('confirm', owners[stream])}"
         )
     for each in kept:
@@ -173,7 +178,7 @@ def _faults(pending: PendingPlan, now: float) -> Iterator[SettingsError]:
     where = f"cohort {pending.cohort_id!r}, stream {pending.plan.stream!r}"
     age = now - pending.plan.made_at
     if abs(age) > MAX_AGE_SECONDS:
-        future = "in the future, by this machine's clock,"
+        future = "in the future according to this machine's clock,"
         when = format_age(age) if age > 0 else future
         yield SettingsError(
             "plan_expired",
@@ -181,7 +186,7 @@ def _faults(pending: PendingPlan, now: float) -> Iterator[SettingsError]:
             "hour; run the stream again",
         )
     if pending.is_outdated:
-        msg = f"{where}: the cohort has changed since; run the stream again"
+        msg = f"{where}: the cohort has changed since the last run; run the stream again"
         yield SettingsError("plan_outdated", msg)
 
 
@@ -199,8 +204,8 @@ def _is_withheld(pending: PendingPlan) -> bool:
         return False
     pending.ledger.withhold_plan(plan.plan_id)
     complain(
-        f"cohort {pending.cohort_id!r}: {objection}; withheld. If the removals are intended, run: "
-        f"{release_command(plan.plan_id)}"
+        f"cohort {pending.cohort_id!r}: withheld, because {objection}. If the removals are "
+        f"intended, run: {release_command(plan.plan_id)}"
     )
     return True
 
@@ -230,7 +235,7 @@ def _deliver(session: Session, ledgers: LedgerStore, plans: list[PendingPlan]) -
                 entry, plan_id = each.ledger.entry, each.plan.plan_id
                 session.report.note(entry, plan_id=plan_id, accepted=accepted)
             else:
-                left = "not all changes were accepted; run its stream again"
+                left = "not all changes were accepted; run the stream again"
                 complain(f"cohort {each.cohort_id!r}: {left}")
 
 
@@ -247,14 +252,14 @@ def _siblings(pending: PendingPlan) -> list[str]:
 def _batches(
     pending: PendingPlan, exclusions: Exclusions
 ) -> Iterator[tuple[Action, Sequence[Member]]]:
-    """Yield the changes of a plan, without additions of members who belong to no cohort by now."""
+    """Yield the changes of a plan, without additions of members that are excluded by now."""
     for action in (Action.REMOVE, Action.ADD):  # as in a run: the addition must come last
         for members in pending.ledger.plan_members(pending.plan.plan_id, action):
             yield action, exclusions.without(members) if action is Action.ADD else members
 
 
 def _finish(ledgers: LedgerStore, pending: PendingPlan, siblings: Sequence[str]) -> None:
-    """Drop a plan that is fully accepted from its ledger, and print that."""
+    """Drop a fully accepted plan from its ledger, and print the accepted changes."""
     ledger, plan = pending.ledger, pending.plan
     ledger.stream.fold()
     for plan_id in siblings:

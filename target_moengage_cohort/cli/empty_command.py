@@ -30,15 +30,16 @@ if t.TYPE_CHECKING:
 def empty(session: Session, cohort: str, *, yes: bool) -> None:
     """Remove all members from a cohort.
 
-    Those are removed that are accepted or unconfirmed. Its plans are discarded. The next run of its
-    stream populates it again.
+    Removes accepted and unconfirmed members, and discards the cohort's plans. The next run of its
+    stream populates the cohort again.
     """
     with prepared(session, cohort, yes=yes) as (ledgers, ledger):
         remove_all(session, ledgers, ledger, "empty")
         end = suggest("ledger", "retire", cohort)
-        after = f"the next run of stream {ledger.entry.stream!r} fills it again; to end it: {end}"
+        stream = ledger.entry.stream
+        after = f"the next run of stream {stream!r} populates it again; to retire it, run: {end}"
         if ledger.is_sealed:
-            after = "it is sealed, so no run populates it again"
+            after = "it is finished, so no run populates it again"
         click.echo(f"cohort {cohort!r}: {after}")
 
 
@@ -63,8 +64,8 @@ def known_members(ledgers: LedgerStore, cohort: str) -> CohortLedger:
         if entry.cohort_id == cohort and not entry.has_members:
             command = suggest("adopt", cohort, "--csv", EXAMPLE_CSV)
             msg = (
-                f"cohort {cohort!r}: the members of its stream {entry.stream!r} are not kept, so "
-                f"it is unknown who they are. Import them first: {command}"
+                f"cohort {cohort!r}: the ledger does not keep the members of stream "
+                f"{entry.stream!r}, so they are unknown. Import them first: {command}"
             )
             raise SettingsError("members_unknown", msg)
     return ledgers.open_known(cohort)
@@ -84,8 +85,8 @@ def remove_all(session: Session, ledgers: LedgerStore, ledger: CohortLedger, kin
     if ledger.entry.is_partial:
         command = suggest("adopt", ledger.entry.cohort_id, "--csv", EXAMPLE_CSV)
         complain(
-            f"cohort {ledger.entry.cohort_id!r}: members from before its members were kept are "
-            f"removed only if they were imported: {command}"
+            f"cohort {ledger.entry.cohort_id!r}: members that were added before the ledger kept "
+            f"them are removed only if you import them first: {command}"
         )
     count = ledger.numbers().base
     ledger.drop_plans()

@@ -32,7 +32,7 @@ Quoted: t.TypeAlias = "Callable[[str], list[str]]"
 """Returns the values of a file that a text quotes."""
 
 Say: t.TypeAlias = "Callable[[str, float], None]"
-"""Tells a person what is being done, and for how many seconds at the latest; 0 if no one knows."""
+"""Reports the current step, and its longest duration in seconds; 0 if unknown."""
 
 logger = logging.getLogger(__name__)
 
@@ -60,15 +60,15 @@ class FileChange(msgspec.Struct, frozen=True, kw_only=True):
     is_awaited: bool = False
 
     def check_split(self, files: int) -> None:
-        """Raise a `SettingsError` if users may get lost, because files are processed in any order.
+        """Raise a `SettingsError` if users may be lost because files are processed in any order.
 
         Args:
             files: How many there are.
         """
         if files > 1 and self.kind in {"create", "replace"} and not self.is_awaited:
             msg = (
-                f"the users fill {files} files, and all but the first can be added only after "
-                "MoEngage has processed that one; use --wait"
+                f"the users need {files} files, and MoEngage must process the first one before the "
+                "others can be sent; use --wait"
             )
             raise SettingsError("split_needs_wait", msg)
 
@@ -104,7 +104,7 @@ class FileSender:
     Attributes:
         segment: The segment, once MoEngage has accepted a file.
         sent: The files so far.
-        has_failed: Whether a file that nobody needs could not be deleted.
+        has_failed: Whether a file that is no longer needed could not be deleted.
     """
 
     def __init__(
@@ -127,8 +127,8 @@ class FileSender:
         self._send(url, file, lambda _error: [], "the file")
         if file.found is not None and (seconds := self._users.note(file.found)):
             logger.warning(
-                "segment %r: the file has %s, which with those of other commands are more than "
-                "the %s that MoEngage takes in a day. It may refuse other files for the next %s",
+                "segment %r: the file has %s. Together with other commands, these exceed the %s "
+                "users that MoEngage accepts per day. It may refuse other files for the next %s",
                 self._change.segment,
                 format_count(file.found, "user"),
                 f"{MOST_USERS:,}",
@@ -137,16 +137,16 @@ class FileSender:
             )
 
     def send_parts(self, parts: tuple[Part, ...], storage: SegmentStorage) -> None:
-        """Send files through a storage, until one is not processed as it should be.
+        """Send files through a storage, until one is not processed successfully.
 
-        Each is deleted there as soon as MoEngage needs it no longer. Raise a `TryAgainError` if
+        Each is deleted there as soon as MoEngage no longer needs it. Raise a `TryAgainError` if
         there are too many users for a day.
         """
         total = sum(part.users for part in parts)
         if seconds := self._users.take(total):
             msg = (
-                f"MoEngage takes {MOST_USERS:,} users of files in a day, and these {total:,} are "
-                "too many after those of other commands, so nothing was sent. Try again in "
+                f"MoEngage accepts {MOST_USERS:,} users in files per day. Together with other "
+                f"commands, these {total:,} would exceed that, so nothing was sent. Try again in "
                 f"{format_minutes(seconds / 60)}"
             )
             raise TryAgainError("too_many_users", msg)
@@ -187,7 +187,7 @@ class FileSender:
             return
         seconds = self._listener.seconds_left
         if seconds:
-            self._say(f"waiting for MoEngage's callback about {which}", seconds)
+            self._say(f"waiting for MoEngage's callback for {which}", seconds)
         callback = self._listener.wait(str(callback_url))
         if callback is None:
             file.state = "interrupted" if self._listener.is_interrupted else "unanswered"
@@ -227,7 +227,7 @@ class FileSender:
             file.error = scrub(error, secrets(error))
         if file.matched == 0 and file.found:
             logger.warning(
-                "segment %r: no user has one of the %s in the attribute %r; check its name",
+                "segment %r: no user has any of the %s in the attribute %r; check its name",
                 self._change.segment,
                 format_count(file.found, "value"),
                 self._change.attribute,

@@ -53,10 +53,10 @@ def _example(start: str) -> str:
 def file() -> None:
     """Change file segments.
 
-    A file segment consists of the users whose attribute has one of the values in a file: a CSV of
-    one column that MoEngage fetches. Each command takes --url for a file that is already where
-    MoEngage can fetch it. Otherwise it takes a CSV, or the accepted members of a cohort, checks
-    them and uploads them; MoEngage gets a signed address, or the one of --public-url.
+    A file segment contains the users whose attribute has one of the values in a file: a one-column
+    CSV that MoEngage fetches. Use --url for a file that MoEngage can already fetch. Otherwise use
+    --csv, or --cohort for the accepted members of a cohort: the command checks and uploads the
+    values. MoEngage then fetches them from a signed URL, or from --public-url.
     """
 
 
@@ -72,7 +72,7 @@ def file() -> None:
 def create(session: Session, name: str, given: FileOptions, expiry_days: int) -> int:
     """Create a file segment.
 
-    It has no users until MoEngage has processed the file.
+    The segment has no users until MoEngage has processed the file.
     """
     return _change("create", session, name, given, expiry_days)
 
@@ -97,7 +97,7 @@ def remove(session: Session, name: str, given: FileOptions, _expiry_days: int) -
 @configured
 @takes_file
 def replace(session: Session, name: str, given: FileOptions, _expiry_days: int) -> int:
-    """Replace the users of a file segment by those of a file."""
+    """Replace the users of a file segment with those of a file."""
     return _change("replace", session, name, given)
 
 
@@ -109,22 +109,22 @@ def replace(session: Session, name: str, given: FileOptions, _expiry_days: int) 
     )
 )
 @click.argument("name", metavar="FILE", callback=require_utf8)
-@click.option("--upload", metavar="URL", required=True, help="The folder that has the file.")
+@click.option("--upload", metavar="URL", required=True, help="Directory that has the file.")
 @configured
 def discard(session: Session, name: str, upload: str) -> None:
     """Delete an uploaded file that MoEngage has fetched.
 
-    A command that waits for the callback does that itself.
+    Commands with --wait delete their files themselves.
     """
     session.refuse_dry_run()
     SegmentStorage(upload, None, session.interrupt.is_set).delete(name)
-    click.echo(f"deleted {name}")
+    click.echo(f"Deleted {name}")
 
 
 def _change(
     kind: ChangeKind, session: Session, name: str, given: FileOptions, expiry_days: int = 0
 ) -> int:
-    """Send the files of a change, and show what became of them; return the exit code."""
+    """Send the files of a change and show the results; return the exit code."""
     session.refuse_dry_run()
     change = FileChange(
         kind=kind,
@@ -169,14 +169,14 @@ def _attribute(session: Session, given: FileOptions) -> str:
     if attribute := given.attribute or session.settings.id_attribute:
         return attribute
     msg = (
-        "id_attribute is not set: it names the attribute that the values are of. MoEngage shows "
-        "the name in Test & Debug > Segment Payload; set it, or use --attribute"
+        "id_attribute is not set: it names the attribute that the values belong to. MoEngage shows "
+        "the name in Test & Debug > Segment Payload; set id_attribute, or use --attribute"
     )
     raise SettingsError("id_attribute_missing", msg)
 
 
 def _parts(
-    session: Session, opener: Opener, given: FileOptions, folder: Path, left_out: Counter[str]
+    session: Session, opener: Opener, given: FileOptions, directory: Path, left_out: Counter[str]
 ) -> tuple[Part, ...]:
     """Write the uids of a cohort to files."""
     cohort = str(given.cohort)
@@ -184,20 +184,21 @@ def _parts(
         ledger = known_members(ledgers, cohort)
         if ledger.entry.is_partial:
             logger.warning(
-                "cohort %r: members from before its members were kept are not in the file",
+                "cohort %r: members that were added before the ledger kept them are not in the "
+                "file",
                 given.cohort,
                 extra={"code": "members_unknown", "cohort_id": given.cohort},
             )
         values = member_values(ledger.accepted(), given.attribute_type, left_out)
         name = f"cohort {given.cohort!r}"
-        parts = write_parts(folder, _until_stopped(session, values), name)
+        parts = write_parts(directory, _until_stopped(session, values), name)
     if left_out:
         reasons = "; ".join(
             f"{count:,} whose uid {FAULTS[code]}" if code in FAULTS else f"{count:,} without a uid"
             for code, count in left_out.items()
         )
         logger.warning(
-            "%s: %s left out, because no file can have their uid: %s",
+            "%s: %s left out, because a file cannot contain them: %s",
             name,
             format_count(left_out.total(), "member"),
             reasons,
@@ -209,7 +210,7 @@ def _parts(
 def _until_stopped(session: Session, batches: Iterator[list[str]]) -> Iterator[list[str]]:
     for values in batches:
         if session.interrupt.is_set():
-            msg = "stopped before all users were read, so nothing was sent"
+            msg = "stopped before all users were read; nothing was sent"
             raise TryAgainError("interrupted", msg)
         yield values
 
@@ -231,7 +232,7 @@ def _listening(
 
 
 def _say(session: Session, given: FileOptions, text: str, seconds: float) -> None:
-    """Log what is being done; a program that reads JSON needs to know only the result."""
+    """Log the progress; a program that reads JSON needs only the result."""
     until = f", until {iso_utc(session.clock() + seconds, 'seconds')}"
     level = logging.DEBUG if given.as_json else logging.INFO
     logger.log(level, "%s%s", text, until if seconds else "", extra={"code": "file_progress"})

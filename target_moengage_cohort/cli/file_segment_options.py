@@ -45,12 +45,12 @@ class FileOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def address(self) -> str | None:
-        """The address of a file that MoEngage can fetch already, if one is given."""
+        """The URL of a file that MoEngage can already fetch, if one is given."""
         if self.url != "-":
             return self.url
         url = sys.stdin.readline().strip()
         if fault := address_fault(url):
-            raise SettingsError("invalid_address", f"--url: the address on standard input {fault}")
+            raise SettingsError("invalid_address", f"--url: the URL on standard input {fault}")
         return url
 
 
@@ -62,10 +62,8 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str | 
 
 
 def _minutes(_context: click.Context, _parameter: click.Parameter, value: float | None) -> object:
-    if (
-        value is not None and not 0 < value <= _LONGEST_WAIT_MINUTES
-    ):  # nor a value that is no number
-        msg = f"must be more than 0, and at most {_LONGEST_WAIT_MINUTES:,}"
+    if value is not None and not 0 < value <= _LONGEST_WAIT_MINUTES:  # this also refuses NaN
+        msg = f"must be greater than 0, and at most {_LONGEST_WAIT_MINUTES:,}"
         raise click.BadParameter(msg)
     return value
 
@@ -85,29 +83,29 @@ def _listen(
 _OPTIONS = (
     click.argument("name", callback=require_utf8),
     click.option(
-        "--url", callback=_address, help="Address of a CSV; - reads it from standard input."
+        "--url", callback=_address, help="URL of a CSV; - reads the URL from standard input."
     ),
     click.option(
         "--csv",
         type=click.Path(exists=True, dir_okay=False, allow_dash=True),
-        help="CSV of one column without a header; - is standard input.",
+        help="CSV with one column and no header; - is standard input.",
     ),
-    click.option("--cohort", callback=require_utf8, help="Cohort whose accepted members to take."),
+    click.option("--cohort", callback=require_utf8, help="Cohort whose accepted members to use."),
     click.option(
         "--upload",
         metavar="URL",
         callback=require_utf8,
-        help="Folder from which MoEngage fetches the file: a path, or a URL of any storage that "
+        help="Directory from which MoEngage fetches the file: a path, or a URL of any storage that "
         "fsspec supports.",
     ),
     click.option(
         "--public-url",
         metavar="URL",
         callback=_address,
-        help="Address of that folder, if the storage gives no signed addresses.",
+        help="URL of that directory, if the storage does not sign URLs.",
     ),
     click.option(
-        "--attribute", help="Attribute that the values are of; by default the id_attribute setting."
+        "--attribute", help="Attribute that the values belong to; defaults to id_attribute."
     ),
     click.option(
         "--type",
@@ -122,20 +120,20 @@ _OPTIONS = (
         metavar="MINUTES",
         type=float,
         callback=_minutes,
-        help="Wait so long, for all files together, for MoEngage's callbacks; delete each file "
-        "after its own. Uploads and calls of the API take their time in addition.",
+        help="Wait up to this long for MoEngage's callbacks for all files, and delete each file "
+        "after its callback. Uploads and API calls take additional time.",
     ),
     click.option(
         "--callback-url",
         metavar="URL",
         callback=_address,
-        help="Address that MoEngage calls once a file is processed.",
+        help="URL that MoEngage calls once a file is processed.",
     ),
     click.option(
         "--callback-listen",
         metavar="HOST:PORT",
         callback=_listen,
-        help="Where this command listens for the callback, for --wait.",
+        help="With --wait: address on which this command listens for the callbacks.",
     ),
     click.option("--json", "as_json", is_flag=True, help="Output full details as JSON."),
 )
@@ -154,17 +152,17 @@ def takes_file(work: Callable[..., int]) -> Callable[..., t.Any]:
 
 
 def _check(given: FileOptions) -> None:
-    """Raise a `UsageError` for options that do not go together."""
+    """Raise a `UsageError` for options that cannot be combined."""
     if sum(each is not None for each in (given.url, given.csv, given.cohort)) != 1:
-        msg = "use one of --url, --csv and --cohort"
+        msg = "use exactly one of --url, --csv and --cohort"
     elif (given.url is None) is (given.upload is None):
-        msg = "use --upload with --csv or --cohort, and only with these"
+        msg = "--csv and --cohort require --upload, and --url excludes it"
     elif given.wait and not (given.callback_url and given.callback_listen):
-        msg = "--wait needs --callback-listen, and --callback-url, which leads MoEngage there"
+        msg = "--wait requires --callback-listen, and --callback-url, which leads MoEngage to it"
     elif given.callback_listen and not given.wait:
-        msg = "--callback-listen needs --wait"
+        msg = "--callback-listen requires --wait"
     elif _has_query(given.public_url) or (given.callback_listen and _has_query(given.callback_url)):
-        msg = "--public-url and --callback-url get a name at their end: give them without ? and #"
+        msg = "--public-url and --callback-url must not have ? or #: a name is appended to them"
     else:
         return
     raise click.UsageError(msg)

@@ -39,7 +39,7 @@ _STATES = {
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a change.
+    """The result of a change.
 
     Attributes:
         unsent: Users of files that were not sent, because one before them was not processed.
@@ -94,10 +94,10 @@ def lines(result: Result, storage: SegmentStorage | None) -> Iterator[str]:
     if result.unsent:
         command = "remove" if result.change == "remove" else "add"
         yield (
-            f"  {format_count(result.unsent, 'user')} not sent: the last ones of the file or "
-            f"cohort. Send them with `segments file {command}`"
+            f"  {format_count(result.unsent, 'user')} not sent: the last of the file or cohort. "
+            f"Send them with `segments file {command}`"
         )
     if {each.state for each in result.files} & {"unanswered", "interrupted", "unknown"}:
         look = suggest("segments", "list", f"--name={result.segment}")
-        yield f"  whether MoEngage has the segment: {look}"
-        yield "  how many users it has: see MoEngage's dashboard"
+        yield f"  to see whether MoEngage has the segment: {look}"
+        yield "  to see how many users it has: MoEngage's dashboard"

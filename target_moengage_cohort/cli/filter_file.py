@@ -35,7 +35,7 @@ def read_filters(path: str) -> SegmentFilters:
     with reading(name), click.open_file(path, "rb") as file:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
-        msg = f"{name}: has more than {_MOST_BYTES:,} bytes, and MoEngage takes fewer"
+        msg = f"{name}: more than {_MOST_BYTES:,} bytes, the most that MoEngage accepts"
         raise InputError("filters_too_large", msg)
     decoded = _decoded(content.removeprefix(_BYTE_ORDER_MARK), name)
     faults = [f"{name}: {fault}" for fault in filter_faults(decoded)]
@@ -56,14 +56,14 @@ def _decoded(content: bytes, name: str) -> t.Any:
 
 def _syntax_fault(content: bytes) -> str:
     if not content.strip():
-        return 'is empty; type {"included_filters": {"filter_operator": "and", "filters": [...]}}'
+        return 'is empty; write {"included_filters": {"filter_operator": "and", "filters": [...]}}'
     if b"\0" in content:
-        return "is not valid UTF-8, but probably UTF-16; save it in UTF-8"
+        return "is not UTF-8 but probably UTF-16; save it as UTF-8"
     try:
         json.loads(content)  # it knows lines and columns
     except json.JSONDecodeError as error:
         place = f"line {error.lineno:,}, column {error.colno:,}"
-        return f"{place}: is not valid JSON ({error.msg}). Fix the text there, or just before it"
+        return f"{place}: not valid JSON ({error.msg}). Fix the text there or just before it"
     except ValueError:
-        return "is not valid UTF-8; save it in that encoding"
+        return "is not valid UTF-8; save it as UTF-8"
     return "is not valid JSON; remove NaN, Infinity, and half of a pair such as \\ud83d"

@@ -41,13 +41,13 @@ _SHOWN = 50  # cohorts with a line of their own
 def forget(session: Session, file: str | None) -> int:
     """Remove users from all cohorts and erase them from the ledger.
 
-    Reads identifiers from FILE (- is standard input): CSV with a header that has uid, anonymous_id
-    or both, or one uid per line. Without FILE it prompts for them and hides what you type.
-    List every identifier of each user. Remove the users from the warehouse first, or the next run
-    adds them again. Files of rejected rows are not changed.
+    Reads identifiers from FILE (- is standard input): a CSV with a header row that contains uid,
+    anonymous_id or both, or one uid per line. Without FILE, prompts for the identifiers of one user
+    and hides the input. List every identifier of each user. Remove the users from the warehouse
+    first; otherwise the next run adds them again. Files of rejected rows are not changed.
 
-    Every cohort that is configured or has a ledger gets the removals, retired ones included,
-    whether the ledger knows the users or not.
+    The removals are sent to every cohort that is configured or has a ledger, including retired
+    ones, whether or not the ledger contains the users.
     """
     session.refuse_dry_run()
     batches = [_prompt()] if file is None else read_members(file, needs_header=False)
@@ -79,9 +79,9 @@ def forget(session: Session, file: str | None) -> int:
                 removed=sum(outcome.accepted.values()),
             )
     if not mappings:
-        complain("no cohorts are configured, so cohorts without a ledger are unknown here")
+        complain("no cohorts are configured, so no removals were sent to cohorts without a ledger")
     _print_outcome(outcome, len(members))
-    # Streams that name their cohorts in their rows, none of which is known
+    # Streams whose rows name their cohorts, none of which is known
     known = {entry.stream for entry in entries}
     unknown = [each.stream for each in mappings if not each.cohort and each.stream not in known]
     if unknown:
@@ -125,9 +125,9 @@ def _by_stream(entries: Iterable[CohortEntry]) -> dict[str, list[str]]:
 def _carry_out(
     session: Session, steps: list[tuple[list[str], Callable[[], object]]], outcome: _Outcome
 ) -> None:
-    """Work on the cohorts until a step fails for a reason that would stop all others, too."""
+    """Process the cohorts until a step fails for a reason that would also stop all others."""
     cohort_ids = [cohort_id for cohort_ids, _ in steps for cohort_id in cohort_ids]
-    outcome.unfinished = dict.fromkeys(cohort_ids, "not reached")
+    outcome.unfinished = dict.fromkeys(cohort_ids, "not processed")
     for cohort_ids, work in steps:
         if session.interrupt.is_set():
             return
@@ -215,17 +215,19 @@ def _remove(
 
 def _unknown_cohorts(streams: Sequence[str], file: str | None) -> TargetError:
     """Print that the cohorts of some streams are unknown; return the error, which is the same."""
+    several = len(streams) > 1
     msg = (
-        f"{format_count(len(streams), 'stream')} ({', '.join(map(repr, streams))}): the rows name "
-        "the cohorts, and the ledger has none of them, so nobody was removed from them. Sync these "
-        f"streams once with this ledger, then run: {suggest('forget', file or '')}"
+        f"{'streams' if several else 'stream'} {', '.join(map(repr, streams))}: the rows name the "
+        "cohorts, but the ledger contains none of these cohorts, so no removals were sent to them. "
+        f"Sync {'these streams' if several else 'this stream'} once with this ledger, then run: "
+        f"{suggest('forget', file or '')}"
     )
     complain(msg)
     return InputError("cohorts_unknown", msg)
 
 
 def _exit_code(outcome: _Outcome, unknown: Sequence[str]) -> int:
-    """Return the exit code; a stream that is busy is the least of several reasons."""
+    """Return the exit code: that of a busy stream only if there is no other reason."""
     reasons = outcome.unfinished.values()
     if reasons and not unknown and all(isinstance(each, BusyError) for each in reasons):
         return BusyError.exit_code
@@ -242,8 +244,8 @@ def _print_outcome(outcome: _Outcome, identifiers: int) -> None:
     cohorts = len(accepted) + sum(each not in outcome.accepted for each in outcome.unfinished)
     click.echo(
         f"Read {format_count(identifiers, 'identifier')}. MoEngage accepted the removals from "
-        f"{len(accepted):,} of {format_count(cohorts, 'cohort')}; it does not say whether it knew "
-        "the users."
+        f"{len(accepted):,} of {format_count(cohorts, 'cohort')}; it does not report whether it "
+        "knew the users."
     )
     remaining = sum(cohort_id in outcome.unfinished for cohort_id in outcome.recorded)
     click.echo(
@@ -256,8 +258,8 @@ def _print_outcome(outcome: _Outcome, identifiers: int) -> None:
             "None of these identifiers was found in any ledger; check that they match exactly."
         )
     for cohort_id, reason in outcome.unfinished.items():
-        complain(f"cohort {cohort_id!r}: {reason}; repeat this command for it")
-    click.echo("If the warehouse still has them, the next run adds them again.")
+        complain(f"cohort {cohort_id!r}: {reason}; run this command again to remove the users")
+    click.echo("If the warehouse still contains these users, the next run adds them again.")
 
 
 def _prompt() -> list[Member]:
@@ -267,7 +269,7 @@ def _prompt() -> list[Member]:
         for name in ("User ID", "Anonymous ID")
     )
     if not (uid or anonymous_id):
-        msg = "neither a user ID nor an anonymous ID was entered; enter one, or name a file"
+        msg = "neither a user ID nor an anonymous ID was entered; enter one of them, or use FILE"
         raise InputError("no_identifiers", msg)
     return [Member(uid or None, anonymous_id or None)]
 

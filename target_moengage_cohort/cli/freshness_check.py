@@ -1,4 +1,4 @@
-"""`moengage-cohort status --max-age`: whether each cohort was synced of late."""
+"""`moengage-cohort status --max-age`: checks whether each cohort was synced recently."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class Span(click.ParamType[int]):
     ) -> int:
         """Return the seconds of a number with its unit."""
         if (seconds := span(str(value))) is None:
-            self.fail(f"{value!r} is not a number of s, m, h, d or w, such as 26h", param, ctx)
+            msg = f"{value!r} is not a valid duration: a number of s, m, h, d or w, such as 26h"
+            self.fail(msg, param, ctx)
         return seconds
 
 
@@ -47,7 +48,7 @@ class Age(msgspec.Struct, frozen=True):
 
     @property
     def reason(self) -> str:
-        """Its age, and what holds it up, in words."""
+        """Its age, and the obstacle to its sync, in words."""
         age = "never" if self.age_seconds is None else format_age(self.age_seconds)
         last = self.last_status if self.last_status in {"failed", "withheld"} else None
         return ", ".join(filter(None, (age, "paused" if self.paused else last)))
@@ -56,8 +57,8 @@ class Age(msgspec.Struct, frozen=True):
 def check_freshness(session: Session, chosen: Sequence[str], max_age: int, *, as_json: bool) -> int:
     """Print in one line whether cohorts are fresh; return the exit code.
 
-    Sealed and retired cohorts do not count. A cohort that a stream of the configuration populates
-    counts before its first sync.
+    Finished and retired cohorts do not count. A cohort that a configured stream populates counts
+    even before its first sync.
     """
     with session.ledgers(read_only=True, is_patient=False) as ledgers:
         entries = ledgers.entries()
@@ -71,7 +72,7 @@ def check_freshness(session: Session, chosen: Sequence[str], max_age: int, *, as
     ages += _never_synced(session, entries)
     known = {entry.cohort_id for entry in entries} | {age.cohort_id for age in ages}
     if unknown := sorted({*chosen} - known):
-        msg = f"no cohort {unknown[0]!r} is in the ledger or in cohorts"
+        msg = f"unknown cohort {unknown[0]!r}: not in the ledger, nor in the setting cohorts"
         raise click.BadParameter(msg)
     if chosen:
         ages = [age for age in ages if age.cohort_id in chosen]
@@ -108,7 +109,7 @@ def _line(ages: Sequence[Age], max_age: int, *, is_empty: bool) -> str:
     unit = next(unit for unit in ("h", "m", "s") if max_age >= UNITS[unit] or unit == "s")
     within = f"{max_age / UNITS[unit]:g} {'min' if unit == 'm' else unit}"
     if is_empty:
-        return "STALE: nothing was ever synced"
+        return "STALE: nothing has been synced yet"
     if stale := [age for age in ages if not age.fresh]:
         shown = [f"{shorten(age.cohort_id, _ID_WIDTH)} ({age.reason})" for age in stale]
         more = f" and {len(stale) - _MOST_SHOWN:,} more" if len(stale) > _MOST_SHOWN else ""

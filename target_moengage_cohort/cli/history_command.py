@@ -36,30 +36,28 @@ _HOST_WIDTH = 24
     )
 )
 @click.option(
-    "--cohort", metavar="ID", callback=require_utf8, help="Show only what concerns a cohort."
+    "--cohort", metavar="ID", callback=require_utf8, help="Show only entries of this cohort."
 )
-@click.option("--since", metavar="WHEN", help=f"Show only what is later: {MOMENT}.")
+@click.option("--since", metavar="WHEN", help=f"Show only later entries: {MOMENT}.")
 @click.option("--json", "as_json", is_flag=True, help="Output full details as JSON.")
 @click.option(
     "--html",
     "html_path",
     type=click.Path(),
     metavar="FILE",
-    help="Write a page for a browser to a new file.",
+    help="Write an HTML page to a new file.",
 )
-@click.option(
-    "--singer", is_flag=True, help="Output Singer messages, for a target to write somewhere."
-)
+@click.option("--singer", is_flag=True, help="Output Singer messages, to load with any target.")
 @click.option(
     "--state",
     "state_path",
     type=click.Path(exists=True, dir_okay=False),
-    help="With --singer: the STATE with which the former output ended; an empty file for none.",
+    help="With --singer: file with the last STATE of the previous output, or an empty file.",
 )
 @click.option(
     "--changes",
     is_flag=True,
-    help="With --singer: also who was added and removed (keep_changes_days).",
+    help="With --singer: also output the members added and removed (needs keep_changes_days).",
 )
 @configured
 def history(
@@ -73,22 +71,22 @@ def history(
     state_path: str | None,
     changes: bool,
 ) -> None:
-    """Show runs and operators' commands, the newest first.
+    """Show past runs and commands, newest first.
 
     The ledger keeps them for 400 days. Times are in UTC.
     """
     start = _start(since, session.clock())
     if singer and (as_json or html_path is not None or cohort is not None):
-        msg = "--singer goes with --since and --state only"
+        msg = "--singer cannot be combined with --cohort, --json or --html"
         raise click.UsageError(msg)
     if html_path is not None and (as_json or cohort is not None):
-        msg = "--html goes with --since only"
+        msg = "--html cannot be combined with --cohort or --json"
         raise click.UsageError(msg)
     if (state_path is not None or changes) and not singer:
-        msg = "--state and --changes go with --singer"
+        msg = "--state and --changes require --singer"
         raise click.UsageError(msg)
     if changes and session.settings.keep_changes_days is None:
-        msg = "--changes needs keep_changes_days, which has runs keep who was added and removed"
+        msg = "--changes requires keep_changes_days: set it, so that runs record changed members"
         raise SettingsError("changes_not_kept", msg)
     with session.ledgers(read_only=True, is_patient=False) as ledgers:
         ledgers.require()
@@ -124,7 +122,7 @@ def _written(path: str | None) -> Bookmarks:
     try:
         return read_state(Path(path).read_bytes()).bookmarks
     except ValueError:
-        msg = f"{path!r} does not end with a STATE that this command has written"
+        msg = f"{path!r} does not end with a STATE that this command wrote"
         raise click.BadParameter(msg, param_hint="--state") from None
 
 
@@ -135,7 +133,7 @@ def _write_page(session: Session, ledgers: LedgerStore, since: str, path: str) -
     with new_file("html", path) as file:
         file.write(document(script, numbers | {"title": settings.partner}))
     runs = format_count(sum(numbers["statuses"].values()), "run")
-    click.echo(f"wrote {path}: {runs}, {format_count(numbers['cohort_count'], 'cohort')}")
+    click.echo(f"Wrote {path}: {runs}, {format_count(numbers['cohort_count'], 'cohort')}")
 
 
 def _write_messages(session: Session, messages: Iterable[dict[str, t.Any]]) -> None:
@@ -143,7 +141,7 @@ def _write_messages(session: Session, messages: Iterable[dict[str, t.Any]]) -> N
     for message in messages:
         output.write(msgspec.json.encode(message) + b"\n")
         if session.interrupt.is_set():
-            break  # what was written stays: the next STATE comes with the next command
+            break  # the records written so far stay; the next command writes the next STATE
     output.flush()
 
 
@@ -155,7 +153,7 @@ def details(entry: HistoryEntry) -> dict[str, t.Any]:
 def _lines(entries: Sequence[HistoryEntry]) -> Iterator[str]:
     """Return a table within 80 columns."""
     if not entries:
-        yield "No runs and no commands."
+        yield "No runs or commands."
         return
     yield _row("time (UTC)", "what", "cohort or stream", "status", "added", "removed")
     for entry in entries:
@@ -180,7 +178,7 @@ def _name(entry: HistoryEntry) -> str:
 
 
 def _facts(entry: HistoryEntry) -> Iterator[str]:
-    """Yield what the row does not show; nothing of a run that was plain and sent nothing."""
+    """Yield the facts that the row does not show; none for a run that sent nothing."""
     if entry.kind != "run":
         yield from (f"{name} {count:,}" for name, count in entry.counts.items())
         yield f"by {shorten(entry.user, _HOST_WIDTH)} on {shorten(entry.host, _HOST_WIDTH)}"
@@ -201,6 +199,6 @@ def _facts(entry: HistoryEntry) -> Iterator[str]:
     if entry.throttled_seconds >= 1:
         yield f"throttled for {entry.throttled_seconds:,.0f} s"
     if entry.turnover_percent:
-        yield f"turnover {entry.turnover_percent:,.1f} %"
+        yield f"turnover {entry.turnover_percent:,.1f}%"
     if entry.warnings:
         yield f"warnings: {', '.join(entry.warnings)}"

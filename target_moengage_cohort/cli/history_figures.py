@@ -34,12 +34,12 @@ class Point(msgspec.Struct):
     rejected: int = 0
     throttled: float = 0.0
     withheld: int = 0  # the highest: what is withheld is so again in each run
-    used: float = 0.0  # the highest: the requests in percent of those the limit permits meanwhile
+    used: float = 0.0  # the highest: the requests in percent of those that the limit permits
     duration: float | None = None  # the highest
 
 
 class CohortLine(msgspec.Struct):
-    """A cohort, and what was done to it."""
+    """A cohort, and its changes."""
 
     cohort_id: str
     stream: str | None
@@ -51,7 +51,7 @@ class CohortLine(msgspec.Struct):
 
     @property
     def rank(self) -> tuple[int, int]:
-        """The more changed it is, and then the larger, the higher."""
+        """Its rank by the number of its changes, then by its size."""
         return self.added + self.removed, self.members or 0
 
 
@@ -85,7 +85,7 @@ def figures(
 def _noting(
     runs: Iterable[HistoryEntry], statuses: dict[str, int], events: deque[HistoryEntry]
 ) -> Iterator[HistoryEntry]:
-    """Yield runs; count their statuses, and keep those that a person may ask about."""
+    """Yield runs; count their statuses, and keep those with an error or a warning."""
     for run in runs:
         statuses[run.status] += 1
         if run.status not in _CALM or run.warnings:
@@ -124,7 +124,7 @@ def _streams(run: HistoryEntry) -> str:
 
 
 def _of_cohorts(history: HistoryReader, since: str) -> Iterator[HistoryEntry]:
-    """Yield what was done to each cohort, by runs and then by commands."""
+    """Yield the changes of each cohort, by runs and then by commands."""
     yield from history.cohorts_since(since)
     for action in history.actions_after(0, since):
         if action.cohort_id is not None and action.status != "approved":
@@ -158,7 +158,7 @@ def _draw(
 ) -> None:
     """Give cohorts their sizes over time; with days, the last one of each.
 
-    A run has the size; a command has only what it has changed, so it is added up.
+    A run has the size; a command has only its changes, which are added up.
     """
     own = defaultdict[str | None, list[tuple[str, int | None, int]]](list)
     for change in changes:
@@ -175,7 +175,7 @@ def _draw(
 
 
 def _events(entries: list[HistoryEntry]) -> list[dict[str, t.Any]]:
-    """Return the latest runs that were not plain, and commands, the newest first."""
+    """Return the latest runs with an error or warning, and commands, newest first."""
     latest = sorted(entries, key=lambda entry: entry.at, reverse=True)[:EVENTS]
     return [
         {

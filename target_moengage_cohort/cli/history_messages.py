@@ -112,7 +112,7 @@ CHANGES: dict[str, tuple[tuple[str, ...], dict[str, t.Any]]] = {
         },
     )
 }
-"""Likewise of the stream that has identifiers."""
+"""The same for the stream that has identifiers."""
 
 
 class RunsBookmark(msgspec.Struct, frozen=True):
@@ -145,16 +145,16 @@ class State(msgspec.Struct, frozen=True):
 
 
 def read_state(content: bytes) -> State:
-    """Return the last line of a file of STATE values; raise a `ValueError` if it is none.
+    """Return the last line of a file of STATE values; raise a `ValueError` if it is not one.
 
-    An empty file is one of nothing written.
+    An empty file means that nothing was written yet.
     """
     lines = [line for line in content.splitlines() if line.strip()]
     return msgspec.json.decode(lines[-1], type=State) if lines else State()
 
 
 class HistoryMessages:
-    """The messages of what was not written yet; a run that had not ended comes once more."""
+    """The messages that were not written yet; a run that had not ended is repeated."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class HistoryMessages:
         self._changes_after = changes_after  # none if they are not to be written
         store_id, last_run, last_action, last_change = reader.position()
         self._runs, self._actions, self._changes = written.runs, written.actions, written.changes
-        # Of another store, or a restored one, all is written again; the keys prevent doubles.
+        # For another or a restored store, everything is written again; keys prevent duplicates.
         if self._runs.store_id != store_id or self._runs.number > last_run:
             self._runs = RunsBookmark(store_id)
         if self._actions.store_id != store_id or self._actions.number > last_action:

@@ -35,7 +35,7 @@ function element(tag, text, className) {
   return Object.assign(document.createElement(tag), { textContent: text, className });
 }
 
-function colour(name) {
+function color(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
 
@@ -57,7 +57,7 @@ function bars(field, name, tone, sign = 1) {
     width: barWidth(),
     customdata: points.map((point) => [number.format(point[field]), label(point.label, 60)]),
     hovertemplate: `%{x|%Y-%m-%d %H:%M}<br>%{customdata[1]}<br>%{customdata[0]} ${name}<extra></extra>`,
-    marker: { color: colour(tone), line: { width: 0 } },
+    marker: { color: color(tone), line: { width: 0 } },
   };
 }
 
@@ -86,7 +86,7 @@ function plot(id, traces, height, axis = {}) {
   const legend = traces.length > 1;
   const columns = traces.length > 2 ? Math.max(1, Math.floor(width / 240)) : 2;
   const rows = legend ? Math.ceil(traces.length / columns) : 0;
-  const grid = { gridcolor: colour("line"), linecolor: colour("line"), zerolinecolor: colour("line") };
+  const grid = { gridcolor: color("line"), linecolor: color("line"), zerolinecolor: color("line") };
   const ends = points.map((point) => point.at).concat(data.now).sort();
   const margin = Math.max(Date.parse(ends.at(-1)) - Date.parse(ends[0]), day / 24) / 40;
   const range = [Date.parse(ends[0]) - margin, Date.parse(ends.at(-1)) + margin];
@@ -96,11 +96,11 @@ function plot(id, traces, height, axis = {}) {
     barmode: "relative",
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
-    font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("text") },
+    font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: color("text") },
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     hovermode: "closest",
     hoverlabel: {
-      bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("text") },
+      bgcolor: color("card"), bordercolor: color("line"), font: { color: color("text") },
     },
     showlegend: legend,
     legend: {
@@ -147,7 +147,7 @@ function totals() {
   total("Removed", number.format(sum("removed")));
   total("Rejected", number.format(sum("rejected")));
   total("Requests", number.format(sum("requests")), `limit: ${number.format(data.limit)} per minute`);
-  total("Waited for the limit", `${number.format(Math.round(sum("throttled") / 60))} min`);
+  total("Throttled", `${number.format(Math.round(sum("throttled") / 60))} min`);
 }
 
 function row(table, cells) {
@@ -193,7 +193,7 @@ function words() {
   if (!drawn.length) {
     put("drawn", "The ledger does not keep the members of these cohorts, so their sizes are unknown.");
   } else if (drawn.length < all) {
-    put("drawn", `The ${drawn.length} most changed of ${count(all, "cohort")}; all are in the table below.`);
+    put("drawn", `The ${drawn.length} most changed of ${count(all, "cohort")}; the table below lists all.`);
   }
   if (data.cohorts.length < all) {
     put("drawn", `The ${drawn.length} most changed of ${count(all, "cohort")}.`);

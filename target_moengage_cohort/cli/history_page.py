@@ -1,4 +1,4 @@
-"""The page of the history: one document that a browser shows without asking for anything else."""
+"""The history page: one document that a browser shows without further requests."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import msgspec
 from target_moengage_cohort.core.errors import SettingsError
 
 _MISSING = (
-    "--html draws with plotly, which is not installed: pip install 'target-moengage-cohort[page]'"
+    "--html requires plotly, which is not installed: pip install 'target-moengage-cohort[page]'"
 )
 
 
 def plotting_script() -> str:
-    """Return the script that draws, as its package brings it."""
+    """Return the plotting script that plotly's package contains."""
     try:
         from plotly.offline import get_plotlyjs  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:

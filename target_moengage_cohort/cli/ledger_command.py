@@ -45,19 +45,19 @@ def ledger() -> None:
     "former",
     callback=require_utf8,
     metavar="STREAM",
-    help="Move all cohorts of this stream, which has another name now, instead of one cohort.",
+    help="Move all cohorts of this stream, such as after it was renamed, instead of one cohort.",
 )
 @configured
 def reassign(session: Session, names: tuple[str, ...], former: str | None) -> None:
-    """Let another stream populate one or more cohorts.
+    """Assign one or more cohorts to another stream.
 
     The accepted members are kept. A mirror removes those that are not in the new stream.
 
-    With --from, the new stream takes over plans, approvals, pauses and the tap's versions, too. To
-    continue after a crash, give the same command again.
+    With --from, the new stream also takes over plans, approvals, pauses and the tap's versions. To
+    continue after a crash, run the same command again.
     """
     if len(names) != (1 if former is not None else 2):
-        msg = "give a COHORT and a STREAM, or --from STREAM and a STREAM"
+        msg = "specify COHORT and STREAM, or --from STREAM and the new STREAM"
         raise click.UsageError(msg)
     session.refuse_dry_run()
     if not names[-1].strip():
@@ -83,7 +83,7 @@ def _reassign_one(session: Session, cohort: str, stream: str) -> None:
 
 def _reassign_all(session: Session, former: str, stream: str) -> None:
     if former == stream:
-        raise SettingsError("invalid_stream", "--from must name another stream than the new one")
+        raise SettingsError("invalid_stream", "--from and STREAM must be different streams")
     with session.ledgers() as ledgers:
         if former not in ledgers.streams():
             msg = f"stream {former!r} has no ledger in {ledgers.place}; see {suggest('status')}"
@@ -96,9 +96,9 @@ def _reassign_all(session: Session, former: str, stream: str) -> None:
         moved = ledgers.reassign_all(former, stream)
     if moved:
         count = format_count(len(moved), "cohort")
-        click.echo(f"{count} now of stream {stream!r}, no longer of {former!r}")
+        click.echo(f"Moved {count} from stream {former!r} to stream {stream!r}")
     else:
-        click.echo(f"stream {former!r}: no cohort is left to move to {stream!r}")
+        click.echo(f"stream {former!r}: no cohorts left to move to stream {stream!r}")
 
 
 @ledger.command(epilog=_EXAMPLE)
@@ -108,12 +108,13 @@ def _reassign_all(session: Session, former: str, stream: str) -> None:
 def rename(session: Session, cohort: str, name: str) -> None:
     """Change the name of a cohort.
 
-    Its next requests send the new one. MoEngage does not document how it handles that: it may
-    rename the segment, create a second one, or drop the requests. Check it after the next run.
+    The next requests carry the new name. MoEngage does not document how it handles a changed name:
+    it may rename the segment, create a second one, or drop the requests. Check the segment after
+    the next run.
     """
     session.refuse_dry_run()
     if fault := cohort_name_fault(name):
-        msg = f"cohort_name: {fault}; MoEngage may silently drop such a name, so choose another one"
+        msg = f"NAME: {fault}. MoEngage may silently drop requests with it; choose another name"
         raise SettingsError("invalid_cohort_name", msg)
     with session.ledgers() as ledgers:
         cohort_ledger = ledgers.open_known(cohort)
@@ -121,15 +122,15 @@ def rename(session: Session, cohort: str, name: str) -> None:
             if entry.name == name and entry.cohort_id != cohort:
                 msg = (
                     f"cohort {entry.cohort_id!r} already has the name {name!r}; MoEngage allows "
-                    "one segment per name, so choose another one"
+                    "one segment per name; choose another name"
                 )
                 raise SettingsError("name_taken", msg)
         before = cohort_ledger.entry.name
         cohort_ledger.rename(name)
         ledgers.note_action("rename", cohort_ledger.entry)
     click.echo(
-        f"cohort {cohort!r}: now named {name!r}, no longer {before!r}. MoEngage does not document "
-        "what happens to a segment whose name changes: check it after the next run."
+        f"cohort {cohort!r}: renamed from {before!r} to {name!r}. MoEngage does not document what "
+        "happens to a segment whose name changes: check the segment after the next run."
     )
 
 
@@ -138,9 +139,9 @@ def rename(session: Session, cohort: str, name: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not prompt for confirmation.")
 @reporting
 def retire(session: Session, cohort: str, *, yes: bool) -> None:
-    """Empty a cohort for good, and keep its name reserved.
+    """Empty a cohort permanently and reserve its name.
 
-    No run populates it again: rows for it are rejected. MoEngage never frees a name.
+    No run populates the cohort again: rows for it are rejected. MoEngage never releases a name.
     """
     with prepared(session, cohort, yes=yes) as (ledgers, cohort_ledger):
         if cohort_ledger.entry.is_retired:
@@ -149,7 +150,7 @@ def retire(session: Session, cohort: str, *, yes: bool) -> None:
             command = suggest("ledger", "retire", cohort)
             msg = (
                 f"cohort {cohort!r}: {format_count(left, 'member')} could not be removed, so it "
-                f"is not retired; to continue, run: {command}"
+                f"was not retired; to continue, run: {command}"
             )
             raise TryAgainError("members_left", msg)
         else:
@@ -163,12 +164,12 @@ def retire(session: Session, cohort: str, *, yes: bool) -> None:
 def accept_older(session: Session, streams: tuple[str, ...]) -> None:
     """Trust a ledger that was restored or replaced.
 
-    It is used as it is, although the state directory knows of a newer or another one. With a
-    STREAM: trust the members in that stream's file, or none if the file is missing, although the
-    ledger has other numbers of them. `ledger check` names these streams.
+    The ledger is used as it is, even if the state directory has a record of a newer or different
+    one. With STREAM, trusts the members in that stream's file (none if the file is missing), even
+    if the ledger has recorded other numbers. `ledger check` lists these streams.
 
-    Afterwards, `resync` makes the next run send all members again, in case MoEngage lacks some.
-    Members that MoEngage has and the ledger does not are removed only after `adopt` and a run.
+    Afterwards, run `resync`: the next run then re-sends all members, in case MoEngage lacks some.
+    Members that MoEngage has but the ledger lacks are removed only after `adopt` and a run.
     """
     session.refuse_dry_run()
     with session.ledgers() as ledgers:
@@ -177,18 +178,19 @@ def accept_older(session: Session, streams: tuple[str, ...]) -> None:
             click.echo(f"stream {stream!r}: accepted the members in its file")
         if not streams:
             is_there, place = ledgers.accept_older(), ledgers.place
-            nothing = f"there is no ledger in {place}; the next run creates one"
-            click.echo(f"accepted {place}" if is_there else nothing)
+            nothing = f"There is no ledger in {place}; the next run creates one"
+            click.echo(f"Accepted {place}" if is_there else nothing)
 
 
 @ledger.command(epilog=example("moengage-cohort ledger check --config config.json"))
 @click.option("--json", "as_json", is_flag=True, help="Output full details as JSON.")
 @configured
 def check(session: Session, *, as_json: bool) -> int:
-    """Compare all members with what is recorded of them.
+    """Check the ledger for damage.
 
-    Recomputes sizes, digests, owners and marks of all streams of the partner; changes nothing.
-    Prints a repair command for each fault: then the exit code is 1. It is 4 if a stream is busy.
+    Recomputes sizes, digests, owners and marks of all streams of the partner, and changes nothing.
+    Prints a repair command for each fault. Exits with 1 if there are faults, else with 4 if a
+    stream is busy.
     """
     checked, busy, faults = [], [], []
     with session.ledgers(read_only=True) as ledgers:
@@ -238,7 +240,7 @@ def mapping_of(config: Config, cohort_id: str, stream: str) -> StreamMapping | N
     mapping = config.mapping(stream) if config.mappings else None
     if mapping is not None and mapping.cohort is not None and mapping.cohort.cohort_id != cohort_id:
         msg = (
-            f"cohorts.{stream}: belongs to cohort {mapping.cohort.cohort_id!r}, not "
+            f"cohorts.{stream}: the stream populates cohort {mapping.cohort.cohort_id!r}, not "
             f"{cohort_id!r}; change its cohort_id first"
         )
         raise SettingsError("cohort_mismatch", msg)

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime
 
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-MOMENT = "a date or a time in UTC (2026-11-30T08:00), or a span such as 90m, 26h or 7d"
+MOMENT = "a date or time in UTC (2026-11-30T08:00), or an age such as 90m, 26h or 7d"
 
 
 def span(text: str) -> int | None:
@@ -16,7 +16,7 @@ def span(text: str) -> int | None:
 
 
 def moment(text: str, now: float) -> float:
-    """Return a time, in seconds since 1970, that is given as such or as a span before now.
+    """Return a time, in seconds since 1970, that is given as a time or as an age.
 
     Raise a `ValueError` if it is neither. Times without an offset are in UTC.
     """

@@ -27,11 +27,11 @@ _FILE = click.argument("file", callback=require_utf8)
 def export_archive(session: Session, file: str) -> None:
     """Back up the whole ledger to an archive.
 
-    The archive has the cohorts of all partners and streams. It contains the identifiers of members:
-    keep it as private as the ledger. FILE is a path, or a URL of a storage that fsspec supports; an
-    older file of this name is replaced once the new one is complete.
+    The archive contains the cohorts of all partners and streams, and the identifiers of members:
+    keep it as private as the ledger. FILE is a path, or a URL of a storage that fsspec supports. An
+    existing file is replaced once the new one is complete.
 
-    No run can use the ledger meanwhile; if one has a stream, the exit code is 4.
+    No run can use the ledger in the meantime. If a run is using a stream, the exit code is 4.
     """
     session.refuse_dry_run()
     with (
@@ -51,9 +51,9 @@ def export_archive(session: Session, file: str) -> None:
 def import_archive(session: Session, file: str) -> None:
     """Restore the whole ledger from an archive.
 
-    FILE is what `ledger export` wrote for this destination. There must be no ledger in the place
-    that the configuration names. If runs have used the ledger since the export, the next run is
-    refused until `ledger accept-older`.
+    FILE must be an archive that `ledger export` wrote for this destination. The configured location
+    must not contain a ledger. If runs have used the ledger since the export, the next run is
+    refused until you run `ledger accept-older`.
     """
     session.refuse_dry_run()
     with session.opener() as opener:
@@ -66,7 +66,7 @@ def import_archive(session: Session, file: str) -> None:
         with opener.open(session.settings, read_only=True) as ledgers:
             try:
                 ledgers.entries()
-            except SettingsError as error:  # the archive is an older one
+            except SettingsError as error:  # the archive is older than the last run
                 caution(str(error))
 
 
@@ -75,14 +75,15 @@ def import_archive(session: Session, file: str) -> None:
 @click.argument("destination", metavar="TO", callback=require_utf8)
 @configured
 def copy(session: Session, origin: str, destination: str) -> None:
-    """Move the whole ledger to another place.
+    """Move the whole ledger to another location.
 
-    FROM and TO are values of `ledger_uri`; the one in the configuration does not matter. The
-    process list shows arguments: put a password into PGPASSWORD or PGPASSFILE instead.
+    FROM and TO are values of `ledger_uri`; the configured value is ignored. Arguments are visible
+    in the process list: pass a password in PGPASSWORD or PGPASSFILE instead.
 
-    FROM keeps its files, but is marked as moved: no run or command uses it, unless
-    `ledger reopen` deletes the mark. Set `ledger_uri` to TO before the next run. No run can use
-    either meanwhile; if one has a stream, the exit code is 4.
+    FROM keeps its files but is marked as moved: no run or command uses it until `ledger reopen`
+    removes the mark. Set `ledger_uri` to TO before the next run.
+
+    No run can use either ledger in the meantime. If a run is using a stream, the exit code is 4.
     """
     session.refuse_dry_run()
     places = (
@@ -100,10 +101,10 @@ def copy(session: Session, origin: str, destination: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not prompt for confirmation.")
 @configured
 def reopen(session: Session, *, yes: bool) -> None:
-    """Use a ledger again that `ledger copy` has marked as moved.
+    """Reactivate a ledger that `ledger copy` marked as moved.
 
-    It does not have what was sent since then with the ledger in the new place, which must no longer
-    be used: of two ledgers of one destination, each undoes what the other one does.
+    It lacks everything that was sent since then with the ledger in the new location. Stop using
+    that one: of two ledgers for one destination, each undoes the changes of the other.
     """
     session.refuse_dry_run()
     with session.ledgers() as ledgers:
@@ -114,13 +115,13 @@ def reopen(session: Session, *, yes: bool) -> None:
         return
     if not yes:
         ask(
-            f"The ledger was moved to {uri}. This one does not have what was sent since then, and "
-            "that one must no longer be used. Use this one again?"
+            f"The ledger was moved to {uri}. This ledger lacks everything that was sent since "
+            "then, and the other one must no longer be used. Reactivate this ledger?"
         )
     with session.ledgers() as ledgers:
         ledgers.reopen()
         ledgers.note_action("reopen")
-    click.echo(f"reopened {place}; the ledger {uri} must no longer be used")
+    click.echo(f"Reopened {place}; the ledger {uri} must no longer be used")
 
 
 def _numbers(facts: StoreFacts) -> str:

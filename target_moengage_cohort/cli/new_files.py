@@ -1,4 +1,4 @@
-"""Files that a command writes for a person, and that must not be there yet."""
+"""New files that a command writes for a person."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class NewFile:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
             except OSError as error:
-                raise self._unwritable("written", error, "nothing of it was kept") from None
+                raise self._unwritable("written", error, "the file was removed") from None
 
     def write_rows(self, rows: Iterable[Sequence[str | None]]) -> None:
         """Write lines of a CSV."""

@@ -1,4 +1,4 @@
-"""Compares a cohort with a membership that a person has, and writes who differs."""
+"""Compares a cohort with an observed membership, and writes the differences."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from target_moengage_cohort.cli.verification import (
 )
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import TryAgainError
+from target_moengage_cohort.core.text import format_count
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ _KINDS: tuple[DifferenceKind, ...] = ("missing", "removed", "stranger")
 
 
 def compare(session: Session, cohort_id: str, path: str, differences: str | None) -> Result:
-    """Compare a cohort with the membership in a file; write who differs, if asked."""
+    """Compare a cohort with the membership in a file; write the differences, if asked."""
     with contextlib.ExitStack() as stack:
         output = (
             None
@@ -60,7 +61,7 @@ def compare(session: Session, cohort_id: str, path: str, differences: str | None
 def _until_stopped(session: Session, chunks: Iterator[Sequence[Row]]) -> Iterator[Sequence[Row]]:
     for chunk in chunks:
         if session.interrupt.is_set():
-            msg = "stopped before the whole file was read, so nothing was compared; run it again"
+            msg = "stopped before the whole file was read; run the command again"
             raise TryAgainError("interrupted", msg)
         yield chunk
 
@@ -77,25 +78,26 @@ def _findings(
 ) -> Iterator[Finding | None]:
     if counts.missing and counts.missing == counts.population:
         msg = (
-            f"none of {counts.population:,} accepted members is in the file: probably it is "
-            "another segment's, or its column has another identifier. Otherwise MoEngage knows "
-            "none of them, or has processed none yet. To find out"
+            f"none of {counts.population:,} accepted members is in the file. The file is probably "
+            "that of another segment, or its column contains another identifier. Otherwise "
+            "MoEngage knows none of the members, or has not processed any yet. To find out, run"
         )
         yield Finding("none_observed", msg, suggest("verify", cohort_id))
     yield removed_still_in(cohort_id, counts.removed, counts.kept)
     if not counts.strangers:
         return
-    msg = f"{counts.strangers:,} users in the file are not in the ledger"
+    verb = "is" if counts.strangers == 1 else "are"
+    msg = f"{format_count(counts.strangers, 'user')} in the file {verb} not in the ledger"
     if dropped:
-        msg += f" (up to {dropped:,} of them were removed before the removals that it keeps)"
+        msg += f" (up to {dropped:,} may be removed members that the ledger no longer keeps)"
     if differences is None:
-        msg += ". Write them to a file, which this command then names the next step for"
+        msg += ". To write them to a file and see the next step, run"
         options = ("--observed", path, "--differences", "differences.csv")
         yield Finding("strangers", msg, suggest("verify", *options, cohort_id))
     else:
         msg += (
-            ". Import them. If the stream is a mirror, its next run then removes those who do not "
-            "belong; of any other stream, only a row that marks them as removed does"
+            ". If you import them, the next run of a mirror removes those that do not belong; in "
+            "any other mode, only a row that removes a member does. To import them, run"
         )
         command = suggest("adopt", cohort_id, "--csv", differences)
         yield Finding("strangers", msg, command)

@@ -40,7 +40,7 @@ _decode = msgspec.json.Decoder(_Payload).decode
 
 
 def read_observed(path: str, id_attribute: str | None) -> Iterator[Sequence[Row]]:
-    """Read who is in a segment, in batches of rows, of which the last one of a member counts.
+    """Read the members of a segment, in batches of rows; a member's last row counts.
 
     Raises:
         InputError: It cannot be read, or a line cannot be used; the message has its number.
@@ -70,8 +70,8 @@ def _csv(lines: Iterator[str], names: Sequence[str]) -> Iterator[Row]:
     found = [header.index(name) for name in names if name in header]
     if not found:
         msg = (
-            f"the first line must name the columns, and one of them must be {' or '.join(names)}: "
-            "the ID of each user. Rename that column"
+            f"the first line must be a header with a column {' or '.join(names)} that contains the "
+            "user IDs. Rename that column"
         )
         raise InputError("no_header", msg)
     at = found[0]
@@ -87,7 +87,7 @@ def _payloads(lines: Iterator[str], names: Sequence[str]) -> Iterator[Row]:
         try:
             data = _decode(line).data
         except (msgspec.DecodeError, UnicodeEncodeError):
-            msg = f"line {number} is not a payload of Outbound Segment Sync; put one on each line"
+            msg = f"line {number} is not a payload of Outbound Segment Sync; write one per line"
             raise InputError("not_a_payload", msg) from None
         for action, users in ((Action.ADD, data.add_users), (Action.REMOVE, data.remove_users)):
             for user in users:

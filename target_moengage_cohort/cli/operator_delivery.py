@@ -1,4 +1,4 @@
-"""Delivers the changes that an operator orders, outside a run."""
+"""Delivers the changes that an operator requests outside a run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import defaultdict
 from target_moengage_cohort.core.errors import CohortError, InputError, WithheldError
 from target_moengage_cohort.core.interrupts import Interrupt
 from target_moengage_cohort.core.membership import Action, Change, Cohort, Member
+from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.delivery.delivery import Delivery, live_link
 from target_moengage_cohort.delivery.ports import Callbacks, Timing
 
@@ -81,7 +82,7 @@ class OperatorDelivery:
             raise InputError(error.code, "; ".join(map(str, self._refused)))
         if self._rejected:
             counts = "; ".join(
-                f"{len(reasons)} of cohort {cohort_id!r} ({reasons[0]})"
+                f"{format_count(len(reasons), 'member')} of cohort {cohort_id!r} ({reasons[0]})"
                 for cohort_id, reasons in self._rejected.items()
             )
             msg = f"MoEngage rejected {counts}; all others were sent"
@@ -113,7 +114,7 @@ class OperatorDelivery:
             latest = action
             self._delivery.submit([Change(cohort, action, member) for member in members])
             count += len(members)
-        self._submitted[cohort.cohort_id] = count  # only now: until here it is a part of them
+        self._submitted[cohort.cohort_id] = count  # only now: until here it was incomplete
 
     def is_accepted(self, cohort_id: str) -> bool:
         """Return whether all changes of a cohort were submitted and accepted."""

@@ -1,4 +1,4 @@
-"""What a command has done, cohort by cohort, for its report."""
+"""The results of a command, by cohort, for its report."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class OperatorReport:
     """Collects a command's results.
 
     Attributes:
-        status: How the command ended, if its exit code does not say that.
-        alerts: What became of its alerts.
+        status: How the command ended, if its exit code does not tell.
+        alerts: The results of its alerts.
         run: The report of a run that the command has made, which has all results.
     """
 

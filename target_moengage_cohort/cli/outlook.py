@@ -51,7 +51,7 @@ def outlook(
         yield "proof", f"{text} and the run fails."
     elif mapping.is_snapshot:
         text = "an ACTIVATE_VERSION from the tap, or the tap's exit code under moengage-cohort run."
-        yield "proof", f"{text} An expected_count_column would prove it in any pipe."
+        yield "proof", f"{text} An expected_count_column would prove completeness in any pipe."
     if mapping.sync_mode is SyncMode.MIRROR:
         yield "guard", _guard(mapping)
     for number, line in enumerate(_ledger(mapping, entries, settings)):
@@ -93,10 +93,10 @@ def _guard(mapping: StreamMapping) -> str:
     else:
         text += "; emptying a cohort needs proof"
     if mapping.removals is Removals.PROVEN:
-        text += "; without proof none (removals)"
+        text += f"; without proof, none (removals: {mapping.removals.value})"
     if growth is not None:
         text += f"; it grows an existing cohort by at most {growth} percent"
-    return f"{text}. More is withheld until you confirm it."
+    return f"{text}. Anything more is withheld until you confirm it."
 
 
 def _ledger(
@@ -131,7 +131,7 @@ def _size(mapping: StreamMapping, entry: CohortEntry) -> str:
     base, percent = entry.counts.base, mapping.max_removal_percent
     text = f"{format_count(base, 'member')} now"
     if entry.is_sealed:
-        return f"{text}; it is sealed, so nothing more is sent"
+        return f"{text}; it is finished, so nothing more is sent"
     if mapping.sync_mode is not SyncMode.MIRROR:
         return text
     proven, unproven = (
@@ -154,5 +154,6 @@ def _sent(mapping: StreamMapping, settings: Settings) -> str:
         )
     text = "once the stream has ended; the members of a new cohort, while the rows are read."
     if mapping.sync_mode is SyncMode.MIRROR and mapping.removals is Removals.DEFERRED:
-        text += f" Removals stay pending for an hour: {suggest('confirm', mapping.stream)}"
+        command = suggest("confirm", mapping.stream)
+        text += f" Removals stay pending for an hour; to send them, run: {command}"
     return text

@@ -1,4 +1,4 @@
-"""`moengage-cohort pause`: lets no run send anything for a stream, or for any."""
+"""`moengage-cohort pause`: stops the runs of one stream, or of all, from sending anything."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if t.TYPE_CHECKING:
 def pause(session: Session, stream: str | None) -> None:
     """Stop all runs of a STREAM from sending anything, on every host.
 
-    Without a STREAM: of all streams. It holds until `resume`. A run of a paused stream drops its
-    rows, writes no STATE that covers them, and exits with 3. A run under way stops before its next
-    request. `confirm` is refused, too; other commands are not.
+    Without STREAM, pauses all streams. The pause lasts until `resume`. A run of a paused stream
+    drops its rows, writes no STATE that covers them, and exits with 3. A run in progress stops
+    before its next request. `confirm` is also refused; other commands are not.
     """
     session.refuse_dry_run()
     with session.ledgers() as ledgers:
@@ -41,11 +41,11 @@ def named(stream: str | None) -> str:
 
 
 def check_name(session: Session, ledgers: LedgerStore, stream: str) -> None:
-    """Raise an error for a stream that nobody knows: a misspelled one would go on."""
+    """Raise an error for an unknown stream: a misspelled name would pause nothing."""
     known = {*session.config.mappings, *ledgers.streams()}
     if stream in known:
         return
     like = nearest_name(stream, known)
     hint = f"did you mean {like!r}?" if like else f"known: {', '.join(sorted(known)) or 'none'}"
-    msg = f"no stream {stream!r} is configured or in {ledgers.place}; {hint}"
+    msg = f"unknown stream {stream!r}: not in the configuration, nor in {ledgers.place}; {hint}"
     raise SettingsError("unknown_stream", msg)

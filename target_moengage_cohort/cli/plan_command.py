@@ -42,9 +42,9 @@ _SHOWN = {
     "stream_paused",
     "stream_without_input",
 } | WITHHOLDS
-_COHORT_WIDTH = 21
-_COLUMNS = ("desired", "accepted", "add", "remove", "unchanged", "in doubt")
-_WIDTHS = (9, 9, 9, 9, 9, 8)
+_COHORT_WIDTH = 18
+_COLUMNS = ("desired", "accepted", "add", "remove", "unchanged", "unconfirmed")
+_WIDTHS = (9, 9, 9, 9, 9, 11)
 
 
 @click.command(
@@ -53,7 +53,6 @@ _WIDTHS = (9, 9, 9, 9, 9, 8)
         "  | moengage-cohort plan --config config.json",
     ),
 )
-@configured
 @click.option("--json", "as_json", is_flag=True, help="Output JSON, one item per cohort.")
 @click.option(
     "--format",
@@ -68,8 +67,9 @@ _WIDTHS = (9, 9, 9, 9, 9, 8)
     "members_path",
     type=click.Path(),
     metavar="FILE",
-    help="Write who would be added and removed to a new CSV.",
+    help="Write the members to add and remove to a new CSV file.",
 )
+@configured
 def plan(
     session: Session, *, as_json: bool, form: str, detailed_exitcode: bool, members_path: str | None
 ) -> int:
@@ -114,13 +114,13 @@ def plan(
 
 @contextlib.contextmanager
 def _list_changes(path: str | None) -> Iterator[ListChanges | None]:
-    """Yield what lists changes in a file, if a person has named one."""
+    """Yield a function that lists changes in a file, if one is named."""
     if path is None:
         yield None
         return
     with member_file(path) as file:
         yield file.write_members
-    click.echo(f"wrote {path}: {format_count(file.rows, 'change')}", err=True)
+    click.echo(f"Wrote {format_count(file.rows, 'change')} to {path}", err=True)
 
 
 @contextlib.contextmanager
@@ -170,7 +170,7 @@ def _plan(entry: CohortReport, synced: SyncedCohort, requests_per_minute: int) -
 def _verdict(result: SettlementResult) -> str:
     """Return the guard's decision, or the changes that a run would not deliver itself."""
     if result.is_sealed:
-        return "sealed: nothing more is sent"
+        return "finished: nothing more is sent"
     if result.differs is None:
         return "no guard: the records define the removals"
     held_back = []
@@ -179,7 +179,7 @@ def _verdict(result: SettlementResult) -> str:
         held_back.append(result.reason if is_incomplete else f"withheld: {result.reason}")
     if result.removals_waiting:
         removals = format_count(result.removals_waiting, "removal")
-        held_back.append(f"{removals} would wait for confirm")
+        held_back.append(f"{removals} would stay pending until confirm")
     if result.objection is not None:
         held_back.append(f"the guard would then withhold them: {result.objection}")
     return "; ".join(held_back) or "within the guard"

@@ -24,7 +24,7 @@ _HEAD = (
 def markdown(plans: Sequence[dict[str, t.Any]], warnings: Sequence[str], effort: str) -> str:
     """Return a table of the cohorts, those with the most changes first, and the warnings.
 
-    What is too much for a comment is left out, and counted.
+    Rows and warnings that do not fit into a comment are left out, and counted.
     """
     additions, removals = (sum(each[name] for each in plans) for name in ("to_add", "to_remove"))
     summary = (
@@ -48,7 +48,7 @@ def markdown(plans: Sequence[dict[str, t.Any]], warnings: Sequence[str], effort:
 
 
 def _fitting(lines: Sequence[str], budget: int) -> tuple[list[str], int]:
-    """Return the first lines that take at most so many bytes, and what is left of these."""
+    """Return the first lines that fit into a number of bytes, and the bytes left."""
     taken: list[str] = []
     for line in lines:
         if (size := len(line.encode()) + 1) > budget:

@@ -1,7 +1,7 @@
-"""`moengage-cohort check --probe`: finds out which assumptions about MoEngage's APIs hold.
+"""`moengage-cohort check --probe`: tests which assumptions about MoEngage's APIs hold.
 
 MoEngage's documentation leaves them open. No request changes anything, and the lines to paste into
-an issue have no name, no ID and no number of users.
+an issue contain no names, IDs or numbers of users.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ if t.TYPE_CHECKING:
 
 _NO_QUERY = "0" * 24
 _WRONG_KEY = "credentials_refused"
-_NONE_LISTED = "none is listed: they may be too new, or archived"
+_NONE_LISTED = "no cohort is listed: they may be too new, or archived"
 _WORD = re.compile(r"[\w .-]{1,40}")
 
 T = t.TypeVar("T")
@@ -67,7 +67,7 @@ class Probed(t.NamedTuple):
 def probe(
     settings: Settings, wait: Callable[[float], bool], ledgers: LedgerStore, timing: Timing
 ) -> Probed:
-    """Ask MoEngage, and return what holds; an error of its is an answer, too.
+    """Ask MoEngage, and return which assumptions hold; its errors are also answers.
 
     Raise a `LedgerError` if the ledger cannot be read.
     """
@@ -84,7 +84,7 @@ def probe(
 
 
 def _scope(name: str, error: TargetError | None) -> Assumption:
-    """Return what the first call of an API says of its key; a wrong one says nothing."""
+    """Return whether an API's first call shows the key's scope; a wrong key shows nothing."""
     if error is None:
         return answer(name, fact=True, note="the API answers")
     return answer(name, False if error.code == "scope_missing" else None, reason(error))
@@ -143,15 +143,15 @@ class _SegmentsProbe:
         if listed is None:
             yield from unknown(_OF_COHORTS, "the segments cannot be listed")
         elif not self._names:
-            yield from unknown(_OF_COHORTS, "the ledger has no cohort that was sent")
+            yield from unknown(_OF_COHORTS, "the ledger has no cohort that was synced")
         else:
             yield from self._of_cohorts([each for each in listed if each.name in self._names])
 
     def _of_cohorts(self, own: Sequence[Segment]) -> Iterator[Assumption]:
         """Yield what holds of cohorts, of which the list has some or none.
 
-        One that is missing may be archived, or too new: only about one that is there it is known
-        that MoEngage does not find it.
+        A missing cohort may be archived, or too new: only of a listed cohort is it known that
+        MoEngage cannot find it.
         """
         name = own[0].name if own else next(iter(self._names))
         named, name_error = self._list(self._settings, name)
@@ -159,14 +159,14 @@ class _SegmentsProbe:
         cohort = next(iter(own or found), None)
         shown, error = (None, None) if cohort is None else self._show(cohort.id)
         if shown is not None and shown.included_filters:
-            yield from unknown(_OF_COHORTS, "a filter segment has the name")
+            yield from unknown(_OF_COHORTS, "a filter segment has that name")
             return
         self.cohort = cohort
         yield answer(_OF_COHORTS[0], own or None, self._kinds(own) if own else _NONE_LISTED)
-        note = "one is found" if found else "a listed one is not found" if own else _NONE_LISTED
+        note = "found" if found else "a listed cohort is not found" if own else _NONE_LISTED
         missed = False if own and named is not None else None
         yield answer(_OF_COHORTS[1], found or missed, reason(name_error) if name_error else note)
-        note = "one is shown" if cohort else _NONE_LISTED
+        note = "found" if cohort else _NONE_LISTED
         missed = False if error and error.code == "segment_not_found" else None
         yield answer(_OF_COHORTS[2], shown or missed, reason(error) if error else note)
 
@@ -187,9 +187,9 @@ class _SegmentsProbe:
                 return answer(name, None, reason(error))
             _, error = self._list(msgspec.structs.replace(self._settings, db_name=None))
         if error is None:
-            return answer(name, fact=False, note="the list is answered without it")
+            return answer(name, fact=False, note="the list works without it")
         if error.code == "db_name_refused":
-            return answer(name, fact=True, note="the list is refused without it")
+            return answer(name, fact=True, note="the list is rejected without it")
         return answer(name, None, reason(error))
 
     def _kinds(self, segments: Sequence[Segment]) -> str:
@@ -224,7 +224,7 @@ class _AnalyticsProbe:
         self.error = None if error and error.code == "query_not_found" else error
         yield _scope("analytics_scope", self.error)
         if self.error is not None:
-            yield from unknown(_OF_ANALYTICS, "the Analytics API cannot be asked")
+            yield from unknown(_OF_ANALYTICS, "the Analytics API cannot be queried")
         elif not self._attribute:
             yield from unknown(_OF_ANALYTICS, "id_attribute is not set")
         else:
@@ -241,7 +241,7 @@ class _AnalyticsProbe:
         elif users:
             is_more = users[1] > len(uids)
             share = f"{100 * users[1] / len(uids):.0f} percent of a sample, {note}"
-            note = "more users than IDs are counted" if is_more else share
+            note = "more users than IDs were counted" if is_more else share
             yield answer("id_attribute_matches", None if is_more else users[1], note)
             return
         yield from unknown(["id_attribute_matches"], note)
@@ -254,14 +254,14 @@ class _AnalyticsProbe:
         if cohort is None:
             note = "no cohort is listed"
         elif users and not users[1]:
-            note = "no user is counted: they may be unknown, or not processed yet"
+            note = "no users were counted: they may be unknown, or not processed yet"
         yield answer("cohort_is_counted", (users and cohort and users[1]) or None, note)
 
     def _count(self, groups: Sequence[FilterGroup]) -> tuple[Sequence[int] | None, str]:
         """Return the users of each group, and how long MoEngage took, or why it did not count.
 
-        Its time is that of its answers and of the pauses while it is counting, without the waits
-        for permits. Between two looks nobody knows whether it has finished.
+        The time is that of its answers and of the pauses between polls, without waits for permits.
+        The count may have finished at any time between two polls.
         """
         seconds = 0.0
 

@@ -17,8 +17,8 @@ from target_moengage_cohort.core.errors import SettingsError
 def resume(session: Session, stream: str | None) -> None:
     """End the pause of a STREAM.
 
-    Without a STREAM: end all pauses. The next run of each stream reads again from the last STATE
-    that was written.
+    Without STREAM, ends all pauses. The next run of each stream resumes from the last STATE that
+    was written.
     """
     session.refuse_dry_run()
     with session.ledgers() as ledgers:
@@ -29,7 +29,7 @@ def resume(session: Session, stream: str | None) -> None:
     for name in ended:
         click.echo(f"{named(name)}: resumed in {ledgers.place}")
     if stream is not None and None in left:
-        msg = f"stream {stream!r} is still paused with all others; run: {suggest('resume')}"
+        msg = f"all streams are paused, including {stream!r}; run: {suggest('resume')}"
         raise SettingsError("stream_paused", msg)
     if not ended:
         rest = f" Paused: {', '.join(map(named, left))}" if left else ""

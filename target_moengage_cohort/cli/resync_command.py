@@ -28,27 +28,27 @@ if t.TYPE_CHECKING:
     )
 )
 @click.argument("cohorts", callback=require_utf8, nargs=-1, metavar="[COHORT]...")
-@click.option("--removals", is_flag=True, help="Send the latest removals again now, nothing else.")
+@click.option("--removals", is_flag=True, help="Re-send the latest removals now, nothing else.")
 @click.option("--yes", is_flag=True, help="Do not prompt for confirmation (only without a COHORT).")
 @reporting
 def resync(session: Session, cohorts: tuple[str, ...], *, removals: bool, yes: bool) -> int | None:
     """Re-send all members on the next run, or the latest removals now.
 
-    Without a COHORT, those of all cohorts. Use it if MoEngage may have lost data. A mirror sends
-    the members that are still in its stream and removes the others; any other stream sends all
+    Without COHORT, applies to all cohorts. Use it if MoEngage may have lost data. A mirror re-sends
+    the members that are still in its stream and removes the others; any other stream re-sends all
     accepted members.
 
-    With --removals, those removals are sent again that are unconfirmed, and the latest 3,000 of
-    each cohort, except for members who are back.
+    With --removals, re-sends all unconfirmed removals and the latest 3,000 removals of each cohort,
+    except for members that have been added again.
     """
     session.refuse_dry_run()
     chosen = list(dict.fromkeys(cohorts))
     if not chosen:
         if not (chosen := cohorts_with_members(session)):
             return None
-        whom = "Send the latest removals again" if removals else "Re-send all members"
+        what = "the latest removals" if removals else "all members"
         if not yes:
-            ask(f"{whom} of {format_count(len(chosen), 'cohort')}?")
+            ask(f"Re-send {what} of {format_count(len(chosen), 'cohort')}?")
     with session.ledgers() as ledgers:
         for cohort_id in chosen:  # change nothing unless every ledger is there and free
             known_members(ledgers, cohort_id)
@@ -68,7 +68,7 @@ def _doubt(session: Session, ledgers: LedgerStore, opened: Iterator[CohortLedger
         ledgers.note_action("resync", ledger.entry, members=count)
         session.report.note(ledger.entry, in_doubt=count)
         members = format_count(count, "member")
-        click.echo(f"cohort {ledger.entry.cohort_id!r}: {members} to be sent again")
+        click.echo(f"cohort {ledger.entry.cohort_id!r}: the next run re-sends {members}")
 
 
 def _remove_again(
@@ -92,13 +92,13 @@ def _remove_again(
             status = "succeeded" if is_accepted else "failed"
             ledgers.note_action("resync_removals", ledger.entry, status=status, members=count)
             removals = format_count(count, "removal")
-            ending = "accepted" if is_accepted else "sent, not all of them accepted"
+            ending = "accepted" if is_accepted else "sent, but not all of them were accepted"
             click.echo(f"cohort {ledger.entry.cohort_id!r}: {removals} {ending}")
     return None if is_done else FAILED
 
 
 def _removals(ledger: CohortLedger) -> Iterator[list[Member]]:
-    """Yield the members of a cohort who are to be gone: those kept, and unconfirmed removals."""
+    """Yield the members to remove again: the kept removals, and the unconfirmed ones."""
     kept, doubts = ledger.kept_removals(), ledger.doubts()  # as of now, before any is accepted
     yield from kept
     for chunk in doubts:

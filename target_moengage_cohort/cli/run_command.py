@@ -29,9 +29,9 @@ _GRACE_SECONDS = 8.0
 def run(session: Session, tap: tuple[str, ...]) -> int:
     """Run a tap and sync its output.
 
-    STATE goes to standard output. Equivalent to a pipe from the tap to target-moengage-cohort,
-    except that the tap's exit code is known: 0 proves that the input is complete. With any other
-    code, no members are removed.
+    Writes STATE to standard output. Works like a pipe from the tap to target-moengage-cohort, and
+    also checks the tap's exit code: 0 proves that the input is complete. With any other code, no
+    members are removed.
     """
     dry_run = session.settings.dry_run
     with session.ledgers(read_only=dry_run) as ledgers, _started(tap) as process:
@@ -61,8 +61,8 @@ def _started(command: tuple[str, ...]) -> t.Iterator[subprocess.Popen[bytes]]:
         )
     except OSError as error:
         msg = (
-            f"{command[0]} cannot be started ({error.strerror}); check that the tap is installed "
-            "and on the PATH"
+            f"cannot start {command[0]} ({error.strerror}); check that the tap is installed and on "
+            "the PATH"
         )
         raise SettingsError("tap_not_started", msg) from None
     try:

@@ -1,4 +1,4 @@
-"""A cohort with samples of its members, and what the counts of a query say about it."""
+"""A cohort with samples of its members, and the conclusions from the counts of a query."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from target_moengage_cohort.cli.verification import (
 )
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.proportions import Z_SURE, Drawn, Estimate, share
+from target_moengage_cohort.core.text import format_count
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +32,8 @@ MOST_CHARACTERS = 60_000
 """Of a sample. A query may have 262,144 in its filters, and each of two samples is in it twice."""
 
 _EXPORT = (
-    "Export its users in the dashboard (Export Users, as export.csv), and compare them by this "
-    "command, which names the next step"
+    "Export the segment's users in the dashboard (Export Users, as export.csv). To compare them "
+    "and see the next step, run"
 )
 _encode = msgspec.json.Encoder().encode
 
@@ -49,9 +50,9 @@ class SampledCohort(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         revision: Rises with every change of the cohort.
-        others: How many more users may be in the segment: members, and kept removals, that are in
-            no sample.
-        dropped: How many members may be in the segment whose removal is no longer kept.
+        others: The number of other users that may be in the segment: members and kept removals
+            that are not in a sample.
+        dropped: The number of members, possibly in the segment, whose removal is no longer kept.
     """
 
     entry: CohortEntry
@@ -62,7 +63,7 @@ class SampledCohort(msgspec.Struct, frozen=True, kw_only=True):
     removed: Drawing
 
     def result(self, counts: Iterator[int]) -> Result:
-        """Return what the answer to a query says.
+        """Return the result of a query.
 
         Args:
             counts: The size of the segment; then, for each sample that has members, how many of
@@ -83,7 +84,7 @@ class SampledCohort(msgspec.Struct, frozen=True, kw_only=True):
             findings += [_none_known(members), _missing(self.entry.cohort_id, members)]
         extra = size - self._most(members, removed)
         if removed is not None and removed.in_segment:
-            # The size says nothing: removals that are no longer kept may be unprocessed, too.
+            # The size proves nothing: removals that are no longer kept may also be unprocessed.
             still_in = removed.in_segment, removed.sampled
             findings.append(removed_still_in(self.entry.cohort_id, *still_in))
         elif extra > self.dropped:
@@ -94,7 +95,7 @@ class SampledCohort(msgspec.Struct, frozen=True, kw_only=True):
         return result if members is not None else without_sample(self.entry, result)
 
     def _most(self, members: SampleCounts | None, removed: SampleCounts | None) -> int:
-        """Return how many users the segment may have without strangers, to all certainty."""
+        """Return how many users the segment may certainly have without strangers."""
         most = self.others
         for (_, drawn), counts in ((self.members, members), (self.removed, removed)):
             if counts is not None:
@@ -103,7 +104,7 @@ class SampledCohort(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def draw(ledger: CohortLedger, size: int, seed: str) -> SampledCohort:
-    """Draw samples of at most so many members each."""
+    """Draw samples of at most `size` members each."""
     samples = ledger.samples(size, seed)
     counts, population = ledger.entry.counts, samples.accepted.population
     aliases = sum(map(len, ledger.aliases()))
@@ -119,7 +120,7 @@ def draw(ledger: CohortLedger, size: int, seed: str) -> SampledCohort:
 
 
 def _fitting(sample: Sample) -> Drawing:
-    """Return as much of a sample as fits into a query, which is random, too."""
+    """Return as much of a sample as fits into a query; this part is also random."""
     uids: list[str] = []
     room = MOST_CHARACTERS
     for uid in sample.uids:
@@ -152,9 +153,9 @@ def _contradiction(size: int, *samples: SampleCounts | None) -> Unknown | None:
         return Unknown("counts_contradict", msg)
     if size and there and not any(each.known for each in there):
         msg = (
-            "the segment has users, but MoEngage knows none of the sampled identifiers: probably "
-            "id_attribute names another attribute. In MoEngage's dashboard, Test & Debug > Segment "
-            "Payload shows its name"
+            "the segment has users, but MoEngage knows none of the sampled identifiers, so "
+            "id_attribute probably names the wrong attribute. In MoEngage's dashboard, Test & "
+            "Debug > Segment Payload shows the right name"
         )
         return Unknown("id_attribute_unmatched", msg)
     return None
@@ -162,9 +163,9 @@ def _contradiction(size: int, *samples: SampleCounts | None) -> Unknown | None:
 
 def _none_known(members: SampleCounts) -> Finding | None:
     msg = (
-        f"MoEngage knows none of {members.sampled:,} sampled members. Compare a uid of the query "
-        "with the ID in a user's profile, to the character, and check workspace_id and "
-        "id_attribute. To see the workspace"
+        f"MoEngage knows none of {members.sampled:,} sampled members. Compare a uid of your query "
+        "with the ID in a user's profile, character by character, and check workspace_id and "
+        "id_attribute. To see the workspace, run"
     )
     return None if members.known else Finding("none_known", msg, suggest("check"))
 
@@ -173,22 +174,22 @@ def _missing(cohort_id: str, members: SampleCounts) -> Finding | None:
     count = members.known - members.in_segment
     wait = suggest("verify", "--wait", "30", cohort_id)
     msg = (
-        f"{count:,} of {members.known:,} known members of the sample are not in the segment: not "
-        f"processed yet, or lost. Wait for them first ({wait}). To let the next run send all "
-        "members again"
+        f"the segment lacks {count:,} of {members.known:,} known members of the sample: not "
+        f"processed yet, or lost. Wait for them first ({wait}). To have the next run re-send all "
+        "members, run"
     )
     return Finding("missing", msg, suggest("resync", cohort_id)) if count else None
 
 
 def _strangers(cohort_id: str, count: int) -> Finding:
-    msg = f"at least {count:,} users in the segment are not in the ledger. {_EXPORT}"
+    msg = f"the ledger lacks at least {format_count(count, 'user')} of the segment. {_EXPORT}"
     return Finding("strangers", msg, _comparison(cohort_id))
 
 
 def _unexplained(cohort_id: str, count: int, dropped: int) -> Unknown:
     msg = (
-        f"at least {count:,} users in the segment are not in the ledger: strangers, or some of "
-        f"{dropped:,} members removed earlier, whose removals the ledger no longer has. {_EXPORT}: "
+        f"the ledger lacks at least {format_count(count, 'user')} of the segment: strangers, or "
+        f"some of {dropped:,} removed members that it no longer keeps. {_EXPORT}: "
         f"{_comparison(cohort_id)}"
     )
     return Unknown("removals_not_kept", msg, is_passing=True)

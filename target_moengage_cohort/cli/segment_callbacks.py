@@ -26,7 +26,7 @@ _Count = t.Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Callback(msgspec.Struct, frozen=True):
-    """What MoEngage says of a file.
+    """MoEngage's report on a file.
 
     Attributes:
         status: 201 if the file was processed; else an error's status.
@@ -51,7 +51,7 @@ class Callback(msgspec.Struct, frozen=True):
 class CallbackListener:
     """Listens while it is open as a context manager.
 
-    Anybody can reach it, so each file has an address of its own that nobody can guess.
+    Anyone can reach it, so each file has its own unguessable address.
 
     Args:
         host: The address to listen on.

@@ -17,14 +17,14 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.moengage.calls import Send
 
 _OF_THIS_QUERY = {"query_failed", "query_not_found", "query_pending"}
-"""Errors that say nothing about other queries, and that a later query may not have."""
+"""Errors that do not affect other queries, and that a later query may not have."""
 _PASSING = {*_OF_THIS_QUERY, "rate_limited"}
 
 
 class SegmentCounts:
     """Counts samples in their segments, one query for each cohort.
 
-    ``wait`` waits for so many seconds, and returns whether the command is to end instead.
+    ``wait`` waits for a number of seconds, and returns whether the command is to end instead.
     """
 
     def __init__(self, send: Send, id_attribute: str, wait: Callable[[float], bool]) -> None:
@@ -66,8 +66,8 @@ class SegmentCounts:
 
 _UNLISTED = Unknown(
     "segment_not_listed",
-    "MoEngage lists no segment of this name. It may not be there yet, be archived, or be of a kind "
-    "that it does not list, so nothing is known of it: look for it in the dashboard",
+    "MoEngage lists no segment with this name. The segment may not exist yet, may be archived, or "
+    "may be of a kind that MoEngage does not list. Look for it in the dashboard",
     is_passing=True,
 )
 

@@ -1,4 +1,4 @@
-"""Files for a file segment: checked by MoEngage's rules, and split into those that it takes."""
+"""Files for a file segment: checked against MoEngage's rules, and split by its limits."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ if t.TYPE_CHECKING:
 _LONGEST = 65_536  # characters of a line
 _AT_A_TIME = 10_000
 _REMEDY = (
-    "MoEngage takes one column of values without quotes, commas and blank lines. Fix the line, or "
-    "delete it"
+    "MoEngage accepts one column of values without quotes, commas and blank lines. Fix or delete "
+    "the line"
 )
 _REMEDIES: dict[str | None, str] = {
-    "nul_byte": "files in UTF-16 have such bytes. Save the file in UTF-8, or delete the line",
-    "not_a_number": "with --type double, all values are numbers such as -1.5. Fix the line, or "
-    "delete it",
+    "nul_byte": "UTF-16 files have such bytes. Save the file as UTF-8, or delete the line",
+    "not_a_number": "with --type double, all values must be numbers such as -1.5. Fix or delete "
+    "the line",
 }
 _BLOCK_BYTES = 1 << 20  # more than the longest line has
 
@@ -56,8 +56,8 @@ class Part(msgspec.Struct, frozen=True):
 def opened_csv(path: str) -> Iterator[t.IO[bytes]]:
     """Open a CSV; - is standard input.
 
-    What is no file, such as standard input, is read as a whole: inside `Session.opener`, no signal
-    would end the wait for it.
+    Anything but a regular file, such as standard input, is read as a whole: inside
+    `Session.opener`, no signal would end the wait for it.
     """
     with contextlib.ExitStack() as stack:
         with reading(_shown(path)):
@@ -132,14 +132,14 @@ def member_values(
         yield values
 
 
-def write_parts(folder: Path, batches: Iterable[list[str]], name: str) -> tuple[Part, ...]:
+def write_parts(directory: Path, batches: Iterable[list[str]], name: str) -> tuple[Part, ...]:
     """Write values to as few files as MoEngage takes, which are their owner's alone.
 
     Raise an `InputError` if a value is there twice, or if there are none, or too many for a day.
     """
     seen, total = SeenValues(), 0
     parts: list[Part] = []
-    with _Writer(folder, parts) as writer:
+    with _Writer(directory, parts) as writer:
         for values in batches:
             for value in values:
                 total += 1
@@ -148,15 +148,15 @@ def write_parts(folder: Path, batches: Iterable[list[str]], name: str) -> tuple[
                 writer.write(line + b"\n")
             if total > MOST_USERS:
                 msg = (
-                    f"{name}: has more than {MOST_USERS:,} users, and MoEngage takes no more in a "
-                    "day. Split it into several files, and send each on another day"
+                    f"{name}: more than {MOST_USERS:,} users, the most that MoEngage accepts per "
+                    "day. Split it into several files, and send each one on a different day"
                 )
                 raise InputError("too_many_users", msg)
     if not total:
-        raise InputError("no_identifiers", f"{name}: has no values, so nothing was sent")
+        raise InputError("no_identifiers", f"{name}: contains no values; nothing was sent")
     if (pair := seen.first_repeated()) is not None:
         number, before = pair
-        msg = f"{name}: lines {before:,} and {number:,} are the same; delete one of them"
+        msg = f"{name}: lines {before:,} and {number:,} are identical; delete one of them"
         raise InputError("invalid_segment_file", msg)
     return tuple(parts)
 
@@ -171,12 +171,12 @@ def quoted_values(path: Path, text: str) -> list[str]:
 class _Writer:
     """Writes lines to files of at most `MOST_BYTES` each, and notes each file that is complete."""
 
-    def __init__(self, folder: Path, parts: list[Part]) -> None:
-        self._folder, self._parts = folder, parts
+    def __init__(self, directory: Path, parts: list[Part]) -> None:
+        self._directory, self._parts = directory, parts
         self._begin()
 
     def _begin(self) -> None:
-        self._path = self._folder / f"part-{len(self._parts) + 1}.csv"
+        self._path = self._directory / f"part-{len(self._parts) + 1}.csv"
         descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         self._file = open(descriptor, "wb")  # noqa: PTH123, SIM115 - made with its mode
         self._users = self._size = 0

@@ -37,11 +37,11 @@ class StoredFile(msgspec.Struct, frozen=True):
 
 
 class SegmentStorage:
-    """A folder of a storage.
+    """A directory of a storage.
 
     Args:
-        url: The folder, as a path or a URL that fsspec supports.
-        public_url: The address of that folder for MoEngage, if the storage signs none.
+        url: The directory, as a path or a URL that fsspec supports.
+        public_url: The URL of that directory for MoEngage, if the storage does not sign URLs.
         is_stopped: Returns whether the command is to end.
     """
 
@@ -49,15 +49,15 @@ class SegmentStorage:
         try:
             self.shown = shown(url)
         except InputError:
-            raise SettingsError("invalid_address", "--upload: is not a valid URL") from None
+            raise SettingsError("invalid_address", "--upload: not a valid URL") from None
         self._public_url = public_url
         self._is_stopped = is_stopped
         what = f"--upload: {self.shown}"
-        self._files, folder = open_storage(url, what, SettingsError)
-        self._folder = folder.rstrip("/")
+        self._files, directory = open_storage(url, what, SettingsError)
+        self._directory = directory.rstrip("/")
 
     def put(self, path: Path) -> StoredFile:
-        """Copy a file into the storage, under a name that nobody can guess."""
+        """Copy a file into the storage, under an unguessable name."""
         name = f"moengage-segment-{secrets.token_hex(16)}.csv"
         stored = StoredFile(name, self._address(name))
         with self._translated("upload_failed", f"the file cannot be written to {self.shown}"):
@@ -72,20 +72,20 @@ class SegmentStorage:
     def delete(self, name: str) -> None:
         """Delete a file that `put` has made; raise a `TargetError` if it is not there."""
         if not _OBJECT.fullmatch(name):
-            msg = f"{name} is not the name of a file that this program has uploaded; check it"
+            msg = f"{name} is not the name of a file that this program uploaded; check the name"
             raise SettingsError("invalid_object", msg)
         with self._translated("delete_failed", f"{name} cannot be deleted from {self.shown}"):
             self._files.invalidate_cache()
             self._files.rm_file(self._place(name))
 
     def _place(self, name: str) -> str:
-        return f"{self._folder}/{name}"
+        return f"{self._directory}/{name}"
 
     def _address(self, name: str) -> str:
         if self._public_url is not None:
             return f"{self._public_url.rstrip('/')}/{name}"
-        msg = f"{self.shown} gives no signed address; name the folder's address with --public-url"
-        with self._translated("upload_failed", f"{self.shown} cannot sign an address"):
+        msg = f"{self.shown} does not sign URLs; pass the directory's URL as --public-url"
+        with self._translated("upload_failed", f"{self.shown} cannot sign a URL"):
             try:
                 address = str(self._files.sign(self._place(name), expiration=_SIGNED_SECONDS))
             except NotImplementedError:
@@ -101,7 +101,7 @@ class SegmentStorage:
         ):
             while block := source.read(_BLOCK_BYTES):
                 if self._is_stopped():
-                    msg = "stopped before the file was uploaded, so it was not sent"
+                    msg = "stopped before the file was uploaded; it was not sent"
                     raise TryAgainError("interrupted", msg)
                 target.write(block)
 
@@ -114,8 +114,8 @@ class SegmentStorage:
             raise
         except Exception as error:  # noqa: BLE001 - each storage has its own
             msg = (
-                f"--upload: {what} ({type(error).__name__}). Check that it exists, and the "
-                "credentials of its package in the environment"
+                f"--upload: {what} ({type(error).__name__}). Check that it exists, and check the "
+                "storage's credentials in the environment"
             )
             raise TryAgainError(code, msg) from None
 
@@ -130,5 +130,5 @@ def address_fault(url: str) -> str | None:
     if parts.scheme not in {"http", "https"} or not host or not re.fullmatch("[!-~]+", url):
         return "must be an https:// URL with a host"
     if parts.scheme == "http" and not is_loopback(host):
-        return "must be https, because plain http would expose the users to the network"
+        return "must be https, because plain http would expose users to the network"
     return None

@@ -1,4 +1,4 @@
-"""The users of files of the last day, which the commands of all machines count together."""
+"""The users in files of the last day, which the commands on all machines count together."""
 
 from __future__ import annotations
 
@@ -46,6 +46,6 @@ class FileUsers:
         return seconds
 
     def keep(self, users: int) -> None:
-        """Count only so many users of those that `take` has counted: the others were not sent."""
+        """Count only some of the users that `take` has counted: the others were not sent."""
         if unused := self._permits - -(-users // USERS_A_PERMIT):
             self._release(FILE_USERS, unused)

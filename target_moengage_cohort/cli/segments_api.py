@@ -46,28 +46,28 @@ def file_segments_api(session: Session, opener: Opener) -> Iterator[tuple[Segmen
 
 
 def find_segment(segments: Segments, name: str) -> Segment:
-    """Return the segment with a name: commands take no ids, which the process list would show."""
+    """Return the segment with a name: commands take no IDs, which the process list would show."""
     for each in segments.list(name):
         if each.name == name:
             return each
     listing = suggest("segments", "list")
     msg = (
-        f"MoEngage lists no segment with the name {name!r}. Whether it lists cohorts and archived "
-        f"segments is not documented; those that it lists are shown by: {listing}"
+        f"MoEngage lists no segment with the name {name!r}. It does not document whether it lists "
+        f"cohorts and archived segments. To see the listed segments, run: {listing}"
     )
     raise InputError("segment_not_listed", msg)
 
 
 def _explained(error: ApiError) -> TargetError:
-    """Return the error with what only a person can decide about."""
+    """Return the error with the facts that a person needs to decide."""
     message = str(error)
     if error.existing is not None:
-        message = f"{message}. Its name is {error.existing.name!r}"
+        message = f"{message}. The existing segment is named {error.existing.name!r}"
     if error.code == "segment_not_found":
-        message = f"{message}. The segments that MoEngage lists: {suggest('segments', 'list')}"
+        message = f"{message}. To see the listed segments, run: {suggest('segments', 'list')}"
     if error.is_doubted:
         message = (
-            f"{message}. An earlier attempt got no answer and may have been applied: look at what "
-            "MoEngage has now"
+            f"{message}. An earlier attempt got no answer and may have been applied: check the "
+            "segment in MoEngage"
         )
     return InputError(error.code, message)

@@ -33,8 +33,8 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Output full detail
 def segments() -> None:
     """List and change MoEngage's segments.
 
-    Uses the Segments API, with segments_api_key or else data_api_key. Segments are named, never
-    given by id: the process list shows arguments.
+    Uses the Segments API, with segments_api_key or else data_api_key. Specify segments by name, not
+    by ID: arguments are visible in the process list.
     """
 
 
@@ -42,13 +42,14 @@ def segments() -> None:
     "list",
     epilog=example("moengage-cohort segments list --name Berlin --config config.json"),
 )
-@click.option("--name", callback=require_utf8, help="Only the segment with exactly this name.")
+@click.option("--name", callback=require_utf8, help="Show only the segment with exactly this name.")
 @_JSON
 @configured
 def list_segments(session: Session, name: str | None, *, as_json: bool) -> None:
     """List segments.
 
-    Whether MoEngage lists cohorts is not documented: one that is missing may still be there.
+    MoEngage does not document whether it lists cohorts: a cohort that is not listed may still
+    exist.
     """
     with session.opener() as opener, segments_api(session, opener) as api:
         found = api.list(name)
@@ -62,7 +63,7 @@ def list_segments(session: Session, name: str | None, *, as_json: bool) -> None:
 def get(session: Session, name: str, *, as_json: bool) -> None:
     """Show a segment with its filters.
 
-    The output of --json is also what `create` and `update` take.
+    `create` and `update` accept the output of --json.
     """
     with session.opener() as opener, segments_api(session, opener) as api:
         details = api.get(find_segment(api, name).id)
@@ -79,8 +80,8 @@ def get(session: Session, name: str, *, as_json: bool) -> None:
 def create(session: Session, name: str, filters: str, *, as_json: bool) -> None:
     """Create a filter segment.
 
-    FILE is JSON with `included_filters`, and `excluded_filters` if there are any, as MoEngage
-    documents them; - is standard input.
+    FILE is JSON with `included_filters` and, optionally, `excluded_filters`, as documented by
+    MoEngage; - is standard input.
     """
     session.refuse_dry_run()
     wanted = read_filters(filters)
@@ -94,14 +95,14 @@ def create(session: Session, name: str, filters: str, *, as_json: bool) -> None:
 )
 @_NAME
 @_FILE
-@click.option("--rename", metavar="NAME", callback=require_utf8, help="The segment's new name.")
+@click.option("--rename", metavar="NAME", callback=require_utf8, help="New name of the segment.")
 @_JSON
 @configured
 def update(session: Session, name: str, filters: str, rename: str | None, *, as_json: bool) -> None:
     """Replace the filters of a filter segment.
 
-    For FILE see `create`. Whether MoEngage removes `excluded_filters` that it does not have is not
-    documented.
+    FILE is as in `create`. MoEngage does not document whether it removes `excluded_filters` that
+    FILE does not contain.
     """
     session.refuse_dry_run()
     wanted = read_filters(filters)
@@ -119,7 +120,7 @@ def update(session: Session, name: str, filters: str, rename: str | None, *, as_
 def archive(session: Session, name: str, *, as_json: bool) -> None:
     """Archive a segment.
 
-    Whether this works for a cohort is not documented.
+    MoEngage does not document whether this works for cohorts.
     """
     session.refuse_dry_run()
     with session.opener() as opener, segments_api(session, opener) as api:
@@ -132,10 +133,10 @@ def archive(session: Session, name: str, *, as_json: bool) -> None:
 @_JSON
 @configured
 def unarchive(session: Session, name: str, *, as_json: bool) -> None:
-    """Unarchive a segment, which may be a cohort.
+    """Unarchive a segment or cohort.
 
-    Whether MoEngage keeps what was sent to a cohort while it was archived is not documented:
-    `resync` sends it again.
+    MoEngage does not document whether it keeps changes that were sent to a cohort while it was
+    archived. To re-send the members, use `resync`.
     """
     session.refuse_dry_run()
     with session.opener() as opener, segments_api(session, opener) as api:

@@ -75,10 +75,10 @@ class Session:
         self.clock = timing.clock  # seconds since 1970
         self.interrupt = Interrupt()  # set by a signal; ends every wait
         self.stopped_by: int | None = None  # the signal that ended the command
-        self.is_abandoned = False  # whether a thread waits for an answer that nobody needs
+        self.is_abandoned = False  # whether a thread waits for an answer that is not needed
         self._busy_seconds, self.step = timing.busy_seconds, timing.step
         self.random = timing.random
-        # Waits for so many seconds, and returns whether the command is to end instead.
+        # Waits for a number of seconds, and returns whether the command is to end instead.
         self.wait = functools.partial(timing.wait, self.interrupt)
         self.store: LedgerStore | None = None  # that `ledgers` has opened
 
@@ -123,7 +123,7 @@ class Session:
         if self._final is not None:
             report = self.report
             if self.stopped_by is not None:
-                self._final.error = None  # what a person's signal left undone is no error
+                self._final.error = None  # work that a person's signal left undone is not an error
             self._final.end(code, report.run, status=report.status, **report.results)
         if self.is_abandoned:  # Python's normal exit would wait for its thread
             sys.stdout.flush()
@@ -132,14 +132,14 @@ class Session:
         return code
 
     def note_error(self, error: TargetError) -> None:
-        """Note for the report why the command fails, which it has printed."""
+        """Note for the report an error that the command has printed."""
         if self._final is not None:
             self._final.note(error)
 
     def check_interrupt(self) -> None:
-        """Raise `TryAgainError` if a signal came, for what must not end half-done."""
+        """Raise `TryAgainError` if a signal came, in work that must not end half-done."""
         if self.interrupt.signal is not None:
-            raise TryAgainError("interrupted", "stopped before it was done; run it again")
+            raise TryAgainError("interrupted", "stopped before it finished; run the command again")
 
     def refuse_dry_run(self) -> None:
         """Raise `SettingsError` if the configuration forbids changes."""
@@ -161,7 +161,8 @@ def configured(work: Callable[..., int | None], *, reports: bool = False) -> Cal
         required=True,
         type=click.Path(readable=False),  # for completion; the reader's own errors say more
         metavar="FILE|ENV",
-        help="Configuration file, or ENV for environment variables; of several, later values win.",
+        help="Configuration file, or ENV to read environment variables. May be repeated; later "
+        "values win.",
         callback=lambda _context, _parameter, value: sources.read(value) if value else {},
     )
     @functools.wraps(work)
@@ -202,9 +203,9 @@ def _explain(error: BaseException, session: Session | None) -> int:
     if isinstance(cause, KeyboardInterrupt):
         return _SIGNAL + signal.SIGINT
     if isinstance(error, click.Abort):
-        complain("nothing was done")
+        complain("canceled; nothing was changed")
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
-        complain("cannot write to standard output: no space is left")
+        complain("cannot write to standard output: no space left on the device")
         with contextlib.suppress(OSError, ValueError):  # or Python tries it again as it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     elif not isinstance(error, TargetError):

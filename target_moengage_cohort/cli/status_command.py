@@ -29,7 +29,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.settings import Config
 
 _REASONS = ("withheld", "paused", "failed", "waiting", "in_doubt", "orphan")
-"""Why a person should look at a cohort, the most urgent reason first."""
+"""Why a cohort needs attention, the most urgent reason first."""
 _ID_WIDTH, _STREAM_WIDTH, _NAME_WIDTH, _HOST_WIDTH = 22, 17, 70, 24
 
 
@@ -39,20 +39,21 @@ _ID_WIDTH, _STREAM_WIDTH, _NAME_WIDTH, _HOST_WIDTH = 22, 17, 70, 24
 @click.option(
     "--max-age",
     type=Span(),
-    help="Print one line; exit with 6 unless each COHORT, or all, was synced within this time.",
+    help="Print one line, and exit with 6 unless each COHORT (default: all) was synced within this "
+    "time.",
 )
 @click.option(
     "--withheld",
     callback=require_utf8,
     metavar="PLAN_ID",
-    help="With --members: the plan whose members are written.",
+    help="With --members: the withheld plan.",
 )
 @click.option(
     "--members",
     "members_path",
     type=click.Path(),
     metavar="FILE",
-    help="With --withheld: write who would be added and removed to a new CSV.",
+    help="With --withheld: write the members that the plan adds and removes to a new CSV file.",
 )
 @configured
 def status(
@@ -66,18 +67,19 @@ def status(
 ) -> int | None:
     """Show accepted members, pending and withheld changes.
 
-    Accepted does not mean matched: MoEngage skips unknown users, and cannot list a cohort.
+    Accepted does not mean matched: MoEngage silently skips users it does not know, and its API
+    cannot list a cohort's members.
     """
     if withheld is not None or members_path is not None:
         if withheld is None or members_path is None or as_json or max_age is not None or cohorts:
-            msg = "--withheld and --members go together, and with nothing else"
+            msg = "--withheld and --members require each other, and allow no COHORT or other option"
             raise click.UsageError(msg)
         _write_members(session, withheld, members_path)
         return None
     if max_age is not None:
         return check_freshness(session, cohorts, max_age, as_json=as_json)
     if cohorts:
-        msg = "a COHORT needs --max-age"
+        msg = "COHORT requires --max-age"
         raise click.UsageError(msg)
     _show_all(session, as_json=as_json)
     return None
@@ -115,7 +117,7 @@ def _write_members(session: Session, plan_id: str, path: str) -> None:
                 for members in ledger.plan_members(plan_id, action):
                     session.check_interrupt()
                     file.write_members(cohort_id, action, members)
-    click.echo(f"wrote {path}: {format_count(file.rows, 'member')} of cohort {cohort_id!r}")
+    click.echo(f"Wrote {format_count(file.rows, 'member')} of cohort {cohort_id!r} to {path}")
 
 
 def _cohort(entry: CohortEntry, config: Config, *, is_busy: bool) -> dict[str, t.Any]:
@@ -129,12 +131,12 @@ def _cohort(entry: CohortEntry, config: Config, *, is_busy: bool) -> dict[str, t
         "cohort_name": entry.name,
         "stream": entry.stream,
         "fed": is_fed if config.mappings else None,  # whether the configuration has its stream
-        "busy": is_busy,  # a run is at work on its stream
+        "busy": is_busy,  # a run is using its stream
         "settled": entry.is_settled,  # every request was answered
         # None if the members are not kept
         "accepted": entry.counts.accepted.count if entry.has_members else None,
         "in_doubt": entry.counts.in_doubt,
-        "unfolded": entry.unfolded,  # requests that the numbers do not contain yet
+        "unfolded": entry.unfolded,  # requests that the numbers do not include yet
         "digest": entry.counts.accepted.digest if entry.has_members else None,
         "sealed": entry.is_sealed,
         "retired": entry.is_retired,  # shown here only
@@ -143,7 +145,7 @@ def _cohort(entry: CohortEntry, config: Config, *, is_busy: bool) -> dict[str, t
 
 
 def _attention(cohort: dict[str, t.Any]) -> list[str]:
-    """Return why a person should look at a cohort, the most urgent reason first."""
+    """Return why a cohort needs attention, the most urgent reason first."""
     if cohort["retired"] or cohort["sealed"]:
         return []
     run = cohort["last_run"]
@@ -216,7 +218,7 @@ def _lines(result: dict[str, t.Any], partner: str) -> Iterator[str]:
         if urgent:
             verb = "needs" if urgent == 1 else "need"
             yield f"{urgent:,} of {format_count(len(cohorts), 'cohort')} {verb} attention:"
-        yield f"\n{_row('cohort', 'stream', 'accepted', 'in doubt', 'last run (UTC)')}"
+        yield f"\n{_row('cohort', 'stream', 'accepted', 'unconfirmed', 'last run (UTC)')}"
     for cohort in sorted(cohorts, key=_urgency):
         yield from _cohort_lines(cohort)
     if retired := len(result["cohorts"]) - len(cohorts):
@@ -238,7 +240,7 @@ def _urgency(cohort: dict[str, t.Any]) -> int:
 def _row(cohort_id: str, stream: str, accepted: str, in_doubt: str, last_run: str) -> str:
     names = f"{shorten(cohort_id, _ID_WIDTH):<{_ID_WIDTH}} "
     names += f"{shorten(stream, _STREAM_WIDTH):<{_STREAM_WIDTH}}"
-    return f"{names} {accepted:>12} {in_doubt:>9} {last_run:<16}".rstrip()
+    return f"{names} {accepted:>10} {in_doubt:>11} {last_run:<16}".rstrip()
 
 
 def _cohort_lines(cohort: dict[str, t.Any]) -> Iterator[str]:
@@ -254,12 +256,13 @@ def _cohort_lines(cohort: dict[str, t.Any]) -> Iterator[str]:
         yield f"  last run: {run.status}, {run.sync_mode}, {changes}"
     if cohort["unfolded"]:
         requests = format_count(cohort["unfolded"], "later request")
-        yield f"  as of the last fold; {requests} not counted yet"
-    yield f"  digest: {cohort['digest']}" if has_members else "  members are not kept (ledger_uri)"
+        yield f"  {requests} not counted yet"
+    no_digest = "  members are not kept (see ledger_uri)"
+    yield f"  digest: {cohort['digest']}" if has_members else no_digest
     if cohort["fed"] is False:
         yield "  no stream populates it (see `cohorts` in the configuration)"
     if cohort["sealed"]:
-        yield "  sealed: no run sends anything more"
+        yield "  finished: no run sends anything more"
     yield from _plan_lines(cohort)
 
 

@@ -21,7 +21,7 @@ _LEVEL_VARIABLES = ("TARGET_MOENGAGE_COHORT_LOGLEVEL", "LOGLEVEL")
 
 
 def log_level() -> str:
-    """Return the level of the log that the environment asks for; exit if there is no such one."""
+    """Return the log level that the environment sets; exit if it is invalid."""
     variable = next(filter(os.environ.get, _LEVEL_VARIABLES), None)
     level = os.environ[variable].upper() if variable else "INFO"
     if level not in logging.getLevelNamesMapping():
@@ -116,8 +116,8 @@ def command(
 ) -> None:
     """Keep MoEngage cohorts in sync with what a tap sends.
 
-    Reads Singer messages from standard input, and writes STATE to standard output. To inspect and
-    manage cohorts: moengage-cohort --help
+    Reads Singer messages from standard input and writes STATE to standard output. To inspect and
+    manage cohorts, see moengage-cohort --help.
     """
     logging.captureWarnings(capture=True)
     warnings.filterwarnings("once", category=DeprecationWarning)

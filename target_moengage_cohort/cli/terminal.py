@@ -1,4 +1,4 @@
-"""Terminal input and output: examples, colours, errors and prompts."""
+"""Terminal input and output: examples, colors, errors and prompts."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def require_utf8(_context: click.Context, _parameter: click.Parameter, value: t.
     return value
 
 
-def coloured(text: str, colour: str) -> str:
-    """Return text in a colour, for `click.echo`, which removes it without a terminal."""
+def colored(text: str, color: str) -> str:
+    """Return text in a color, for `click.echo`, which removes it without a terminal."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return text if plain else click.style(text, fg=colour)
+    return text if plain else click.style(text, fg=color)
 
 
 def wrap(text: str, *, first: str, indent: str, break_words: bool = True) -> str:
@@ -56,12 +56,12 @@ def release_command(plan_id: str) -> str:
 
 def complain(message: str) -> None:
     """Print an error on standard error."""
-    click.echo(f"{coloured('Error:', 'red')} {message}", err=True)
+    click.echo(f"{colored('Error:', 'red')} {message}", err=True)
 
 
 def caution(message: str) -> None:
     """Print a warning on standard error."""
-    click.echo(f"{coloured('Warning:', 'yellow')} {message}", err=True)
+    click.echo(f"{colored('Warning:', 'yellow')} {message}", err=True)
 
 
 def ask(question: str) -> None:
@@ -89,7 +89,9 @@ def ask_hidden(question: str) -> str:
                 question, hide_input=True, default="", show_default=False, err=True
             )
         except getpass.GetPassWarning:
-            msg = "cannot prompt without showing the answer (no terminal); name a file, or -"
+            msg = (
+                "cannot hide the input of a prompt (no terminal); use FILE, or - for standard input"
+            )
             raise click.UsageError(msg) from None
     return str(answer)
 

@@ -1,4 +1,4 @@
-"""What `verify` has found out about a cohort; pure."""
+"""The results of `verify` about a cohort; pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Status: t.TypeAlias = t.Literal["fine", "wrong", "unknown"]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Something that is wrong, and the command that repairs it."""
+    """A problem, and the command that repairs it."""
 
     code: str
     message: str
@@ -30,7 +30,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Unknown(msgspec.Struct, frozen=True):
-    """Why nothing is known."""
+    """Why the result is unknown."""
 
     code: str
     message: str
@@ -39,7 +39,7 @@ class Unknown(msgspec.Struct, frozen=True):
 
 
 class SampleCounts(msgspec.Struct, frozen=True):
-    """How many members of a sample MoEngage knows, and has in the segment."""
+    """The number of members of a sample that MoEngage knows, and that are in the segment."""
 
     sampled: int
     known: int
@@ -47,15 +47,15 @@ class SampleCounts(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a cohort; ``None`` for a number that was not asked for, or not answered.
+    """The result of a cohort; ``None`` for a number that was not asked for, or not answered.
 
     Attributes:
         size: The users in the segment.
-        unsampled: The members that no sample can have: unconfirmed, or without a uid.
-        match_percent: Of the accepted members those whom MoEngage knows.
-        missing: The accepted members that it knows and does not have in the segment.
-        settled_seconds: The time from the cohort's last request until nothing was missing,
-            if it was waited for.
+        unsampled: The members that no sample can contain: unconfirmed, or without a uid.
+        match_percent: The share of the accepted members that MoEngage knows.
+        missing: The accepted members that it knows but that are not in the segment.
+        settled_seconds: The time from the cohort's last request until nothing was missing, if the
+            command waited for that.
     """
 
     cohort_id: str
@@ -75,7 +75,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def may_settle(self) -> bool:
-        """Whether it may be another one later without a person's help."""
+        """Whether the result may change later without anyone's action."""
         if self.unknown is not None:
             return self.unknown.is_passing
         return any(each.code in {"missing", "removed_still_in"} for each in self.findings)
@@ -95,7 +95,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def exit_code(results: Sequence[Result]) -> int:
-    """Return `WRONG` if anything is wrong, else that of what could not be found out, else 0."""
+    """Return `WRONG` if anything is wrong, else the code of an unknown result, else 0."""
     if any(each.status == "wrong" for each in results):
         return WRONG
     codes = {each.unknown.exit_code for each in results if each.unknown is not None}
@@ -122,12 +122,13 @@ def undecided(result: Result, reason: Unknown, **facts: t.Any) -> Result:
 
 
 def without_sample(entry: CohortEntry, result: Result) -> Result:
-    """Return the result of a cohort of whose accepted members nobody could be looked for."""
+    """Return the result of a cohort none of whose accepted members could be sampled."""
     if result.findings or not entry.counts.base:
         return result
     msg = (
-        "no member can be looked for: they are unconfirmed, or have no uid. Let a run of the "
-        "stream send the unconfirmed ones again, then run this again; the others stay unknown"
+        "no members can be sampled: they are unconfirmed, or have no uid. Run the stream, which "
+        "re-sends unconfirmed members, then run this command again; members without a uid cannot "
+        "be verified"
     )
     return undecided(result, Unknown("nothing_sampled", msg))
 
@@ -135,8 +136,8 @@ def without_sample(entry: CohortEntry, result: Result) -> Result:
 def removed_still_in(cohort_id: str, count: int, of: int) -> Finding | None:
     """Return the finding of removals that MoEngage has not applied."""
     message = (
-        f"{count:,} of {of:,} members whose removal was accepted are still in the segment: not "
-        "processed yet, or lost. To send the latest removals again"
+        f"the segment still has {count:,} of {of:,} members whose removal was accepted: not "
+        "processed yet, or lost. To re-send the latest removals, run"
     )
     command = suggest("resync", "--removals", cohort_id)
     return Finding("removed_still_in", message, command) if count else None
@@ -151,7 +152,7 @@ def lines(result: Result) -> Iterator[str]:
     if result.size is not None:
         yield f"  segment: {format_count(result.size, 'user')}"
     if result.unsampled:
-        yield f"  in no sample: {format_count(result.unsampled, 'member')}"
+        yield f"  not in the sample: {format_count(result.unsampled, 'member')}"
     yield from _sample_lines(result)
     if (part := result.removed) is not None:
         yield f"  removed, still in the segment: {part.in_segment:,} of {part.sampled:,}"
@@ -162,10 +163,10 @@ def lines(result: Result) -> Iterator[str]:
         yield f"  {reason.message}"
         if reason.is_passing:
             command = suggest("verify", "--wait", "30", result.cohort_id)
-            yield f"  To ask again for up to 30 minutes: {command}"
+            yield f"  To retry for up to 30 minutes, run: {command}"
         elif reason.code == "quota_exceeded":
             command = suggest("verify", "--observed", "export.csv", result.cohort_id)
-            yield f"  To compare with an export of the segment instead: {command}"
+            yield f"  To compare with an export of the segment instead, run: {command}"
     for finding in result.findings:
         yield f"  {finding.message}: {finding.command}"
 
@@ -176,20 +177,20 @@ def _sample_lines(result: Result) -> Iterator[str]:
         return
     yield (
         f"  known: {part.known:,} of a sample of {part.sampled:,} "
-        f"({match.value:.1f} %{_interval(match, '.1f', ' %')})"
+        f"({match.value:.1f}%{_interval(match, '.1f', '%')})"
     )
-    about = "so exactly" if missing.low == missing.high else "so about"
+    about = "exactly" if missing.low == missing.high else "about"
     yield (
         f"  known, not in the segment: {part.known - part.in_segment:,} of the sample, "
-        f"{about} {missing.value:,.0f} of all{_interval(missing, ',.0f')}"
+        f"{about} {missing.value:,.0f} in total{_interval(missing, ',.0f')}"
     )
 
 
 def _interval(estimate: Estimate, form: str, unit: str = "") -> str:
-    """Return the interval of an estimate as text; nothing if all were counted."""
+    """Return the interval of an estimate as text; empty if all members were counted."""
     if estimate.low == estimate.high:
         return ""
-    return f"; 95 % interval {estimate.low:{form}} to {estimate.high:{form}}{unit}"
+    return f"; 95% interval {estimate.low:{form}} to {estimate.high:{form}}{unit}"
 
 
 def _observed_lines(result: Result) -> Iterator[str]:
@@ -201,4 +202,4 @@ def _observed_lines(result: Result) -> Iterator[str]:
     )
     if seen.missing:
         command = suggest("verify", result.cohort_id)
-        yield f"  MoEngage may not know those missing; how many it knows is shown by: {command}"
+        yield f"  MoEngage may not know the missing members; to see how many it knows: {command}"

@@ -58,7 +58,7 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 30.0, 300.0
     default=MOST_VALUES,
     show_default=True,
     metavar="N",
-    help="How many accepted members, and how many removed ones, to ask for.",
+    help="Sample size, for accepted and for removed members.",
 )
 @click.option(
     "--wait",
@@ -66,18 +66,18 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 30.0, 300.0
     type=click.IntRange(0, 1_440),
     default=0,
     metavar="MINUTES",
-    help="Begin to ask again, for so long at most, until MoEngage has processed the members.",
+    help="Repeat the queries for up to this long, until MoEngage has processed the members.",
 )
 @click.option(
     "--observed",
     type=click.Path(exists=True, dir_okay=False),
-    help="Compare with this file and ask nothing: a CSV of Export Users, or payloads of Outbound "
-    "Segment Sync, one on each line.",
+    help="Compare with this file instead of querying MoEngage: a CSV from Export Users, or "
+    "payloads of Outbound Segment Sync, one per line.",
 )
 @click.option(
     "--differences",
     type=click.Path(),
-    help="Write the members that differ from the file to a new CSV, for its owner alone.",
+    help="With --observed: write the members that differ to a new CSV file, readable only by you.",
 )
 @click.option("--report", type=click.Path(dir_okay=False), help="Write the results to a JSON file.")
 @configured
@@ -94,10 +94,10 @@ def verify(
 ) -> int:
     """Compare segments in MoEngage with the ledger.
 
-    Asks MoEngage, in one query for each COHORT (without one: for all), how many users its segment
-    has, how many of a random sample of accepted members MoEngage knows, and how many of these are
-    in the segment; and likewise for members that left. Queries use up a monthly quota that the
-    dashboards share. Exits with 6 if something is wrong, and with 1 if it cannot be found out.
+    For each COHORT (default: all), one query asks MoEngage how many users the segment has, how many
+    of a random sample of accepted members MoEngage knows, and how many of those are in the segment.
+    It asks the same for a sample of removed members. Queries count toward a monthly quota that the
+    dashboards share. Exits with 6 if something is wrong, and with 1 if that is unknown.
     """
     chosen = list(dict.fromkeys(cohorts))
     _check_options(chosen, observed, differences, minutes)
@@ -117,15 +117,15 @@ def _check_options(
     chosen: Sequence[str], observed: str | None, differences: str | None, minutes: int
 ) -> None:
     if observed is None and differences is not None:
-        msg = "--differences needs --observed FILE: only a file names the users"
+        msg = "--differences requires --observed: only a file identifies the users"
         raise click.UsageError(msg)
     if observed is not None and (minutes or len(chosen) != 1):
-        msg = "--observed takes one COHORT, whose members the file has, and no --wait"
+        msg = "--observed requires exactly one COHORT, and cannot be combined with --wait"
         raise click.UsageError(msg)
 
 
 class _Questions:
-    """Samples of some cohorts, and the questions to MoEngage about them."""
+    """Samples of some cohorts, and the queries to MoEngage about them."""
 
     def __init__(self, session: Session, chosen: Sequence[str], size: int) -> None:
         self._session = session
@@ -172,7 +172,7 @@ class _Questions:
         return [self._results[cohort_id] for cohort_id in self._chosen]
 
     def _longest_ago_first(self, ledgers: LedgerStore) -> list[SampledCohort]:
-        """Return the cohorts in an order in which none is left out again and again."""
+        """Return the cohorts by their last verification, so that none is always left out."""
         latest = ledgers.last_actions("verify")
         return sorted(self._sampled, key=lambda each: latest.get(each.entry.cohort_id, 0))
 
@@ -202,7 +202,7 @@ class _Questions:
     def _settled(
         self, ledgers: LedgerStore, cohort: SampledCohort, former: Result | None, result: Result
     ) -> Result:
-        """Return a result in the light of the former one, which no lack of an answer undoes."""
+        """Return a result, or the former one if there was no new answer."""
         entry = ledgers.entry(cohort.entry.cohort_id)
         if entry is None or entry.revision != cohort.revision:
             result = undecided(blank(cohort.entry), _CHANGED)
@@ -218,8 +218,8 @@ class _Questions:
 
 _CHANGED = Unknown(
     "cohort_changed",
-    "the cohort was changed before MoEngage answered, so its answer says nothing. Try again when "
-    "no run of its stream is at work",
+    "the cohort changed before MoEngage answered, so the answer proves nothing. Try again when no "
+    "run is using its stream",
 )
 
 
@@ -227,10 +227,10 @@ def _id_attribute(session: Session, cohort_id: str) -> str:
     if name := session.settings.id_attribute:
         return name
     msg = (
-        "id_attribute: is not set. It is MoEngage's internal name of the attribute that holds a "
-        "user's ID: in the dashboard, Test & Debug > Segment Payload shows it for a segment with a "
-        "filter on the ID. Set it, then run this again; or compare with an export of the segment: "
-        f"{suggest('verify', '--observed', 'export.csv', cohort_id)}"
+        "id_attribute is not set. It is MoEngage's internal name for the attribute that contains "
+        "the user ID: in the dashboard, Test & Debug > Segment Payload shows it for a segment with "
+        "a filter on the ID. Set it and run this command again, or compare with an export of the "
+        f"segment: {suggest('verify', '--observed', 'export.csv', cohort_id)}"
     )
     raise SettingsError("id_attribute_missing", msg)
 

@@ -17,7 +17,7 @@ if t.TYPE_CHECKING:
 
 
 def withheld_plans(ledgers: LedgerStore) -> dict[str, tuple[CohortEntry, Plan]]:
-    """Return the plans that are withheld or were, by their ids."""
+    """Return the plans that are or were withheld, by their IDs."""
     plans = ledgers.plans()
     return {
         plan.plan_id: (entry, plan)
@@ -28,7 +28,7 @@ def withheld_plans(ledgers: LedgerStore) -> dict[str, tuple[CohortEntry, Plan]]:
 
 
 def find_withheld(ledgers: LedgerStore, plan_id: str) -> tuple[CohortEntry, Plan]:
-    """Return a plan that is withheld or was, and its cohort; an error has those there are."""
+    """Return a plan that is or was withheld, and its cohort; an error lists the withheld plans."""
     if plan_id not in (withheld := withheld_plans(ledgers)):
         msg = f"no plan {plan_id!r} is withheld in {ledgers.place}; {released_by(withheld)}"
         raise SettingsError("unknown_plan", msg)
@@ -38,9 +38,9 @@ def find_withheld(ledgers: LedgerStore, plan_id: str) -> tuple[CohortEntry, Plan
 def released_by(withheld: Mapping[str, tuple[CohortEntry, Plan]]) -> str:
     """Return which plans are withheld now, with their commands."""
     present = [
-        f"plan {plan_id} of cohort {entry.cohort_id!r} is; if it is intended, run: "
-        f"{release_command(plan_id)}"
+        f"plan {plan_id} of cohort {entry.cohort_id!r} is withheld; if its changes are intended, "
+        f"run: {release_command(plan_id)}"
         for plan_id, (entry, plan) in sorted(withheld.items())
         if plan.kind is PlanKind.WITHHELD
     ]
-    return "; ".join(present) or f"none is withheld now; see {suggest('status')}"
+    return "; ".join(present) or f"no plan is withheld now; see {suggest('status')}"

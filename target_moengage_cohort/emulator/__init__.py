@@ -1,4 +1,4 @@
-r"""An emulator of MoEngage's Cohort Sync, Segments and Analytics APIs on loopback, with faults.
+r"""A local emulator of MoEngage's Cohort Sync, Segments and Analytics APIs, with fault injection.
 
 It enforces everything that MoEngage documents.
 
@@ -18,29 +18,29 @@ Checks
     the limit of requests per minute (429), scripted faults, content type (415), size (413), JSON
     (400 `Malformed JSON`), attributes (400 `MissingAttributeError`), poison members (400).
     `POST /v1/integrations/authentication` checks content type, size, JSON, attributes and the
-    credentials in header and body. It is neither limited nor logged, and faults don't affect it.
+    credentials in header and body. It is neither limited nor logged, and faults do not affect it.
 
 Silently dropped requests
-    These are answered with 200, but nothing is applied. The log has the reason in `dropped`:
-    `cohort_name` (it breaks a documented rule), `name_taken` (another cohort has it),
+    These are answered with 200, but nothing is applied. The log records the reason in `dropped`:
+    `cohort_name` (it breaks a documented rule), `name_taken` (another cohort has the name),
     `segment_limit` (the workspace is full), `older` (order `drop-older`).
 
 The limit
-    Every request with the right credentials counts from the moment its body is complete, whatever
-    its answer, except those that the limit itself refuses: retrying does not prolong the wait.
+    Every request with valid credentials counts from the moment its body is complete, whatever its
+    answer. Requests that the limit refuses do not count: retrying does not prolong the wait.
     `x-ratelimit-reset` is the first whole second at which one more request is admitted. The
     window is 60 seconds; a request that is exactly that old is out of it.
 
 Orders
     MoEngage does not document how it treats requests of one cohort that overlap or overtake each
     other, so a client must be correct under each of these orders. A request without `timestamp`
-    has the moment of its arrival. A change is applied when its request has arrived, before its
-    answer leaves.
+    gets its time of arrival. A change is applied when its request has arrived, before the answer is
+    sent.
 
     `arrival`           In order of arrival, regardless of timestamps. Detects a client that lets
                         a later change of a cohort overtake one that it is still retrying.
     `last-writer-wins`  For each member of a cohort the newest timestamp wins; among equal ones
-                        the later arrival. Detects a clock that goes back, and a retry that
+                        the later arrival. Detects a clock that runs backward, and a retry that
                         carries a new timestamp after a newer change has been sent.
     `drop-older`        A request older than the newest one of its cohort is dropped as a whole,
                         other members included. Detects every overlap within a cohort.
@@ -48,7 +48,8 @@ Orders
                         `after`, or an injected 5xx) is applied later: right after the next
                         `late_after` requests of its cohort (1), or by `/_emulator/late`. A client
                         that repeats the same bytes until they are answered, before anything else
-                        of that cohort, ends in the right state; one that moves on first does not.
+                        of that cohort, ends in the correct state; one that continues first does
+                        not.
                         `late_after` (2, say) together with `last-writer-wins` or `drop-older`
                         delays the change further, so that only its timestamp keeps it from doing
                         harm.
@@ -104,12 +105,12 @@ Control endpoints
         `{"segments": [{"id", "name", "kind", "is_archived", "users"}]}`, and `{"calls": […]}` with
         the fields of `apis.CallRecord`.
     POST /_emulator/users
-        `{"uids": ["u1"], "anonymous_ids": []}`: knows these users, and from now on no others.
+        `{"uids": ["u1"], "anonymous_ids": []}`: from now on, only these users are known.
     POST /_emulator/members
         `{"cohort_id": "vip", "action": "remove_members", "uids": ["u1"]}`: changes a cohort without
-        a request, as if one had been lost, or come from elsewhere.
+        a request, as if one had been lost or sent by another client.
     POST /_emulator/segments/run
-        `{"name": "VIP"}`: a campaign uses the segment now, so its 60 days start again.
+        `{"name": "VIP"}`: a campaign uses the segment now, which restarts its 60 days.
     POST /_emulator/queries/fail
         `{"count": 1, "reason": "…"}`: the next queries end as FAILED.
     POST /_emulator/calls/status, calls/drop, calls/latency
@@ -118,19 +119,20 @@ Control endpoints
 Segments and Analytics
     `apis.ENDPOINTS` lists the calls. Each checks, in this order: credentials (401), the key's scope
     (403), content type (415), `MOE-DBNAME` (400), its limit (429), scripted faults, and its own
-    rules. `segment_options.SegmentOptions` has the options; those marked "(open)" decide what
-    MoEngage's documents leave open. So are: the values of `type` and `source` in a list; the error
-    of results that are not there yet (404 here); unarchiving starts the 60 days again.
+    rules. `segment_options.SegmentOptions` has the options; those marked "(open)" are choices
+    that MoEngage's documentation leaves open. Also open: the values of `type` and `source` in a
+    list; the error for results that are not ready (404 here); whether unarchiving restarts the 60
+    days (it does here).
 
 Where the documentation is silent
     A cohort keeps the name and description of its first request; a request with another name is
     applied to the same cohort. Removing from an unknown cohort creates it. A member is identified
-    by its uid, or else by its anonymous id. These are two name spaces, so the same person can be
-    in a cohort twice; with the option `merges`, a uid and an anonymous id that come together are
+    by its uid, or else by its anonymous ID. These are separate namespaces, so the same user can be
+    in a cohort twice; with the option `merges`, a uid and an anonymous ID that arrive together are
     one user from then on, in all cohorts. Adding an existing member changes nothing, not even the
-    other identifier. The emulator knows every user until users are named, and members who are
-    unknown then are in the cohort but not counted by a query. A request whose body never ends is
-    not counted.
+    other identifier. All users are known until `/_emulator/users` names them. Unknown members are
+    in their cohort, but a query does not count them. A request whose body never ends is not
+    counted.
 """
 
 from .model import CohortSummary, Member, RequestRecord, Totals

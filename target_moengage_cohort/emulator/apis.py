@@ -218,14 +218,14 @@ class Apis:
             return [*self._segments.summaries()]
 
     def know(self, uids: Iterable[str], anonymous_ids: Iterable[str] = ()) -> None:
-        """Let the workspace have these users, and from now on no others."""
+        """Make these the only known users of the workspace."""
         with self._changed:
             self._segments.people.know(uids, anonymous_ids)
 
     def put_members(
         self, cohort_id: str, action: Action, uids: Iterable[str], partner: str | None = None
     ) -> None:
-        """Change a cohort without a request, as if one had been lost, or come from elsewhere.
+        """Change a cohort without a request, as if one had been lost or sent by another client.
 
         Raises:
             LookupError: If the cohort does not exist, or several partners have it.
@@ -237,7 +237,7 @@ class Apis:
             cohort.put(action, uids)
 
     def run(self, name: str) -> None:
-        """Let a campaign use a segment now, which keeps it from being archived.
+        """Simulate a campaign that uses a segment now, which keeps it from being archived.
 
         Raises:
             LookupError: If there is no segment of this name.
@@ -249,7 +249,7 @@ class Apis:
             head.last_run = self._options.clock.wall()
 
     def fail_queries(self, count: int = 1, reason: str = "Injected by the emulator") -> None:
-        """Let the next queries end as FAILED."""
+        """Make the next queries end as FAILED."""
         with self._changed:
             self._queries.fail_next(count, reason)
 

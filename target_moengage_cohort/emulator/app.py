@@ -70,7 +70,7 @@ class _CohortSync:
         """Wait while the answer is delayed or held back.
 
         Returns:
-            Whether the client closed the connection meanwhile.
+            Whether the client closed the connection in the meantime.
         """
         clock = asyncio.get_running_loop().time
         due = clock() + reply.delay

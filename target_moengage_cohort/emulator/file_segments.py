@@ -51,7 +51,7 @@ class _Named(msgspec.Struct, frozen=True):
 
 
 class _BadFileError(Exception):
-    """The file breaks a rule, or cannot be fetched; the status of the callback, and why."""
+    """The file breaks a rule or cannot be fetched; has the callback's status and the reason."""
 
 
 class FileSegments:
@@ -87,7 +87,7 @@ class FileSegments:
         return 202, {"message": what, "success": True, **fields}
 
     def archive(self, body: bytes) -> tuple[int, dict[str, t.Any]]:
-        """Archive a segment; one that is so already stays so."""
+        """Archive a segment; do nothing if it is archived."""
         head = self._named(body)
         if head.kind == "cohort" and not self._segments.options.archives_cohorts:
             raise _not_found(head.name)
@@ -95,7 +95,7 @@ class FileSegments:
         return 200, {"message": "Segment archived", "success": True, "cs_name": head.name}
 
     def unarchive(self, body: bytes) -> tuple[int, dict[str, t.Any]]:
-        """Unarchive a segment; one that is active stays so."""
+        """Unarchive a segment; do nothing if it is active."""
         head = self._named(body)
         self._segments.registry.unarchive(head, self._segments.options.clock.wall())
         return 200, {"message": "Segment unarchived", "success": True, "cs_name": head.name}
@@ -223,7 +223,7 @@ def _call_back(url: str, body: bytes) -> None:
     try:
         _opener().open(request, timeout=_TIMEOUT_SECONDS).close()
     except _UNREACHABLE:
-        return  # nobody listens at the address
+        return  # nothing listens at the address
 
 
 def _opener() -> urllib.request.OpenerDirector:

@@ -117,10 +117,10 @@ class Language:
 
     def _check_attribute(self, attribute: _Attribute, family: Family) -> None:
         if attribute.operator not in _OPERATORS[attribute.data_type]:
-            raise invalid(family, "operator", "not one of this data type", attribute.operator)
+            raise invalid(family, "operator", "not valid for this data type", attribute.operator)
         values = _values(attribute)
         if (attribute.operator == "exists") == (attribute.value is not None):
-            raise invalid(family, "value", "must be there, unless the operator is exists")
+            raise invalid(family, "value", "is required, but not allowed with the operator exists")
         kinds = (str,) if attribute.data_type == "string" else (int, float)
         if not all(isinstance(each, kinds) for each in values):
             raise invalid(family, "value", f"must be of data type {attribute.data_type}")

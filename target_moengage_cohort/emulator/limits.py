@@ -37,7 +37,7 @@ class RollingWindow:
 
 
 class RateLimit:
-    """MoEngage's limit of requests per minute; a refused request doesn't count.
+    """MoEngage's limit of requests per minute; a refused request does not count.
 
     Args:
         requests: The number admitted in any rolling 60 seconds.

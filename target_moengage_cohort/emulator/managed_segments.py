@@ -40,7 +40,7 @@ class SegmentSummary(msgspec.Struct, frozen=True):
     """A segment of any kind, for the page and the control endpoints.
 
     Attributes:
-        users: How many it has; None for a filter segment, which has those who pass at the moment.
+        users: Its number of users; None for a filter segment, whose users depend on the moment.
     """
 
     id: str
@@ -69,7 +69,7 @@ class ManagedSegments:
         self._workspace = workspace
 
     def users(self, segment_id: str) -> set[User] | None:
-        """Return the users of a segment that exist, as far as it is processed."""
+        """Return the known users of a segment, as far as its changes are processed."""
         if (file := self.files.get(segment_id)) is not None:
             return file.users
         if (filtered := self.filters.get(segment_id)) is not None:

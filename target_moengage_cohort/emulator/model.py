@@ -86,7 +86,7 @@ class Fault(msgspec.Struct, frozen=True):
         headers: Headers of the answer; they replace those of the same name.
         error_type: The error's type; by default the documented one of the status.
         message: The error's message.
-        body: The whole body, in place of a documented error.
+        body: The whole body, instead of a documented error.
         cohort_id: The only cohort that the fault affects.
     """
 

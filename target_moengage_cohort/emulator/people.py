@@ -31,5 +31,5 @@ class People:
         return users if self._known is None else users & self._known
 
     def everyone(self, mentioned: Iterable[set[User]]) -> set[User]:
-        """Return all users; if nobody was named, those who are mentioned in any segment."""
+        """Return all users; if no users were named, those in any segment."""
         return set().union(*mentioned) if self._known is None else self._known

@@ -128,7 +128,7 @@ class Queries:
         return 200, {"data": data}
 
     def results(self, request_id: str) -> tuple[int, dict[str, t.Any]]:
-        """Return the counts of a query; without results there is no such thing."""
+        """Return the counts of a query; raise a `Problem` if it has no results."""
         run = self._find(request_id)
         state = self._state(run)
         if state == "FAILED":

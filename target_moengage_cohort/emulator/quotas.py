@@ -55,7 +55,7 @@ class MonthlyQuota:
     """The quota of queries; it comes back with each calendar month, in UTC.
 
     Args:
-        most: How many a month has; None is no quota.
+        most: The maximum per month; None for no quota.
     """
 
     def __init__(self, most: int | None) -> None:

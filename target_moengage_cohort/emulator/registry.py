@@ -30,7 +30,7 @@ class Registry:
 
     Args:
         most: The largest number of active segments.
-        archive_seconds: A segment is archived so long after its last run, or its creation.
+        archive_seconds: Seconds from a segment's last run, or creation, until it is archived.
     """
 
     def __init__(self, most: int, archive_seconds: float) -> None:

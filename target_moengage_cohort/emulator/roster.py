@@ -72,7 +72,7 @@ class Cohort:
     Args:
         first: The request that created it; later names and descriptions don't change it.
         head: Its id, and whether it is archived.
-        lag: For so many seconds its changes are not processed, so not counted either.
+        lag: Seconds until its changes are processed and counted.
     """
 
     def __init__(self, first: CohortSync, head: Head, lag: float) -> None:
@@ -163,11 +163,11 @@ class Cohort:
         return users
 
     def put(self, action: Action, uids: t.Iterable[str]) -> None:
-        """Change members without a request, as if one had been lost, or come from elsewhere."""
+        """Change members without a request, as if one had been lost or sent by another client."""
         self._uids.change(action, dict.fromkeys(uids))
 
     def merge(self, users: dict[str, str]) -> None:
-        """Let members that are known by an anonymous id be those of its user, a uid."""
+        """Assign members that are known by an anonymous ID to the uid of its user."""
         for anonymous_id in users.keys() & self._anonymous_ids.members.keys():
             del self._anonymous_ids.members[anonymous_id]
             self._uids.members.setdefault(users[anonymous_id], anonymous_id)

@@ -13,14 +13,14 @@ class SegmentOptions:
     """The options of the Segments and the Analytics API.
 
     Attributes:
-        segments_api_key: The key of the Segments API, if it is not the Data API key. Every other
-            key of the workspace is answered with 403 there.
-        analytics_api_key: Likewise of the Analytics API.
+        segments_api_key: The key of the Segments API, if it is not the Data API key. The API
+            answers every other key of the workspace with 403.
+        analytics_api_key: The same for the Analytics API.
         db_name: The name of the database. Another one in `MOE-DBNAME` is answered with 400.
-        archive_seconds: A segment is archived so long after its last run, or its creation.
-        processing_seconds: After this time a change of a cohort is counted, and a file processed.
-        query_seconds: After this time a query has its results.
-        monthly_queries: How many queries a calendar month has before 428; None is no quota.
+        archive_seconds: Seconds from a segment's last run, or creation, until it is archived.
+        processing_seconds: Seconds until a cohort's change is counted, or a file is processed.
+        query_seconds: Seconds until a query has results.
+        monthly_queries: The quota of queries per calendar month (428 beyond); None for no quota.
         id_attribute: The internal name of the attribute that holds a user's uid.
         requires_db_name: (open) Whether the Segments API requires `MOE-DBNAME`.
         list_shows: (open) Whether v3 knows segments of all kinds, or filter segments only.
@@ -28,7 +28,7 @@ class SegmentOptions:
         archives_cohorts: (open) Whether a cohort can be archived over the API.
         applies_to_archived: (open) Whether changes of an archived cohort are applied, or lost.
         counts_as_run: (open) Whether a query counts as a run of the segments in its filters.
-        most_filter_values: (open) How many values a filter takes; None is no limit of its own.
+        most_filter_values: (open) The maximum number of values in a filter; None for no limit.
     """
 
     segments_api_key: str | None = None

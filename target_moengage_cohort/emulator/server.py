@@ -214,7 +214,7 @@ class Emulator:
         Args:
             status: From 300 to 599.
             count: The number of requests.
-            **answer: `headers`, `error_type`, `message`, `body` (in place of an error's),
+            **answer: `headers`, `error_type`, `message`, `body` (instead of an error's),
                 `applied` (True applies the change anyway), `cohort_id` (only its requests).
         """
         scripted = _checked(FailNext, status=status, count=count, **answer)

@@ -241,7 +241,7 @@ def test_each_mode_is_described(desk):
         "it grows an existing cohort by at most 50 percent",
         "Stream 'e' populates several cohorts: column 'segment' has the ID, the ID is also the",
         "proof an ACTIVATE_VERSION from the tap, or the tap's exit code under moengage-cohort run",
-        "Removals stay pending for an hour: moengage-cohort confirm e",
+        "run: moengage-cohort confirm e",
         "one_time: the stream is the whole cohort; its members are added, and no members are",
         "A row that 'is_in' marks as a non-member counts as absent",
         "whenever a request is full or its oldest change is 60 s old (flush_seconds)",
@@ -292,12 +292,12 @@ def test_a_busy_cohort_is_not_a_fault(desk):
 
 
 def test_a_sealed_cohort_is_described(desk):
-    """The description of a sealed one_time cohort says that nothing more is sent."""
+    """The description of a finished one_time cohort says that nothing more is sent."""
     desk.raw["cohorts"] = {"vip": {"sync_mode": "one_time"}}
     desk.fill("vip", people(1, 2))
     with desk.ledger("vip") as ledger:
         ledger.seal()
-    assert "2 members now; it is sealed, so nothing more is sent." in output(desk.run("check"))
+    assert "2 members now; it is finished, " in output(desk.run("check"))
 
 
 def test_unusable_ledgers_are_reported_with_the_usable_ones(desk):

@@ -27,8 +27,7 @@ def test_rename_changes_the_name(desk):
     desk.fill("other", people(1), name="Others")
     invalid = desk.run("ledger", "rename", "vip", ".x")
     assert 1 == invalid.exit_code
-    assert "cohort_name: " in invalid.stderr
-    assert "; MoEngage may silently drop such a name, so choose another one" in invalid.stderr
+    assert "Error: NAME: must not start with a period" in invalid.stderr
     taken = desk.run("ledger", "rename", "vip", "Others")
     assert 1 == taken.exit_code
     assert "cohort 'other' already has the name 'Others'" in taken.stderr
@@ -56,9 +55,9 @@ def test_reassign_moves_all_cohorts_of_a_stream(desk):
         with desk.ledgers() as ledgers:
             ledgers.take(busy)
             assert 4 == desk.run(*command).exit_code
-    assert "2 cohorts now of stream 'new'" in desk.run(*command).stdout
+    assert "Moved 2 cohorts " in desk.run(*command).stdout
     again = desk.run(*command)
-    assert (0, True) == (again.exit_code, "no cohort is left" in again.stdout)
+    assert (0, True) == (again.exit_code, "no cohorts left" in again.stdout)
     with desk.ledgers() as ledgers:
         assert ["gold", "vip"] == [entry.cohort_id for entry in ledgers.entries("new")]
         assert [{"cohorts": 2, "members": 3}] == [

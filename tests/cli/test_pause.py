@@ -235,7 +235,7 @@ def test_a_confirmation_under_way_stops_before_its_next_request(desk, monkeypatc
     refused = desk.run("confirm", "--withheld", plan_id)
     assert 3 == refused.exit_code
     assert "moengage-cohort resume users --config" in refused.stderr
-    assert "run its stream again" in refused.stderr
+    assert "Error: cohort 'vip': not all changes were accepted" in refused.stderr
     assert 1 == len(desk.removals()) - before
     assert desk.there("vip")
 

@@ -91,11 +91,11 @@ def test_the_table_has_every_number_and_fits_a_terminal(mirror):
     lines_shown = result.stdout.splitlines()
     assert all(len(line) <= 80 for line in lines_shown)
     head, *table, total = [line for line in lines_shown if not line.startswith("  ")]
-    for title in ("cohort", "desired", "accepted", "add", "remove", "unchanged", "in doubt"):
+    for title in ("cohort", "desired", "accepted", "add", "remove", "unchanged", "unconfirmed"):
         assert title in head
     cells = {line.split()[0]: line.split()[1:] for line in table}
     assert {"A", "one", "three"} == cells.keys()
-    assert "A cohort whose name … 22 21 2 1 20 0" == " ".join(table[0].split())
+    assert "A cohort whose na… 22 21 2 1 20 0" == " ".join(table[0].split())
     assert ["0", "21", "0", "21", "0", "0"] == cells["one"]
     assert ["40", "21", "40", "21", "0", "0"] == cells["three"]
     assert total.startswith("total: 3 requests, ")
@@ -119,7 +119,7 @@ def test_the_table_has_the_requests_of_each_cohort(mirror):
         ({}, people(1), "withheld: the plan would remove 21 of 22 members "),
         ({"max_removal_percent": 100}, people(1), "within the guard"),
         ({}, [], "withheld: "),
-        ({"removals": "deferred"}, people(1), "21 removals would wait for confirm; "),
+        ({"removals": "deferred"}, people(1), "21 removals would stay pending until confirm; "),
         ({"removals": "deferred"}, [*STAYING, *people(1, 2)], "within the guard"),
         (
             {"max_addition_percent": 10},
@@ -136,7 +136,7 @@ def test_the_verdict_is_that_of_the_run(mirror, settings, desired, verdict):
     mirror.raw |= settings
     planned_verdict = planned(mirror, tap(desired))["vip"]["verdict"]
     assert planned_verdict.startswith(verdict)
-    is_pending = "wait for confirm" in verdict
+    is_pending = "stay pending" in verdict
     assert is_pending == (
         "; the guard would then withhold them: the plan would remove 21 of " in planned_verdict
     )
@@ -159,7 +159,7 @@ def test_proof_allows_a_few_removals(mirror):
 
 
 def test_a_sealed_cohort_has_no_changes(mirror):
-    """A sealed one_time cohort has no changes, and the plan says why."""
+    """A finished one_time cohort has no changes, and the plan says why."""
     mirror.raw |= {"sync_mode": "one_time", **COUNTED, "requests_per_minute": UNLIMITED}
     assert run(mirror.emulator, tap(people(1), n=1), **mirror.raw).error is None
     result = mirror.run("plan", "--json", "--detailed-exitcode", text=tap(people(2), n=1))
@@ -170,7 +170,7 @@ def test_a_sealed_cohort_has_no_changes(mirror):
         found["to_remove"],
         found["requests"],
     )
-    assert "sealed: nothing more is sent" == found["verdict"]
+    assert found["verdict"].startswith("finished: ")
 
 
 def test_each_cohort_of_a_fan_out_has_a_plan(mirror):

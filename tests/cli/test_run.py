@@ -229,7 +229,7 @@ def test_a_tap_that_cannot_be_started_is_named(taps, kind):
     result = taps.desk.run(*arguments, config_files=[])
     assert (1, b"") == (result.exit_code, result.stdout_bytes)
     why = "No such file or directory" if kind == "missing" else "Permission denied"
-    assert f"Error: {tap} cannot be started ({why}); check that the tap" in result.stderr
+    assert f"Error: cannot start {tap} ({why}); " in result.stderr
     assert {*STAYING, *GONE} == taps.desk.there("vip")
 
 

@@ -165,8 +165,9 @@ def test_a_segment_that_moengage_does_not_find(segments, command):
 
 @pytest.mark.parametrize("words", [("get", "None"), ("update", "None", "-")])
 def test_a_name_that_is_not_listed(segments, words):
-    """A segment that is looked up by its name and not listed is an error that says what is open."""
-    assert "not documented" in segments(*words, text=json.dumps(BERLIN), code=1)
+    """A segment that is looked up by its name and not listed is an error with a command that lists
+    the segments."""
+    assert "segments list --config" in segments(*words, text=json.dumps(BERLIN), code=1)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_the_table_fits_a_terminal(desk):
     lines = [line for line in lines if line not in full]
     assert 0 == result.exit_code
     assert 80 >= max(len(line) for line in lines)
-    assert "2         2 2026-11-22 04:05" in result.stdout
+    assert "2           2 2026-11-22 04:05" in result.stdout
     for text in ("last run: succeeded, mirror, 3 added", "no stream populates it", "outdated"):
         assert text in result.stdout
 
