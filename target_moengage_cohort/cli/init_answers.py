@@ -112,11 +112,13 @@ def collect(project: MeltanoProject, options: InitOptions, questions: Questions)
     taps = project.named("plugins", "extractors")
     warehouse = _warehouse(options, list(taps), questions, is_needed=not has_loader)
     variables = _Variables(project.variables, questions)
-    writes_tap = warehouse is not None and bool(warehouse.definition) and warehouse.tap not in taps
+    is_known = warehouse is not None and bool(warehouse.definition)
+    is_new_tap = warehouse is not None and warehouse.tap not in taps
+    writes_tap = is_known and (is_new_tap or project.reads_only_for(NAME))
     if not has_loader:
         _destination(options, variables, questions)
         variables.has(_variable("LEDGER_URI"), None, str(project.root / "ledger"))
-    if warehouse is not None and writes_tap:
+    if warehouse is not None and is_new_tap:
         _tap_variables(warehouse, options.tap_settings, variables)
     streams = given_streams(options.streams, warehouse, questions, writes_tap=writes_tap)
     if not streams and not has_loader:

@@ -6,6 +6,7 @@ import difflib
 import os
 import shlex
 import typing as t
+from functools import partial
 from pathlib import Path
 
 import click
@@ -19,7 +20,7 @@ from target_moengage_cohort.cli.project_changes import changes_of
 from target_moengage_cohort.cli.project_parts import UTILITY, cohorts
 from target_moengage_cohort.cli.session import DONE, FAILED, SessionTiming, explain
 from target_moengage_cohort.cli.tap_trial import NotTriedError, try_tap
-from target_moengage_cohort.cli.terminal import complain, example
+from target_moengage_cohort.cli.terminal import complain, example, require_utf8
 from target_moengage_cohort.core.interrupts import raising_at_sigint
 from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.settings.declared import ENVIRONMENT_PREFIX, SETTING_NAMES
@@ -32,6 +33,7 @@ if t.TYPE_CHECKING:
 
 _MASK = "********"
 _REQUIRED = ("workspace_id", "data_api_key", "data_center", "partner")
+_text_option = partial(click.option, callback=require_utf8)
 
 
 @click.command(
@@ -40,19 +42,19 @@ _REQUIRED = ("workspace_id", "data_api_key", "data_center", "partner")
         "moengage-cohort init --stream 'public-vip cohort_id=vip cohort_name=VIP'",
     )
 )
-@click.option("--warehouse", metavar="NAME", help="postgres, snowflake, bigquery, or a tap's name.")
-@click.option("--workspace-id", metavar="ID", help="Workspace ID of the MoEngage account.")
-@click.option("--data-center", metavar="NUMBER", help="Data center of the MoEngage account.")
-@click.option("--partner", metavar="NAME", help="Sender's name in MoEngage; never change it.")
-@click.option("--emulator", metavar="URL", help="Use an emulator and its credentials.")
-@click.option(
+@_text_option("--warehouse", metavar="NAME", help="postgres, snowflake, bigquery, or a tap's name.")
+@_text_option("--workspace-id", metavar="ID", help="Workspace ID of the MoEngage account.")
+@_text_option("--data-center", metavar="NUMBER", help="Data center of the MoEngage account.")
+@_text_option("--partner", metavar="NAME", help="Sender's name in MoEngage; never change it.")
+@_text_option("--emulator", metavar="URL", help="Use an emulator and its credentials.")
+@_text_option(
     "--tap-setting",
     "tap_settings",
     multiple=True,
     metavar="NAME=VALUE",
     help="Setting of the tap, as host=localhost; secrets are taken from the environment.",
 )
-@click.option(
+@_text_option(
     "--stream",
     "streams",
     multiple=True,
@@ -144,7 +146,7 @@ class _Setup:
         if mapped := cohorts(self._answers.streams) | (own.get("cohorts") or {}):
             own["cohorts"] = mapped
         variables = self._answers.variables | self._project.variables | os.environ
-        names = {name: ENVIRONMENT_PREFIX + name.upper() for name in SETTING_NAMES}
+        names = {name: ENVIRONMENT_PREFIX + name.upper() for name in SETTING_NAMES - {"cohorts"}}
         found = {name: variables[each] for name, each in names.items() if variables.get(each)}
         unknown = {} if self._is_new else dict.fromkeys(_REQUIRED, "01")  # Meltano knows them
         return unknown | own | found
@@ -190,7 +192,8 @@ class _Setup:
             yield f"meltano invoke {warehouse.tap} --discover > catalog.json"
             yield f"meltano invoke {UTILITY} check --config=ENV --columns catalog.json"
             variable = f"{ENVIRONMENT_PREFIX}DRY_RUN=true"
-            yield f"{variable} meltano run {warehouse.tap} {NAME}"
+            refresh = "" if self._is_new else " --refresh-catalog"  # for what the tap is to read
+            yield f"{variable} meltano run{refresh} {warehouse.tap} {NAME}"
             yield f"meltano run {warehouse.tap} {NAME}"
 
 

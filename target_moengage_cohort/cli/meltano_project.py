@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -68,6 +69,10 @@ class MeltanoProject:
                 if isinstance(item, dict) and "name" in item:
                     found[str(item["name"])] = item
         return found
+
+    def reads_only_for(self, loader: str) -> bool:
+        """Return whether the project has this loader and no other one."""
+        return set(self.named("plugins", "loaders")) == {loader}
 
     def is_own(self, *path: str, name: str) -> bool:
         """Return whether an item is in `meltano.yml` itself, and not in an included file."""
@@ -142,12 +147,14 @@ def write(change: FileChange, step: Step) -> None:
     if read_text(path) != change.before:
         msg = f"{path} has changed meanwhile; run again"
         raise SettingsError("project_changed", msg)
+    part = path.with_name(f"{path.name}.part")
     try:
         is_new = change.before is None or change.is_private
         mode = 0o600 if is_new else stat.S_IMODE(path.stat().st_mode)
-        part = path.with_name(f"{path.name}.part")
         part.unlink(missing_ok=True)  # of a process that was killed
-        replace(path, change.after.encode(), part, step, mode=mode)
+        with contextlib.ExitStack() as undo:
+            undo.callback(part.unlink, missing_ok=True)  # at Ctrl-C, too
+            replace(path, change.after.encode(), part, step, mode=mode)
         sync(path.parent)
     except OSError as error:
         msg = (

@@ -117,9 +117,28 @@ class _Growth:
             return
         if tap in self._project.named(*_EXTRACTORS):
             self._keep(tap)
-        if streams:
+        if self._project.reads_only_for(NAME) and self._project.is_own(*_EXTRACTORS, name=tap):
+            path = (*_EXTRACTORS, tap)
+            self._grow(path, tap_keys(warehouse, streams), _content(self.text, _EXTRACTORS, tap))
+        elif streams:
             keys = parts.to_yaml(tap_keys(warehouse, streams), "  ")
             self.advice.append(f"check that {tap} reads the streams in this way:\n{keys}")
+
+    def _grow(self, path: tuple[str, ...], wanted: dict[str, t.Any], there: t.Any) -> None:
+        """Add streams to the lists of a tap, and to its metadata.
+
+        A list that is missing stands for all streams, tables or schemas, and is not begun.
+        """
+        for key, value in wanted.items():
+            place, former = (*path, key), there.get(key) if isinstance(there, dict) else None
+            if isinstance(value, list) and isinstance(former, list):
+                if new := [each for each in value if each not in former]:
+                    self._add(".".join(place[2:]), Block(place, parts.to_yaml(new)))
+            elif key == "metadata":
+                if new_keys := {key: value[key] for key in value if key not in (former or {})}:
+                    self._add(".".join(place[2:]), Block(place, parts.to_yaml(new_keys)))
+            elif isinstance(value, dict):
+                self._grow(place, value, former)
 
     def _add_cohorts(self, plugin: dict[str, t.Any], path: tuple[str, ...], name: str) -> None:
         """Add the mappings that a plugin lacks to its `cohorts`."""

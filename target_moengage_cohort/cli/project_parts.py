@@ -68,7 +68,7 @@ SCHEDULE = """\
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes lists of scalars on one line, and quotes what another YAML could misread."""
+    """Quotes what another version of YAML could misread."""
 
 
 def _string(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
@@ -76,13 +76,7 @@ def _string(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
-def _list(dumper: yaml.SafeDumper, value: list[t.Any]) -> yaml.SequenceNode:
-    is_flat = not any(isinstance(each, (dict, list)) for each in value)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=is_flat)
-
-
 _Dumper.add_representer(str, _string)
-_Dumper.add_representer(list, _list)
 
 
 def to_yaml(value: t.Any, indent: str = "") -> str:

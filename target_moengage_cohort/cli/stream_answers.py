@@ -113,10 +113,9 @@ def _stream(name: str, values: dict[str, t.Any], warehouse: Warehouse | None) ->
         for key, value in values.items()
         if key not in _TAP_KEYS and value not in {"", defaults.get(key)}
     }
-    for key, value in mapping.items():
-        if "$" in str(value):
-            msg = f"{name}: {key} must not contain $, which Meltano would expand as a variable"
-            raise SettingsError("invalid_value", msg)
+    if any("$" in str(value) for value in (name, *values.values())):
+        msg = f"stream {name}: must not contain $, which Meltano would expand as a variable"
+        raise SettingsError("invalid_value", msg)
     stream = ProjectStream(
         name, mapping, values.get("replication_key") or None, values.get("table") or None
     )

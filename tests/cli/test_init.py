@@ -357,6 +357,33 @@ def test_a_cohort_is_added_to_the_loader_and_the_utility(site):
     assert 1 == site.text().count("cohort_id: news")
     assert env == site.all()[".env"]
     assert "public-vip in cohorts" in done.output
+    (tap,) = site.plugins()["extractors"]
+    assert ["public-vip.*", "public-news.*"] == tap["select"]
+    assert {"replication-method": "FULL_TABLE"} == tap["metadata"]["public-news"]
+
+
+@pytest.mark.parametrize("warehouse", TAPS)
+def test_adding_cohorts_later_is_adding_them_first(site, warehouse):
+    """A project to which streams were added one after the other is that with all from the start,
+    but for the step that confirms a mirror's removals."""
+    _, streams = of_example(warehouse)
+    other = "other-table cohort_id=o cohort_name=O sync_mode=add replication_key=u table=o.o"
+    site.setup(warehouse, [other, *streams])
+    whole = yaml.safe_load(site.text())
+    for path in site.folder.iterdir():
+        path.unlink()
+    site.setup(warehouse, [other])
+    for stream in streams:
+        assert 0 == site.run("--no-check", "--stream", stream).exit_code
+    grown = yaml.safe_load(site.text())
+    for content in (whole, grown):
+        content["plugins"][UTILITIES][0]["commands"].pop("confirm", None)
+        content["jobs"] = content["jobs"][:1]
+        (tap,) = content["plugins"]["extractors"]
+        for values in tap["config"].values():
+            if isinstance(values, list):
+                values.sort(key=str)
+    assert whole == grown
 
 
 def test_a_utility_is_added_to_a_loader_that_is_there(site):
