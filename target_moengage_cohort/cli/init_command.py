@@ -21,6 +21,7 @@ from target_moengage_cohort.cli.project_parts import UTILITY, cohorts
 from target_moengage_cohort.cli.session import DONE, FAILED, SessionTiming, explain
 from target_moengage_cohort.cli.tap_trial import NotTriedError, try_tap
 from target_moengage_cohort.cli.terminal import complain, example, require_utf8
+from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.interrupts import raising_at_sigint
 from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.settings.declared import ENVIRONMENT_PREFIX, SETTING_NAMES
@@ -95,6 +96,8 @@ class _Setup:
         questions = Questions()
         try:
             self._answers = collect(self._project, options, questions)
+        except SettingsError as error:
+            raise click.UsageError(str(error)) from None
         finally:
             questions.close()
         self._changes = changes_of(self._project, self._answers)
@@ -127,14 +130,15 @@ class _Setup:
         return max(codes)
 
     def _check(self) -> int:
-        """Validate the settings, and check the credentials if they are new."""
-        config = settings.load(self._raw())
-        checks = Checks()
-        if self._checks and self._is_new:
+        """Validate the settings, and check the credentials if they are known."""
+        raw, checks = self._raw(), Checks()
+        is_known = set(_REQUIRED) <= set(raw)  # else they are where only Meltano looks
+        config = settings.load(dict.fromkeys(_REQUIRED, "01") | raw)
+        if self._checks and is_known:
             for name, work, text in setting_checks(config.settings):
                 checks.run(name, work, text)
         else:
-            reason = "the project has them" if self._checks else "--no-check is set"
+            reason = "they are not all in .env" if self._checks else "--no-check is set"
             click.echo(marked("note", f"credentials: not tried, because {reason}"))
         return _reported(checks)
 
@@ -148,8 +152,7 @@ class _Setup:
         variables = self._answers.variables | self._project.variables | os.environ
         names = {name: ENVIRONMENT_PREFIX + name.upper() for name in SETTING_NAMES - {"cohorts"}}
         found = {name: variables[each] for name, each in names.items() if variables.get(each)}
-        unknown = {} if self._is_new else dict.fromkeys(_REQUIRED, "01")  # Meltano knows them
-        return unknown | own | found
+        return own | found
 
     def _summarize(self) -> int:
         """Show what was left alone, and what a person has to do; fail if a block has no place."""

@@ -26,6 +26,7 @@ if t.TYPE_CHECKING:
 
 _EXTRACTORS, _LOADERS = ("plugins", "extractors"), ("plugins", "loaders")
 _UTILITIES = ("plugins", "utilities")
+_HOW_TO_ADD = "moengage-cohort init --stream 'STREAM cohort_id=ID cohort_name=NAME'"
 
 
 class ProjectChanges(msgspec.Struct, frozen=True):
@@ -87,6 +88,8 @@ class _Growth:
         else:
             self._keep(NAME)
             self._add_cohorts(loader, _LOADERS, NAME)
+            if not self._answers.streams:
+                self.advice.append(f"to add a cohort: {_HOW_TO_ADD}")
         utility = self._project.named(*_UTILITIES).get(parts.UTILITY)
         if utility is None:
             config = None if loader is None else self._shared_config(loader)
@@ -146,7 +149,12 @@ class _Growth:
         there = config.get("cohorts")
         known = OBJECTS["cohorts"](there) if isinstance(there, dict) else {}
         new = [each for each in self._answers.streams if each.name not in known]
-        self.kept += [f"{each} in cohorts of {name}" for each in self._asked_for() if each in known]
+        former = OBJECTS["cohorts"]((plugin.get("config") or {}).get("cohorts") or {})
+        self.kept += [
+            f"{each.name} in cohorts of {name}"
+            for each in self._answers.streams
+            if each.name in former
+        ]
         if not new:
             return
         if not known:
@@ -164,9 +172,6 @@ class _Growth:
             self.advice.append(
                 f"with removals: deferred, add {streams} to the args of {name}:confirm"
             )
-
-    def _asked_for(self) -> list[str]:
-        return [each.name for each in self._answers.streams]
 
     def _shared_config(self, loader: dict[str, t.Any]) -> dict[str, t.Any]:
         """Return the loader's configuration for the utility, without secrets."""

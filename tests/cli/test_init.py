@@ -245,7 +245,7 @@ def test_a_variable_without_a_value_is_refused(site):
     site.write(".env", f"{PREFIX}PARTNER=\n")
     facts = site.all()
     done = site.run(*site.options(), "--no-check")
-    assert 1 == done.exit_code
+    assert 2 == done.exit_code
     assert f"{PREFIX}PARTNER" in done.stderr
     assert facts == site.all()
 
@@ -286,34 +286,35 @@ def test_without_a_terminal_it_lists_all_that_is_missing(site, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "word",
+    ("word", "code"),
     [
-        ("--stream", "public-x cohort_id=x cohort_name=X cohort_nam=y"),
-        ("--stream", "public-x cohort_id=x cohort_name=X sync_mode=mirrored"),
-        ("--stream", "public-x cohort_id=x cohort_name='X"),
-        ("--stream", "public-x cohort_id=x cohort_name=a|b"),
-        ("--stream", "public-x cohort_id=$HOME cohort_name=X"),
-        ("--stream", "public-x cohort_id=vip cohort_name=X"),  # that of another stream
-        ("--tap-setting", f"password={PASSWORD}"),
-        ("--tap-setting", "hosts=x"),
-        ("--data-center", "7"),
-        ("--warehouse", "oracle"),
-        ("--partner", "${HOME}"),
-        ("--emulator", "http://example.com"),
+        (("--stream", "public-x cohort_id=x cohort_name=X cohort_nam=y"), 2),
+        (("--stream", "public-x cohort_id=x cohort_name='X"), 2),
+        (("--stream", "public-x cohort_id=$HOME cohort_name=X"), 2),
+        (("--tap-setting", f"password={PASSWORD}"), 2),
+        (("--tap-setting", "hosts=x"), 2),
+        (("--data-center", "7"), 2),
+        (("--warehouse", "oracle"), 2),
+        (("--stream", "public-x cohort_id=x cohort_name=X sync_mode=mirrored"), 1),
+        (("--stream", "public-x cohort_id=x cohort_name=a|b"), 1),
+        (("--stream", "public-x cohort_id=vip cohort_name=X"), 1),  # that of another stream
+        (("--partner", "${HOME}"), 1),
+        (("--emulator", "http://example.com"), 1),
     ],
     ids=str,
 )
-def test_invalid_values_are_refused(site, word):
-    """Nothing is written if an option has a value with which no run could work."""
+def test_invalid_values_are_refused(site, word, code):
+    """Nothing is written if an option has a value with which no run could work; wrong usage and
+    invalid settings have the exit codes of all commands."""
     done = site.run(*site.options(), "--no-check", *word)
-    assert 1 == done.exit_code
+    assert code == done.exit_code
     assert [] == site.names()
 
 
 def test_a_mirror_needs_a_tap_that_reads_all_rows(site):
     """BigQuery's tap reads from its bookmark on, so a mirror of it is refused."""
     done = site.run(*site.options("bigquery", [f"{NEWS} table=a.b replication_key=u"]))
-    assert 1 == done.exit_code
+    assert 2 == done.exit_code
     assert [] == site.names()
 
 
@@ -327,9 +328,9 @@ def test_refused_credentials_stop_it(site):
     assert "not tried" in site.setup().output
 
 
-def test_accepted_credentials_are_tried_once(site, emulator, monkeypatch):
-    """The emulator's own credentials are taken from --emulator; the tap, which is not installed, is
-    said not to have been tried."""
+def test_accepted_credentials_are_tried(site, emulator, monkeypatch):
+    """The emulator's own credentials are taken from --emulator, and tried again with a cohort that
+    is added later; the tap, which is not installed, is said not to have been tried."""
     monkeypatch.delenv(f"{PREFIX}DATA_API_KEY")
     words = site.options()
     at = words.index("--workspace-id")
@@ -338,6 +339,7 @@ def test_accepted_credentials_are_tried_once(site, emulator, monkeypatch):
     assert "credentials: workspace" in done.output
     assert "tap: not tried" in done.output
     assert emulator.data_api_key == site.env()[f"{PREFIX}DATA_API_KEY"]
+    assert "credentials: workspace" in site.run("--stream", "x cohort_id=x cohort_name=X").output
     assert 0 == emulator.totals().requests
 
 
@@ -347,7 +349,7 @@ def test_a_cohort_is_added_to_the_loader_and_the_utility(site):
     site.setup(streams=[VIP])
     before, env = site.text(), site.all()[".env"]
     changed = VIP.replace("cohort_id=vip", "cohort_id=other")
-    done = site.run("--stream", NEWS, "--stream", changed)
+    done = site.run("--no-check", "--stream", NEWS, "--stream", changed)
     assert 0 == done.exit_code, done.output
     rest = iter(site.text().splitlines(keepends=True))
     assert all(line in rest for line in before.splitlines(keepends=True))
