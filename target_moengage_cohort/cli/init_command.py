@@ -112,7 +112,7 @@ class _Setup:
             click.echo("".join(_shown(change, self._answers)), nl=False)
         if code == DONE:
             code = self._summarize()
-            click.echo("\nNothing was written (--dry-run).")
+            click.echo("\nNothing was written, and the tap was not tried (--dry-run).")
         return code
 
     def write(self) -> int:

@@ -32,10 +32,11 @@ class NoPlaceError(Exception):
 def insert(text: str, block: Block) -> str:
     """Return the text with a block at the end of its place, which is created if it is missing."""
     newline = "\r\n" if "\r\n" in text else "\n"
-    start = text if not text or text.endswith("\n") else text + newline
+    whole = text if not text or text.endswith("\n") else text + newline
     try:
-        index, added = _placed(start, block)
-        result = start[:index] + added.replace("\n", newline) + start[index:]
+        index, added = _placed(whole, block)
+        start = whole[:index]  # with a line break that the last line lacks, if it is in front
+        result = start + added.replace("\n", newline) + text[index:]
         has_grown = _has_grown(yaml.safe_load(text), yaml.safe_load(result))
     except yaml.YAMLError:  # such as an alias whose anchor could not be inserted
         has_grown = False

@@ -36,6 +36,10 @@ LISTS = {
         [OLD | {"y": 1}],
     ),
     "no line break at the end": ("plugins:\n  loaders:\n  - name: old", [OLD]),
+    "a text without its line break at the end": (
+        "plugins:\n  loaders:\n  - name: old\njobs:\n- a: |\n    x",
+        [OLD],
+    ),
     "line breaks of Windows": ("plugins:\r\n  loaders:\r\n  - name: old\r\njobs: []\r\n", [OLD]),
     "line breaks within a text": ('a: "x\u2028y"\nplugins:\n  loaders:\n  - name: old\n', [OLD]),
     "quoted keys": ("'plugins':\n  \"loaders\":\n  - name: 'old' # it\n", [OLD]),
