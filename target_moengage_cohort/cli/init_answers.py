@@ -22,6 +22,10 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.cli.warehouses import ProjectStream, TapVariable
 
 _EMULATED = {"WORKSPACE_ID": "demo-workspace", "DATA_API_KEY": "demo-key", "DATA_CENTER": "01"}
+_NO_ACCOUNT_NOTE = (
+    "Without a MoEngage account, stop here, run moengage-cohort emulator --port 8025 in another\n"
+    "terminal, and start again with --emulator http://127.0.0.1:8025"
+)
 _PARTNER_NOTE = (
     "The partner is a name for the sender of these cohorts. MoEngage keeps the cohorts of each\n"
     "partner apart, so choose one name and never change it."
@@ -149,7 +153,7 @@ def _warehouse(
 
 def _checked_warehouse(name: str) -> str:
     if warehouse_of(name) is None:
-        msg = f"warehouse: must be {', '.join(WAREHOUSES)}, or the name of a tap, as tap-mysql"
+        msg = f"warehouse: must be {', '.join(WAREHOUSES)}, or the name of a tap, such as tap-mysql"
         raise SettingsError("invalid_value", msg)
     return name
 
@@ -159,6 +163,7 @@ def _destination(options: InitOptions, variables: _Variables, questions: Questio
     emulated = _EMULATED if options.emulator else {}
     name = _variable("WORKSPACE_ID")
     if not variables.has(name, options.workspace_id, emulated.get("WORKSPACE_ID")):
+        questions.say(_NO_ACCOUNT_NOTE)
         variables.added[name] = questions.ask("MoEngage workspace ID", "--workspace-id")
     name = _variable("DATA_API_KEY")
     if not variables.has(name, None, emulated.get("DATA_API_KEY")):
@@ -167,7 +172,7 @@ def _destination(options: InitOptions, variables: _Variables, questions: Questio
     name = _variable("DATA_CENTER")
     number = options.data_center and data_center(options.data_center)
     if not variables.has(name, number, emulated.get("DATA_CENTER")):
-        question = "Data center: the number in the dashboard's address, as 01"
+        question = "Data center, such as 01"
         value = questions.ask(question, "--data-center", convert=data_center)
         variables.added[name] = value
     name = _variable("PARTNER")

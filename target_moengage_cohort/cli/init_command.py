@@ -20,7 +20,7 @@ from target_moengage_cohort.cli.project_changes import changes_of
 from target_moengage_cohort.cli.project_parts import UTILITY, cohorts
 from target_moengage_cohort.cli.session import DONE, FAILED, SessionTiming, explain
 from target_moengage_cohort.cli.tap_trial import NotTriedError, try_tap
-from target_moengage_cohort.cli.terminal import complain, example, require_utf8
+from target_moengage_cohort.cli.terminal import ask, complain, example, require_utf8
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.interrupts import raising_at_sigint
 from target_moengage_cohort.core.text import format_count
@@ -53,7 +53,7 @@ _text_option = partial(click.option, callback=require_utf8)
     "tap_settings",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Setting of the tap, as host=localhost; secrets are taken from the environment.",
+    help="Setting of the tap, such as host=localhost; secrets are taken from the environment.",
 )
 @_text_option(
     "--stream",
@@ -94,6 +94,7 @@ class _Setup:
         self._step, self._checks = timing.step, checks
         self._project = MeltanoProject(Path.cwd())
         questions = Questions()
+        self._can_ask = questions.can_ask
         try:
             self._answers = collect(self._project, options, questions)
         except SettingsError as error:
@@ -118,14 +119,16 @@ class _Setup:
     def write(self) -> int:
         """Write the files, try the tap, and suggest what to do next."""
         if (code := self._check()) != DONE:
-            complain("nothing was written; fix this, or use --no-check")
-            return code
+            if not self._can_ask:
+                complain("nothing was written; fix this, or use --no-check")
+                return code
+            ask("Write the files anyway, so that you can fix .env?")
         for change in self._changes.files:
             write(change, self._step)
             verb = "Created" if change.before is None else "Added to"
             lines = len(list(_shown(change, self._answers)))
             click.echo(f"{verb} {change.path} ({format_count(lines, 'line')})")
-        codes = [self._summarize(), self._try_tap()]
+        codes = [code, self._summarize(), self._try_tap()]
         click.echo("\n".join(["", "Next:", *(f"  {each}" for each in self._next())]))
         return max(codes)
 

@@ -19,6 +19,10 @@ if t.TYPE_CHECKING:
 
 _TAP_KEYS = ("replication_key", "table")
 _COLUMN = "name of a column; empty: none"
+_MODES_NOTE = (
+    "  incremental: each row adds or removes a user. mirror: the rows are the whole cohort,\n"
+    "  and a user without a row is removed. For add, remove, one_time: docs/sync-modes.md"
+)
 _NOT_A_MIRROR = (
     "tap-bigquery reads only the rows after its bookmark, so it cannot {}: the members of all "
     "other rows would count as missing. Use the sync mode incremental"
@@ -62,7 +66,9 @@ def ask_streams(
         return []
     streams: list[ProjectStream] = []
     while True:
-        question = "Another stream (empty: no more)" if streams else f"Stream ({warehouse.stream})"
+        question = (
+            "Another stream (empty: no more)" if streams else f"Stream, such as {warehouse.stream}"
+        )
         default = "" if streams else None
         name = questions.ask(question, "--stream", default=default)
         if not name:
@@ -84,6 +90,7 @@ def _asked(
     words = short.replace("_", " ").capitalize()
     question = "  Cohort name, which is the segment's in MoEngage"
     values["cohort_name"] = questions.ask(question, how, default=words, convert=_cohort_name)
+    questions.say(_MODES_NOTE)
     modes = ", ".join(SyncMode)
     question = f"  Sync mode: {modes}"
     mode = questions.ask(question, how, default=SyncMode.INCREMENTAL, convert=_sync_mode)
@@ -100,7 +107,7 @@ def _asked(
         values["table"] = questions.ask("  Table, as dataset.table", how)
         values["replication_key"] = questions.ask("  Column with the time of the change", how)
     elif writes_tap and not is_snapshot:
-        question = "  Replication key, as updated_at (empty: read all rows each time)"
+        question = "  Replication key, such as updated_at (empty: read all rows each time)"
         values["replication_key"] = questions.ask(question, how, default="")
     return values
 

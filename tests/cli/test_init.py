@@ -559,6 +559,20 @@ def test_it_asks_at_the_terminal(site, monkeypatch, streams):
     assert ("01", "5432") == (env[f"{PREFIX}DATA_CENTER"], env["TAP_POSTGRES_PORT"])
 
 
+@pytest.mark.parametrize(("answer", "names"), [("y", FILES), ("n", [])])
+def test_refused_credentials_can_be_written_by_a_person(site, answer, names):
+    """At a terminal, answers are not lost: the files are written if the person says so. The exit
+    code says that the credentials were refused."""
+    words = [*site.options(), "--tap-setting", "host=h", "--tap-setting", "port=1"]
+    there = Terminal(site.folder, ["init", *words], STDIN_ONLY)
+    there.wait_for(b"[y/N]")
+    there.type(f"{answer}\n".encode())
+    code, output, errors = there.end()
+    site.output += output + errors
+    assert 1 == code
+    assert [*names, *(["state"] if "state" in site.names() else [])] == site.names()
+
+
 @pytest.mark.parametrize(("keys", "code"), [(b"\x03", 130), (b"\x04", 1)])
 def test_an_interrupt_writes_nothing(site, keys, code):
     """Ctrl-C ends a question with 130, the end of the input with 1; no file is there."""
