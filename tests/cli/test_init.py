@@ -541,10 +541,10 @@ def test_it_asks_at_the_terminal(site, monkeypatch, streams):
     there = Terminal(site.folder, ["init", "--no-check"], streams)
     for question, answer in CONVERSATION:
         there.wait_for(question)
+        site.output += there.seen.decode()  # with the echo of the last answer
         there.seen = there.seen.partition(question)[2]
         if answer is not None:
             there.wait_for(b": ")
-            site.output += there.seen.decode()
             there.seen = b""
             there.type(f"{answer}\n".encode())
     code, output, errors = there.end()
