@@ -150,3 +150,7 @@ def test_a_tap_that_fails_is_reported(project: InitProject) -> None:
     with pytest.raises(AssertionError, match=r"FAIL +tap"):
         project.init(*words)
     assert (project.folder / ".env").exists()
+    tap = "\n".join(f"TAP_POSTGRES_{key.upper()}={value}" for key, value in project.tap.items())
+    (project.folder / ".env").write_text(f"{tap}\n")
+    with pytest.raises(AssertionError, match=r"FAIL +tap(?s:.*)public-nothing"):
+        project.init("--stream", "public-nothing cohort_id=n cohort_name=N")
