@@ -23,6 +23,7 @@ _COMMANDS = (
     "emulator",
     "forget",
     "history",
+    "init",
     "ledger",
     "pause",
     "plan",

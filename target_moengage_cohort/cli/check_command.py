@@ -50,7 +50,7 @@ class _Check(msgspec.Struct, frozen=True):
     errors: list[dict[str, str]] = []
 
 
-class _Checks:
+class Checks:
     """Runs checks, and collects all faults instead of stopping at the first one."""
 
     def __init__(self) -> None:
@@ -103,8 +103,8 @@ def check(session: Session, *, as_json: bool, sample: str | None, probes: bool) 
     With --probe, a few more requests test which assumptions about MoEngage hold. They change
     nothing, but two of them are queries that count toward the monthly quota.
     """
-    checks = _Checks()
-    for name, work, text in _steps(session.settings):
+    checks = Checks()
+    for name, work, text in setting_checks(session.settings):
         checks.run(name, work, text)
     # Without mappings, one description covers all streams.
     mappings = list(session.config.mappings.values()) or [
@@ -137,18 +137,18 @@ def _lines(
 ) -> Iterator[str]:
     """Yield the results as text, within 80 columns unless a word is longer."""
     for each in result["checks"]:
-        yield _marked("ok" if each.ok else "FAIL", f"{each.name}: {each.message}")
+        yield marked("ok" if each.ok else "FAIL", f"{each.name}: {each.message}")
     if cohorts.findings:
         yield "\nCohorts that need attention:"
     for finding in cohorts.findings:
         text = finding.message.partition("; ")[0] if finding.is_error else finding.message
-        yield _marked("FAIL" if finding.is_error else "note", text)
+        yield marked("FAIL" if finding.is_error else "note", text)
     for mapping in mappings:
         yield from _section(outlook(mapping, cohorts.entries[mapping.stream], settings))
     yield from _section(_limits(settings))
 
 
-def _marked(mark: str, text: str) -> str:
+def marked(mark: str, text: str) -> str:
     """Return a text after a mark in its color."""
     first, indent = f"{mark:<6}", " " * 6
     line = wrap(printable(text), first=first, indent=indent, break_words=False)
@@ -171,7 +171,7 @@ def _stream(mapping: StreamMapping, entries: Sequence[CohortEntry] | None) -> di
     }
 
 
-def _try_columns(session: Session, path: str, checks: _Checks) -> list[dict[str, t.Any]] | None:
+def _try_columns(session: Session, path: str, checks: Checks) -> list[dict[str, t.Any]] | None:
     """Try the mapped columns on a sample, as a check for each stream."""
     try:
         mapper = record_mapper_of(session.settings)
@@ -189,8 +189,8 @@ def _try_columns(session: Session, path: str, checks: _Checks) -> list[dict[str,
     return [trial.result() for trial in trials]
 
 
-def _steps(settings: Settings) -> Iterator[tuple[str, Callable[[], object], str | None]]:
-    """Return all checks but that of the ledger, for `_Checks.run`."""
+def setting_checks(settings: Settings) -> Iterator[tuple[str, Callable[[], object], str | None]]:
+    """Return all checks but that of the ledger, for `Checks.run`."""
     yield "settings", lambda: None, "valid"
     yield "credentials", partial(_credentials, settings), None
     yield "state directory", _state_directory, None
@@ -230,7 +230,7 @@ def _state_directory() -> str:
 
 
 def _ledger_and_cohorts(
-    session: Session, mappings: Sequence[StreamMapping], checks: _Checks, *, probes: bool
+    session: Session, mappings: Sequence[StreamMapping], checks: Checks, *, probes: bool
 ) -> tuple[dict[str, str], CohortFindings, list[Assumption] | None]:
     """Return the ledger's place and state, what is known of the cohorts, and what was probed."""
     settings = session.settings
@@ -253,7 +253,7 @@ def _ledger_and_cohorts(
         return place, find(session.config, mappings, ledgers, names), found
 
 
-def _probed(session: Session, ledgers: LedgerStore, checks: _Checks) -> list[Assumption]:
+def _probed(session: Session, ledgers: LedgerStore, checks: Checks) -> list[Assumption]:
     """Return what was probed; a key that MoEngage refuses fails a check."""
     probed = probe(session.settings, session.wait, ledgers, Timing(wall_clock=session.clock))
     known = {str(each) for each in checks.faults}

@@ -180,8 +180,8 @@ def configured(work: Callable[..., int | None], *, reports: bool = False) -> Cal
                 code = work(session, **parameters) or DONE
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise  # click's own
-        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - see `_explain`
-            code = _explain(error, session)
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - see `explain`
+            code = explain(error, session)
             if final is not None:
                 final.note(error)
         if session is not None:
@@ -197,7 +197,7 @@ reporting = functools.partial(configured, reports=True)
 """As `configured`, for commands that send or change what is accepted."""
 
 
-def _explain(error: BaseException, session: Session | None) -> int:
+def explain(error: BaseException, session: Session | None) -> int:
     """Print an error, without text that may quote an identifier; return the exit code."""
     cause = error.__context__ if isinstance(error, click.Abort) else error
     if isinstance(cause, KeyboardInterrupt):

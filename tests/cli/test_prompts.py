@@ -1,9 +1,6 @@
 """Questions at a terminal, as under `meltano invoke`, which passes on output by the line."""
 
 import json
-import os
-import pty
-import select
 import subprocess
 import sys
 
@@ -11,49 +8,7 @@ import pytest
 
 from tests.cli.conftest import PLANTED, people, person
 from tests.support.singer import environment
-
-# Opening a terminal in a new session makes it the one that controls the process.
-AT = 'exec 3<>"$TERMINAL"; exec "$@" {streams} 3>&-'
-STDIN_ONLY = "<&3"  # Meltano's: the person's terminal in, pipes out
-OUTPUT_ONLY = "</dev/null"
-
-
-class Terminal:
-    """A command that a terminal controls, with pipes for its standard output and error."""
-
-    def __init__(self, home, words, streams):
-        self._ours, theirs = pty.openpty()
-        self.process = subprocess.Popen(
-            ["sh", "-c", AT.format(streams=streams), "sh", sys.executable, "-c", CODE, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(home, TERMINAL=os.ttyname(theirs)),
-            start_new_session=True,
-        )
-        self._theirs = theirs
-        self.seen = b""
-
-    def wait_for(self, text):
-        while text not in self.seen:
-            ready, _, _ = select.select([self._ours], [], [], 60)
-            assert ready, self.seen
-            self.seen += os.read(self._ours, 65_536)
-
-    def type(self, text):
-        os.write(self._ours, text)
-
-    def end(self):
-        """Return exit code, output and errors."""
-        output, errors = self.process.communicate(timeout=60)
-        while select.select([self._ours], [], [], 0)[0]:
-            self.seen += os.read(self._ours, 65_536)
-        os.close(self._ours)
-        os.close(self._theirs)
-        return self.process.returncode, output.decode(), errors.decode()
-
-
-CODE = "from target_moengage_cohort.cli import main; main()"
+from tests.support.terminals import CODE, OUTPUT_ONLY, STDIN_ONLY, Terminal
 
 
 @pytest.fixture

@@ -141,7 +141,9 @@ def office(desk, clock):
 
 
 @pytest.mark.parametrize(
-    "words", [words for words in ALL if words[-1] not in {"emulator", "confirm"}], ids=" ".join
+    "words",
+    [words for words in ALL if words[-1] not in {"emulator", "confirm", "init"}],
+    ids=" ".join,
 )
 def test_the_example_works(words, office):
     """The example of each help text succeeds as it stands."""
@@ -161,6 +163,27 @@ def test_the_example_works(words, office):
     )
     office.output += done.stdout + done.stderr
     assert (0, "") == (done.returncode, done.stderr if done.returncode else "")
+
+
+def test_the_examples_of_init_work(tmp_path):
+    """The first one asks, or says what it lacks without a terminal; the other adds a cohort."""
+    first, other = example(help_text(("moengage-cohort", "init"), tmp_path)).splitlines()
+    loader = "- name: target-moengage-cohort\n"
+    for text, command, code in (("", first, 2), (f"plugins:\n  loaders:\n  {loader}", other, 0)):
+        (tmp_path / "meltano.yml").write_text(text)
+        done = subprocess.run(
+            ["sh", "-c", command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=terminal_environment(tmp_path),
+            start_new_session=True,
+            check=False,
+            timeout=60,
+        )
+        assert code == done.returncode, done.stderr
+    assert "cohort_id: vip" in (tmp_path / "meltano.yml").read_text()
 
 
 def test_the_example_of_the_emulator_works(tmp_path):
