@@ -73,11 +73,15 @@ bench-report: $(VENV)/.made ## Measure, and write docs/performance.md
 hub: $(VENV)/.made ## Write docs/meltano-hub.yml, which the Meltano Hub is to have, from --about
 	@$(BIN)/python -m tools.hub
 
+# Tests misspell on purpose.
+PROSE = README.md CHANGELOG.md Makefile pyproject.toml docs .github target_moengage_cohort tools
+
 .PHONY: lint
-lint: $(VENV)/.made ## Check style and types
+lint: $(VENV)/.made ## Check style, types and spelling
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/codespell $(PROSE)
 
 .PHONY: format
 format: $(VENV)/.made ## Put the code into the agreed style
