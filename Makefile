@@ -53,6 +53,10 @@ soak: $(VENV)/.made ## Run through troubles and compare all cohorts after each (
 demo: environments ## Sync cohorts from a real PostgreSQL to an emulated MoEngage, with the real Meltano
 	@$(BIN)/python -m tools.demo
 
+.PHONY: picture
+picture: environments ## Take README's picture of the emulator's page, in Chromium
+	@$(BIN)/python -m tools.demo.picture
+
 .PHONY: demo-hosts
 demo-hosts: $(VENV)/.made ## Let two hosts share a ledger on PostgreSQL and one rate limit, in two minutes
 	@$(BIN)/python -m tools.demo.hosts
