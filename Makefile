@@ -100,6 +100,7 @@ audit: $(AUDIT_VENV)/.made ## Look for known vulnerabilities in constraints.txt;
 build: $(BUILD_VENV)/.made ## Build wheel and sdist into dist
 	rm -rf dist
 	$(BUILD_VENV)/bin/python -m hatchling build
+	@ls -d $(CURDIR)/dist/*
 
 .PHONY: environments
 environments: $(VENV)/.made $(MELTANO_VENV)/.made $(TARGET_VENV)/.made ## Make the environments to work in
@@ -136,7 +137,7 @@ $(AUDIT_VENV)/.made: pyproject.toml constraints.txt
 	$(call environment,$(AUDIT_VENV),--group audit)
 
 $(BUILD_VENV)/.made: pyproject.toml constraints.txt
-	$(call environment,$(BUILD_VENV),hatchling)
+	$(call environment,$(BUILD_VENV),hatchling hatch-vcs)
 
 .PHONY: constraints
 constraints: $(MELTANO_VENV)/.made ## Write constraints.txt anew, with the newest versions
