@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from target_moengage_cohort.cli import cli
 from target_moengage_cohort.core.membership import COHORT_NAME_FORBIDDEN, COHORT_NAME_MAX_LENGTH
@@ -77,6 +78,19 @@ def test_the_lines_to_replace_are_there():
     assert f"`{line}`" in README
     for example in (ROOT / "docs" / "examples").glob("*/meltano.yml"):
         assert 2 == example.read_text().split("\n").count(f"    {line}")
+
+
+def test_an_existing_project_takes_the_two_entries():
+    """The example's loader and utility, copied as text into a project with a tap, have the same
+    configuration and settings, the second by reference to the first."""
+    example = (ROOT / "docs" / "examples" / "postgres" / "meltano.yml").read_text()
+    entries = re.search(r"^  loaders:\n.*?(?=^\w)", example, re.DOTALL | re.MULTILINE)[0]
+    mine = "plugins:\n  extractors:\n  - name: tap-mysql\n"
+    plugins = yaml.safe_load(mine + entries)["plugins"]
+    assert ["extractors", "loaders", "utilities"] == list(plugins)
+    (loader,), (utility,) = plugins["loaders"], plugins["utilities"]
+    for shared in ("config", "settings", "namespace"):
+        assert loader[shared] == utility[shared]
 
 
 def test_the_picture_is_small():
