@@ -110,7 +110,10 @@ def test_examples_declare_all_settings(example):
     assert load(REQUIRED | {"cohorts": mappings(theirs["loaders"])[0]}).mappings
 
 
-COMMAND = re.compile(r"(?:^|[|;&`\n(]\s*|! |-- )((?:target-)?moengage-cohort(?= )[^|;&`<>#\n]*)")
+COMMAND = re.compile(
+    r"(?:^|[|;&`\n(]\s*|! |-- |uvx --from \S+ )"
+    r"((?:target-)?moengage-cohort(?= )[^|;&`<>#\n]*)"
+)
 
 
 def commands(page: Path) -> list[list[str]]:
