@@ -53,6 +53,10 @@ soak: $(VENV)/.made ## Run through troubles and compare all cohorts after each (
 demo: environments ## Sync cohorts from a real PostgreSQL to an emulated MoEngage, with the real Meltano
 	@$(BIN)/python -m tools.demo
 
+.PHONY: picture
+picture: environments ## Take README's picture of the emulator's page, in Chromium
+	@$(BIN)/python -m tools.demo.picture
+
 .PHONY: demo-hosts
 demo-hosts: $(VENV)/.made ## Let two hosts share a ledger on PostgreSQL and one rate limit, in two minutes
 	@$(BIN)/python -m tools.demo.hosts
@@ -73,11 +77,15 @@ bench-report: $(VENV)/.made ## Measure, and write docs/performance.md
 hub: $(VENV)/.made ## Write docs/meltano-hub.yml, which the Meltano Hub is to have, from --about
 	@$(BIN)/python -m tools.hub
 
+# Tests misspell on purpose.
+PROSE = README.md CHANGELOG.md Makefile pyproject.toml docs .github target_moengage_cohort tools
+
 .PHONY: lint
-lint: $(VENV)/.made ## Check style and types
+lint: $(VENV)/.made ## Check style, types and spelling
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/codespell $(PROSE)
 
 .PHONY: format
 format: $(VENV)/.made ## Put the code into the agreed style
@@ -92,6 +100,7 @@ audit: $(AUDIT_VENV)/.made ## Look for known vulnerabilities in constraints.txt;
 build: $(BUILD_VENV)/.made ## Build wheel and sdist into dist
 	rm -rf dist
 	$(BUILD_VENV)/bin/python -m hatchling build
+	@ls -d $(CURDIR)/dist/*
 
 .PHONY: environments
 environments: $(VENV)/.made $(MELTANO_VENV)/.made $(TARGET_VENV)/.made ## Make the environments to work in
@@ -128,7 +137,7 @@ $(AUDIT_VENV)/.made: pyproject.toml constraints.txt
 	$(call environment,$(AUDIT_VENV),--group audit)
 
 $(BUILD_VENV)/.made: pyproject.toml constraints.txt
-	$(call environment,$(BUILD_VENV),hatchling)
+	$(call environment,$(BUILD_VENV),hatchling hatch-vcs)
 
 .PHONY: constraints
 constraints: $(MELTANO_VENV)/.made ## Write constraints.txt anew, with the newest versions

@@ -10,21 +10,20 @@ import yaml
 
 DEFINITION = Path(__file__).parent.parent / "docs" / "meltano-hub.yml"
 HEAD = """\
-# The definition of the target for the Meltano Hub, made from --about; written by: make hub
-# There it is _data/meltano/loaders/target-moengage-cohort/VARIANT.yml. What only the place where
-# this repository is published can tell is left out, and to be set there: `repo`, and `logo_url`
-# with the logo's file. `variant` becomes that place's owner; until then it is Meltano's own name
-# for the only variant.
+# The definition of the target for the Meltano Hub, generated from --about by `make hub`.
+# Its place there is _data/meltano/loaders/target-moengage-cohort/VARIANT.yml. Add `repo`, and
+# `logo_url` with the logo's file, once the repository is published, and replace `variant` with its
+# owner: `original` is Meltano's own name for the only variant.
 """
 # Meltano always sets a value of the definition, and this one means more when set explicitly.
 WITHOUT_VALUE = {"uid_column"}
 
 PREREQUISITES = """\
-The Cohort Sync API has to be enabled for your MoEngage account: you need the workspace ID, the
-Data API key, the data center, and the name of the partner under which to file cohorts.
+You need the workspace ID, the Data API key and the data center of your MoEngage workspace, with the
+Cohort Sync API enabled, and a partner name: choose one for this integration and never change it.
 """
 NEXT_STEPS = """\
-1. Say which stream feeds which cohort, in `meltano.yml`:
+1. Map streams to cohorts in `meltano.yml`:
 
    ```yaml
    config:
@@ -34,15 +33,16 @@ NEXT_STEPS = """\
          cohort_name: VIP users
    ```
 
-1. See what would be sent. Nothing is sent, and no state is written:
+1. Preview the sync. A dry run sends nothing and writes no state:
 
    ```bash
    TARGET_MOENGAGE_COHORT_DRY_RUN=true meltano run <your tap> target-moengage-cohort
    ```
 """
 PREAMBLE = """\
-With the sync modes `mirror` and `one_time` the target keeps a ledger of what MoEngage has
-accepted. Where runs start in a fresh container, set `ledger_uri` to a folder that outlives them.
+With the sync modes `mirror` and `one_time`, the target keeps a ledger of the members that MoEngage
+has accepted. If runs start in a fresh container, set `ledger_uri` to a directory that outlives the
+container, or to a PostgreSQL database.
 """
 
 

@@ -51,10 +51,10 @@ def share(hits: int, drawn: Drawn, z: float = Z_95) -> Estimate:
     observed = hits / size
     draws = size * (population - 1) / (population - size)
     weight = z * z / draws
-    centre = (observed + weight / 2) / (1 + weight)
+    center = (observed + weight / 2) / (1 + weight)
     spread = observed * (1 - observed) / draws + weight / (4 * draws)
     half = z * math.sqrt(spread) / (1 + weight)
     # The hits and misses that were seen are certain, whatever the interval says.
-    low = max(centre - half, hits / population)
-    high = min(centre + half, 1 - (size - hits) / population)
+    low = max(center - half, hits / population)
+    high = min(center + half, 1 - (size - hits) / population)
     return Estimate(observed, min(low, observed), max(high, observed))

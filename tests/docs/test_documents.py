@@ -12,16 +12,14 @@ import duckdb
 import pytest
 import yaml
 
-import target_moengage_cohort
 from target_moengage_cohort.cli import cli
 from target_moengage_cohort.cli import target_command as singer
 from target_moengage_cohort.settings import load
 from target_moengage_cohort.settings.about import json_schema
-from tests.support.documents import PAGES, ROOT, blocks, name, prose
+from tests.support.documents import PAGES, ROOT, blocks, messages, name, prose
 from tests.support.singer import lines, record, run, schema
 
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*/meltano.yml"))
-PACKAGE = Path(target_moengage_cohort.__file__).parent  # perhaps not in this tree
 REQUIRED = {"workspace_id": "w", "data_api_key": "k", "data_center": "01", "partner": "acme"}
 pages = pytest.mark.parametrize("page", PAGES, ids=name)
 
@@ -112,7 +110,10 @@ def test_examples_declare_all_settings(example):
     assert load(REQUIRED | {"cohorts": mappings(theirs["loaders"])[0]}).mappings
 
 
-COMMAND = re.compile(r"(?:^|[|;&`\n(]\s*|! |-- )((?:target-)?moengage-cohort(?= )[^|;&`<>#\n]*)")
+COMMAND = re.compile(
+    r"(?:^|[|;&`\n(]\s*|! |-- |uvx --from \S+ )"
+    r"((?:target-)?moengage-cohort(?= )[^|;&`<>#\n]*)"
+)
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -151,26 +152,13 @@ def test_steps_of_meltano_are_commands_of_the_examples():
     assert named == set(utility["commands"])
 
 
-def messages() -> list[str]:
-    """Return each text in the package's sources, with … for inserted values."""
-    found = []
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.JoinedStr):
-                parts = (p.value if isinstance(p, ast.Constant) else "…" for p in node.values)
-                found.append("".join(parts))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(re.sub(r"%(?:d|s)|\{\}|%r", "…", node.value))
-    return found
-
-
 def test_quoted_messages_are_those_of_the_code():
     """Each message that troubleshooting.md quotes is in the sources, word for word."""
     page = (ROOT / "docs" / "troubleshooting.md").read_text()
     tables = page[page.index("## By message") :]
     rows = [row for row in tables.splitlines() if row.startswith("| `")]
     quoted = [code for row in rows for code in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
-    known = messages()
+    known = [text for _, text in messages()]
     assert [] == [text for text in quoted if not any(text in message for message in known)]
     assert len(rows) > 30
 

@@ -186,14 +186,37 @@ def test_another_classifier_is_another_python(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tag", "code"), [(f"v{PACKAGE['Version']}", 0), (PACKAGE["Version"], 1), ("v99.0.0", 1)]
+    ("tag", "code"),
+    [("v1.2.3", 0), ("v1.2.3rc1", 0), ("1.2.3", 1), ("v1.2", 1), ("v1.2.4", 1), ("v1.2.3 4", 1)],
 )
-def test_a_release_has_the_tag_of_its_version(tag, code):
-    """A release whose tag is not the version fails before the build, with a message."""
-    script = step("release.yml", "version", "Compare the tag with pyproject.toml")
-    done = shell(script, ROOT, GITHUB_REF_NAME=tag)
+def test_a_release_is_in_the_changelog(tmp_path, tag, code):
+    """A release fails before the build if its tag is not a version, or if CHANGELOG.md has no
+    section for it; the message names the tag's version."""
+    (tmp_path / "CHANGELOG.md").write_text("## [1.2.3rc1] - 2026-01-01\n## [1.2.3] - 2026-01-02\n")
+    script = step("release.yml", "version", "Look for the version in the changelog")
+    done = shell(script, tmp_path, GITHUB_REF_NAME=tag)
     assert code == done.returncode
-    assert (code == 1) == (f"tag v{PACKAGE['Version']}" in done.stdout)
+    assert (code == 1) == ("::error::" in done.stdout and tag.removeprefix("v") in done.stdout)
+
+
+@pytest.mark.parametrize(("tag", "code"), [("v1.2.3", 0), ("v1.2.4", 1)])
+def test_a_release_has_the_tag_of_its_version(tmp_path, tag, code):
+    """A release whose tag is not the version that was built fails before the tests, and names
+    both."""
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "target_moengage_cohort-1.2.3.tar.gz").touch()
+    script = step("ci.yml", "build", "Compare the version with the tag")
+    done = shell(script, tmp_path, GITHUB_REF_NAME=tag)
+    assert code == done.returncode
+    assert (code == 1) == (tag in done.stdout and "1.2.3.tar.gz" in done.stdout)
+
+
+def test_the_build_knows_the_tags():
+    """The job that builds fetches tags, because the version comes from them."""
+    (checkout,) = [
+        one for one in JOBS["ci.yml", "build"]["steps"] if "checkout" in one.get("uses", "")
+    ]
+    assert 0 == checkout["with"]["fetch-depth"]
 
 
 def test_the_five_commands_of_contributing_are_there():

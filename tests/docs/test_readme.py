@@ -3,11 +3,11 @@
 import ast
 import json
 import re
-from importlib.metadata import version
 from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from target_moengage_cohort.cli import cli
 from target_moengage_cohort.core.membership import COHORT_NAME_FORBIDDEN, COHORT_NAME_MAX_LENGTH
@@ -63,22 +63,40 @@ def test_the_table_of_commands_is_complete():
     assert cli.list_commands(click.Context(cli)) == sorted(described)
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "build"])
+@pytest.mark.parametrize("target", ["demo", "build"])
 def test_the_commands_are_there(target):
     """The README's make commands are targets of the Makefile."""
     assert f"make {target}" in README
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-def test_the_wheel_is_that_which_is_built():
-    """README names the wheel of this version, and the lines of the examples that it replaces: one
-    of the loader, one of the utility."""
-    wheel = f"target_moengage_cohort-{version('target-moengage-cohort')}-py3-none-any.whl"
+def test_the_lines_to_replace_are_there():
+    """README names the line of the examples that it replaces: one of the loader, one of the
+    utility."""
     line = "pip_url: target-moengage-cohort"
-    assert f"/dist/{wheel}" in README
+    assert f"s|{line}|" in README
     assert f"`{line}`" in README
     for example in (ROOT / "docs" / "examples").glob("*/meltano.yml"):
         assert 2 == example.read_text().split("\n").count(f"    {line}")
+
+
+def test_an_existing_project_takes_the_two_entries():
+    """The example's loader and utility, copied as text into a project with a tap, have the same
+    configuration and settings, the second by reference to the first."""
+    example = (ROOT / "docs" / "examples" / "postgres" / "meltano.yml").read_text()
+    entries = re.search(r"^  loaders:\n.*?(?=^\w)", example, re.DOTALL | re.MULTILINE)[0]
+    mine = "plugins:\n  extractors:\n  - name: tap-mysql\n"
+    plugins = yaml.safe_load(mine + entries)["plugins"]
+    assert ["extractors", "loaders", "utilities"] == list(plugins)
+    (loader,), (utility,) = plugins["loaders"], plugins["utilities"]
+    for shared in ("config", "settings", "namespace"):
+        assert loader[shared] == utility[shared]
+
+
+def test_the_picture_is_small():
+    """README's picture is there, and small enough for a clone and a page."""
+    (picture,) = re.findall(r"!\[[^]]+\]\((\S+)\)", README)
+    assert 0 < (ROOT / picture).stat().st_size < 150_000
 
 
 def test_every_test_states_its_behaviour():

@@ -45,7 +45,7 @@ def newcomer(tmp_path: Path, postgres: Postgres, emulated: Emulator) -> Newcomer
 def test_five_minutes_of_readme(newcomer: Newcomer) -> None:
     """README's steps work in order. The dry run sends nothing; the first run makes both cohorts
     equal the result of SQL, with ledgers in the project's directory. A second run sends nothing,
-    and the pipe does the same."""
+    and the pipe does the same. Each command prints what README shows below it."""
     newcomer.follow_readme()
     ignored = (newcomer.folder / ".gitignore").read_text().split()
     requests = []
@@ -53,9 +53,16 @@ def test_five_minutes_of_readme(newcomer: Newcomer) -> None:
     said = newcomer.run(check.text)
     assert "VIP users" in said
     assert "Newsletter readers" in said
-    for block in shell(ROOT / "README.md"):
-        newcomer.run(block.text)
-        requests.append((("DRY_RUN" in block.text), newcomer.moengage.totals().requests))
+    shown = 0
+    for block in blocks(ROOT / "README.md", "sh", "text"):
+        if block.language == "sh":
+            printed = None if block.reason else newcomer.run(block.text)
+            requests.append((("DRY_RUN" in block.text), newcomer.moengage.totals().requests))
+        elif printed is not None:
+            shown += 1
+            expected = block.text.replace("http://127.0.0.1:8025", newcomer.moengage.url)
+            assert [] == [line for line in expected.splitlines() if line not in printed], printed
+    assert 4 == shown
     assert [0] == [count for is_dry, count in requests if is_dry]
     assert newcomer.wanted("vip") == newcomer.accepted("vip")
     assert newcomer.wanted("newsletter") == newcomer.accepted("newsletter")

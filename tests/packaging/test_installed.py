@@ -38,7 +38,7 @@ class Shop:
         self._tap += ["--catalog", str(folder / "catalog.json")]
 
     def _selected(self, stream: dict) -> dict:
-        """A stream of the catalogue as the demo reads it."""
+        """A stream of the catalog as the demo reads it."""
         name, rules = stream["tap_stream_id"], self._extractor["metadata"]
         rule = rules.get(name, rules["public-cohort_*"])
         for entry in stream["metadata"]:
@@ -126,13 +126,12 @@ def test_without_extras_each_command_starts_or_says_what_to_install(
 def test_the_wheel_runs_without_being_installed(
     release: Release, tmp_path: Path, runner: str
 ) -> None:
-    """uvx and pipx run the target from the wheel."""
-    done = fetch(
-        *runner.split(),
-        release.wheel,
-        TARGET,
-        "--version",
-        PIPX_HOME=str(tmp_path / "pipx"),
-        UV_CONSTRAINT=str(ROOT / "constraints.txt"),
-    )
-    assert done.stdout.startswith(f"{TARGET} v")
+    """uvx and pipx run both programs from the wheel."""
+    variables = {
+        "PIPX_HOME": str(tmp_path / "pipx"),
+        "UV_CONSTRAINT": str(ROOT / "constraints.txt"),
+    }
+    shown = fetch(*runner.split(), release.wheel, TARGET, "--version", **variables).stdout
+    assert shown.startswith(f"{TARGET} v{release.wheel.name.split('-')[1]}")
+    listed = fetch(*runner.split(), release.wheel, CLI, "--help", **variables).stdout
+    assert f"Usage: {CLI} " in listed

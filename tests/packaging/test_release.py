@@ -1,9 +1,11 @@
 """The files of a release: a wheel and an sdist."""
 
 import io
+import shutil
 import subprocess
+import sys
+import tarfile
 import zipfile
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -14,18 +16,24 @@ from tests.packaging.conftest import Release, build
 from tests.support.project import ROOT
 
 PACKAGE = ROOT / "target_moengage_cohort"
-INFO = f"{PACKAGE.name}-{version('target-moengage-cohort')}.dist-info"
+GIT = ("git", "-c", "user.name=a", "-c", "user.email=a@example.com")
+
+
+def info(release: Release) -> str:
+    """Return the name of the wheel's folder of metadata."""
+    return "-".join(release.wheel.name.split("-")[:2]) + ".dist-info"
 
 
 @pytest.fixture
 def metadata(release: Release) -> Metadata:
     """The wheel's metadata; an exception if a registry would refuse it."""
-    text = zipfile.ZipFile(release.wheel).read(f"{INFO}/METADATA")
+    text = zipfile.ZipFile(release.wheel).read(f"{info(release)}/METADATA")
     return Metadata.from_email(text, validate=True)
 
 
 def test_the_wheel_is_the_package_and_no_more(release: Release) -> None:
-    """The wheel contains each file of the package, its licence, and nothing of the tests."""
+    """The wheel contains each file of the package, its license, and nothing else: no tests and no
+    caches. Among them are py.typed and the pages' files."""
     package = {
         str(path.relative_to(ROOT))
         for path in PACKAGE.rglob("*")
@@ -33,7 +41,9 @@ def test_the_wheel_is_the_package_and_no_more(release: Release) -> None:
     }
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
     found = zipfile.ZipFile(release.wheel).namelist()
-    assert package | {f"{INFO}/{name}" for name in about} == set(found)
+    wanted = {"py.typed", "emulator/page.html", "emulator/page.css", "emulator/page.js"}
+    assert {f"{PACKAGE.name}/{name}" for name in wanted} <= package
+    assert package | {f"{info(release)}/{name}" for name in about} == set(found)
 
 
 def test_the_sdist_builds_the_same_wheel(release: Release, unpacked: Path, tmp_path: Path) -> None:
@@ -41,6 +51,40 @@ def test_the_sdist_builds_the_same_wheel(release: Release, unpacked: Path, tmp_p
     build(unpacked, tmp_path, "wheel")
     (wheel,) = tmp_path.iterdir()
     assert (release.wheel.name, release.wheel.read_bytes()) == (wheel.name, wheel.read_bytes())
+
+
+def test_the_sdist_has_no_caches(release: Release) -> None:
+    """The sdist contains no caches, environments, settings or builds."""
+    with tarfile.open(release.sdist) as archive:
+        parts = {part for name in archive.getnames() for part in name.split("/")[1:]}
+    unwanted = {"__pycache__", ".env", ".git", ".meltano", "dist", "build"}
+    assert set() == {part for part in parts if part in unwanted or part.endswith("_cache")}
+    assert [] == [part for part in parts if part.startswith(".venv")]
+
+
+def test_the_version_is_that_of_the_tag(tmp_path: Path) -> None:
+    """The version is the tag's on its commit, a development version after it or without a tag, and
+    0.0.0 outside of a clone."""
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+
+    def version() -> str:
+        command = [sys.executable, "-m", "hatchling", "metadata", "version"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def git(*arguments: str) -> None:
+        subprocess.run([*GIT, *arguments], cwd=tmp_path, capture_output=True, check=True)
+
+    assert "0.0.0" == version()
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    assert version().startswith("0.0.1.dev1+g")
+    git("tag", "v9.8.7")
+    assert "9.8.7" == version()
+    git("commit", "-qm", "later", "--allow-empty")
+    assert version().startswith("9.8.8.dev1+g")
 
 
 def test_the_sdist_has_all_that_its_tests_need(unpacked: Path) -> None:

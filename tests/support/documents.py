@@ -1,9 +1,13 @@
 """README and docs/ for tests: their blocks, and the comments in front of them."""
 
+import ast
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import target_moengage_cohort
+
+PACKAGE = Path(target_moengage_cohort.__file__).parent  # perhaps not in this tree
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 _FENCE = re.compile(
@@ -56,3 +60,17 @@ def blocks(page: Path, *languages: str) -> list[Block]:
 def prose(page: Path) -> str:
     """Return a page without its blocks."""
     return _FENCE.sub("", page.read_text())
+
+
+def messages() -> list[tuple[str, str]]:
+    """Return each text in the package's sources with its place, and … for inserted values."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            place = f"{path.relative_to(PACKAGE)}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.JoinedStr):
+                parts = (p.value if isinstance(p, ast.Constant) else "…" for p in node.values)
+                found.append((place, "".join(parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append((place, re.sub(r"%(?:d|s)|\{\}|%r", "…", node.value)))
+    return found

@@ -15,7 +15,7 @@ UID = "md5(n::varchar)::uuid::varchar"
 
 
 def write_segments(size: int, cohorts: int, version: int, path: Path) -> None:
-    """Write a version of a stream whose rows name their cohort; neighbours are of different ones.
+    """Write a version of a stream whose rows name their cohort; neighbors are of different ones.
 
     Args:
         size: The number of members of all cohorts.

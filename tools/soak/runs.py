@@ -212,7 +212,7 @@ def _feed(descriptor: int, data: bytes, until: threading.Event | None) -> None:
             until.wait()
 
 
-def signalled(chance: random.Random, *, kills: bool) -> Termination:
+def signaled(chance: random.Random, *, kills: bool) -> Termination:
     """Return a kill, or another signal, at a random moment."""
     number = signal.SIGKILL if kills else chance.choice([signal.SIGTERM, signal.SIGINT])
     hangs = chance.random() < 0.2

@@ -5,10 +5,10 @@ import typing as t
 from dataclasses import dataclass
 
 from tools.soak import faults
-from tools.soak.runs import Form, Termination, signalled
+from tools.soak.runs import Form, Termination, signaled
 from tools.soak.tap_input import Broken
 
-TROUBLES = ("killed", "signalled", "faulty", "cut", "full disk")
+TROUBLES = ("killed", "signaled", "faulty", "cut", "full disk")
 CLOCK_STEPS = (0.0, -1.0, 60.0, -60.0, 3_600.0, -86_400.0)
 SMALLEST_FILE, LARGEST_FILE = 1_000, 8_000_000  # bytes; a ledger's size is in between
 SMALLEST_ROOM, LARGEST_ROOM = 4_096, 8_000_000
@@ -82,8 +82,8 @@ def troubled(chance: random.Random, *, is_gentle: bool) -> Scenario:
     kind = chance.choice(["faulty", "cut"] if is_gentle else TROUBLES)
     form: Form = chance.choice(["target", "target", "run"])
     termination = None
-    if kind in {"killed", "signalled"}:
-        termination = signalled(chance, kills=kind == "killed")
+    if kind in {"killed", "signaled"}:
+        termination = signaled(chance, kills=kind == "killed")
     elif kind == "full disk":
         termination = _full_disk(chance)
     elif chance.random() < 0.3:
