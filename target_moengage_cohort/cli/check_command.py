@@ -277,7 +277,7 @@ def _limits(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _section(lines: Iterator[tuple[str, str]]) -> Iterator[str]:
-    """Yield an empty line, then labelled lines within 80 columns."""
+    """Yield an empty line, then labeled lines within 80 columns."""
     yield ""
     for label, text in lines:
         first = f"  {label:<10}" if label else ""

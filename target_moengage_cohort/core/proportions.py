@@ -10,7 +10,7 @@ import msgspec
 Z_95 = 1.959964
 """The quantile of the normal distribution within which 95 % of it lies, on both sides."""
 Z_SURE = 3.290527
-"""Likewise for 99.9 %: what is outside is no accident of the sample."""
+"""Likewise for 99.9 %: a proportion outside is not due to chance."""
 _ROUNDING = 1e-6
 
 
@@ -41,7 +41,7 @@ def share(hits: int, drawn: Drawn, z: float = Z_95) -> Estimate:
     """Return the share of a population that the hits of a sample show, by Wilson's interval.
 
     Unlike the usual one it holds for shares near 0 and 1, too. A sample of all is exact, and one of
-    a large part is nearly so: the interval counts only as many draws as the rest leaves in doubt.
+    a large part is nearly so: the interval counts only as many draws as the rest leaves undecided.
     """
     size, population = drawn
     if not size:

@@ -52,7 +52,7 @@ class SharedWindow(t.Protocol):
 def rate_limit(
     name: str, *, second: int = 0, minute: int = 0, hour: int = 0, day: int = 0
 ) -> RateLimit:
-    """Return the limit of so many requests in each second, minute, hour and day; 0 is no limit."""
+    """Return the limit for each second, minute, hour and day; 0 means unlimited."""
     widths = ((second, 1), (minute, 60), (hour, 3_600), (day, 86_400))
     spans = (Span(most, width + MARGIN_SECONDS) for most, width in widths if most)
     return RateLimit(name, tuple(spans))

@@ -47,7 +47,7 @@ class Lane(msgspec.Struct, eq=False):
 
     @property
     def doubted(self) -> int:
-        """Number of waiting members that a refused request has left in doubt."""
+        """Number of waiting members that a refused request has left unconfirmed."""
         closed = () if self.buffer is None else self.buffer.closed
         return sum(body.count for body in closed if body.is_doubted)
 

@@ -14,7 +14,7 @@ User = tuple[Space, str]
 
 
 class People:
-    """The users that MoEngage knows; everybody, until they are named."""
+    """The users that MoEngage knows; all users, until some are named."""
 
     def __init__(self) -> None:
         self._known: set[User] | None = None

@@ -103,10 +103,10 @@ class Archive:
             )
             raise SettingsError("archive_of_other_destination", msg)
 
-    def pieces(self, folder: Path) -> Iterator[Piece]:
+    def pieces(self, directory: Path) -> Iterator[Piece]:
         """Yield the pieces, copied to a directory and checked."""
         for name, digest in self._files.items():
-            path = folder / name.rpartition("/")[2]
+            path = directory / name.rpartition("/")[2]
             with _read():
                 with self._zip.open(name) as source, path.open("wb") as copy:
                     shutil.copyfileobj(source, copy, _CHUNK)

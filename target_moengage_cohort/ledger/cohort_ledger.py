@@ -104,7 +104,7 @@ class CohortLedger(t.Protocol):
         """
 
     def refuse_doubt(self, member: Member) -> RefusedDoubt | None:
-        """Note, from any thread, that a member was refused alone; `None` if it was no doubt."""
+        """Note, from any thread, that a member was refused alone; `None` if it was confirmed."""
         revision = self.revision + 1
         doubt = self.stream.refuse_doubt(self.number, member, self.last_timestamp, revision)
         if doubt is RefusedDoubt.NEW:

@@ -24,14 +24,14 @@ class Part(t.NamedTuple):
 
     Attributes:
         settings: The settings of the store there.
-        folder: A private directory for temporary files as large as a stream's members.
+        directory: A private directory for temporary files as large as a stream's members.
         put_in_place: Makes what is there, with all of its files closed, the store of the place.
             After an error it is not that, and never will be; an `UnconfirmedError` is raised if it
             may be.
     """
 
     settings: Settings
-    folder: Path
+    directory: Path
     put_in_place: Callable[[], None]
 
 
@@ -62,7 +62,7 @@ class MovableStore(t.Protocol):
         """The value of `ledger_uri` for this place, without a password."""
 
     def scratch(self) -> AbstractContextManager[Path]:
-        """Return a private directory, which is deleted at the end, as `Part.folder` is."""
+        """Return a private directory, which is deleted at the end, as `Part.directory` is."""
 
     def part(self) -> AbstractContextManager[Part]:
         """Return a place for a store that is to be put into this one, which must have none.

@@ -93,14 +93,14 @@ class Source:
         self.place = self._main.place
         self._held: set[StreamFacts] = set()
 
-    def hold(self, folder: Path) -> None:
-        """Take all leases, and write control to the folder."""
-        self._folder = folder
+    def hold(self, directory: Path) -> None:
+        """Take all leases, and write control to the directory."""
+        self._directory = directory
         self.facts = self._main.facts()
         while new := [each for each in self.facts.streams if each not in self._held]:
             for each in new:
                 self._hold(each)
-            self.facts = self._main.dump_control(folder / _CONTROL)
+            self.facts = self._main.dump_control(directory / _CONTROL)
         self._prove(self._partners.stores.values())
 
     def _hold(self, stream: StreamFacts) -> None:
@@ -121,11 +121,11 @@ class Source:
         return _until_stopped(self._opener, self._pieces())
 
     def _pieces(self) -> Iterator[Piece]:
-        yield Piece(_CONTROL, self._folder / _CONTROL)
+        yield Piece(_CONTROL, self._directory / _CONTROL)
         for number, each in enumerate(self.facts.streams):
             if each.has_members:
                 stream = self._partners.of(each.partner).stream(each.stream)
-                for path in stream.dump(self._folder):
+                for path in stream.dump(self._directory):
                     yield Piece(f"members/{number}/{path.name}", path)
         self._prove(self._partners.stores.values())
 
@@ -167,9 +167,9 @@ def held(opener: Opener, settings: Settings) -> Iterator[Source]:
     with _Partners(opener, settings) as partners:
         main = partners.of(settings.partner)
         main.require()
-        with main.scratch() as folder:
+        with main.scratch() as directory:
             source = Source(opener, partners, settings.partner)
-            source.hold(folder)
+            source.hold(directory)
             yield source
 
 
@@ -195,7 +195,7 @@ def filled(
     the copy records.
     """
     with opener.open(settings) as target, target.part() as part:
-        copied = _until_stopped(opener, pieces(part.folder))
+        copied = _until_stopped(opener, pieces(part.directory))
         with opener.open(part.settings) as store:
             if store.create(next(copied).path, kind) != facts:
                 what = "control"
@@ -248,7 +248,7 @@ def copy(opener: Opener, origin: Settings, destination: Settings) -> Copied:
     with held(opener, origin) as source:
         facts = source.facts
         pieces = source.pieces()
-        with filled(opener, destination, facts, lambda _folder: pieces, kind="copy") as copied:
+        with filled(opener, destination, facts, lambda _directory: pieces, kind="copy") as copied:
             source.move(copied)
             with opener.open(destination) as there:
                 there.accept_older()  # whatever was in this place before

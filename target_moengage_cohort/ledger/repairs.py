@@ -86,9 +86,9 @@ def damaged(path: Path, repair: str) -> LedgerError:
     return LedgerError("ledger_corrupt", msg)
 
 
-def restore_store(folder: Path) -> str:
+def restore_store(directory: Path) -> str:
     """Return the repair of a store without control."""
-    return _restore(folder, f"start a new ledger: {move_store_away(folder)}")
+    return _restore(directory, f"start a new ledger: {move_store_away(directory)}")
 
 
 def restore_members(path: Path, stream: str, *, trusts: bool = False) -> str:
@@ -100,16 +100,16 @@ def restore_members(path: Path, stream: str, *, trusts: bool = False) -> str:
     return _restore(path.parent, f"continue with {members}: {command}")
 
 
-def _restore(folder: Path, otherwise: str) -> str:
+def _restore(directory: Path, otherwise: str) -> str:
     return (
-        f"Restore all files of {folder} from one backup, then run again. Without a backup, "
+        f"Restore all files of {directory} from one backup, then run again. Without a backup, "
         f"{ADOPTION}; {otherwise}"
     )
 
 
-def move_store_away(folder: Path) -> str:
+def move_store_away(directory: Path) -> str:
     """Return the commands after which a new store begins in a directory."""
-    return f"{move_away(folder)} && {suggest('ledger', 'accept-older')}"
+    return f"{move_away(directory)} && {suggest('ledger', 'accept-older')}"
 
 
 def move_away(path: Path) -> str:

@@ -61,7 +61,7 @@ class Difference(t.Protocol):
         - ``removals``: to remove, with the identifiers that were accepted.
         - ``approved``: likewise, those whose removal is approved; ``removals`` has the
           others. It is empty if the comparison defers them.
-        - ``resent``: to add again after the removals, which may take them along. They are no part
+        - ``resent``: to add again after the removals, which may take them along. They are not part
           of the additions, unless these have the same rows.
         """
 

@@ -177,7 +177,7 @@ class StreamLedger(t.Protocol):
 
     # Moving
 
-    def dump(self, folder: Path) -> Iterator[Path]:
+    def dump(self, directory: Path) -> Iterator[Path]:
         """Write the members to files in a directory, each of which exists until the next one."""
 
     def close(self) -> None:

@@ -64,7 +64,7 @@ def classify(
 
 
 def _message(error: Mapping[str, t.Any], names: Iterable[str]) -> str:
-    """Return the texts of an error, each once; a code that looks like one is no identifier."""
+    """Return the texts of an error, each once; a code that looks like one is not an identifier."""
     code = str(error.get("code") or "")
     shown = [code] if _CODE.fullmatch(code) else []
     fields = _FIELDS if shown else ("code", *_FIELDS)

@@ -22,7 +22,7 @@ _T = t.TypeVar("_T")
 
 
 def _exact_number(digits: str) -> Decimal | None:
-    """Return a number with all its digits; zeros after a written exponent's point are no digits.
+    """Return a number with all its digits; zeros after a written exponent's point are not digits.
 
     So an exponent of 0 or more shows that one was written: see `identifier`.
     """

@@ -182,12 +182,12 @@ def _as_read(value: t.Any) -> t.Any:
 
 def check_rejects_path(path: str) -> None:
     """Check that rejected rows can be appended to a file, without creating it."""
-    folder = Path(path).resolve().parent
+    directory = Path(path).resolve().parent
     try:
         if os.path.lexists(path):
             with os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND)) as file:
                 _torn_line(file.fileno(), path)
-        elif not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        elif not (directory.is_dir() and os.access(directory, os.W_OK | os.X_OK)):
             raise _unusable(path, "its directory does not exist, or is not writable")
     except OSError as error:
         raise _unusable(path, error.strerror) from None

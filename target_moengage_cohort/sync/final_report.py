@@ -64,7 +64,7 @@ class FinalReport:
         """Write the report, unless a run has `made` and written the same; and a run's metrics.
 
         Stop collecting. Without a status the process has failed, or succeeded with 0. A path that
-        cannot be written is no further error: something else has failed before.
+        cannot be written is not reported: something else has failed before.
         """
         self.head.warnings.stop()
         if self._path is None and not self._is_run:

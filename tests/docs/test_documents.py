@@ -204,7 +204,7 @@ def test_what_happens_to_whom(emulator, tmp_path, mode):
     users = fates()
     accepted = [{"uid": user[0]} for user in users if user[1] == "yes"]
     assert len(accepted) == len(sync(mode if mode in SNAPSHOTS else "add", accepted))
-    gone = {"is a member": None, "is no member": "2026-01-01"}
+    gone = {"is a member": None, "is not a member": "2026-01-01"}
     second = [{"uid": u[0], "_sdc_deleted_at": gone[u[2]]} for u in users if u[2] in gone]
     sent = sync(mode, second)
     assert {user[0]: user[3 + MODES.index(mode)] for user in users} == {

@@ -43,7 +43,7 @@ def test_the_ledger_is_in_a_directory(monkeypatch, tmp_path, folder, uri):
     expected = folder.replace("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}/state")
     monkeypatch.chdir(tmp_path)
-    assert (tmp_path / expected).absolute() == opened(uri).folder.parent
+    assert (tmp_path / expected).absolute() == opened(uri).directory.parent
 
 
 @pytest.mark.parametrize(

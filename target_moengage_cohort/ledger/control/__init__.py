@@ -1,1 +1,1 @@
-"""Control: cohorts, requests in doubt, plans and runs, in statements that any SQL server takes."""
+"""Control: cohorts, unconfirmed requests, plans and runs, in SQL that any server takes."""

@@ -1,4 +1,4 @@
-"""The requests in doubt: each is one row with its members until it is folded into the members."""
+"""The unconfirmed requests: each is one row with its members until it is folded in."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FETCHED = 64  # requests of up to 128 KB
 
 
 REFUSED_DOUBT = "remove_refused"
-"""The action of a member in doubt that was refused alone: it is to be removed, and was reported."""
+"""The action of an unconfirmed member that was refused alone: remove it; it was reported."""
 
 _NEXT = "UPDATE store SET last_request = last_request + ? RETURNING last_request"
 _INSERT = (
@@ -67,7 +67,7 @@ class Requests:
         return number
 
     def add_refused_doubt(self, cohort: int, member: bytes, *latest: int) -> None:
-        """Record that a member in doubt was refused alone, as a request that gets no answer."""
+        """Record that an unconfirmed member was refused alone, as a request that gets no answer."""
         members = b"[%b]" % member
         self._insert(RequestState.UNANSWERED, cohort, REFUSED_DOUBT, members, 1, *latest)
         with self._lock:

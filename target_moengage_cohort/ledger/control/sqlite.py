@@ -49,18 +49,18 @@ class SQLiteDatabase:
     changes anything until the log is empty again. So a copy without its log is noticed.
     """
 
-    def __init__(self, folder: Path, *, read_only: bool, step: Step, patience: Patience) -> None:
-        self.path = folder / FILE_NAME
+    def __init__(self, directory: Path, *, read_only: bool, step: Step, patience: Patience) -> None:
+        self.path = directory / FILE_NAME
         self.place = str(self.path)
         # The second is the one on a network file system, where SQLite cannot use the first.
-        self._logs = folder / f"{FILE_NAME}-wal", folder / f"{FILE_NAME}-journal"
+        self._logs = directory / f"{FILE_NAME}-wal", directory / f"{FILE_NAME}-journal"
         self._host: str | None = None  # this one, if it is a network file system
         self.trusts_host = False  # whether no other host uses the file, whatever it says
         self.read_only = read_only
         self._step = step
         self._patience = patience
         self._lock = threading.RLock()
-        self._use = Lock(folder / "control.lock", is_optional=read_only)
+        self._use = Lock(directory / "control.lock", is_optional=read_only)
         self._connection: sqlite3.Connection | None = None
         self._still: object = None  # the facts of a file that was taken as one that does not change
         self.first_change: Callable[[], None] = lambda: None  # called before it, once

@@ -26,7 +26,7 @@ class Identities(Tables):
     def _keep_linked(self) -> dict[int, int]:
         """Move the removals whose anonymous id a row with a uid has now to a table of their own.
 
-        Return the numbers of those that are no aliases yet.
+        Return the numbers of those that are not aliases yet.
         """
         anonymous = f"FROM {self.removals} WHERE uid IS NULL"
         if not (self._rows.has_pairs and self._count(anonymous)):

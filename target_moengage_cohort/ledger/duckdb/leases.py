@@ -40,8 +40,8 @@ class Leases:
     lease counts as taken if its directory is not writable.
     """
 
-    def __init__(self, folder: Path, *, is_optional: bool) -> None:
-        self._folder = folder
+    def __init__(self, directory: Path, *, is_optional: bool) -> None:
+        self._directory = directory
         self._is_optional = is_optional
         self._shared = -1  # a descriptor
         self._locks: dict[str, Lock] = {}
@@ -111,7 +111,7 @@ class Leases:
             lock = self._locks[base] = Lock(self._path(base), is_optional=self._is_optional)
             return lock.acquire()
         if self._shared < 0:
-            path = self._folder / "leases.lock"
+            path = self._directory / "leases.lock"
             self._shared = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
         try:
             self._set(fcntl.F_WRLCK, base)
@@ -125,4 +125,4 @@ class Leases:
         fcntl.fcntl(self._shared, _SET_LOCK, flock)
 
     def _path(self, base: str) -> Path:
-        return self._folder / f"stream-{base}.lock"
+        return self._directory / f"stream-{base}.lock"

@@ -250,9 +250,9 @@ class DuckDBStreamLedger(StreamMembers):
 
     # Moving
 
-    def dump(self, folder: Path) -> Iterator[Path]:
+    def dump(self, directory: Path) -> Iterator[Path]:
         """See `StreamLedger.dump`."""
-        return parquet_files.dump(self.table, folder)
+        return parquet_files.dump(self.table, directory)
 
     def restore(self, paths: Iterable[Path]) -> None:
         """See `LedgerStore.restore`."""

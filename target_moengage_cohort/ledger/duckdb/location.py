@@ -33,41 +33,41 @@ _FILE = "file:"
 _PART = ".part-"
 
 
-def store_folder(settings: Settings) -> Path:
+def store_directory(settings: Settings) -> Path:
     """Return the directory of a destination's store; it may not exist yet."""
     uri = settings.ledger_uri
     root = state_path() / "ledger" if uri is None else Path(_path(uri)).absolute()
     return root / stem(settings.base_url, settings.workspace_id)
 
 
-def refuse_old_format(folder: Path) -> None:
+def refuse_old_format(directory: Path) -> None:
     """Raise a `SettingsError` if a directory has a store that is no longer read."""
-    if exists(folder / "destination.json"):
-        what, move = f"the ledger {folder}", move_store_away(folder)
+    if exists(directory / "destination.json"):
+        what, move = f"the ledger {directory}", move_store_away(directory)
         raise old_format(what, f", after moving it away: {move}")
 
 
-def refuse_remains(folder: Path) -> None:
+def refuse_remains(directory: Path) -> None:
     """Raise a `SettingsError` if a directory has files of members without control."""
-    path = folder / FILE_NAME
+    path = directory / FILE_NAME
     with as_ledger_error(path, "read"):
         is_empty = sqlite_files.size(path) <= 0
-    if is_empty and any(folder.glob("members-*.duckdb")):
+    if is_empty and any(directory.glob("members-*.duckdb")):
         fault = "is missing or empty, although its directory contains files of members"
-        raise inconsistent(path, fault, restore_store(folder))
+        raise inconsistent(path, fault, restore_store(directory))
 
 
-def check_place(folder: Path, settings: Settings) -> None:
+def check_place(directory: Path, settings: Settings) -> None:
     """Raise a `SettingsError` unless the store exists, or may be created in its place."""
-    if exists(folder / FILE_NAME):
+    if exists(directory / FILE_NAME):
         return
     if not settings.ledger_create:
         msg = (
-            f"ledger_create: is false, and there is no ledger in {folder}. Check that ledger_uri "
-            "is right and its disk is mounted, or set ledger_create to true"
+            f"ledger_create: is false, and there is no ledger in {directory}. Check that "
+            "ledger_uri is right and its disk is mounted, or set ledger_create to true"
         )
         raise SettingsError("ledger_missing", msg)
-    parent = folder.parent.parent  # of the directory that ledger_uri names
+    parent = directory.parent.parent  # of the directory that ledger_uri names
     if settings.ledger_uri is not None and not parent.exists():
         msg = (
             f"ledger_uri: the directory {parent} does not exist. Check that the path is right and "
@@ -77,29 +77,29 @@ def check_place(folder: Path, settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def part(folder: Path, settings: Settings, run_id: str, step: Step) -> Iterator[Part]:
+def part(directory: Path, settings: Settings, run_id: str, step: Step) -> Iterator[Part]:
     """Yield a place for a store that is to be put into a directory; see `MovableStore.part`."""
     settings = msgspec.structs.replace(settings, ledger_create=True)
-    _refuse_occupied(folder)
-    check_place(folder, settings)
-    root = folder.parent  # on the disk on which the directory will be, for a rename
+    _refuse_occupied(directory)
+    check_place(directory, settings)
+    root = directory.parent  # on the disk on which the directory will be, for a rename
     had_root = exists(root)
     files.make_directory(root)
-    remove_dead_parts(folder)
-    scratch = files.Scratch(root / f"{folder.name}{_PART}{run_id}")
+    remove_dead_parts(directory)
+    scratch = files.Scratch(root / f"{directory.name}{_PART}{run_id}")
 
     def put_in_place() -> None:
-        _refuse_occupied(folder)
-        with as_ledger_error(folder, "created"):
-            made = scratch.path / folder.name
+        _refuse_occupied(directory)
+        with as_ledger_error(directory, "created"):
+            made = scratch.path / directory.name
             files.sync(made)
             step("part: whole")
-            made.rename(folder)
+            made.rename(directory)
         try:
             files.sync(root)
         except OSError as error:
             cause = f"the directory {root} cannot be synced to its disk ({type(error).__name__})"
-            raise UnconfirmedError(str(folder), cause) from None
+            raise UnconfirmedError(str(directory), cause) from None
         step("part: in place")
 
     try:
@@ -115,17 +115,17 @@ def part(folder: Path, settings: Settings, run_id: str, step: Step) -> Iterator[
                 root.rmdir()
 
 
-def remove_dead_parts(folder: Path) -> None:
+def remove_dead_parts(directory: Path) -> None:
     """Remove what processes that died have left of stores that were to be put into a directory."""
-    files.remove_dead(folder.parent.glob(f"{folder.name}{_PART}*"))
+    files.remove_dead(directory.parent.glob(f"{directory.name}{_PART}*"))
 
 
-def _refuse_occupied(folder: Path) -> None:
+def _refuse_occupied(directory: Path) -> None:
     """Raise a `SettingsError` if a directory has anything."""
-    if exists(folder):
-        with as_ledger_error(folder, "read"):
-            if any(folder.iterdir()):
-                raise occupied(folder)
+    if exists(directory):
+        with as_ledger_error(directory, "read"):
+            if any(directory.iterdir()):
+                raise occupied(directory)
 
 
 def _path(uri: str) -> str:

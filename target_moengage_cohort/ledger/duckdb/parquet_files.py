@@ -30,10 +30,10 @@ _DUMPED = {
 }
 
 
-def dump(members: Members, folder: Path) -> Iterator[Path]:
+def dump(members: Members, directory: Path) -> Iterator[Path]:
     """Write the tables to files; yield each, the first one even if its table is empty."""
     for table, columns in _DUMPED.items():
-        path = folder / f"{table}.parquet"
+        path = directory / f"{table}.parquet"
         with members.using() as cursor:
             if table != "accepted" and not members.rows(f"SELECT 1 FROM {{s}}.{table} LIMIT 1"):
                 continue

@@ -44,25 +44,25 @@ class LocalStore(DuckDBStore):
         clock: Callable[[], float],
         patience: Patience,
     ) -> None:
-        self.folder = self._directory = location.store_folder(settings)
+        self.directory = self._directory = location.store_directory(settings)
         self._database = SQLiteDatabase(
-            self.folder, read_only=read_only, step=step, patience=patience
+            self.directory, read_only=read_only, step=step, patience=patience
         )
         control = Control(settings, self._database, clock)
-        place = str(self.folder)
+        place = str(self.directory)
         super().__init__(settings, control, place, run_id=run_id, step=step, patience=patience)
-        self._leases = Leases(self.folder, is_optional=read_only)
+        self._leases = Leases(self.directory, is_optional=read_only)
 
     @property
     def exists(self) -> bool:
         """Whether a cohort may have a ledger: there is a directory, or should be one."""
-        return files.exists(self.folder) or self._witness.exists
+        return files.exists(self.directory) or self._witness.exists
 
     def check(self) -> None:
         """See `LedgerStore.check`."""
-        location.check_place(self.folder, self._settings)
-        with files.as_ledger_error(self.folder, "used"):
-            files.try_out(self.folder)
+        location.check_place(self.directory, self._settings)
+        with files.as_ledger_error(self.directory, "used"):
+            files.try_out(self.directory)
         self._ready()
 
     def accept_older(self) -> bool:
@@ -76,10 +76,10 @@ class LocalStore(DuckDBStore):
         stems = {stem(*names) for names in known}
         paths = {
             path: path.stem.removeprefix("members-")
-            for path in self.folder.glob("members-*.duckdb")
+            for path in self.directory.glob("members-*.duckdb")
         }
         message = "this file of members belongs to no stream"
-        with contextlib.closing(Leases(self.folder, is_optional=True)) as leases:
+        with contextlib.closing(Leases(self.directory, is_optional=True)) as leases:
             return [
                 Fault(code="unknown_file", message=message, path=str(path))
                 for path, base in sorted(paths.items())
@@ -87,21 +87,21 @@ class LocalStore(DuckDBStore):
             ]
 
     def _refuse_remains(self) -> None:
-        location.refuse_old_format(self.folder)
-        location.refuse_remains(self.folder)
+        location.refuse_old_format(self.directory)
+        location.refuse_remains(self.directory)
 
     def _prepare(self) -> None:
-        location.check_place(self.folder, self._settings)
-        files.make_directory(self.folder)
+        location.check_place(self.directory, self._settings)
+        files.make_directory(self.directory)
         self._step("create directory")
-        files.remove_dead(self.folder.glob("spill-*"))
-        location.remove_dead_parts(self.folder)
+        files.remove_dead(self.directory.glob("spill-*"))
+        location.remove_dead_parts(self.directory)
 
     def _spill(self) -> Path | None:
-        return None if self._read_only else self.folder / f"spill-{self.run_id}"
+        return None if self._read_only else self.directory / f"spill-{self.run_id}"
 
     def _members(self, engine: Engine, owner: Owner) -> Members:
-        path = self.folder / f"members-{self._base(owner.stream)}.duckdb"
+        path = self.directory / f"members-{self._base(owner.stream)}.duckdb"
         return Members(engine, path, owner, self._step)
 
     def _base(self, stream: str) -> str:
@@ -115,8 +115,8 @@ class LocalStore(DuckDBStore):
         self._leases.release(self._base(stream))
 
     def _holding(self) -> Iterable[str]:
-        with contextlib.closing(Leases(self.folder, is_optional=True)) as leases:
-            for path in self.folder.glob("stream-*.lock"):
+        with contextlib.closing(Leases(self.directory, is_optional=True)) as leases:
+            for path in self.directory.glob("stream-*.lock"):
                 base = path.stem.removeprefix("stream-")
                 if (holder := leases.holder(base)) is not None and not leases.is_free(base):
                     yield holder.run_id
@@ -126,18 +126,18 @@ class LocalStore(DuckDBStore):
     @property
     def uri(self) -> str:
         """See `MovableStore.uri`."""
-        return str(self.folder.parent)
+        return str(self.directory.parent)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """See `MovableStore.scratch`."""
-        scratch = files.Scratch(self.folder / f"spill-{self.run_id}-pieces")
+        scratch = files.Scratch(self.directory / f"spill-{self.run_id}-pieces")
         with contextlib.closing(scratch):
             yield scratch.path
 
     def part(self) -> AbstractContextManager[Part]:
         """See `MovableStore.part`."""
-        return location.part(self.folder, self._settings, self.run_id, self._step)
+        return location.part(self.directory, self._settings, self.run_id, self._step)
 
     # The end
 

@@ -66,10 +66,12 @@ class LoadedMembers(Members):
 
     options = "TYPE duckdb, RECOVERY_MODE no_wal_writes"  # no crash is survived
 
-    def __init__(self, engine: Engine, folder: Path, owner: Owner, step: Step, bulk: Bulk) -> None:
-        self._folder = folder
-        super().__init__(engine, folder, owner, step)
-        self.path = folder / f"{self.name}.duckdb"
+    def __init__(
+        self, engine: Engine, directory: Path, owner: Owner, step: Step, bulk: Bulk
+    ) -> None:
+        self._directory = directory
+        super().__init__(engine, directory, owner, step)
+        self.path = directory / f"{self.name}.duckdb"
         self.place = bulk.place
         self.exists = True
         self.schema = self.name
@@ -84,7 +86,7 @@ class LoadedMembers(Members):
         self._found = f"memory.k{self.name}"  # the hashes that were looked up
 
     def _translated(self) -> contextlib.AbstractContextManager[None]:
-        return translated(self._folder)
+        return translated(self._directory)
 
     @property
     def _is_partial(self) -> bool:
@@ -203,7 +205,7 @@ class LoadedMembers(Members):
             return
         columns = _LOADED[table]
         query = f"SELECT {', '.join(columns)} FROM {table} {self._chosen} {condition}"
-        pipe = self._folder / f"{self.name}.{table}"
+        pipe = self._directory / f"{self.name}.{table}"
         with copying.copied_out(self._bulk.channel, query, columns, pipe) as source:
             cursor.execute(f"INSERT INTO {self.schema}.{table} {self._select(table, source)}")
 

@@ -117,8 +117,8 @@ class PostgresStore(DuckDBStore):
         if self._database.exists:
             raise part_schema.occupied(self.place)
         schema = part_schema.PartSchema(self._server, self._step)
-        with self.scratch() as folder, schema:
-            yield Part(schema.settings(self._settings), folder, schema.put_in_place)
+        with self.scratch() as directory, schema:
+            yield Part(schema.settings(self._settings), directory, schema.put_in_place)
 
     def prove_leases(self) -> None:
         """See `MovableStore.prove_leases`."""

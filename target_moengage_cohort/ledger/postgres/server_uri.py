@@ -118,8 +118,8 @@ def _service(name: str | None) -> tuple[bool, Parameters]:
     if name is None:
         return True, {}
     files = [os.environ.get("PGSERVICEFILE") or "~/.pg_service.conf"]
-    if folder := os.environ.get("PGSYSCONFDIR"):
-        files.append(f"{folder}/pg_service.conf")
+    if directory := os.environ.get("PGSYSCONFDIR"):
+        files.append(f"{directory}/pg_service.conf")
     for path in files:
         parser = configparser.ConfigParser(interpolation=None, strict=False)
         try:

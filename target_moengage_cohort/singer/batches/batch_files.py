@@ -49,7 +49,7 @@ class BatchFiles:
         _check_encoding(message, where)
         for url in message.manifest:
             named = f"the batch file {shown(url)} ({where})"
-            path = local_file(url, self._storage, self._folder)
+            path = local_file(url, self._storage, self._directory)
             if message.encoding.compression == "gzip" and not path.stat().st_size:
                 msg = f"{named} is empty and therefore not a gzip file, {INCOMPLETE}"
                 raise InputError("batch_file_unreadable", msg)
@@ -62,7 +62,7 @@ class BatchFiles:
                     case "arrow":
                         yield from _arrow(path, named, layout, self._cursor)
             finally:
-                if path.parent == self._folder:
+                if path.parent == self._directory:
                     path.unlink()
 
     def close(self) -> None:
@@ -70,7 +70,7 @@ class BatchFiles:
         self._resources.close()
 
     @functools.cached_property
-    def _folder(self) -> Path:
+    def _directory(self) -> Path:
         return self._resources.enter_context(contextlib.closing(Scratch())).path
 
     @functools.cached_property
@@ -79,7 +79,7 @@ class BatchFiles:
         config: dict[str, t.Any] = {
             "memory_limit": "256MB",
             "threads": 2,
-            "temp_directory": str(self._folder),
+            "temp_directory": str(self._directory),
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         }
@@ -90,8 +90,8 @@ class BatchFiles:
 
     def _parquet(self, path: Path, where: str, layout: RowLayout) -> Iterator[Part]:
         # A name of our own: in any other, DuckDB might see wildcards, or partitions of Hive.
-        link = self._folder / f"link-{next(self._numbers)}.parquet"
-        stays = path.parent != self._folder and _is_linked(path, link)
+        link = self._directory / f"link-{next(self._numbers)}.parquet"
+        stays = path.parent != self._directory and _is_linked(path, link)
         if not stays:
             link.symlink_to(path.absolute())
         columns = (layout.columns, layout.keys)

@@ -21,7 +21,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.settings.declared import BatchStorage
 
 
-def local_file(url: str, storage: BatchStorage | None, folder: Path) -> Path:
+def local_file(url: str, storage: BatchStorage | None, directory: Path) -> Path:
     """Return the path of a batch file on this machine.
 
     A remote file is copied to the directory; its reader removes the copy.
@@ -34,7 +34,7 @@ def local_file(url: str, storage: BatchStorage | None, folder: Path) -> Path:
     if "://" in url and not url.startswith("file://"):
         if storage is None or "::" in url.removeprefix(storage.root):
             raise _not_allowed(url)
-        return _fetch(url, params, folder)
+        return _fetch(url, params, directory)
     text = re.sub("^file://(localhost(?=/))?", "", url)
     # Some taps put paths into URLs without quoting them.
     for path in (text,) if text == url else (unquote(text), text):
@@ -81,8 +81,8 @@ def _parts(url: str) -> SplitResult:
         raise InputError("invalid_batch_url", msg) from None
 
 
-def _fetch(url: str, params: dict[str, t.Any], folder: Path) -> Path:
-    where, path = f"the batch file {shown(url)}", folder / "copy"
+def _fetch(url: str, params: dict[str, t.Any], directory: Path) -> Path:
+    where, path = f"the batch file {shown(url)}", directory / "copy"
     try:
         filesystem, place = open_storage(url, where, InputError, **params)
         filesystem.get_file(place, str(path))

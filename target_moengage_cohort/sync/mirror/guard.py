@@ -32,7 +32,7 @@ def most_removals(*, base: int, max_removal_percent: int, proven: bool) -> int:
     """Return how many members a run may remove from a cohort to which it adds none.
 
     Args:
-        base: Members that are accepted or in doubt.
+        base: Members that are accepted or unconfirmed.
         max_removal_percent: The setting.
         proven: Whether the input is known to be complete.
     """
@@ -52,7 +52,7 @@ def guard(
     """Check the removals of a whole plan.
 
     Args:
-        base: Members that are accepted or in doubt.
+        base: Members that are accepted or unconfirmed.
         removals: How many of them the plan removes.
         desired: How many members the cohort is to have afterwards.
         max_removal_percent: The setting.
