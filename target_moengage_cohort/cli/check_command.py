@@ -8,11 +8,11 @@ from functools import partial
 import click
 import msgspec
 
-from target_moengage_cohort.cli import assumptions
-from target_moengage_cohort.cli.cohort_findings import CohortFindings, find
-from target_moengage_cohort.cli.column_trial import read_samples, try_columns
-from target_moengage_cohort.cli.outlook import outlook
-from target_moengage_cohort.cli.probe import probe
+from target_moengage_cohort.cli.check import assumptions
+from target_moengage_cohort.cli.check.cohort_findings import CohortFindings, find
+from target_moengage_cohort.cli.check.column_trial import read_samples, try_columns
+from target_moengage_cohort.cli.check.outlook import outlook
+from target_moengage_cohort.cli.check.probe import probe
 from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, show
 from target_moengage_cohort.cli.terminal import colored, complain, example, wrap
 from target_moengage_cohort.core.errors import SettingsError, TargetError
@@ -23,17 +23,17 @@ from target_moengage_cohort.moengage.answers import login_error
 from target_moengage_cohort.moengage.transport import Transport
 from target_moengage_cohort.settings.addresses import state_path
 from target_moengage_cohort.singer.writer import check_rejects_path
-from target_moengage_cohort.sync import report
-from target_moengage_cohort.sync.api_endpoints import opener
 from target_moengage_cohort.sync.exclusions import Exclusions
 from target_moengage_cohort.sync.process import record_mapper_of
-from target_moengage_cohort.sync.segment_directory import SegmentDirectory
-from target_moengage_cohort.sync.segment_limit import warn_of_segments
+from target_moengage_cohort.sync.reporting import report
+from target_moengage_cohort.sync.segments.api_endpoints import opener
+from target_moengage_cohort.sync.segments.segment_directory import SegmentDirectory
+from target_moengage_cohort.sync.segments.segment_limit import warn_of_segments
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from target_moengage_cohort.cli.assumptions import Assumption
+    from target_moengage_cohort.cli.check.assumptions import Assumption
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import CohortEntry
     from target_moengage_cohort.settings import Settings, StreamMapping

@@ -7,9 +7,9 @@ import typing as t
 from target_moengage_cohort.cli.terminal import release_command
 from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.ledger.records import PlanKind
-from target_moengage_cohort.sync.alert_states import State, StreamOutcome
-from target_moengage_cohort.sync.alerting import Alerting
 from target_moengage_cohort.sync.paused_streams import paused_error
+from target_moengage_cohort.sync.reporting.alert_states import State, StreamOutcome
+from target_moengage_cohort.sync.reporting.alerting import Alerting
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

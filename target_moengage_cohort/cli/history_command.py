@@ -9,9 +9,13 @@ from pathlib import Path
 import click
 import msgspec
 
-from target_moengage_cohort.cli.history_figures import figures
-from target_moengage_cohort.cli.history_messages import Bookmarks, HistoryMessages, read_state
-from target_moengage_cohort.cli.history_page import document, plotting_script
+from target_moengage_cohort.cli.history.history_figures import figures
+from target_moengage_cohort.cli.history.history_messages import (
+    Bookmarks,
+    HistoryMessages,
+    read_state,
+)
+from target_moengage_cohort.cli.history.history_page import document, plotting_script
 from target_moengage_cohort.cli.moments import MOMENT, moment
 from target_moengage_cohort.cli.new_files import new_file
 from target_moengage_cohort.cli.session import Session, configured, show

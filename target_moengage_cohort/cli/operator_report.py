@@ -6,14 +6,19 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.sync.report import CohortReport
+from target_moengage_cohort.sync.reporting.report import CohortReport
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.core.membership import Cohort, SyncMode
     from target_moengage_cohort.delivery.ports import CohortCounts, Totals
     from target_moengage_cohort.ledger.records import CohortEntry
     from target_moengage_cohort.settings import Config
-    from target_moengage_cohort.sync.report import AlertReport, CohortStatus, Report, Status
+    from target_moengage_cohort.sync.reporting.report import (
+        AlertReport,
+        CohortStatus,
+        Report,
+        Status,
+    )
 
 _SUMS = ("added", "removed", "rejected", "in_doubt", "requests", "bytes")
 

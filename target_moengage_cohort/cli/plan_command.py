@@ -29,7 +29,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from target_moengage_cohort.sync.change_list import ListChanges
-    from target_moengage_cohort.sync.report import CohortReport
+    from target_moengage_cohort.sync.reporting.report import CohortReport
     from target_moengage_cohort.sync.run import Run
     from target_moengage_cohort.sync.synced_cohort import SettlementResult, SyncedCohort
 

@@ -7,9 +7,9 @@ import typing as t
 import click
 import msgspec
 
-from target_moengage_cohort.cli.file_segment_commands import file
-from target_moengage_cohort.cli.filter_file import read_filters
-from target_moengage_cohort.cli.segments_api import find_segment, segments_api
+from target_moengage_cohort.cli.segments.file_segment_commands import file
+from target_moengage_cohort.cli.segments.filter_file import read_filters
+from target_moengage_cohort.cli.segments.segments_api import find_segment, segments_api
 from target_moengage_cohort.cli.session import Session, configured, show
 from target_moengage_cohort.cli.terminal import example, require_utf8
 from target_moengage_cohort.core.text import printable

@@ -33,8 +33,8 @@ from target_moengage_cohort.core.warning_log import WarningLog
 from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.ledger.moving import Opener
 from target_moengage_cohort.settings import sources
-from target_moengage_cohort.sync.final_report import FinalReport
-from target_moengage_cohort.sync.report import ReportHead
+from target_moengage_cohort.sync.reporting.final_report import FinalReport
+from target_moengage_cohort.sync.reporting.report import ReportHead
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -11,12 +11,12 @@ import click
 import msgspec
 
 from target_moengage_cohort.cli.empty_command import cohorts_with_members, known_members
-from target_moengage_cohort.cli.observation_report import compare
-from target_moengage_cohort.cli.sampled_cohort import SampledCohort, draw
-from target_moengage_cohort.cli.segment_counts import SegmentCounts
 from target_moengage_cohort.cli.session import Session, configured, show
 from target_moengage_cohort.cli.terminal import example, require_utf8
-from target_moengage_cohort.cli.verification import (
+from target_moengage_cohort.cli.verify.observation_report import compare
+from target_moengage_cohort.cli.verify.sampled_cohort import SampledCohort, draw
+from target_moengage_cohort.cli.verify.segment_counts import SegmentCounts
+from target_moengage_cohort.cli.verify.verification import (
     Result,
     Unknown,
     blank,

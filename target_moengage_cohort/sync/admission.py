@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from target_moengage_cohort.core.errors import CohortError
-from target_moengage_cohort.sync.segment_directory import taken_name
+from target_moengage_cohort.sync.segments.segment_directory import taken_name
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

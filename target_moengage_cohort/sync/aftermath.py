@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import typing as t
 
-from target_moengage_cohort.sync.alerting import Alerting
 from target_moengage_cohort.sync.outcome import synced_streams
+from target_moengage_cohort.sync.reporting.alerting import Alerting
 from target_moengage_cohort.sync.stream_outcomes import RunFacts, stream_outcomes
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.sync.context import Endpoints, RunContext
-    from target_moengage_cohort.sync.report import AlertReport
+    from target_moengage_cohort.sync.reporting.report import AlertReport
 
 
 def note_outcome(context: RunContext, endpoints: Endpoints, facts: RunFacts) -> list[AlertReport]:

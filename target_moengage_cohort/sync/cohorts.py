@@ -17,9 +17,9 @@ from target_moengage_cohort.core.membership import Action, Cohort, SyncMode, coh
 from target_moengage_cohort.moengage.cohort_sync import Envelope
 from target_moengage_cohort.sync.admission import Admission
 from target_moengage_cohort.sync.exclusions import Exclusions
-from target_moengage_cohort.sync.known_cohorts import warn_of_known
 from target_moengage_cohort.sync.paused_streams import PausedStreams
 from target_moengage_cohort.sync.row_warnings import RowWarnings
+from target_moengage_cohort.sync.segments.known_cohorts import warn_of_known
 from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 from target_moengage_cohort.sync.withheld_cohorts import (
     WITHHOLDS,
@@ -36,7 +36,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.stream_ledger import StreamLedger
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.sync.context import Endpoints, RunContext
-    from target_moengage_cohort.sync.progress import Progress
+    from target_moengage_cohort.sync.reporting.progress import Progress
 
 logger = logging.getLogger(__name__)
 

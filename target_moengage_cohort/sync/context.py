@@ -6,8 +6,8 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.sync.match_guard import MatchGuard
-from target_moengage_cohort.sync.segment_directory import SegmentDirectory
+from target_moengage_cohort.sync.segments.match_guard import MatchGuard
+from target_moengage_cohort.sync.segments.segment_directory import SegmentDirectory
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.core.interrupts import Interrupt
@@ -17,7 +17,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.singer.stream_maps import StreamMaps
     from target_moengage_cohort.singer.writer import RejectsWriter
     from target_moengage_cohort.sync.mirror.recorder import Recorder
-    from target_moengage_cohort.sync.report import ReportHead
+    from target_moengage_cohort.sync.reporting.report import ReportHead
 
 
 class RunContext(msgspec.Struct, frozen=True):

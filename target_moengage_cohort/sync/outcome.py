@@ -13,7 +13,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.core.errors import TargetError
     from target_moengage_cohort.settings import Settings, StreamMapping
     from target_moengage_cohort.sync.cohorts import Cohorts
-    from target_moengage_cohort.sync.report import CohortReport, Status
+    from target_moengage_cohort.sync.reporting.report import CohortReport, Status
     from target_moengage_cohort.sync.streams import Streams
 
 DONE, FAILED, WITHHELD = 0, 1, 3

@@ -21,13 +21,13 @@ from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.settings import sources
 from target_moengage_cohort.singer.lines import discard
 from target_moengage_cohort.singer.writer import NoRejects, RejectsFile, write_state
-from target_moengage_cohort.sync import report as reports
-from target_moengage_cohort.sync.api_endpoints import api_endpoints
 from target_moengage_cohort.sync.context import Endpoints, RunContext
-from target_moengage_cohort.sync.final_report import FinalReport
 from target_moengage_cohort.sync.mirror.recorder import NullRecorder, Recorder
-from target_moengage_cohort.sync.report import ReportHead
+from target_moengage_cohort.sync.reporting import report as reports
+from target_moengage_cohort.sync.reporting.final_report import FinalReport
+from target_moengage_cohort.sync.reporting.report import ReportHead
 from target_moengage_cohort.sync.run import Run
+from target_moengage_cohort.sync.segments.api_endpoints import api_endpoints
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.interface import LedgerStore

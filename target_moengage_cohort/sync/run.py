@@ -20,11 +20,9 @@ from target_moengage_cohort.core.errors import (
 from target_moengage_cohort.delivery.delivery import Delivery
 from target_moengage_cohort.delivery.ports import Callbacks, CohortCounts
 from target_moengage_cohort.ledger.records import RunProgress
-from target_moengage_cohort.sync import report as reports
 from target_moengage_cohort.sync.aftermath import note_outcome
 from target_moengage_cohort.sync.cohorts import Cohorts
 from target_moengage_cohort.sync.intake import Intake
-from target_moengage_cohort.sync.metric_points import log_points
 from target_moengage_cohort.sync.mirror.bookmarks import read_state
 from target_moengage_cohort.sync.mirror.completeness import Proof, check_tap_exit
 from target_moengage_cohort.sync.missing_streams import find_missing, report_missing
@@ -36,13 +34,15 @@ from target_moengage_cohort.sync.outcome import (
     has_unreleasable,
     withheld_exit,
 )
-from target_moengage_cohort.sync.past_run import last_run
-from target_moengage_cohort.sync.progress import Progress
 from target_moengage_cohort.sync.rejections import Rejections
-from target_moengage_cohort.sync.segment_limit import warn_of_segments
+from target_moengage_cohort.sync.reporting import report as reports
+from target_moengage_cohort.sync.reporting.metric_points import log_points
+from target_moengage_cohort.sync.reporting.past_run import last_run
+from target_moengage_cohort.sync.reporting.progress import Progress
+from target_moengage_cohort.sync.reporting.summary import summary
+from target_moengage_cohort.sync.segments.segment_limit import warn_of_segments
 from target_moengage_cohort.sync.stream_outcomes import RunFacts
 from target_moengage_cohort.sync.streams import Streams
-from target_moengage_cohort.sync.summary import summary
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.sync.context import Endpoints, RunContext

@@ -9,8 +9,8 @@ import msgspec
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import BusyError, WithheldError
 from target_moengage_cohort.core.text import format_count
-from target_moengage_cohort.sync.alert_states import State, StreamOutcome, is_turnover
 from target_moengage_cohort.sync.outcome import incomplete_input
+from target_moengage_cohort.sync.reporting.alert_states import State, StreamOutcome, is_turnover
 
 if t.TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.core.errors import InputError, TargetError
     from target_moengage_cohort.settings import Config
     from target_moengage_cohort.sync.cohorts import Cohorts
-    from target_moengage_cohort.sync.report import CohortReport
+    from target_moengage_cohort.sync.reporting.report import CohortReport
     from target_moengage_cohort.sync.streams import Streams
     from target_moengage_cohort.sync.synced_cohort import SyncedCohort
 

@@ -17,10 +17,10 @@ import time
 import pytest
 import requests
 
-from target_moengage_cohort.cli import segment_parts, segment_users
-from target_moengage_cohort.cli.segment_callbacks import Callback, CallbackListener
-from target_moengage_cohort.cli.segment_storage import SegmentStorage
-from target_moengage_cohort.cli.segment_users import FileUsers
+from target_moengage_cohort.cli.segments import segment_parts, segment_users
+from target_moengage_cohort.cli.segments.segment_callbacks import Callback, CallbackListener
+from target_moengage_cohort.cli.segments.segment_storage import SegmentStorage
+from target_moengage_cohort.cli.segments.segment_users import FileUsers
 from target_moengage_cohort.core.errors import TryAgainError
 from target_moengage_cohort.core.interrupts import Interrupt
 from target_moengage_cohort.core.membership import Action, Member

@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from target_moengage_cohort.cli.history_figures import figures
-from target_moengage_cohort.cli.history_messages import Bookmarks, HistoryMessages, read_state
+from target_moengage_cohort.cli.history.history_figures import figures
+from target_moengage_cohort.cli.history.history_messages import (
+    Bookmarks,
+    HistoryMessages,
+    read_state,
+)
 from target_moengage_cohort.core.errors import BusyError, LedgerError
 from target_moengage_cohort.core.membership import Cohort
 from target_moengage_cohort.core.text import iso_utc
@@ -20,7 +24,7 @@ from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.ledger.records import MemberSet, RunProgress
 from target_moengage_cohort.settings import load
 from target_moengage_cohort.sync.mirror.recorder import Recorder
-from target_moengage_cohort.sync.report import Destination, Report, ReportedError
+from target_moengage_cohort.sync.reporting.report import Destination, Report, ReportedError
 from tests.support.reports import cohort
 
 START, HOUR, DAY = 1_800_000_000.0, 3_600.0, 86_400.0

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import expect
 from plotly.offline import get_plotlyjs
 
-from target_moengage_cohort.cli.history_figures import DRAWN, LISTED, POINTS, figures
+from target_moengage_cohort.cli.history.history_figures import DRAWN, LISTED, POINTS, figures
 from target_moengage_cohort.core.membership import Cohort
 from target_moengage_cohort.core.text import iso_utc
 from target_moengage_cohort.delivery.ports import Timing

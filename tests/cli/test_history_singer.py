@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from target_moengage_cohort.cli import history_messages
+from target_moengage_cohort.cli.history import history_messages
 from tests.cli.test_history import DAY, NOW, mirror, rows
 from tests.support.ledger_places import ServerPlace
 from tests.support.project import ROOT

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from target_moengage_cohort.cli.probe import STATEMENTS
+from target_moengage_cohort.cli.check.probe import STATEMENTS
 from target_moengage_cohort.delivery.delivery import live_calls
 from target_moengage_cohort.emulator import Emulator
 from target_moengage_cohort.moengage.calls import ANALYTICS, GET, LIST

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from target_moengage_cohort.cli.sampled_cohort import draw
+from target_moengage_cohort.cli.verify.sampled_cohort import draw
 from target_moengage_cohort.core.membership import Member
 from target_moengage_cohort.ledger.duckdb import schema
 from target_moengage_cohort.ledger.records import RequestState

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.emulator import Emulator
-from target_moengage_cohort.sync.report import CohortReport
+from target_moengage_cohort.sync.reporting.report import CohortReport
 from tests.support.batches import (
     ARROW,
     GZIP,

@@ -1,7 +1,7 @@
 """Reports of runs that never were, for the tests of the report and the summary."""
 
 from target_moengage_cohort.ledger.records import HistoryEntry
-from target_moengage_cohort.sync.report import CohortReport, Report
+from target_moengage_cohort.sync.reporting.report import CohortReport, Report
 
 REPORT_FIELDS = [  # of every report, in their order
     "run_id",

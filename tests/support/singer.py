@@ -26,13 +26,13 @@ from target_moengage_cohort.moengage.transport import Transport
 from target_moengage_cohort.settings import Config, load
 from target_moengage_cohort.singer import lines as lines_module
 from target_moengage_cohort.singer.writer import NoRejects, RejectsFile
-from target_moengage_cohort.sync.api_endpoints import api_endpoints
 from target_moengage_cohort.sync.context import Endpoints, RunContext
 from target_moengage_cohort.sync.mirror import mirror_sink
 from target_moengage_cohort.sync.mirror.recorder import Recorder
 from target_moengage_cohort.sync.process import endpoints_of, record_mapper_of
-from target_moengage_cohort.sync.report import Report, ReportHead
+from target_moengage_cohort.sync.reporting.report import Report, ReportHead
 from target_moengage_cohort.sync.run import Run
+from target_moengage_cohort.sync.segments.api_endpoints import api_endpoints
 
 UNLIMITED = 1_000_000
 

@@ -9,8 +9,8 @@ import pytest
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.settings import load
-from target_moengage_cohort.sync import alerting
-from target_moengage_cohort.sync.alert_states import State, StreamOutcome, changes
+from target_moengage_cohort.sync.reporting import alerting
+from target_moengage_cohort.sync.reporting.alert_states import State, StreamOutcome, changes
 from tests.ledger.support import process
 from tests.support import singer
 from tests.support.receiver import Receiver

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.emulator import Emulator
 from target_moengage_cohort.sync.changes import outbox
-from target_moengage_cohort.sync.match_guard import is_too_low, spread
+from target_moengage_cohort.sync.segments.match_guard import is_too_low, spread
 from tests.support.ledger_places import MODES, placed
 from tests.support.singer import UNLIMITED, lines, record, run, schema, state
 

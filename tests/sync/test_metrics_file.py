@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from target_moengage_cohort.ledger.records import MemberSet
-from target_moengage_cohort.sync import metrics_file
+from target_moengage_cohort.sync.reporting import metrics_file
 from tests.support.reports import cohort, report
 from tests.support.singer import config, finish, lines, record, schema, start
 

@@ -17,8 +17,8 @@ from target_moengage_cohort.core.errors import BusyError
 from target_moengage_cohort.delivery.pace import seconds_left
 from target_moengage_cohort.delivery.ports import Outlook
 from target_moengage_cohort.ledger.records import RunProgress
-from target_moengage_cohort.sync import progress as progress_module
-from target_moengage_cohort.sync.progress import Progress
+from target_moengage_cohort.sync.reporting import progress as progress_module
+from target_moengage_cohort.sync.reporting.progress import Progress
 from tests.support.singer import config, environment, lines, record, schema, state
 
 

@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from target_moengage_cohort.core.errors import SettingsError
-from target_moengage_cohort.sync import report as reports
+from target_moengage_cohort.sync.reporting import report as reports
 from tests.support.reports import REPORT_FIELDS, cohort, report
 
 COHORT_FIELDS = [

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from target_moengage_cohort.sync.summary import summary
+from target_moengage_cohort.sync.reporting.summary import summary
 from tests.support.reports import cohort, report
 
 DRY = "Dry run, nothing sent: a real run would take"

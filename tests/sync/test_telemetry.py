@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from target_moengage_cohort.sync import telemetry
+from target_moengage_cohort.sync.reporting import telemetry
 from tests.support.collector import Collector, plain
 from tests.support.reports import report
 from tests.support.singer import config, finish, lines, record, schema, start

@@ -17,8 +17,8 @@ from target_moengage_cohort.emulator import Emulator, ManualClock
 from target_moengage_cohort.ledger.engines import open_store
 from target_moengage_cohort.settings import load
 from target_moengage_cohort.sync.context import RunContext
-from target_moengage_cohort.sync.report import ReportHead
-from target_moengage_cohort.sync.unarchiver import Unarchiver
+from target_moengage_cohort.sync.reporting.report import ReportHead
+from target_moengage_cohort.sync.segments.unarchiver import Unarchiver
 from tests.support.ledger_places import FolderPlace, ServerPlace, opened
 from tests.support.logs import codes
 from tests.support.singer import UNLIMITED, config, lines, record, run, schema

@@ -13,7 +13,7 @@ import pytest
 
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.settings import load
-from target_moengage_cohort.sync.report import check
+from target_moengage_cohort.sync.reporting.report import check
 from tests.support.singer import config, environment, finish, lines, record, schema, start, state
 
 GOOD = lines(schema(), record(uid="u1"), state({"a": 1}))

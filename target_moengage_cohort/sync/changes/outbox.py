@@ -13,7 +13,7 @@ from collections import defaultdict
 from target_moengage_cohort.core.membership import Action, Change, SyncMode
 from target_moengage_cohort.ledger.records import Expected
 from target_moengage_cohort.sync.changes.moves import Moves
-from target_moengage_cohort.sync.match_guard import MOST_COUNTED, spread
+from target_moengage_cohort.sync.segments.match_guard import MOST_COUNTED, spread
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -12,7 +12,7 @@ import msgspec
 from target_moengage_cohort.core.errors import TargetError
 from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.sync.mirror.guard import Decision, Disposition
-from target_moengage_cohort.sync.past_run import past_cohorts, past_run
+from target_moengage_cohort.sync.reporting.past_run import past_cohorts, past_run
 
 if t.TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.records import Plan, RunEntry
     from target_moengage_cohort.ledger.snapshot import CohortMembers, Difference, Part
     from target_moengage_cohort.ledger.stream_ledger import StreamLedger
-    from target_moengage_cohort.sync.report import Report
+    from target_moengage_cohort.sync.reporting.report import Report
 
 logger = logging.getLogger(__name__)
 

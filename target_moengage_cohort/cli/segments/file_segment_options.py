@@ -9,7 +9,7 @@ import typing as t
 import click
 import msgspec
 
-from target_moengage_cohort.cli.segment_storage import address_fault
+from target_moengage_cohort.cli.segments.segment_storage import address_fault
 from target_moengage_cohort.cli.terminal import require_utf8
 from target_moengage_cohort.core.errors import SettingsError
 

@@ -13,7 +13,7 @@ from target_moengage_cohort.core.text import format_count, format_minutes, forma
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from target_moengage_cohort.sync.report import CohortReport, Report
+    from target_moengage_cohort.sync.reporting.report import CohortReport, Report
 
 _MOST_COHORTS = 50
 _COLUMNS, _LONGEST_NAME, _SHORTEST_NAME = 80, 30, 6

@@ -10,7 +10,7 @@ import typing as t
 from datetime import datetime
 
 from target_moengage_cohort import NAME, package_version
-from target_moengage_cohort.sync.metrics_file import values_of_cohort, values_of_run
+from target_moengage_cohort.sync.reporting.metrics_file import values_of_cohort, values_of_run
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if t.TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from target_moengage_cohort.sync.report import Report
+    from target_moengage_cohort.sync.reporting.report import Report
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.cli.segment_parts import quoted_values
+from target_moengage_cohort.cli.segments.segment_parts import quoted_values
 from target_moengage_cohort.cli.terminal import complain
 from target_moengage_cohort.core.errors import SettingsError, TargetError, TryAgainError
 from target_moengage_cohort.core.text import format_count, format_minutes, format_size
@@ -21,10 +21,10 @@ from target_moengage_cohort.moengage.segments import FileSource
 if t.TYPE_CHECKING:
     from collections.abc import Callable
 
-    from target_moengage_cohort.cli.segment_callbacks import Callback, CallbackListener
-    from target_moengage_cohort.cli.segment_parts import Part
-    from target_moengage_cohort.cli.segment_storage import SegmentStorage
-    from target_moengage_cohort.cli.segment_users import FileUsers
+    from target_moengage_cohort.cli.segments.segment_callbacks import Callback, CallbackListener
+    from target_moengage_cohort.cli.segments.segment_parts import Part
+    from target_moengage_cohort.cli.segments.segment_storage import SegmentStorage
+    from target_moengage_cohort.cli.segments.segment_users import FileUsers
     from target_moengage_cohort.moengage.segment_files import AttributeType
     from target_moengage_cohort.moengage.segments import FileSegment, Segments
 

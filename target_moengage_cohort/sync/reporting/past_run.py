@@ -11,7 +11,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from target_moengage_cohort.core.warning_log import LoggedWarning
-    from target_moengage_cohort.sync.report import CohortReport, Report, ReportHead
+    from target_moengage_cohort.sync.reporting.report import CohortReport, Report, ReportHead
 
 _PLAIN = {"succeeded", "sealed", "no_input"}
 _SUMS = ("added", "removed", "records", "rejected", "removals_waiting", "removals_withheld")

@@ -11,18 +11,18 @@ from collections import Counter
 import click
 
 from target_moengage_cohort.cli.empty_command import known_members
-from target_moengage_cohort.cli.file_segment_change import FileChange, FileSender
-from target_moengage_cohort.cli.file_segment_options import FileOptions, takes_file
-from target_moengage_cohort.cli.file_segment_result import Result, lines
-from target_moengage_cohort.cli.segment_callbacks import CallbackListener
-from target_moengage_cohort.cli.segment_parts import (
+from target_moengage_cohort.cli.segments.file_segment_change import FileChange, FileSender
+from target_moengage_cohort.cli.segments.file_segment_options import FileOptions, takes_file
+from target_moengage_cohort.cli.segments.file_segment_result import Result, lines
+from target_moengage_cohort.cli.segments.segment_callbacks import CallbackListener
+from target_moengage_cohort.cli.segments.segment_parts import (
     csv_values,
     member_values,
     opened_csv,
     write_parts,
 )
-from target_moengage_cohort.cli.segment_storage import SegmentStorage
-from target_moengage_cohort.cli.segments_api import file_segments_api
+from target_moengage_cohort.cli.segments.segment_storage import SegmentStorage
+from target_moengage_cohort.cli.segments.segments_api import file_segments_api
 from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, show
 from target_moengage_cohort.cli.terminal import example, require_utf8
 from target_moengage_cohort.core.errors import SettingsError, TryAgainError
@@ -34,8 +34,8 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from target_moengage_cohort.cli.file_segment_change import ChangeKind
-    from target_moengage_cohort.cli.segment_parts import Part
+    from target_moengage_cohort.cli.segments.file_segment_change import ChangeKind
+    from target_moengage_cohort.cli.segments.segment_parts import Part
     from target_moengage_cohort.ledger.moving import Opener
 
 logger = logging.getLogger(__name__)

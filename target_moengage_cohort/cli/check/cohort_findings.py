@@ -12,7 +12,7 @@ import msgspec
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import BusyError, RowError, SettingsError, TargetError
 from target_moengage_cohort.core.text import format_count
-from target_moengage_cohort.sync.segment_directory import taken_name
+from target_moengage_cohort.sync.segments.segment_directory import taken_name
 
 if t.TYPE_CHECKING:
     from collections.abc import Container, Sequence

@@ -7,8 +7,8 @@ import typing as t
 
 from target_moengage_cohort.cli.empty_command import known_members
 from target_moengage_cohort.cli.new_files import new_file
-from target_moengage_cohort.cli.observed_members import read_observed
-from target_moengage_cohort.cli.verification import (
+from target_moengage_cohort.cli.verify.observed_members import read_observed
+from target_moengage_cohort.cli.verify.verification import (
     Finding,
     Result,
     blank,
@@ -24,8 +24,8 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from target_moengage_cohort.cli.new_files import NewFile
-    from target_moengage_cohort.cli.observed_members import Row
     from target_moengage_cohort.cli.session import Session
+    from target_moengage_cohort.cli.verify.observed_members import Row
     from target_moengage_cohort.ledger.samples import ObservedCounts
     from target_moengage_cohort.ledger.snapshot import DifferenceKind, Observation
 

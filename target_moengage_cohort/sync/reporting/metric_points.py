@@ -10,7 +10,7 @@ from datetime import datetime
 from target_moengage_cohort.moengage.cohort_sync import COHORT_SYNC_PATH
 
 if t.TYPE_CHECKING:
-    from target_moengage_cohort.sync.report import Report
+    from target_moengage_cohort.sync.reporting.report import Report
 
 
 def log_points(report: Report, batches: int) -> None:

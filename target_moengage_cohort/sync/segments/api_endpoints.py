@@ -11,9 +11,9 @@ from target_moengage_cohort.delivery.delivery import live_calls
 from target_moengage_cohort.moengage.analytics import Analytics
 from target_moengage_cohort.moengage.filters import all_of, attribute_in
 from target_moengage_cohort.sync.context import ApiEndpoints
-from target_moengage_cohort.sync.match_guard import MatchGuard
-from target_moengage_cohort.sync.segment_directory import SegmentDirectory
-from target_moengage_cohort.sync.unarchiver import Unarchiver
+from target_moengage_cohort.sync.segments.match_guard import MatchGuard
+from target_moengage_cohort.sync.segments.segment_directory import SegmentDirectory
+from target_moengage_cohort.sync.segments.unarchiver import Unarchiver
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.moengage.calls import Send
     from target_moengage_cohort.settings import Settings
     from target_moengage_cohort.sync.context import RunContext
-    from target_moengage_cohort.sync.segment_directory import Sending
+    from target_moengage_cohort.sync.segments.segment_directory import Sending
 
 _LONGEST_ANSWER_SECONDS = 15
 _LONGEST_RETRY_SECONDS = 120

@@ -14,7 +14,7 @@ from target_moengage_cohort.core.files import replace
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from target_moengage_cohort.sync.report import CohortReport, Report
+    from target_moengage_cohort.sync.reporting.report import CohortReport, Report
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.cli.assumptions import (
+from target_moengage_cohort.cli.check.assumptions import (
     ANONYMOUS_ID,
     STATEMENTS,
     Assumption,
@@ -29,8 +29,8 @@ from target_moengage_cohort.moengage.filters import (
     in_segment,
 )
 from target_moengage_cohort.moengage.segments import Segments
-from target_moengage_cohort.sync.api_endpoints import opener
-from target_moengage_cohort.sync.match_guard import MOST_COUNTED, spread, user_ids
+from target_moengage_cohort.sync.segments.api_endpoints import opener
+from target_moengage_cohort.sync.segments.match_guard import MOST_COUNTED, spread, user_ids
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +43,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.moengage.filters import FilterGroup
     from target_moengage_cohort.moengage.segments import Segment, SegmentDetails
     from target_moengage_cohort.settings import Settings
-    from target_moengage_cohort.sync.segment_directory import Sending
+    from target_moengage_cohort.sync.segments.segment_directory import Sending
 
     Opening: t.TypeAlias = Callable[[Settings], Sending]
 

@@ -18,7 +18,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.records import CohortEntry
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.sync.context import RunContext
-    from target_moengage_cohort.sync.segment_directory import Sending
+    from target_moengage_cohort.sync.segments.segment_directory import Sending
 
 logger = logging.getLogger(__name__)
 

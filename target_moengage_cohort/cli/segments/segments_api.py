@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
-from target_moengage_cohort.cli.segment_users import FileUsers
+from target_moengage_cohort.cli.segments.segment_users import FileUsers
 from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import InputError, TargetError
 from target_moengage_cohort.delivery.delivery import live_calls

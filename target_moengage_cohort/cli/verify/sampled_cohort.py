@@ -6,7 +6,7 @@ import typing as t
 
 import msgspec
 
-from target_moengage_cohort.cli.verification import (
+from target_moengage_cohort.cli.verify.verification import (
     Finding,
     Result,
     SampleCounts,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from target_moengage_cohort.cli.verification import Result, Unknown, blank, undecided
+from target_moengage_cohort.cli.verify.verification import Result, Unknown, blank, undecided
 from target_moengage_cohort.core.errors import TargetError
 from target_moengage_cohort.moengage.analytics import Analytics
 from target_moengage_cohort.moengage.filters import FilterGroup, all_of, attribute_in, in_segment
@@ -13,7 +13,7 @@ from target_moengage_cohort.moengage.segments import Segments
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from target_moengage_cohort.cli.sampled_cohort import SampledCohort
+    from target_moengage_cohort.cli.verify.sampled_cohort import SampledCohort
     from target_moengage_cohort.moengage.calls import Send
 
 _OF_THIS_QUERY = {"query_failed", "query_not_found", "query_pending"}

@@ -13,14 +13,14 @@ if t.TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterator
 
-    from target_moengage_cohort.cli.file_segment_change import (
+    from target_moengage_cohort.cli.segments.file_segment_change import (
         ChangeKind,
         FileChange,
         FileSender,
         SentFile,
     )
-    from target_moengage_cohort.cli.segment_parts import Part
-    from target_moengage_cohort.cli.segment_storage import SegmentStorage
+    from target_moengage_cohort.cli.segments.segment_parts import Part
+    from target_moengage_cohort.cli.segments.segment_storage import SegmentStorage
 
 _TITLES = {
     "create": "Create",

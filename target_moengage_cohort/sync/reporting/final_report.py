@@ -11,8 +11,8 @@ import msgspec
 
 from target_moengage_cohort.core.errors import TargetError, known_error
 from target_moengage_cohort.core.warning_log import WarningLog
-from target_moengage_cohort.sync import report as reports
-from target_moengage_cohort.sync.report import ReportHead
+from target_moengage_cohort.sync.reporting import report as reports
+from target_moengage_cohort.sync.reporting.report import ReportHead
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,10 +84,10 @@ class FinalReport:
     def _publish(self, report: reports.Report) -> None:
         """Give a run's numbers to those who watch many programs, if they are asked for."""
         if (self._metrics_path or "").endswith(".prom"):  # else it was refused
-            from target_moengage_cohort.sync import metrics_file  # noqa: PLC0415 - rarely set
+            from target_moengage_cohort.sync.reporting import metrics_file  # noqa: PLC0415 - rarely set
 
             metrics_file.write(report, str(self._metrics_path), self._partner or "")
         if any(name.startswith("OTEL_EXPORTER_OTLP_") for name in os.environ):
-            from target_moengage_cohort.sync import telemetry  # noqa: PLC0415 - likewise
+            from target_moengage_cohort.sync.reporting import telemetry  # noqa: PLC0415 - likewise
 
             telemetry.export(report, self._partner or "")

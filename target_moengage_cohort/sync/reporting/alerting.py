@@ -13,14 +13,14 @@ import msgspec
 
 from target_moengage_cohort.core.errors import TargetError, anonymous_traceback
 from target_moengage_cohort.core.text import format_count, iso_utc, printable
-from target_moengage_cohort.sync.alert_states import (
+from target_moengage_cohort.sync.reporting.alert_states import (
     RECOVERED,
     Event,
     State,
     StreamOutcome,
     changes,
 )
-from target_moengage_cohort.sync.report import AlertReport
+from target_moengage_cohort.sync.reporting.report import AlertReport
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,0 +1,1 @@
+"""What `moengage-cohort check` looks at."""

@@ -1,0 +1,1 @@
+"""How `moengage-cohort verify` compares cohorts with MoEngage."""

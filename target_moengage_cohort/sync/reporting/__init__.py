@@ -1,0 +1,1 @@
+"""What a run tells: report, log, metrics, traces and alerts."""
