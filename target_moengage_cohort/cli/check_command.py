@@ -13,66 +13,24 @@ from target_moengage_cohort.cli.check.cohort_findings import CohortFindings, fin
 from target_moengage_cohort.cli.check.column_trial import read_samples, try_columns
 from target_moengage_cohort.cli.check.outlook import outlook
 from target_moengage_cohort.cli.check.probe import probe
+from target_moengage_cohort.cli.check.setting_checks import Checks, marked, setting_checks
 from target_moengage_cohort.cli.session import DONE, FAILED, Session, configured, show
-from target_moengage_cohort.cli.terminal import colored, complain, example, wrap
+from target_moengage_cohort.cli.terminal import complain, example, wrap
 from target_moengage_cohort.core.errors import SettingsError, TargetError
-from target_moengage_cohort.core.files import try_out
-from target_moengage_cohort.core.text import format_count, printable
+from target_moengage_cohort.core.text import format_count
 from target_moengage_cohort.delivery.ports import Timing
-from target_moengage_cohort.moengage.answers import login_error
-from target_moengage_cohort.moengage.transport import Transport
-from target_moengage_cohort.settings.addresses import state_path
-from target_moengage_cohort.singer.writer import check_rejects_path
-from target_moengage_cohort.sync.exclusions import Exclusions
 from target_moengage_cohort.sync.process import record_mapper_of
-from target_moengage_cohort.sync.reporting import report
 from target_moengage_cohort.sync.segments.api_endpoints import opener
 from target_moengage_cohort.sync.segments.segment_directory import SegmentDirectory
 from target_moengage_cohort.sync.segments.segment_limit import warn_of_segments
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from target_moengage_cohort.cli.check.assumptions import Assumption
     from target_moengage_cohort.ledger.interface import LedgerStore
     from target_moengage_cohort.ledger.records import CohortEntry
     from target_moengage_cohort.settings import Settings, StreamMapping
-
-_TIMEOUT_SECONDS = 15  # a person waits at the prompt
-
-
-class _Check(msgspec.Struct, frozen=True):
-    """The result of one check, with all its errors."""
-
-    name: str
-    ok: bool
-    message: str
-    errors: list[dict[str, str]] = []
-
-
-class Checks:
-    """Runs checks, and collects all faults instead of stopping at the first one."""
-
-    def __init__(self) -> None:
-        self.done: list[_Check] = []
-        self.faults: list[TargetError] = []
-
-    def run(self, name: str, work: Callable[[], object], text: str | None = None) -> bool:
-        """Run one check; note a text, its result or its error; return whether it passed."""
-        try:
-            result = work()
-        except TargetError as error:
-            self.fail(name, error)
-            return False
-        self.done.append(_Check(name, ok=True, message=text or str(result)))
-        return True
-
-    def fail(self, name: str, error: TargetError) -> None:
-        """Note a check that has failed, by the reason without its remedy."""
-        self.faults += error.faults
-        reasons = "; ".join(str(each).partition("; ")[0] for each in error.faults)
-        errors = [{"code": each.code, "message": str(each)} for each in error.faults]
-        self.done.append(_Check(name, ok=False, message=reasons, errors=errors))
 
 
 @click.command(epilog=example("moengage-cohort check --config config.json"))
@@ -148,14 +106,6 @@ def _lines(
     yield from _section(_limits(settings))
 
 
-def marked(mark: str, text: str) -> str:
-    """Return a text after a mark in its color."""
-    first, indent = f"{mark:<6}", " " * 6
-    line = wrap(printable(text), first=first, indent=indent, break_words=False)
-    color = {"ok": "green", "FAIL": "red"}.get(mark, "yellow")
-    return line.replace(mark, colored(mark, color), 1)
-
-
 def _stream(mapping: StreamMapping, entries: Sequence[CohortEntry] | None) -> dict[str, t.Any]:
     """Return a mapping for programs, with the members of its cohorts that are known."""
     cohort = mapping.cohort
@@ -187,46 +137,6 @@ def _try_columns(session: Session, path: str, checks: Checks) -> list[dict[str, 
         found = ", ".join(f"{role} {column!r}" for role, column in trial.columns.items())
         checks.run(name, lambda: None, f"{found}{'; one row was tested' if trial.had_row else ''}")
     return [trial.result() for trial in trials]
-
-
-def setting_checks(settings: Settings) -> Iterator[tuple[str, Callable[[], object], str | None]]:
-    """Return all checks but that of the ledger, for `Checks.run`."""
-    yield "settings", lambda: None, "valid"
-    yield "credentials", partial(_credentials, settings), None
-    yield "state directory", _state_directory, None
-    if settings.transforms_records:
-        text = "valid; the streams below are those after stream maps"
-        yield "stream maps", partial(record_mapper_of, settings), text
-    if (path := settings.rejects_path) is not None:
-        yield "rejects_path", partial(check_rejects_path, path), path
-    if settings.exclude_path is not None:
-        yield "exclude_path", Exclusions(settings.exclude_path).load, "readable"
-    if (path := settings.report_path) is not None:
-        yield "report_path", partial(report.check, path), path
-    if (path := settings.metrics_path) is not None:
-        yield "metrics_path", partial(report.check, path, "metrics_path"), path
-
-
-def _credentials(settings: Settings) -> str:
-    seconds = min(settings.request_timeout_seconds, _TIMEOUT_SECONDS)
-    answer = Transport(msgspec.structs.replace(settings, request_timeout_seconds=seconds)).log_in()
-    if (error := login_error(answer)) is not None:
-        raise error
-    workspace = f"workspace {answer.app_name!r}" if answer.app_name else "accepted"
-    return f"{workspace} at {settings.base_url}"
-
-
-def _state_directory() -> str:
-    path = state_path()
-    try:
-        try_out(path)
-    except OSError as error:
-        msg = (
-            f"the state directory {path} cannot be used ({error.strerror}); make it writable, or "
-            "set XDG_STATE_HOME to another directory"
-        )
-        raise SettingsError("state_directory_unusable", msg) from None
-    return str(path)
 
 
 def _ledger_and_cohorts(

@@ -12,14 +12,14 @@ from pathlib import Path
 import click
 
 from target_moengage_cohort import NAME, settings
-from target_moengage_cohort.cli.check_command import Checks, marked, setting_checks
-from target_moengage_cohort.cli.init_answers import InitOptions, collect
-from target_moengage_cohort.cli.init_questions import Questions
-from target_moengage_cohort.cli.meltano_project import ENV_FILE, MeltanoProject, write
-from target_moengage_cohort.cli.project_changes import changes_of
-from target_moengage_cohort.cli.project_parts import UTILITY, cohorts
+from target_moengage_cohort.cli.check.setting_checks import Checks, marked, setting_checks
+from target_moengage_cohort.cli.init.init_answers import InitOptions, collect
+from target_moengage_cohort.cli.init.init_questions import Questions
+from target_moengage_cohort.cli.init.meltano_project import ENV_FILE, MeltanoProject, write
+from target_moengage_cohort.cli.init.project_changes import changes_of
+from target_moengage_cohort.cli.init.project_parts import UTILITY, cohorts
+from target_moengage_cohort.cli.init.tap_trial import NotTriedError, try_tap
 from target_moengage_cohort.cli.session import DONE, FAILED, SessionTiming, explain
-from target_moengage_cohort.cli.tap_trial import NotTriedError, try_tap
 from target_moengage_cohort.cli.terminal import ask, complain, example, require_utf8
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.interrupts import raising_at_sigint
@@ -29,8 +29,8 @@ from target_moengage_cohort.settings.declared import ENVIRONMENT_PREFIX, SETTING
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from target_moengage_cohort.cli.init_answers import Answers
-    from target_moengage_cohort.cli.meltano_project import FileChange
+    from target_moengage_cohort.cli.init.init_answers import Answers
+    from target_moengage_cohort.cli.init.meltano_project import FileChange
 
 _MASK = "********"
 _REQUIRED = ("workspace_id", "data_api_key", "data_center", "partner")

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from target_moengage_cohort.cli.empty_command import prepared, remove_all
+from target_moengage_cohort.cli.cohort_members import prepared, remove_all
 from target_moengage_cohort.cli.moving_commands import (
     copy,
     export_archive,

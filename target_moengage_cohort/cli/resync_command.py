@@ -6,7 +6,7 @@ import typing as t
 
 import click
 
-from target_moengage_cohort.cli.empty_command import cohorts_with_members, known_members
+from target_moengage_cohort.cli.cohort_members import cohorts_with_members, known_members
 from target_moengage_cohort.cli.operator_delivery import OperatorDelivery
 from target_moengage_cohort.cli.session import FAILED, Session, reporting
 from target_moengage_cohort.cli.terminal import ask, example, require_utf8

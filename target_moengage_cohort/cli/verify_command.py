@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from target_moengage_cohort.cli.empty_command import cohorts_with_members, known_members
+from target_moengage_cohort.cli.cohort_members import cohorts_with_members, known_members
 from target_moengage_cohort.cli.session import Session, configured, show
 from target_moengage_cohort.cli.terminal import example, require_utf8
 from target_moengage_cohort.cli.verify.observation_report import compare

@@ -5,7 +5,7 @@ import textwrap
 import pytest
 import yaml
 
-from target_moengage_cohort.cli.yaml_insertion import Block, NoPlaceError, insert
+from target_moengage_cohort.cli.init.yaml_insertion import Block, NoPlaceError, insert
 
 LIST = Block(("plugins", "loaders"), "- name: new\n  config:\n    a: 1\n")
 ENTRY = Block(("plugins", "loaders", "old", "config", "cohorts"), "new:\n  cohort_id: n\n")

@@ -10,7 +10,7 @@ from collections import Counter
 
 import click
 
-from target_moengage_cohort.cli.empty_command import known_members
+from target_moengage_cohort.cli.cohort_members import known_members
 from target_moengage_cohort.cli.segments.file_segment_change import FileChange, FileSender
 from target_moengage_cohort.cli.segments.file_segment_options import FileOptions, takes_file
 from target_moengage_cohort.cli.segments.file_segment_result import Result, lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
-from target_moengage_cohort.cli.empty_command import known_members
+from target_moengage_cohort.cli.cohort_members import known_members
 from target_moengage_cohort.cli.new_files import new_file
 from target_moengage_cohort.cli.verify.observed_members import read_observed
 from target_moengage_cohort.cli.verify.verification import (

@@ -8,8 +8,8 @@ import typing as t
 import msgspec
 
 from target_moengage_cohort import NAME
-from target_moengage_cohort.cli.stream_answers import ask_streams, given_streams
-from target_moengage_cohort.cli.warehouses import WAREHOUSES, Warehouse, warehouse_of
+from target_moengage_cohort.cli.init.stream_answers import ask_streams, given_streams
+from target_moengage_cohort.cli.init.warehouses import WAREHOUSES, Warehouse, warehouse_of
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.settings.addresses import data_center
 from target_moengage_cohort.settings.declared import ENVIRONMENT_PREFIX
@@ -17,9 +17,9 @@ from target_moengage_cohort.settings.declared import ENVIRONMENT_PREFIX
 if t.TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from target_moengage_cohort.cli.init_questions import Questions
-    from target_moengage_cohort.cli.meltano_project import MeltanoProject
-    from target_moengage_cohort.cli.warehouses import ProjectStream, TapVariable
+    from target_moengage_cohort.cli.init.init_questions import Questions
+    from target_moengage_cohort.cli.init.meltano_project import MeltanoProject
+    from target_moengage_cohort.cli.init.warehouses import ProjectStream, TapVariable
 
 _EMULATED = {"WORKSPACE_ID": "demo-workspace", "DATA_API_KEY": "demo-key", "DATA_CENTER": "01"}
 _NO_ACCOUNT_NOTE = (

@@ -9,20 +9,20 @@ import msgspec
 import yaml
 
 from target_moengage_cohort import NAME
-from target_moengage_cohort.cli import project_parts as parts
-from target_moengage_cohort.cli.meltano_project import (
+from target_moengage_cohort.cli.init import project_parts as parts
+from target_moengage_cohort.cli.init.meltano_project import (
     ENV_FILE,
     PROJECT_FILE,
     FileChange,
     MeltanoProject,
 )
-from target_moengage_cohort.cli.warehouses import tap_keys
-from target_moengage_cohort.cli.yaml_insertion import Block, NoPlaceError, insert
+from target_moengage_cohort.cli.init.warehouses import tap_keys
+from target_moengage_cohort.cli.init.yaml_insertion import Block, NoPlaceError, insert
 from target_moengage_cohort.settings.about import json_schema
 from target_moengage_cohort.settings.forms import OBJECTS
 
 if t.TYPE_CHECKING:
-    from target_moengage_cohort.cli.init_answers import Answers
+    from target_moengage_cohort.cli.init.init_answers import Answers
 
 _EXTRACTORS, _LOADERS = ("plugins", "extractors"), ("plugins", "loaders")
 _UTILITIES = ("plugins", "utilities")

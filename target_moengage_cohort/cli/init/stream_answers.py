@@ -6,7 +6,7 @@ import difflib
 import shlex
 import typing as t
 
-from target_moengage_cohort.cli.warehouses import ProjectStream
+from target_moengage_cohort.cli.init.warehouses import ProjectStream
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.membership import SyncMode, cohort_name_fault
 from target_moengage_cohort.settings.about import json_schema
@@ -14,8 +14,8 @@ from target_moengage_cohort.settings.about import json_schema
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from target_moengage_cohort.cli.init_questions import Questions
-    from target_moengage_cohort.cli.warehouses import Warehouse
+    from target_moengage_cohort.cli.init.init_questions import Questions
+    from target_moengage_cohort.cli.init.warehouses import Warehouse
 
 _TAP_KEYS = ("replication_key", "table")
 _COLUMN = "name of a column; empty: none"

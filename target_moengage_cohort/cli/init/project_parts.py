@@ -10,13 +10,13 @@ import typing as t
 import yaml
 
 from target_moengage_cohort import NAME
-from target_moengage_cohort.cli.warehouses import tap_keys
+from target_moengage_cohort.cli.init.warehouses import tap_keys
 from target_moengage_cohort.settings.about import json_schema
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from target_moengage_cohort.cli.warehouses import ProjectStream, Warehouse
+    from target_moengage_cohort.cli.init.warehouses import ProjectStream, Warehouse
 
 UTILITY = "moengage-cohort"
 # A string that every version of YAML reads as one; PyYAML knows the rules of YAML 1.1 only.

@@ -1,0 +1,1 @@
+"""How `moengage-cohort init` sets up a Meltano project."""
