@@ -60,7 +60,7 @@ Control endpoints
     that may be in the public DNS.
 
     GET /_emulator/cohorts
-        `{"cohorts": [{"partner", "cohort_id", "name", "description", "members", "late"}]}`
+        `{"cohorts": […]}` with the fields of `CohortSummary`.
     GET /_emulator/members?cohort_id=vip[&partner=acme]
         A stream with a line of JSON per member: `{"uid": "u1", "anonymous_id": "a1"}`; a missing
         identifier is left out. Members with a uid come first, each kind in the order in which
@@ -69,8 +69,8 @@ Control endpoints
         `{"requests": […], "more": false}`; the fields are those of `RequestRecord`. `outcome` is
         `applied`, `late` (held back), `applied_late`, `dropped` or `refused`. The log keeps the
         last 100,000 requests.
-    GET /_emulator/overview
-        The fields of `Overview`: the data of the page.
+    GET /_emulator/overview[?cohort_id=&partner=…]
+        The fields of `Overview`: the data of the page. The query selects its requests as above.
     GET /_emulator/totals
         The fields of `Totals`; `largest_window` is the largest number of requests in any rolling
         60 seconds.

@@ -201,8 +201,8 @@ class _Control(FaultHandlers):
     async def totals(self, _request: Request) -> Response:
         return answer(self._state.totals())
 
-    async def overview(self, _request: Request) -> Response:
-        return answer(overview(self._state))
+    async def overview(self, request: Request) -> Response:
+        return answer(overview(self._state, _query(RequestsQuery, request).selects))
 
     async def faults(self, _request: Request) -> Response:
         return answer(self._state.faults())

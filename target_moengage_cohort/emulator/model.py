@@ -154,11 +154,22 @@ class RequestRecord(msgspec.Struct):
 
 
 class CohortSummary(msgspec.Struct, frozen=True):
-    """A cohort of the emulator; `late` counts the changes that are still held back."""
+    """A cohort of the emulator.
+
+    Attributes:
+        partner: As sent.
+        cohort_id: As sent.
+        name: The segment's name: that of the first request.
+        sent_name: The name in the newest request.
+        description: That of the first request.
+        members: The number of members now.
+        late: The number of changes that are still held back.
+    """
 
     partner: str
     cohort_id: str
     name: str
+    sent_name: str
     description: str | None
     members: int
     late: int

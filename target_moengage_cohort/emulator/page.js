@@ -14,6 +14,19 @@ const FAULTS = {
   drop_before: "Injected fault: connection reset, nothing applied",
   drop_after: "Injected fault: connection reset after the change",
 };
+const INJECT = {
+  status: ({ status, retry, ...rest }) => ["status", {
+    status: Number(status), headers: retry ? { "Retry-After": retry } : {}, ...affected(rest),
+  }],
+  before: (fields) => ["drop", { when: "before", ...affected(fields) }],
+  after: (fields) => ["drop", { when: "after", ...affected(fields) }],
+  share: ({ percent }) => ["share", { share: Number(percent) / 100 }],
+  latency: ({ seconds }) => ["latency", { seconds: Number(seconds) }],
+  poison: ({ ids }) => ["poison", { ids: ids.split(/\r?\n/).filter(Boolean) }],
+  hold: () => ["hold", { held: true }],
+};
+const LIMIT_STATES = { good: "within the limit", near: "close to the limit", over: "over the limit" };
+const NEAR = 0.9;
 const OUTCOMES = {
   applied: "applied", applied_late: "applied late", late: "held back, to be applied late",
   dropped: "dropped", refused: "refused",
@@ -35,7 +48,11 @@ function bar(node, part, whole) {
   node.classList.toggle("over", part > whole);
 }
 
-// A cell is {text, below, bad, bar: [part, whole]}. Rows and cells are reused and only their text
+const affected = ({ count, cohort }) => ({ count: Number(count), cohort_id: cohort || null });
+const linkTo = ({ partner, cohort_id: id }) => `#${encodeURIComponent(partner)}/${encodeURIComponent(id)}`;
+const sentAs = ({ partner, cohort_id: id }) => `${partner} / ${id}`;
+
+// A cell is {text, href, below, bad, bar: [part, whole]}. Rows and cells are reused and only their text
 // changes, so nothing flashes, and selections and scroll positions are kept.
 function fill(id, rows, empty) {
   const [head] = get(id).querySelector("thead").rows;
@@ -59,7 +76,7 @@ function addCell(row, heading) {
   if (cell.tagName === "TH") cell.scope = "row";
   cell.className = heading.className;
   cell.append(...["", "below", "bar"].map((name) => {
-    const part = document.createElement("span");
+    const part = document.createElement(name ? "span" : "a"); // a link only if it has an href
     part.className = name;
     return part;
   }));
@@ -67,9 +84,11 @@ function addCell(row, heading) {
   return cell;
 }
 
-function show(cell, { text, below = "", bad = false, bar: filled }) {
+function show(cell, { text, href = "", below = "", bad = false, bar: filled }) {
   const [main, small, line] = cell.children;
   put(main, text);
+  if (!href) main.removeAttribute("href");
+  else if (main.getAttribute("href") !== href) main.href = href;
   put(small, below);
   small.hidden = !below;
   line.hidden = !filled;
@@ -77,11 +96,30 @@ function show(cell, { text, below = "", bad = false, bar: filled }) {
   cell.classList.toggle("bad", bad);
 }
 
+// Records with the same key become one row: the newest, with their number.
+function grouped(records, keyOf) {
+  const groups = new Map();
+  for (const record of records) {
+    const key = JSON.stringify(keyOf(record));
+    const group = groups.get(key) ?? { record, count: 0 };
+    group.count += 1;
+    groups.set(key, group);
+  }
+  return [...groups.values()];
+}
+
+function headOf({ record, count }) {
+  return [
+    { text: number.format(record.number), below: count > 1 ? many(count, "time") : "" },
+    { text: time.format(record.arrived_at * 1000) },
+  ];
+}
+
 const isBad = (request) => request.status !== 200 || ["dropped", "refused"].includes(request.outcome);
 
 function cohortOf(request) {
   if (request.cohort_id === null) return { text: "–" };
-  return { text: request.cohort_name, below: `${request.partner} / ${request.cohort_id}` };
+  return { text: request.cohort_name, href: linkTo(request), below: sentAs(request) };
 }
 
 function answerOf(request) {
@@ -118,10 +156,19 @@ function faultsOf({ scripted, share, latency, poisoned, held }) {
 }
 
 function showFaults(lines) {
-  const list = get("faults").querySelector("ul");
-  get("faults").hidden = !lines.length;
+  const list = get("active").querySelector("ul");
+  get("active").hidden = !lines.length;
   while (list.children.length > lines.length) list.lastChild.remove();
   lines.forEach((line, at) => put(list.children[at] ?? list.appendChild(document.createElement("li")), line));
+}
+
+function showPeak(peak, limit) {
+  const state = peak > limit ? "over" : peak > NEAR * limit ? "near" : "good";
+  put(get("peak"), `${number.format(peak)} of ${number.format(limit)}`);
+  put(get("peak-state"), LIMIT_STATES[state]);
+  bar(get("peak-bar"), peak, limit);
+  get("peak-state").className = state;
+  get("peak-bar").className = `bar ${state}`;
 }
 
 function showTotals({ totals, used, requests_per_minute: limit, max_payload_bytes: bytes, order }) {
@@ -129,7 +176,7 @@ function showTotals({ totals, used, requests_per_minute: limit, max_payload_byte
   put(get("order"), order);
   put(get("used"), `${number.format(used)} of ${number.format(limit)}`);
   bar(get("used-bar"), used, limit);
-  put(get("largest"), number.format(totals.largest_window));
+  showPeak(totals.largest_window, limit);
   put(get("count"), number.format(totals.requests));
   put(get("answers"), others.map(([status, count]) => `${number.format(count)}\u00a0×\u00a0${status}`).join(", "));
   put(get("sent"), number.format(totals.members_sent));
@@ -144,10 +191,10 @@ function showAll(now) {
   showFaults(faultsOf(now.faults));
   fill("cohorts", now.cohorts.map((cohort) => [
     {
-      text: cohort.name,
-      below: `${cohort.partner} / ${cohort.cohort_id}`
-        + (cohort.late ? `; ${many(cohort.late, "change")} held back` : ""),
+      text: cohort.name, href: linkTo(cohort),
+      below: cohort.late ? `${many(cohort.late, "change")} held back` : "",
     },
+    { text: sentAs(cohort), below: cohort.sent_name === cohort.name ? "" : `now named ${cohort.sent_name}` },
     { text: number.format(cohort.members) },
   ]), "None yet.");
   fill("segments", now.segments.map((segment) => [
@@ -155,48 +202,117 @@ function showAll(now) {
     { text: segment.kind, below: segment.is_archived ? "archived" : "", bad: segment.is_archived },
     { text: segment.users === null ? "–" : number.format(segment.users) },
   ]), "None yet.");
-  fill("calls", now.calls.map((call) => [
-    { text: number.format(call.number) },
-    { text: time.format(call.arrived_at * 1000) },
-    { text: call.endpoint, below: call.error ?? "" },
-    { text: String(call.status ?? "none"), bad: call.status === null || call.status >= 300 },
+  fill("calls", grouped(now.calls, ({ endpoint, error, status }) => [endpoint, error, status]).map((group) => [
+    ...headOf(group),
+    { text: group.record.endpoint, below: group.record.error ?? "" },
+    { text: String(group.record.status ?? "none"), bad: group.record.status === null || group.record.status >= 300 },
   ]), "None yet.");
-  fill("failed", now.failed.map((request) => [
-    { text: number.format(request.number) },
-    { text: time.format(request.arrived_at * 1000) },
-    cohortOf(request), answerOf(request), reasonOf(request),
-  ]), "None.");
-  fill("requests", now.requests.map((request) => [
-    { text: number.format(request.number) },
-    { text: time.format(request.arrived_at * 1000) },
-    cohortOf(request),
-    membersOf(request),
-    { text: request.members === null ? "–" : number.format(request.changed) },
-    {
-      text: number.format(request.bytes), below: percent(request.bytes, now.max_payload_bytes),
-      bar: [request.bytes, now.max_payload_bytes], bad: request.bytes > now.max_payload_bytes,
-    },
-    answerOf(request),
-  ]), "None yet.");
+  fill("failed", grouped(now.failed, (request) => [cohortOf(request), answerOf(request), reasonOf(request)])
+    .map((group) => [
+      ...headOf(group), cohortOf(group.record), answerOf(group.record), reasonOf(group.record),
+    ]), "None.");
+  showRequests(now);
+}
+
+function showRequests({ requests, cohorts, max_payload_bytes: most }) {
+  const [partner, id] = selection();
+  const cohort = cohorts.find((each) => each.partner === partner && each.cohort_id === id);
+  put(get("selected"), id === undefined ? "the last 50" : `the last 50 of ${cohort?.name ?? `${partner} / ${id}`}`);
+  get("all").hidden = id === undefined;
+  const sameBytes = (request) => [request.digest, request.bytes, request.changed, answerOf(request)];
+  fill("requests", grouped(requests, sameBytes).map((group) => {
+    const { record: request } = group;
+    return [
+      ...headOf(group),
+      cohortOf(request),
+      membersOf(request),
+      { text: request.members === null ? "–" : number.format(request.changed) },
+      {
+        text: number.format(request.bytes), below: percent(request.bytes, most),
+        bar: [request.bytes, most], bad: request.bytes > most,
+      },
+      answerOf(request),
+    ];
+  }), "None yet.");
+}
+
+// The address names the cohort whose requests are shown: #partner/cohort_id.
+function selection() {
+  try {
+    const names = location.hash.slice(1).split("/").map(decodeURIComponent);
+    return names.length === 2 ? names : [];
+  } catch {
+    return [];
+  }
+}
+
+function overviewUrl() {
+  const [partner, id] = selection();
+  const query = id === undefined ? "" : `?${new URLSearchParams({ partner, cohort_id: id })}`;
+  return `/_emulator/overview${query}`;
 }
 
 let shown = "";
+let timer;
 
 async function refresh() {
+  const url = overviewUrl();
   try {
-    const answer = await fetch("/_emulator/overview", { cache: "no-store" });
+    const answer = await fetch(url, { cache: "no-store" });
     if (!answer.ok) throw new Error(String(answer.status));
     const text = await answer.text();
-    if (text !== shown) showAll(JSON.parse(text));
-    shown = text;
+    if (url !== overviewUrl()) return; // another cohort was selected meanwhile
+    if (text + url !== shown) showAll(JSON.parse(text));
+    shown = text + url;
     put(get("live"), "Live");
     get("live").className = "";
   } catch {
     put(get("live"), "The emulator doesn't answer: this is the last known state");
     get("live").className = "lost";
   }
-  setTimeout(refresh, EVERY_MS);
+  clearTimeout(timer);
+  timer = setTimeout(refresh, EVERY_MS);
 }
 
+async function steer(method, path, body) {
+  let problem = "";
+  try {
+    const headers = { "Content-Type": "application/json" };
+    const answer = await fetch(`/_emulator/faults${path}`, { method, headers, body: JSON.stringify(body) });
+    if (!answer.ok) problem = (await answer.json()).error;
+  } catch {
+    problem = "The emulator doesn't answer: nothing has changed";
+  }
+  put(get("problem"), problem);
+  await refresh();
+  return !problem;
+}
+
+function showFields() {
+  const { kind } = get("inject").elements;
+  for (const label of get("inject").querySelectorAll("[data-for]")) {
+    label.hidden = !label.dataset.for.split(" ").includes(kind.value);
+    label.querySelector("input, textarea").disabled = label.hidden;
+  }
+}
+
+get("inject").addEventListener("change", showFields);
+get("inject").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const { kind, ...fields } = Object.fromEntries(new FormData(event.target));
+  const [path, body] = INJECT[kind](fields);
+  if (await steer("POST", `/${path}`, body)) get("inject").elements.ids.value = "";
+});
+get("clear").addEventListener("click", async () => {
+  await steer("DELETE", "");
+  document.querySelector("summary").focus(); // the button is gone
+});
+addEventListener("hashchange", async () => {
+  await refresh();
+  get("requests").querySelector(".scroll").focus();
+  get("requests").scrollIntoView();
+});
+
 put(get("url"), location.origin);
+showFields();
 refresh();

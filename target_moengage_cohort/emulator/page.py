@@ -36,7 +36,7 @@ class Overview(msgspec.Struct, frozen=True):
         cohorts: All cohorts, in the order of their creation.
         segments: All segments, cohorts included, likewise.
         calls: The last 50 calls of the Segments and the Analytics API, newest first.
-        requests: The last 50 requests, newest first.
+        requests: The last 50 of the selected requests, newest first.
         failed: The last 50 requests that were refused or not applied, newest first.
     """
 
@@ -53,8 +53,13 @@ class Overview(msgspec.Struct, frozen=True):
     failed: list[RequestRecord]
 
 
-def overview(state: State) -> Overview:
-    """Return the data of the page."""
+def overview(state: State, is_selected: t.Callable[[RequestRecord], bool]) -> Overview:
+    """Return the data of the page.
+
+    Args:
+        state: The emulator's state.
+        is_selected: Whether the requests are to contain one; failed ones are there in any case.
+    """
     return Overview(
         order=state.options.order,
         max_payload_bytes=state.options.max_payload_bytes,
@@ -65,7 +70,7 @@ def overview(state: State) -> Overview:
         cohorts=state.cohorts(),
         segments=state.apis.segments(),
         calls=state.apis.calls()[: -RECENT - 1 : -1],
-        requests=state.recent(RECENT),
+        requests=state.recent(RECENT, is_selected),
         failed=state.recent(RECENT, lambda record: not record.has_succeeded),
     )
 

@@ -81,7 +81,7 @@ class Cohort:
         self._recent: deque[_Recent] = deque()
         self.partner = first.partner
         self.cohort_id = first.cohort_id
-        self.name = first.cohort_name
+        self.name = self.sent_name = first.cohort_name
         self.description = first.cohort_description
         self.late: list[Late] = []
         self._uids = _Roster()
@@ -97,6 +97,7 @@ class Cohort:
             partner=self.partner,
             cohort_id=self.cohort_id,
             name=self.name,
+            sent_name=self.sent_name,
             description=self.description,
             members=len(self),
             late=len(self.late),

@@ -146,7 +146,7 @@ class State:
             return [copy.copy(record) for record in self._log if is_selected(record)]
 
     def recent(
-        self, count: int, is_selected: t.Callable[[RequestRecord], bool] = lambda _: True
+        self, count: int, is_selected: t.Callable[[RequestRecord], bool]
     ) -> list[RequestRecord]:
         """Copy at most `count` of the selected entries of the log, newest first."""
         with self._changed:

@@ -50,6 +50,7 @@ class Workspace:
         if not isinstance(cohort, Cohort):
             record.outcome, record.dropped = "dropped", cohort
             return
+        cohort.sent_name = sync.cohort_name
         if self._merges:
             sync = self._merged(sync)
         for late in cohort.late:

@@ -5,8 +5,10 @@ import json
 
 import pytest
 import requests
+from playwright.sync_api import expect
 
 from target_moengage_cohort.emulator import Emulator, ManualClock
+from tests.support.browser import open_browser
 
 COHORTSYNC = "/v1/integrations/cohortsync"
 
@@ -82,3 +84,34 @@ def start():
     """Return a function that starts an emulator with options and returns a client."""
     with contextlib.ExitStack() as stack:
         yield lambda **options: Client(stack.enter_context(Emulator(**options)))
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Yield a real browser with a profile of its own."""
+    with open_browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(browser, emulator):
+    """Open the page; check at the end that it had no errors and contacted only the emulator."""
+    page = browser.new_page()
+    page.set_default_timeout(5_000)
+    errors, requested = [], set()
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: requested.add(request.url.partition("?")[0]))
+    page.goto(emulator.url)
+    expect(page.get_by_role("status")).to_have_text("Live")
+    yield page
+    page.close()
+    assert [] == errors
+    paths = {url.removeprefix(emulator.url) for url in requested if not url.startswith("data:")}
+    others = paths - {"/", "/_emulator/overview"}
+    assert [] == [path for path in others if not path.startswith("/_emulator/faults")]
+
+
+def rows(page, title):
+    """Return the rows of a table by its title, without the head."""
+    return page.get_by_role("table", name=title).locator("tbody").get_by_role("row")

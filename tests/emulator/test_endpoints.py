@@ -15,6 +15,7 @@ def test_cohorts(client):
         "partner": "acme",
         "cohort_id": "vip",
         "name": "VIP ",
+        "sent_name": "VIP ",
         "description": "Very important",
         "members": 2,
         "late": 0,

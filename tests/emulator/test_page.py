@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Error, expect
 
-from tests.support.browser import open_browser
+from tests.emulator.conftest import rows
 
 SCRIPT = "<script>document.title = 'hacked'</script>"
 IMAGE = "<img src=x onerror=\"document.title = 'hacked'\">"
@@ -23,34 +23,6 @@ FOREIGN = """() => {
     add("iframe", { src: "/" });
     fetch("http://127.0.0.1:9/").catch(() => {});
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """Yield a real browser with a profile of its own."""
-    with open_browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
-
-
-@pytest.fixture
-def page(browser, emulator):
-    """Open the page; check at the end that it had no errors and contacted only the emulator."""
-    page = browser.new_page()
-    errors, requested = [], set()
-    page.on("console", lambda message: errors.append(message.text))
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda request: requested.add(request.url.removeprefix(emulator.url)))
-    page.goto(emulator.url)
-    expect(page.get_by_role("status")).to_have_text("Live")
-    yield page
-    page.close()
-    assert [] == errors
-    assert {"/", "/_emulator/overview"} == {url for url in requested if not url.startswith("data:")}
-
-
-def rows(page, title):
-    """Return the rows of a table by its title, without the head."""
-    return page.get_by_role("table", name=title).locator("tbody").get_by_role("row")
 
 
 def test_shows_cohorts(client, page):
@@ -165,7 +137,7 @@ def test_shows_faults(emulator, page):
         ]
     )
     emulator.clear_faults()
-    expect(page.get_by_text("Pending faults")).to_be_hidden()
+    expect(page.get_by_role("list", name="Active faults")).to_be_hidden()
 
 
 def test_shows_the_limit(client, emulator, page):
@@ -174,6 +146,77 @@ def test_shows_the_limit(client, emulator, page):
     emulator.use_up(99)
 
     expect(page.get_by_text("100 of 300")).to_be_visible()
+
+
+def test_names_the_peak(client, page):
+    """The peak is named in words, each of its own color: within, close to, or over the limit."""
+    colors = []
+    for peak, words in ((1, "within the limit"), (271, "close to the limit"), (301, "over")):
+        while client.control("GET", "totals").json()["largest_window"] < peak:
+            client.add("u1")
+        word = page.get_by_text(words)
+        expect(word).to_be_visible()
+        colors.append(word.evaluate("word => getComputedStyle(word).color"))
+
+    assert 3 == len(set(colors))
+
+
+def test_shows_both_names(client, page):
+    """A cohort is shown as the segment that MoEngage made of it, and as it is sent now."""
+    client.add("u1", cohort_name="First")
+    client.add("u1", cohort_name="Second")
+
+    expect(rows(page, "Cohorts")).to_have_text(["Firstacme / vipnow named Second1"])
+    expect(rows(page, "Requests")).to_contain_text(["Secondacme / vip", "Firstacme / vip"])
+
+
+def test_groups_repeated_rows(client, emulator, page):
+    """The same bytes with the same answer are one row with a count, and so are equal failures and
+    equal calls; other bytes are another request, of whatever size."""
+    emulator.fail_next(503, 3)
+    for uid in ("u1", "u1", "u2", "u1", "u1", "u1"):
+        client.add(uid)
+    for _ in range(2):
+        client.post({}, path="/v3/custom-segments")
+
+    numbers = rows(page, "Requests").locator("th")
+    expect(numbers).to_have_text(["62 times", "4", "3", "22 times"])
+    expect(rows(page, "Refused or not applied").locator("th")).to_have_text(["33 times"])
+    expect(rows(page, "Calls").locator("th")).to_have_text(["22 times"])
+
+
+def test_refusals_scroll(client, page):
+    """Many refused requests scroll inside their card, by the keyboard, below the table's head."""
+    for number in range(50):
+        client.add("u1", cohort_name=":", cohort_id=f"c{number}")
+    expect(rows(page, "Refused or not applied")).to_have_count(50)
+    card = page.get_by_role("region", name="Refused or not applied")
+    card.focus()
+    page.keyboard.press("End")
+
+    expect(rows(page, "Refused or not applied").last).to_be_in_viewport()
+    tops = card.evaluate(
+        "card => [card, card.querySelector('thead th')].map(e => e.getBoundingClientRect().y)"
+    )
+    assert tops[0] == pytest.approx(tops[1], abs=2)
+
+
+@pytest.mark.parametrize("name", ["vip", "a/b?c&d=%25#e", IMAGE])
+def test_opens_requests_of_a_cohort(client, page, name):
+    """The Enter key on a cohort shows its requests, older than the last 50 too; Back shows all."""
+    client.add("u1", cohort_id=name, cohort_name="Mine", partner=name)
+    for _ in range(51):
+        client.add("u2", cohort_id="other")
+    expect(rows(page, "Requests")).to_have_text([re.compile("50 times")])
+    page.get_by_role("table", name="Cohorts").get_by_role("link", name="Mine").press("Enter")
+
+    expect(rows(page, "Requests")).to_contain_text([f"Mine{name} / {name}+1"])
+    expect(page.get_by_text("the last 50 of Mine")).to_be_visible()
+    expect(page.get_by_role("region", name="Requests")).to_be_focused()
+    page.get_by_role("link", name="Show all cohorts").press("Enter")
+    expect(rows(page, "Requests")).to_have_text([re.compile("50 times")])
+    page.go_back()
+    expect(rows(page, "Requests")).to_contain_text(["Mine"])
 
 
 def test_names_are_text(client, page):
@@ -228,7 +271,8 @@ def test_fits(client, page):
     client.add("u1", cohort_name="W" * 200, cohort_id="x" * 300)
     client.add("u1", cohort_name="W" * 201)
     page.set_viewport_size({"width": 360, "height": 700})
-    colours = []
+    page.get_by_text("Inject a fault").click()
+    colors = []
     for scheme in ("dark", "light"):
         page.emulate_media(color_scheme=scheme)
         expect(rows(page, "Requests")).to_have_count(2)
@@ -236,9 +280,9 @@ def test_fits(client, page):
         assert [0] * 5 == page.locator(".scroll").evaluate_all(
             "tables => tables.map(table => table.scrollWidth - table.clientWidth)"
         )
-        colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        colors.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
-    assert 2 == len(set(colours))
+    assert 2 == len(set(colors))
 
 
 def test_emulator_ends(browser, start):
@@ -252,6 +296,9 @@ def test_emulator_ends(browser, start):
 
     expect(page.get_by_role("status")).to_contain_text("doesn't answer")
     expect(rows(page, "Cohorts")).to_have_text(["VIP acme / vip1"])
+    page.get_by_text("Inject a fault").click()
+    page.get_by_role("button", name="Inject").click()
+    expect(page.get_by_role("alert")).to_contain_text("nothing has changed")
     page.close()
 
 
