@@ -177,14 +177,17 @@ def test_a_new_project_is_that_of_the_examples(site, warehouse):
 
 
 def test_an_existing_project_gets_what_it_lacks(site):
-    """Each line of meltano.yml stays as it is, in its order; the loader, the utility and the jobs
-    are added, the tap and other plugins are not touched."""
+    """Each line of meltano.yml stays as it is, in its order; the loader, the utility, the jobs and
+    a variant of the tap are added; the tap and other plugins are not touched."""
     site.write("meltano.yml", EXISTING)
     done = site.setup()
     rest = iter(site.text().splitlines(keepends=True))
     assert all(line in rest for line in EXISTING.splitlines(keepends=True))
     before, after = yaml.safe_load(EXISTING), yaml.safe_load(site.text())
-    assert before["plugins"]["extractors"] == after["plugins"]["extractors"]
+    *others, variant = after["plugins"]["extractors"]
+    assert before["plugins"]["extractors"] == others
+    assert ("tap-postgres-cohorts", "tap-postgres") == (variant["name"], variant["inherit_from"])
+    assert ["public-vip.*", "public-news.*"] == variant["select"]
     names = [each["name"] for each in after["plugins"][LOADERS]]
     assert ["target-jsonl", "target-moengage-cohort"] == names
     assert ["moengage-cohort"] == [each["name"] for each in after["plugins"][UTILITIES]]
@@ -193,7 +196,19 @@ def test_an_existing_project_gets_what_it_lacks(site):
     assert "schedules" not in after
     assert not any(name.startswith("TAP_") for name in site.env())  # the project has them elsewhere
     assert "tap-postgres in meltano.yml" in done.output
-    assert "public-news.*" in done.output  # what the tap must select
+    assert ["tap-postgres-cohorts target-moengage-cohort"] == after["jobs"][1]["tasks"]
+
+
+def test_a_variant_of_the_tap_gets_later_cohorts(site):
+    """A cohort that is added later is read by the variant, whoever uses the tap."""
+    site.write("meltano.yml", EXISTING)
+    site.setup()
+    tap = site.plugins()["extractors"][0]
+    site.run("--no-check", "--stream", "public-new cohort_id=new cohort_name=New sync_mode=mirror")
+    former, *_, variant = site.plugins()["extractors"]
+    assert tap == former
+    assert "public-new.*" in variant["select"]
+    assert {"replication-method": "FULL_TABLE"} == variant["metadata"]["public-new"]
 
 
 @pytest.mark.parametrize("before", [None, EXISTING, EXISTING.replace("\n", "\r\n")])

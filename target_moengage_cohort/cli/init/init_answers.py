@@ -114,19 +114,18 @@ def collect(project: MeltanoProject, options: InitOptions, questions: Questions)
     """
     has_loader = NAME in project.named("plugins", "loaders")
     taps = project.named("plugins", "extractors")
-    warehouse = _warehouse(options, list(taps), questions, is_needed=not has_loader)
+    own = [name for name, tap in taps.items() if "inherit_from" not in tap]
+    warehouse = _warehouse(options, own, questions, is_needed=not has_loader)
     variables = _Variables(project.variables, questions)
-    is_known = warehouse is not None and bool(warehouse.definition)
     is_new_tap = warehouse is not None and warehouse.tap not in taps
-    writes_tap = is_known and (is_new_tap or project.reads_only_for(NAME))
     if not has_loader:
         _destination(options, variables, questions)
         variables.has(_variable("LEDGER_URI"), None, str(project.root / "ledger"))
     if warehouse is not None and is_new_tap:
         _tap_variables(warehouse, options.tap_settings, variables)
-    streams = given_streams(options.streams, warehouse, questions, writes_tap=writes_tap)
+    streams = given_streams(options.streams, warehouse, questions)
     if not streams and not has_loader:
-        streams = ask_streams(warehouse, questions, writes_tap=writes_tap)
+        streams = ask_streams(warehouse, questions)
     questions.end()
     secrets = frozenset(variables.secrets | {_variable("DATA_API_KEY")})
     return Answers(

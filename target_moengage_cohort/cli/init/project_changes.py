@@ -23,6 +23,7 @@ from target_moengage_cohort.settings.forms import OBJECTS
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.cli.init.init_answers import Answers
+    from target_moengage_cohort.cli.init.warehouses import Warehouse
 
 _EXTRACTORS, _LOADERS = ("plugins", "extractors"), ("plugins", "loaders")
 _UTILITIES = ("plugins", "utilities")
@@ -62,6 +63,20 @@ def changes_of(project: MeltanoProject, answers: Answers) -> ProjectChanges:
     files = [each for each in (*ignore, env, yml) if each.after != (each.before or "")]
     kept = [*growth.kept, *(f"{name} in {ENV_FILE}" for name in answers.ignored)]
     return ProjectChanges(files, growth.added, kept, growth.advice, growth.to_paste)
+
+
+def reading_tap(project: MeltanoProject, warehouse: Warehouse) -> str:
+    """Return the name of the extractor that reads the streams of cohorts.
+
+    A tap that other loaders use may select other streams, with which a run would fail. The cohorts
+    get a variant of it.
+    """
+    tap, variant = warehouse.tap, f"{warehouse.tap}-cohorts"
+    there = project.named(*_EXTRACTORS)
+    if variant in there:
+        return variant
+    is_ours = project.reads_only_for(NAME) and project.is_own(*_EXTRACTORS, name=tap)
+    return variant if tap in there and warehouse.definition and not is_ours else tap
 
 
 class _Growth:
@@ -114,18 +129,26 @@ class _Growth:
         warehouse, streams = self._answers.warehouse, self._answers.streams
         if warehouse is None:
             return
-        tap = warehouse.tap
-        if tap not in self._project.named(*_EXTRACTORS) and warehouse.definition:
-            self._add(tap, Block(_EXTRACTORS, parts.tap_part(warehouse, streams)))
-            return
-        if tap in self._project.named(*_EXTRACTORS):
+        tap, reader = warehouse.tap, reading_tap(self._project, warehouse)
+        there = self._project.named(*_EXTRACTORS)
+        if tap in there:
             self._keep(tap)
-        if self._project.reads_only_for(NAME) and self._project.is_own(*_EXTRACTORS, name=tap):
-            path = (*_EXTRACTORS, tap)
-            self._grow(path, tap_keys(warehouse, streams), _content(self.text, _EXTRACTORS, tap))
+        if reader not in there and warehouse.definition:
+            if reader == tap:
+                self._add(tap, Block(_EXTRACTORS, parts.tap_part(warehouse, streams)))
+            elif streams:
+                variant = parts.tap_variant(reader, warehouse, streams)
+                self._add(reader, Block(_EXTRACTORS, variant))
+        elif self._is_for_cohorts(reader, tap):
+            path = (*_EXTRACTORS, reader)
+            self._grow(path, tap_keys(warehouse, streams), _content(self.text, _EXTRACTORS, reader))
         elif streams:
             keys = parts.to_yaml(tap_keys(warehouse, streams), "  ")
             self.advice.append(f"check that {tap} reads the streams in this way:\n{keys}")
+
+    def _is_for_cohorts(self, reader: str, tap: str) -> bool:
+        is_shared = reader == tap and not self._project.reads_only_for(NAME)
+        return not is_shared and self._project.is_own(*_EXTRACTORS, name=reader)
 
     def _grow(self, path: tuple[str, ...], wanted: dict[str, t.Any], there: t.Any) -> None:
         """Add streams to the lists of a tap, and to its metadata.
@@ -188,7 +211,8 @@ class _Growth:
         if self._answers.warehouse is None:
             return
         there = self._project.named("jobs")
-        for name, text in parts.jobs(self._answers.warehouse.tap, confirms=has_confirm).items():
+        tap = reading_tap(self._project, self._answers.warehouse)
+        for name, text in parts.jobs(tap, confirms=has_confirm).items():
             if name in there:
                 self._keep(f"job {name}")
             else:

@@ -113,6 +113,13 @@ def tap_part(warehouse: Warehouse, streams: Sequence[ProjectStream]) -> str:
     return "- " + textwrap.indent(text, "  ")[2:]
 
 
+def tap_variant(name: str, warehouse: Warehouse, streams: Sequence[ProjectStream]) -> str:
+    """Return an item of `extractors` that inherits from the tap, and reads only these streams."""
+    text = f"name: {name} # the same tap with the streams of cohorts\n"
+    text += to_yaml({"inherit_from": warehouse.tap} | tap_keys(warehouse, streams))
+    return "- " + textwrap.indent(text, "  ")[2:]
+
+
 def loader_part(streams: Sequence[ProjectStream], anchors: tuple[str, str]) -> str:
     """Return the item of `loaders`, with the anchors of its `config` and `settings`."""
     return _LOADER.format(

@@ -33,8 +33,6 @@ def given_streams(
     options: Sequence[str],
     warehouse: Warehouse | None,
     questions: Questions,
-    *,
-    writes_tap: bool,
 ) -> list[ProjectStream]:
     """Return the streams of options, such as ``public-vip cohort_id=vip cohort_name="VIPs"``."""
     streams = []
@@ -49,7 +47,7 @@ def given_streams(
             if key not in values:
                 question = f"{key} of {name}"
                 values[key] = questions.ask(question, f'{key}= in --stream "{name} …"')
-        required = _TAP_KEYS if writes_tap and _is_bigquery(warehouse) else ()
+        required = _TAP_KEYS if _is_bigquery(warehouse) else ()
         for key in required:
             if key not in values:
                 questions.require(f'{key}= in --stream "{name} …"')
@@ -57,9 +55,7 @@ def given_streams(
     return streams
 
 
-def ask_streams(
-    warehouse: Warehouse | None, questions: Questions, *, writes_tap: bool
-) -> list[ProjectStream]:
+def ask_streams(warehouse: Warehouse | None, questions: Questions) -> list[ProjectStream]:
     """Ask for streams until the answer is empty."""
     if warehouse is None or not questions.can_ask:  # without a terminal there is no warehouse
         questions.require("--stream")
@@ -74,15 +70,13 @@ def ask_streams(
         if not name:
             return streams
         try:
-            values = _asked(name, warehouse, questions, writes_tap=writes_tap)
+            values = _asked(name, warehouse, questions)
             streams.append(_stream(name, values, warehouse))
         except SettingsError as error:
             questions.say(f"{error}. Enter the stream again")
 
 
-def _asked(
-    name: str, warehouse: Warehouse, questions: Questions, *, writes_tap: bool
-) -> dict[str, t.Any]:
+def _asked(name: str, warehouse: Warehouse, questions: Questions) -> dict[str, t.Any]:
     """Ask for the mapping of a stream."""
     how = "--stream"
     short = name.rpartition("-")[2]
@@ -103,10 +97,10 @@ def _asked(
     if is_snapshot:
         question = f"  Expected count column ({_COLUMN})"
         values["expected_count_column"] = questions.ask(question, how, default="")
-    if writes_tap and _is_bigquery(warehouse):
+    if _is_bigquery(warehouse):
         values["table"] = questions.ask("  Table, as dataset.table", how)
         values["replication_key"] = questions.ask("  Column with the time of the change", how)
-    elif writes_tap and not is_snapshot:
+    elif warehouse.definition and not is_snapshot:
         question = "  Replication key, such as updated_at (empty: read all rows each time)"
         values["replication_key"] = questions.ask(question, how, default="")
     return values
