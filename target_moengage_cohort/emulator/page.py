@@ -98,8 +98,8 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-# Three files to edit, one to send: a browser asks for nothing else.
-_STYLE, _SCRIPT = _text("page.css"), _text("page.js")
+# Four files to edit, one to send: a browser asks for nothing else.
+_STYLE, _SCRIPT = _text("page.css"), _text("page.js") + _text("page_faults.js")
 _HTML = (
     _text("page.html")
     .replace("<style></style>", f"<style>{_STYLE}</style>")

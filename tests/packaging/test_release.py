@@ -41,7 +41,8 @@ def test_the_wheel_is_the_package_and_no_more(release: Release) -> None:
     }
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
     found = zipfile.ZipFile(release.wheel).namelist()
-    wanted = {"py.typed", "emulator/page.html", "emulator/page.css", "emulator/page.js"}
+    page = ("page.html", "page.css", "page.js", "page_faults.js")
+    wanted = {"py.typed", *(f"emulator/{name}" for name in page)}
     assert {f"{PACKAGE.name}/{name}" for name in wanted} <= package
     assert package | {f"{info(release)}/{name}" for name in about} == set(found)
 
