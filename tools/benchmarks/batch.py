@@ -11,16 +11,17 @@ from tools.benchmarks.processes import Command, Ran, RunFailedError, in_turn
 from tools.benchmarks.sections import Figure, Section, count
 from tools.benchmarks.sizes import Sizes
 
-COLUMNS = ["", "rows a file", "records", "seconds", "µs a record", "against the SDK's sink"]
+COLUMNS = ["", "rows per file", "records", "seconds", "µs per record", "relative to the SDK's sink"]
 AIMS = {Format.PARQUET: 120, Format.JSONL_GZIP: 45}
 READ_BY_SDK = (Format.PARQUET, Format.JSONL_GZIP)
 NOTE = (
-    "The mirror of usual rows by batch files on the disk, 0.1 % changed, each process whole; "
-    "against what the SDK's sink that does nothing takes for a RECORD of the same rows, its own "
-    "start-up left out. The last rows are that sink on the same batch files, whose records the SDK "
-    "does not validate. Bare DuckDB reads the same Parquet files, hashes each uid, joins the "
-    "hashes with those in a file and writes the difference back, with the memory and the threads "
-    "of the ledger. Medians of runs in turn, after one of the target that does not count."
+    "A mirror of typical rows in local batch files, 0.1% of them changed; whole processes. The "
+    "ratio compares the time per record with that of the SDK's no-op sink for RECORD messages, "
+    "without its start-up. The rows for the SDK's sink with Parquet and gzip JSONL are that sink "
+    "on the same batch files, whose records the SDK does not validate. Bare DuckDB has the memory "
+    "and threads of the ledger: it reads the same Parquet files, hashes each uid, joins the hashes "
+    "with those in a file and writes the difference back. Times are medians of runs in turn, after "
+    "one warm-up run of the target."
 )
 
 
@@ -61,7 +62,7 @@ def measure(sizes: Sizes) -> Section:
         results |= more
     rows = [_row(case, each, _times(case, each, sdk)) for case, each in results.items()]
     return Section(
-        "A mirror by BATCH", COLUMNS, rows, NOTE, "batch", figures, list(failures.values())
+        "Mirror with BATCH messages", COLUMNS, rows, NOTE, "batch", figures, list(failures.values())
     )
 
 
@@ -85,7 +86,7 @@ def large(sizes: Sizes) -> dict[Case, Ran]:
 def _by_record(place: Bench, sizes: Sizes) -> Case:
     """Return the case of the SDK's sink with RECORD messages."""
     whole, few = place.folder / "whole.singer", place.folder / "few.singer"
-    write_messages(sizes.members, Shape.USUAL, 1, whole)
+    write_messages(sizes.members, Shape.TYPICAL, 1, whole)
     write_first(sizes.sdk_records, whole, few)
     whole.unlink()
     return Case("the SDK's sink, by RECORD", 0, sizes.sdk_records, partial(place.sdk, few))
@@ -129,21 +130,21 @@ def _failure(case: Case) -> str | None:
     try:
         case.command()
     except RunFailedError as error:
-        return f"{case.title}, {count(case.rows_a_file)} rows a file: {error}"
+        return f"{case.title}, {count(case.rows_a_file)} rows per file: {error}"
     return None
 
 
 def _figures(case: Case, times: float | None) -> list[Figure]:
     if case.aim is None:
         return []
-    name = f"mirror by BATCH, {count(case.records)} usual records, {case.title} of "
-    name += f"{count(case.rows_a_file)} rows, against the SDK's sink"
+    name = f"mirror, {count(case.records)} typical records, {case.title} of "
+    name += f"{count(case.rows_a_file)} rows: speed relative to the SDK's sink"
     return [Figure(name, times, case.aim, " times")]
 
 
 def _over_bare(case: Case, ran: Ran | None, bare: Ran, aim: float) -> Figure:
-    name = f"mirror by BATCH, {count(case.records)} usual records, {case.title} of "
-    name += f"{count(case.rows_a_file)} rows, over bare DuckDB"
+    name = f"mirror, {count(case.records)} typical records, {case.title} of "
+    name += f"{count(case.rows_a_file)} rows: time relative to bare DuckDB"
     return Figure(name, ran and ran.seconds / bare.seconds, aim, at_most=True)
 
 

@@ -1,4 +1,4 @@
-"""The usual rows as batch files of an SDK tap, and the messages that refer to them."""
+"""Typical rows as batch files of an SDK tap, and the messages that refer to them."""
 
 import enum
 import gzip
@@ -49,7 +49,7 @@ def write_batches(size: int, version: int, format_: Format, rows: int, folder: P
         The file of messages: a SCHEMA, and a BATCH per file.
     """
     folder.mkdir()
-    messages = [schema(Shape.USUAL)]
+    messages = [schema(Shape.TYPICAL)]
     connection = duckdb.connect()
     for begin in range(0, size + changed(size), rows):
         query = f"select * exclude (n) from ({people(size, version, begin, begin + rows)})"

@@ -32,7 +32,7 @@ class Shape(enum.StrEnum):
     """The columns of the stream's rows."""
 
     NARROW = "narrow"
-    USUAL = "usual"
+    TYPICAL = "typical"
 
 
 def changed(size: int) -> int:
@@ -61,7 +61,7 @@ def people(size: int, version: int, begin: int = 0, end: int | None = None) -> s
 def schema(shape: Shape) -> str:
     """Return the SCHEMA message of the stream."""
     properties = {"uid": {"type": "string"}}
-    if shape is Shape.USUAL:
+    if shape is Shape.TYPICAL:
         properties = {
             "uid": {"type": ["string", "null"]},
             "plan": {"type": ["string", "null"]},
@@ -86,12 +86,12 @@ def write_members(size: int, path: Path) -> None:
 def write_messages(size: int, shape: Shape, version: int, path: Path) -> None:
     """Write a version as a tap's messages.
 
-    The usual shape is the output of an SDK tap for a table with FULL_TABLE.
+    The typical shape is the output of an SDK tap for a table with FULL_TABLE.
     """
     before = f'{{"type":"RECORD","stream":"{STREAM}","record":'
     lines = f"""'{before}{{"uid":"' || uid || '"}}}}'"""
     head = [schema(shape)]
-    if shape is Shape.USUAL:
+    if shape is Shape.TYPICAL:
         table_version = 1_795_492_800 + version
         head.append(f'{{"type":"ACTIVATE_VERSION","stream":"{STREAM}","version":{table_version}}}')
         after = f',"version":{table_version},"time_extracted":"{EXTRACTED}"}}'

@@ -23,17 +23,17 @@ from tools.benchmarks.data import people
 from tools.benchmarks.sections import Figure, Section
 from tools.benchmarks.sizes import Sizes
 
-COLUMNS = ["", "requests", "ms each, median", "ms each, mean", "over the bare row"]
+COLUMNS = ["", "requests", "ms each, median", "ms each, mean", "relative to the bare row"]
 MEMBERS = 2_700  # about what the body of a request has room for
 REQUESTS = 100  # per round
 TIMESTAMP = 1_795_492_800_000
 SETTINGS = {"workspace_id": "w", "data_api_key": "k", "data_center": "01", "partner": "p"}
 AIMS = {"files": 5, "PostgreSQL": 3}
 NOTE = (
-    f"A request of {MEMBERS:,} members, recorded before it leaves and again when it is accepted; "
-    "each is on the disk when the call returns. The bare row has the same bytes and is inserted "
+    f"A request of {MEMBERS:,} members, recorded before it is sent and again when it is accepted; "
+    "each record is on disk when the call returns. The bare row has the same bytes. It is inserted "
     "and deleted, each in its own transaction: in SQLite with `journal_mode=WAL` and "
-    "`synchronous=FULL` in the same directory, and on the same server. All in turn, in this "
+    "`synchronous=FULL` in the same directory, and on the same server. All run in turn, in this "
     "process. The ratio is of the medians."
 )
 
@@ -70,10 +70,10 @@ def measure(sizes: Sizes) -> Section:
     ]
     what = f"a request of {MEMBERS:,} members recorded and accepted"
     figures = [
-        Figure(f"{what}, on {title}, over a bare row", ratio, AIMS[title], at_most=True)
+        Figure(f"{what}, on {title}: time relative to a bare row", ratio, AIMS[title], at_most=True)
         for title, ratio in ratios.items()
     ]
-    return Section("A request in doubt", COLUMNS, rows, NOTE, "doubt", figures)
+    return Section("Recording a request", COLUMNS, rows, NOTE, "doubt", figures)
 
 
 def in_turn(ways: dict[str, Way], members: bytes, requests: int) -> dict[str, list[float]]:

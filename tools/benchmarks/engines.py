@@ -21,16 +21,17 @@ COLUMNS = [
     "peak memory, MB",
     "disk during the run, MB",
     "ledger, MB",
-    "later run over files",
+    "later run relative to files",
 ]
 SAMPLE_SECONDS = 0.1
 NOTE = (
-    "A mirror by RECORD with narrow rows and UUIDs, each process whole, the emulator's limit of "
-    "requests off; the later run has 0.1 % changed. With PostgreSQL the server is on the same "
-    "machine, with `fsync`. First runs of more than ten times the first size are not measured: the "
-    "emulator would not hold them. Later runs in turn, of the first size the median of several, of "
-    "the others single ones. Disk is the most that the state and the temporary "
-    "folder held, in samples; it includes a ledger on files. All megabytes are millions of bytes."
+    "A mirror of narrow RECORDs with UUIDs; whole processes, with the emulator's rate limit off. "
+    "In the later run, 0.1% of the rows have changed. The PostgreSQL server is on the same "
+    "machine, with `fsync`. First runs of more than ten times the first size are not measured "
+    "because they do not fit into the emulator. Later runs are run in turn: medians of several "
+    "runs at the first size, single runs at the others. Disk is the highest sampled size of the "
+    "state and temporary directories; it includes a ledger in files. All megabytes are millions of "
+    "bytes."
 )
 
 
@@ -61,12 +62,12 @@ def measure(sizes: Sizes) -> Section:
         ratio = server.later.seconds / files.later.seconds
         rows += [_row(size, "files", files, None), _row(size, "PostgreSQL", server, ratio)]
         if size <= 10 * sizes.members:
-            name = f"mirror of {count(size)} on PostgreSQL, over files"
+            name = f"mirror of {count(size)}: time on PostgreSQL relative to files"
             figures.append(Figure(name, ratio, 3 if size == sizes.members else 4, at_most=True))
             peak = server.later.peak_bytes / 1e6
             name = f"peak memory on PostgreSQL, {count(size)} members"
             figures.append(Figure(name, peak, 500, " MB", at_most=True))
-    return Section("Two engines", COLUMNS, rows, NOTE, "engines", figures)
+    return Section("Files and PostgreSQL", COLUMNS, rows, NOTE, "engines", figures)
 
 
 def _measure(sizes: Sizes, size: int) -> tuple[Costs, Costs]:

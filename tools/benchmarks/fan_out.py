@@ -22,13 +22,13 @@ AIMS = {FIRST: 3, SAME: 1.5, CHANGED: 5}
 MOST_FILES = 64
 MOST_MEGABYTES = 500
 NOTE = (
-    "The mirror by RECORD of one stream, whose rows have a uid and the cohort's ID. Neighboring "
-    "rows belong to different cohorts. The single cohort reads the same files; its mapping does "
-    "not name the cohort's column. In the last kind of run, each of the many cohorts gets one new "
-    "member and loses one, which takes two requests; the single cohort has the same changes. The "
-    "emulator has no limit of requests. Processes timed whole, run in turn: medians of several "
-    "runs, except for the first run and for ten times as many members. Peak memory is that of all "
-    "runs, in millions of bytes; open files is the highest number in samples every 20 ms."
+    "A mirror of one stream with RECORD messages that have a uid and a cohort ID. Adjacent rows "
+    "belong to different cohorts. The single cohort reads the same files, without a mapped cohort "
+    "column. In the last kind of run, each of the many cohorts gets one new member and loses one, "
+    "which takes two requests; the single cohort has the same changes. The emulator's rate limit "
+    "is off. Times are of whole processes, run in turn: medians of several runs, except for the "
+    "first run and for ten times as many members. Peak memory covers all runs, in millions of "
+    "bytes; open files is the highest number sampled every 20 ms."
 )
 
 
@@ -67,7 +67,7 @@ def _titles(size: int, cohorts: int) -> tuple[str, str]:
 def _figures(size: int, cohorts: int, results: dict[str, Pair]) -> list[Figure]:
     many, one = _titles(size, cohorts)
     figures = [
-        Figure(f"{many}, {kind}: time over {one}", pair.ratio, AIMS[kind], at_most=True)
+        Figure(f"{many}, {kind}: time relative to {one}", pair.ratio, AIMS[kind], at_most=True)
         for kind, pair in results.items()
     ]
     files = open_files(pair.many for pair in results.values())

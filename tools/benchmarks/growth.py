@@ -8,11 +8,11 @@ from tools.benchmarks.processes import Ran, in_turn
 from tools.benchmarks.sections import Figure, Section, count
 from tools.benchmarks.sizes import Sizes
 
-COLUMNS = ["members", "seconds", "µs a record", "peak memory, MB", "time over that of the first"]
+COLUMNS = ["members", "seconds", "µs per record", "peak memory, MB", "time relative to the first"]
 NOTE = (
-    "The mirror by RECORD with narrow rows, 0.1 % changed, each process whole, at growing sizes; "
-    "the peak is of the memory that the process had resident, in millions of bytes. The first is "
-    "the median of several runs, the others are single ones."
+    "A mirror of narrow RECORDs, 0.1% of them changed, at growing sizes; whole processes. Peak "
+    "memory is resident memory, in millions of bytes. The first row is the median of several runs; "
+    "the others are single runs."
 )
 
 
@@ -35,9 +35,11 @@ def measure(sizes: Sizes) -> Section:
     peak, growth = results[large].peak_bytes / 1e6, results[large].seconds / first
     figures = [
         Figure(f"peak memory, {count(large)} members", peak, 500, " MB", at_most=True),
-        Figure(f"time, {count(large)} over {count(sizes.members)}", growth, 11, at_most=True),
+        Figure(
+            f"time for {count(large)} relative to {count(sizes.members)}", growth, 11, at_most=True
+        ),
     ]
-    return Section("Growth with size", COLUMNS, rows, NOTE, "growth", figures)
+    return Section("Time and memory by size", COLUMNS, rows, NOTE, "growth", figures)
 
 
 def _measure(size: int, rounds: int) -> Ran:

@@ -49,7 +49,10 @@ def rows(titles: tuple[str, str], kinds: dict[str, Pair]) -> list[list[str]]:
     for title, runs in zip(titles, zip(*kinds.values(), strict=True), strict=True):
         seconds = [f"{run.seconds:.2f}" for run in runs]
         cells.append([title, *seconds, f"{peak_megabytes(runs):,.0f}", str(open_files(runs) or "")])
-    return [*cells, ["time over time", *(f"{pair.ratio:.2f}" for pair in kinds.values()), "", ""]]
+    return [
+        *cells,
+        ["ratio of the times", *(f"{pair.ratio:.2f}" for pair in kinds.values()), "", ""],
+    ]
 
 
 def peak_megabytes(runs: t.Iterable[Ran]) -> float:

@@ -11,26 +11,27 @@ from tests.support.project import ROOT
 from tools.benchmarks.sections import Section, table
 
 PATH = ROOT / "docs" / "performance.md"
-BEGIN = "<!-- measured: what stands from here on is written by `make bench-report` -->"
+BEGIN = "<!-- measured: everything from here on is written by `make bench-report` -->"
 END = "<!-- measured: end -->"
-AIMS = ["", "measured", "aim", ""]
+GOALS = ["", "measured", "goal", ""]
 PACKAGES = ("target-moengage-cohort", "duckdb", "msgspec", "singer-sdk", "pyarrow")
 NOTE = (
-    "The aims are those that this project has set itself; a ratio is of one run on one machine. To "
-    "measure anew: `make bench-report`, or with `LONG=1`, with nothing else at work."
+    "The project sets these goals for itself. Each ratio compares processes on one machine. To "
+    "measure again, run `make bench-report` or `make bench-report LONG=1` on an otherwise idle "
+    "machine."
 )
 NEW = f"""# Performance
 
 {BEGIN}
 {END}
 
-## What bounds these figures
+## What limits these results
 """
 
 
 def targets(sections: list[Section]) -> str:
-    """Return a table of the figures with a target."""
-    return table(AIMS, [figure.cells() for section in sections for figure in section.figures])
+    """Return a table of the figures with a goal."""
+    return table(GOALS, [figure.cells() for section in sections for figure in section.figures])
 
 
 def write(sections: list[Section], path: Path = PATH) -> None:
@@ -46,7 +47,7 @@ def write(sections: list[Section], path: Path = PATH) -> None:
     parts = [
         BEGIN,
         surroundings(),
-        "## Figures and aims",
+        "## Results and goals",
         targets(sections),
         NOTE,
         *(section.text() for section in sections),

@@ -1,18 +1,18 @@
-"""The results of a benchmark: a table, and figures with their targets."""
+"""The results of a benchmark: a table, and figures with their goals."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with a target.
+    """A figure with a goal.
 
     Attributes:
         name: What was measured, and at which size.
         value: The measured value; ``None`` if it could not be measured.
-        aim: The target.
+        aim: The goal.
         unit: The unit, with a leading space.
-        at_most: Whether the target is an upper bound, not a lower one.
+        at_most: Whether the goal is an upper bound, not a lower one.
     """
 
     name: str
@@ -23,7 +23,7 @@ class Figure:
 
     @property
     def is_met(self) -> bool:
-        """Whether the target is met."""
+        """Whether the goal is met."""
         if self.value is None:
             return False
         return self.value <= self.aim if self.at_most else self.value >= self.aim
@@ -49,7 +49,7 @@ class Section:
         rows: The cells of its table.
         note: A description of the comparison.
         name: The name of the benchmark.
-        figures: The figures with a target.
+        figures: The figures with a goal.
         failures: What could not be measured, and why.
     """
 
@@ -67,7 +67,7 @@ class Section:
         if self.rows:
             parts.append(table(self.columns, self.rows))
         parts += [f"Not measured: {failure}" for failure in self.failures]
-        parts.append(f"{self.note} To repeat it: `make bench ONLY={self.name}`.".strip())
+        parts.append(f"{self.note} To repeat: `make bench ONLY={self.name}`.".strip())
         return "\n\n".join(parts)
 
 

@@ -14,11 +14,10 @@ from tools.benchmarks.sections import Figure, Section
 from tools.benchmarks.sizes import Sizes
 
 TIMES = 5  # per round
-COLUMNS = ["", "the target, ms", "the SDK's template, ms", "the target against it"]
+COLUMNS = ["", "the target, ms", "the SDK's template, ms", "relative speed of the target"]
 NOTE = (
-    "Medians of whole processes, run in turn: `--version`, `--about`, and a run on an input "
-    "without a line. The other target is what the SDK's template makes, with a sink that does "
-    "nothing."
+    "Medians of whole processes, run in turn: `--version`, `--about`, and a run on empty input. "
+    "The other target is made from the SDK's template, with a no-op sink."
 )
 OURS, SDKS = "target_moengage_cohort", "tools.benchmarks.sdk_target"
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,11 +60,11 @@ def measure(sizes: Sizes) -> Section:
         for each in measured
     ]
     figures = [
-        Figure(f"{each.name}, against the SDK's template", each.ratio, 1, " times")
+        Figure(f"{each.name}: speed relative to the SDK's template", each.ratio, 1, " times")
         for each in measured
         if each.name != "--about"  # which the SDK formats
     ]
-    return Section("Starting", COLUMNS, rows, NOTE, "startup", figures)
+    return Section("Start-up time", COLUMNS, rows, NOTE, "startup", figures)
 
 
 def starts(times: int) -> list[Startup]:

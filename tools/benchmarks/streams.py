@@ -11,11 +11,11 @@ STREAM_MEMBERS = 5_000
 FIRST, SAME = "first run", "nothing changed"
 AIM = 4
 NOTE = (
-    "A mirror by RECORD of many streams, one after the other, each of which populates its own "
-    "cohort; and a mirror of one cohort with the same members. The rows have only a uid. The "
-    "emulator has no limit of requests. Processes timed whole, run in turn: medians of several "
-    "runs, except for the first run. Peak memory is that of all runs, in millions of bytes; open "
-    "files is the highest number in samples every 20 ms."
+    "A mirror of many streams, one after the other, each of which populates its own cohort, "
+    "compared with a mirror of one cohort with the same members. RECORD messages have only a uid. "
+    "The emulator's rate limit is off. Times are of whole processes, run in turn: medians of "
+    "several runs, except for the first run. Peak memory covers all runs, in millions of bytes; "
+    "open files is the highest number sampled every 20 ms."
 )
 
 
@@ -26,7 +26,7 @@ def measure(sizes: Sizes) -> Section:
     results = _measure(streams, members, sizes.rounds)
     many = f"{count(streams)} streams of {count(members)}"
     one = f"one cohort of {count(streams * members)}"
-    name = f"{many}, {SAME}: time over {one}"
+    name = f"{many}, {SAME}: time relative to {one}"
     figures = [Figure(name, results[SAME].ratio, AIM, at_most=True)]
     table = rows((many, one), results)
     return Section("Many streams", columns(results), table, NOTE, "streams", figures)
