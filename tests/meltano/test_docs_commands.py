@@ -314,7 +314,7 @@ def desk_run(tmp_path: Path):
     return run
 
 
-@pytest.mark.parametrize("example", ["postgres", "snowflake", "bigquery"])
+@pytest.mark.parametrize("example", ["postgres", "mysql", "snowflake", "bigquery"])
 def test_meltano_takes_the_examples(tmp_path: Path, example: str) -> None:
     """`meltano config` accepts each example without installing anything or contacting the Hub, and
     passes the cohorts and the secrets of the environment to the target."""
