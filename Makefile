@@ -41,8 +41,8 @@ test: lint environments ## Run all checks and all tests
 
 .PHONY: test-long
 test-long: environments ## Kill runs and real taps, take mirrors through random histories, and fuzz, for half an hour
-	@$(MAKE) -k taps || echo 'A tap could not be installed, so its tests are skipped.' >&2
-	REAL_TAPS=1 KILLS=100 EXAMPLES=50 FUZZ=50 SPEED=1 SEGMENT_MEMBERS=1000000 $(BIN)/python -m pytest -n $(WORKERS) tests/delivery/test_pace.py tests/system/test_kills.py tests/cli/test_confirm_kills.py tests/cli/test_move_kills.py tests/cli/test_resync_kills.py tests/cli/test_segment_uploads.py tests/system/test_convergence.py tests/system/test_server_ledgers.py tests/sync/test_unarchiver.py tests/singer/test_fuzz_input.py tests/settings/test_fuzz_settings.py tests/taps $(PYTEST_ARGS)
+	@$(MAKE) -k taps examples || echo 'A tap or a scheduler could not be installed, so its tests are skipped.' >&2
+	REAL_TAPS=1 KILLS=100 EXAMPLES=50 FUZZ=50 SPEED=1 SEGMENT_MEMBERS=1000000 $(BIN)/python -m pytest -n $(WORKERS) tests/delivery/test_pace.py tests/system/test_kills.py tests/cli/test_confirm_kills.py tests/cli/test_move_kills.py tests/cli/test_resync_kills.py tests/cli/test_segment_uploads.py tests/system/test_convergence.py tests/system/test_server_ledgers.py tests/sync/test_unarchiver.py tests/singer/test_fuzz_input.py tests/settings/test_fuzz_settings.py tests/taps tests/examples $(PYTEST_ARGS)
 
 # As in: make soak MINUTES=30 SEED=7 POSTGRES=1
 .PHONY: soak
@@ -131,6 +131,20 @@ taps: $(TAP_VENVS:=/.made) ## Make the environments of the taps that test-long k
 	@rm -rf .venv-tap-$*
 	@$(PYTHON) -m venv .venv-tap-$*
 	@.venv-tap-$*/bin/python -m pip install -qq 'pipelinewise-tap-$(filter $*==%,$(TAP_VERSIONS))'
+	@touch $@
+
+# What the examples of docs/examples run in or with, each with the versions that it needs.
+EXAMPLE_PACKAGES = airflow:apache-airflow~=3.3.2 dagster:dagster~=1.13.29 tap-bigquery:tap-bigquery~=0.3.10 tap-snowflake:meltanolabs-tap-snowflake~=0.5.6
+EXAMPLE_VENVS = $(foreach example,$(EXAMPLE_PACKAGES),.venv-$(firstword $(subst :, ,$(example))))
+
+.PHONY: examples
+examples: $(EXAMPLE_VENVS:=/.made) ## Make the environments of the examples that test-long runs
+
+$(EXAMPLE_VENVS:=/.made): .venv-%/.made:
+	@echo 'Making .venv-$* …'
+	@rm -rf .venv-$*
+	@$(PYTHON) -m venv .venv-$*
+	@.venv-$*/bin/python -m pip install -qq '$(patsubst $*:%,%,$(filter $*:%,$(EXAMPLE_PACKAGES)))'
 	@touch $@
 
 $(AUDIT_VENV)/.made: pyproject.toml constraints.txt

@@ -89,22 +89,22 @@ def test_the_ways_of_proof(newcomer: Newcomer) -> None:
     ]
     newcomer.run(exit_code.text)
 
-    leave(newcomer, 15)
+    newcomer.unsubscribe(15)
     newcomer.run(exit_code.text)
     assert ("tap_exit", 15) == told(newcomer, "complete", "removed")
     assert newcomer.wanted("newsletter") == newcomer.accepted("newsletter")
 
-    leave(newcomer, 15)
+    newcomer.unsubscribe(15)
     newcomer.run(step.text)
     assert (15, 0) == told(newcomer, "removed", "removals_waiting")  # in the last step's report
     assert newcomer.wanted("newsletter") == newcomer.accepted("newsletter")
 
-    leave(newcomer, 15)
+    newcomer.unsubscribe(15)
     newcomer.run(in_a_pipe.text)
     assert (15, 0) == told(newcomer, "removed", "removals_waiting")
     assert newcomer.wanted("newsletter") == newcomer.accepted("newsletter")
 
-    leave(newcomer, 25)
+    newcomer.unsubscribe(25)
     run = "meltano run tap-postgres target-moengage-cohort"
     newcomer.run(f"code=0; {run} || code=$?; test $code = 1")
     assert (25,) == told(newcomer, "removals_withheld")
@@ -114,16 +114,8 @@ def test_the_ways_of_proof(newcomer: Newcomer) -> None:
         (plan_id,) = told(newcomer, "plan_id")
         newcomer.run(command.replace("3f9a1c07be52", plan_id))
         assert newcomer.wanted("newsletter") == newcomer.accepted("newsletter")
-        leave(newcomer, 25)
+        newcomer.unsubscribe(25)
         newcomer.run(f"code=0; {run} || code=$?; test $code = 1")
-
-
-def leave(newcomer: Newcomer, count: int) -> None:
-    newcomer.postgres.execute(
-        "update users set subscribed = false where user_id in "
-        "(select user_id from users where subscribed order by user_id limit %s)",
-        (count,),
-    )
 
 
 def told(newcomer: Newcomer, *fields: str) -> tuple:
@@ -148,7 +140,7 @@ def test_deferred_removals_by_a_job(newcomer: Newcomer) -> None:
     newcomer.run("meltano run sync-and-confirm")
     with (newcomer.folder / ".env").open("a") as env:
         env.write(last)
-    leave(newcomer, 15)
+    newcomer.unsubscribe(15)
     newcomer.run("meltano run sync-and-confirm")
     assert (15, 0) == told(newcomer, "removed", "removals_waiting")
     assert newcomer.wanted("newsletter") == newcomer.accepted("newsletter")
@@ -322,7 +314,7 @@ def desk_run(tmp_path: Path):
     return run
 
 
-@pytest.mark.parametrize("example", ["postgres", "snowflake", "bigquery"])
+@pytest.mark.parametrize("example", ["postgres", "mysql", "snowflake", "bigquery"])
 def test_meltano_takes_the_examples(tmp_path: Path, example: str) -> None:
     """`meltano config` accepts each example without installing anything or contacting the Hub, and
     passes the cohorts and the secrets of the environment to the target."""

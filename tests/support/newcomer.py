@@ -117,6 +117,14 @@ class Newcomer:
         """Return the desired members of a cohort, by SQL."""
         return {uid for (uid,) in self.postgres.query(WANTED[cohort_id])}
 
+    def unsubscribe(self, count: int) -> None:
+        """Let so many users leave the newsletter."""
+        self.postgres.execute(
+            "update users set subscribed = false where user_id in "
+            "(select user_id from users where subscribed order by user_id limit %s)",
+            (count,),
+        )
+
     def _catalog(self, stream: str) -> dict:
         """Return the catalog of the tap, with one stream selected as a whole."""
         done = run_guarded(
