@@ -681,6 +681,34 @@ def test_a_fold_in_steps_is_exact(store, ledger, monkeypatch):
     assert {*left, *new} == {*flat(ledger.members())}
 
 
+def test_a_fold_that_deletes_in_advance_counts_all(tmp_path, monkeypatch):
+    """If more rows are replaced than one deletion may have, and a fold ends between that and its
+    own change, the numbers of the cohort are right, then and later."""
+    monkeypatch.setattr(folding, "FOLDED_ROWS", 2)
+    monkeypatch.setattr(members_module, "DELETED_ROWS", 2)
+    with ledgers(tmp_path) as store:
+        accept(store.open(COHORT, STREAM), ADD, members(1, 2, 3, 4))
+
+    def step(name):
+        if name == "fold: before commit":
+            raise LedgerError("planted", "planted")
+
+    store = ledgers(tmp_path, step=step)
+    ledger = store.open(COHORT, STREAM)
+    paired = [Member(str(number), "a") for number in range(1, 4)]
+    accept(ledger, ADD, paired)
+    with pytest.raises(LedgerError):
+        ledger.stream.fold()
+    with contextlib.suppress(LedgerError):
+        store.close()
+    for _ in range(2):
+        with ledgers(tmp_path) as store:
+            ledger = store.open(COHORT, STREAM)
+            assert 4 == ledger.numbers().accepted.count
+            assert {*paired, Member("4")} == {*flat(ledger.members())}
+            accept(ledger, ADD, paired)
+
+
 @pytest.mark.parametrize("place", ["sent: before commit", "fold: before commit"])
 def test_a_ledger_that_has_failed_raises_a_new_error_each_time(tmp_path, place):
     """After an error every use fails with the same code, and no error grows by the traceback or the

@@ -1,7 +1,7 @@
 """Any history of requests, against a model."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from target_moengage_cohort.core.membership import Member
@@ -147,7 +147,16 @@ def _folded_at_a_time(request, monkeypatch):
         monkeypatch.setattr(members_module, "DELETED_ROWS", request.param)
 
 
+_THREE = [Member("2"), Member("1"), Member("u")]
+_REPLACED = [  # more looked-up rows than one deletion may have
+    ("accepted", "c2", (ADD, _THREE)),
+    ("reopen", None, None),
+    ("accepted", "c2", (ADD, [Member("1"), Member("2"), Member("u", "1")])),
+]
+
+
 @given(steps=steps)
+@example(steps=_REPLACED)
 @settings(max_examples=12)
 @pytest.mark.usefixtures("_folded_at_a_time")
 def test_ledgers_hold_what_their_histories_amount_to(tmp_path_factory, steps):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
+from target_moengage_cohort.ledger.duckdb import members as all_members
 from target_moengage_cohort.ledger.duckdb.instance import digest, translated
-from target_moengage_cohort.ledger.duckdb.members import DELETED_ROWS, Members
+from target_moengage_cohort.ledger.duckdb.members import Members
 from target_moengage_cohort.ledger.duckdb.members_file import make_tables
 from target_moengage_cohort.ledger.postgres import copying, server_tables
 from target_moengage_cohort.ledger.records import NO_MEMBERS, LedgerCounts, MemberSet
@@ -101,15 +102,17 @@ class LoadedMembers(Members):
                 return
             with self._bulk.reading():
                 exist = (f"EXISTS (SELECT 1 FROM {table} {self._chosen})" for table in _LOADED)
-                looks = f"SELECT {', '.join(exist)}"
-                (filled,) = self._bulk.channel.run(looks, copying.SILENT_SECONDS)
+                looks = f"SELECT EXISTS (SELECT 1 FROM requests {self._chosen}), {', '.join(exist)}"
+                ((unfolded, *filled),) = self._bulk.channel.run(looks, copying.SILENT_SECONDS)
                 self._filled = dict(zip(_LOADED, filled, strict=True))
                 for table in {*_LOADED} - {*_LARGE}:
                     self._load(cursor, table)
                 ((accepted,),) = cursor.execute(
                     f"SELECT coalesce(max(accepted), 0) FROM {self.schema}.marks"
                 ).fetchall()
-                if len(cohorts) == 1 and accepted >= FEWEST:
+                # A fold that was interrupted may have thinned: the sizes are not those recorded.
+                is_thinned = unfolded and accepted > all_members.DELETED_ROWS
+                if len(cohorts) == 1 and accepted >= FEWEST and not is_thinned:
                     self._accepted = accepted
                     cursor.execute(f"CREATE OR REPLACE TABLE {self._found} (h UHUGEINT)")
                 else:
@@ -161,6 +164,19 @@ class LoadedMembers(Members):
                         self._load(cursor, table, f"AND h = ANY ('{{{some}}}'::UUID[])")
             cursor.execute(f"INSERT INTO {self._found} FROM wanted")
 
+    def thin(self, table: str, using: str, condition: str) -> None:
+        """See `Members.thin`; have all rows first.
+
+        The sizes of a part are those recorded and the change since, which a fold does not record
+        until it has thinned.
+        """
+        if self._is_partial:
+            ((count,),) = self.rows(f"SELECT count(*) FROM {{s}}.{table}")
+            if count > all_members.DELETED_ROWS:
+                with self.using() as cursor:
+                    self._load_rest(cursor)
+        super().thin(table, using, condition)
+
     def _load_rest(self, cursor: Cursor) -> None:
         """Copy the large tables as they are on the server, in place of what is there."""
         for table in _LARGE:  # cohorts that were added since are whole
@@ -192,7 +208,7 @@ class LoadedMembers(Members):
             f" USING (cohort) {self._chosen}"
         ).fetchall()
         # Of more, a crash may leave fewer until the next fold, which is then repeated.
-        if differing and total <= DELETED_ROWS:
+        if differing and total <= all_members.DELETED_ROWS:
             fault = "does not have as many members as it has recorded"
             raise self.mismatch(fault)
 
