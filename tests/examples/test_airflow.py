@@ -69,8 +69,8 @@ def test_a_run_that_succeeds(newcomer, airflow):
 
 
 def test_a_wrong_key(newcomer, airflow):
-    """A task with a wrong key fails without a retry; its log has the target's message and the alert,
-    and no key."""
+    """A task with a wrong key fails without a retry; its log has the target's message and the
+    alert, and no key."""
     key = {"TARGET_MOENGAGE_COHORT_DATA_API_KEY": "planted-key"}
     state, output = airflow.test(newcomer, "tasks", *TASK, **key)
     assert "failed" == state, output
