@@ -30,8 +30,8 @@ NOTE = (
     f"Narrow RECORDs with new UUIDs, at {REQUESTS_A_WINDOW} requests per minute; the emulator is a "
     "separate process with the same limit. The minimum time is the time between the first and the "
     f"last request if {REQUESTS_A_WINDOW} may start in any 62 seconds, as the target guarantees, "
-    "or in any 60, as MoEngage requires. The minimum number of requests is the number of bytes of all "
-    f"members divided by the room in a body of {PAYLOAD_BYTES:,} bytes."
+    "or in any 60, as MoEngage requires. The minimum number of requests is the number of bytes of "
+    f"all members divided by the room in a body of {PAYLOAD_BYTES:,} bytes."
 )
 
 
