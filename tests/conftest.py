@@ -29,7 +29,8 @@ settings.load_profile("project")
 PER_PARAMETER = "tests/ledger/test_ledger_crash.py"  # a run for each, killed at every step
 SHARED = (
     PER_PARAMETER,
-    "tests/emulator/test_page.py",  # a browser
+    "tests/emulator/test_page",  # a browser
+    "tests/cli/test_history_page.py",  # likewise
     "tests/packaging/",  # a wheel, an sdist, and the demo's database
     "tests/singer/test_storage.py",  # an S3 server
     "tests/cli/test_segment_uploads.py",  # likewise

@@ -86,7 +86,7 @@ def start():
         yield lambda **options: Client(stack.enter_context(Emulator(**options)))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # one process cannot have two browsers
 def browser(tmp_path_factory):
     """Yield a real browser with a profile of its own."""
     with open_browser(tmp_path_factory.mktemp("profile")) as opened:
