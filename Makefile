@@ -80,12 +80,15 @@ hub: $(VENV)/.made ## Write docs/meltano-hub.yml, which the Meltano Hub is to ha
 # Tests misspell on purpose.
 PROSE = README.md CHANGELOG.md Makefile pyproject.toml docs .github target_moengage_cohort tools
 
+# .proselintrc.json leaves out three of its checks: they take headings and tables for repetitions, code for
+# prose with straight quotes, "resume" for a noun, and names such as hourly-cohorts for adjectives.
 .PHONY: lint
-lint: $(VENV)/.made ## Check style, types and spelling
+lint: $(VENV)/.made ## Check style, types, spelling and prose
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/codespell $(PROSE)
+	$(BIN)/proselint check --config .proselintrc.json README.md CHANGELOG.md .github docs
 
 .PHONY: format
 format: $(VENV)/.made ## Put the code into the agreed style
