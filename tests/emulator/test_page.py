@@ -267,15 +267,18 @@ def test_shows_no_member(client, emulator, page):
 
 
 def test_fits(client, page):
-    """On a phone nothing overflows at the side, even with long names, in dark and light mode."""
+    """On a phone nothing overflows at the side, even with long names, large requests and counts of
+    two digits, in dark and light mode."""
     client.add("u1", cohort_name="W" * 200, cohort_id="x" * 300)
-    client.add("u1", cohort_name="W" * 201)
+    for _ in range(12):
+        client.add("u1", cohort_name="W" * 201)
+    client.post(b" " * 192_000)
     page.set_viewport_size({"width": 360, "height": 700})
     page.get_by_text("Inject a fault").click()
     colors = []
     for scheme in ("dark", "light"):
         page.emulate_media(color_scheme=scheme)
-        expect(rows(page, "Requests")).to_have_count(2)
+        expect(rows(page, "Requests")).to_have_count(3)
         assert 360 == page.evaluate("document.documentElement.scrollWidth")
         assert [0] * 5 == page.locator(".scroll").evaluate_all(
             "tables => tables.map(table => table.scrollWidth - table.clientWidth)"
