@@ -32,6 +32,7 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.cli.init.init_answers import Answers
     from target_moengage_cohort.cli.init.meltano_project import FileChange
 
+_PLACE = "@@ after line"
 _MASK = "********"
 _REQUIRED = ("workspace_id", "data_api_key", "data_center", "partner")
 _text_option = partial(click.option, callback=require_utf8)
@@ -126,7 +127,8 @@ class _Setup:
         for change in self._changes.files:
             write(change, self._step)
             verb = "Created" if change.before is None else "Added to"
-            lines = len(list(_shown(change, self._answers)))
+            shown = _shown(change, self._answers)
+            lines = sum(not line.startswith(_PLACE) for line in shown)
             click.echo(f"{verb} {change.path} ({format_count(lines, 'line')})")
         codes = [code, self._summarize(), self._try_tap()]
         click.echo("\n".join(["", "Next:", *(f"  {each}" for each in self._next())]))
@@ -224,5 +226,5 @@ def _shown(change: FileChange, answers: Answers) -> Iterator[str]:
     for tag, start, _, first, last in matcher.get_opcodes():
         if tag != "equal":
             if start:
-                yield f"@@ after line {start} @@\n"
+                yield f"{_PLACE} {start} @@\n"
             yield from after[first:last]

@@ -196,6 +196,8 @@ def test_an_existing_project_gets_what_it_lacks(site):
     assert "schedules" not in after
     assert not any(name.startswith("TAP_") for name in site.env())  # the project has them elsewhere
     assert "tap-postgres in meltano.yml" in done.output
+    added = len(site.text().splitlines()) - len(EXISTING.splitlines())
+    assert f"meltano.yml ({added} lines)" in done.output
     assert ["tap-postgres-cohorts target-moengage-cohort"] == after["jobs"][1]["tasks"]
 
 
