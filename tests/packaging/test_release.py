@@ -33,7 +33,7 @@ def metadata(release: Release) -> Metadata:
 
 def test_the_wheel_is_the_package_and_no_more(release: Release) -> None:
     """The wheel contains each file of the package, its license, and nothing else: no tests and no
-    caches. Among them are py.typed and the pages' files."""
+    caches. Among them are the pages' files."""
     package = {
         str(path.relative_to(ROOT))
         for path in PACKAGE.rglob("*")
@@ -42,8 +42,7 @@ def test_the_wheel_is_the_package_and_no_more(release: Release) -> None:
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
     found = zipfile.ZipFile(release.wheel).namelist()
     page = ("page.html", "page.css", "page.js", "page_faults.js")
-    wanted = {"py.typed", *(f"emulator/{name}" for name in page)}
-    assert {f"{PACKAGE.name}/{name}" for name in wanted} <= package
+    assert {f"{PACKAGE.name}/emulator/{name}" for name in page} <= package
     assert package | {f"{info(release)}/{name}" for name in about} == set(found)
 
 
