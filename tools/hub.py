@@ -8,6 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from target_moengage_cohort.settings.about import setting_kind
+
 DEFINITION = Path(__file__).parent.parent / "docs" / "meltano-hub.yml"
 HEAD = """\
 # The definition of the target for the Meltano Hub, generated from --about by `make hub`.
@@ -80,17 +82,15 @@ def definition(about: dict[str, t.Any]) -> dict[str, t.Any]:
 
 def setting(name: str, schema: dict[str, t.Any]) -> dict[str, t.Any]:
     """Return the Hub's definition of a setting, from its JSON schema."""
-    first, *_ = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
     made = {
         "description": schema["description"],
-        "kind": "file" if name.endswith("_path") else first,
+        "kind": setting_kind(name, schema),
         "label": schema["title"],
         "name": name,
     }
     default = schema.get("default")
     if "enum" in schema:
         values = sorted(schema["enum"], key=lambda value: (value != default, value))
-        made["kind"] = "options"
         made["options"] = [
             {"label": value.replace("_", " ").capitalize(), "value": value} for value in values
         ]

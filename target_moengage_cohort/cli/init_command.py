@@ -16,7 +16,7 @@ from target_moengage_cohort.cli.check.setting_checks import Checks, marked, sett
 from target_moengage_cohort.cli.init.init_answers import InitOptions, collect
 from target_moengage_cohort.cli.init.init_questions import Questions
 from target_moengage_cohort.cli.init.meltano_project import ENV_FILE, MeltanoProject, write
-from target_moengage_cohort.cli.init.project_changes import changes_of, reading_tap
+from target_moengage_cohort.cli.init.project_changes import changes_of
 from target_moengage_cohort.cli.init.project_parts import UTILITY, cohorts
 from target_moengage_cohort.cli.init.tap_trial import NotTriedError, try_tap
 from target_moengage_cohort.cli.session import DONE, FAILED, SessionTiming, explain
@@ -197,7 +197,7 @@ class _Setup:
             yield f"meltano add {warehouse.tap}"
         yield "meltano install"
         if warehouse is not None:
-            tap = reading_tap(self._project, warehouse)
+            tap = self._changes.tap
             yield f"meltano invoke {tap} --discover > catalog.json"
             yield f"meltano invoke {UTILITY} check --config=ENV --columns catalog.json"
             variable = f"{ENVIRONMENT_PREFIX}DRY_RUN=true"

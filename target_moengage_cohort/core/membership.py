@@ -43,6 +43,10 @@ class SyncMode(enum.StrEnum):
     ONE_TIME = "one_time"
 
 
+SNAPSHOT_MODES = frozenset({SyncMode.MIRROR, SyncMode.ONE_TIME})
+"""The modes in which a stream's records are the whole cohort."""
+
+
 class Cohort(msgspec.Struct, frozen=True):
     """A cohort as sent to MoEngage; `name` is that of its segment, see `cohort_name_fault`."""
 

@@ -12,6 +12,8 @@ from target_moengage_cohort import NAME
 from target_moengage_cohort.settings.declared import DERIVED_KEYS, ENVIRONMENT_PREFIX, Settings
 
 if t.TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from singer_sdk.about import AboutInfo
     from singer_sdk.helpers.capabilities import CapabilitiesEnum
 
@@ -31,6 +33,14 @@ def json_schema() -> dict[str, t.Any]:
     del result["properties"]["cohorts"]["default"]  # an empty object that is set is an error
     result["properties"]["data_center"]["type"] = ["string", "integer"]
     return result
+
+
+def setting_kind(name: str, schema: Mapping[str, t.Any]) -> str:
+    """Return Meltano's kind of a setting, given its JSON schema."""
+    if "enum" in schema:
+        return "options"
+    first, *_ = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    return "file" if name.endswith("_path") else str(first)
 
 
 def _resolve(node: t.Any, definitions: dict[str, t.Any]) -> t.Any:

@@ -12,7 +12,7 @@ import typing as t
 import msgspec
 from msgspec import Meta
 
-from target_moengage_cohort.core.membership import Cohort, SyncMode
+from target_moengage_cohort.core.membership import SNAPSHOT_MODES, Cohort, SyncMode
 
 _SECRET = Meta(extra_json_schema={"secret": True, "writeOnly": True})
 _ROLES = (
@@ -96,7 +96,7 @@ class StreamMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     @property
     def is_snapshot(self) -> bool:
         """Whether the stream is the whole cohort: an absent member is known at its end only."""
-        return self.sync_mode in {SyncMode.MIRROR, SyncMode.ONE_TIME}
+        return self.sync_mode in SNAPSHOT_MODES
 
     @property
     def columns(self) -> dict[str, str]:

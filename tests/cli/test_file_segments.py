@@ -688,7 +688,7 @@ def test_a_wait_is_announced(desk, site, waiting, monkeypatch):
 
 
 def test_no_user_has_a_value(desk, site, send, waiting, caplog):
-    """A file that matches nobody is a warning: its attribute may be the wrong one."""
+    """A file that matches no user is a warning, because its attribute may be wrong."""
     desk.emulator.apis.know(["another"])
     send("create", "S", "--csv", csv(desk, "a"), *site.options, *waiting)
     assert "no_user_matched" == caplog.records[-1].code

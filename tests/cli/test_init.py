@@ -202,7 +202,7 @@ def test_an_existing_project_gets_what_it_lacks(site):
 
 
 def test_a_variant_of_the_tap_gets_later_cohorts(site):
-    """A cohort that is added later is read by the variant, whoever uses the tap."""
+    """The variant, not the shared tap, reads a cohort that is added later."""
     site.write("meltano.yml", EXISTING)
     site.setup()
     tap = site.plugins()["extractors"][0]

@@ -62,12 +62,7 @@ class MeltanoProject:
         """Return the items by name of a list such as `jobs`, those of included files among them."""
         found: dict[str, dict[str, t.Any]] = {}
         for content in (*self._included, self.content):
-            value: t.Any = content
-            for key in path:
-                value = value.get(key) if isinstance(value, dict) else None
-            for item in value if isinstance(value, list) else ():
-                if isinstance(item, dict) and "name" in item:
-                    found[str(item["name"])] = item
+            found |= items_at(content, *path)
         return found
 
     def reads_only_for(self, loader: str) -> bool:
@@ -76,10 +71,7 @@ class MeltanoProject:
 
     def is_own(self, *path: str, name: str) -> bool:
         """Return whether an item is in `meltano.yml` itself, and not in an included file."""
-        value: t.Any = self.content
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-        return any(isinstance(each, dict) and each.get("name") == name for each in value or ())
+        return name in items_at(self.content, *path)
 
     def grown_env(self, variables: Mapping[str, str]) -> FileChange:
         """Return `.env` with further variables."""
@@ -127,6 +119,14 @@ class MeltanoProject:
             msg = f"{path} cannot be read as YAML ({reason}); fix it, then run again"
             raise SettingsError("project_unreadable", msg)
         return content
+
+
+def items_at(content: t.Any, *path: str) -> dict[str, dict[str, t.Any]]:
+    """Return the items by name of a list at some keys; none if there is no such list."""
+    for key in path:
+        content = content.get(key) if isinstance(content, dict) else None
+    items = content if isinstance(content, list) else ()
+    return {str(each["name"]): each for each in items if isinstance(each, dict) and "name" in each}
 
 
 def read_text(path: Path) -> str | None:

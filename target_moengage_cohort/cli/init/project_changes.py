@@ -15,6 +15,7 @@ from target_moengage_cohort.cli.init.meltano_project import (
     PROJECT_FILE,
     FileChange,
     MeltanoProject,
+    items_at,
 )
 from target_moengage_cohort.cli.init.warehouses import tap_keys
 from target_moengage_cohort.cli.init.yaml_insertion import Block, NoPlaceError, insert
@@ -36,6 +37,7 @@ class ProjectChanges(msgspec.Struct, frozen=True):
     Attributes:
         files: In the order in which to write them: a process that is killed in between leaves a
             project to which the next one adds the rest.
+        tap: The extractor that reads the streams; ``None`` if no warehouse is known.
         added: The parts that `meltano.yml` gets.
         kept: What is there already and stays as it is.
         advice: What a person is to look at.
@@ -43,6 +45,7 @@ class ProjectChanges(msgspec.Struct, frozen=True):
     """
 
     files: list[FileChange]
+    tap: str | None
     added: list[str]
     kept: list[str]
     advice: list[str]
@@ -62,10 +65,10 @@ def changes_of(project: MeltanoProject, answers: Answers) -> ProjectChanges:
     ignore = [project.grown_ignore(names)] if has_secrets else []
     files = [each for each in (*ignore, env, yml) if each.after != (each.before or "")]
     kept = [*growth.kept, *(f"{name} in {ENV_FILE}" for name in answers.ignored)]
-    return ProjectChanges(files, growth.added, kept, growth.advice, growth.to_paste)
+    return ProjectChanges(files, growth.tap, growth.added, kept, growth.advice, growth.to_paste)
 
 
-def reading_tap(project: MeltanoProject, warehouse: Warehouse) -> str:
+def _reading_tap(project: MeltanoProject, warehouse: Warehouse) -> str:
     """Return the name of the extractor that reads the streams of cohorts.
 
     A tap that other loaders use may select other streams, with which a run would fail. The cohorts
@@ -84,7 +87,9 @@ class _Growth:
 
     def __init__(self, project: MeltanoProject, answers: Answers) -> None:
         self._project, self._answers = project, answers
-        name = answers.warehouse.name if answers.warehouse else "moengage"
+        warehouse = answers.warehouse
+        name = warehouse.name if warehouse else "moengage"
+        self.tap = _reading_tap(project, warehouse) if warehouse else None
         self.text = parts.new_project(name) if project.text is None else project.text
         self.added: list[str] = []
         self.kept: list[str] = []
@@ -126,10 +131,10 @@ class _Growth:
         self.kept.append(f"{what} in {PROJECT_FILE}")
 
     def _add_tap(self) -> None:
-        warehouse, streams = self._answers.warehouse, self._answers.streams
-        if warehouse is None:
+        warehouse, streams, reader = self._answers.warehouse, self._answers.streams, self.tap
+        if warehouse is None or reader is None:
             return
-        tap, reader = warehouse.tap, reading_tap(self._project, warehouse)
+        tap = warehouse.tap
         there = self._project.named(*_EXTRACTORS)
         if tap in there:
             self._keep(tap)
@@ -208,11 +213,10 @@ class _Growth:
         }
 
     def _add_jobs(self, *, has_confirm: bool) -> None:
-        if self._answers.warehouse is None:
+        if self.tap is None:
             return
         there = self._project.named("jobs")
-        tap = reading_tap(self._project, self._answers.warehouse)
-        for name, text in parts.jobs(tap, confirms=has_confirm).items():
+        for name, text in parts.jobs(self.tap, confirms=has_confirm).items():
             if name in there:
                 self._keep(f"job {name}")
             else:
@@ -223,11 +227,7 @@ class _Growth:
 
 def _content(text: str, path: tuple[str, ...], name: str) -> dict[str, t.Any]:
     """Return a plugin as it stands in the text."""
-    value: t.Any = yaml.safe_load(text) or {}
-    for key in path:
-        value = (value.get(key) if isinstance(value, dict) else None) or {}
-    plugins = [each for each in value if isinstance(each, dict) and each.get("name") == name]
-    return t.cast("dict[str, t.Any]", plugins[0]) if plugins else {}
+    return items_at(yaml.safe_load(text), *path).get(name, {})
 
 
 def _free_anchors(text: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import yaml
 
 from target_moengage_cohort import NAME
 from target_moengage_cohort.cli.init.warehouses import tap_keys
-from target_moengage_cohort.settings.about import json_schema
+from target_moengage_cohort.settings.about import json_schema, setting_kind
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,11 +89,9 @@ def declared_settings() -> str:
     """Return a line of YAML for each setting of the target, from the source of `--about`."""
     lines = []
     for name, schema in json_schema()["properties"].items():
-        first, *_ = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
-        setting = {"name": name, "kind": "file" if name.endswith("_path") else first}
+        setting = {"name": name, "kind": setting_kind(name, schema)}
         if "enum" in schema:
-            options = [{"label": value, "value": value} for value in schema["enum"]]
-            setting |= {"kind": "options", "options": options}
+            setting["options"] = [{"label": value, "value": value} for value in schema["enum"]]
         if schema.get("secret"):
             setting["sensitive"] = True
         lines.append(

@@ -8,7 +8,7 @@ import typing as t
 
 from target_moengage_cohort.cli.init.warehouses import ProjectStream
 from target_moengage_cohort.core.errors import SettingsError
-from target_moengage_cohort.core.membership import SyncMode, cohort_name_fault
+from target_moengage_cohort.core.membership import SNAPSHOT_MODES, SyncMode, cohort_name_fault
 from target_moengage_cohort.settings.about import json_schema
 
 if t.TYPE_CHECKING:
@@ -30,9 +30,7 @@ _NOT_A_MIRROR = (
 
 
 def given_streams(
-    options: Sequence[str],
-    warehouse: Warehouse | None,
-    questions: Questions,
+    options: Sequence[str], warehouse: Warehouse | None, questions: Questions
 ) -> list[ProjectStream]:
     """Return the streams of options, such as ``public-vip cohort_id=vip cohort_name="VIPs"``."""
     streams = []
@@ -88,10 +86,10 @@ def _asked(name: str, warehouse: Warehouse, questions: Questions) -> dict[str, t
     modes = ", ".join(SyncMode)
     question = f"  Sync mode: {modes}"
     mode = questions.ask(question, how, default=SyncMode.INCREMENTAL, convert=_sync_mode)
-    is_snapshot = mode in {SyncMode.MIRROR, SyncMode.ONE_TIME}
+    is_snapshot = mode in SNAPSHOT_MODES
     values["sync_mode"] = str(mode)
     values["uid_column"] = questions.ask("  Column of the user ID", how, default="uid")
-    if mode in {SyncMode.INCREMENTAL, SyncMode.MIRROR, SyncMode.ONE_TIME}:
+    if mode == SyncMode.INCREMENTAL or is_snapshot:
         question = f"  Membership column ({_COLUMN})"
         values["membership_column"] = questions.ask(question, how, default="")
     if is_snapshot:

@@ -6,6 +6,8 @@ import typing as t
 
 import msgspec
 
+from target_moengage_cohort.core.membership import SNAPSHOT_MODES
+
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -43,7 +45,7 @@ class ProjectStream(msgspec.Struct, frozen=True):
     @property
     def is_snapshot(self) -> bool:
         """Whether each run needs every row."""
-        return self.mapping.get("sync_mode") in {"mirror", "one_time"}
+        return self.mapping.get("sync_mode") in SNAPSHOT_MODES
 
 
 _POSTGRES = Warehouse(
