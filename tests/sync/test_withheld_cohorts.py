@@ -256,7 +256,13 @@ def test_a_withheld_cohort_gets_no_doubts(emulator, segments, tmp_path, before):
     more = [(1, "Gold", "a3"), (2, "Silver", "b3")]
     for cohort in ("1", "2"):
         emulator.drop_next(when="before", cohort_id=cohort)
-    segments(*FIRST, *more, max_retry_seconds=0)
+    emulator.hold()  # the first lost answer stops the run, so both requests must be under way
+
+    def release(seen, _interrupt) -> None:
+        if len(seen.attempts) >= 2:
+            emulator.release()
+
+    segments(*FIRST, *more, max_retry_seconds=0, before=release)
     folder = str(tmp_path / "ledger")
     doubted = {cohort: dict(of.doubts) for cohort, of in held(emulator, folder).items()}
     assert [1, 1, 0] == [len(doubted[cohort]) for cohort in ("1", "2", "3")]
