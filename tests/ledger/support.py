@@ -280,10 +280,11 @@ def assert_holds(ledger, expected: State, everyone: t.Iterable[Member]) -> None:
     keys = {*expected.accepted, *expected.doubts, *expected.removed}
     keys |= {key for key, _ in expected.aliases}
     assert {(ledger.number, key) for key in keys} == known.keys()
+    linked = {key for key, _ in expected.aliases}
     for (_, key), found in known.items():
         if key in expected.doubts:
             assert (None, expected.doubts[key][1]) == (found.action, found.member)
-        elif key in expected.accepted:
+        elif key in expected.accepted and key not in linked:
             assert (ADD, expected.accepted[key]) == (found.action, found.member)
         else:
             assert (REMOVE, None) == (found.action, found.member)

@@ -33,11 +33,10 @@ class DuckDBCohortLedger(CohortLedger):
         if queue:
             new = f" ANTI JOIN {queue} AS q ON q.cohort = d.cohort AND q.h = d.h"
         others = "" if refused else f" AND action <> '{REFUSED_DOUBT}'"
-        doubts = f"{self.stream.tables}.doubts AS d{new} WHERE cohort = ?{others}"
+        doubts = f"{self.stream.tables}.doubts AS d{new} WHERE cohort = {self.number}{others}"
+        query = f"SELECT action, uid, anonymous_id FROM {doubts} AND uid IS"
         with self.stream.table.sparing():
-            rows = self.stream.table.chunks(
-                f"SELECT action, uid, anonymous_id FROM {doubts}", [self.number]
-            )
+            rows = self.stream.table.chunks(f"{query} NOT NULL UNION ALL {query} NULL")
         return (
             [(_action(action), Member(uid, anonymous_id)) for action, uid, anonymous_id in chunk]
             for chunk in rows

@@ -23,6 +23,8 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.snapshot import CohortMembers
     from target_moengage_cohort.ledger.stream_ledger import NumberedChange, NumberedKey
 
+_GONE = f"'{Action.REMOVE.value}', NULL, NULL"
+
 
 class StreamMembers(StreamLedger):
     """The part of a `StreamLedger` that knows members, but no plans and comparisons.
@@ -91,11 +93,13 @@ class StreamMembers(StreamLedger):
     ) -> Iterator[tuple[int, int, Expected]]:
         """Yield position, cohort and what is expected of members; later ones win."""
         schema = self.tables
+        # An alias is not a member of its own, even if it is still accepted as the one that it was;
+        # but then it moves with its uid. The removal of it may be that of its uid.
+        aliases = {f"{schema}.aliases": _GONE}
+        accepted = {f"{schema}.accepted": f"'{Action.ADD.value}', t.uid, t.anonymous_id"}
         sources = {
-            f"{schema}.removed": f"'{Action.REMOVE.value}', NULL, NULL",
-            # Not a member of its own; the removal of it may be that of its uid.
-            f"{schema}.aliases": f"'{Action.REMOVE.value}', NULL, NULL",
-            f"{schema}.accepted": f"'{Action.ADD.value}', t.uid, t.anonymous_id",
+            f"{schema}.removed": _GONE,
+            **(aliases | accepted if keys == "h" else accepted | aliases),
             f"{schema}.doubts": "NULL, t.uid, t.anonymous_id",
         }
         if self.queue:
@@ -278,7 +282,10 @@ class StreamMembers(StreamLedger):
                 self.table.rows(f"DELETE FROM {self.queue}")
             h = self.table.engine.hash_sql("uid", "NULL::VARCHAR")
             owners = f"SELECT cohort, {h} AS h {aliases} SEMI JOIN {found} USING (cohort, h)"
-            self.doubt(numbers, owners)
+            # An anonymous member of its own comes after a uid with its id again.
+            h = self.table.engine.hash_sql("NULL::VARCHAR", "anonymous_id")
+            ids = f"FROM {schema}.accepted SEMI JOIN ({owners}) USING (cohort, h)"
+            self.doubt(numbers, f"{owners} UNION ALL SELECT cohort, {h} AS h {ids}")
         chunks = self.table.chunks(f"SELECT cohort, anonymous_id FROM {found} ORDER BY cohort")
         return numbers, (
             (cohort, [Member(None, anonymous_id) for _, anonymous_id in rows])
