@@ -11,8 +11,9 @@ import typing as t
 from collections import defaultdict
 
 from target_moengage_cohort.core.membership import Action, Change, SyncMode
-from target_moengage_cohort.ledger.records import Expected
 from target_moengage_cohort.sync.changes.moves import Moves
+from target_moengage_cohort.sync.changes.rounds import in_rounds, repeated
+from target_moengage_cohort.sync.changes.sifting import Sifted, anonymous_twin, sift
 from target_moengage_cohort.sync.segments.match_guard import MOST_COUNTED, spread
 
 if t.TYPE_CHECKING:
@@ -20,11 +21,8 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.core.membership import Key, Member
     from target_moengage_cohort.delivery.delivery import Delivery
-    from target_moengage_cohort.ledger.stream_ledger import (
-        NumberedChange,
-        NumberedKey,
-        StreamLedger,
-    )
+    from target_moengage_cohort.ledger.records import Expected
+    from target_moengage_cohort.ledger.stream_ledger import NumberedKey, StreamLedger
     from target_moengage_cohort.settings import StreamMapping
     from target_moengage_cohort.sync.cohorts import Cohorts
     from target_moengage_cohort.sync.synced_cohort import SyncedCohort
@@ -72,9 +70,10 @@ class Outbox:
         admission = self._cohorts.admission
         admission.admit([*admission.held.values()] if cohorts is None else cohorts, self._sample)
         changes, self._held = self._held, []
-        self._pass_on(self._needed(changes))
+        self._pass_on_linking(*self._needed(changes))
         if moves := self._moves.take_held():
-            self._pass_on(self._needed([*itertools.chain(*self._moves.complete(moves))]))
+            completed = itertools.chain(*self._moves.complete(moves))
+            self._pass_on_linking(*self._needed([*completed]))
 
     def _sample(self, cohorts: Sequence[SyncedCohort]) -> dict[SyncedCohort, list[Member]]:
         """Return some of the members that are to be added to cohorts that are held."""
@@ -117,7 +116,12 @@ class Outbox:
             ends = [0, *itertools.accumulate(map(len, completed))]
             taken = [*itertools.chain(*completed)]
             states = [(ends[position], value) for position, value in states]
-        needed = self._needed(taken)
+        needed, linking = self._needed(taken)
+        if linking:
+            self._pass_on_linking(needed, linking)
+            for _, value in states[-1:]:  # one for all rounds
+                self._delivery.state(value)
+            return
         start = 0
         for end, value in states:
             self._pass_on(needed[start:end])
@@ -138,6 +142,18 @@ class Outbox:
     def _pass_on(self, changes: Sequence[Change | None]) -> None:
         if needed := [change for change in changes if change is not None]:
             self._delivery.submit(needed)
+
+    def _pass_on_linking(self, changes: Sequence[Change | None], linking: Sequence[int]) -> None:
+        """Pass on changes of which some turn anonymous members into aliases; see `rounds`."""
+        linked = {t.cast("Change", changes[index]).cohort.cohort_id for index in linking}
+        for some in in_rounds(changes, linking):
+            self._close(linked)  # earlier changes, too, may be of the same members
+            self._pass_on(some)
+        self._close(linked)
+
+    def _close(self, cohort_ids: Iterable[str]) -> None:
+        for cohort_id in cohort_ids:
+            self._delivery.close(cohort_id)
 
     def settle(self, mapping: StreamMapping) -> None:
         """Remove a stream's aliases that no member has, and send its unconfirmed changes again.
@@ -162,8 +178,7 @@ class Outbox:
         ledger = self._cohorts.ledger_of(mapping.stream)
         if ledger is None or not (mapping.stream in self._has_pairs or ledger.has_aliases()):
             return True
-        for cohort in self._cohorts.of_stream(mapping.stream):
-            self._delivery.close(cohort.cohort.cohort_id)
+        self._close(each.cohort.cohort_id for each in self._cohorts.of_stream(mapping.stream))
         for cohort in self._cohorts.of_stream(mapping.stream):
             if not self._delivery.finish(cohort.cohort.cohort_id):
                 return False
@@ -181,14 +196,16 @@ class Outbox:
             self._delivery.close(cohorts[number].cohort.cohort_id)
         return True
 
-    def _needed(self, changes: Sequence[Change]) -> Sequence[Change | None]:
+    def _needed(self, changes: Sequence[Change]) -> tuple[Sequence[Change | None], list[int]]:
         """Put ``None`` in place of each change that is not to be sent now.
 
-        The cohort's ledger shows it to be done, or the cohort is held or has an error.
+        The cohort's ledger shows it to be done, or the cohort is held or has an error. Return also
+        the positions of those that turn an anonymous member into an alias.
         """
         if not (self._cohorts.ledgers or self._cohorts.unsent_streams):
-            return changes
+            return changes, []
         needed: list[Change | None] = [*changes]
+        linking: list[int] = []
         by_stream: defaultdict[StreamLedger, list[int]] = defaultdict(list)
         for index, change in enumerate(changes):
             cohort = self._cohorts.by_id[change.cohort.cohort_id]
@@ -197,18 +214,30 @@ class Outbox:
             elif cohort.ledger is not None:
                 by_stream[cohort.ledger.stream].append(index)
         for stream, indexes in by_stream.items():
-            sifted = self._sift_by_ledger(stream, [changes[index] for index in indexes])
-            if sifted is None:
-                continue
-            for index, change_of_member in zip(indexes, sifted, strict=True):
-                cohort = self._cohorts.by_id[changes[index].cohort.cohort_id]
-                if change_of_member is None:
-                    cohort.skipped += 1
-                    needed[index] = None
-                elif change_of_member[2] is not changes[index].member:
-                    needed[index] = cohort.change(*change_of_member[1:])
+            some = [changes[index] for index in indexes]
+            sifted = self._sift_by_ledger(stream, some)
+            if sifted is not None:
+                for index, kept in zip(indexes, self._kept(some, sifted), strict=True):
+                    needed[index] = kept
+                linked = (indexes[position] for position in sifted.linking)
+                linking += [index for index in linked if needed[index] is not None]
             stream.fold_if_large()
-        return needed
+        return needed, linking
+
+    def _kept(self, changes: Sequence[Change], sifted: Sifted) -> list[Change | None]:
+        """Return the changes of a stream that are sent, and count the others."""
+        kept: list[Change | None] = []
+        for change, needed in zip(changes, sifted.changes, strict=True):
+            if needed is None or needed[2] is change.member:
+                kept.append(needed and change)
+            else:
+                cohort = self._cohorts.by_id[change.cohort.cohort_id]
+                kept.append(cohort.change(*needed[1:]))
+        for position in repeated(kept) if sifted.linking else ():
+            kept[position] = None
+        for change, one in zip(changes, kept, strict=True):
+            self._cohorts.by_id[change.cohort.cohort_id].skipped += one is None
+        return kept
 
     def _keeps_back(self, cohort: SyncedCohort, change: Change) -> bool:
         """Return whether a change is not to be sent now; keep it if its cohort is held."""
@@ -216,29 +245,49 @@ class Outbox:
             self._held.append(change)
         return cohort.is_held or cohort.error is not None
 
-    def _sift_by_ledger(
-        self, stream: StreamLedger, changes: Sequence[Change]
-    ) -> list[NumberedChange | None] | None:
-        """Return each change as far as it is needed; ``None`` if all are needed as they are."""
+    def _sift_by_ledger(self, stream: StreamLedger, changes: Sequence[Change]) -> Sifted | None:
+        """Return the changes that are needed; ``None`` if all are needed as they are."""
         ledgers = self._cohorts.ledgers
         numbers = [ledgers[change.cohort.cohort_id].number for change in changes]
         members = [change.member for change in changes]
-        if any(member.uid is not None and member.anonymous_id is not None for member in members):
-            self._has_pairs.add(self._cohorts.by_id[changes[0].cohort.cohort_id].mapping.stream)
         if fresh := {*numbers} - self._read:
             stream.replace_plans(sorted(fresh))  # now, because STATE may pass rows without requests
             self._read |= fresh
         actions = [change.action for change in changes]
+        twins = self._anonymous_twins(stream, changes, numbers)
         expected = stream.known(numbers, members)
         self._warn_of_others(stream, changes)
         keys = {(number, member.key) for number, member in zip(numbers, members, strict=True)}
-        if not expected and len(keys) == len(changes):  # new members, each one once
+        is_new = len(keys) == len(changes) and keys.isdisjoint(twins)
+        if not expected and is_new and not any(twins.values()):  # new members, each one once
             stream.queue_known(actions)
             return None
+        expected |= {key: each for key, each in twins.items() if each is not None}
         sifted = sift(zip(numbers, actions, members, strict=True), expected)
-        if needed := [change for change in sifted if change is not None]:
-            stream.queued(needed)
+        if needed := [change for change in sifted.changes if change is not None]:
+            stream.queued([*needed, *sifted.aliases.values()])
         return sifted
+
+    def _anonymous_twins(
+        self, stream: StreamLedger, changes: Sequence[Change], numbers: Sequence[int]
+    ) -> dict[NumberedKey, Expected | None]:
+        """Return what is expected of the anonymous ids that go with uids, by their own keys.
+
+        In `add`, which removes no aliases, nothing is.
+        """
+        twins = {
+            (number, twin.key): twin
+            for number, change in zip(numbers, changes, strict=True)
+            if (twin := anonymous_twin(change.member)) is not None
+        }
+        if not twins:
+            return {}
+        mapping = self._cohorts.by_id[changes[0].cohort.cohort_id].mapping
+        self._has_pairs.add(mapping.stream)
+        if mapping.sync_mode is SyncMode.ADD:
+            return {}
+        expected = stream.known([number for number, _ in twins], [*twins.values()])
+        return {key: expected.get(key) for key in twins}
 
     def _warn_of_others(self, stream: StreamLedger, changes: Sequence[Change]) -> None:
         """Count new members that another cohort has, unless the mapping states what that means."""
@@ -246,27 +295,3 @@ class Outbox:
         if mapping.cohort is None and mapping.exclusive is None:
             adding = [changes[index].action is Action.ADD for index in stream.elsewhere()]
             self._cohorts.row_warnings.count("also_in_others", mapping.stream, sum(adding))
-
-
-def sift(
-    changes: Iterable[NumberedChange], expected: dict[NumberedKey, Expected]
-) -> list[NumberedChange | None]:
-    """Return each change, in stream order, or ``None`` if it is without an effect.
-
-    What is expected of the members is updated. A member that is not in it was never seen, so even
-    its removal is needed. A removal has the identifiers that were accepted.
-    """
-    sifted: list[NumberedChange | None] = []
-    for cohort, action, given in changes:
-        member, key = given, (cohort, given.key)
-        before = expected.get(key)
-        if before is not None:
-            is_same = action is Action.REMOVE or before.member == member
-            if before.action is action and is_same:
-                sifted.append(None)
-                continue
-            if action is Action.REMOVE and before.member is not None:
-                member = before.member
-        expected[key] = Expected(action, member)
-        sifted.append((cohort, action, member))
-    return sifted
