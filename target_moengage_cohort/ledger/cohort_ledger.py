@@ -100,7 +100,9 @@ class CohortLedger(t.Protocol):
     def doubts(self, *, refused: bool = True) -> Iterator[list[tuple[Action, Member]]]:
         """Yield the changes that earlier runs left unconfirmed and this run has not queued.
 
-        The removals of members who were refused alone are among them only if `refused`.
+        The removals of members who were refused alone are among them only if `refused`. Removals
+        come first, since one of an anonymous id may be that of its uid. Members with a uid come
+        before anonymous ones, since they would turn those into aliases afterwards.
         """
 
     def refuse_doubt(self, member: Member) -> RefusedDoubt | None:

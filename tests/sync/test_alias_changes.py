@@ -176,3 +176,18 @@ def test_histories_of_many_members_share_requests(sync, rows, most):
         for row in rows
     ]
     assert len(sync(*whom).attempts) <= most
+
+
+def test_a_removal_that_was_not_confirmed_precedes_additions(emulator, sync):
+    """The removal of an alias, sent again, comes before its uid, which it may remove as well."""
+    sync(B, UA)
+
+    def lose(seen, _interrupt):
+        if seen.attempts[-1].body["action"] == "remove_members":
+            emulator.fail_next(503, 1_000)
+
+    assert sync(UB, before=lose, max_retry_seconds=0).error is not None
+    emulator.clear_faults()
+    sent = [each.body["action"] for each in sync(UB).attempts]
+    assert "add_members" == sent[-1]
+    assert "remove_members" in sent

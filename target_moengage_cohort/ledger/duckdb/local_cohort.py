@@ -34,9 +34,11 @@ class DuckDBCohortLedger(CohortLedger):
             new = f" ANTI JOIN {queue} AS q ON q.cohort = d.cohort AND q.h = d.h"
         others = "" if refused else f" AND action <> '{REFUSED_DOUBT}'"
         doubts = f"{self.stream.tables}.doubts AS d{new} WHERE cohort = {self.number}{others}"
-        query = f"SELECT action, uid, anonymous_id FROM {doubts} AND uid IS"
+        query = f"SELECT action, uid, anonymous_id FROM {doubts} AND action"
+        adds = f"= '{Action.ADD.value}' AND uid IS"
+        parts = f"<> '{Action.ADD.value}'", f"{adds} NOT NULL", f"{adds} NULL"
         with self.stream.table.sparing():
-            rows = self.stream.table.chunks(f"{query} NOT NULL UNION ALL {query} NULL")
+            rows = self.stream.table.chunks(" UNION ALL ".join(f"{query} {each}" for each in parts))
         return (
             [(_action(action), Member(uid, anonymous_id)) for action, uid, anonymous_id in chunk]
             for chunk in rows

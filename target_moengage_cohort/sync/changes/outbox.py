@@ -169,9 +169,12 @@ class Outbox:
                 # In `add` the removals that were asked for before are finished, and no others made.
                 refused = mapping.sync_mode is not SyncMode.ADD
                 for doubts in cohort.ledger.doubts(refused=refused):
-                    changes = [cohort.change(action, member) for action, member in doubts]
-                    if not self._delivery.submit(changes):
-                        return
+                    for action, some in itertools.groupby(doubts, lambda each: each[0]):
+                        changes = [cohort.change(action, member) for _, member in some]
+                        if not self._delivery.submit(changes):
+                            return
+                        if action is Action.REMOVE:  # it comes before the additions
+                            self._delivery.close(cohort.cohort.cohort_id)
 
     def _remove_aliases(self, mapping: StreamMapping) -> bool:
         """Remove the aliases of a stream that no member has; return ``False`` if interrupted."""
