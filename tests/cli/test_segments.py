@@ -139,7 +139,7 @@ def test_a_file_that_has_no_filters(desk, segments, text, fault):
 
 
 @pytest.mark.parametrize("name", ["included_filters", "excluded_filters"])
-def test_a_group_is_sent_with_all_of_its_fields(desk, segments, name):
+def test_a_group_is_sent_with_all_of_its_fields(segments, name):
     """What a group has beyond the documented fields is MoEngage's to judge, not left out here."""
     group = BERLIN["included_filters"] | {"undocumented": True}
     text = json.dumps(BERLIN | {name: group})
