@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from target_moengage_cohort.core.text import iso_utc
+from target_moengage_cohort.ledger.control.history_reader import ERROR
 from target_moengage_cohort.ledger.records import HistoryEntry, RunProgress
 
 if t.TYPE_CHECKING:
@@ -126,11 +127,19 @@ class History:
             self.finish(replace(run, error=error or "internal_error"), [], {})
 
     def note_action(
-        self, kind: str, entry: CohortEntry | None, counts: Mapping[str, int], status: str
+        self,
+        kind: str,
+        entry: CohortEntry | None,
+        counts: Mapping[str, int],
+        status: str,
+        error: str | None = None,
     ) -> None:
         """Record a command, of one cohort or of all; delete records that are too old."""
+        details: dict[str, int | str] = {**counts}
+        if error is not None:
+            details[ERROR] = error
         with self._database.change("note action") as transaction:
-            self.add_action(transaction, kind, entry, counts, status=status)
+            self.add_action(transaction, kind, entry, details, status=status)
 
     def last_actions(self, kind: str) -> dict[str, int]:
         """Return the rising number of a command's latest record, by the cohort's id."""
@@ -145,7 +154,7 @@ class History:
         transaction: Transaction,
         kind: str,
         entry: CohortEntry | None,
-        counts: Mapping[str, int],
+        details: Mapping[str, int | str],
         *,
         status: str = "succeeded",
         stream: str | None = None,
@@ -158,7 +167,7 @@ class History:
             " ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM operator_actions",
             [
                 *(kind, self._now(), *origin(), self._control.partner, cohort_id, stream),
-                *(_encode(counts), self.run_id, status),
+                *(_encode(details), self.run_id, status),
             ],
         )
         self._drop_old_actions(transaction)
