@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from target_moengage_cohort.moengage import calls
+from target_moengage_cohort.moengage.answers import Outcome
 from target_moengage_cohort.moengage.api_answers import content
 from target_moengage_cohort.moengage.calls import Api, Call
 
@@ -158,7 +159,12 @@ class Segments:
         return self._file("PUT", "/replace", _file(name, source, segment_id))
 
     def _details(self, call: Call) -> SegmentDetails:
-        data = content(call, self._send(call), _One).data
+        answer = self._send(call)
+        fields = answer.content or {}
+        if answer.outcome is Outcome.ACCEPTED and "data" not in fields:
+            # Whether one segment comes in an envelope is open.
+            answer = msgspec.structs.replace(answer, content={"data": fields})
+        data = content(call, answer, _One).data
         return data if isinstance(data, SegmentDetails) else data[0]
 
     def _keep(self, action: str, name: str, segment_id: str | None) -> None:
