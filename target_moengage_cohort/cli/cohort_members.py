@@ -78,8 +78,7 @@ def remove_all(session: Session, ledgers: LedgerStore, ledger: CohortLedger, kin
         left = ledger.numbers().base
         session.report.note(ledger.entry, accepted=ledger.entry.counts.accepted)
         status = "failed" if left else "succeeded"
-        numbers = {"members": count, "removed": count - left}
-        ledgers.note_action(kind, ledger.entry, status=status, **numbers)
+        ledgers.note_action(kind, ledger.entry, status=status, members=count, removed=count - left)
     cohort_id = ledger.entry.cohort_id
     click.echo(f"cohort {cohort_id!r}: {count - left:,} of {count:,} removals accepted")
     return left

@@ -22,6 +22,7 @@ from target_moengage_cohort.cli.session import Session, configured, show
 from target_moengage_cohort.cli.terminal import example, require_utf8, wrap
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.core.text import format_count, iso_utc, shorten
+from target_moengage_cohort.sync.mirror.completeness import Proof
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ if t.TYPE_CHECKING:
 
 _NAME_WIDTH = 22
 _HOST_WIDTH = 24
+_PROOFS = {proof.value for proof in Proof if proof.is_proof}
 
 
 @click.command(
@@ -183,12 +185,14 @@ def _name(entry: HistoryEntry) -> str:
 
 def _facts(entry: HistoryEntry) -> Iterator[str]:
     """Yield the facts that the row does not show; none for a run that sent nothing."""
+    if entry.error is not None:
+        yield f"{'error' if entry.kind == 'run' else 'reason'}: {entry.error}"
     if entry.kind != "run":
-        yield from (f"{name} {count:,}" for name, count in entry.counts.items())
+        yield from (f"{name.replace('_', ' ')} {count:,}" for name, count in entry.counts.items())
         yield f"by {shorten(entry.user, _HOST_WIDTH)} on {shorten(entry.host, _HOST_WIDTH)}"
         return
-    if entry.error is not None:
-        yield f"error: {entry.error}"
+    if entry.complete in _PROOFS:
+        yield f"proof: {entry.complete}"
     for count, noun, what in (
         (entry.removals_withheld, "removal", " withheld"),
         (entry.removals_waiting, "removal", " pending"),

@@ -90,7 +90,9 @@ def _remove_again(
             count = counts[ledger.entry.cohort_id]
             is_accepted = delivery.is_accepted(ledger.entry.cohort_id)
             status = "succeeded" if is_accepted else "failed"
-            ledgers.note_action("resync_removals", ledger.entry, status=status, members=count)
+            ledgers.note_action(
+                "resync_removals", ledger.entry, status=status, removals_resent=count
+            )
             removals = format_count(count, "removal")
             ending = "accepted" if is_accepted else "sent, but not all of them were accepted"
             click.echo(f"cohort {ledger.entry.cohort_id!r}: {removals} {ending}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import typing as t
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -166,10 +167,26 @@ class _Questions:
                     pending = self._look(ledgers, counts, pending, deadline)
             finally:
                 calls.close()
-            for cohort_id, entry in self._asked.items():
-                result = self._results[cohort_id]
-                ledgers.note_action("verify", entry, status=result.status, **result.counts)
+            self._note(ledgers)
         return [self._results[cohort_id] for cohort_id in self._chosen]
+
+    def _note(self, ledgers: LedgerStore) -> None:
+        """Record the results; those of cohorts that MoEngage was not asked about by their reason.
+
+        A record of its own would make such a cohort the last one next time.
+        """
+        not_asked: Counter[str] = Counter()
+        for cohort_id in self._chosen:
+            result, code = self._results[cohort_id], None
+            if result.unknown is not None:
+                code = result.unknown.code
+            if (entry := self._asked.get(cohort_id)) is not None:
+                status = result.status
+                ledgers.note_action("verify", entry, status=status, error=code, **result.counts)
+            elif code is not None:
+                not_asked[code] += 1
+        for code, cohorts in not_asked.items():
+            ledgers.note_action("verify", status="unknown", error=code, cohorts=cohorts)
 
     def _longest_ago_first(self, ledgers: LedgerStore) -> list[SampledCohort]:
         """Return the cohorts by their last verification, so that none is always left out."""

@@ -58,7 +58,7 @@ class LedgerStore(
     def __init__(self, control: Control, place: str, run_id: str) -> None:
         self.place, self.run_id = place, run_id
         self._control, self._read_only = control, control.database.read_only
-        control.history.run_id = run_id
+        control.run_id = run_id
         self._streams, self._memberless = {}, {}
 
     def __exit__(self, *_: object) -> None:

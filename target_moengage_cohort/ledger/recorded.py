@@ -56,10 +56,11 @@ class RecordedStore(t.Protocol):
         entry: CohortEntry | None = None,
         *,
         status: str = "succeeded",
+        error: str | None = None,
         **counts: int,
     ) -> None:
-        """Record that a command has changed a cohort, or several; with numbers of it."""
-        self._ready().history.note_action(kind, entry, counts, status)
+        """Record a command on a cohort, or on all, with its numbers, or the code of its error."""
+        self._ready().history.note_action(kind, entry, counts, status, error)
 
     def last_actions(self, kind: str) -> dict[str, int]:
         """Return the rising number of a command's latest record, by the cohort's id."""

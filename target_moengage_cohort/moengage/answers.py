@@ -155,14 +155,14 @@ def final_error(answer: Answer, cohort_id: str, max_retry_seconds: int) -> error
         msg = (
             f"MoEngage requires a wait of {asked:,.0f} s before the next request, longer than "
             f"max_retry_seconds ({max_retry_seconds} s). The last request was for {cohort}: "
-            f"{summary}. Run again after that time; the run resumes from the last STATE"
+            f"{summary}. Run again after that time"
         )
         return errors.TryAgainError("rate_limited", msg)
     if answer.outcome in {Outcome.RETRY, Outcome.RATE_LIMITED}:
         msg = (
             f"no request was accepted within {max_retry_seconds} s (max_retry_seconds). The last "
             f"one was for {cohort}: {summary}. Check the network and MoEngage's status, then run "
-            "again; the run resumes from the last STATE"
+            "again"
         )
         return errors.TryAgainError("retries_exhausted", msg)
     return _error(answer, f"a request for {cohort}")

@@ -24,6 +24,10 @@ class FilterGroup(msgspec.Struct, frozen=True):
     filters: tuple[Filter, ...]
 
 
+Group: t.TypeAlias = FilterGroup | dict[str, t.Any]
+"""A group, or the JSON of one, whose fields that are not documented are kept."""
+
+
 def all_of(*filters: Filter) -> FilterGroup:
     """Return the group of users who pass all filters."""
     return FilterGroup("and", filters)

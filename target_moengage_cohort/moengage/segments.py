@@ -8,13 +8,14 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from target_moengage_cohort.moengage import calls
+from target_moengage_cohort.moengage.answers import Outcome
 from target_moengage_cohort.moengage.api_answers import content
 from target_moengage_cohort.moengage.calls import Api, Call
 
 if t.TYPE_CHECKING:
     from target_moengage_cohort.core.rate_limits import RateLimit
     from target_moengage_cohort.moengage.calls import Send
-    from target_moengage_cohort.moengage.filters import FilterGroup
+    from target_moengage_cohort.moengage.filters import Group
 
 _V2 = "/v2/custom-segments"
 _V3 = "/v3/custom-segments"
@@ -108,9 +109,7 @@ class Segments:
         call = _call(calls.GET, "GET", _V3, "show the segment", segment_id=segment_id)
         return self._details(call)
 
-    def create(
-        self, name: str, included: FilterGroup, excluded: FilterGroup | None = None
-    ) -> SegmentDetails:
+    def create(self, name: str, included: Group, excluded: Group | None = None) -> SegmentDetails:
         """Create a filter segment."""
         body = _filters(included, excluded) | {"name": name}
         return self._details(_call(calls.CREATE, "POST", _V3, "create the segment", body))
@@ -118,8 +117,8 @@ class Segments:
     def update(
         self,
         segment_id: str,
-        included: FilterGroup,
-        excluded: FilterGroup | None = None,
+        included: Group,
+        excluded: Group | None = None,
         name: str | None = None,
     ) -> SegmentDetails:
         """Change a filter segment's filters, and its name if one is given."""
@@ -160,7 +159,12 @@ class Segments:
         return self._file("PUT", "/replace", _file(name, source, segment_id))
 
     def _details(self, call: Call) -> SegmentDetails:
-        data = content(call, self._send(call), _One).data
+        answer = self._send(call)
+        fields = answer.content or {}
+        if answer.outcome is Outcome.ACCEPTED and "data" not in fields:
+            # Whether one segment comes in an envelope is open.
+            answer = msgspec.structs.replace(answer, content={"data": fields})
+        data = content(call, answer, _One).data
         return data if isinstance(data, SegmentDetails) else data[0]
 
     def _keep(self, action: str, name: str, segment_id: str | None) -> None:
@@ -193,7 +197,7 @@ def _call(
     return Call(Api.SEGMENTS, limit, method, path + query, what, shown, data)
 
 
-def _filters(included: FilterGroup, excluded: FilterGroup | None) -> dict[str, t.Any]:
+def _filters(included: Group, excluded: Group | None) -> dict[str, t.Any]:
     return {"included_filters": included} | _given(excluded_filters=excluded)
 
 

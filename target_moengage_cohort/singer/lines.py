@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import select
 import stat
@@ -116,4 +115,5 @@ def split_lines(piece: bytes) -> list[bytes]:
 
 def count_lines(piece: bytes) -> int:
     """Return the number of lines of a piece."""
-    return len(io.BytesIO(piece).readlines())  # in Python 3.11 seven times as fast as counting
+    breaks = len(piece) - len(piece.replace(b"\n", b""))  # in Python 3.11 faster than counting
+    return breaks + bool(piece and not piece.endswith(b"\n"))

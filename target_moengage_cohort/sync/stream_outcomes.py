@@ -56,16 +56,23 @@ def stream_outcomes(
         if (outcome := _outcome(facts, stream, config.settings.alert_turnover_percent)) is not None:
             own = [each for each in facts.reports if each.stream == stream]
             sums = {name: sum(getattr(each, name) for each in own) for name in _SUMS}
-            yield msgspec.structs.replace(outcome, **sums)
+            cohort_id = outcome.cohort_id or _only_cohort(config, stream)
+            yield msgspec.structs.replace(outcome, cohort_id=cohort_id, **sums)
     is_told = State.MISSING_INPUT.value in config.settings.notified_events
     for stream, fails in facts.missing.items():  # a failed run is reported in any case
         yield StreamOutcome(
             stream=stream,
+            cohort_id=_only_cohort(config, stream),
             state=State.FAILED if fails and not is_told else State.MISSING_INPUT,
             code="stream_without_input",
             reason=_MISSING,
             command=suggest("check"),
         )
+
+
+def _only_cohort(config: Config, stream: str) -> str | None:
+    cohort = config.mapping(stream).cohort
+    return None if cohort is None else cohort.cohort_id
 
 
 def _outcome(facts: RunFacts, stream: str, percent: int | None) -> StreamOutcome | None:

@@ -321,6 +321,17 @@ def test_an_error_as_the_ledger_is_closed_is_recorded(desk):
     )
 
 
+def test_the_table_has_the_proof(desk):
+    """A run whose input was proven complete says how; one that merely ended does not."""
+    version = [{"type": "ACTIVATE_VERSION", "stream": "users", "version": 1}]
+    users = [{**row, "version": 1} for row in rows(range(3))]
+    sync(desk, schema("users"), *users, *version)
+    mirror(desk, range(4))
+    shown = desk.run("history").stdout
+    assert (2, 1) == (shown.count("succeeded"), shown.count("proof: "))
+    assert "proof: activate_version" in shown
+
+
 def test_the_table_fits_a_terminal(desk):
     """The table has at most 80 columns, no escape codes, and who gave a command from where."""
     name = "c" * 90

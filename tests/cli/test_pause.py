@@ -103,6 +103,21 @@ def test_a_pause_holds_for_every_host(office):
     ] == rows(office, query)
 
 
+def test_a_paused_stream_lends_no_run_the_cohort_of_another(desk):
+    """In the history, a run names its cohort only if that is the only one of its only stream."""
+    desk.raw["cohorts"] = {"users": {"cohort_id": "c-users"}, "others": {"cohort_id": "c-others"}}
+    desk.run("pause", "users")
+    options = {"cohorts": desk.raw["cohorts"], "on_missing_stream": "warn"}
+    sync(desk, lines(*USERS), **options)
+    sync(desk, INPUT, **options)
+    sync(desk, lines(*OTHERS), **options)
+    found = json.loads(desk.run("history", "--json").stdout)
+    runs = [each for each in found if each["kind"] == "run"]
+    assert 3 == len(runs)
+    assert [None] * 3 == [each["cohort_id"] for each in runs]
+    assert all({"users", "others"} == {*each["streams"]} for each in runs)
+
+
 def test_pause_and_resume_name_the_ledger(desk):
     """A pause in a ledger that no run uses stops nobody, so the output says where it is."""
     for command in ("pause", "pause", "resume", "resume"):

@@ -138,6 +138,15 @@ def test_a_file_that_has_no_filters(desk, segments, text, fault):
     assert [] == desk.emulator.apis.calls()
 
 
+@pytest.mark.parametrize("name", ["included_filters", "excluded_filters"])
+def test_a_group_is_sent_with_all_of_its_fields(segments, name):
+    """What a group has beyond the documented fields is MoEngage's to judge, not left out here."""
+    group = BERLIN["included_filters"] | {"undocumented": True}
+    text = json.dumps(BERLIN | {name: group})
+    assert "undocumented" in segments("create", "Berlin", "-", text=text, code=1)
+    assert [] == segments("list", "--name", "Berlin")
+
+
 def test_filters_with_a_byte_order_mark(segments):
     """A file that an editor of Windows has saved is read."""
     segments(

@@ -213,7 +213,7 @@ def test_a_lost_removal_is_sent_again(office):
     assert {person(n) for n in range(10)} - {*people(1, 2)} == office.there("vip")
     assert (8, 0) == office.counts("vip")
     assert (0, []) == office.one("vip")[::2]
-    assert ("resync_removals", {"members": 2}) in office.actions()
+    assert ("resync_removals", {"removals_resent": 2}) in office.actions()
 
 
 def test_strangers_are_found_by_the_size(office):
@@ -273,6 +273,31 @@ def test_a_used_up_quota_stops(start, minutes):
     assert ["fine", "unknown", "unknown"] == [each["status"] for each in results.values()]
     assert {"quota_exceeded"} == {results[each]["unknown"]["code"] for each in ("b", "c")}
     assert 2 == [each.endpoint for each in office.emulator.apis.calls()].count("query")
+
+
+def test_unknown_results_are_in_the_history(start):
+    """What a query did not tell is recorded of its cohort, with the reason; what was never asked is
+    recorded once for all cohorts, of which it makes none the last one to be asked next time."""
+    office = start(monthly_queries=2)
+    for name in ("a", "b", "c"):
+        office.fill(name, people(1))
+    office.emulator.apis.fail_queries(1, "out of memory")
+    office.verify()
+    office.verify()
+    found = json.loads(office.run("history", "--json").stdout)
+    results = [
+        (each["cohort_id"], each["status"], each["error"], each["counts"].get("cohorts"))
+        for each in found
+        if each["kind"] == "verify"
+    ]
+    assert [
+        (None, "unknown", "quota_exceeded", 3),
+        (None, "unknown", "quota_exceeded", 1),
+        ("b", "fine", None, None),
+        ("a", "unknown", "query_failed", None),
+    ] == results
+    with office.ledgers() as ledgers:
+        assert {"a", "b"} == ledgers.last_actions("verify").keys()
 
 
 def test_a_failed_query_is_unknown(office):

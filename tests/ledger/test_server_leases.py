@@ -95,6 +95,24 @@ def test_a_lease_that_stands_still_for_its_whole_time_is_taken_over(opened):
     accept(alive.open(COHORT, STREAM), ADD, members(3))
 
 
+def test_the_leases_of_a_dead_run_are_watched_together(opened):
+    """Whoever has waited for one stream of a run that died waits for no other one of it; the lease
+    of a run that lives stays its own."""
+    dead, living, second = opened("run-1", Clock()), opened("run-0", Clock()), Clock()
+    streams = [f"stream {number}" for number in range(5)]
+    for number, stream in enumerate(streams):
+        dead.open(cohort(f"c{number}"), stream)
+    living.open(COHORT, OTHER_STREAM)
+    second.meanwhile = living.leases.renew
+    alive = opened("run-2", second)
+    for number, stream in enumerate(streams):
+        accept(alive.open(cohort(f"c{number}"), stream), ADD, members(1))
+    assert LEASE_SECONDS < second.waited <= LEASE_SECONDS + 3.0
+    with pytest.raises(BusyError):
+        alive.open(COHORT, OTHER_STREAM)
+    accept(living.open(COHORT, OTHER_STREAM), ADD, members(1))
+
+
 def test_members_are_not_written_with_an_old_fence(opened):
     """A run whose lease was taken over meanwhile changes no members."""
     dead, second = opened("run-1", Clock()), Clock()

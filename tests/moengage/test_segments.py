@@ -384,6 +384,16 @@ def test_an_answer_that_is_not_moengage_s_is_an_error(callers, body):
     assert "unexpected_answer" == code(callers.segments.list)
 
 
+@pytest.mark.parametrize("envelope", ["{}", '{{"data": {}}}', '{{"data": [{}]}}'])
+def test_a_segment_comes_with_an_envelope_or_without(callers, envelope):
+    """Whether MoEngage answers with a segment, or with data that is one or has one, is open."""
+    row = {"name": "Berlin", "id": "a" * 24}
+    body = envelope.format(msgspec.json.encode(row).decode())
+    callers.emulator.apis.fail_next(201, body=body, applied=True)
+    created = callers.segments.create("Berlin", all_of(attribute_in("city", ["Berlin"])))
+    assert ("a" * 24, "Berlin") == (created.id, created.name)
+
+
 @pytest.mark.parametrize(
     ("value", "shown"), [(None, ""), (7, "7"), (1.5, "1.5"), ({"by": 1}, ""), ([], "")]
 )

@@ -84,7 +84,7 @@ def test_one_event_for_each_change_of_state(emulator, place, options, receiver, 
     assert expected == receiver.events
     assert all(KEYS <= body.keys() for body in receiver.bodies)
     first, second, third = receiver.bodies
-    assert ("users", None, failed.error.code) == (
+    assert ("users", "users", failed.error.code) == (
         first["stream"],
         first["cohort_id"],
         first["code"],

@@ -87,6 +87,7 @@ STREAMS: dict[str, tuple[tuple[str, ...], dict[str, t.Any]]] = {
             "stream": TEXT,
             "cohort_id": TEXT,
             "status": TEXT,
+            "error": TEXT,
             "added": WHOLE,
             "removed": WHOLE,
             "counts": COUNTS,

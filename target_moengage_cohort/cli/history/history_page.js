@@ -143,8 +143,8 @@ function totals() {
   const { succeeded = 0, ...others } = data.statuses;
   const notes = Object.entries(others).map(([status, amount]) => `${number.format(amount)} ${status}`);
   total("Runs", number.format(sum("runs")), notes.join(", ") || "all succeeded");
-  total("Added", number.format(sum("added")));
-  total("Removed", number.format(sum("removed")));
+  total("Added by runs", number.format(sum("added")));
+  total("Removed by runs", number.format(sum("removed")));
   total("Rejected", number.format(sum("rejected")));
   total("Requests", number.format(sum("requests")), `limit: ${number.format(data.limit)} per minute`);
   total("Throttled", `${number.format(Math.round(sum("throttled") / 60))} min`);

@@ -13,7 +13,7 @@ import msgspec
 
 from target_moengage_cohort.core.errors import InputError
 from target_moengage_cohort.core.input_files import reading
-from target_moengage_cohort.moengage.filters import FilterGroup, filter_faults
+from target_moengage_cohort.moengage.filters import Group, filter_faults
 
 _MOST_BYTES = 1 << 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -22,8 +22,8 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 class SegmentFilters(msgspec.Struct, frozen=True):
     """The filters of a segment."""
 
-    included_filters: FilterGroup
-    excluded_filters: FilterGroup | None = None
+    included_filters: Group
+    excluded_filters: Group | None = None
 
 
 def read_filters(path: str) -> SegmentFilters:
@@ -40,7 +40,7 @@ def read_filters(path: str) -> SegmentFilters:
     decoded = _decoded(content.removeprefix(_BYTE_ORDER_MARK), name)
     faults = [f"{name}: {fault}" for fault in filter_faults(decoded)]
     InputError.raise_any(InputError("invalid_filters", fault) for fault in faults)
-    return msgspec.convert(decoded, SegmentFilters)
+    return SegmentFilters(decoded["included_filters"], decoded.get("excluded_filters"))
 
 
 def _decoded(content: bytes, name: str) -> t.Any:

@@ -7,8 +7,8 @@ import typing as t
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.control.database import Rows
+    from target_moengage_cohort.ledger.control.owner import Owner
 
     States: t.TypeAlias = Mapping[str, str | None]
     Decide: t.TypeAlias = Callable[[States], tuple[Mapping[str, str], Mapping[str, str]]]
@@ -19,7 +19,7 @@ _MOST = 1_000  # events that wait: a webhook may be gone for ever
 class AlertOutbox:
     """The alerts of the store's partner, to be sent by any host."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Owner) -> None:
         self._control = control
         self._database = control.database
 

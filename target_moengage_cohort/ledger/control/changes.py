@@ -13,8 +13,8 @@ if t.TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
 
     from target_moengage_cohort.core.membership import Action, Member
-    from target_moengage_cohort.ledger.control.control import Control
     from target_moengage_cohort.ledger.control.database import Transaction
+    from target_moengage_cohort.ledger.control.owner import Owner
 
 _DAY = 86_400
 _PAGE = 64  # requests of up to 128 KB
@@ -47,7 +47,7 @@ _decode = msgspec.json.Decoder(list[_Identifiers | None]).decode
 class Changes:
     """The accepted changes of the partner's cohorts."""
 
-    def __init__(self, control: Control, days: int | None) -> None:
+    def __init__(self, control: Owner, days: int | None) -> None:
         self._control = control
         self._database = control.database
         self._days = days
@@ -60,14 +60,14 @@ class Changes:
     def add_request(self, transaction: Transaction, request: int) -> None:
         """Keep the members of a request, which is accepted within the same change."""
         if self.are_kept:
-            values = [self._control.history.run_id, self._control.clock(), request]
+            values = [self._control.run_id, self._control.clock(), request]
             transaction.run(_OF_REQUEST, [self._next(transaction), *values])
 
     def add(self, cohort: int, action: Action, members: bytes) -> None:
         """Keep the members of an accepted request that control does not have."""
         with self._database.change("changes") as transaction:
             self._control.write_new(transaction)
-            number, run_id = self._next(transaction), self._control.history.run_id
+            number, run_id = self._next(transaction), self._control.run_id
             values = [number, cohort, run_id, action.value, self._control.clock()]
             transaction.run(f"{_COLUMNS} VALUES (?, ?, ?, ?, ?, ?)", [*values, members.decode()])
 

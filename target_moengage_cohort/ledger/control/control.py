@@ -52,6 +52,7 @@ class Control:
         self.clock = clock  # in seconds since 1970
         self.partner = settings.partner
         self.database = database
+        self.run_id = ""  # of the run or command that uses the store
         self.store_id = self.hash_key = ""  # the latter is the key of the members' hashes
         self.was_created = False  # by this process
         self.committed = (0, 0)  # the highest numbers of a run and a request, by this process
@@ -62,10 +63,10 @@ class Control:
         self.new = NewCohorts(database, settings.partner, clock)
         self.plans = Plans(database, clock)
         self.changes = Changes(self, settings.keep_changes_days)
-        self.history = History(self)
+        self.history = History(self, self.changes)
         self.freshness = Freshness(self)
         self.alerts = AlertOutbox(self)
-        self.pauses = Pauses(self)
+        self.pauses = Pauses(self, self.history)
         self.unarchivals = Unarchivals(database, settings.partner)
 
     def note_committed(self, *, run: int = 0, request: int = 0) -> None:

@@ -7,7 +7,8 @@ import typing as t
 if t.TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from target_moengage_cohort.ledger.control.control import Control
+    from target_moengage_cohort.ledger.control.owner import Owner
+
 
 _SYNCED = "UPDATE cohorts SET synced_at = ? WHERE partner = ?"
 
@@ -15,7 +16,7 @@ _SYNCED = "UPDATE cohorts SET synced_at = ? WHERE partner = ?"
 class Freshness:
     """The times of the store's partner; only a later one replaces what is there."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Owner) -> None:
         self._control = control
         self._database = control.database
 

@@ -12,13 +12,15 @@ import msgspec
 from msgspec.structs import replace
 
 from target_moengage_cohort.core.text import iso_utc
+from target_moengage_cohort.ledger.control.history_reader import ERROR
 from target_moengage_cohort.ledger.records import HistoryEntry, RunProgress
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from target_moengage_cohort.ledger.control.control import Control
+    from target_moengage_cohort.ledger.control.changes import Changes
     from target_moengage_cohort.ledger.control.database import Transaction
+    from target_moengage_cohort.ledger.control.owner import Owner
     from target_moengage_cohort.ledger.records import CohortEntry, RunEntry
 
 RETENTION = timedelta(days=400)
@@ -28,10 +30,9 @@ _decode_progress = msgspec.json.Decoder(RunProgress).decode
 class History:
     """The runs and commands of the store's partner; one run at a time is under way here."""
 
-    def __init__(self, control: Control) -> None:
-        self._control = control
+    def __init__(self, control: Owner, changes: Changes) -> None:
+        self._control, self._changes = control, changes
         self._database = control.database
-        self.run_id = ""  # of the run or command that uses the store
         self._is_under_way = False
         self._outcome: tuple[HistoryEntry, list[HistoryEntry], Mapping[int, RunEntry]] | None = None
 
@@ -101,7 +102,7 @@ class History:
             ):
                 transaction.run(query, [old, old])
             self._drop_old_actions(transaction)
-            self._control.changes.drop_old(transaction)
+            self._changes.drop_old(transaction)
         self._control.note_committed(run=number)
         self._is_under_way = False
 
@@ -121,16 +122,24 @@ class History:
                 self.finish(run, cohorts, entries)
         elif self._is_under_way:
             query = "SELECT started_at FROM runs WHERE run_id = ?"
-            ((at,),) = self._database.rows(query, [self.run_id])
-            run = HistoryEntry(kind="run", at=at, run_id=self.run_id, status="failed")
+            ((at,),) = self._database.rows(query, [self._control.run_id])
+            run = HistoryEntry(kind="run", at=at, run_id=self._control.run_id, status="failed")
             self.finish(replace(run, error=error or "internal_error"), [], {})
 
     def note_action(
-        self, kind: str, entry: CohortEntry | None, counts: Mapping[str, int], status: str
+        self,
+        kind: str,
+        entry: CohortEntry | None,
+        counts: Mapping[str, int],
+        status: str,
+        error: str | None = None,
     ) -> None:
         """Record a command, of one cohort or of all; delete records that are too old."""
+        details: dict[str, int | str] = {**counts}
+        if error is not None:
+            details[ERROR] = error
         with self._database.change("note action") as transaction:
-            self.add_action(transaction, kind, entry, counts, status=status)
+            self.add_action(transaction, kind, entry, details, status=status)
 
     def last_actions(self, kind: str) -> dict[str, int]:
         """Return the rising number of a command's latest record, by the cohort's id."""
@@ -145,7 +154,7 @@ class History:
         transaction: Transaction,
         kind: str,
         entry: CohortEntry | None,
-        counts: Mapping[str, int],
+        details: Mapping[str, int | str],
         *,
         status: str = "succeeded",
         stream: str | None = None,
@@ -158,7 +167,7 @@ class History:
             " ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM operator_actions",
             [
                 *(kind, self._now(), *origin(), self._control.partner, cohort_id, stream),
-                *(_encode(counts), self.run_id, status),
+                *(_encode(details), self._control.run_id, status),
             ],
         )
         self._drop_old_actions(transaction)

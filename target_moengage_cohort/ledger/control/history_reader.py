@@ -49,9 +49,12 @@ _POSITION = (
 _NAMES = {"approve": "confirm", "resync_removals": "resync"}
 """The commands that do what is recorded under a name of its own."""
 
+ERROR = "error"
+"""The name of a command's error code among its details, which are numbers otherwise."""
+
 _decode = msgspec.json.Decoder(HistoryEntry).decode
 _decode_progress = msgspec.json.Decoder(RunProgress).decode
-_decode_counts = msgspec.json.Decoder(dict[str, int]).decode
+_decode_details = msgspec.json.Decoder(dict[str, t.Any]).decode
 
 
 class HistoryReader:
@@ -160,7 +163,8 @@ class HistoryReader:
 
 def _action(number: int, kind: str, at: str, user: str, host: str, *rest: t.Any) -> HistoryEntry:
     cohort_id, stream, details, run_id, status = rest
-    counts = _decode_counts(details)
+    counts = _decode_details(details)
+    error = counts.pop(ERROR, None)
     is_approval = kind == "approve"
     return HistoryEntry(
         kind=_NAMES.get(kind, kind),
@@ -173,6 +177,7 @@ def _action(number: int, kind: str, at: str, user: str, host: str, *rest: t.Any)
         removed=None if is_approval else counts.get("removed", counts.get("removals")),
         user=user,
         host=host,
+        error=error,
         counts=counts,
         number=number,
     )

@@ -8,7 +8,8 @@ from target_moengage_cohort.ledger.control.history import origin
 from target_moengage_cohort.ledger.records import Pause
 
 if t.TYPE_CHECKING:
-    from target_moengage_cohort.ledger.control.control import Control
+    from target_moengage_cohort.ledger.control.history import History
+    from target_moengage_cohort.ledger.control.owner import Owner
 
 _ALL = ""  # instead of a stream's name
 
@@ -16,8 +17,8 @@ _ALL = ""  # instead of a stream's name
 class Pauses:
     """The pauses of the store's partner; a pause without a stream is one of all streams."""
 
-    def __init__(self, control: Control) -> None:
-        self._control = control
+    def __init__(self, control: Owner, history: History) -> None:
+        self._control, self._history = control, history
         self._database = control.database
 
     def listed(self) -> list[Pause]:
@@ -46,7 +47,7 @@ class Pauses:
                     " VALUES (?, ?, ?, ?, ?)",
                     [*row, self._control.clock(), *origin()],
                 )
-                self._control.history.add_action(transaction, "pause", None, {}, stream=stream)
+                self._history.add_action(transaction, "pause", None, {}, stream=stream)
         return is_new
 
     def end(self, stream: str | None) -> list[str | None]:
@@ -57,5 +58,5 @@ class Pauses:
         with self._database.change("resume") as transaction:
             ended = [name or None for (name,) in transaction.run(query, values)]
             for name in ended:
-                self._control.history.add_action(transaction, "resume", None, {}, stream=name)
+                self._history.add_action(transaction, "resume", None, {}, stream=name)
         return sorted(ended, key=lambda name: name or _ALL)

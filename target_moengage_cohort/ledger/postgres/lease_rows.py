@@ -21,7 +21,7 @@ from psycopg import errors, sql
 from target_moengage_cohort.core.errors import LedgerError, TargetError
 from target_moengage_cohort.ledger.postgres import server_tables
 from target_moengage_cohort.ledger.postgres.connection import Channel
-from target_moengage_cohort.ledger.postgres.lease_watch import LeaseWatch, Watched
+from target_moengage_cohort.ledger.postgres.lease_watch import LeaseWatch, Sightings, Watched
 from target_moengage_cohort.ledger.records import Holder
 
 if t.TYPE_CHECKING:
@@ -76,6 +76,7 @@ class LeaseRows:
         self._channel.wait = self._wait
         self._lock = threading.Lock()
         self._held: dict[str, Lease] = {}  # by stream
+        self._sightings = Sightings()
         self._expires = 0.0
         self._failure: LedgerError | None = None
         self._is_over = False
@@ -91,8 +92,9 @@ class LeaseRows:
 
     def take(self, stream: str, me: Holder, patience: Patience) -> None:
         """Wait for a stream's lease; raise a `BusyError` that names its holder if it takes long."""
-        acquire, look = partial(self._acquire, stream, me), partial(self._look, stream)
-        LeaseWatch(acquire, look, self._clock).wait(stream, self.seconds, patience)
+        acquire = partial(self._acquire, stream, me)
+        watch = LeaseWatch(acquire, self._look, self._sightings, self._clock)
+        watch.wait(stream, self.seconds, patience)
 
     def _acquire(self, stream: str, me: Holder, watched: Watched | None) -> bool:
         """Take a lease if it is free, or still as it was watched; return whether it was."""
@@ -119,15 +121,17 @@ class LeaseRows:
             self._begin_renewals()
         return bool(rows)
 
-    def _look(self, stream: str) -> Watched | None:
+    def _look(self) -> None:
+        """Watch the leases of all other runs."""
         channel = self._channel
         with channel.lock, channel.translated():
-            query = channel.bound(server_tables.LOOK_AT_LEASE, [self._partner, stream])
+            query = channel.bound(server_tables.LEASES_OF_OTHERS, [self._partner, self._holder])
             rows = self._channel.transact(query)
-        for holder, fence, counter, seconds, run_id, pid, host, since in rows:
+        leases: dict[str, Watched] = {}
+        for stream, holder, fence, counter, seconds, run_id, pid, host, since in rows:
             run = Holder(pid=pid, host=host, run_id=run_id, since=since)
-            return Watched(holder, fence, counter, seconds, run)
-        return None
+            leases[stream] = Watched(holder, fence, counter, seconds, run)
+        self._sightings.note(leases, self._clock())
 
     # Keeping
 

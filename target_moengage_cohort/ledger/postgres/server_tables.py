@@ -144,9 +144,9 @@ TAKE_LEASE = (
     " WHERE l.holder IN ('', excluded.holder) OR (l.holder = ? AND l.fence = ? AND l.counter = ?)"
     " RETURNING fence, counter"
 )
-LOOK_AT_LEASE = (
-    "SELECT holder, fence, counter, seconds, run_id, pid, host, since FROM leases"
-    " WHERE partner = ? AND stream = ?"
+LEASES_OF_OTHERS = (
+    "SELECT stream, holder, fence, counter, seconds, run_id, pid, host, since FROM leases"
+    " WHERE partner = ? AND holder NOT IN ('', ?)"
 )
 LEASES_OF = (
     "SELECT stream, holder, fence, counter, run_id, pid, host, since FROM leases WHERE partner = ?"

@@ -22,14 +22,16 @@ def past_run(report: Report, streams: Iterable[str], bases: Mapping[str, int]) -
 
     `bases` has how many members each cohort had before, by its id.
     """
-    cohorts, names = report.cohorts, tuple(dict.fromkeys(streams))
+    cohorts = report.cohorts
+    # Those that it has read, which a pause may have left without a cohort, and those missing.
+    names = tuple(dict.fromkeys([*streams, *(each.stream for each in cohorts)]))
     return HistoryEntry(
         kind="run",
         at=report.started_at,
         run_id=report.run_id,
         stream=names[0] if len(names) == 1 else None,
         streams=names,
-        cohort_id=cohorts[0].cohort_id if len(cohorts) == 1 else None,
+        cohort_id=cohorts[0].cohort_id if len(cohorts) == len(names) == 1 else None,
         cohorts=sum(each.cohort_id is not None for each in cohorts),
         status=report.status,
         error=_error(report),

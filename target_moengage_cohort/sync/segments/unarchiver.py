@@ -101,6 +101,14 @@ class Unarchiver:
         left = cohorts[tried.count :]
         if left:
             logger.info("%s left to unarchive in the next run", format_count(len(left), "cohort"))
+        if tried.absent:
+            logger.info(
+                "%s: MoEngage has no segment of that name yet. If this goes on, MoEngage may have "
+                "dropped it: %s",
+                _subject(tried.absent),
+                suggest("verify", tried.absent[0].cohort_id),
+                extra=_extra("not_there_yet", tried.absent[0]),
+            )
         if tried.reason is not None:
             _warn_of_failed([*tried.failed, *(left if tried.is_ended else ())], tried.reason)
         return tried
