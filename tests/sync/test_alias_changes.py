@@ -108,6 +108,17 @@ def test_rows_that_are_read_again_end_the_same(sync, remaining, whom, left):
     assert left == remaining()
 
 
+def test_rows_that_are_read_again_together_send_nothing(sync, remaining):
+    """A run that reads an anonymous member again, and then its uid, has nothing to send: the one
+    would only become an alias of the other once more. A new anonymous member is sent."""
+    assert 2 == len(sync(A, UA).attempts)
+    assert [] == sync(A, UA).attempts
+    assert [] == sync(A, A, UA, UA).attempts
+    assert 1 == len(sync(A, UA, A).attempts)
+    assert [] == sync(A).attempts
+    assert {A.key} == remaining()
+
+
 @pytest.mark.parametrize("applied", [False, True], ids=["lost", "applied"])
 @histories
 def test_an_answer_that_is_lost_in_between_changes_no_outcome(

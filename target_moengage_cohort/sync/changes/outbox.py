@@ -266,7 +266,7 @@ class Outbox:
             stream.queue_known(actions)
             return None
         expected |= {key: each for key, each in twins.items() if each is not None}
-        sifted = sift(zip(numbers, actions, members, strict=True), expected)
+        sifted = sift([*zip(numbers, actions, members, strict=True)], expected, links=bool(twins))
         if needed := [change for change in sifted.changes if change is not None]:
             stream.queued([*needed, *sifted.aliases.values()])
         return sifted
