@@ -14,7 +14,7 @@ import typing as t
 import psycopg
 from psycopg import pq
 
-from target_moengage_cohort.ledger.postgres import server_errors
+from target_moengage_cohort.ledger.postgres import server_errors, server_rights
 from target_moengage_cohort.ledger.postgres.bounded import STATEMENT_SECONDS
 from target_moengage_cohort.ledger.postgres.ledger_server import POLL_SECONDS, RECONNECT_SECONDS
 
@@ -187,8 +187,21 @@ class Channel:
         try:
             yield
         except psycopg.Error as error:
-            target = self.server.target
-            raise server_errors.explained(error, target, is_lost=self.is_lost) from None
+            is_lost, server = self.is_lost, self.server
+            may_ask = isinstance(error, server_errors.NO_ACCESS) and not self._is_within
+            grants = self._missing_grants() if may_ask and not is_lost else []
+            raise server_errors.explained(error, server.target, grants, is_lost=is_lost) from None
+
+    def missing_grants(self) -> list[str]:
+        """Return the statements that grant the role what it lacks."""
+        schema = self.server.schema
+        rows = self.transact(server_rights.lacked(schema), "BEGIN READ ONLY")
+        return server_rights.grants(rows, schema)
+
+    def _missing_grants(self) -> list[str]:
+        with contextlib.suppress(psycopg.Error):
+            return self.missing_grants()
+        return []
 
     def close(self) -> None:
         """Close the connection."""

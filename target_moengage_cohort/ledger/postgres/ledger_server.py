@@ -55,12 +55,12 @@ class Server:
         self.place = server_uri.place(self._parameters, schema)
         self.wait = patience.wait
         self._is_patient = patience.seconds > 0
-        self.role = self.database = ""  # known once there was a connection
+        self.role = ""  # known once there was a connection
 
     @property
     def target(self) -> server_errors.Target:
         """What errors name."""
-        return server_errors.Target(self.place, self.schema, self.role, self.database)
+        return server_errors.Target(self.place, self.role)
 
     def settings(
         self,
@@ -109,7 +109,7 @@ class Server:
                     raise server_errors.stopped(self.place) from None
                 spent += POLL_SECONDS
                 continue
-            self.role, self.database = connection.info.user, connection.info.dbname
+            self.role = connection.info.user
             if connection.info.server_version < OLDEST * 10_000:
                 connection.close()
                 msg = (
