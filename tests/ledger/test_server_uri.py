@@ -1,6 +1,7 @@
 """The URI of a server: TLS by default, and no secret in what is shown."""
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from target_moengage_cohort.core.errors import SettingsError
 from target_moengage_cohort.ledger.postgres import server_uri
@@ -107,8 +108,35 @@ def test_the_place_has_no_secret(place, uri):
 
 
 @pytest.mark.parametrize(
+    ("shown", "uri"),
+    [
+        ("postgresql://u@db:5433/x", "postgresql://u:PLANTED9@db:5433/x"),
+        ("postgresql://u@db/x", "postgres://u@db/x?password=PLANTED9"),
+        ("postgresql://db/x?sslmode=require", "postgresql://db/x?sslpassword=PLANTED9&ssl=true"),
+        ("postgresql://u%40v%2F%25@db/x%2Fy", "postgresql://u%40v%2f%25:PLANTED9@db/x%2Fy"),
+        ("postgresql://u@a:1,b:2/x", "postgresql://u:PLANTED9@a:1,b:2/x"),
+        ("postgresql://a,b:2/", "postgresql://a,b:2"),
+        ("postgresql:///x?host=a,b&port=1", "postgresql:///x?host=a,b&port=1"),
+        ("postgresql://u@[::1]:1/x", "postgresql://u:PLANTED9@[::1]:1/x"),
+        ("postgresql://[fe80::1%25eth0]:1/x", "postgresql://[fe80::1%25eth0]:1/x"),
+        ("postgresql://u@/x?host=/run/p", "postgresql://u:PLANTED9@%2Frun%2Fp/x"),
+        ("postgresql://u@:5433/x", "postgresql://u:PLANTED9@:5433/x"),
+        ("postgresql:///?service=plain", "postgresql://?service=plain"),
+        ("postgresql://db/x?options=-c%20y%3Dz%26", "postgresql://db/x?options=-c%20y%3dz%26"),
+        ("postgresql:///x", "POSTGRESQL:///x"),
+    ],
+)
+def test_a_uri_is_shown_without_its_secrets(shown, uri):
+    """What is shown has the same parameters as the URI, except passwords."""
+    assert shown == server_uri.without_secrets(uri)
+    expected, found = (conninfo_to_dict(each.lower()) for each in (uri, shown))
+    assert found == {name: text for name, text in expected.items() if "password" not in name}
+
+
+@pytest.mark.parametrize(
     "uri",
     [
+        "postgresql://db?password=PLANTED9@",
         "postgresql:PLANTED9",
         "postgresql://u:p@PLANTED9@db/x",
         "postgresql://u:PLANTED9/PLANTED9@db/x",

@@ -53,6 +53,7 @@ class Server:
         self.schema = schema
         self._parameters = server_uri.parameters(uri)
         self.place = server_uri.place(self._parameters, schema)
+        self.uri = server_uri.without_secrets(uri)
         self.wait = patience.wait
         self._is_patient = patience.seconds > 0
         self.role = ""  # known once there was a connection

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import ssl
 import typing as t
+from itertools import starmap
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -41,6 +44,15 @@ _ENVIRONMENT = {
     "sslrootcert": "PGSSLROOTCERT",
     "service": "PGSERVICE",
 }
+_SECRETS = {
+    "password",
+    "sslpassword",
+    "oauth_client_secret",
+    "scram_client_key",
+    "scram_server_key",
+}
+_QUERY_IN_USER = "//[^:@/]*[?][^@/]*@"
+"""A query that libpq takes for a user, because it has an ``@``."""
 _NO_URI = "is not a valid postgresql:// URI"
 _NO_SERVICE = "names a service whose file cannot be read"
 _UNENCODED = (
@@ -54,17 +66,7 @@ def parameters(uri: str) -> Parameters:
 
     Raise a `SettingsError` that quotes nothing of it, because it may contain a password.
     """
-    scheme, _, rest = uri.partition(":")
-    try:
-        parts = conninfo_to_dict(f"{scheme.lower()}:{rest}")
-        given = {name: str(value) for name, value in parts.items()}
-    except psycopg.Error:
-        raise _invalid(_NO_URI) from None
-    ports = given.get("port", "").replace(",", "")
-    if ports and not ports.isdecimal():
-        raise _invalid(_UNENCODED)
-    if any(mark in given.get(name, "") for name in ("host", "dbname") for mark in "@?#"):
-        raise _invalid(_UNENCODED)
+    given = _parsed(uri)
     known = _from_environment() | given
     is_found, service = _service(known.get("service"))
     known |= service | given
@@ -76,8 +78,30 @@ def parameters(uri: str) -> Parameters:
     return _DEFAULTS | given
 
 
+def without_secrets(uri: str) -> str:
+    """Return a URI of the same parameters except secrets, to be shown and pasted."""
+    given = {name: text for name, text in _parsed(uri).items() if name not in _SECRETS}
+    user, database = (quote(given.pop(name, ""), safe="") for name in ("user", "dbname"))
+    hosts, ports = (given.get(name, "").split(",") for name in ("host", "port"))
+    servers = ""
+    if "/" not in given.get("host", "") and len(hosts) == len(ports):  # else the query has them
+        servers = ",".join(starmap(_server, zip(hosts, ports, strict=True)))
+        given = {name: text for name, text in given.items() if name not in {"host", "port"}}
+    query = "&".join(f"{name}={quote(text, safe='/:,')}" for name, text in given.items())
+    start = f"postgresql://{user}@" if user else "postgresql://"
+    return f"{start}{servers}/{database}{'?' if query else ''}{query}"
+
+
+def _server(host: str, port: str) -> str:
+    name = f"[{quote(host, safe=':')}]" if ":" in host else quote(host, safe="")
+    return f"{name}:{port}" if port else name
+
+
 def place(given: Parameters, schema: str) -> str:
-    """Return where the ledger is, for messages: nothing but hosts, ports, database and schema."""
+    """Return where the ledger is, for messages: nothing but hosts, ports, database and schema.
+
+    The state directory's file about a ledger is named after it, so the user must not change it.
+    """
     hosts = (given.get("host") or given.get("hostaddr", "")).split(",")
     ports = given.get("port", "").split(",")
     ports = ports if len(ports) == len(hosts) else ports * len(hosts)
@@ -94,6 +118,24 @@ def system_roots() -> str:
     """
     candidates = (ssl.get_default_verify_paths().cafile, *_ROOTS)
     return next((path for path in candidates if path and Path(path).exists()), "system")
+
+
+def _parsed(uri: str) -> Parameters:
+    """Return the parameters that a URI gives."""
+    scheme, _, rest = uri.partition(":")
+    try:
+        parts = conninfo_to_dict(f"{scheme.lower()}:{rest}")
+        given = {name: str(value) for name, value in parts.items()}
+    except psycopg.Error:
+        raise _invalid(_NO_URI) from None
+    if re.match(_QUERY_IN_USER, rest):
+        raise _invalid(_UNENCODED)
+    ports = given.get("port", "").replace(",", "")
+    if ports and not ports.isdecimal():
+        raise _invalid(_UNENCODED)
+    if any(mark in given.get(name, "") for name in ("host", "dbname") for mark in "@?#"):
+        raise _invalid(_UNENCODED)
+    return given
 
 
 def _is_local(known: Parameters) -> bool:
