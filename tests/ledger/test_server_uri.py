@@ -59,8 +59,16 @@ def environment(tmp_path, monkeypatch):
         (None, "postgresql:///x?service=lax-of-system", {"PGSYSCONFDIR": "~"}),
         ("require", "postgresql://db.example.com/x?sslmode=require", {}),
         ("disable", "postgresql://db.example.com/x?sslmode=disable", {}),
-        (None, "postgresql://db.example.com/x", {"PGSSLMODE": "require"}),
+        *(
+            ("verify-full", "postgresql://db.example.com/x", {"PGSSLMODE": mode})
+            for mode in ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+        ),
+        ("verify-full", "postgresql:///x?service=plain", {"PGSSLMODE": "disable"}),
+        ("require", "postgresql://db.example.com/x?sslmode=require", {"PGSSLMODE": "disable"}),
+        (None, "postgresql:///x?service=lax", {"PGSSLMODE": "disable"}),
+        (None, "postgresql://127.0.0.1/x", {"PGSSLMODE": "disable"}),
         (None, "postgresql:///x?service=lax", {}),
+        (None, "postgresql:///x", {"PGSERVICE": "lax"}),
         (None, "postgresql:///x?service=local", {}),
         (None, "postgresql:///x", {}),
         (None, "postgresql:///x?host=/run/postgresql", {}),
@@ -77,13 +85,22 @@ def test_the_certificate_is_verified_unless_the_uri_says_less(monkeypatch, mode,
     assert mode == server_uri.parameters(uri).get("sslmode")
 
 
-def test_the_systems_roots_are_trusted_unless_others_are_named(environment):
-    """Root certificates are the system's, or those of the URI, or the user's own."""
+def test_the_systems_roots_are_trusted_unless_others_are_named(environment, monkeypatch):
+    """Root certificates are the system's, or those of the URI, or of `PGSSLROOTCERT`, which libpq
+    reads itself, or the user's own."""
     uri = "postgresql://db.example.com/x"
     assert server_uri.system_roots() == server_uri.parameters(uri)["sslrootcert"]
     named = server_uri.parameters(f"{uri}?sslrootcert=/etc/ours.pem")
     assert ("verify-full", "/etc/ours.pem") == (named["sslmode"], named["sslrootcert"])
     assert "sslrootcert" not in server_uri.parameters(f"{uri}?sslmode=require")
+    monkeypatch.setenv("PGSSLROOTCERT", "/etc/ours.pem")
+    for mode in ("disable", "verify-ca"):
+        monkeypatch.setenv("PGSSLMODE", mode)
+        by_variable = server_uri.parameters(uri)
+        assert ("verify-full", None) == (by_variable["sslmode"], by_variable.get("sslrootcert"))
+    monkeypatch.delenv("PGSSLROOTCERT")
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    assert server_uri.system_roots() == server_uri.parameters("postgresql:///x")["sslrootcert"]
     own = environment / ".postgresql" / "root.crt"
     own.parent.mkdir()
     own.touch()

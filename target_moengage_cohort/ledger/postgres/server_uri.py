@@ -37,10 +37,9 @@ _ROOTS = (  # of Debian, Red Hat, and Alpine or macOS
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/cert.pem",
 )
-_ENVIRONMENT = {
+_ENVIRONMENT = {  # not PGSSLMODE, which is easily left over from something else
     "host": "PGHOST",
     "hostaddr": "PGHOSTADDR",
-    "sslmode": "PGSSLMODE",
     "sslrootcert": "PGSSLROOTCERT",
     "service": "PGSERVICE",
 }
@@ -64,16 +63,21 @@ _UNENCODED = (
 def parameters(uri: str) -> Parameters:
     """Return libpq's parameters of a URI; verify the server's certificate unless it says less.
 
+    So may the service that it or ``PGSERVICE`` names, but not ``PGSSLMODE``.
+
     Raise a `SettingsError` that quotes nothing of it, because it may contain a password.
     """
     given = _parsed(uri)
     known = _from_environment() | given
     is_found, service = _service(known.get("service"))
     known |= service | given
-    if "sslmode" not in known and not (is_found and _is_local(known)):
-        given["sslmode"] = known["sslmode"] = "verify-full"
+    if "sslmode" not in known:
+        if is_found and _is_local(known):
+            known["sslmode"] = os.environ.get("PGSSLMODE", "")  # which libpq takes itself
+        else:
+            given["sslmode"] = known["sslmode"] = "verify-full"
     roots = Path("~/.postgresql/root.crt").expanduser()
-    if known.get("sslmode") == "verify-full" and "sslrootcert" not in known and not roots.exists():
+    if known["sslmode"] == "verify-full" and "sslrootcert" not in known and not roots.exists():
         given["sslrootcert"] = system_roots()
     return _DEFAULTS | given
 
@@ -147,7 +151,7 @@ def _is_local(known: Parameters) -> bool:
 
 
 def _from_environment() -> Parameters:
-    """Return what environment variables say of host and TLS."""
+    """Return what environment variables say of the server and its certificate."""
     values = {name: os.environ.get(variable) for name, variable in _ENVIRONMENT.items()}
     return {name: value for name, value in values.items() if value}
 
