@@ -30,11 +30,12 @@ POLL_SECONDS = 1.0
 
 _LOCK_SECONDS = 30
 _SETTINGS = (
+    # First, because one of the role may end the statements before it: see `Channel.begin`.
+    "SET LOCAL statement_timeout TO '{statement}s'; SET LOCAL lock_timeout TO '{lock}s';"
     # Not the default of the server, which the lock on the rows of `store` and of `pace` needs.
-    "SET TRANSACTION ISOLATION LEVEL {isolation};"
+    " SET TRANSACTION ISOLATION LEVEL {isolation};"
     " SET LOCAL search_path TO {schema}; SET LOCAL TimeZone TO 'UTC';"
-    " SET LOCAL synchronous_commit TO on; SET LOCAL statement_timeout TO '{statement}s';"
-    " SET LOCAL lock_timeout TO '{lock}s';"
+    " SET LOCAL synchronous_commit TO on;"
     # PostgreSQL 17 and newer may limit whole transactions, too.
     " DO $$BEGIN IF current_setting('server_version_num')::int >= 170000 THEN"
     " PERFORM set_config('transaction_timeout', '0', TRUE); END IF; END$$;"
