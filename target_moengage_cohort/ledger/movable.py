@@ -38,9 +38,9 @@ class Part(t.NamedTuple):
 class UnconfirmedError(LedgerError):
     """A copy may be in its place already, or may not be; only the user can find out."""
 
-    def __init__(self, place: str, cause: object) -> None:
+    def __init__(self, uri: str, cause: object) -> None:
         msg = (
-            f"{cause}. It is unknown whether {place} has the new ledger. To find out, set "
+            f"{cause}. It is unknown whether {uri} has the new ledger. To find out, set "
             f"ledger_uri to it, then run: {suggest('status')}"
         )
         super().__init__("ledger_copy_unconfirmed", msg)

@@ -134,6 +134,23 @@ def test_all_faults_are_reported_in_one_pass(desk):
     )
 
 
+def test_all_grants_are_in_the_list_of_checks(desk, server):
+    """A role without privileges reads every `GRANT` in each form of the result."""
+    there = server.new_database("grants")
+    desk.raw["ledger_uri"] = there.uri
+    desk.fill("vip", people(1))
+    server.execute("CREATE ROLE without_grants LOGIN; REVOKE ALL ON DATABASE grants FROM PUBLIC")
+    server.execute("GRANT CONNECT ON DATABASE grants TO without_grants")
+    desk.raw["ledger_uri"] = there.uri.replace(f"{there.user}@", "without_grants@")
+    (found,) = (
+        each for each in json.loads(desk.run("check", "--json").stdout)["checks"] if not each["ok"]
+    )
+    assert ["ledger_forbidden"] == [each["code"] for each in found["errors"]]
+    shown = desk.run("check")
+    for text in (found["message"], output(shown), *errors(shown)):
+        assert 3 == text.count("GRANT ")
+
+
 def test_invalid_settings_are_all_reported(desk):
     """Each invalid setting has a line, and no request is made to MoEngage."""
     with answering(200) as server:

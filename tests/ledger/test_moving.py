@@ -270,7 +270,8 @@ def test_a_copy_that_may_not_last_keeps_the_mark(folder, tmp_path, monkeypatch):
         with pytest.raises(LedgerError) as raised:
             copy(folder, tmp_path / "new")
     assert "ledger_copy_unconfirmed" == raised.value.code
-    assert "moengage-cohort ledger reopen" in str(raised.value)
+    for text in (f"{tmp_path / 'new'} ", "moengage-cohort ledger reopen"):
+        assert text in str(raised.value)
     assert ["ledger_moved", None] == [refusal(each) for each in (folder, tmp_path / "new")]
 
 

@@ -8,11 +8,12 @@ from time import monotonic, sleep
 
 import psycopg
 import pytest
+from psycopg import errors
 
 from target_moengage_cohort.core.errors import LedgerError, SettingsError
 from target_moengage_cohort.core.interrupts import Patience
 from target_moengage_cohort.core.rate_limits import COHORT_SYNC, RateLimit, Span
-from target_moengage_cohort.ledger.postgres import bounded, bulk, copying
+from target_moengage_cohort.ledger.postgres import bounded, bulk, connection, copying
 from target_moengage_cohort.ledger.postgres.connection import Channel
 from target_moengage_cohort.ledger.postgres.ledger_server import Server
 from target_moengage_cohort.ledger.postgres.server_tables import lock_number
@@ -221,6 +222,33 @@ def test_the_rest_of_a_transaction_is_not_executed_without_its_begin(channel, tm
     assert [(4,)] == channel.run("SELECT x FROM public.kept")
 
 
+CANCEL = (
+    "BEGIN; DO $$ BEGIN IF nextval('public.attempts') < {} THEN RAISE query_canceled; END IF;"
+    " END $$;"
+    " SELECT last_value FROM public.attempts"
+)
+
+
+def test_the_begin_of_a_transaction_outlasts_timeouts_of_the_role(channel, monkeypatch):
+    """A begin that is canceled before its own timeouts apply is repeated some times; one that
+    takes long is not, nor is what follows within a transaction."""
+    channel.run("CREATE SEQUENCE public.attempts")
+    assert [(9,)] == channel.begin(CANCEL.format(9))
+    with pytest.raises(errors.QueryCanceled):
+        channel.begin(CANCEL.format(1_000).replace("BEGIN; ", "", 1))
+    channel.roll_back()
+    assert [(10,)] == channel.run("SELECT last_value FROM public.attempts")
+    with pytest.raises(errors.QueryCanceled):
+        channel.begin(CANCEL.format(1_000))
+    channel.roll_back()
+    assert [(31,)] == channel.run("SELECT last_value FROM public.attempts")
+    monkeypatch.setattr(connection, "_AT_ONCE", 0.0)
+    with pytest.raises(errors.QueryCanceled):
+        channel.begin(CANCEL.format(1_000))
+    channel.roll_back()
+    assert [(32,)] == channel.run("SELECT last_value FROM public.attempts")
+
+
 @pytest.mark.parametrize("compares", [False, True])
 def test_connections_that_drop_are_made_again_with_pauses(channel, tmp_path, compares):
     """A server that takes connections and drops them is asked again after a pause, and not at all
@@ -296,7 +324,7 @@ def test_a_long_computation_within_a_change_is_no_idle_time(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     "limit",
     [
-        "statement_timeout TO '50ms'",
+        "statement_timeout TO '1ms'",
         "lock_timeout TO '1ms'",
         "idle_in_transaction_session_timeout TO '1ms'",
         "idle_session_timeout TO '50ms'",

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from time import sleep
 
@@ -9,6 +10,7 @@ import duckdb
 import psycopg
 import pytest
 
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import LedgerError, SettingsError, TargetError
 from target_moengage_cohort.core.interrupts import Patience
 from target_moengage_cohort.ledger.postgres import (
@@ -60,6 +62,88 @@ def codes(uri, *, read_only=False, **setting):
     ):
         store.check()
     return raised.value.code, str(raised.value)
+
+
+def refusal(uri, **options):
+    """Return the code and the message with which a ledger is not opened."""
+    with (
+        pytest.raises(TargetError) as raised,
+        ledgers(None, setting={"ledger_uri": uri}, **options) as store,
+    ):
+        store.open(COHORT, STREAM)
+    return raised.value.code, str(raised.value)
+
+
+def granted(message):
+    """Return what the statements in a message grant: the privileges of each kind of object."""
+    found = re.findall(r"GRANT ([A-Z, ]+) ON (DATABASE|SCHEMA|ALL TABLES)", message)
+    return {kind: privileges.split(", ") for privileges, kind in found}
+
+
+ROWS = ["DELETE", "INSERT", "SELECT", "UPDATE"]
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ("CREATE ON DATABASE {database}", {"DATABASE": ["TEMPORARY"]}),
+        ("TEMPORARY ON DATABASE {database}", {"DATABASE": ["CREATE"]}),
+    ],
+)
+def test_a_role_is_asked_only_for_what_it_lacks(role, given, missing):
+    """Before there is a store, no message asks for a privilege that the role has."""
+    name, uri = role
+    database = uri.rpartition("/")[2]
+    databases.administer(f"GRANT {given.format(database=database)} TO {name}")
+    assert missing == granted(codes(uri)[1])
+    if "CREATE" in missing["DATABASE"]:
+        code, message = refusal(uri)
+        assert "ledger_forbidden" == code
+        assert missing == granted(message)
+
+
+def test_a_role_in_a_prepared_schema_needs_no_privilege_on_the_database(tmp_path, role):
+    """A schema without tables was prepared for the role, which then creates only the tables."""
+    name, uri = role
+    databases.administer(f"GRANT TEMPORARY ON DATABASE {uri.rpartition('/')[2]} TO {name}")
+    with ledgers(tmp_path) as store:
+        schema = store._server.schema  # noqa: SLF001 - which the messages name
+    with psycopg.connect(databases.uri_of(tmp_path), autocommit=True) as owner:
+        owner.execute(f"CREATE SCHEMA {schema}")
+        for code, message in (codes(uri), refusal(uri)):
+            assert "ledger_forbidden" == code
+            assert {"SCHEMA": ["CREATE", "USAGE"]} == granted(message)
+        owner.execute(message.partition("run: ")[2])
+    with ledgers(None, setting={"ledger_uri": uri}) as store:
+        store.check()
+        accept(store.open(COHORT, STREAM), ADD, members(1))
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_run_without_rights_on_the_store_names_the_missing_ones(tmp_path, role, read_only):
+    """A run or command of a role without `USAGE`, which finds no table, says what to grant; once
+    that is granted, it says no more of it."""
+    name, uri = role
+    databases.administer(f"GRANT TEMPORARY ON DATABASE {uri.rpartition('/')[2]} TO {name}")
+    with ledgers(tmp_path) as store:
+        store.open(COHORT, STREAM)
+        schema = store._server.schema  # noqa: SLF001 - which the message names
+    code, message = refusal(uri, read_only=read_only)
+    assert "ledger_forbidden" == code
+    assert {"SCHEMA": ["USAGE"], "ALL TABLES": ROWS} == granted(message)
+    databases.execute(tmp_path, f"GRANT USAGE ON SCHEMA {schema} TO {name}")
+    databases.execute(tmp_path, f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {name}")
+    assert {"ALL TABLES": ["DELETE", "INSERT", "UPDATE"]} == granted(codes(uri)[1])
+
+
+def test_a_missing_table_refers_to_the_check(tmp_path):
+    """Where a table is missing and no privilege is, the error names the command that looks."""
+    with ledgers(tmp_path) as store:
+        store.open(COHORT, STREAM)
+    databases.execute(tmp_path, "ALTER TABLE cohorts RENAME TO elsewhere")
+    code, message = refusal(databases.uri_of(tmp_path))
+    assert "ledger_unusable" == code
+    assert suggest("check") in message
 
 
 def test_a_role_without_rights_is_told_which_to_grant(tmp_path, role):

@@ -205,8 +205,8 @@ def test_two_hosts_share_a_ledger(emulator, place, server, tmp_path, pooled):
 
 @pytest.mark.skipif(pgbouncer.program() is None, reason="PgBouncer is not installed")
 def test_a_server_must_prove_its_name(server, emulator, tmp_path, monkeypatch):
-    """Over the network the certificate is verified against the system's roots; a server that
-    cannot prove its name gets no password."""
+    """Over the network the certificate is verified against the system's roots, or those of
+    `PGSSLROOTCERT`; a server that cannot prove its name gets no password."""
     authority = Authority(tmp_path)
     authority.context("localhost")
     pem = next(tmp_path.glob("localhost-*.pem"))
@@ -222,6 +222,10 @@ def test_a_server_must_prove_its_name(server, emulator, tmp_path, monkeypatch):
             monkeypatch.setattr(server_uri, "system_roots", lambda roots=roots: str(roots))
             assert code == code_of_check(emulator, address)
         assert code_of_check(emulator, f"{other}?sslmode=require") is None
+        monkeypatch.setenv("PGSSLMODE", "require")
+        assert "ledger_unreachable" == code_of_check(emulator, uri)
+        monkeypatch.setenv("PGSSLROOTCERT", str(authority.file))
+        assert [None, "ledger_unreachable"] == [code_of_check(emulator, at) for at in (uri, other)]
 
 
 def code_of_check(emulator, uri):

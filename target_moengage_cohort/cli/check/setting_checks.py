@@ -56,9 +56,15 @@ class Checks:
     def fail(self, name: str, error: TargetError) -> None:
         """Note a check that has failed, by the reason without its remedy."""
         self.faults += error.faults
-        reasons = "; ".join(str(each).partition("; ")[0] for each in error.faults)
+        reasons = "; ".join(map(_reason, error.faults))
         errors = [{"code": each.code, "message": str(each)} for each in error.faults]
         self.done.append(_Check(name, ok=False, message=reasons, errors=errors))
+
+
+def _reason(error: TargetError) -> str:
+    """Return an error without its remedy, unless that is several statements."""
+    message = str(error)
+    return message if error.code == "ledger_forbidden" else message.partition("; ")[0]
 
 
 def setting_checks(settings: Settings) -> Iterator[tuple[str, Callable[[], object], str | None]]:

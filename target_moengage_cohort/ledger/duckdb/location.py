@@ -99,7 +99,7 @@ def part(directory: Path, settings: Settings, run_id: str, step: Step) -> Iterat
             files.sync(root)
         except OSError as error:
             cause = f"the directory {root} cannot be synced to its disk ({type(error).__name__})"
-            raise UnconfirmedError(str(directory), cause) from None
+            raise UnconfirmedError(str(root), cause) from None
         step("part: in place")
 
     try:

@@ -12,9 +12,9 @@ import time
 import typing as t
 
 import psycopg
-from psycopg import pq
+from psycopg import errors, pq
 
-from target_moengage_cohort.ledger.postgres import server_errors
+from target_moengage_cohort.ledger.postgres import server_errors, server_rights
 from target_moengage_cohort.ledger.postgres.bounded import STATEMENT_SECONDS
 from target_moengage_cohort.ledger.postgres.ledger_server import POLL_SECONDS, RECONNECT_SECONDS
 
@@ -26,6 +26,10 @@ if t.TYPE_CHECKING:
     from target_moengage_cohort.ledger.postgres.ledger_server import Server
 
 _SHORT_SECONDS = 5
+_AT_ONCE = 5.0
+"""The seconds within which no timeout of a transaction's own ends a statement."""
+_MOST_CANCELED = 20
+"""How many times in a row the begin of a transaction may be canceled."""
 _WITHIN = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
 
 
@@ -137,13 +141,19 @@ class Channel:
 
     def begin(self, text: str, seconds: float = 0.0) -> Rows:
         """Execute likewise what may be executed again: reading, or the begin of a transaction."""
-        spent, pause = 0.0, 0.0
+        spent, pause, cancels_left = 0.0, 0.0, 0 if self._is_within else _MOST_CANCELED
         while True:
             began = time.monotonic()
             try:
                 return self.run(text, seconds)
-            except psycopg.Error:
-                spent += time.monotonic() - began
+            except psycopg.Error as error:
+                elapsed = time.monotonic() - began
+                if isinstance(error, errors.QueryCanceled) and cancels_left and elapsed < _AT_ONCE:
+                    # By a timeout of the role, before the text has set its own.
+                    self.roll_back()
+                    cancels_left -= 1
+                    continue
+                spent += elapsed
                 if not self.is_lost or self._is_within or spent > RECONNECT_SECONDS:
                     raise
                 if self.wait(pause):
@@ -187,8 +197,21 @@ class Channel:
         try:
             yield
         except psycopg.Error as error:
-            target = self.server.target
-            raise server_errors.explained(error, target, is_lost=self.is_lost) from None
+            is_lost, server = self.is_lost, self.server
+            may_ask = isinstance(error, server_errors.NO_ACCESS) and not self._is_within
+            grants = self._missing_grants() if may_ask and not is_lost else []
+            raise server_errors.explained(error, server.target, grants, is_lost=is_lost) from None
+
+    def missing_grants(self) -> list[str]:
+        """Return the statements that grant the role what it lacks."""
+        schema = self.server.schema
+        rows = self.transact(server_rights.lacked(schema), "BEGIN READ ONLY")
+        return server_rights.grants(rows, schema)
+
+    def _missing_grants(self) -> list[str]:
+        with contextlib.suppress(psycopg.Error):
+            return self.missing_grants()
+        return []
 
     def close(self) -> None:
         """Close the connection."""

@@ -30,11 +30,12 @@ POLL_SECONDS = 1.0
 
 _LOCK_SECONDS = 30
 _SETTINGS = (
+    # First, because one of the role may end the statements before it: see `Channel.begin`.
+    "SET LOCAL statement_timeout TO '{statement}s'; SET LOCAL lock_timeout TO '{lock}s';"
     # Not the default of the server, which the lock on the rows of `store` and of `pace` needs.
-    "SET TRANSACTION ISOLATION LEVEL {isolation};"
+    " SET TRANSACTION ISOLATION LEVEL {isolation};"
     " SET LOCAL search_path TO {schema}; SET LOCAL TimeZone TO 'UTC';"
-    " SET LOCAL synchronous_commit TO on; SET LOCAL statement_timeout TO '{statement}s';"
-    " SET LOCAL lock_timeout TO '{lock}s';"
+    " SET LOCAL synchronous_commit TO on;"
     # PostgreSQL 17 and newer may limit whole transactions, too.
     " DO $$BEGIN IF current_setting('server_version_num')::int >= 170000 THEN"
     " PERFORM set_config('transaction_timeout', '0', TRUE); END IF; END$$;"
@@ -53,14 +54,15 @@ class Server:
         self.schema = schema
         self._parameters = server_uri.parameters(uri)
         self.place = server_uri.place(self._parameters, schema)
+        self.uri = server_uri.without_secrets(uri)
         self.wait = patience.wait
         self._is_patient = patience.seconds > 0
-        self.role = self.database = ""  # known once there was a connection
+        self.role = ""  # known once there was a connection
 
     @property
     def target(self) -> server_errors.Target:
         """What errors name."""
-        return server_errors.Target(self.place, self.schema, self.role, self.database)
+        return server_errors.Target(self.place, self.role)
 
     def settings(
         self,
@@ -109,7 +111,7 @@ class Server:
                     raise server_errors.stopped(self.place) from None
                 spent += POLL_SECONDS
                 continue
-            self.role, self.database = connection.info.user, connection.info.dbname
+            self.role = connection.info.user
             if connection.info.server_version < OLDEST * 10_000:
                 connection.close()
                 msg = (

@@ -110,7 +110,7 @@ class PartSchema:
             self._run(_DROP.format(part=self._name))
             rows = self._run(self._channel.bound(_COMMENT, [self._server.schema]))
         except TargetError:
-            raise UnconfirmedError(self._server.place, error) from None
+            raise UnconfirmedError(self._server.uri, error) from None
         return any(self._name in (comment or "") for (comment,) in rows)
 
     def _drop_old(self) -> None:

@@ -109,9 +109,6 @@ class PostgresDatabase:
         """Return whether the schema has the table `store`, whatever rights the role has."""
         return bool(self._read(server_tables.STORES, [self._server.schema]))
 
-    def _table(self, name: str) -> str:
-        return f"{self._server.quoted_schema}.{name}"
-
     def _create(self, create: Callable[[PostgresTransaction], None]) -> None:
         """Create the schema and its tables, unless another process has just done so."""
         key = server_tables.lock_number(self._server.schema)
@@ -194,12 +191,8 @@ class PostgresDatabase:
                 raise server_errors.other_encoding(self.place, encoding)
             if is_read_only:
                 raise server_errors.read_only(self._server.target)
-            is_there = self.exists
-            statement = server_tables.HAS_RIGHTS if is_there else server_tables.MAY_CREATE
-            tables = map(self._table, server_tables.NAMES)
-            values = [self._server.schema, *tables] if is_there else []
-            if not self._read(statement, values)[0][0]:
-                raise server_errors.forbidden(self._server.target, creates=not is_there)
+            if grants := self._channel.missing_grants():
+                raise server_errors.forbidden(self._server.target, grants)
 
     def close(self) -> None:
         """See `Database.close`."""

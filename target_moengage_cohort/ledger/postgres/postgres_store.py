@@ -103,7 +103,7 @@ class PostgresStore(DuckDBStore):
     @property
     def uri(self) -> str:
         """See `MovableStore.uri`."""
-        return self.place.partition(" ")[0]
+        return self._server.uri
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:

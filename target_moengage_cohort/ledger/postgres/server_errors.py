@@ -8,14 +8,17 @@ import typing as t
 import psycopg
 from psycopg import errors
 
+from target_moengage_cohort.core.commands import suggest
 from target_moengage_cohort.core.errors import BusyError, LedgerError, SettingsError, TargetError
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _TRANSIENT = "Nothing more is sent. Fix the problem, then run again"
 BUSY = (errors.LockNotAvailable, errors.QueryCanceled)
 """The errors of statements that wait or take too long."""
+NO_ACCESS = (errors.InsufficientPrivilege, errors.UndefinedTable, errors.InvalidSchemaName)
+"""The errors of roles that lack a privilege: without `USAGE`, a schema's tables are not found."""
 _READ_ONLY = (errors.ReadOnlySqlTransaction,)
 _IS_READ_ONLY = "read-only"  # in libpq's text about a server that is not `target_session_attrs`
 _PASSING = (_IS_READ_ONLY, "too many connections", "connection slots")
@@ -23,32 +26,17 @@ _PASSING = (_IS_READ_ONLY, "too many connections", "connection slots")
 
 
 class Target(t.NamedTuple):
-    """The place, the schema and the role that an error names."""
+    """The place and the role that an error names."""
 
     place: str
-    schema: str
     role: str
-    database: str
 
 
-def grants(target: Target, *, creates: bool) -> str:
-    """Return the statements that give the role all rights it needs."""
-    role, schema = f'"{target.role}"', f'"{target.schema}"'
-    if creates:
-        return f'GRANT CREATE, TEMPORARY ON DATABASE "{target.database}" TO {role};'
-    return (
-        f'GRANT TEMPORARY ON DATABASE "{target.database}" TO {role}; '
-        f"GRANT USAGE ON SCHEMA {schema} TO {role}; "
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};"
-    )
-
-
-def forbidden(target: Target, *, creates: bool) -> LedgerError:
-    """Return the error for a role without the rights that it needs."""
+def forbidden(target: Target, grants: Sequence[str]) -> LedgerError:
+    """Return the error for a role that needs some more privileges."""
     msg = (
         f"the ledger {target.place} cannot be used by the role {target.role!r}, which lacks "
-        "privileges. As the schema's owner or a superuser, run: "
-        f"{grants(target, creates=creates)}"
+        f"privileges. As the owner or a superuser, run: {' '.join(grants)}"
     )
     return LedgerError("ledger_forbidden", msg)
 
@@ -76,7 +64,7 @@ def other_encoding(place: str, encoding: str) -> SettingsError:
 def unreachable(place: str, cause: str) -> LedgerError:
     """Return the error for a connection that could not be made or was lost."""
     if _IS_READ_ONLY in cause:
-        return read_only(Target(place, "", "", ""))
+        return read_only(Target(place, ""))
     msg = (
         f"the ledger {place} cannot be reached ({cause}). Check ledger_uri, the password "
         f"(PGPASSWORD or a password file), the network and the server. {_TRANSIENT}"
@@ -114,13 +102,16 @@ def may_pass(error: psycopg.Error) -> bool:
     return not is_known or any(text in str(error) for text in _PASSING)
 
 
-def explained(error: psycopg.Error, target: Target, *, is_lost: bool) -> TargetError:
-    """Return the error for what a statement has failed with."""
+def explained(
+    error: psycopg.Error, target: Target, grants: Sequence[str], *, is_lost: bool
+) -> TargetError:
+    """Return the error for what a statement has failed with.
+
+    `grants` give the role the privileges that it lacks, as far as they are known.
+    """
     place = target.place
-    if isinstance(error, errors.InsufficientPrivilege):
-        message = error.diag.message_primary or ""
-        creates = "database" in message and "temporary" not in message
-        return forbidden(target, creates=creates)
+    if isinstance(error, NO_ACCESS):
+        return forbidden(target, grants) if grants else _inaccessible(error, target)
     if isinstance(error, _READ_ONLY):
         return read_only(target)
     if isinstance(error, BUSY):
@@ -134,9 +125,25 @@ def explained(error: psycopg.Error, target: Target, *, is_lost: bool) -> TargetE
         return LedgerError("ledger_unusable", msg)
     if is_lost:
         return unreachable(place, error.diag.message_primary or "the server does not answer")
-    cause = f"{type(error).__name__}, {error.sqlstate}"  # the text may quote an identifier
-    msg = f"the ledger {place} cannot be used ({cause}). {_TRANSIENT}"
+    msg = f"the ledger {place} cannot be used ({_cause(error)}). {_TRANSIENT}"
     return LedgerError("ledger_unusable", msg)
+
+
+def _inaccessible(error: psycopg.Error, target: Target) -> LedgerError:
+    """Return the error for a statement that lacks a privilege, a table or a schema."""
+    is_forbidden = isinstance(error, errors.InsufficientPrivilege)
+    code = "ledger_forbidden" if is_forbidden else "ledger_unusable"
+    msg = (
+        f"the ledger {target.place} cannot be used by the role {target.role!r} ({_cause(error)}): "
+        "it lacks privileges, or a table or schema is missing. Nothing more is sent. To see the "
+        f"missing privileges, run: {suggest('check')}"
+    )
+    return LedgerError(code, msg)
+
+
+def _cause(error: psycopg.Error) -> str:
+    """Return the kind of an error, whose text may quote an identifier."""
+    return f"{type(error).__name__}, {error.sqlstate}"
 
 
 @contextlib.contextmanager

@@ -78,23 +78,11 @@ NAMES = tuple(
 )
 """The tables that every store has."""
 
-HAS_RIGHTS = (
-    "SELECT has_database_privilege(current_database(), 'TEMPORARY') AND"
-    " has_schema_privilege(?, 'USAGE') AND (SELECT bool_and(has_table_privilege(name,"
-    " 'SELECT') AND has_table_privilege(name, 'INSERT') AND has_table_privilege(name, 'UPDATE')"
-    " AND has_table_privilege(name, 'DELETE')) FROM (SELECT to_regclass(each) AS name"
-    f" FROM (VALUES {', '.join(['(?)'] * len(NAMES))}) AS names (each)) AS tables)"
-)
 FACTS = (
     "SELECT current_setting('server_encoding'),"
     " pg_is_in_recovery() OR current_setting('default_transaction_read_only')::BOOLEAN"
 )
 """The encoding, and whether the server takes no changes."""
-
-MAY_CREATE = (
-    "SELECT has_database_privilege(current_database(), 'CREATE') AND"
-    " has_database_privilege(current_database(), 'TEMPORARY')"
-)
 
 # Not `to_regclass`, which does not see what others have made since the transaction began.
 STORES = (

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import ssl
 import typing as t
+from itertools import starmap
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -34,13 +37,21 @@ _ROOTS = (  # of Debian, Red Hat, and Alpine or macOS
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/cert.pem",
 )
-_ENVIRONMENT = {
+_ENVIRONMENT = {  # not PGSSLMODE, which is easily left over from something else
     "host": "PGHOST",
     "hostaddr": "PGHOSTADDR",
-    "sslmode": "PGSSLMODE",
     "sslrootcert": "PGSSLROOTCERT",
     "service": "PGSERVICE",
 }
+_SECRETS = {
+    "password",
+    "sslpassword",
+    "oauth_client_secret",
+    "scram_client_key",
+    "scram_server_key",
+}
+_QUERY_IN_USER = "//[^:@/]*[?][^@/]*@"
+"""A query that libpq takes for a user, because it has an ``@``."""
 _NO_URI = "is not a valid postgresql:// URI"
 _NO_SERVICE = "names a service whose file cannot be read"
 _UNENCODED = (
@@ -52,32 +63,49 @@ _UNENCODED = (
 def parameters(uri: str) -> Parameters:
     """Return libpq's parameters of a URI; verify the server's certificate unless it says less.
 
+    So may the service that it or ``PGSERVICE`` names, but not ``PGSSLMODE``.
+
     Raise a `SettingsError` that quotes nothing of it, because it may contain a password.
     """
-    scheme, _, rest = uri.partition(":")
-    try:
-        parts = conninfo_to_dict(f"{scheme.lower()}:{rest}")
-        given = {name: str(value) for name, value in parts.items()}
-    except psycopg.Error:
-        raise _invalid(_NO_URI) from None
-    ports = given.get("port", "").replace(",", "")
-    if ports and not ports.isdecimal():
-        raise _invalid(_UNENCODED)
-    if any(mark in given.get(name, "") for name in ("host", "dbname") for mark in "@?#"):
-        raise _invalid(_UNENCODED)
+    given = _parsed(uri)
     known = _from_environment() | given
     is_found, service = _service(known.get("service"))
     known |= service | given
-    if "sslmode" not in known and not (is_found and _is_local(known)):
-        given["sslmode"] = known["sslmode"] = "verify-full"
+    if "sslmode" not in known:
+        if is_found and _is_local(known):
+            known["sslmode"] = os.environ.get("PGSSLMODE", "")  # which libpq takes itself
+        else:
+            given["sslmode"] = known["sslmode"] = "verify-full"
     roots = Path("~/.postgresql/root.crt").expanduser()
-    if known.get("sslmode") == "verify-full" and "sslrootcert" not in known and not roots.exists():
+    if known["sslmode"] == "verify-full" and "sslrootcert" not in known and not roots.exists():
         given["sslrootcert"] = system_roots()
     return _DEFAULTS | given
 
 
+def without_secrets(uri: str) -> str:
+    """Return a URI of the same parameters except secrets, to be shown and pasted."""
+    given = {name: text for name, text in _parsed(uri).items() if name not in _SECRETS}
+    user, database = (quote(given.pop(name, ""), safe="") for name in ("user", "dbname"))
+    hosts, ports = (given.get(name, "").split(",") for name in ("host", "port"))
+    servers = ""
+    if "/" not in given.get("host", "") and len(hosts) == len(ports):  # else the query has them
+        servers = ",".join(starmap(_server, zip(hosts, ports, strict=True)))
+        given = {name: text for name, text in given.items() if name not in {"host", "port"}}
+    query = "&".join(f"{name}={quote(text, safe='/:,')}" for name, text in given.items())
+    start = f"postgresql://{user}@" if user else "postgresql://"
+    return f"{start}{servers}/{database}{'?' if query else ''}{query}"
+
+
+def _server(host: str, port: str) -> str:
+    name = f"[{quote(host, safe=':')}]" if ":" in host else quote(host, safe="")
+    return f"{name}:{port}" if port else name
+
+
 def place(given: Parameters, schema: str) -> str:
-    """Return where the ledger is, for messages: nothing but hosts, ports, database and schema."""
+    """Return where the ledger is, for messages: nothing but hosts, ports, database and schema.
+
+    The state directory's file about a ledger is named after it, so the user must not change it.
+    """
     hosts = (given.get("host") or given.get("hostaddr", "")).split(",")
     ports = given.get("port", "").split(",")
     ports = ports if len(ports) == len(hosts) else ports * len(hosts)
@@ -96,6 +124,24 @@ def system_roots() -> str:
     return next((path for path in candidates if path and Path(path).exists()), "system")
 
 
+def _parsed(uri: str) -> Parameters:
+    """Return the parameters that a URI gives."""
+    scheme, _, rest = uri.partition(":")
+    try:
+        parts = conninfo_to_dict(f"{scheme.lower()}:{rest}")
+        given = {name: str(value) for name, value in parts.items()}
+    except psycopg.Error:
+        raise _invalid(_NO_URI) from None
+    if re.match(_QUERY_IN_USER, rest):
+        raise _invalid(_UNENCODED)
+    ports = given.get("port", "").replace(",", "")
+    if ports and not ports.isdecimal():
+        raise _invalid(_UNENCODED)
+    if any(mark in given.get(name, "") for name in ("host", "dbname") for mark in "@?#"):
+        raise _invalid(_UNENCODED)
+    return given
+
+
 def _is_local(known: Parameters) -> bool:
     """Return whether all servers are on this machine; without a host there is a Unix socket."""
     hosts = (known.get("hostaddr") or known.get("host", "")).split(",")
@@ -105,7 +151,7 @@ def _is_local(known: Parameters) -> bool:
 
 
 def _from_environment() -> Parameters:
-    """Return what environment variables say of host and TLS."""
+    """Return what environment variables say of the server and its certificate."""
     values = {name: os.environ.get(variable) for name, variable in _ENVIRONMENT.items()}
     return {name: value for name, value in values.items() if value}
 
