@@ -217,7 +217,7 @@ class Attempts:
         state.totals.refused += 1
         if self._is_hopeless(self._clock() - state.refused_since):
             self._give_up(request, answer)
-        elif lane.refused >= _MOST_REFUSED and not lane.has_accepted:
+        elif answer.is_about_cohort or (lane.refused >= _MOST_REFUSED and not lane.has_accepted):
             error = final_error(answer, lane.cohort.cohort_id, self._max_retry_seconds)
             self._fail_cohort(lane, body.epochs, CohortError(error.code, str(error)))
         elif body.count > 1:
@@ -255,7 +255,7 @@ class Attempts:
 
     def _reject_single(self, request: Request, answer: Answer) -> TargetError | None:
         """Reject a member that was refused alone; without the lock, because it writes a file."""
-        if answer.outcome not in _ISOLATED or request.body.count > 1:
+        if answer.outcome not in _ISOLATED or answer.is_about_cohort or request.body.count > 1:
             return None
         (member,) = request.body.decode()
         reason = rejection_reason(answer)

@@ -50,12 +50,14 @@ class Answer(msgspec.Struct, frozen=True):
     asked_seconds: float | None = None  # as `wait_seconds`, however long
     is_html: bool = False  # whether the body is a page, which is not MoEngage's
     request_id: str | None = None  # that MoEngage gave the request
+    is_about_cohort: bool = False  # whether it names an attribute of the cohort, and no member's
     content: dict[str, t.Any] | None = None  # of the Segments and the Analytics API; not scrubbed
     is_doubted: bool = False  # whether an earlier attempt at the same call may have been applied
     key_setting: str = "data_api_key"  # the setting that has the key of the request
     seconds: float = 0.0  # from the attempt's start until it was over
 
 
+_OF_COHORT = ("cohort_id", "cohort_name", "cohort_description")
 _OUTCOMES = {
     400: Outcome.REFUSED,
     401: Outcome.CREDENTIALS,
@@ -100,7 +102,11 @@ def classify(
         else:
             message = "with a body that is not MoEngage's"
     answer = answered(outcome, status, message, content, headers, now)
-    return msgspec.structs.replace(answer, request_id=_request_id(body.get("error")))
+    error = body.get("error")
+    is_about_cohort = isinstance(error, dict) and error.get("attribute") in _OF_COHORT
+    return msgspec.structs.replace(
+        answer, request_id=_request_id(error), is_about_cohort=is_about_cohort
+    )
 
 
 def answered(

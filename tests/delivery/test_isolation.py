@@ -181,6 +181,26 @@ def test_one_cohort_of_a_fan_out_that_is_refused_fails_alone(emulator, skipping)
     assert all({*people(100)} == members(emulator, f"c{number}") for number in (0, 1, 2, 4))
 
 
+@pytest.mark.parametrize("on_reject", ["fail", "skip"])
+@pytest.mark.parametrize("people_sent", [1, 90])
+def test_a_refusal_that_names_the_cohort_blames_no_member(
+    emulator, skipping, on_reject, people_sent
+):
+    """One request shows that MoEngage refuses the cohort's name: nobody is rejected for it."""
+    error = {"type": "MissingAttributeError", "message": "bad", "attribute": "cohort_name"}
+    body = json.dumps({"status": "fail", "error": error})
+    emulator.fail_next(400, 10_000, body=body, cohort_id="bad")
+    names = ("good", "bad")
+    of_all = (record(each, uid=uid) for each in names for uid in people(people_sent))
+    data = lines(*map(schema, names), *of_all, state({"at": 1}))
+    seen = run(emulator, data, **skipping | {"on_reject": on_reject})
+    assert "request_refused" == seen.error.code
+    assert ["bad"] == [each.cohort_id for each in emulator.requests() if each.status == 400]
+    assert 0 == sum(cohort.rejected for cohort in seen.report.cohorts)
+    assert {*people(people_sent)} == members(emulator, "good")
+    assert [] == seen.states
+
+
 def test_a_refused_one_time_cohort_is_not_sealed(emulator, skipping):
     """A one_time cohort of which nothing was accepted is sent again by the next run."""
     names, options = ("good", "bad"), skipping | {"sync_mode": "one_time"}
