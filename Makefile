@@ -62,7 +62,7 @@ demo-hosts: $(VENV)/.made ## Let two hosts share a ledger on PostgreSQL and one 
 	@$(BIN)/python -m tools.demo.hosts
 
 # As in: make bench MEMBERS=100000 ONLY='mirror batch' LONG=1
-# ONLY takes mirror, batch, growth, fan-out, streams, doubt, cold, packing and startup.
+# ONLY takes mirror, batch, growth, fan-out, streams, doubt, engines, cold, packing and startup.
 BENCH = $(BIN)/python -m tools.benchmarks $(if $(MEMBERS),--members $(MEMBERS)) $(if $(LONG),--long)
 
 .PHONY: bench

@@ -99,6 +99,6 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     if sys.stdin is None:  # it was closed: readers get an empty input
         sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - until the process ends
-    os.umask(0o077)  # only the owner can read the files that we create
+    umask = os.umask(0o077)  # only the owner can read the files that we create
     end_at_sigint()  # until a command begins
-    cli(prog_name="moengage-cohort")
+    cli(prog_name="moengage-cohort", obj=umask)

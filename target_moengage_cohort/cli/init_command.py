@@ -77,6 +77,8 @@ def init(*, dry_run: bool, no_check: bool, **options: t.Any) -> None:
     """
     context = click.get_current_context()
     timing = context.find_object(SessionTiming) or SessionTiming()
+    if (umask := context.find_object(int)) is not None:
+        os.umask(umask)  # the user's: only files with secrets are their owner's alone
     try:
         with raising_at_sigint():
             setup = _Setup(InitOptions(**options), timing, checks=not no_check)

@@ -156,6 +156,7 @@ def test_any_number_of_cohorts(quick, view, count):
         assert 0 == page.evaluate(OVERFLOW)
         overflow = "places => places.map(place => place.scrollWidth - place.clientWidth)"
         assert [0, 0] == page.locator(".scroll").evaluate_all(overflow)
+        assert {0} == {*page.locator(".totals *, h1, h2, main p").evaluate_all(overflow)}
         colours.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         ink = page.locator("#changes .xtick text").first.evaluate("text => text.style.fill")
         colours.add(ink)
@@ -186,6 +187,20 @@ def test_names_are_text(quick, view):
     )
     expect(page.locator("#sizes .legendtext")).to_have_text(["$a$", HOSTILE[:21] + "…"])
     expect(page).to_have_title("Cohorts in MoEngage")
+
+
+@pytest.mark.parametrize(
+    ("runs", "title"),
+    [(2, "Added and removed by each run"), (POINTS + 1, "Added and removed by runs, each day")],
+)
+def test_the_changes_are_those_of_runs(quick, view, runs, title):
+    """The heading of the chart, like the totals, says that it has the changes of runs only: the
+    table of cohorts has those of commands, too."""
+    keep(quick, ["a"], runs=runs)
+    page = view(write(quick)[0])
+    expect(page.locator("#changes-title")).to_have_text(title)
+    names = page.locator(".totals dt").all_text_contents()
+    assert {"Added by runs", "Removed by runs"} <= {*names}
 
 
 def test_many_runs_are_drawn_by_the_day(quick):

@@ -162,18 +162,28 @@ def in_order(content):
 @pytest.mark.parametrize("warehouse", TAPS)
 def test_a_new_project_is_that_of_the_examples(site, warehouse):
     """In an empty directory, the project for the streams of an example equals the example: tap,
-    loader, utility, jobs and schedule. The files are their owner's alone."""
+    loader, utility, jobs and schedule."""
     expected, streams = of_example(warehouse)
     site.setup(warehouse, streams)
     assert in_order(expected) == in_order(yaml.safe_load(site.text()))
     assert FILES == site.names()
-    assert {0o600} == {stat.S_IMODE(mode) for _, mode, _ in site.all().values()}
     values = site.env()
     assert ("w", KEY, "01", "acme") == tuple(
         values[PREFIX + name] for name in ("WORKSPACE_ID", "DATA_API_KEY", "DATA_CENTER", "PARTNER")
     )
     assert str(site.folder / "ledger") == values[f"{PREFIX}LEDGER_URI"]
     assert [".env", ".meltano/", "ledger/"] == site.text(".gitignore").split()
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_only_the_secrets_are_for_their_owner_alone(site, mask, mode):
+    """New files have the mode that the umask gives them, so that a scheduler's user can read them;
+    .env, which has the secrets, is for its owner alone."""
+    main = "from target_moengage_cohort.cli import main; main()"
+    words = [sys.executable, "-c", main, "init", *site.options(), "--no-check"]
+    subprocess.run(words, umask=mask, start_new_session=True, check=True)
+    modes = {name: stat.S_IMODE(fact[1]) for name, fact in site.all().items()}
+    assert {".env": 0o600, ".gitignore": mode, "meltano.yml": mode} == modes
 
 
 def test_an_existing_project_gets_what_it_lacks(site):
@@ -518,7 +528,7 @@ def test_a_kill_leaves_whole_files(site, before):
         for name, fact in site.all().items():
             if not name.endswith(".part"):
                 assert fact[0] in {start.get(name), whole[name]}
-            assert before is not None or 0o600 == stat.S_IMODE(fact[1])
+            assert not name.startswith(".env") or 0o600 == stat.S_IMODE(fact[1])
         site.setup()
         assert whole == {name: fact[0] for name, fact in site.all().items()}
     assert 6 == kills

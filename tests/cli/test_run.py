@@ -165,6 +165,17 @@ def test_a_tap_that_fails_removes_no_members(taps, how, ending):
     assert "no" == taps.report["cohorts"][0]["complete"]
 
 
+def test_a_busy_stream_is_exit_code_4(taps):
+    """While another process holds the stream, the tap's success does not matter: the exit code is
+    4, for schedulers that skip such a run, and nothing is sent."""
+    requests = taps.desk.emulator.totals().requests
+    with taps.desk.ledger("vip"):
+        result = taps.run(messages([*STAYING, *people(50)]))
+    assert (4, b"") == (result.exit_code, result.stdout_bytes)
+    assert "run again when it ends" in result.stderr
+    assert requests == taps.desk.emulator.totals().requests
+
+
 @pytest.mark.parametrize("output", [b"", lines(schema("vip"))])
 def test_a_tap_that_fails_before_its_first_row_removes_no_members(taps, output):
     """A tap that fails before its first row differs from an empty table by its exit code."""

@@ -12,6 +12,7 @@ import yaml
 from target_moengage_cohort.cli import cli
 from target_moengage_cohort.core.membership import COHORT_NAME_FORBIDDEN, COHORT_NAME_MAX_LENGTH
 from target_moengage_cohort.settings.about import json_schema
+from tests.support.documents import PAGES, blocks, name
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -59,7 +60,7 @@ def test_the_name_rules_are_those_that_are_checked():
 
 def test_the_table_of_commands_is_complete():
     """operations.md's table names exactly the commands of moengage-cohort."""
-    described = [name for name, _ in table(OPERATIONS, "| command |")]
+    described = [command for command, _ in table(OPERATIONS, "| command |")]
     assert cli.list_commands(click.Context(cli)) == sorted(described)
 
 
@@ -91,6 +92,14 @@ def test_an_existing_project_takes_the_two_entries():
     (loader,), (utility,) = plugins["loaders"], plugins["utilities"]
     for shared in ("config", "settings", "namespace"):
         assert loader[shared] == utility[shared]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_recipes_by_exit_code_do_without_meltano(page):
+    """A recipe that tells exit codes apart does not run Meltano, which turns all of them into 1."""
+    for block in blocks(page, "yaml", "python"):
+        if "ExitCodes" in block.text or "exit_code" in block.text:
+            assert "meltano" not in block.text, block.place
 
 
 def test_the_picture_is_small():

@@ -61,7 +61,8 @@ def test_five_minutes_of_readme(newcomer: Newcomer) -> None:
         elif printed is not None:
             shown += 1
             expected = block.text.replace("http://127.0.0.1:8025", newcomer.moengage.url)
-            assert [] == [line for line in expected.splitlines() if line not in printed], printed
+            parts = [part for line in expected.splitlines() for part in line.split("…")]
+            assert [] == [part for part in parts if part not in printed], printed
     assert 4 == shown
     assert [0] == [count for is_dry, count in requests if is_dry]
     assert newcomer.wanted("vip") == newcomer.accepted("vip")

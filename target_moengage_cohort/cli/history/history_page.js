@@ -183,6 +183,7 @@ function tables() {
 function words() {
   const first = points.length ? minute(points[0].at).slice(0, 10) : "no runs";
   put("period", `${data.title}: ${first} to ${minute(data.now)}. Times are in UTC.`);
+  put("changes-title", `Added and removed by ${data.by_day ? "runs, each day" : "each run"}`);
   for (const heading of document.querySelectorAll(".each")) {
     heading.textContent += `, each ${every}`;
   }

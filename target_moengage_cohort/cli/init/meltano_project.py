@@ -32,7 +32,7 @@ class FileChange(msgspec.Struct, frozen=True):
     path: Path
     before: str | None
     after: str
-    is_private: bool = False  # for its owner alone, even if it was not
+    is_private: bool = False  # for its owner alone, even if others could read it
 
 
 class MeltanoProject:
@@ -149,8 +149,7 @@ def write(change: FileChange, step: Step) -> None:
         raise SettingsError("project_changed", msg)
     part = path.with_name(f"{path.name}.part")
     try:
-        is_new = change.before is None or change.is_private
-        mode = 0o600 if is_new else stat.S_IMODE(path.stat().st_mode)
+        mode = _mode(change, path)
         part.unlink(missing_ok=True)  # of a process that was killed
         with contextlib.ExitStack() as undo:
             undo.callback(part.unlink, missing_ok=True)  # at Ctrl-C, too
@@ -162,6 +161,17 @@ def write(change: FileChange, step: Step) -> None:
             f"the user with the ID {os.geteuid()}, then run again"
         )
         raise SettingsError("project_unwritable", msg) from None
+
+
+def _mode(change: FileChange, path: Path) -> int:
+    """Return the mode of a written file; those without secrets may be a scheduler's to read."""
+    if change.is_private:
+        return 0o600
+    if change.before is not None:
+        return stat.S_IMODE(path.stat().st_mode)
+    mask = os.umask(0o077)  # the only way to read it
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _parse_env(text: str) -> dict[str, str]:
