@@ -177,14 +177,13 @@ class _Questions:
         """
         not_asked: Counter[str] = Counter()
         for cohort_id in self._chosen:
-            result, code = self._results[cohort_id], None
-            if result.unknown is not None:
-                code = result.unknown.code
+            result = self._results[cohort_id]
             if (entry := self._asked.get(cohort_id)) is not None:
-                status = result.status
-                ledgers.note_action("verify", entry, status=status, error=code, **result.counts)
-            elif code is not None:
-                not_asked[code] += 1
+                ledgers.note_action(
+                    "verify", entry, status=result.status, error=result.code, **result.counts
+                )
+            elif result.code is not None:
+                not_asked[result.code] += 1
         for code, cohorts in not_asked.items():
             ledgers.note_action("verify", status="unknown", error=code, cohorts=cohorts)
 

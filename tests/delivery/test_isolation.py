@@ -186,7 +186,7 @@ def test_one_cohort_of_a_fan_out_that_is_refused_fails_alone(emulator, skipping)
 def test_a_refusal_that_names_the_cohort_blames_no_member(
     emulator, skipping, on_reject, people_sent
 ):
-    """One request shows that MoEngage refuses the cohort's name: nobody is rejected for it."""
+    """If MoEngage refuses a cohort's name, one request is sent for it and no member is rejected."""
     error = {"type": "MissingAttributeError", "message": "bad", "attribute": "cohort_name"}
     body = json.dumps({"status": "fail", "error": error})
     emulator.fail_next(400, 10_000, body=body, cohort_id="bad")

@@ -96,8 +96,8 @@ def test_a_lease_that_stands_still_for_its_whole_time_is_taken_over(opened):
 
 
 def test_the_leases_of_a_dead_run_are_watched_together(opened):
-    """Whoever has waited for one stream of a run that died waits for no other one of it; the lease
-    of a run that lives stays its own."""
+    """A run that has waited for one stream of a dead run takes its other streams without waiting,
+    but never takes the lease of a live run."""
     dead, living, second = opened("run-1", Clock()), opened("run-0", Clock()), Clock()
     streams = [f"stream {number}" for number in range(5)]
     for number, stream in enumerate(streams):

@@ -82,8 +82,8 @@ def test_the_way_changes_are_cut_does_not_matter(beginning, history, data):
 
 @given(beginnings(), steps)
 def test_a_history_that_was_taken_needs_nothing_more(beginning, history):
-    """The last change of each member is not needed a second time, unless it is an addition with an
-    anonymous id that one member has alone and another one beside a uid."""
+    """The last change of each member is not needed a second time, unless it is an addition whose
+    anonymous id belongs to both an anonymous member and a member with a uid."""
     known, _ = beginning
     news(history, known)
     last = {member.key: (action, member) for action, member in history}

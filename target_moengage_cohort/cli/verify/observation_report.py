@@ -54,9 +54,8 @@ def compare(session: Session, cohort_id: str, path: str, differences: str | None
         )
         if not observation.counts.population:
             result = without_sample(ledger.entry, result)
-        code = None if result.unknown is None else result.unknown.code
         ledgers.note_action(
-            "verify", ledger.entry, status=result.status, error=code, **result.counts
+            "verify", ledger.entry, status=result.status, error=result.code, **result.counts
         )
         return result
 

@@ -81,6 +81,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return any(each.code in {"missing", "removed_still_in"} for each in self.findings)
 
     @property
+    def code(self) -> str | None:
+        """Why it is unknown, if it is."""
+        return None if self.unknown is None else self.unknown.code
+
+    @property
     def counts(self) -> dict[str, int]:
         """The numbers for the history."""
         numbers: dict[str, int | None] = {"accepted": self.accepted, "size": self.size}

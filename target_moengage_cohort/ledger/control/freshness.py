@@ -9,7 +9,6 @@ if t.TYPE_CHECKING:
 
     from target_moengage_cohort.ledger.control.owner import Owner
 
-
 _SYNCED = "UPDATE cohorts SET synced_at = ? WHERE partner = ?"
 
 

@@ -13,7 +13,7 @@ from collections import defaultdict
 from target_moengage_cohort.core.membership import Action, Change, SyncMode
 from target_moengage_cohort.sync.changes.moves import Moves
 from target_moengage_cohort.sync.changes.rounds import in_rounds, repeated
-from target_moengage_cohort.sync.changes.sifting import Sifted, anonymous_twin, sift
+from target_moengage_cohort.sync.changes.sifting import Sifted, anonymous_twin, omit_linked, sift
 from target_moengage_cohort.sync.segments.match_guard import MOST_COUNTED, spread
 
 if t.TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Outbox:
     def _pass_on_linking(self, changes: Sequence[Change | None], linking: Sequence[int]) -> None:
         """Pass on changes of which some turn anonymous members into aliases; see `rounds`."""
         linked = {t.cast("Change", changes[index]).cohort.cohort_id for index in linking}
-        for some in in_rounds(changes, linking):
+        for some in in_rounds(changes, linking) if linking else [changes]:
             self._close(linked)  # earlier changes, too, may be of the same members
             self._pass_on(some)
         self._close(linked)
@@ -222,8 +222,7 @@ class Outbox:
             if sifted is not None:
                 for index, kept in zip(indexes, self._kept(some, sifted), strict=True):
                     needed[index] = kept
-                linked = (indexes[position] for position in sifted.linking)
-                linking += [index for index in linked if needed[index] is not None]
+                linking += [i for i in map(indexes.__getitem__, sifted.linking) if needed[i]]
             stream.fold_if_large()
         return needed, linking
 
@@ -266,7 +265,8 @@ class Outbox:
             stream.queue_known(actions)
             return None
         expected |= {key: each for key, each in twins.items() if each is not None}
-        sifted = sift([*zip(numbers, actions, members, strict=True)], expected, links=bool(twins))
+        asked = [*zip(numbers, actions, members, strict=True)]
+        sifted = sift(omit_linked(asked, expected) if twins else asked, expected)
         if needed := [change for change in sifted.changes if change is not None]:
             stream.queued([*needed, *sifted.aliases.values()])
         return sifted

@@ -10,7 +10,7 @@ from target_moengage_cohort.core.membership import Action, Member
 from target_moengage_cohort.ledger.records import Expected
 
 if t.TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from target_moengage_cohort.ledger.stream_ledger import NumberedChange, NumberedKey
 
@@ -29,25 +29,19 @@ class Sifted(msgspec.Struct):
     aliases: dict[NumberedKey, NumberedChange]
 
 
-def sift(
-    changes: Sequence[NumberedChange],
-    expected: dict[NumberedKey, Expected],
-    *,
-    links: bool = True,
-) -> Sifted:
+def sift(changes: Iterable[NumberedChange | None], expected: dict[NumberedKey, Expected]) -> Sifted:
     """Return the changes that are needed, and update what is expected of the members.
 
     A member that is not in `expected` was never seen, so even its removal is needed. A removal has
     the identifiers that were accepted. An addition with both identifiers is needed as long as the
     anonymous id may be in the cohort as a member of its own, which it no longer is afterwards.
-
-    Without `links`, no anonymous id becomes an alias.
     """
-    sifted, taken_over = Sifted([], [], {}), _taken_over(changes, expected) if links else set()
-    for index, (cohort, action, given) in enumerate(changes):
-        if index in taken_over:
+    sifted = Sifted([], [], {})
+    for index, change in enumerate(changes):
+        if change is None:
             sifted.changes.append(None)
             continue
+        cohort, action, given = change
         member, key = given, (cohort, given.key)
         twin = None if action is Action.REMOVE else anonymous_twin(given)
         former = None if twin is None else expected.get((cohort, twin.key))
@@ -70,31 +64,33 @@ def sift(
     return sifted
 
 
-def _taken_over(
+def omit_linked(
     changes: Sequence[NumberedChange], expected: Mapping[NumberedKey, Expected]
-) -> set[int]:
-    """Return the positions of anonymous members before a uid that is there with their id.
+) -> Sequence[NumberedChange | None]:
+    """Put ``None`` in place of each anonymous member before a uid that is there with its id.
 
-    They would only become aliases of it, in each run that reads both again.
+    It would only become an alias of the uid, in each run that reads both again.
     """
-    pairs = [
-        (index, (cohort, member.key), (cohort, twin.key))
+    alone = [
+        (index, (cohort, member.key))
         for index, (cohort, action, member) in enumerate(changes)
-        if (twin := anonymous_twin(member)) is not None and action is Action.ADD
+        if member.uid is None and action is Action.ADD
     ]
-    if not pairs:
-        return set()
+    if not alone:  # as in most streams
+        return changes
     changed = {
         (cohort, member.key)
         for cohort, action, member in changes
         if expected.get((cohort, member.key)) != Expected(action, member)
     }
-    last = {twin: index for index, key, twin in pairs if key not in changed}
-    return {
-        index
+    last = {
+        (cohort, twin.key): index
         for index, (cohort, action, member) in enumerate(changes)
-        if action is Action.ADD and last.get((cohort, member.key), -1) > index
+        if action is Action.ADD and (cohort, member.key) not in changed
+        if (twin := anonymous_twin(member)) is not None
     }
+    taken_over = {index for index, key in alone if last.get(key, -1) > index}
+    return [None if index in taken_over else change for index, change in enumerate(changes)]
 
 
 def anonymous_twin(member: Member) -> Member | None:
